@@ -1,0 +1,38 @@
+//! Types, rules and decisions of gleitzeit, as pure data and pure functions.
+//!
+//! Nothing here knows actix, tokio, databases, files, sockets or the clock: time and randomness
+//! are passed in. The actors of `gleitzeit-actors` carry messages around these types; the root
+//! package touches the world.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`id`] | the names of things |
+//! | [`protocol`] | what can be called: specs, inheritance, validation |
+//! | [`workflow`], [`task`] | what is submitted, where it stands, which steps are allowed |
+//! | [`event`], [`error`], [`metrics`], [`health`] | what is told |
+//! | [`reference`], [`graph`] | what a task takes from others, and when it may run |
+//! | [`queue`], [`lease_queue`], [`balance`] | whose turn it is, and who serves it |
+//! | [`problem`] | what is wrong with a submission |
+//! | [`retry`], [`resources`], [`security`] | when again, with how much, how isolated |
+//! | [`provider`], [`store`] | the ports to the world |
+
+pub mod balance;
+pub mod duration;
+pub mod error;
+pub mod event;
+pub mod graph;
+pub mod health;
+pub mod id;
+pub mod lease_queue;
+pub mod metrics;
+pub mod problem;
+pub mod protocol;
+pub mod provider;
+pub mod queue;
+pub mod reference;
+pub mod resources;
+pub mod retry;
+pub mod security;
+pub mod store;
+pub mod task;
+pub mod workflow;

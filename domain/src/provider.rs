@@ -1,0 +1,296 @@
+//! The port to whoever does the work: a provider, the call it gets and how it is made.
+//!
+//! A provider lives on one thread: it is built there by its factory, and its futures need not be
+//! `Send`. It is never asked two things at once that it cannot do at once: `&self` is shared by
+//! every call in flight, and `max_concurrent` bounds them.
+
+use std::{collections::BTreeMap, fmt, future::Future, rc::Rc, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::{
+    error::TaskError,
+    health::HealthReport,
+    id::{Capability, IdError, ProtocolId, ProviderId, TaskId, WorkflowId},
+    protocol::MethodRef,
+    resources::Resources,
+    security::SecurityRequirements,
+};
+
+/// One attempt of one task, as its provider sees it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The workflow.
+    pub workflow_id: WorkflowId,
+    /// The task.
+    pub task_id: TaskId,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// What is called.
+    pub method: MethodRef,
+    /// The parameters: references resolved, defaults filled in, checked against the schema.
+    pub params: Arc<Value>,
+    /// The call is cut off after this long.
+    pub timeout: Duration,
+    /// What was leased for it.
+    pub resources: Resources,
+}
+
+impl Call {
+    /// The method's bare name.
+    pub fn method_name(&self) -> &str {
+        &self.method.capability.method
+    }
+
+    /// The protocol.
+    pub fn protocol(&self) -> &ProtocolId {
+        &self.method.capability.protocol
+    }
+
+    /// The same for every attempt of the task, also after a restart: a peer that knows it can
+    /// drop a repeated call.
+    pub fn idempotency_key(&self) -> String {
+        format!("{}/{}", self.workflow_id, self.task_id)
+    }
+
+    /// A parameter by name.
+    pub fn param(&self, name: &str) -> Option<&Value> {
+        self.params.get(name)
+    }
+
+    /// What the place where it runs must guarantee.
+    pub fn security(&self) -> Option<&SecurityRequirements> {
+        self.method.spec.security_requirements.as_ref()
+    }
+}
+
+/// What a completed call gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The result.
+    pub value: Value,
+    /// Peak memory of the call in bytes, where the provider knows it.
+    pub memory_bytes: Option<u64>,
+}
+
+impl From<Value> for Outcome {
+    fn from(value: Value) -> Self {
+        Self { value, memory_bytes: None }
+    }
+}
+
+/// Does the work of one or more protocols.
+///
+/// Dropping the future of [`execute`](Self::execute) cancels the call: whatever it started must
+/// end with it. A panic is caught; it fails the call and makes the supervisor build a new
+/// instance.
+#[async_trait(?Send)]
+pub trait Provider {
+    /// Makes ready. No call comes before this has succeeded.
+    ///
+    /// # Errors
+    /// Whatever keeps it from working now; it is tried again with a backoff.
+    async fn initialize(&self) -> Result<(), TaskError> {
+        Ok(())
+    }
+
+    /// Runs one call.
+    ///
+    /// # Errors
+    /// Whatever made the call fail; the code decides whether it is retried.
+    async fn execute(&self, call: Call) -> Result<Outcome, TaskError>;
+
+    /// Says how well it is. Asked at intervals, never twice at once.
+    async fn health_check(&self) -> HealthReport {
+        HealthReport::healthy()
+    }
+
+    /// Lets go of what it holds. Calls in flight have ended or been dropped before.
+    async fn shutdown(&self) {}
+}
+
+/// On which thread a provider lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// With the control actors: for a provider that answers within microseconds and never blocks.
+    Control,
+    /// On one of the worker threads, shared with other providers.
+    #[default]
+    Worker,
+    /// On a thread of its own: for a provider that may block it.
+    Dedicated,
+}
+
+/// How a provider is watched and brought back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Supervision {
+    /// Between the end of one health check and the start of the next.
+    pub health_interval: Duration,
+    /// A check that takes longer has failed.
+    pub health_timeout: Duration,
+    /// Failed checks in a row that make it unhealthy.
+    pub unhealthy_after: u32,
+    /// Failed checks in a row that replace the instance by a new one.
+    pub restart_after: u32,
+    /// Restarts allowed within `restart_window`; one more and the provider has failed.
+    pub restarts_max: u32,
+    /// Length of the sliding window; intensity and period as in Erlang/OTP's `supervisor`.
+    pub restart_window: Duration,
+    /// Pause before the first restart; doubles with each further one in the window.
+    pub backoff_min: Duration,
+    /// Longest pause.
+    pub backoff_max: Duration,
+    /// `initialize` and `shutdown` may take this long.
+    pub lifecycle_timeout: Duration,
+}
+
+impl Default for Supervision {
+    fn default() -> Self {
+        Self {
+            health_interval: Duration::from_secs(30),
+            health_timeout: Duration::from_secs(10),
+            unhealthy_after: 3,
+            restart_after: 6,
+            restarts_max: 5,
+            restart_window: Duration::from_mins(1),
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(10),
+            lifecycle_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Builds a provider on the thread where it is to live.
+pub type ProviderFactory = Arc<dyn Fn() -> Result<Rc<dyn Provider>, TaskError> + Send + Sync>;
+
+/// Everything the runtime needs to know of a provider before it exists.
+#[derive(Clone)]
+pub struct ProviderSpec {
+    /// Its id.
+    pub id: ProviderId,
+    /// Methods that it serves. A protocol in `protocols` adds all of its methods.
+    pub capabilities: Vec<Capability>,
+    /// Protocols that it serves whole.
+    pub protocols: Vec<ProtocolId>,
+    /// Its share under the weighted strategy; 0 gets nothing while another is there.
+    pub weight: f64,
+    /// Calls in flight at once; `None` for no bound of its own.
+    pub max_concurrent: Option<u32>,
+    /// On which thread it lives.
+    pub placement: Placement,
+    /// How it is watched.
+    pub supervision: Supervision,
+    /// What kind it is, for a person: `python`, `ollama`, `closure`.
+    pub kind: Arc<str>,
+    /// Settings worth showing, without secrets.
+    pub config: BTreeMap<String, Value>,
+    /// Builds it.
+    pub factory: ProviderFactory,
+}
+
+impl fmt::Debug for ProviderSpec {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ProviderSpec")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("protocols", &self.protocols)
+            .field("capabilities", &self.capabilities)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ProviderSpec {
+    /// A provider of all methods of one protocol, built by `factory`.
+    ///
+    /// # Errors
+    /// When `protocol` is not `name/version`.
+    pub fn new<P: Provider + 'static>(
+        id: impl Into<ProviderId>,
+        protocol: &str,
+        factory: impl Fn() -> Result<P, TaskError> + Send + Sync + 'static,
+    ) -> Result<Self, IdError> {
+        Ok(Self {
+            id: id.into(),
+            capabilities: Vec::new(),
+            protocols: vec![protocol.parse()?],
+            weight: 1.0,
+            max_concurrent: None,
+            placement: Placement::default(),
+            supervision: Supervision::default(),
+            kind: "custom".into(),
+            config: BTreeMap::new(),
+            factory: Arc::new(move || Ok(Rc::new(factory()?) as Rc<dyn Provider>)),
+        })
+    }
+
+    /// A provider that is one asynchronous closure, called for every method of `protocol`.
+    ///
+    /// ```
+    /// use gleitzeit_domain::provider::{Call, ProviderSpec};
+    ///
+    /// ProviderSpec::from_fn("adder", "math/v1.0", |call: Call| async move {
+    ///     let numbers = call.param("numbers").and_then(|it| it.as_array()).cloned();
+    ///     Ok(numbers.unwrap_or_default().iter().filter_map(|n| n.as_i64()).sum::<i64>().into())
+    /// })?;
+    /// # Ok::<(), gleitzeit_domain::id::IdError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When `protocol` is not `name/version`.
+    pub fn from_fn<F, R>(
+        id: impl Into<ProviderId>,
+        protocol: &str,
+        function: F,
+    ) -> Result<Self, IdError>
+    where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Value, TaskError>> + 'static,
+    {
+        let function = Arc::new(function);
+        let mut spec = Self::new(id, protocol, move || Ok(Closure(Arc::clone(&function))))?;
+        spec.kind = "closure".into();
+        Ok(spec)
+    }
+
+    /// Bounds the calls in flight.
+    #[must_use]
+    pub fn max_concurrent(mut self, limit: u32) -> Self {
+        self.max_concurrent = Some(limit);
+        self
+    }
+
+    /// Sets the share under the weighted strategy.
+    #[must_use]
+    pub fn weight(mut self, weight: f64) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Chooses the thread.
+    #[must_use]
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Sets how it is watched.
+    #[must_use]
+    pub fn supervision(mut self, supervision: Supervision) -> Self {
+        self.supervision = supervision;
+        self
+    }
+}
+
+struct Closure<F>(Arc<F>);
+
+#[async_trait(?Send)]
+impl<F, R> Provider for Closure<F>
+where
+    F: Fn(Call) -> R,
+    R: Future<Output = Result<Value, TaskError>>,
+{
+    async fn execute(&self, call: Call) -> Result<Outcome, TaskError> {
+        (self.0)(call).await.map(Outcome::from)
+    }
+}

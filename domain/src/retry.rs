@@ -1,0 +1,197 @@
+//! When a failed attempt is repeated, and after what pause.
+//!
+//! Asked by the engine when an attempt has failed. Pure: the number of the attempt and a random
+//! number come in, a decision comes out.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    duration,
+    error::{ErrorCode, TaskError},
+};
+
+/// How the pause grows from attempt to attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backoff {
+    /// Always the base.
+    Fixed,
+    /// Once, twice, three times the base.
+    Linear,
+    /// Once, twice, four times the base.
+    #[default]
+    Exponential,
+}
+
+/// When and how often a failed attempt is repeated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first one included; at least 1.
+    pub max_attempts: u32,
+    /// How the pause grows.
+    #[serde(alias = "strategy")]
+    pub backoff: Backoff,
+    /// The first pause. In files: seconds.
+    #[serde(with = "duration")]
+    pub base_delay: Duration,
+    /// No pause is longer, a provider's own wish excepted. In files: seconds.
+    #[serde(with = "duration")]
+    pub max_delay: Duration,
+    /// True draws the pause from between half of it and all of it ("equal jitter" of the AWS
+    /// Architecture Blog), so that failed tasks do not come back all at once.
+    pub jitter: bool,
+    /// Codes that are repeated besides those retryable by themselves; `any` for all.
+    #[serde(skip_serializing_if = "RetryOn::is_default")]
+    pub retry_on: RetryOn,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            backoff: Backoff::Exponential,
+            base_delay: Duration::from_secs(1),
+            max_delay: Duration::from_mins(1),
+            jitter: true,
+            retry_on: RetryOn::default(),
+        }
+    }
+}
+
+/// Which errors are repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RetryOn {
+    /// Those that say of themselves that another attempt may help.
+    #[default]
+    Retryable,
+    /// Every error but a cancellation.
+    Any(AnyError),
+    /// Only these, by name or number.
+    Codes(Vec<ErrorCode>),
+}
+
+/// The word `any`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnyError {
+    /// Every error but a cancellation.
+    #[serde(alias = "all")]
+    Any,
+}
+
+impl RetryOn {
+    fn is_default(&self) -> bool {
+        *self == Self::Retryable
+    }
+}
+
+impl RetryPolicy {
+    /// One attempt and no more.
+    pub fn never() -> Self {
+        Self { max_attempts: 1, ..Self::default() }
+    }
+
+    /// The pause after failed attempt number `attempt` (from 1), or `None` when there is to be no
+    /// further one. `random` is uniform in 0..1.
+    pub fn pause_after(&self, attempt: u32, error: &TaskError, random: f64) -> Option<Duration> {
+        if attempt >= self.max_attempts || !self.allows(error) {
+            return None;
+        }
+        let factor = match self.backoff {
+            Backoff::Fixed => 1,
+            Backoff::Linear => attempt,
+            Backoff::Exponential => 2_u32.saturating_pow(attempt.saturating_sub(1)),
+        };
+        let mut pause = self.base_delay.saturating_mul(factor).min(self.max_delay);
+        if self.jitter {
+            pause = pause.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
+        }
+        Some(error.retry_after.map_or(pause, |asked| pause.max(asked)))
+    }
+
+    /// True when this error may be repeated at all.
+    pub fn allows(&self, error: &TaskError) -> bool {
+        if matches!(error.code, ErrorCode::TaskCancelled | ErrorCode::WorkflowCancelled) {
+            return false;
+        }
+        match &self.retry_on {
+            RetryOn::Retryable => error.is_retryable(),
+            RetryOn::Any(_) => true,
+            RetryOn::Codes(codes) => codes.contains(&error.code),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(backoff: Backoff) -> RetryPolicy {
+        RetryPolicy {
+            max_attempts: 10,
+            backoff,
+            base_delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(5),
+            jitter: false,
+            retry_on: RetryOn::default(),
+        }
+    }
+
+    fn pauses(policy: &RetryPolicy) -> Vec<u64> {
+        let error = TaskError::new(ErrorCode::ConnectionLost, "cut");
+        (1..5).map(|n| policy.pause_after(n, &error, 0.5).unwrap().as_secs()).collect()
+    }
+
+    /// The three shapes, each under the cap.
+    #[test]
+    fn pauses_grow_as_told_up_to_the_cap() {
+        assert_eq!(pauses(&policy(Backoff::Fixed)), [1, 1, 1, 1]);
+        assert_eq!(pauses(&policy(Backoff::Linear)), [1, 2, 3, 4]);
+        assert_eq!(pauses(&policy(Backoff::Exponential)), [1, 2, 4, 5]);
+    }
+
+    /// `max_attempts` counts the first one too.
+    #[test]
+    fn attempts_are_bounded() {
+        let policy = RetryPolicy { max_attempts: 3, ..policy(Backoff::Fixed) };
+        let error = TaskError::new(ErrorCode::ConnectionLost, "cut");
+        assert!(policy.pause_after(2, &error, 0.0).is_some());
+        assert!(policy.pause_after(3, &error, 0.0).is_none());
+    }
+
+    /// A provider that says when to come back is believed, even beyond the cap.
+    #[test]
+    fn a_providers_wish_is_honoured() {
+        let error = TaskError::failed("busy").retry_after(Duration::from_secs(30));
+        let pause = policy(Backoff::Fixed).pause_after(1, &error, 0.0);
+        assert_eq!(pause, Some(Duration::from_secs(30)));
+    }
+
+    /// Jitter stays between half and all.
+    #[test]
+    fn jitter_keeps_its_bounds() {
+        let policy = RetryPolicy { jitter: true, ..policy(Backoff::Fixed) };
+        let error = TaskError::new(ErrorCode::TaskTimeout, "late");
+        let at = |random| policy.pause_after(1, &error, random).unwrap();
+        assert_eq!(at(0.0), Duration::from_millis(500));
+        assert_eq!(at(1.0), Duration::from_secs(1));
+    }
+
+    /// A user's own error runs once, unless asked for.
+    #[test]
+    fn user_errors_are_repeated_only_on_request() {
+        let error = TaskError::failed("ValueError");
+        assert!(policy(Backoff::Fixed).pause_after(1, &error, 0.0).is_none());
+        for text in [r#""any""#, r#"["TASK_EXECUTION_FAILED"]"#, "[-29002]"] {
+            let retry_on: RetryOn = serde_json::from_str(text).unwrap();
+            let policy = RetryPolicy { retry_on, ..policy(Backoff::Fixed) };
+            assert!(policy.pause_after(1, &error, 0.0).is_some(), "{text}");
+            let cancelled = TaskError::new(ErrorCode::TaskCancelled, "stop");
+            assert!(policy.pause_after(1, &cancelled, 0.0).is_none(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The port to what remembers: workflows, their tasks and their events, over restarts.
+//!
+//! Asked by the engine only, in batches. Whatever a call reports as done is committed; a call that
+//! fails has changed nothing that a later read could see, or says [`StoreError::Unknown`].
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{ErrorCode, TaskError},
+    event::Event,
+    id::WorkflowId,
+    task::TaskRecord,
+    workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
+};
+
+/// A workflow to be written for the first time, with the events of its submission.
+#[derive(Debug, Clone)]
+pub struct NewWorkflow {
+    /// The workflow and its tasks; `last_sequence` is that of the last event.
+    pub record: WorkflowRecord,
+    /// Its first events.
+    pub events: Vec<Event>,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// Written now.
+    Created,
+    /// A workflow of this id was there before; nothing was written.
+    Existed,
+}
+
+/// What changed of one workflow; written whole or not at all.
+#[derive(Debug, Clone)]
+pub struct WorkflowChange {
+    /// Which workflow.
+    pub id: WorkflowId,
+    /// The workflow's own new state, where it changed.
+    pub workflow: Option<WorkflowState>,
+    /// The new state of each task that changed.
+    pub tasks: Vec<TaskRecord>,
+    /// What happened, in order; follows what was written before without a gap.
+    pub events: Vec<Event>,
+    /// The number of the last event written or about to be; kept even where `events` is empty.
+    pub last_sequence: u64,
+}
+
+/// The part of a workflow that changes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkflowState {
+    /// Where it stands.
+    pub status: WorkflowStatus,
+    /// When its first task began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it settled.
+    pub completed_at: Option<DateTime<Utc>>,
+    /// Why it did not complete.
+    pub error: Option<Arc<TaskError>>,
+}
+
+/// Which workflows a list shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListFilter {
+    /// Only of this status.
+    pub status: Option<WorkflowStatus>,
+    /// Only of this name.
+    pub name: Option<String>,
+    /// At most so many, the newest first.
+    pub limit: usize,
+    /// Skips so many of the newest.
+    pub offset: usize,
+}
+
+impl Default for ListFilter {
+    fn default() -> Self {
+        Self { status: None, name: None, limit: 50, offset: 0 }
+    }
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached; asking again may help.
+    #[error("store cannot be reached: {detail}")]
+    Unavailable {
+        /// What the driver said.
+        detail: String,
+    },
+    /// It refused the write, and will again: disk full, read-only, a constraint.
+    #[error("store refused a write: {detail}")]
+    Write {
+        /// What the driver said.
+        detail: String,
+    },
+    /// It could not read.
+    #[error("store could not read: {detail}")]
+    Read {
+        /// What the driver said.
+        detail: String,
+    },
+    /// Whether a write was committed is not known; writing the same again is safe.
+    #[error("store did not say whether it committed: {detail}")]
+    Unknown {
+        /// What the driver said.
+        detail: String,
+    },
+    /// What is stored contradicts itself.
+    #[error("stored data contradicts itself: {detail}")]
+    Integrity {
+        /// What was found.
+        detail: String,
+    },
+    /// The store was closed.
+    #[error("store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    /// The code that a caller of the runtime sees.
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unavailable { .. } => ErrorCode::PersistenceConnectionFailed,
+            Self::Write { .. } => ErrorCode::PersistenceWriteFailed,
+            Self::Read { .. } => ErrorCode::PersistenceReadFailed,
+            Self::Unknown { .. } => ErrorCode::PersistenceTransactionFailed,
+            Self::Integrity { .. } => ErrorCode::PersistenceIntegrityError,
+            Self::Closed => ErrorCode::SystemShutdown,
+        }
+    }
+
+    /// True when writing the same again may succeed and cannot do harm.
+    pub const fn is_transient(&self) -> bool {
+        !matches!(self, Self::Integrity { .. } | Self::Closed)
+    }
+}
+
+impl From<StoreError> for TaskError {
+    fn from(error: StoreError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+/// What remembers.
+///
+/// Writes take effect in the order of the calls. Every write may be repeated without harm: the
+/// engine writes again what was reported as failed.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// What it is, for a person: `memory`, `sqlite:gleitzeit.db`.
+    fn describe(&self) -> String;
+
+    /// Writes new workflows, all in one transaction; answers for each, in order. The same id
+    /// twice, here or before, is written once.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; then none of them is written.
+    async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError>;
+
+    /// Writes what changed, all in one transaction.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; then none of it is written.
+    async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError>;
+
+    /// Every workflow that is not settled, oldest first, with its tasks.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but those of writing.
+    async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError>;
+
+    /// One workflow with its tasks.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but those of writing.
+    async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError>;
+
+    /// Workflows by age, the newest first.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but those of writing.
+    async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError>;
+
+    /// A workflow's events with a sequence above `after`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but those of writing.
+    async fn events(
+        &self,
+        id: &WorkflowId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError>;
+
+    /// Forgets workflows that settled before `before`, at most `limit` of them; says how many.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError>;
+
+    /// Waits until every write before this call is committed, then lets go of what it holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when that took longer than `limit`.
+    async fn close(&self, limit: Duration) -> Result<(), StoreError>;
+}

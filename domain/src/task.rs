@@ -1,0 +1,255 @@
+//! A task's statuses with the table of allowed transitions, and what is told of a task.
+
+use std::{fmt, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    error::TaskError,
+    id::{ProviderId, TaskId},
+};
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskStatus {
+    /// Waits for its dependencies.
+    #[default]
+    Pending,
+    /// Ready; waits for its turn, for resources or for a provider.
+    Queued,
+    /// Its call runs.
+    Executing,
+    /// An attempt failed; the next one waits for its time.
+    RetryPending,
+    /// Done, with a result.
+    Completed,
+    /// Done, with an error.
+    Failed,
+    /// Stopped by someone.
+    Cancelled,
+    /// Never ran, because a task that it needs did not complete.
+    Skipped,
+    /// Was executing at a crash and must not run twice; waits for a person's word.
+    OutcomeUnknown,
+}
+
+/// A transition that the table does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a task that is {from} cannot become {to}")]
+pub struct ImpossibleTransition {
+    /// Where it stands.
+    pub from: TaskStatus,
+    /// Where it was to go.
+    pub to: TaskStatus,
+}
+
+impl TaskStatus {
+    /// Every status.
+    pub const ALL: [Self; 9] = [
+        Self::Pending,
+        Self::Queued,
+        Self::Executing,
+        Self::RetryPending,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Skipped,
+        Self::OutcomeUnknown,
+    ];
+
+    /// True when nothing more will happen to it.
+    pub const fn is_settled(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::Skipped)
+    }
+
+    /// True where the table allows the step.
+    pub const fn can_become(self, to: Self) -> bool {
+        use TaskStatus::{
+            Cancelled, Completed, Executing, Failed, OutcomeUnknown, Pending, Queued, RetryPending,
+            Skipped,
+        };
+        match self {
+            Pending => matches!(to, Queued | Skipped | Failed | Cancelled),
+            Queued => matches!(to, Executing | Failed | Cancelled | RetryPending),
+            Executing => {
+                matches!(to, Completed | Failed | Cancelled | RetryPending | OutcomeUnknown)
+            }
+            RetryPending => matches!(to, Queued | Failed | Cancelled),
+            OutcomeUnknown => matches!(to, Completed | Failed | Cancelled | Queued),
+            // A person may run again what failed, was skipped or was cancelled.
+            Failed | Skipped | Cancelled => matches!(to, Pending),
+            Completed => false,
+        }
+    }
+
+    /// The status after the step.
+    ///
+    /// # Errors
+    /// [`ImpossibleTransition`] where the table does not allow it.
+    pub const fn step(self, to: Self) -> Result<Self, ImpossibleTransition> {
+        if self.can_become(to) { Ok(to) } else { Err(ImpossibleTransition { from: self, to }) }
+    }
+
+    /// Its name in files, events and databases.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Queued => "queued",
+            Self::Executing => "executing",
+            Self::RetryPending => "retry_pending",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+            Self::OutcomeUnknown => "outcome_unknown",
+        }
+    }
+
+    /// The status of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+}
+
+impl fmt::Display for TaskStatus {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+/// Who is served first.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Before all others.
+    Urgent,
+    /// Before normal.
+    High,
+    /// Unless told otherwise.
+    #[default]
+    Normal,
+    /// When nothing else waits, and by the bound on starvation.
+    Low,
+}
+
+impl Priority {
+    /// From first to last.
+    pub const ALL: [Self; 4] = [Self::Urgent, Self::High, Self::Normal, Self::Low];
+
+    /// Its place: 0 for urgent … 3 for low.
+    pub const fn rank(self) -> usize {
+        self as usize
+    }
+
+    /// Its name in files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Urgent => "urgent",
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+}
+
+/// What happens to a task when one that it needs did not complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDependencyFailure {
+    /// It and all behind it are skipped.
+    #[default]
+    Skip,
+    /// It fails with `TASK_DEPENDENCY_FAILED`.
+    Fail,
+    /// It runs all the same.
+    Run,
+}
+
+/// Everything told of one task of a workflow: what a store keeps and what a query answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Its place in the workflow, from 0.
+    pub index: u32,
+    /// Its id.
+    pub id: TaskId,
+    /// Its name for a person.
+    pub name: Arc<str>,
+    /// Where it stands.
+    pub status: TaskStatus,
+    /// Attempts begun so far.
+    pub attempts: u32,
+    /// Who ran the last attempt.
+    pub provider_id: Option<ProviderId>,
+    /// When the last attempt began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it settled.
+    pub completed_at: Option<DateTime<Utc>>,
+    /// When the next attempt is due, while a retry is pending.
+    pub due_at: Option<DateTime<Utc>>,
+    /// Seconds that the last attempt's call took.
+    pub duration: Option<f64>,
+    /// What it gave, once completed.
+    pub result: Option<Arc<Value>>,
+    /// Why it failed, once failed; the last attempt's error while a retry is pending.
+    pub error: Option<Arc<TaskError>>,
+}
+
+impl TaskRecord {
+    /// A task that has not begun.
+    pub fn pending(index: u32, id: TaskId, name: Arc<str>) -> Self {
+        Self {
+            index,
+            id,
+            name,
+            status: TaskStatus::Pending,
+            attempts: 0,
+            provider_id: None,
+            started_at: None,
+            completed_at: None,
+            due_at: None,
+            duration: None,
+            result: None,
+            error: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// No walk along allowed steps leaves a completed task, and a settled one moves only to
+        /// `pending`, by a person's word.
+        #[test]
+        fn settled_tasks_stay_settled(walk in prop::collection::vec(0..9_usize, 0..50)) {
+            let mut status = TaskStatus::Pending;
+            for to in walk.into_iter().map(|at| TaskStatus::ALL[at]) {
+                let step = status.step(to);
+                prop_assert_eq!(step.is_ok(), status.can_become(to));
+                if status.is_settled() {
+                    let reopened = to == TaskStatus::Pending && status != TaskStatus::Completed;
+                    prop_assert_eq!(step.is_ok(), reopened);
+                }
+                prop_assert!(!status.can_become(status), "{} into itself", status);
+                status = step.unwrap_or(status);
+            }
+        }
+    }
+
+    /// Names are a wire format.
+    #[test]
+    fn names_are_reversible_and_those_of_serde() {
+        for status in TaskStatus::ALL {
+            assert_eq!(TaskStatus::from_name(status.as_str()), Some(status));
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+        }
+    }
+}

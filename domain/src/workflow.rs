@@ -1,0 +1,339 @@
+//! A workflow as submitted, its status as derived from its tasks, and what is told of it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    duration,
+    error::TaskError,
+    id::{ProtocolId, WorkflowId},
+    resources::ResourceRequirements,
+    retry::RetryPolicy,
+    task::{OnDependencyFailure, Priority, TaskRecord},
+};
+
+/// A workflow as submitted: from a file, or from the builder methods.
+///
+/// ```
+/// use gleitzeit_domain::workflow::{TaskSpec, WorkflowSpec};
+/// use serde_json::json;
+///
+/// let spec = WorkflowSpec::new("greeting")
+///     .task(TaskSpec::new("hello", "echo/echo").params(json!({"text": "hello"})))
+///     .task(TaskSpec::new("twice", "echo/echo").params(json!({"text": "${hello.text}, again"})));
+/// assert_eq!(spec.tasks.len(), 2);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkflowSpec {
+    /// For a person.
+    pub name: String,
+    /// Unique in the store; made up where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<WorkflowId>,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The limit of the whole workflow. In files: seconds.
+    #[serde(default, with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Tasks of it that may execute at once; at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_parallel_tasks: Option<u32>,
+    /// Read as `${inputs.x}`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub inputs: Map<String, Value>,
+    /// The tasks, in the order of the file.
+    pub tasks: Vec<TaskSpec>,
+}
+
+impl WorkflowSpec {
+    /// A workflow without tasks.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            id: None,
+            description: None,
+            timeout: None,
+            max_parallel_tasks: None,
+            inputs: Map::new(),
+            tasks: Vec::new(),
+        }
+    }
+
+    /// Adds a task.
+    #[must_use]
+    pub fn task(mut self, task: TaskSpec) -> Self {
+        self.tasks.push(task);
+        self
+    }
+
+    /// Sets the id; submitting it twice returns the first submission.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<WorkflowId>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Limits the whole workflow.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Limits how many of its tasks execute at once.
+    #[must_use]
+    pub fn max_parallel_tasks(mut self, limit: u32) -> Self {
+        self.max_parallel_tasks = Some(limit);
+        self
+    }
+
+    /// Adds an input, read as `${inputs.<name>}`.
+    #[must_use]
+    pub fn input(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.inputs.insert(name.into(), value.into());
+        self
+    }
+}
+
+/// A task as submitted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Unique in the workflow; `task-<n>` (from 1) where empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// For a person; the id where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The protocol, with or without a version; else it stands in `method`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// A bare method, or `protocol/method`.
+    pub method: String,
+    /// The parameters: an object by name, or an array by position.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub parameters: Value,
+    /// Ids or names of tasks that must settle before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dependencies: Vec<String>,
+    /// Who is served first.
+    #[serde(default)]
+    pub priority: Priority,
+    /// The limit of one attempt. In files: seconds.
+    #[serde(default, with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// The limit of the task over all its attempts and pauses. In files: seconds.
+    #[serde(default, with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub total_timeout: Option<Duration>,
+    /// Overrides the method's policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
+    /// Overrides the method's needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// What happens when a dependency did not complete.
+    #[serde(default)]
+    pub on_dependency_failure: OnDependencyFailure,
+    /// True adds `_profiling` to an object result.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub profile: bool,
+}
+
+impl TaskSpec {
+    /// A task that calls `method`, written `protocol/method` or `protocol/version:method`.
+    pub fn new(id: impl Into<String>, method: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            name: None,
+            protocol: None,
+            method: method.into(),
+            parameters: Value::Null,
+            dependencies: Vec::new(),
+            priority: Priority::default(),
+            timeout: None,
+            total_timeout: None,
+            retry: None,
+            resources: None,
+            on_dependency_failure: OnDependencyFailure::default(),
+            profile: false,
+        }
+    }
+
+    /// Sets the parameters.
+    #[must_use]
+    pub fn params(mut self, parameters: impl Into<Value>) -> Self {
+        self.parameters = parameters.into();
+        self
+    }
+
+    /// Waits for another task.
+    #[must_use]
+    pub fn after(mut self, task: impl Into<String>) -> Self {
+        self.dependencies.push(task.into());
+        self
+    }
+
+    /// Sets the name for a person.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Names a protocol, such as `python/v1.0`.
+    #[must_use]
+    pub fn protocol(mut self, protocol: &ProtocolId) -> Self {
+        self.protocol = Some(protocol.to_string());
+        self
+    }
+
+    /// Sets who is served first.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Limits one attempt.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Limits the task over all its attempts and pauses.
+    #[must_use]
+    pub fn total_timeout(mut self, limit: Duration) -> Self {
+        self.total_timeout = Some(limit);
+        self
+    }
+
+    /// Sets the retry policy.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
+        self
+    }
+
+    /// Declares what it needs.
+    #[must_use]
+    pub fn resources(mut self, need: ResourceRequirements) -> Self {
+        self.resources = Some(need);
+        self
+    }
+
+    /// Sets what happens when a dependency did not complete.
+    #[must_use]
+    pub fn on_dependency_failure(mut self, policy: OnDependencyFailure) -> Self {
+        self.on_dependency_failure = policy;
+        self
+    }
+}
+
+/// Where a workflow stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkflowStatus {
+    /// Accepted; no task has begun.
+    #[default]
+    Pending,
+    /// Some task has begun.
+    Running,
+    /// Every task completed.
+    Completed,
+    /// A task failed, or was skipped because of one.
+    Failed,
+    /// Someone cancelled it.
+    Cancelled,
+    /// Its time ran out.
+    TimedOut,
+}
+
+impl WorkflowStatus {
+    /// Every status.
+    pub const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Running,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+        Self::TimedOut,
+    ];
+
+    /// True when nothing more will happen to it by itself.
+    pub const fn is_settled(self) -> bool {
+        !matches!(self, Self::Pending | Self::Running)
+    }
+
+    /// Its name in events, databases and output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::TimedOut => "timed_out",
+        }
+    }
+
+    /// The status of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+}
+
+impl fmt::Display for WorkflowStatus {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+/// Everything told of one workflow: what a store keeps and what a query answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkflowRecord {
+    /// Its id.
+    pub id: WorkflowId,
+    /// Its name for a person.
+    pub name: Arc<str>,
+    /// Where it stands.
+    pub status: WorkflowStatus,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// When its first task began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it settled.
+    pub completed_at: Option<DateTime<Utc>>,
+    /// Why it did not complete.
+    pub error: Option<Arc<TaskError>>,
+    /// The number of its last event.
+    pub last_sequence: u64,
+    /// What was submitted.
+    pub spec: Arc<WorkflowSpec>,
+    /// Its tasks, by index.
+    pub tasks: Vec<TaskRecord>,
+}
+
+/// A workflow in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkflowSummary {
+    /// Its id.
+    pub id: WorkflowId,
+    /// Its name for a person.
+    pub name: Arc<str>,
+    /// Where it stands.
+    pub status: WorkflowStatus,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// When it settled.
+    pub completed_at: Option<DateTime<Utc>>,
+    /// How many tasks it has.
+    pub task_count: u32,
+    /// How many of them are settled.
+    pub settled_count: u32,
+    /// How many of them wait for a person's word.
+    pub outcome_unknown_count: u32,
+}

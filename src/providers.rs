@@ -1,0 +1,7 @@
+//! The providers that come with gleitzeit.
+
+pub mod echo;
+#[cfg(feature = "ollama")]
+pub mod ollama;
+#[cfg(feature = "python")]
+pub mod python;
