@@ -184,7 +184,7 @@ pub enum Effect {
 #[derive(Debug)]
 pub struct Method {
     /// Protocol and bare name.
-    pub capability: crate::id::Capability,
+    pub capability: Arc<crate::id::Capability>,
     /// As declared, or as inherited.
     pub spec: MethodSpec,
     /// The compiled schema of the parameters.

@@ -114,8 +114,8 @@ pub struct TaskSpec {
     /// A bare method, or `protocol/method`.
     pub method: String,
     /// The parameters: an object by name, or an array by position.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub parameters: Value,
+    #[serde(default, skip_serializing_if = "is_null")]
+    pub parameters: Arc<Value>,
     /// Ids or names of tasks that must settle before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<String>,
@@ -150,7 +150,7 @@ impl TaskSpec {
             name: None,
             protocol: None,
             method: method.into(),
-            parameters: Value::Null,
+            parameters: Arc::default(),
             dependencies: Vec::new(),
             priority: Priority::default(),
             timeout: None,
@@ -165,7 +165,7 @@ impl TaskSpec {
     /// Sets the parameters.
     #[must_use]
     pub fn params(mut self, parameters: impl Into<Value>) -> Self {
-        self.parameters = parameters.into();
+        self.parameters = Arc::new(parameters.into());
         self
     }
 
@@ -231,6 +231,10 @@ impl TaskSpec {
         self.on_dependency_failure = policy;
         self
     }
+}
+
+fn is_null(value: &Value) -> bool {
+    value.is_null()
 }
 
 /// Where a workflow stands.
