@@ -1,1 +1,132 @@
-//! Placeholder.
+//! A store that forgets everything when it is dropped: for tests, and for embedding without a
+//! database.
+//!
+//! Asked like every [`Store`]; asks nobody. Its futures are ready at the first poll: one lock for
+//! a whole batch, held only while records are moved in or cloned out.
+//!
+//! Invariant: at most `settled_max` settled workflows are kept, the oldest settled are dropped
+//! first with their events; a workflow that is not settled is never dropped.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gleitzeit_domain::{
+    event::Event,
+    id::WorkflowId,
+    store::{ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange},
+    workflow::{WorkflowRecord, WorkflowSummary},
+};
+
+use self::shelf::Shelf;
+
+mod shelf;
+
+/// How many settled workflows [`MemoryStore::default`] keeps.
+pub const SETTLED_MAX: usize = 10_000;
+
+/// Keeps workflows in memory.
+///
+/// ```
+/// use gleitzeit_actors::memory_store::MemoryStore;
+/// use gleitzeit_domain::store::Store as _;
+///
+/// let store = MemoryStore::new(100);
+/// assert_eq!(store.describe(), "memory");
+/// ```
+#[derive(Debug)]
+pub struct MemoryStore {
+    /// `None` once closed.
+    shelf: Mutex<Option<Shelf>>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new(SETTLED_MAX)
+    }
+}
+
+impl MemoryStore {
+    /// An empty store that keeps at most `settled_max` settled workflows.
+    pub fn new(settled_max: usize) -> Self {
+        Self { shelf: Mutex::new(Some(Shelf::new(settled_max))) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Shelf>> {
+        // A panic under the lock can only come from running out of memory, half-way through
+        // nothing: every change is checked before the first one is applied.
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&mut Shelf) -> T) -> Result<T, StoreError> {
+        self.lock().as_mut().map(ask).ok_or(StoreError::Closed)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn describe(&self) -> String {
+        "memory".into()
+    }
+
+    async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
+        let (answers, dropped) = self.with(|shelf| {
+            let answers = new.into_iter().map(|new| shelf.add(new)).collect();
+            (answers, shelf.take_surplus())
+        })?;
+        // Freeing thousands of records takes longer than moving them in: not under the lock.
+        drop(dropped);
+        Ok(answers)
+    }
+
+    async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError> {
+        let dropped = self.with(|shelf| {
+            for change in &changes {
+                shelf.check(change)?;
+            }
+            for change in changes {
+                shelf.apply(change);
+            }
+            Ok(shelf.take_surplus())
+        })?;
+        dropped.map(drop)
+    }
+
+    async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
+        self.with(|shelf| shelf.unsettled())
+    }
+
+    async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
+        self.with(|shelf| shelf.workflow(id))
+    }
+
+    async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
+        self.with(|shelf| shelf.list(&filter))
+    }
+
+    async fn events(
+        &self,
+        id: &WorkflowId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.with(|shelf| shelf.events(id, after, limit))
+    }
+
+    async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
+        let pruned = self.with(|shelf| shelf.take_settled_before(before, limit))?;
+        Ok(pruned.len())
+    }
+
+    async fn close(&self, _limit: Duration) -> Result<(), StoreError> {
+        let held = self.lock().take();
+        drop(held);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

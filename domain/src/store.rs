@@ -2,6 +2,8 @@
 //!
 //! Asked by the engine only, in batches. Whatever a call reports as done is committed; a call that
 //! fails has changed nothing that a later read could see, or says [`StoreError::Unknown`].
+//!
+//! A store keeps times to the microsecond; finer parts may be cut off.
 
 use std::{sync::Arc, time::Duration};
 
@@ -149,7 +151,7 @@ impl From<StoreError> for TaskError {
 /// What remembers.
 ///
 /// Writes take effect in the order of the calls. Every write may be repeated without harm: the
-/// engine writes again what was reported as failed.
+/// engine writes again what was reported as failed, as it was.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// What it is, for a person: `memory`, `sqlite:gleitzeit.db`.
@@ -162,13 +164,15 @@ pub trait Store: Send + Sync + 'static {
     /// Any [`StoreError`]; then none of them is written.
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError>;
 
-    /// Writes what changed, all in one transaction.
+    /// Writes what changed, all in one transaction. A change of a workflow that is not there is
+    /// passed over: it was forgotten since, and the write is a repeated one.
     ///
     /// # Errors
-    /// Any [`StoreError`]; then none of it is written.
+    /// Any [`StoreError`]; then none of it is written. [`StoreError::Integrity`] where a change
+    /// names a task that its workflow does not have, or cannot be stored at all.
     async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError>;
 
-    /// Every workflow that is not settled, oldest first, with its tasks.
+    /// Every workflow that is not settled, in the order of submission, with its tasks.
     ///
     /// # Errors
     /// Any [`StoreError`] but those of writing.
@@ -180,7 +184,7 @@ pub trait Store: Send + Sync + 'static {
     /// Any [`StoreError`] but those of writing.
     async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError>;
 
-    /// Workflows by age, the newest first.
+    /// Workflows in the order of submission, the newest first.
     ///
     /// # Errors
     /// Any [`StoreError`] but those of writing.
@@ -204,8 +208,9 @@ pub trait Store: Send + Sync + 'static {
     async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError>;
 
     /// Waits until every write before this call is committed, then lets go of what it holds.
+    /// Every later call but this one says [`StoreError::Closed`].
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when that took longer than `limit`.
+    /// [`StoreError::Unavailable`] when that took longer than `limit`; it goes on all the same.
     async fn close(&self, limit: Duration) -> Result<(), StoreError>;
 }

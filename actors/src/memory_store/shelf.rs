@@ -1,0 +1,225 @@
+//! What the [`MemoryStore`](super::MemoryStore) holds under its lock: workflows by age and by id,
+//! and the order in which they settled.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque, hash_map},
+    sync::Arc,
+};
+
+use chrono::{DateTime, Utc};
+use gleitzeit_domain::{
+    event::Event,
+    id::WorkflowId,
+    store::{ListFilter, NewWorkflow, StoreError, Submitted, WorkflowChange},
+    task::{TaskRecord, TaskStatus},
+    workflow::{WorkflowRecord, WorkflowSummary},
+};
+
+/// A workflow with its events.
+#[derive(Debug)]
+pub(super) struct Entry {
+    record: WorkflowRecord,
+    /// By sequence.
+    events: Vec<Event>,
+    /// The number of its settling, while it is settled; its place in [`Shelf::settled`].
+    settled: Option<u64>,
+}
+
+/// Workflows by age and by id.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    /// By the order of submission.
+    by_age: BTreeMap<u64, Entry>,
+    /// The age of each.
+    ages: HashMap<WorkflowId, u64>,
+    /// (number of the settling, age), oldest first. Holds stale pairs of workflows that were
+    /// reopened: a pair counts only while its entry names the same settling.
+    settled: VecDeque<(u64, u64)>,
+    /// How many entries are settled.
+    settled_count: usize,
+    settled_max: usize,
+    next_age: u64,
+    next_settling: u64,
+}
+
+impl Shelf {
+    pub(super) fn new(settled_max: usize) -> Self {
+        Self {
+            by_age: BTreeMap::new(),
+            ages: HashMap::new(),
+            settled: VecDeque::new(),
+            settled_count: 0,
+            settled_max,
+            next_age: 0,
+            next_settling: 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, NewWorkflow { record, events }: NewWorkflow) -> Submitted {
+        let age = self.next_age;
+        match self.ages.entry(record.id.clone()) {
+            hash_map::Entry::Occupied(_) => return Submitted::Existed,
+            hash_map::Entry::Vacant(place) => place.insert(age),
+        };
+        self.next_age += 1;
+        let is_settled = record.status.is_settled();
+        self.by_age.insert(age, Entry { record, events, settled: None });
+        if is_settled {
+            self.settle(age);
+        }
+        Submitted::Created
+    }
+
+    /// Refuses a change that names a task that its workflow does not have.
+    pub(super) fn check(&self, change: &WorkflowChange) -> Result<(), StoreError> {
+        let Some(entry) = self.entry(&change.id) else { return Ok(()) };
+        let count = entry.record.tasks.len();
+        match change.tasks.iter().find(|task| task.index as usize >= count) {
+            None => Ok(()),
+            Some(task) => Err(StoreError::Integrity {
+                detail: format!(
+                    "workflow `{}` has {count} tasks, and none of index {}",
+                    change.id, task.index
+                ),
+            }),
+        }
+    }
+
+    /// Applies a change that [`check`](Self::check) let pass. A workflow that is not there was
+    /// forgotten since; a repeated write of it does nothing.
+    pub(super) fn apply(&mut self, change: WorkflowChange) {
+        let Some(&age) = self.ages.get(&change.id) else { return };
+        let Some(entry) = self.by_age.get_mut(&age) else { return };
+        for task in change.tasks {
+            let at = task.index as usize;
+            entry.record.tasks[at] = task;
+        }
+        let last = entry.events.last().map_or(0, |event| event.sequence);
+        let known = change.events.partition_point(|event| event.sequence <= last);
+        entry.events.extend(change.events.into_iter().skip(known));
+        entry.record.last_sequence = entry.record.last_sequence.max(change.last_sequence);
+        let Some(state) = change.workflow else { return };
+        entry.record.status = state.status;
+        entry.record.started_at = state.started_at;
+        entry.record.completed_at = state.completed_at;
+        entry.record.error = state.error;
+        match (entry.settled.is_some(), state.status.is_settled()) {
+            (false, true) => self.settle(age),
+            (true, false) => {
+                entry.settled = None;
+                self.settled_count -= 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn settle(&mut self, age: u64) {
+        let Some(entry) = self.by_age.get_mut(&age) else { return };
+        entry.settled = Some(self.next_settling);
+        self.settled.push_back((self.next_settling, age));
+        self.next_settling += 1;
+        self.settled_count += 1;
+        // Reopened workflows leave stale pairs behind; they must not pile up.
+        if self.settled.len() > 2 * self.settled_count + 64 {
+            let by_age = &self.by_age;
+            self.settled.retain(|&(settling, age)| is_current(by_age, settling, age));
+        }
+    }
+
+    /// Takes out the oldest settled above the bound; the caller drops them outside the lock.
+    pub(super) fn take_surplus(&mut self) -> Vec<Entry> {
+        let mut taken = Vec::new();
+        while self.settled_count > self.settled_max {
+            let Some((settling, age)) = self.settled.pop_front() else { break };
+            if is_current(&self.by_age, settling, age) {
+                taken.extend(self.take(age));
+            }
+        }
+        taken
+    }
+
+    /// Takes out at most `limit` that settled before `before`, the oldest settled first.
+    pub(super) fn take_settled_before(
+        &mut self,
+        before: DateTime<Utc>,
+        limit: usize,
+    ) -> Vec<Entry> {
+        let ages: Vec<u64> = self
+            .settled
+            .iter()
+            .filter(|&&(settling, age)| {
+                self.by_age.get(&age).is_some_and(|entry| {
+                    entry.settled == Some(settling)
+                        && entry.record.completed_at.is_some_and(|at| at < before)
+                })
+            })
+            .map(|&(_, age)| age)
+            .take(limit)
+            .collect();
+        ages.into_iter().filter_map(|age| self.take(age)).collect()
+    }
+
+    fn take(&mut self, age: u64) -> Option<Entry> {
+        let entry = self.by_age.remove(&age)?;
+        self.ages.remove(&entry.record.id);
+        self.settled_count -= usize::from(entry.settled.is_some());
+        Some(entry)
+    }
+
+    #[cfg(test)]
+    pub(super) fn settled_len(&self) -> usize {
+        self.settled.len()
+    }
+
+    fn entry(&self, id: &WorkflowId) -> Option<&Entry> {
+        self.by_age.get(self.ages.get(id)?)
+    }
+
+    pub(super) fn unsettled(&self) -> Vec<WorkflowRecord> {
+        let open = self.by_age.values().filter(|entry| entry.settled.is_none());
+        open.map(|entry| entry.record.clone()).collect()
+    }
+
+    pub(super) fn workflow(&self, id: &WorkflowId) -> Option<WorkflowRecord> {
+        self.entry(id).map(|entry| entry.record.clone())
+    }
+
+    pub(super) fn list(&self, filter: &ListFilter) -> Vec<WorkflowSummary> {
+        self.by_age
+            .values()
+            .rev()
+            .map(|entry| &entry.record)
+            .filter(|record| filter.status.is_none_or(|status| status == record.status))
+            .filter(|record| filter.name.as_deref().is_none_or(|name| *name == *record.name))
+            .skip(filter.offset)
+            .take(filter.limit)
+            .map(summary)
+            .collect()
+    }
+
+    pub(super) fn events(&self, id: &WorkflowId, after: u64, limit: usize) -> Vec<Event> {
+        let Some(entry) = self.entry(id) else { return Vec::new() };
+        let from = entry.events.partition_point(|event| event.sequence <= after);
+        entry.events[from..].iter().take(limit).cloned().collect()
+    }
+}
+
+fn is_current(by_age: &BTreeMap<u64, Entry>, settling: u64, age: u64) -> bool {
+    by_age.get(&age).is_some_and(|entry| entry.settled == Some(settling))
+}
+
+fn summary(record: &WorkflowRecord) -> WorkflowSummary {
+    let count = |wanted: fn(&TaskRecord) -> bool| {
+        u32::try_from(record.tasks.iter().filter(|task| wanted(task)).count()).unwrap_or(u32::MAX)
+    };
+    WorkflowSummary {
+        id: record.id.clone(),
+        name: Arc::clone(&record.name),
+        status: record.status,
+        created_at: record.created_at,
+        completed_at: record.completed_at,
+        task_count: count(|_| true),
+        settled_count: count(|task| task.status.is_settled()),
+        outcome_unknown_count: count(|task| task.status == TaskStatus::OutcomeUnknown),
+    }
+}
