@@ -1,1 +1,539 @@
-//! Placeholder.
+//! The settings: every knob, its type, its unit and its bounds.
+//!
+//! Read by the runtime, the command line and embedding services. `config/default.toml` is the
+//! one place where a default stands; it is compiled in, and [`Settings::default`] reads it.
+//! [`load`] layers files and variables over it.
+//!
+//! Invariant: settings that were loaded have passed [`Settings::check`].
+
+mod amount;
+mod layers;
+mod load;
+mod path;
+mod problem;
+mod secret;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use gleitzeit_domain::{
+    duration,
+    id::{ProtocolId, ProviderId},
+    provider::Supervision,
+    resources::Resources,
+    retry::RetryPolicy,
+    security::SandboxLevel,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use amount::Amount;
+pub use load::Sources;
+pub use problem::{SettingsError, SettingsProblem};
+pub use secret::StoreUrl;
+
+/// Everything that can be set.
+///
+/// `Serialize` and `Debug` hide secrets, so that both may be shown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How much is done at once, and for how long.
+    pub engine: EngineSettings,
+    /// What all tasks share.
+    pub resources: ResourceSettings,
+    /// Where workflows are kept.
+    pub storage: StorageSettings,
+    /// Which provider serves a call.
+    pub balancing: BalancingSettings,
+    /// How providers are watched, where they say nothing themselves.
+    pub supervision: SupervisionSettings,
+    /// The providers, by id.
+    pub providers: BTreeMap<ProviderId, ProviderSettings>,
+    /// Where protocols come from.
+    pub protocols: ProtocolSettings,
+    /// How often is measured.
+    pub monitoring: MonitoringSettings,
+    /// What is logged, and how.
+    pub logging: LoggingSettings,
+    /// What code that tasks bring along may do.
+    pub security: SecuritySettings,
+}
+
+/// `[engine]`: how much is done at once, and for how long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSettings {
+    /// Calls in flight at once, over all workflows.
+    pub max_concurrent_tasks: NonZeroU64,
+    /// Tasks taken in and not settled; a submission beyond it is refused with `QUEUE_FULL`.
+    pub max_queued_tasks: NonZeroU64,
+    /// Limit of one attempt, where neither task nor method says one. In files: seconds.
+    #[serde(with = "duration")]
+    pub default_timeout: Duration,
+    /// A task waits so long for a provider. In files: seconds.
+    #[serde(with = "duration")]
+    pub provider_wait: Duration,
+    /// Running tasks may take so long to end when the runtime stops. In files: seconds.
+    #[serde(with = "duration")]
+    pub shutdown_deadline: Duration,
+    /// Worker threads of providers; one less than there are cores where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arbiters: Option<NonZeroUsize>,
+    /// Makes jitter and random balancing repeatable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Names that `${env.NAME}` may read.
+    pub env_allowed: Vec<String>,
+    /// Retries, where neither the task nor its method says any.
+    pub retry: RetryPolicy,
+}
+
+impl EngineSettings {
+    /// Worker threads: as set, or one less than there are cores, at least 1.
+    pub fn arbiters(&self) -> usize {
+        self.arbiters.map_or_else(
+            || thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)),
+            NonZeroUsize::get,
+        )
+    }
+}
+
+/// `[resources]`: what all tasks share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceSettings {
+    /// Processor cores; a fraction is allowed.
+    pub cpu_cores: Amount,
+    /// Memory in MiB.
+    pub memory_mb: Amount,
+    /// Memory of graphics processors in MiB.
+    pub gpu_memory_mb: Amount,
+    /// Temporary disk space in MiB.
+    pub disk_space_mb: Amount,
+    /// Network bandwidth in megabits a second.
+    pub network_bandwidth_mbps: Amount,
+}
+
+impl ResourceSettings {
+    /// The totals in whole units, with `slots` tasks at once. What cannot be detected is
+    /// unlimited.
+    pub fn totals(&self, slots: u64) -> Resources {
+        Resources {
+            slots,
+            cpu_millicores: self.cpu_cores.units(1000.0, amount::detect_millicores),
+            memory_mib: self.memory_mb.units(1.0, amount::detect_memory_mib),
+            gpu_memory_mib: self.gpu_memory_mb.units(1.0, || None),
+            disk_mib: self.disk_space_mb.units(1.0, || None),
+            bandwidth_mbps: self.network_bandwidth_mbps.units(1.0, || None),
+        }
+    }
+}
+
+/// `[storage]`: where workflows are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageSettings {
+    /// Which store.
+    pub url: StoreUrl,
+    /// What a commit survives.
+    pub durability: Durability,
+    /// Settled workflows are forgotten after so many days; 0 keeps them.
+    pub retention_days: u32,
+    /// Settled workflows that the memory store keeps, the newest.
+    pub settled_kept: usize,
+}
+
+impl StorageSettings {
+    /// How long settled workflows are kept; `None` for ever.
+    pub fn retention(&self) -> Option<Duration> {
+        (self.retention_days > 0)
+            .then(|| Duration::from_secs(u64::from(self.retention_days) * 24 * 60 * 60))
+    }
+}
+
+/// What a commit survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The loss of power.
+    #[default]
+    Full,
+    /// The death of the process; the last moments may be lost with the power.
+    Normal,
+}
+
+impl Durability {
+    /// Its name in files and output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Normal => "normal",
+        }
+    }
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+/// `[balancing]`: which provider serves a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BalancingSettings {
+    /// The strategy of protocols that `protocols` does not name.
+    pub default: String,
+    /// Strategies by protocol, written with its version (`llm/v1.0`) or without (`llm`).
+    pub protocols: BTreeMap<String, String>,
+}
+
+impl BalancingSettings {
+    /// The name of the strategy for a protocol: that of its exact version, that of its name, or
+    /// the default.
+    pub fn strategy(&self, protocol: &ProtocolId) -> &str {
+        let exact = self
+            .protocols
+            .iter()
+            .find(|(key, _)| key.parse::<ProtocolId>().is_ok_and(|key| key == *protocol));
+        exact
+            .map(|(_, strategy)| strategy)
+            .or_else(|| self.protocols.get(protocol.name()))
+            .unwrap_or(&self.default)
+    }
+}
+
+/// `[supervision]`: how a provider is watched. What is absent is taken from the level above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SupervisionSettings {
+    /// From the end of one health check to the start of the next. In files: seconds.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub health_interval: Option<Duration>,
+    /// A check that takes longer has failed. In files: seconds.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub health_timeout: Option<Duration>,
+    /// Failed checks in a row that make it unhealthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unhealthy_after: Option<NonZeroU32>,
+    /// Failed checks in a row that replace the instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_after: Option<NonZeroU32>,
+    /// Restarts allowed within `restart_window`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restarts_max: Option<u32>,
+    /// Length of the sliding window. In files: seconds.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub restart_window: Option<Duration>,
+    /// Pause before the first restart. In files: seconds.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub backoff_min: Option<Duration>,
+    /// Longest pause. In files: seconds.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub backoff_max: Option<Duration>,
+    /// Starting and stopping may take this long. In files: seconds.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub lifecycle_timeout: Option<Duration>,
+}
+
+impl SupervisionSettings {
+    /// These, over `base`.
+    pub fn over(&self, base: Supervision) -> Supervision {
+        Supervision {
+            health_interval: self.health_interval.unwrap_or(base.health_interval),
+            health_timeout: self.health_timeout.unwrap_or(base.health_timeout),
+            unhealthy_after: self.unhealthy_after.map_or(base.unhealthy_after, NonZeroU32::get),
+            restart_after: self.restart_after.map_or(base.restart_after, NonZeroU32::get),
+            restarts_max: self.restarts_max.unwrap_or(base.restarts_max),
+            restart_window: self.restart_window.unwrap_or(base.restart_window),
+            backoff_min: self.backoff_min.unwrap_or(base.backoff_min),
+            backoff_max: self.backoff_max.unwrap_or(base.backoff_max),
+            lifecycle_timeout: self.lifecycle_timeout.unwrap_or(base.lifecycle_timeout),
+        }
+    }
+}
+
+/// `[providers.<id>]`: one provider.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderSettings {
+    /// What it is.
+    pub kind: ProviderKind,
+    /// False leaves it out.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Calls in flight at once; the kind's own bound where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<NonZeroU32>,
+    /// Its share under the weighted strategy; 0 gets nothing while another is there.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// How it is watched, where it differs from `[supervision]`.
+    #[serde(default)]
+    pub supervision: SupervisionSettings,
+    /// What its kind asks for.
+    #[serde(default)]
+    pub config: ProviderConfig,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn one() -> f64 {
+    1.0
+}
+
+/// What a provider is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderKind {
+    /// Runs Python code.
+    Python,
+    /// Talks to an Ollama server.
+    Ollama,
+    /// Answers with what it was given.
+    Echo,
+}
+
+impl ProviderKind {
+    /// Its name in files and output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Ollama => "ollama",
+            Self::Echo => "echo",
+        }
+    }
+}
+
+impl fmt::Display for ProviderKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+/// `[providers.<id>.config]`: read by the provider's kind when it is built.
+#[derive(Clone, PartialEq, Default, Deserialize)]
+#[serde(transparent)]
+pub struct ProviderConfig(pub Map<String, Value>);
+
+impl ProviderConfig {
+    /// The same with the values of secret keys hidden.
+    pub fn shown(&self) -> Map<String, Value> {
+        secret::hide(&self.0)
+    }
+}
+
+impl fmt::Debug for ProviderConfig {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.shown(), out)
+    }
+}
+
+impl Serialize for ProviderConfig {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        self.shown().serialize(out)
+    }
+}
+
+/// `[protocols]`: where protocols come from, besides those built in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProtocolSettings {
+    /// Its `*.toml` files are registered at start, where it exists.
+    pub directory: PathBuf,
+}
+
+/// `[monitoring]`: how often is measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MonitoringSettings {
+    /// Between two measurements; zero for none. In files: seconds.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+}
+
+/// `[logging]`: what is logged, and how. Only the program reads it, a library never does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoggingSettings {
+    /// A level, or directives such as `info,gleitzeit=debug`.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[security]`: what code that tasks bring along may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecuritySettings {
+    /// How far the code is kept from the machine.
+    pub sandbox: SandboxLevel,
+    /// The least level accepted; a weaker one is an error at start.
+    pub sandbox_minimum: SandboxLevel,
+    /// Must be true for `sandbox = "none"`.
+    pub allow_unsandboxed: bool,
+    /// Which modules and calls are refused with a message.
+    pub policy: PolicyPreset,
+    /// Modules allowed besides those of the policy.
+    pub allowed_modules: Vec<String>,
+    /// Modules refused besides those of the policy.
+    pub blocked_modules: Vec<String>,
+    /// Scripts are read below these directories only.
+    pub file_roots: Vec<PathBuf>,
+}
+
+/// Which modules and calls of Python code are refused with a message. It is told to honest users
+/// early; it keeps nobody out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyPreset {
+    /// None.
+    Off,
+    /// The modules `os`, `subprocess` and `sys`; the calls `eval`, `exec` and `__import__`.
+    Seed,
+    /// All but a list of harmless ones.
+    Strict,
+}
+
+impl PolicyPreset {
+    /// Its name in files and output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Seed => "seed",
+            Self::Strict => "strict",
+        }
+    }
+}
+
+impl Default for Settings {
+    /// Those of `config/default.toml`.
+    fn default() -> Self {
+        let sources = Sources::nothing();
+        sources.load().expect("config/default.toml is compiled in, and a test reads it")
+    }
+}
+
+impl Settings {
+    /// The settings of this process: defaults, the file that `GLEITZEIT_ENV` names, variables.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with everything that is wrong.
+    pub fn load() -> Result<Self, SettingsError> {
+        Sources::of_process().load()
+    }
+
+    /// Defaults with `text` over them; no file and no variable is read.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with everything that is wrong.
+    pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
+        Sources::nothing().with_text("settings", text).load()
+    }
+
+    /// How the provider is watched: its own settings over `[supervision]`.
+    pub fn supervision_of(&self, provider: &ProviderSettings) -> Supervision {
+        provider.supervision.over(self.supervision.over(Supervision::default()))
+    }
+
+    /// The providers that are not left out.
+    pub fn enabled_providers(&self) -> impl Iterator<Item = (&ProviderId, &ProviderSettings)> {
+        self.providers.iter().filter(|(_, provider)| provider.enabled)
+    }
+
+    /// What no type can say: bounds, and what must fit together.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with everything that is wrong.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let mut problems = Vec::new();
+        let mut wrong = |path: String, message: String| {
+            problems.push(SettingsProblem::new(path, message));
+        };
+        self.check_spans(&mut wrong);
+        self.check_balancing(&mut wrong);
+        self.check_security(&mut wrong);
+        for (id, provider) in &self.providers {
+            if !provider.weight.is_finite() || provider.weight < 0.0 {
+                let message = format!("{} is no weight; expected 0 or more", provider.weight);
+                wrong(format!("providers.{}.weight", path::key(id.as_str())), message);
+            }
+        }
+        if self.engine.retry.max_attempts == 0 {
+            wrong("engine.retry.max_attempts".into(), "0 attempts; expected at least 1".into());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(SettingsError { problems }) }
+    }
+
+    fn check_spans(&self, wrong: &mut impl FnMut(String, String)) {
+        let mut positive = |path: String, span: Option<Duration>| {
+            if span.is_some_and(|span| span.is_zero()) {
+                wrong(path, "0 seconds; expected more than 0".into());
+            }
+        };
+        positive("engine.default_timeout".into(), Some(self.engine.default_timeout));
+        let supervised = self.providers.iter().map(|(id, provider)| {
+            (format!("providers.{}.supervision", path::key(id.as_str())), &provider.supervision)
+        });
+        for (path, spans) in supervised.chain([("supervision".to_owned(), &self.supervision)]) {
+            positive(format!("{path}.health_interval"), spans.health_interval);
+            positive(format!("{path}.health_timeout"), spans.health_timeout);
+            positive(format!("{path}.restart_window"), spans.restart_window);
+            positive(format!("{path}.lifecycle_timeout"), spans.lifecycle_timeout);
+        }
+        for (id, provider) in &self.providers {
+            let Supervision { backoff_min, backoff_max, .. } = self.supervision_of(provider);
+            if backoff_min > backoff_max {
+                wrong(
+                    format!("providers.{}.supervision.backoff_min", path::key(id.as_str())),
+                    format!("{backoff_min:?} is above backoff_max, which is {backoff_max:?}"),
+                );
+            }
+        }
+    }
+
+    fn check_balancing(&self, wrong: &mut impl FnMut(String, String)) {
+        for key in self.balancing.protocols.keys() {
+            let named = gleitzeit_domain::id::is_name(key) || key.parse::<ProtocolId>().is_ok();
+            if !named {
+                let message = format!("`{key}` is no protocol; expected `name` or `name/version`");
+                wrong(format!("balancing.protocols.{}", path::key(key)), message);
+            }
+        }
+    }
+
+    fn check_security(&self, wrong: &mut impl FnMut(String, String)) {
+        let SecuritySettings { sandbox, sandbox_minimum, allow_unsandboxed, .. } = &self.security;
+        if sandbox < sandbox_minimum {
+            let message = format!(
+                "`{}` is weaker than sandbox_minimum, which is `{}`",
+                secret::name_of(sandbox),
+                secret::name_of(sandbox_minimum)
+            );
+            wrong("security.sandbox".into(), message);
+        }
+        if *sandbox == SandboxLevel::None && !allow_unsandboxed {
+            let message = "`none` is refused while allow_unsandboxed is false".to_owned();
+            wrong("security.sandbox".into(), message);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Layers the settings and reads them: defaults ← the environment's file ← variables.
+//!
+//! The `config` crate merges the layers; what came out is read strictly, key by key, so that
+//! everything wrong is told at once: a key that cannot be read is noted, its default is put in
+//! its place, and the reading begins again.
+
+use std::{collections::HashSet, env, fs, path::PathBuf};
+
+use config::{Config, File, FileFormat};
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+use super::{
+    Settings,
+    layers::{TextLayer, Variable, Variables},
+    path,
+    problem::{SettingsError, SettingsProblem, in_plain_words, known_names, nearest},
+};
+
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// Where settings come from, besides the defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The directory of environments' files, and the one that is read.
+    environment: Option<(PathBuf, String)>,
+    file: Option<PathBuf>,
+    variables: Vec<Variable>,
+    texts: Vec<TextLayer>,
+}
+
+impl Sources {
+    /// Only the defaults.
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// `config/`, with `GLEITZEIT_ENV` naming the file, and all variables that begin with
+    /// `GLEITZEIT__`.
+    pub fn of_process() -> Self {
+        let variables = env::vars_os().filter_map(|(name, text)| {
+            Some((name.into_string().ok()?, text.to_string_lossy().into_owned()))
+        });
+        let sources = Self::default().with_variables(variables);
+        match env::var("GLEITZEIT_ENV") {
+            Ok(name) if !name.is_empty() => sources.with_environment("config", name),
+            _ => sources,
+        }
+    }
+
+    /// Reads `<name>.toml` in `directory`, above a `default.toml` there if there is one.
+    #[must_use]
+    pub fn with_environment(
+        mut self,
+        directory: impl Into<PathBuf>,
+        name: impl Into<String>,
+    ) -> Self {
+        self.environment = Some((directory.into(), name.into()));
+        self
+    }
+
+    /// Reads a file instead of the environment's.
+    #[must_use]
+    pub fn with_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+
+    /// Adds variables; those whose names do not begin with `GLEITZEIT__` are passed over.
+    #[must_use]
+    pub fn with_variables(
+        mut self,
+        variables: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<str>)>,
+    ) -> Self {
+        self.variables.extend(
+            variables
+                .into_iter()
+                .filter_map(|(name, text)| Variable::new(name.as_ref(), text.as_ref())),
+        );
+        self
+    }
+
+    /// Adds a text in TOML above the files and below the variables; `name` is what errors call it.
+    #[must_use]
+    pub fn with_text(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.texts.push(TextLayer { name: name.into(), text: text.into() });
+        self
+    }
+
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with every file that cannot be read, every unknown key, every value of
+    /// the wrong type and every one out of its bounds.
+    pub fn load(&self) -> Result<Settings, SettingsError> {
+        let texts = self.texts()?;
+        let unread: Vec<_> = texts.iter().filter_map(TextLayer::problem).collect();
+        if !unread.is_empty() {
+            return Err(SettingsError { problems: unread });
+        }
+        let merged = merge(&texts, &self.variables)?;
+        let defaults = merge(&texts[..1], &[])?;
+        let layers = Layers { texts: &texts, variables: &self.variables };
+        let mut problems = Vec::new();
+        let settings = layers.read(merged, &defaults, &mut problems);
+        let Some(settings) = settings else { return Err(SettingsError { problems }) };
+        if let Err(error) = settings.check() {
+            problems.extend(error.problems.into_iter().map(|problem| layers.locate(problem)));
+        }
+        if problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems }) }
+    }
+
+    /// The texts from the bottom up; the defaults come first.
+    fn texts(&self) -> Result<Vec<TextLayer>, SettingsError> {
+        let mut texts =
+            vec![TextLayer { name: "config/default.toml".into(), text: DEFAULTS.into() }];
+        let mut files = Vec::new();
+        if let Some((directory, name)) = &self.environment {
+            let default = directory.join("default.toml");
+            if default.is_file() {
+                files.push((default, None));
+            }
+            if self.file.is_none() {
+                let help = format!("GLEITZEIT_ENV is `{name}`");
+                files.push((directory.join(format!("{name}.toml")), Some(help)));
+            }
+        }
+        files.extend(self.file.iter().map(|file| (file.clone(), None)));
+        let mut problems = Vec::new();
+        for (path, help) in files {
+            let name = path.display().to_string();
+            match fs::read_to_string(&path) {
+                Ok(text) => texts.push(TextLayer { name, text }),
+                Err(error) => {
+                    let problem = SettingsProblem::new("", format!("cannot be read: {error}"));
+                    problems.push(SettingsProblem { help, ..problem.origin(name) });
+                }
+            }
+        }
+        texts.extend(self.texts.iter().cloned());
+        if problems.is_empty() { Ok(texts) } else { Err(SettingsError { problems }) }
+    }
+}
+
+/// One tree out of all layers.
+fn merge(texts: &[TextLayer], variables: &[Variable]) -> Result<Value, SettingsError> {
+    let mut builder = Config::builder();
+    for layer in texts {
+        builder = builder.add_source(File::from_str(&layer.text, FileFormat::Toml));
+    }
+    builder
+        .add_source(Variables(variables.to_vec()))
+        .build()
+        .and_then(Config::try_deserialize)
+        .map_err(|error| SettingsError {
+            problems: vec![SettingsProblem::new("", error.to_string())],
+        })
+}
+
+struct Layers<'a> {
+    texts: &'a [TextLayer],
+    variables: &'a [Variable],
+}
+
+impl Layers<'_> {
+    /// Reads what it can; notes what it cannot, and puts the default there.
+    fn read(
+        &self,
+        mut tree: Value,
+        defaults: &Value,
+        problems: &mut Vec<SettingsProblem>,
+    ) -> Option<Settings> {
+        let mut put_back = HashSet::new();
+        let mut as_text = HashSet::new();
+        loop {
+            let error = match serde_path_to_error::deserialize::<_, Settings>(&tree) {
+                Ok(settings) => return Some(settings),
+                Err(error) => error,
+            };
+            let path = steps(error.path());
+            // A variable's text may look like a number where a text is wanted.
+            if let Some(text) = self.text_of_variable(&path, &tree)
+                && as_text.insert(path::written(&path))
+            {
+                replace(&mut tree, &path, Some(Value::from(text)));
+                continue;
+            }
+            problems.push(self.explain(&path, &error.into_inner().to_string()));
+            // Without a default the key is taken away; where it is missed, what holds it is put
+            // back instead.
+            let mut path = path.as_slice();
+            while !path.is_empty() && !put_back.insert(path::written(path)) {
+                problems.pop();
+                path = &path[..path.len() - 1];
+            }
+            if path.is_empty() {
+                return None;
+            }
+            replace(&mut tree, path, find(defaults, path).cloned());
+        }
+    }
+
+    fn text_of_variable(&self, path: &[String], tree: &Value) -> Option<String> {
+        let variable =
+            self.variables.iter().find(|it| it.path.len() == path.len() && it.sets(path))?;
+        let found = find(tree, path)?;
+        (!found.is_string() && !found.is_object()).then(|| variable.text.clone())
+    }
+
+    fn explain(&self, path: &[String], error: &str) -> SettingsProblem {
+        let mut problem = SettingsProblem::new(path::written(path), in_plain_words(error));
+        let known = known_names(error);
+        let wrong = error.split('`').nth(1).unwrap_or_default();
+        if error.starts_with("unknown field") {
+            problem.message = "no such setting".into();
+            problem.help = Some(match nearest(wrong, &known) {
+                Some(nearest) => format!("did you mean `{nearest}`?"),
+                None => format!("known here: {}", known.join(", ")),
+            });
+        } else if error.starts_with("unknown variant") {
+            problem.message = format!("found `{wrong}`, expected one of {}", known.join(", "));
+            problem.help = nearest(wrong, &known).map(|name| format!("did you mean `{name}`?"));
+        }
+        self.locate(problem)
+    }
+
+    /// Adds where the key was written: in the uppermost layer that has it.
+    fn locate(&self, mut problem: SettingsProblem) -> SettingsProblem {
+        let path = path::read(&problem.path);
+        let variable = self.variables.iter().rev().find(|variable| variable.sets(&path));
+        problem.origin = match variable {
+            Some(variable) => Some(variable.name.clone()),
+            None => self.texts.iter().rev().find_map(|layer| layer.find(&path)),
+        };
+        problem
+    }
+}
+
+/// The keys on the way to where the reading stopped.
+fn steps(path: &serde_path_to_error::Path) -> Vec<String> {
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Seq { index } => Some(index.to_string()),
+            Segment::Map { key } | Segment::Enum { variant: key } => Some(key.clone()),
+            Segment::Unknown => None,
+        })
+        .collect()
+}
+
+fn find<'a>(tree: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(tree, |tree, key| match tree {
+        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+        tree => tree.get(key),
+    })
+}
+
+/// Puts `value` at the path, or takes away what is there. An item of a list becomes null, so that
+/// its neighbours keep their numbers.
+fn replace(tree: &mut Value, path: &[String], value: Option<Value>) {
+    let Some((last, above)) = path.split_last() else { return };
+    let parent = above.iter().try_fold(tree, |tree, key| match tree {
+        Value::Array(items) => items.get_mut(key.parse::<usize>().ok()?),
+        tree => tree.get_mut(key),
+    });
+    match (parent, value) {
+        (Some(Value::Object(table)), Some(value)) => {
+            table.insert(last.clone(), value);
+        }
+        (Some(Value::Object(table)), None) => {
+            table.remove(last);
+        }
+        (Some(Value::Array(items)), value) => {
+            if let Some(item) = last.parse::<usize>().ok().and_then(|at| items.get_mut(at)) {
+                *item = value.unwrap_or_default();
+            }
+        }
+        _ => {}
+    }
+}

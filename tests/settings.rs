@@ -1,0 +1,281 @@
+//! Settings: layers, variables, and every kind of mistake told at once.
+
+use std::{fs, num::NonZeroU64, time::Duration};
+
+use gleitzeit::settings::{
+    Amount, Durability, ProviderKind, Settings, SettingsError, SettingsProblem, Sources,
+};
+
+fn problems(error: SettingsError) -> Vec<SettingsProblem> {
+    error.problems
+}
+
+fn refused(text: &str) -> Vec<SettingsProblem> {
+    problems(Settings::from_toml(text).expect_err("refused"))
+}
+
+fn only(text: &str) -> SettingsProblem {
+    let mut found = refused(text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+/// The file that is compiled in sets every key, and nothing unknown.
+#[test]
+fn defaults_are_complete() {
+    let settings = Settings::default();
+    assert_eq!(settings.engine.max_concurrent_tasks.get(), 64);
+    assert_eq!(settings.engine.default_timeout, Duration::from_mins(5));
+    assert_eq!(settings.storage.url.to_string(), "sqlite:gleitzeit.db");
+    assert_eq!(settings.storage.retention(), Some(Duration::from_hours(30 * 24)));
+    assert_eq!(settings.resources.cpu_cores, Amount::Detect);
+    let kinds: Vec<_> = settings.enabled_providers().map(|(_, it)| it.kind).collect();
+    assert_eq!(kinds, [ProviderKind::Echo, ProviderKind::Ollama, ProviderKind::Python]);
+    assert!(settings.engine.arbiters() >= 1);
+}
+
+/// What `gleitzeit config` prints is a settings file itself.
+#[test]
+fn what_is_shown_can_be_read_again() {
+    let settings = Settings::default();
+    let text = toml::to_string(&settings).unwrap();
+    let again = Settings::from_toml(&text).unwrap();
+    assert_eq!(format!("{settings:?}"), format!("{again:?}"));
+}
+
+/// A later layer wins key by key, and leaves the rest alone.
+#[test]
+fn layers_override_key_by_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("default.toml", "[engine]\nmax_concurrent_tasks = 1\nprovider_wait = 1\nseed = 1");
+    write("test.toml", "[engine]\nprovider_wait = 2\nseed = 2");
+    let settings = Sources::nothing()
+        .with_environment(folder.path(), "test")
+        .with_variables([("GLEITZEIT__ENGINE__SEED", "3"), ("OTHER", "x")])
+        .load()
+        .unwrap();
+    assert_eq!(settings.engine.max_concurrent_tasks, NonZeroU64::MIN);
+    assert_eq!(settings.engine.provider_wait, Duration::from_secs(2));
+    assert_eq!(settings.engine.seed, Some(3));
+    assert_eq!(settings.engine.max_queued_tasks.get(), 1_000_000);
+}
+
+/// One provider is changed without writing the others again.
+#[test]
+fn a_provider_is_changed_by_its_id() {
+    let settings = Settings::from_toml("[providers.ollama]\nenabled = false").unwrap();
+    let ids: Vec<_> = settings.enabled_providers().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, ["echo", "python"]);
+}
+
+/// A variable has no types: what looks like a number is one only where a number is wanted.
+#[test]
+fn variables_take_the_type_of_their_key() {
+    let settings = Sources::nothing()
+        .with_variables([
+            ("GLEITZEIT__ENGINE__MAX_CONCURRENT_TASKS", "8"),
+            ("GLEITZEIT__ENGINE__ENV_ALLOWED", r#"["HOME", "LANG"]"#),
+            ("GLEITZEIT__STORAGE__URL", "memory"),
+            ("GLEITZEIT__STORAGE__DURABILITY", "normal"),
+            ("GLEITZEIT__BALANCING__DEFAULT", "7"),
+            ("GLEITZEIT__PROVIDERS__OLLAMA__ENABLED", "false"),
+            ("GLEITZEIT__RESOURCES__CPU_CORES", "1.5"),
+        ])
+        .load()
+        .unwrap();
+    assert_eq!(settings.engine.max_concurrent_tasks.get(), 8);
+    assert_eq!(settings.engine.env_allowed, ["HOME", "LANG"]);
+    assert!(settings.storage.url.is_memory());
+    assert_eq!(settings.storage.durability, Durability::Normal);
+    assert_eq!(settings.balancing.default, "7");
+    assert_eq!(settings.resources.totals(1).cpu_millicores, 1500);
+    assert_eq!(settings.enabled_providers().count(), 2);
+}
+
+/// A typing error must not silently leave the default in force.
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
+    let problem = only("[engine]\nseed = 1\nmax_concurrent_task = 8");
+    assert_eq!(problem.path, "engine.max_concurrent_task");
+    assert_eq!(problem.origin.as_deref(), Some("settings:3:1"));
+    assert_eq!(problem.help.as_deref(), Some("did you mean `max_concurrent_tasks`?"));
+
+    let problem = only("[storag]\nurl = \"memory\"");
+    assert_eq!(problem.path, "storag");
+    assert_eq!(problem.help.as_deref(), Some("did you mean `storage`?"));
+
+    let error =
+        Sources::nothing().with_variables([("GLEITZEIT__ENGINE__SED", "1")]).load().unwrap_err();
+    let problem = &problems(error)[0];
+    assert_eq!(problem.path, "engine.sed");
+    assert_eq!(problem.origin.as_deref(), Some("GLEITZEIT__ENGINE__SED"));
+    assert_eq!(problem.help.as_deref(), Some("did you mean `seed`?"));
+}
+
+/// Key, value, expectation and place, in words.
+#[test]
+fn a_wrong_type_is_told_with_value_and_expectation() {
+    let problem = only("[engine]\nmax_concurrent_tasks = \"many\"");
+    assert_eq!(
+        problem.to_string(),
+        "settings:2:1: engine.max_concurrent_tasks: found string \"many\", \
+         expected a whole number of 1 or more"
+    );
+    let problem = only("[storage]\ndurability = \"ful\"");
+    assert_eq!(
+        problem.to_string(),
+        "settings:2:1: storage.durability: found `ful`, expected one of full, normal \
+         (did you mean `full`?)"
+    );
+    let problem = only("[storage]\nurl = \"mysql://host/db\"");
+    assert!(problem.message.contains("`mysql://host/db` names no store"), "{problem}");
+    let problem = only("[resources]\nmemory_mb = -1");
+    assert!(problem.message.contains("expected a number of 0 or more"), "{problem}");
+}
+
+/// A user mends a file once, not once per mistake.
+#[test]
+fn all_problems_are_told_at_once() {
+    let found = refused(
+        r#"
+        [engine]
+        max_queued_tasks = 0
+        default_timeout = "soon"
+        nonsense = 1
+        env_allowed = ["A", 7]
+        [providers.mine]
+        weight = 2
+        [logging]
+        format = "xml"
+        "#,
+    );
+    let mut paths: Vec<_> = found.iter().map(|problem| problem.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(
+        paths,
+        [
+            "engine.default_timeout",
+            "engine.env_allowed.1",
+            "engine.max_queued_tasks",
+            "engine.nonsense",
+            "logging.format",
+            "providers.mine",
+        ]
+    );
+    assert!(found.iter().all(|problem| problem.origin.is_some()), "{found:?}");
+}
+
+/// Bounds and what must fit together, with the same care as types.
+#[test]
+fn values_out_of_their_bounds_are_refused_with_their_place() {
+    let found = refused(
+        r#"
+        [engine]
+        default_timeout = 0
+        [providers.python]
+        weight = -1.0
+        [providers.echo.supervision]
+        backoff_min = 20
+        [balancing.protocols]
+        "no protocol" = "peak_ewma"
+        [security]
+        sandbox_minimum = "process"
+        "#,
+    );
+    let paths: Vec<_> = found.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "engine.default_timeout",
+            "providers.echo.supervision.backoff_min",
+            "balancing.protocols.\"no protocol\"",
+            "security.sandbox",
+            "providers.python.weight",
+        ]
+    );
+    assert_eq!(found[2].origin.as_deref(), Some("settings:9:9"));
+    assert!(found[3].origin.as_deref().unwrap().starts_with("config/default.toml:"));
+}
+
+/// What cannot be read at all is told with its line; what is not there, with its path.
+#[test]
+fn unreadable_files_are_named() {
+    let problem = only("[engine\nseed = 1");
+    assert!(problem.origin.as_deref().unwrap().starts_with("settings:1:"), "{problem}");
+
+    let sources = Sources::nothing().with_environment("no/such/folder", "nowhere");
+    let problem = problems(sources.load().unwrap_err()).remove(0);
+    assert!(problem.to_string().starts_with("no/such/folder/nowhere.toml: cannot be read"));
+    assert_eq!(problem.help.as_deref(), Some("GLEITZEIT_ENV is `nowhere`"));
+
+    let sources = Sources::nothing().with_file("missing.toml");
+    assert_eq!(problems(sources.load().unwrap_err())[0].origin.as_deref(), Some("missing.toml"));
+}
+
+/// Settings are printed, logged and attached to bug reports.
+#[test]
+fn secrets_are_hidden_wherever_settings_are_shown() {
+    let settings = Settings::from_toml(
+        r#"
+        storage.url = "postgres://me:geheim@host/db"
+        [providers.ollama.config]
+        api_key = "geheim"
+        headers = { Authorization = "Bearer geheim" }
+        "#,
+    )
+    .unwrap();
+    for shown in [
+        format!("{settings:?}"),
+        toml::to_string(&settings).unwrap(),
+        serde_json::to_string(&settings).unwrap(),
+    ] {
+        assert!(!shown.contains("geheim"), "{shown}");
+        assert!(shown.contains("***"), "{shown}");
+    }
+    assert!(settings.storage.url.expose().contains("geheim"));
+    let config = &settings.providers["ollama"].config.0;
+    assert_eq!(config["api_key"], "geheim", "the provider gets it");
+}
+
+/// Each level overrides only what it says.
+#[test]
+fn supervision_is_inherited_field_by_field() {
+    let settings = Settings::from_toml(
+        r"
+        [supervision]
+        restarts_max = 7
+        [providers.ollama.supervision]
+        health_interval = 2.5
+        ",
+    )
+    .unwrap();
+    let ollama = settings.supervision_of(&settings.providers["ollama"]);
+    assert_eq!(ollama.health_interval, Duration::from_millis(2500));
+    assert_eq!(ollama.restarts_max, 7);
+    let echo = settings.supervision_of(&settings.providers["echo"]);
+    assert_eq!(echo.health_interval, Duration::from_secs(30));
+}
+
+/// An exact version is meant before a name, a name before the default.
+#[test]
+fn strategies_are_chosen_by_protocol() {
+    let settings = Settings::from_toml(
+        "[balancing.protocols]\n\"llm/v1\" = \"peak_ewma\"\nllm = \"weighted\"",
+    )
+    .unwrap();
+    let strategy = |protocol: &str| settings.balancing.strategy(&protocol.parse().unwrap());
+    assert_eq!(strategy("llm/v1.0"), "peak_ewma");
+    assert_eq!(strategy("llm/v2.0"), "weighted");
+    assert_eq!(strategy("python/v1.0"), "round_robin");
+}
+
+/// The files that come with the program are read by it.
+#[test]
+fn the_shipped_environments_are_valid() {
+    for environment in ["development", "production"] {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
+        let sources = Sources::nothing().with_environment(directory, environment);
+        sources.load().unwrap_or_else(|error| panic!("{environment}: {error}"));
+    }
+}
