@@ -6,11 +6,18 @@
 
 pub mod book;
 pub mod builtin;
+pub mod nearest;
 pub mod parameter;
 pub mod schema;
 pub mod validate;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -20,7 +27,7 @@ pub use parameter::{OneOrMany, ParameterSpec, ParameterType};
 
 use crate::{
     duration,
-    id::{ProtocolId, Version},
+    id::{Capability, ProtocolId, Version},
     resources::ResourceRequirements,
     retry::RetryPolicy,
     security::SecurityRequirements,
@@ -184,13 +191,35 @@ pub enum Effect {
 #[derive(Debug)]
 pub struct Method {
     /// Protocol and bare name.
-    pub capability: Arc<crate::id::Capability>,
+    pub capability: Arc<Capability>,
     /// As declared, or as inherited.
     pub spec: MethodSpec,
     /// The compiled schema of the parameters.
     pub params: validate::ParamsValidator,
     /// The compiled schema of the result.
     pub returns: Option<validate::Validator>,
+    /// True from the moment somebody was told that the method is deprecated.
+    warned: AtomicBool,
+}
+
+impl Method {
+    /// Makes a method ready: compiles its schemas and checks its examples against them.
+    ///
+    /// # Errors
+    /// Everything wrong with it, with pointers into the method: `/params_schema/code/pattern`,
+    /// `/examples/0/params/timeout`.
+    pub fn compile(
+        capability: impl Into<Arc<Capability>>,
+        spec: MethodSpec,
+    ) -> Result<Self, Vec<validate::SchemaError>> {
+        book::compile_method(capability.into(), spec)
+    }
+
+    /// True once in the life of a deprecated method: for whoever asks first. The others need not
+    /// warn again.
+    pub fn warns_now(&self) -> bool {
+        self.spec.deprecated && !self.warned.swap(true, Ordering::Relaxed)
+    }
 }
 
 /// A shared [`Method`].

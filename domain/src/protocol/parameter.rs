@@ -91,7 +91,6 @@ pub struct ParameterSpec {
     pub additional_properties: bool,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "serde wants the type of the field")]
 fn present<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Value>, D::Error> {
     // An explicit `default = null` is a default too.
     Value::deserialize(input).map(Some)

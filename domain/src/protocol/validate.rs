@@ -1,9 +1,283 @@
-//! Checks a value against a schema: everything wrong at once, defaults filled in.
+//! Checks values against schemas: every violation at once, each with its place.
+//!
+//! Asked by the `ProtocolRegistry` when a workflow is submitted, before each call and after it.
+//! A schema is compiled once, at registration, where everything wrong with it is told; checking
+//! a value cannot fail afterwards.
+//!
+//! The rules are those of JSON Schema (draft 2020-12) for the keywords of [`ParameterSpec`]:
+//! a constraint speaks only of the types it fits, lengths count Unicode characters, `1.0` is an
+//! integer, `1` equals `1.0`, a pattern is found anywhere in a text. Whole numbers are compared
+//! exactly, also where a float could not tell them apart. `null` is a value like any other:
+//! allowed where the type says so, and not the same as leaving a field out.
+//!
+//! Invariant: a value that fits and lacks no default is never copied; checking it allocates
+//! nothing.
 
-/// A compiled schema of one value.
-#[derive(Debug)]
-pub struct Validator;
+mod admit;
+mod fill;
+mod node;
+mod number;
+#[cfg(test)]
+mod tests;
+mod walk;
 
-/// The compiled schema of a method's parameters.
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use self::{
+    node::Node,
+    walk::{Place, Walk},
+};
+use crate::protocol::{MethodSpec, ParameterSpec};
+
+pub(super) use self::number::compare;
+
+/// No more violations than these are told of one value.
+pub const VIOLATIONS_MAX: usize = 1_000;
+
+/// One way in which a value breaks its schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// Where, as a JSON pointer (RFC 6901) into the value as it was given; `""` is its root. A
+    /// missing field is named by where it should be.
+    pub pointer: String,
+    /// Which rule is broken.
+    pub rule: Rule,
+    /// What was found, and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pointer.is_empty() {
+            out.write_str(&self.message)
+        } else {
+            write!(out, "{}: {}", self.pointer, self.message)
+        }
+    }
+}
+
+/// The rules of a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// The value has none of the types allowed.
+    Type,
+    /// Something that must be given is missing.
+    Required,
+    /// The value is not on the list.
+    Enum,
+    /// The number is too small.
+    Minimum,
+    /// The number is too great.
+    Maximum,
+    /// The text or list is too short.
+    MinLength,
+    /// The text or list is too long.
+    MaxLength,
+    /// The pattern is not found in the text.
+    Pattern,
+    /// The field or parameter is not declared, and others are not allowed.
+    AdditionalProperties,
+    /// More parameters by position than are declared.
+    TooManyPositional,
+}
+
+/// One thing wrong with a schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaError {
+    /// Where, as a JSON pointer into the specification: `/properties/name/pattern`.
+    pub pointer: String,
+    /// What was found, and what was expected.
+    pub message: String,
+}
+
+impl SchemaError {
+    pub(super) fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into() }
+    }
+
+    /// The same error as seen from a document that holds the specification at `prefix`.
+    #[must_use]
+    pub(super) fn below(mut self, prefix: &str) -> Self {
+        self.pointer.insert_str(0, prefix);
+        self
+    }
+}
+
+impl fmt::Display for SchemaError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pointer.is_empty() {
+            out.write_str(&self.message)
+        } else {
+            write!(out, "{}: {}", self.pointer, self.message)
+        }
+    }
+}
+
+/// A compiled [`ParameterSpec`].
+///
+/// ```
+/// use gleitzeit_domain::protocol::{ParameterSpec, validate::Validator};
+/// use serde_json::json;
+///
+/// let validator = Validator::compile(&ParameterSpec::integer().maximum(10)).unwrap();
+/// assert_eq!(validator.check(&json!(3.0)), []);
+/// let told = validator.check(&json!(11));
+/// assert_eq!(told[0].to_string(), "11 is greater than the maximum of 10");
+/// ```
 #[derive(Debug)]
-pub struct ParamsValidator;
+pub struct Validator {
+    node: Node,
+}
+
+impl Validator {
+    /// Compiles a schema.
+    ///
+    /// # Errors
+    /// Everything wrong with it: bounds that exclude each other, an empty list of types or
+    /// values, a constraint that no declared type has, a pattern that does not compile or is too
+    /// large, a default that breaks its own schema.
+    pub fn compile(spec: &ParameterSpec) -> Result<Self, Vec<SchemaError>> {
+        let mut errors = Vec::new();
+        let node = Node::compile(spec, &mut String::new(), &mut errors);
+        if errors.is_empty() { Ok(Self { node }) } else { Err(errors) }
+    }
+
+    /// Everything wrong with `value`; nothing when it fits.
+    pub fn check(&self, value: &Value) -> Vec<Violation> {
+        let mut walk = Walk::new(None);
+        walk.value(&self.node, value, &Place::Root);
+        walk.violations
+    }
+
+    /// The value with its defaults filled in: the very same one where none was missing.
+    ///
+    /// # Errors
+    /// Everything wrong with it.
+    pub fn fill(&self, value: &Arc<Value>) -> Result<Arc<Value>, Vec<Violation>> {
+        let mut walk = Walk::new(None);
+        walk.value(&self.node, value, &Place::Root);
+        finish(walk, &self.node, value)
+    }
+
+    /// Tells whether a value of this schema can hold anything at `path`, given as object keys and
+    /// array indexes from the outside in.
+    ///
+    /// An object that allows additional properties can hold every key; so can a value of any
+    /// type. Values listed by `enum` are not looked into.
+    ///
+    /// # Errors
+    /// The keys that can exist at the place where the path leaves the schema; none where no
+    /// object can stand there.
+    pub fn admits(&self, path: &[&str]) -> Result<(), Vec<String>> {
+        admit::admits(&self.node, path)
+    }
+}
+
+/// The compiled parameters of a method, given by name or by position.
+///
+/// ```
+/// use std::sync::Arc;
+/// use gleitzeit_domain::protocol::{MethodSpec, ParameterSpec, validate::ParamsValidator};
+/// use serde_json::json;
+///
+/// let method = MethodSpec::new("greet")
+///     .param("name", ParameterSpec::string())
+///     .param("times", ParameterSpec::integer().default_value(1));
+/// let params = ParamsValidator::compile(&method).unwrap();
+/// let filled = params.validate(&Arc::new(json!(["Ada"]))).unwrap();
+/// assert_eq!(*filled, json!({"name": "Ada", "times": 1}));
+/// ```
+#[derive(Debug)]
+pub struct ParamsValidator {
+    node: Node,
+}
+
+impl ParamsValidator {
+    /// Compiles the parameters of a method.
+    ///
+    /// # Errors
+    /// Everything wrong with their schemas, with pointers into the method:
+    /// `/params_schema/code/pattern`.
+    pub fn compile(method: &MethodSpec) -> Result<Self, Vec<SchemaError>> {
+        let mut errors = Vec::new();
+        let node = Node::params(method, &mut errors);
+        if errors.is_empty() { Ok(Self { node }) } else { Err(errors) }
+    }
+
+    /// Checks parameters and fills in defaults; answers the object by name that a provider gets.
+    ///
+    /// An array is matched to the declared order, null stands for no parameters. Where nothing
+    /// changes, the very same value comes back.
+    ///
+    /// # Errors
+    /// Everything wrong with them.
+    pub fn validate(&self, params: &Arc<Value>) -> Result<Arc<Value>, Vec<Violation>> {
+        let mut walk = Walk::new(None);
+        match &**params {
+            Value::Object(_) => {
+                walk.value(&self.node, params, &Place::Root);
+                finish(walk, &self.node, params)
+            }
+            Value::Array(items) => {
+                walk.positional(&self.node, items);
+                let named = || self.node.names().map(str::to_owned).zip(items.iter().cloned());
+                rebuilt(walk, &self.node, || named().collect())
+            }
+            Value::Null => {
+                walk.missing_all(&self.node);
+                rebuilt(walk, &self.node, Map::new)
+            }
+            other => {
+                walk.not_params(other);
+                Err(walk.violations)
+            }
+        }
+    }
+
+    /// Checks parameters in which some texts stand for values that are not known yet.
+    ///
+    /// A text for which `open` answers true passes every rule where it stands. All else is
+    /// checked: what is missing, what is unknown, and every other leaf.
+    pub fn check_open(&self, params: &Value, open: &dyn Fn(&str) -> bool) -> Vec<Violation> {
+        let mut walk = Walk::new(Some(open));
+        match params {
+            Value::Object(_) => walk.value(&self.node, params, &Place::Root),
+            Value::Array(items) => walk.positional(&self.node, items),
+            Value::Null => walk.missing_all(&self.node),
+            Value::String(text) if open(text) => {}
+            other => walk.not_params(other),
+        }
+        walk.violations
+    }
+}
+
+/// What a walk over `value` has found: itself, a filled copy, or what is wrong.
+fn finish(walk: Walk<'_>, node: &Node, value: &Arc<Value>) -> Result<Arc<Value>, Vec<Violation>> {
+    if !walk.violations.is_empty() {
+        return Err(walk.violations);
+    }
+    if !walk.unfilled {
+        return Ok(Arc::clone(value));
+    }
+    let mut filled = Value::clone(value);
+    fill::fill(node, &mut filled);
+    Ok(Arc::new(filled))
+}
+
+/// The same for parameters that were not an object and are to become one.
+fn rebuilt(
+    walk: Walk<'_>,
+    node: &Node,
+    build: impl FnOnce() -> Map<String, Value>,
+) -> Result<Arc<Value>, Vec<Violation>> {
+    if !walk.violations.is_empty() {
+        return Err(walk.violations);
+    }
+    let mut filled = Value::Object(build());
+    fill::fill(node, &mut filled);
+    Ok(Arc::new(filled))
+}

@@ -1,0 +1,204 @@
+//! Finds the method that a task names.
+
+use std::sync::Arc;
+
+use super::ProtocolBook;
+use crate::{
+    error::ErrorCode,
+    id::{Capability, ProtocolId, Version},
+    protocol::{MethodRef, ProtocolSpec, nearest},
+};
+
+/// Why a task's protocol and method name nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// No protocol of this name.
+    #[error("no protocol `{name}` is registered{}", hint(.nearest.as_deref(), .known))]
+    ProtocolNotFound {
+        /// The name.
+        name: String,
+        /// The one that may have been meant.
+        nearest: Option<String>,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// The protocol is there, but not in this version.
+    #[error("protocol `{name}` has no version `{version}`{}", hint(.nearest.as_deref(), .known))]
+    VersionNotFound {
+        /// The name.
+        name: String,
+        /// The version as it was written.
+        version: String,
+        /// The one that may have been meant.
+        nearest: Option<String>,
+        /// The versions there are.
+        known: Vec<String>,
+    },
+    /// The protocol has no such method.
+    #[error("protocol `{protocol}` has no method `{method}`{}", hint(.nearest.as_deref(), .known))]
+    MethodNotFound {
+        /// The protocol.
+        protocol: ProtocolId,
+        /// The method.
+        method: String,
+        /// The one that may have been meant.
+        nearest: Option<String>,
+        /// The methods there are.
+        known: Vec<String>,
+    },
+    /// Neither says which protocol is meant.
+    #[error("`{method}` does not say which protocol is meant; write `<protocol>/{method}`{}",
+        hint(.candidates.first().map(String::as_str), .candidates))]
+    ProtocolMissing {
+        /// The method.
+        method: String,
+        /// The protocols that have such a method, as `protocol/method`.
+        candidates: Vec<String>,
+    },
+    /// The protocol and the method's own prefix name different protocols.
+    #[error("protocol `{protocol}` and method `{method}` name different protocols; leave one out")]
+    Contradiction {
+        /// The protocol as it was written.
+        protocol: String,
+        /// The method as it was written.
+        method: String,
+    },
+}
+
+impl ResolveError {
+    /// The code of the table.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::ProtocolNotFound { .. } | Self::ProtocolMissing { .. } => {
+                ErrorCode::ProtocolNotFound
+            }
+            Self::VersionNotFound { .. } => ErrorCode::ProtocolVersionMismatch,
+            Self::MethodNotFound { .. } | Self::Contradiction { .. } => ErrorCode::MethodNotFound,
+        }
+    }
+
+    /// The known name that was probably meant.
+    pub fn nearest(&self) -> Option<&str> {
+        match self {
+            Self::ProtocolNotFound { nearest, .. }
+            | Self::VersionNotFound { nearest, .. }
+            | Self::MethodNotFound { nearest, .. } => nearest.as_deref(),
+            Self::ProtocolMissing { candidates, .. } => candidates.first().map(String::as_str),
+            Self::Contradiction { .. } => None,
+        }
+    }
+}
+
+fn hint(nearest: Option<&str>, known: &[String]) -> String {
+    match nearest {
+        Some(name) => format!("; did you mean `{name}`?"),
+        None if known.is_empty() => String::new(),
+        None => format!("; known are `{}`", known.join("`, `")),
+    }
+}
+
+/// A protocol as a task writes it: a name, perhaps with a version.
+#[derive(Clone, Copy, PartialEq)]
+struct Named<'a> {
+    name: &'a str,
+    version: Option<&'a str>,
+}
+
+impl<'a> Named<'a> {
+    fn read(text: &'a str) -> Self {
+        match text.split_once('/') {
+            Some((name, version)) => Self { name, version: Some(version) },
+            None => Self { name: text, version: None },
+        }
+    }
+
+    /// True when both can mean the same protocol.
+    fn agrees_with(self, other: Self) -> bool {
+        let same_version = match (self.version, other.version) {
+            (Some(left), Some(right)) => {
+                left == right || left.parse::<Version>().is_ok_and(|left| right.parse() == Ok(left))
+            }
+            _ => true,
+        };
+        self.name == other.name && same_version
+    }
+}
+
+/// The protocol that stands before a method, and the bare method: `python/execute`,
+/// `python/v1.0:execute` and `python/v1.0/execute` have one, `execute` has none.
+fn split(method: &str) -> (Option<Named<'_>>, &str) {
+    let cut = method.split_once(':').or_else(|| method.rsplit_once('/'));
+    cut.map_or((None, method), |(protocol, bare)| (Some(Named::read(protocol)), bare))
+}
+
+impl ProtocolBook {
+    /// The method that a task means by `protocol` (`llm/v1.0`, `llm/v1` or `llm`) and `method`
+    /// (`chat`, `llm/chat` or `llm/v1.0:chat`). Without a version the newest one is meant.
+    ///
+    /// # Errors
+    /// [`ResolveError`] names what is not known and what was probably meant.
+    pub fn resolve(&self, protocol: Option<&str>, method: &str) -> Result<MethodRef, ResolveError> {
+        let (prefix, bare) = split(method);
+        let given = protocol.map(Named::read);
+        let named = match (given, prefix) {
+            (None, None) => return Err(self.protocol_missing(method)),
+            (Some(one), None) | (None, Some(one)) => one,
+            (Some(given), Some(prefix)) if given.agrees_with(prefix) => {
+                Named { name: given.name, version: given.version.or(prefix.version) }
+            }
+            (Some(_), Some(_)) => {
+                let protocol = protocol.unwrap_or_default().to_owned();
+                return Err(ResolveError::Contradiction { protocol, method: method.to_owned() });
+            }
+        };
+        let spec = self.named(named)?;
+        let id = spec.protocol_id();
+        let found = self.method(&Capability::new(id.clone(), bare));
+        found.ok_or_else(|| {
+            let known: Vec<String> = spec.methods.keys().cloned().collect();
+            ResolveError::MethodNotFound {
+                protocol: id,
+                method: bare.to_owned(),
+                nearest: closest(bare, &known),
+                known,
+            }
+        })
+    }
+
+    fn named(
+        &self,
+        Named { name, version }: Named<'_>,
+    ) -> Result<&Arc<ProtocolSpec>, ResolveError> {
+        let Some(newest) = self.newest(name) else {
+            let known: Vec<String> = self.names().into_iter().map(str::to_owned).collect();
+            let nearest = closest(name, &known);
+            return Err(ResolveError::ProtocolNotFound { name: name.to_owned(), nearest, known });
+        };
+        let Some(version) = version else { return Ok(newest) };
+        let found = version.parse().ok().and_then(|v: Version| self.get(&ProtocolId::new(name, v)));
+        found.ok_or_else(|| {
+            let versions = self.versions(name).map(|(id, _)| id.version().to_string());
+            let known: Vec<String> = versions.collect();
+            ResolveError::VersionNotFound {
+                name: name.to_owned(),
+                version: version.to_owned(),
+                nearest: closest(version, &known),
+                known,
+            }
+        })
+    }
+
+    fn protocol_missing(&self, method: &str) -> ResolveError {
+        let mut candidates: Vec<String> = self
+            .find_compatible_protocols(method)
+            .iter()
+            .map(|id| format!("{}/{method}", id.name()))
+            .collect();
+        candidates.dedup();
+        ResolveError::ProtocolMissing { method: method.to_owned(), candidates }
+    }
+}
+
+fn closest(given: &str, known: &[String]) -> Option<String> {
+    nearest::nearest(given, known.iter().map(String::as_str)).map(str::to_owned)
+}
