@@ -5,3 +5,5 @@ pub mod echo;
 pub mod ollama;
 #[cfg(feature = "python")]
 pub mod python;
+#[cfg(feature = "ollama")]
+pub mod tls;
