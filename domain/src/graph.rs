@@ -1,1 +1,310 @@
-//! Placeholder.
+//! The dependency graph of one workflow: which task may run, and which never will.
+//!
+//! Asked by the `DependencyResolver` when a workflow comes in ([`Graph::build`]), when a task has
+//! settled ([`Graph::settle`]), at recovery ([`Graph::restore`]) and when a person wants failed
+//! tasks run again ([`Graph::reopen`]). Tasks are indexes into the workflow.
+//!
+//! ```text
+//! Waiting ──all dependencies settled──> Ready ──settle──> Completed | Failed
+//!    │ └──settle, as when cancelled──────────────────────────────────────┘
+//!    └──a dependency did not complete──> Skipped | DependencyFailed      (as its policy says)
+//! ```
+//!
+//! - A task becomes ready once all its dependencies have settled, whatever level they stand on.
+//! - With the policies `skip` and `fail` a task is decided as soon as *one* dependency did not
+//!   complete: it can only end one way, and it never becomes ready after that. What is behind it
+//!   is decided in the same step, and the cause told is the task that failed by itself.
+//! - With `run`, a dependency that did not complete counts as satisfied.
+//!
+//! Invariant: `open` of a task is the number of its dependencies that have not settled; each task
+//! settles once, and is handed out as ready at most once, until it is reopened.
+
+mod adjacency;
+mod reopen;
+#[cfg(test)]
+mod tests;
+
+use crate::task::OnDependencyFailure;
+use adjacency::Adjacency;
+pub use adjacency::Cycle;
+pub use reopen::Reopened;
+
+/// Where a task stands in the graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// A dependency has not settled.
+    Waiting,
+    /// Handed out to be run; all dependencies have settled.
+    Ready,
+    /// Settled with a result.
+    Completed,
+    /// Settled by itself without a result: failed, cancelled, timed out.
+    Failed,
+    /// Settled because of a dependency, by the policy `skip`.
+    Skipped,
+    /// Settled because of a dependency, by the policy `fail`.
+    DependencyFailed,
+}
+
+impl NodeState {
+    /// True when nothing more will happen to the task.
+    pub const fn is_settled(self) -> bool {
+        !matches!(self, Self::Waiting | Self::Ready)
+    }
+
+    /// True for a task that was decided by another one's failure and never ran.
+    pub const fn is_by_dependency(self) -> bool {
+        matches!(self, Self::Skipped | Self::DependencyFailed)
+    }
+
+    const fn is_without_result(self) -> bool {
+        matches!(self, Self::Failed | Self::Skipped | Self::DependencyFailed)
+    }
+}
+
+/// What followed from a task's settling. Nothing is allocated for what did not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settlement {
+    /// Tasks that may run now.
+    pub ready: Vec<u32>,
+    /// Tasks that never will, by the policy `skip`, each with the task that failed by itself.
+    pub skipped: Vec<(u32, u32)>,
+    /// Tasks that fail, by the policy `fail`, each with the task that failed by itself.
+    pub failed: Vec<(u32, u32)>,
+}
+
+impl Settlement {
+    /// Empties it, and keeps its memory.
+    pub fn clear(&mut self) {
+        self.ready.clear();
+        self.skipped.clear();
+        self.failed.clear();
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Node {
+    /// Dependencies that have not settled.
+    open: u32,
+    state: NodeState,
+    policy: OnDependencyFailure,
+}
+
+/// The dependency graph of one workflow: 16 bytes a task and 8 an edge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graph {
+    nodes: Box<[Node]>,
+    dependencies: Adjacency,
+    dependents: Adjacency,
+    unsettled: u32,
+}
+
+impl Graph {
+    /// Builds the graph in time linear in tasks and edges. An edge is a task and one that it
+    /// depends on; an edge given twice counts once. There is one policy per task.
+    ///
+    /// # Errors
+    /// [`Cycle`] with one whole circle, where tasks wait for each other.
+    ///
+    /// # Panics
+    /// When an edge names a task without a policy, or there are 2³² tasks or edges.
+    pub fn build(
+        policies: &[OnDependencyFailure],
+        edges: impl IntoIterator<Item = (u32, u32)>,
+    ) -> Result<Self, Cycle> {
+        let dependencies = Adjacency::new(policies.len(), edges.into_iter().collect());
+        let dependents = dependencies.reversed();
+        adjacency::check_acyclic(&dependencies, &dependents)?;
+        let node = |(task, &policy): (u32, &OnDependencyFailure)| {
+            let open = dependencies.degree(task);
+            let state = if open == 0 { NodeState::Ready } else { NodeState::Waiting };
+            Node { open, state, policy }
+        };
+        let nodes: Box<[Node]> = (0..).zip(policies).map(node).collect();
+        let unsettled = dependencies.len();
+        Ok(Self { nodes, dependencies, dependents, unsettled })
+    }
+
+    /// How many tasks there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True without any task.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The tasks that `task` waits for, in the order they were given.
+    pub fn dependencies(&self, task: u32) -> &[u32] {
+        self.dependencies.of(task)
+    }
+
+    /// The tasks that wait for `task`, by index.
+    pub fn dependents(&self, task: u32) -> &[u32] {
+        self.dependents.of(task)
+    }
+
+    /// Where `task` stands.
+    pub fn state(&self, task: u32) -> NodeState {
+        self.nodes[task as usize].state
+    }
+
+    /// True when nothing more will happen to `task`.
+    pub fn is_settled(&self, task: u32) -> bool {
+        self.state(task).is_settled()
+    }
+
+    /// True when every task has settled.
+    pub fn all_settled(&self) -> bool {
+        self.unsettled == 0
+    }
+
+    /// How many tasks have not settled.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled as usize
+    }
+
+    /// The tasks that may run and have not settled, by index. Right after the build: those without
+    /// dependencies. Linear in the tasks.
+    pub fn ready(&self) -> Vec<u32> {
+        let tasks = (0..).zip(&self.nodes);
+        tasks.filter(|(_, node)| node.state == NodeState::Ready).map(|(task, _)| task).collect()
+    }
+
+    /// For a task that was decided by another one: a task that failed by itself and led to it.
+    pub fn cause(&self, task: u32) -> Option<u32> {
+        if !self.state(task).is_by_dependency() {
+            return None;
+        }
+        let mut at = task;
+        while self.state(at).is_by_dependency() {
+            let mut dependencies = self.dependencies(at).iter();
+            at = *dependencies.find(|before| self.state(**before).is_without_result())?;
+        }
+        Some(at)
+    }
+
+    /// The tasks by level, for drawing: level 0 has no dependencies, and every other task stands
+    /// one below the lowest of its dependencies. Execution knows no levels.
+    pub fn levels(&self) -> Vec<Vec<u32>> {
+        let mut level = vec![0_usize; self.len()];
+        let mut levels: Vec<Vec<u32>> = Vec::new();
+        for task in adjacency::order(&self.dependencies, &self.dependents) {
+            let before = self.dependencies(task).iter().map(|before| level[*before as usize] + 1);
+            let own = before.max().unwrap_or(0);
+            level[task as usize] = own;
+            if own == levels.len() {
+                levels.push(Vec::new());
+            }
+            levels[own].push(task);
+        }
+        for level in &mut levels {
+            level.sort_unstable();
+        }
+        levels
+    }
+
+    /// Settles a task: with a result, or (failed, cancelled, timed out) without. The task may
+    /// still have been waiting, as when someone cancels it. One that has settled before, by itself
+    /// or by a dependency, stays as it is, and the answer is empty.
+    ///
+    /// Costs the task's dependents, and those of every task that is decided by it.
+    #[must_use = "ready tasks are handed out once"]
+    pub fn settle(&mut self, task: u32, completed: bool) -> Settlement {
+        let mut settlement = Settlement::default();
+        self.settle_into(task, completed, &mut settlement);
+        settlement
+    }
+
+    /// The same as [`settle`](Self::settle), added to what `settlement` holds already.
+    pub fn settle_into(&mut self, task: u32, completed: bool, settlement: &mut Settlement) {
+        if self.mark(task, completed) {
+            self.follow(task, completed, settlement);
+        }
+    }
+
+    /// Brings a newly built graph to where it was: `settled` lists, in any order, the tasks that
+    /// settled by themselves, true for those with a result. Those that were decided by a
+    /// dependency are not listed; they follow. The answer is everything that follows: all ready
+    /// tasks, and all decided ones, known to the caller's store or not.
+    #[must_use = "ready tasks are handed out once"]
+    pub fn restore(&mut self, settled: &[(u32, bool)]) -> Settlement {
+        // All are marked before any of it is followed, or a task that settled by itself could be
+        // decided by a dependency that failed later.
+        let mut fresh = Vec::with_capacity(settled.len());
+        for &(task, completed) in settled {
+            if self.mark(task, completed) {
+                fresh.push((task, completed));
+            }
+        }
+        let mut settlement = Settlement::default();
+        for (task, completed) in fresh {
+            self.follow(task, completed, &mut settlement);
+        }
+        settlement.ready = self.ready();
+        settlement
+    }
+
+    /// Marks a task settled by itself; false where it has settled before.
+    fn mark(&mut self, task: u32, completed: bool) -> bool {
+        let node = &mut self.nodes[task as usize];
+        if node.state.is_settled() {
+            return false;
+        }
+        node.state = if completed { NodeState::Completed } else { NodeState::Failed };
+        self.unsettled -= 1;
+        true
+    }
+
+    /// Tells the dependents of a task that was just marked.
+    fn follow(&mut self, task: u32, completed: bool, settlement: &mut Settlement) {
+        if !completed {
+            return self.follow_failure(task, settlement);
+        }
+        let Self { nodes, dependents, .. } = self;
+        for &behind in dependents.of(task) {
+            let node = &mut nodes[behind as usize];
+            node.open -= 1;
+            if node.open == 0 && node.state == NodeState::Waiting {
+                node.state = NodeState::Ready;
+                settlement.ready.push(behind);
+            }
+        }
+    }
+
+    fn follow_failure(&mut self, cause: u32, settlement: &mut Settlement) {
+        let Self { nodes, dependents, unsettled, .. } = self;
+        // A list and not a recursion: a chain may be as long as the workflow.
+        let mut without_result = vec![cause];
+        let mut at = 0;
+        while let Some(&task) = without_result.get(at) {
+            at += 1;
+            for &behind in dependents.of(task) {
+                let node = &mut nodes[behind as usize];
+                node.open -= 1;
+                if node.state != NodeState::Waiting {
+                    continue;
+                }
+                match node.policy {
+                    OnDependencyFailure::Run if node.open > 0 => continue,
+                    OnDependencyFailure::Run => {
+                        node.state = NodeState::Ready;
+                        settlement.ready.push(behind);
+                        continue;
+                    }
+                    OnDependencyFailure::Skip => {
+                        node.state = NodeState::Skipped;
+                        settlement.skipped.push((behind, cause));
+                    }
+                    OnDependencyFailure::Fail => {
+                        node.state = NodeState::DependencyFailed;
+                        settlement.failed.push((behind, cause));
+                    }
+                }
+                *unsettled -= 1;
+                without_result.push(behind);
+            }
+        }
+    }
+}
