@@ -29,6 +29,7 @@ pub mod problem;
 pub mod protocol;
 pub mod provider;
 pub mod queue;
+pub mod random;
 pub mod reference;
 pub mod resources;
 pub mod retry;

@@ -1,0 +1,397 @@
+//! The providers as the balancer knows them: what each serves, how well it is, how busy it is.
+//!
+//! Invariants: a provider's calls in flight are the [`started`](ProviderBook::started) without a
+//! [`finished`](ProviderBook::finished), never negative and, where callers count what they pick,
+//! never above its bound; a choice is never worse in health than another that was there.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use super::{
+    BalanceConfig, Candidate, Chooser, LoadBalancingStrategy, PeakLatency, PickContext, Sample,
+    Strategies, UnknownStrategy,
+};
+use crate::{
+    health::HealthStatus,
+    id::{Capability, ProtocolId, ProviderId},
+};
+
+/// The place of a provider in the book; outlives the provider without naming another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slot {
+    index: u32,
+    generation: u32,
+}
+
+/// What is to be known of a provider before it is chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Registration {
+    /// Its id.
+    pub id: ProviderId,
+    /// Every method that it serves.
+    pub capabilities: Vec<Capability>,
+    /// Its share under the weighted strategy.
+    pub weight: f64,
+    /// Calls in flight at once; `None` for no bound.
+    pub max_concurrent: Option<u32>,
+}
+
+/// A provider in the book.
+#[derive(Debug)]
+pub struct ProviderEntry<H> {
+    /// What it was registered with.
+    pub registration: Registration,
+    /// How to reach it: whatever the owner of the book keeps per provider.
+    pub handle: H,
+    health: HealthStatus,
+    available: bool,
+    in_flight: u32,
+    latency: PeakLatency,
+    /// Indices of the strategies of its protocols.
+    strategies: Vec<usize>,
+}
+
+impl<H> ProviderEntry<H> {
+    /// How well it is, as last told.
+    pub const fn health(&self) -> HealthStatus {
+        self.health
+    }
+
+    /// True when an instance is there to be called, as last told.
+    pub const fn available(&self) -> bool {
+        self.available
+    }
+
+    /// Calls in flight now.
+    pub const fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// How long its calls took.
+    pub const fn latency(&self) -> &PeakLatency {
+        &self.latency
+    }
+
+    /// 0 for the first choice, 1 for the second, `None` for not at all.
+    const fn tier(&self) -> Option<usize> {
+        match (self.available, self.health) {
+            (true, HealthStatus::Healthy) => Some(0),
+            // It has been initialised; not having been checked yet is no reason to refuse it.
+            (true, HealthStatus::Degraded | HealthStatus::Unknown) => Some(1),
+            _ => None,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.registration.max_concurrent.is_some_and(|limit| self.in_flight >= limit)
+    }
+}
+
+/// Who serves a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// This one. Tell the book with [`ProviderBook::started`] when the call begins.
+    Chosen(Slot),
+    /// Those of the best health have all the calls they may have; ask again when one finished.
+    Busy,
+    /// Some provider serves the method, but none is well enough and there.
+    Unavailable,
+    /// No provider serves the method.
+    NotSupported,
+}
+
+/// The providers, and the strategies that choose among them. `H` is how to reach a provider.
+pub struct ProviderBook<H> {
+    entries: Vec<Place<H>>,
+    by_id: HashMap<ProviderId, u32>,
+    methods: HashMap<Capability, Method>,
+    strategies: Vec<(ProtocolId, Box<dyn LoadBalancingStrategy>)>,
+    chooser: Chooser,
+    latency_decay: Duration,
+    /// Memory of the last list of candidates, used again for the next.
+    scratch: Vec<Candidate<'static>>,
+}
+
+/// A place that may be empty, with the number of providers that have left it.
+#[derive(Debug)]
+struct Place<H> {
+    generation: u32,
+    entry: Option<ProviderEntry<H>>,
+}
+
+/// Who serves a method.
+#[derive(Debug)]
+struct Method {
+    /// A small number of its own.
+    number: usize,
+    /// Places in ascending order.
+    places: Vec<u32>,
+    /// Index of its protocol's strategy.
+    strategy: usize,
+}
+
+impl<H> fmt::Debug for ProviderBook<H> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.strategies.iter().map(|(protocol, by)| (protocol, by.name().to_owned()));
+        out.debug_struct("ProviderBook")
+            .field("providers", &self.by_id.keys())
+            .field("strategies", &names.collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H> ProviderBook<H> {
+    /// A book without providers.
+    ///
+    /// # Errors
+    /// [`UnknownStrategy`] when `config` names one that is not among `strategies`.
+    pub fn new(config: &BalanceConfig, strategies: &Strategies) -> Result<Self, UnknownStrategy> {
+        Ok(Self {
+            entries: Vec::new(),
+            by_id: HashMap::new(),
+            methods: HashMap::new(),
+            strategies: Vec::new(),
+            chooser: Chooser::new(config, strategies)?,
+            latency_decay: config.latency_decay,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Adds a provider. It gets no calls before [`set_available`](Self::set_available).
+    ///
+    /// One of that id keeps its place, health and counts, and is otherwise replaced.
+    pub fn register(&mut self, registration: Registration, handle: H) -> Slot {
+        let known = self.by_id.get(&registration.id).copied();
+        if let Some(index) = known {
+            self.forget_capabilities(index);
+        }
+        let index = known.unwrap_or_else(|| self.empty_place());
+        self.by_id.insert(registration.id.clone(), index);
+        let strategies = self.serve_capabilities(index, &registration.capabilities);
+        let place = &mut self.entries[index as usize];
+        let fresh = || (HealthStatus::Unknown, false, 0, PeakLatency::new(self.latency_decay));
+        let (health, available, in_flight, latency) = place
+            .entry
+            .take()
+            .map_or_else(fresh, |it| (it.health, it.available, it.in_flight, it.latency));
+        place.entry = Some(ProviderEntry {
+            registration,
+            handle,
+            health,
+            available,
+            in_flight,
+            latency,
+            strategies,
+        });
+        self.slot(index)
+    }
+
+    /// Takes a provider out; how to reach it, if it was there. What becomes of its calls in flight
+    /// is no longer counted.
+    pub fn remove(&mut self, id: &ProviderId) -> Option<H> {
+        let index = self.by_id.remove(id)?;
+        self.forget_capabilities(index);
+        let place = &mut self.entries[index as usize];
+        place.generation = place.generation.wrapping_add(1);
+        place.entry.take().map(|entry| entry.handle)
+    }
+
+    /// Notes how well a provider is; how well it was before, if it is there.
+    pub fn set_health(&mut self, id: &ProviderId, health: HealthStatus) -> Option<HealthStatus> {
+        let entry = self.entry_mut(id)?;
+        Some(std::mem::replace(&mut entry.health, health))
+    }
+
+    /// Notes whether an instance is there to be called; whether one was, if the provider is known.
+    pub fn set_available(&mut self, id: &ProviderId, available: bool) -> Option<bool> {
+        let entry = self.entry_mut(id)?;
+        Some(std::mem::replace(&mut entry.available, available))
+    }
+
+    /// Chooses who serves a call of `capability` at `now`; does not count it yet.
+    ///
+    /// Healthy providers go before degraded and unchecked ones, which serve only while no healthy
+    /// one is there. The one to `avoid`, such as where the last attempt failed, is chosen only
+    /// where nobody else is well enough.
+    pub fn pick(
+        &mut self,
+        capability: &Capability,
+        avoid: Option<&ProviderId>,
+        now: Duration,
+    ) -> Pick {
+        let Some(method) = self.methods.get(capability) else { return Pick::NotSupported };
+        if method.places.is_empty() {
+            return Pick::NotSupported;
+        }
+        let Some(tier) = best_tier(&self.entries, &method.places, avoid) else {
+            return match avoid {
+                Some(_) => self.pick(capability, None, now),
+                None => Pick::Unavailable,
+            };
+        };
+        let mut candidates = recycled(std::mem::take(&mut self.scratch));
+        let places = method.places.iter().copied();
+        candidates.extend(places.filter_map(|at| candidate(&self.entries, at, tier, avoid)));
+        let chosen = match candidates.as_slice() {
+            [] => None,
+            [only] => Some(only.slot),
+            several => {
+                let strategy = &mut self.strategies[method.strategy].1;
+                let context = PickContext { capability, method: method.number, now };
+                let at = strategy.select(several, &context);
+                Some(several.get(at).unwrap_or(&several[0]).slot)
+            }
+        };
+        self.scratch = recycled(candidates);
+        chosen.map_or(Pick::Busy, |index| Pick::Chosen(self.slot(index)))
+    }
+
+    /// Counts a call that begins. False when the provider has gone.
+    pub fn started(&mut self, slot: Slot) -> bool {
+        let entry = self.at_mut(slot);
+        entry.map(|entry| entry.in_flight = entry.in_flight.saturating_add(1)).is_some()
+    }
+
+    /// Counts a call that ended, with how it went where it was answered: a cancelled one says
+    /// nothing of its provider. False when the provider has gone.
+    pub fn finished(&mut self, slot: Slot, sample: Option<Sample>, now: Duration) -> bool {
+        let Some(place) = self.entries.get_mut(slot.index as usize) else { return false };
+        let current = place.generation == slot.generation;
+        let Some(entry) = place.entry.as_mut().filter(|_| current) else { return false };
+        let id = &entry.registration.id;
+        debug_assert!(entry.in_flight > 0, "{id} finished more calls than it started");
+        entry.in_flight = entry.in_flight.saturating_sub(1);
+        if let Some(sample) = sample {
+            entry.latency.observe(sample, now);
+            for at in &entry.strategies {
+                self.strategies[*at].1.finished(id, sample, now);
+            }
+        }
+        true
+    }
+
+    /// A provider by its place.
+    pub fn get(&self, slot: Slot) -> Option<&ProviderEntry<H>> {
+        let place = self.entries.get(slot.index as usize)?;
+        place.entry.as_ref().filter(|_| place.generation == slot.generation)
+    }
+
+    /// The place of a provider.
+    pub fn find(&self, id: &ProviderId) -> Option<Slot> {
+        self.by_id.get(id).map(|index| self.slot(*index))
+    }
+
+    /// Every provider, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &ProviderEntry<H>)> {
+        (0..).zip(&self.entries).filter_map(|(index, place)| {
+            let slot = Slot { index, generation: place.generation };
+            Some((slot, place.entry.as_ref()?))
+        })
+    }
+
+    /// True when some provider serves the method, well or not.
+    pub fn supports(&self, capability: &Capability) -> bool {
+        self.methods.get(capability).is_some_and(|method| !method.places.is_empty())
+    }
+
+    /// The strategy of a protocol, once a provider of it is registered.
+    pub fn strategy_of(&self, protocol: &ProtocolId) -> Option<&str> {
+        let mut strategies = self.strategies.iter();
+        strategies.find(|(of, _)| of == protocol).map(|(_, strategy)| strategy.name())
+    }
+
+    fn slot(&self, index: u32) -> Slot {
+        Slot { index, generation: self.entries[index as usize].generation }
+    }
+
+    fn at_mut(&mut self, slot: Slot) -> Option<&mut ProviderEntry<H>> {
+        let place = self.entries.get_mut(slot.index as usize)?;
+        place.entry.as_mut().filter(|_| place.generation == slot.generation)
+    }
+
+    fn entry_mut(&mut self, id: &ProviderId) -> Option<&mut ProviderEntry<H>> {
+        let index = *self.by_id.get(id)?;
+        self.entries[index as usize].entry.as_mut()
+    }
+
+    /// The first place without a provider, or a new one at the end.
+    fn empty_place(&mut self) -> u32 {
+        let at = self.entries.iter().position(|place| place.entry.is_none());
+        let at = at.unwrap_or_else(|| {
+            self.entries.push(Place { generation: 0, entry: None });
+            self.entries.len() - 1
+        });
+        u32::try_from(at).expect("fewer than 2^32 providers")
+    }
+
+    /// Notes who serves what; the strategies concerned.
+    fn serve_capabilities(&mut self, index: u32, capabilities: &[Capability]) -> Vec<usize> {
+        let mut strategies = Vec::new();
+        for capability in capabilities {
+            let strategy = self.strategy_for(&capability.protocol);
+            let number = self.methods.len();
+            let method = self.methods.entry(capability.clone()).or_insert_with(|| Method {
+                number,
+                places: Vec::new(),
+                strategy,
+            });
+            if let Err(at) = method.places.binary_search(&index) {
+                method.places.insert(at, index);
+            }
+            if !strategies.contains(&strategy) {
+                strategies.push(strategy);
+            }
+        }
+        strategies
+    }
+
+    fn forget_capabilities(&mut self, index: u32) {
+        for method in self.methods.values_mut() {
+            method.places.retain(|at| *at != index);
+        }
+    }
+
+    fn strategy_for(&mut self, protocol: &ProtocolId) -> usize {
+        let known = self.strategies.iter().position(|(of, _)| of == protocol);
+        known.unwrap_or_else(|| {
+            self.strategies.push((protocol.clone(), self.chooser.build(protocol)));
+            self.strategies.len() - 1
+        })
+    }
+}
+
+fn is_avoided<H>(entry: &ProviderEntry<H>, avoid: Option<&ProviderId>) -> bool {
+    avoid.is_some_and(|avoid| *avoid == entry.registration.id)
+}
+
+fn best_tier<H>(entries: &[Place<H>], places: &[u32], avoid: Option<&ProviderId>) -> Option<usize> {
+    let entries = places.iter().filter_map(|at| entries[*at as usize].entry.as_ref());
+    entries.filter(|entry| !is_avoided(entry, avoid)).filter_map(ProviderEntry::tier).min()
+}
+
+fn candidate<'a, H>(
+    entries: &'a [Place<H>],
+    at: u32,
+    tier: usize,
+    avoid: Option<&ProviderId>,
+) -> Option<Candidate<'a>> {
+    let entry = entries[at as usize].entry.as_ref()?;
+    let fit = entry.tier() == Some(tier) && !entry.is_full() && !is_avoided(entry, avoid);
+    fit.then_some(Candidate {
+        id: &entry.registration.id,
+        slot: at,
+        weight: entry.registration.weight,
+        in_flight: entry.in_flight,
+        max_concurrent: entry.registration.max_concurrent,
+        latency: &entry.latency,
+    })
+}
+
+/// The memory of a list, emptied, for candidates of another lifetime. Collecting an iterator over
+/// a `Vec` of the same layout reuses its memory; no choice allocates but the first ones.
+fn recycled<'to>(mut candidates: Vec<Candidate<'_>>) -> Vec<Candidate<'to>> {
+    candidates.clear();
+    candidates.into_iter().map_while(|_| None).collect()
+}
+
+#[cfg(test)]
+mod tests;
