@@ -35,6 +35,8 @@ mod error;
 mod grammar;
 mod render;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use std::{borrow::Cow, sync::Arc};
 
