@@ -1,1 +1,198 @@
-//! Placeholder.
+//! Reads workflow files: YAML, JSON and TOML into the same [`WorkflowSpec`].
+//!
+//! Asked by the command line and by embedding services; asks the file system only. Everything
+//! wrong with a file is told at once, each with its line and a caret below the offending text.
+//! [`Source`] keeps the text, so that what later checks find is told in the same way.
+//!
+//! Each format has a reader that makes the same tree of values with places (`node`), and one
+//! decoder (`spec`) makes the workflow of it, so that the formats cannot differ in meaning.
+//! Files of Python Gleitzeit 0.0.4 are read unchanged: `keys` lists every spelling.
+//!
+//! ```
+//! use gleitzeit::files::{self, Format};
+//!
+//! let text = "name: greeting\ntasks:\n  - method: echo/echo\n    params: {text: hello}\n";
+//! let file = files::parse(text, Format::Yaml, "greeting.yaml").unwrap();
+//! assert_eq!(file.spec.tasks[0].id, "task-1");
+//! ```
+
+mod batch;
+mod decode;
+mod diagnostic;
+mod draw;
+mod json;
+mod keys;
+mod node;
+mod scalar;
+mod source;
+mod spec;
+mod toml;
+mod yaml;
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use gleitzeit_domain::workflow::WorkflowSpec;
+
+pub use batch::{BatchError, BatchWork, batch_spec};
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use draw::{dot, mermaid};
+pub use source::Source;
+
+use diagnostic::Lines;
+use node::{Findings, Kind, Node, Span};
+
+/// Bytes that a workflow file may have: 64 MiB.
+pub const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// A workflow, and the text that it was read from.
+#[derive(Debug)]
+pub struct WorkflowFile {
+    /// The workflow.
+    pub spec: WorkflowSpec,
+    /// The text, with the place of each part of the workflow.
+    pub source: Source,
+}
+
+/// The formats of workflow files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// YAML 1.2, with the merge keys of YAML 1.1.
+    Yaml,
+    /// JSON.
+    Json,
+    /// TOML 1.1.
+    Toml,
+}
+
+impl Format {
+    /// The format of a file's name, or `None` when its extension is none of those known.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        match extension.as_str() {
+            "yaml" | "yml" => Some(Self::Yaml),
+            "json" => Some(Self::Json),
+            "toml" => Some(Self::Toml),
+            _ => None,
+        }
+    }
+
+    /// The format that a text most probably has: JSON begins with a brace, TOML with a table or
+    /// an assignment; anything else is YAML.
+    pub fn of_text(text: &str) -> Self {
+        let is_content = |line: &&str| !line.is_empty() && !line.starts_with('#');
+        let Some(line) = text.lines().map(str::trim).find(is_content) else { return Self::Yaml };
+        if line.starts_with('{') {
+            return Self::Json;
+        }
+        let key = line.find(['=', ':']).map(|at| &line[at..]);
+        let is_table = line.starts_with('[') && line.ends_with(']');
+        if is_table || key.is_some_and(|rest| rest.starts_with('=')) {
+            return Self::Toml;
+        }
+        Self::Yaml
+    }
+}
+
+/// Why there is no workflow.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file cannot be read.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is larger than [`FILE_BYTES_MAX`].
+    #[error("`{file}` is larger than 64 MiB; pass large data as files that tasks read")]
+    TooLarge {
+        /// The file, as it was named.
+        file: String,
+    },
+    /// The file says something wrong.
+    #[error("{0}")]
+    Invalid(Diagnostics),
+}
+
+/// Reads a workflow file. Its format is that of its extension, or else what its text looks like.
+///
+/// # Errors
+/// [`FileError::Io`], [`FileError::TooLarge`], and [`FileError::Invalid`] with everything that is
+/// wrong with it.
+pub fn read(path: &Path) -> Result<WorkflowFile, FileError> {
+    let name = path.display().to_string();
+    let bytes = load(path).map_err(|source| FileError::Io { path: path.to_owned(), source })?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(FileError::TooLarge { file: name });
+    }
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => return Err(FileError::Invalid(not_utf8(&name, &error))),
+    };
+    let format = Format::of_path(path).unwrap_or_else(|| Format::of_text(&text));
+    parse_in(&text, format, &name, path.parent().unwrap_or(Path::new("")))
+}
+
+fn load(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Diagnostics {
+    let at = error.utf8_error().valid_up_to();
+    let byte = error.as_bytes().get(at).copied().unwrap_or_default();
+    // Replacing does not move what stands before the first wrong byte.
+    let text = String::from_utf8_lossy(error.as_bytes());
+    let mut findings = Findings::default();
+    findings.unreadable(Span::new(at, at), format!("the byte 0x{byte:02X} is not UTF-8"));
+    source::place_all(name, &text, findings)
+}
+
+/// Reads a workflow from a text. `name` is what messages call it; where it is a path, a batch
+/// looks for its files in that folder first.
+///
+/// # Errors
+/// [`FileError::TooLarge`], and [`FileError::Invalid`] with everything that is wrong with it.
+pub fn parse(text: &str, format: Format, name: &str) -> Result<WorkflowFile, FileError> {
+    parse_in(text, format, name, Path::new(name).parent().unwrap_or(Path::new("")))
+}
+
+fn parse_in(
+    text: &str,
+    format: Format,
+    name: &str,
+    folder: &Path,
+) -> Result<WorkflowFile, FileError> {
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(FileError::TooLarge { file: name.to_owned() });
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut findings = Findings::default();
+    let root = tree(text, format, &mut findings);
+    let spec = root.as_ref().map(|root| spec::workflow(root, folder, &mut findings));
+    match (root, spec) {
+        (Some(root), Some(spec)) if findings.is_empty() => {
+            Ok(WorkflowFile { spec, source: Source::new(name, text, root) })
+        }
+        _ => Err(FileError::Invalid(source::place_all(name, text, findings))),
+    }
+}
+
+fn tree(text: &str, format: Format, findings: &mut Findings) -> Option<Node> {
+    let is_blank = text.trim().is_empty();
+    if is_blank {
+        return Some(Node { span: Span::default(), kind: Kind::Null });
+    }
+    let lines = Lines::new(text);
+    match format {
+        Format::Yaml => yaml::read(text, &lines, findings),
+        Format::Json => json::read(text, &lines, findings),
+        Format::Toml => toml::read(text, findings),
+    }
+}

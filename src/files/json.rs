@@ -1,0 +1,215 @@
+//! Reads JSON into the tree, token by token, so that every value knows its place.
+//!
+//! Asked by [`parse`](super::parse). Strings are decoded by `serde_json`; this reader finds where
+//! they begin and end. Stops at the first error, as RFC 8259 gives no way to go on behind one.
+
+use super::{
+    diagnostic::Lines,
+    node::{DEPTH_MAX, Entry, Findings, Kind, Node, Span, shorten, unique},
+    scalar::{self, Plain},
+};
+
+/// The value of a JSON text, or `None` when it could not be read.
+pub(super) fn read(text: &str, lines: &Lines, findings: &mut Findings) -> Option<Node> {
+    let mut reader = Reader { text, at: 0, depth: 0, lines, findings };
+    reader.skip_space();
+    if reader.peek().is_none() {
+        return Some(Node { span: Span::default(), kind: Kind::Null });
+    }
+    let root = reader.value().ok()?;
+    reader.skip_space();
+    if reader.peek().is_some() {
+        reader.expected("the end of the file").ok()?;
+    }
+    Some(root)
+}
+
+/// The reading cannot go on; the finding is told already.
+struct Stop;
+
+struct Reader<'t> {
+    text: &'t str,
+    /// The next byte; always on the border of a character.
+    at: usize,
+    depth: usize,
+    lines: &'t Lines,
+    findings: &'t mut Findings,
+}
+
+impl Reader<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// Tells what stands here instead of what was expected.
+    fn expected<T>(&mut self, what: &str) -> Result<T, Stop> {
+        let rest = &self.text[self.at..];
+        let word = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+        let len = if word > 0 { word } else { rest.chars().next().map_or(0, char::len_utf8) };
+        let found = match &rest[..len] {
+            "" => "the end of the file".to_owned(),
+            token => format!("`{}`", shorten(token)),
+        };
+        let place = Span::new(self.at, self.at + len);
+        self.findings.unreadable(place, format!("found {found}; expected {what}"));
+        Err(Stop)
+    }
+
+    fn value(&mut self) -> Result<Node, Stop> {
+        self.skip_space();
+        let start = self.at;
+        let kind = match self.peek() {
+            Some(b'{') => self.nested(Self::object)?,
+            Some(b'[') => self.nested(Self::array)?,
+            Some(b'"') => Kind::String(self.string()?),
+            Some(b'-' | b'0'..=b'9') => self.number()?,
+            _ => self.word()?,
+        };
+        Ok(Node { span: Span::new(start, self.at), kind })
+    }
+
+    fn nested(&mut self, read: fn(&mut Self) -> Result<Kind, Stop>) -> Result<Kind, Stop> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            let place = Span::new(self.at, self.at + 1);
+            self.findings.unreadable(place, format!("nested deeper than {DEPTH_MAX} levels"));
+            return Err(Stop);
+        }
+        self.at += 1;
+        let kind = read(self)?;
+        self.depth -= 1;
+        Ok(kind)
+    }
+
+    fn array(&mut self) -> Result<Kind, Stop> {
+        let mut items = Vec::new();
+        self.skip_space();
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(Kind::Array(items));
+        }
+        loop {
+            items.push(self.value()?);
+            if !self.goes_on(b']')? {
+                return Ok(Kind::Array(items));
+            }
+        }
+    }
+
+    fn object(&mut self) -> Result<Kind, Stop> {
+        let mut entries = Vec::new();
+        self.skip_space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(Kind::Object(entries));
+        }
+        loop {
+            entries.push(self.entry()?);
+            if !self.goes_on(b'}')? {
+                return Ok(Kind::Object(unique(entries, self.lines, self.findings)));
+            }
+        }
+    }
+
+    fn entry(&mut self) -> Result<Entry, Stop> {
+        self.skip_space();
+        let start = self.at;
+        if self.peek() != Some(b'"') {
+            return self.expected("a key in double quotes");
+        }
+        let key = self.string()?;
+        let key_span = Span::new(start, self.at);
+        self.skip_space();
+        if self.peek() != Some(b':') {
+            return self.expected("`:` behind the key");
+        }
+        self.at += 1;
+        Ok(Entry { key, key_span, value: self.value()? })
+    }
+
+    /// Takes a comma (true) or the closing bracket (false).
+    fn goes_on(&mut self, close: u8) -> Result<bool, Stop> {
+        self.skip_space();
+        match self.peek() {
+            Some(b',') => {
+                self.at += 1;
+                Ok(true)
+            }
+            Some(b) if b == close => {
+                self.at += 1;
+                Ok(false)
+            }
+            _ => self.expected(&format!("`,` or `{}`", char::from(close))),
+        }
+    }
+
+    fn string(&mut self) -> Result<String, Stop> {
+        let start = self.at;
+        let mut end = start + 1;
+        let bytes = self.text.as_bytes();
+        while let Some(b) = bytes.get(end) {
+            match b {
+                b'"' => break,
+                b'\\' => end += 2,
+                _ => end += 1,
+            }
+        }
+        // Both the closing quote and what a backslash hides may be missing at the end.
+        let literal = self.text.get(start..=end).unwrap_or(&self.text[start..]);
+        match serde_json::from_str(literal) {
+            Ok(text) => {
+                self.at = end + 1;
+                Ok(text)
+            }
+            Err(error) => {
+                let mut why = error.to_string();
+                why.truncate(why.find(" at line").unwrap_or(why.len()));
+                let place = Span::new(start, start + literal.len());
+                self.findings.unreadable(place, format!("a text that cannot be read: {why}"));
+                Err(Stop)
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<Kind, Stop> {
+        let rest = &self.text[self.at..];
+        let is_part = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
+        let literal = &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())];
+        let place = Span::new(self.at, self.at + literal.len());
+        // Checks the grammar; the value is taken from the digits, so that none is lost.
+        if serde_json::from_str::<serde::de::IgnoredAny>(literal).is_err() {
+            self.findings.unreadable(place, format!("`{}` is no number", shorten(literal)));
+            return Err(Stop);
+        }
+        let is_integer = !literal.contains(['.', 'e', 'E']);
+        let plain = if is_integer { scalar::integer(literal) } else { scalar::float(literal) };
+        self.at += literal.len();
+        match plain {
+            Plain::Number(number) => Ok(Kind::Number(number, literal.to_owned())),
+            _ => {
+                let found = format!("the number {} does not fit into 64 bits", shorten(literal));
+                self.findings.wrong_with(place, found, "put it into quotes to pass it as text");
+                Ok(Kind::Null)
+            }
+        }
+    }
+
+    fn word(&mut self) -> Result<Kind, Stop> {
+        let rest = &self.text[self.at..];
+        let len = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+        let kind = match &rest[..len] {
+            "null" => Kind::Null,
+            "true" => Kind::Bool(true),
+            "false" => Kind::Bool(false),
+            _ => return self.expected("a value"),
+        };
+        self.at += len;
+        Ok(kind)
+    }
+}

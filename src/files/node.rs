@@ -1,0 +1,206 @@
+//! The tree that every format is read into: values that know their place in the text.
+//!
+//! Made by the readers of the formats ([`yaml`](super::yaml), [`json`](super::json),
+//! [`toml`](super::toml)), read by the decoder and, for places, by [`Source`](super::Source).
+//!
+//! Invariant: no node is nested deeper than [`DEPTH_MAX`], and the keys of an object are unique.
+
+use std::collections::HashMap;
+
+use gleitzeit_domain::error::ErrorCode;
+use serde_json::{Map, Number, Value};
+
+use super::diagnostic::Lines;
+
+/// Levels of nesting that a file may have. What is stored as JSON must be readable again, and
+/// JSON readers commonly stop at 128 levels.
+pub(super) const DEPTH_MAX: usize = 100;
+
+/// A range of bytes in the text of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Span {
+    /// The first byte.
+    pub(super) start: usize,
+    /// The byte behind the last one.
+    pub(super) end: usize,
+}
+
+impl Span {
+    /// From `start` up to, but without, `end`.
+    pub(super) const fn new(start: usize, end: usize) -> Self {
+        Self { start, end }
+    }
+}
+
+/// A value with its place.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// Where it stands.
+    pub(super) span: Span,
+    /// What it is.
+    pub(super) kind: Kind,
+}
+
+/// The kinds of JSON values.
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    /// No value.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A number, and how the file writes it.
+    Number(Number, String),
+    /// A text.
+    String(String),
+    /// A list.
+    Array(Vec<Node>),
+    /// A mapping, in the order of the file.
+    Object(Vec<Entry>),
+}
+
+/// A key of a mapping with its value.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// The key.
+    pub(super) key: String,
+    /// Where the key stands.
+    pub(super) key_span: Span,
+    /// The value.
+    pub(super) value: Node,
+}
+
+impl Node {
+    /// The value without places.
+    pub(super) fn to_value(&self) -> Value {
+        match &self.kind {
+            Kind::Null => Value::Null,
+            Kind::Bool(flag) => Value::Bool(*flag),
+            Kind::Number(number, _) => Value::Number(number.clone()),
+            Kind::String(text) => Value::String(text.clone()),
+            Kind::Array(items) => Value::Array(items.iter().map(Self::to_value).collect()),
+            Kind::Object(entries) => Value::Object(to_map(entries)),
+        }
+    }
+
+    /// The entry of a key, where this is a mapping that has it.
+    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+        match &self.kind {
+            Kind::Object(entries) => entries.iter().find(|entry| entry.key == key),
+            _ => None,
+        }
+    }
+
+    /// What it is, in words that name the value: `the text `abc``, `a list`.
+    pub(super) fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Null => "empty".to_owned(),
+            Kind::Bool(flag) => format!("`{flag}`"),
+            Kind::Number(_, written) => format!("the number {}", shorten(written)),
+            Kind::String(text) if text.is_empty() => "an empty text".to_owned(),
+            Kind::String(text) => format!("the text `{}`", shorten(text)),
+            Kind::Array(_) => "a list".to_owned(),
+            Kind::Object(_) => "a mapping".to_owned(),
+        }
+    }
+}
+
+impl Entry {
+    /// Where to point when the value is wrong: at the value, or at the key where the value is
+    /// absent, a list or a mapping.
+    pub(super) fn place(&self) -> Span {
+        match self.value.kind {
+            Kind::Null | Kind::Array(_) | Kind::Object(_) => self.key_span,
+            Kind::Bool(_) | Kind::Number(..) | Kind::String(_) => self.value.span,
+        }
+    }
+}
+
+/// The values of a mapping without places.
+pub(super) fn to_map(entries: &[Entry]) -> Map<String, Value> {
+    entries.iter().map(|entry| (entry.key.clone(), entry.value.to_value())).collect()
+}
+
+/// The entries without those whose key was given before, each of which is a finding.
+pub(super) fn unique(
+    mut entries: Vec<Entry>,
+    lines: &Lines,
+    findings: &mut Findings,
+) -> Vec<Entry> {
+    let mut first: HashMap<String, Span> = HashMap::with_capacity(entries.len());
+    entries.retain(|entry| match first.get(&entry.key) {
+        None => {
+            first.insert(entry.key.clone(), entry.key_span);
+            true
+        }
+        Some(other) => {
+            let line = lines.number(other.start);
+            let found = format!("the key `{}` is given twice", shorten(&entry.key));
+            findings.wrong_with(entry.key_span, found, format!("first given on line {line}"));
+            false
+        }
+    });
+    entries
+}
+
+/// The beginning of a text, on one line, for use in a message.
+pub(super) fn shorten(text: &str) -> String {
+    const CHARS_MAX: usize = 40;
+    let line = text.lines().next().unwrap_or("");
+    if line.len() == text.len() && line.chars().nth(CHARS_MAX).is_none() {
+        return line.to_owned();
+    }
+    line.chars().take(CHARS_MAX).chain(['…']).collect()
+}
+
+/// One thing wrong with a file.
+#[derive(Debug, Clone)]
+pub(super) struct Finding {
+    /// Where.
+    pub(super) span: Span,
+    /// The kind.
+    pub(super) code: ErrorCode,
+    /// What was found, and what was expected.
+    pub(super) message: String,
+    /// What to do.
+    pub(super) help: Option<String>,
+}
+
+/// Everything wrong with a file.
+#[derive(Debug, Default)]
+pub(super) struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Adds that the text cannot be read.
+    pub(super) fn unreadable(&mut self, span: Span, message: impl Into<String>) {
+        self.add(span, ErrorCode::ParseError, message.into(), None);
+    }
+
+    /// Adds that the text can be read, but says something wrong.
+    pub(super) fn wrong(&mut self, span: Span, message: impl Into<String>) {
+        self.add(span, ErrorCode::WorkflowValidationFailed, message.into(), None);
+    }
+
+    /// The same, with what to do about it.
+    pub(super) fn wrong_with(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.add(span, ErrorCode::WorkflowValidationFailed, message.into(), Some(help.into()));
+    }
+
+    fn add(&mut self, span: Span, code: ErrorCode, message: String, help: Option<String>) {
+        self.0.push(Finding { span, code, message, help });
+    }
+
+    /// True when nothing is wrong.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub(super) fn into_vec(self) -> Vec<Finding> {
+        self.0
+    }
+}

@@ -1,0 +1,120 @@
+//! The text of a workflow file, and where in it each part of the workflow stands.
+//!
+//! Asked by whoever checks a workflow after it was read: their problems name a place in the
+//! workflow as a JSON pointer, and [`Source::diagnostics`] finds it in the file, under the key
+//! that the file uses for it (`params` for `parameters`, a batch's template for its tasks).
+
+use std::sync::Arc;
+
+use gleitzeit_domain::problem::Problem;
+
+use super::{
+    batch,
+    diagnostic::{Diagnostic, Diagnostics, Lines},
+    keys,
+    node::{Entry, Finding, Findings, Kind, Node, Span},
+};
+
+/// The text of a file, and where each of its values stands.
+#[derive(Debug)]
+pub struct Source {
+    name: Arc<str>,
+    text: Arc<str>,
+    root: Node,
+}
+
+impl Source {
+    /// A text that was read into a tree.
+    pub(super) fn new(name: &str, text: &str, root: Node) -> Self {
+        Self { name: name.into(), text: text.into(), root }
+    }
+
+    /// The file, as it was named.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The text of the file.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Places problems of later checks in the file, in the order of the file. A problem about
+    /// something that the file does not say is placed at what stands nearest above it.
+    pub fn diagnostics(&self, problems: &[Problem]) -> Diagnostics {
+        let findings = problems.iter().map(|problem| Finding {
+            span: self.find(&problem.pointer),
+            code: problem.code,
+            message: problem.message.clone(),
+            help: problem.help.clone(),
+        });
+        place(&self.name, &self.text, findings.collect())
+    }
+
+    /// Where the value that a pointer names stands.
+    fn find(&self, pointer: &str) -> Span {
+        let mut segments: Vec<String> = pointer.split('/').skip(1).map(unescape).collect();
+        if batch::is_batch(&self.root) {
+            batch::redirect(&self.root, &mut segments);
+        }
+        let mut node = &self.root;
+        let mut place = first_line(node);
+        for (depth, segment) in segments.iter().enumerate() {
+            match step(node, segment, depth) {
+                Some(Step::Entry(entry)) => {
+                    node = &entry.value;
+                    place = entry.place();
+                }
+                Some(Step::Item(item)) => {
+                    node = item;
+                    place = first_line(node);
+                }
+                None => break,
+            }
+        }
+        place
+    }
+}
+
+enum Step<'n> {
+    Entry(&'n Entry),
+    Item(&'n Node),
+}
+
+/// One segment down, under the spelling that the file uses.
+fn step<'n>(node: &'n Node, segment: &str, depth: usize) -> Option<Step<'n>> {
+    match &node.kind {
+        Kind::Array(items) => items.get(segment.parse::<usize>().ok()?).map(Step::Item),
+        Kind::Object(_) => node
+            .entry(segment)
+            .or_else(|| keys::spellings(segment, depth).find_map(|key| node.entry(key)))
+            .map(Step::Entry),
+        _ => None,
+    }
+}
+
+/// Where to point at for a value that has no key of its own: at its first key, or at itself.
+fn first_line(node: &Node) -> Span {
+    match &node.kind {
+        Kind::Object(entries) => entries.first().map_or(node.span, |entry| entry.key_span),
+        _ => node.span,
+    }
+}
+
+fn unescape(segment: &str) -> String {
+    segment.replace("~1", "/").replace("~0", "~")
+}
+
+/// Findings with their lines.
+pub(super) fn place(name: &Arc<str>, text: &str, findings: Vec<Finding>) -> Diagnostics {
+    let lines = Lines::new(text);
+    let mut findings = findings;
+    findings.sort_by_key(|finding| finding.span.start);
+    let placed = findings.into_iter().map(|finding| Diagnostic::new(finding, name, text, &lines));
+    Diagnostics::new(placed.collect())
+}
+
+/// The same for what a reader of the file found.
+pub(super) fn place_all(name: &str, text: &str, findings: Findings) -> Diagnostics {
+    place(&name.into(), text, findings.into_vec())
+}

@@ -1,0 +1,366 @@
+//! Reads YAML into the tree, from the events of the parser.
+//!
+//! Asked by [`parse`](super::parse). Anchors, aliases and merge keys work; what aliases expand to
+//! is bounded, so that a file of a kilobyte cannot fill the memory. Duplicate keys, several
+//! documents and tags beyond the core schema are told, all at once; a text that is no YAML ends
+//! the reading at the first error.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
+
+use granit_parser::{Event, Parser, ScalarStyle, Span as EventSpan, Tag};
+use serde_json::Number;
+
+use super::{
+    diagnostic::Lines,
+    node::{DEPTH_MAX, Entry, Findings, Kind, Node, Span, shorten, unique},
+    scalar::{self, Plain},
+};
+
+/// What all aliases of a file may expand to, in nodes and bytes of text.
+const EXPANSION_MAX: usize = 16 << 20;
+
+/// The value of a YAML text, or `None` when it could not be read.
+pub(super) fn read(text: &str, lines: &Lines, findings: &mut Findings) -> Option<Node> {
+    let options = granit_parser::options! { emit_comments: false };
+    let mut builder = Builder {
+        lines,
+        findings,
+        stack: Vec::new(),
+        anchors: HashMap::new(),
+        expanded: 0,
+        documents: 0,
+        root: None,
+    };
+    for next in Parser::new_from_str_with_options(text, options) {
+        match next {
+            Ok((event, span)) => builder.take(event, &span).ok()?,
+            Err(error) => {
+                let at = error.marker().byte_offset().unwrap_or(text.len());
+                builder.findings.unreadable(Span::new(at, at), error.info());
+                return None;
+            }
+        }
+    }
+    let empty = Node { span: Span::default(), kind: Kind::Null };
+    Some(builder.root.unwrap_or(empty))
+}
+
+/// The reading cannot go on; the finding is told already.
+struct Stop;
+
+/// Puts the tree together from events.
+struct Builder<'t> {
+    lines: &'t Lines,
+    findings: &'t mut Findings,
+    /// The collections that are open.
+    stack: Vec<Frame>,
+    /// What anchors name, by the parser's number.
+    anchors: HashMap<usize, Done>,
+    /// What aliases have expanded to so far.
+    expanded: usize,
+    documents: usize,
+    root: Option<Node>,
+}
+
+/// A collection that is open.
+struct Frame {
+    start: usize,
+    anchor: usize,
+    /// The greatest height of a child.
+    height: usize,
+    /// The cost of all children.
+    cost: usize,
+    content: Content,
+}
+
+enum Content {
+    Items(Vec<Node>),
+    Entries { entries: Vec<Entry>, merged: Vec<Entry>, key: Option<Key> },
+}
+
+struct Key {
+    text: String,
+    span: Span,
+    /// An unquoted `<<`.
+    is_merge: bool,
+}
+
+/// A finished node.
+#[derive(Clone)]
+struct Done {
+    node: Node,
+    /// Levels below it.
+    height: usize,
+    /// Nodes and bytes of text in it.
+    cost: usize,
+}
+
+impl Builder<'_> {
+    fn take(&mut self, event: Event<'_>, span: &EventSpan) -> Result<(), Stop> {
+        let place = place(span);
+        match event {
+            Event::DocumentStart(..) => {
+                self.documents += 1;
+                if self.documents > 1 {
+                    self.findings.wrong(place, "a second document begins; expected one a file");
+                    return Err(Stop);
+                }
+            }
+            Event::Alias(anchor) => self.alias(anchor, place)?,
+            Event::Scalar(text, style, anchor, tag) => {
+                self.scalar(&text, style, anchor, tag.as_deref(), span);
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                self.check_tag(tag.as_deref(), "seq", span);
+                self.open(place.start, anchor, Content::Items(Vec::new()))?;
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                self.check_tag(tag.as_deref(), "map", span);
+                let entries = Vec::new();
+                let content = Content::Entries { entries, merged: Vec::new(), key: None };
+                self.open(place.start, anchor, content)?;
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.close(place.end),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, start: usize, anchor: usize, content: Content) -> Result<(), Stop> {
+        self.check_depth(1, Span::new(start, start))?;
+        self.stack.push(Frame { start, anchor, height: 0, cost: 1, content });
+        Ok(())
+    }
+
+    fn check_depth(&mut self, more: usize, place: Span) -> Result<(), Stop> {
+        if self.stack.len() + more <= DEPTH_MAX {
+            return Ok(());
+        }
+        self.findings.unreadable(place, format!("nested deeper than {DEPTH_MAX} levels"));
+        Err(Stop)
+    }
+
+    fn close(&mut self, end: usize) {
+        let Some(Frame { start, anchor, height, cost, content }) = self.stack.pop() else { return };
+        let kind = match content {
+            Content::Items(items) => Kind::Array(items),
+            Content::Entries { entries, merged, .. } => {
+                let mut entries = unique(entries, self.lines, self.findings);
+                merge(&mut entries, merged);
+                Kind::Object(entries)
+            }
+        };
+        let node = Node { span: Span::new(start, end), kind };
+        self.settle(anchor, Done { node, height: height + 1, cost });
+    }
+
+    /// Remembers a finished node under its anchor, and puts it where it belongs.
+    fn settle(&mut self, anchor: usize, done: Done) {
+        if anchor != 0 {
+            self.anchors.insert(anchor, done.clone());
+        }
+        self.put(done);
+    }
+
+    fn alias(&mut self, anchor: usize, place: Span) -> Result<(), Stop> {
+        let Some(target) = self.anchors.get(&anchor) else {
+            self.findings.unreadable(place, "an alias that stands inside of what it names");
+            return Err(Stop);
+        };
+        let height = target.height;
+        self.expanded = self.expanded.saturating_add(target.cost);
+        if self.expanded > EXPANSION_MAX {
+            self.findings.unreadable(place, "the aliases up to here expand to too much");
+            return Err(Stop);
+        }
+        let mut copy = target.clone();
+        self.check_depth(height, place)?;
+        copy.node.span = place;
+        if let (true, Some(text)) = (self.awaits_key(), scalar_text(&copy.node.kind)) {
+            self.set_key(Key { text, span: place, is_merge: false });
+        } else {
+            self.put(copy);
+        }
+        Ok(())
+    }
+
+    fn awaits_key(&self) -> bool {
+        let top = self.stack.last().map(|frame| &frame.content);
+        matches!(top, Some(Content::Entries { key: None, .. }))
+    }
+
+    fn set_key(&mut self, new: Key) {
+        if let Some(Frame { content: Content::Entries { key, .. }, cost, .. }) =
+            self.stack.last_mut()
+        {
+            *cost = cost.saturating_add(new.text.len());
+            *key = Some(new);
+        }
+    }
+
+    /// Puts a finished node into the collection that is open, or makes it the root.
+    fn put(&mut self, Done { node, height, cost }: Done) {
+        let Some(frame) = self.stack.last_mut() else {
+            self.root = Some(node);
+            return;
+        };
+        frame.height = frame.height.max(height);
+        frame.cost = frame.cost.saturating_add(cost);
+        match &mut frame.content {
+            Content::Items(items) => items.push(node),
+            Content::Entries { entries, merged, key } => match key.take() {
+                None => {
+                    self.findings.wrong(node.span, "a list or mapping as a key; expected a text");
+                    // The value that follows belongs to this key.
+                    *key = Some(Key { text: String::new(), span: node.span, is_merge: false });
+                }
+                Some(Key { is_merge: true, span, .. }) => match sources(node) {
+                    Some(found) => merged.extend(found),
+                    None => self.findings.wrong_with(
+                        span,
+                        "`<<` takes a mapping, or a list of mappings",
+                        "write `<<: *name`, or put the key into quotes",
+                    ),
+                },
+                Some(Key { text, span, .. }) => {
+                    entries.push(Entry { key: text, key_span: span, value: node });
+                }
+            },
+        }
+    }
+
+    fn scalar(
+        &mut self,
+        text: &Cow<'_, str>,
+        style: ScalarStyle,
+        anchor: usize,
+        tag: Option<&Tag>,
+        span: &EventSpan,
+    ) {
+        let place = place(span);
+        let kind = match tag {
+            Some(tag) => self.tagged(text, tag, span),
+            None if style == ScalarStyle::Plain => self.plain(text, place),
+            None => Kind::String(text.to_string()),
+        };
+        let done = Done {
+            node: Node { span: place, kind },
+            height: 0,
+            cost: text.len().saturating_add(1),
+        };
+        if self.awaits_key() {
+            let is_merge = style == ScalarStyle::Plain && tag.is_none() && text == "<<";
+            if anchor != 0 {
+                self.anchors.insert(anchor, done);
+            }
+            self.set_key(Key { text: text.to_string(), span: place, is_merge });
+        } else {
+            self.settle(anchor, done);
+        }
+    }
+
+    fn plain(&mut self, text: &str, place: Span) -> Kind {
+        match scalar::resolve(text) {
+            Plain::Null => Kind::Null,
+            Plain::Bool(flag) => Kind::Bool(flag),
+            Plain::Number(number) => Kind::Number(number, text.to_owned()),
+            Plain::Text => Kind::String(text.to_owned()),
+            Plain::Unfit(why) => {
+                let found = format!("the number {} cannot be kept: {why}", shorten(text));
+                self.findings.wrong_with(place, found, "put it into quotes to pass it as text");
+                Kind::Null
+            }
+        }
+    }
+
+    fn tagged(&mut self, text: &str, tag: &Tag, span: &EventSpan) -> Kind {
+        let kind = match (tag.core_suffix(), scalar::resolve(text)) {
+            (Some("str"), _) => return Kind::String(text.to_owned()),
+            (Some("null"), Plain::Null) => Kind::Null,
+            (Some("bool"), Plain::Bool(flag)) => Kind::Bool(flag),
+            (Some("int"), Plain::Number(number)) if !number.is_f64() => {
+                Kind::Number(number, text.to_owned())
+            }
+            (Some("float"), Plain::Number(number)) => {
+                let number = number.as_f64().and_then(Number::from_f64).unwrap_or(number);
+                Kind::Number(number, text.to_owned())
+            }
+            (None, _) if is_plain_mark(tag) => return Kind::String(text.to_owned()),
+            (None | Some("map" | "seq"), _) => {
+                self.refuse_tag(tag, span);
+                Kind::Null
+            }
+            (Some(_), _) => {
+                let found = format!("`{}` is no `{}`", shorten(text), tag.original());
+                self.findings.wrong(place(span), found);
+                Kind::Null
+            }
+        };
+        kind
+    }
+
+    /// A collection may carry the tag of its own kind, and no other.
+    fn check_tag(&mut self, tag: Option<&Tag>, own: &str, span: &EventSpan) {
+        if let Some(tag) = tag
+            && tag.core_suffix() != Some(own)
+            && !is_plain_mark(tag)
+        {
+            self.refuse_tag(tag, span);
+        }
+    }
+
+    fn refuse_tag(&mut self, tag: &Tag, span: &EventSpan) {
+        let place = span.tag_span().as_ref().map_or_else(|| place(span), place);
+        let found = format!("the tag `{}` means nothing here", shorten(&tag.original()));
+        self.findings.wrong_with(place, found, "leave the tag out");
+    }
+}
+
+/// The single `!`, which says "no guessing".
+fn is_plain_mark(tag: &Tag) -> bool {
+    tag.original() == "!"
+}
+
+fn place(span: &EventSpan) -> Span {
+    let start = span.start.byte_offset().unwrap_or_default();
+    Span::new(start, span.end.byte_offset().unwrap_or(start))
+}
+
+/// A scalar as the text of a key.
+fn scalar_text(kind: &Kind) -> Option<String> {
+    match kind {
+        Kind::Null => Some("null".to_owned()),
+        Kind::Bool(flag) => Some(flag.to_string()),
+        Kind::Number(_, written) => Some(written.clone()),
+        Kind::String(text) => Some(text.clone()),
+        Kind::Array(_) | Kind::Object(_) => None,
+    }
+}
+
+/// What a merge key brings in: the entries of a mapping, or of a list of mappings.
+fn sources(node: Node) -> Option<Vec<Entry>> {
+    match node.kind {
+        Kind::Object(entries) => Some(entries),
+        Kind::Array(items) => {
+            let mut all = Vec::new();
+            for item in items {
+                let Kind::Object(entries) = item.kind else { return None };
+                all.extend(entries);
+            }
+            Some(all)
+        }
+        _ => None,
+    }
+}
+
+/// Adds what merge keys bring in: own keys go before, and earlier sources before later ones.
+fn merge(entries: &mut Vec<Entry>, merged: Vec<Entry>) {
+    if merged.is_empty() {
+        return;
+    }
+    let mut known: HashSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+    entries.extend(merged.into_iter().filter(|entry| known.insert(entry.key.clone())));
+}
