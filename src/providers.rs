@@ -1,5 +1,6 @@
 //! The providers that come with gleitzeit.
 
+pub mod conformance;
 pub mod echo;
 #[cfg(feature = "ollama")]
 pub mod ollama;
