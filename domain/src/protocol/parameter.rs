@@ -1,7 +1,12 @@
 //! The schema of one value: its types and constraints.
 
+use std::{fmt, marker::PhantomData};
+
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, IntoDeserializer as _, SeqAccess, Visitor},
+};
 use serde_json::{Number, Value};
 
 /// The type of a JSON value.
@@ -26,8 +31,8 @@ pub enum ParameterType {
     Any,
 }
 
-/// One value or a list of them, as files may write either.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One name or a list of them, as files may write either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
     /// A lone value.
@@ -43,6 +48,35 @@ impl<T> OneOrMany<T> {
             Self::One(value) => std::slice::from_ref(value),
             Self::Many(values) => values,
         }
+    }
+}
+
+/// By hand, because an untagged enum would swallow what is wrong with a name.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Either<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a name or a list of names")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
+                T::deserialize(name.into_deserializer()).map(OneOrMany::One)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Self::Value, A::Error> {
+                let mut all = Vec::new();
+                while let Some(name) = names.next_element()? {
+                    all.push(name);
+                }
+                Ok(OneOrMany::Many(all))
+            }
+        }
+
+        input.deserialize_any(Either(PhantomData))
     }
 }
 
