@@ -1,0 +1,63 @@
+//! Why a job could not be run at all.
+//!
+//! What the user's code does wrong is no error here but an [`Outcome`](crate::Outcome).
+
+use std::{io, path::PathBuf};
+
+/// Why a job could not be run at all, or an interpreter not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The interpreter does not start, or is none. Another path may help.
+    #[error("cannot use Python interpreter `{}`: {reason}", path.display())]
+    Interpreter {
+        /// As the settings name it.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// The interpreter is too old or too new.
+    #[error(
+        "Python interpreter `{}` is version {found}; versions {} to {} are supported",
+        path.display(), crate::interpreter::OLDEST, crate::interpreter::NEWEST
+    )]
+    Version {
+        /// As the settings name it.
+        path: PathBuf,
+        /// Its version.
+        found: crate::interpreter::Version,
+    },
+    /// A name in `environment` that is refused. The job must be changed.
+    #[error("environment variable `{name}` is refused: {reason}")]
+    Environment {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An entry of `imports` that is no module name. The job must be changed.
+    #[error("`{name}` in imports is not a module name such as `json` or `os.path`")]
+    Import {
+        /// The entry.
+        name: String,
+    },
+    /// The operating system refused a process, a socket or a directory. Later may be better.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+}
+
+impl SandboxError {
+    /// True when the same job may well run at another time.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::System { .. })
+    }
+
+    /// Names what was tried when the operating system refused.
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}

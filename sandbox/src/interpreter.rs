@@ -1,0 +1,139 @@
+//! Finds out once what a Python interpreter is, so that no job has to.
+//!
+//! The path in the settings may be a shim that looks for the real interpreter each time it is
+//! started, and a plain start imports `site`, which takes longer than most jobs. The probe does both
+//! once: it asks for the real path and for the module search path that `site` makes, and has the
+//! harness compiled. Jobs then start the real interpreter without `site`.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tokio::{io::AsyncWriteExt as _, process::Command};
+
+use crate::SandboxError;
+
+/// The oldest supported version.
+pub const OLDEST: Version = Version { major: 3, minor: 9, micro: 0 };
+/// The newest supported minor version.
+pub const NEWEST: Version = Version { major: 3, minor: 14, micro: 0 };
+
+const HARNESS: &str = include_str!("harness.py");
+const PROBE: &str = include_str!("probe.py");
+/// A cold start of a slow machine is within it.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A version of Python.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// 3.
+    pub major: u32,
+    /// 11 of 3.11.
+    pub minor: u32,
+    /// 7 of 3.11.7.
+    pub micro: u32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}.{}.{}", self.major, self.minor, self.micro)
+    }
+}
+
+/// A Python interpreter that was found fit.
+#[derive(Debug, Clone)]
+pub struct Interpreter {
+    path: PathBuf,
+    version: Version,
+    search_path: Arc<[String]>,
+    harness: Arc<[u8]>,
+}
+
+#[derive(Deserialize)]
+struct Told {
+    executable: PathBuf,
+    implementation: String,
+    version: (u32, u32, u32),
+    search_path: Vec<String>,
+}
+
+impl Interpreter {
+    /// Asks the interpreter at `path`: a path, or a name looked up in `PATH`. That of a virtual
+    /// environment brings its packages.
+    ///
+    /// # Errors
+    /// [`SandboxError::Interpreter`] when it does not start or is not `CPython`,
+    /// [`SandboxError::Version`] when its version is not supported.
+    pub async fn probe(path: &Path) -> Result<Self, SandboxError> {
+        let unusable = |reason: String| SandboxError::Interpreter { path: path.to_owned(), reason };
+        let output = tokio::time::timeout(PROBE_TIMEOUT, ask(path))
+            .await
+            .map_err(|_| unusable(format!("no answer within {PROBE_TIMEOUT:?}")))?
+            .map_err(|error| unusable(error.to_string()))?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let last = stderr.lines().last().unwrap_or("it printed nothing").to_owned();
+            return Err(unusable(format!("it ended with {}: {last}", output.status)));
+        }
+        let line = output.stdout.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+        let (head, code) = output.stdout.split_at(line);
+        let told: Told = serde_json::from_slice(head)
+            .map_err(|error| unusable(format!("its answer is none: {error}")))?;
+        if told.implementation != "cpython" {
+            return Err(unusable(format!("it is {}, not CPython", told.implementation)));
+        }
+        let (major, minor, micro) = told.version;
+        let version = Version { major, minor, micro };
+        if version < OLDEST || (major, minor) > (NEWEST.major, NEWEST.minor) {
+            return Err(SandboxError::Version { path: path.to_owned(), found: version });
+        }
+        Ok(Self {
+            path: told.executable,
+            version,
+            search_path: told.search_path.into(),
+            harness: code[1..].into(),
+        })
+    }
+
+    /// The real path of the interpreter.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Where it looks for modules, the packages of its environment included.
+    pub(crate) fn search_path(&self) -> &[String] {
+        &self.search_path
+    }
+
+    /// The harness, compiled for it.
+    pub(crate) fn harness(&self) -> &[u8] {
+        &self.harness
+    }
+}
+
+/// Starts it with the probe. Its environment stays the service's: a shim needs it, and the probe
+/// is our own code.
+async fn ask(path: &Path) -> io::Result<std::process::Output> {
+    let mut child = Command::new(path)
+        .args(["-I", "-B", "-X", "utf8", "-c", PROBE])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that reads nothing tells more by how it ends.
+        let _ = stdin.write_all(HARNESS.as_bytes()).await;
+    }
+    child.wait_with_output().await
+}

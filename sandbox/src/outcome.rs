@@ -1,0 +1,184 @@
+//! What is answered: how it ended, what it gave, what it printed and what it took.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// As it should.
+    Ok,
+    /// The code raised, or exited with a status other than 0.
+    Error,
+    /// It was killed when its time was up.
+    Timeout,
+    /// It ran out of memory.
+    MemoryLimit,
+    /// It printed more, or gave a larger result, than it may.
+    OutputLimit,
+    /// The policy did not let it run.
+    PolicyViolation,
+    /// It was killed by a signal that was not ours.
+    Killed,
+}
+
+impl Status {
+    /// Its name in results.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::MemoryLimit => "memory_limit",
+            Self::OutputLimit => "output_limit",
+            Self::PolicyViolation => "policy_violation",
+            Self::Killed => "killed",
+        }
+    }
+}
+
+/// How far the job was kept from the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Level {
+    /// A process of its own with limits, and nothing more.
+    None,
+}
+
+impl Level {
+    /// Its name in results and settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+        }
+    }
+}
+
+/// What the result is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResultType {
+    /// The value itself.
+    Json,
+    /// Text that shows a value which JSON has no form for, cut to a bound.
+    Repr,
+    /// The code left no value: what it printed, as far as it was kept.
+    #[default]
+    Stdout,
+}
+
+impl ResultType {
+    /// Its name in results.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Repr => "repr",
+            Self::Stdout => "stdout",
+        }
+    }
+}
+
+/// What was printed to one stream.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stream {
+    /// The beginning of it; bytes that are no UTF-8 are replaced by U+FFFD.
+    pub text: String,
+    /// Bytes printed in all.
+    pub total_bytes: u64,
+    /// True when `text` is not all of it.
+    pub truncated: bool,
+}
+
+/// Why the code failed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Failure {
+    /// The exception's type, with its module where it is none of the built-in ones.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its message.
+    pub message: String,
+    /// The traceback as Python prints it, without frames other than the code's own.
+    pub traceback: String,
+    /// The line of the code where it happened, from 1.
+    pub line: Option<u64>,
+}
+
+impl Failure {
+    /// One line for a person: the type, the message, and where.
+    pub fn headline(&self) -> String {
+        let message = self.message.trim_end();
+        let kind = &self.kind;
+        let told = if message.is_empty() { kind.clone() } else { format!("{kind}: {message}") };
+        match self.line {
+            Some(line) => format!("{told} (line {line})"),
+            None => told,
+        }
+    }
+}
+
+/// Something wrong at a place of the code. Lines and columns count from 1, columns in characters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostic {
+    /// Where it begins.
+    pub line: u64,
+    /// Where it begins.
+    pub column: u64,
+    /// Where it ends.
+    pub end_line: u64,
+    /// Just behind its last character.
+    pub end_column: u64,
+    /// `syntax`, `blocked-module`, `module-not-allowed` or `blocked-call`.
+    pub rule: String,
+    /// For a person.
+    pub message: String,
+}
+
+impl std::fmt::Display for Diagnostic {
+    /// `line:column: message`.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}:{}: {}", self.line, self.column, self.message)
+    }
+}
+
+/// How a job ended, what it gave, what it printed and what it took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: Status,
+    /// What it gave; null unless `status` is [`Status::Ok`].
+    pub result: Value,
+    /// What `result` is.
+    pub result_type: ResultType,
+    /// What it printed.
+    pub stdout: Stream,
+    /// What it printed to the error stream, its traceback included.
+    pub stderr: Stream,
+    /// As the kernel tells it: the status it exited with, `-n` when signal n ended it, -1 when its
+    /// time was up.
+    pub exit_code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Wall clock from the start of the process to its end.
+    pub execution_time: Duration,
+    /// Processor time of it and its children; unknown when it was killed.
+    pub cpu_time: Option<Duration>,
+    /// Most memory resident at once, in bytes; unknown when it was killed.
+    pub max_rss_bytes: Option<u64>,
+    /// Why it failed; `None` when it did not.
+    pub error: Option<Failure>,
+    /// What the compiler and the policy found.
+    pub diagnostics: Vec<Diagnostic>,
+    /// How far it was kept from the machine.
+    pub sandbox: Level,
+}
+
+impl Outcome {
+    /// True when not everything that was printed was kept.
+    pub fn truncated(&self) -> bool {
+        self.stdout.truncated || self.stderr.truncated
+    }
+}

@@ -1,0 +1,456 @@
+//! What running code gives: results, output, exits and tracebacks.
+
+mod support;
+
+use gleitzeit_sandbox::{Job, Limits, Policy, Preset, ResultType, Status};
+use serde_json::{Value, json};
+use support::Bench;
+
+/// The three sources of a result, in their order.
+#[tokio::test]
+async fn result_is_the_global_then_the_last_expression_then_stdout() {
+    let bench = Bench::new().await;
+    for (code, result, kind) in [
+        (
+            "result = {'a': [1, 2.5, None, True]}\n'other'",
+            json!({"a": [1, 2.5, null, true]}),
+            "json",
+        ),
+        ("x = 20\nx + 1", json!(21), "json"),
+        ("'text'", json!("text"), "json"),
+        ("result = None\n5", Value::Null, "json"),
+        ("print('Hello, World!')", json!("Hello, World!\n"), "stdout"),
+        ("x = 1", json!(""), "stdout"),
+        ("(1, (2, 3))", json!([1, [2, 3]]), "json"),
+        ("{1: 'a', None: 'b', True: 'c'}", json!({"1": "c", "null": "b"}), "json"),
+        ("2 ** 63", json!(1_u64 << 63), "json"),
+        ("-2 ** 63", json!(i64::MIN), "json"),
+        ("0.1 + 0.2", json!(0.1 + 0.2), "json"),
+        ("'\\ud83d\\ude00 \\ud800'", json!("😀 \u{fffd}"), "json"),
+    ] {
+        let outcome = bench.execute(code).await;
+        assert_eq!(outcome.status, Status::Ok, "{code}: {outcome:?}");
+        assert_eq!((&outcome.result, outcome.result_type.as_str()), (&result, kind), "{code}");
+    }
+}
+
+/// What JSON has no form for is shown and said to be shown, never changed in silence.
+#[tokio::test]
+async fn what_is_no_json_becomes_a_bounded_repr() {
+    let bench = Bench::new().await;
+    for (code, shown) in [
+        ("result = {1}", "{1}"),
+        ("result = b'\\xff'", "b'\\xff'"),
+        ("result = [float('nan')]", "[nan]"),
+        ("result = float('-inf')", "-inf"),
+        ("result = 2 ** 70", "1180591620717411303424"),
+        ("result = {(1, 2): 3}", "{(1, 2): 3}"),
+        ("result = []\nresult.append(result)", "[[...]]"),
+    ] {
+        let outcome = bench.execute(code).await;
+        assert_eq!(outcome.status, Status::Ok, "{code}: {outcome:?}");
+        assert_eq!((&outcome.result, outcome.result_type), (&json!(shown), ResultType::Repr));
+    }
+    let deep = bench.execute("result = []\nfor _ in range(5000): result = [result]").await;
+    assert_eq!((deep.status, deep.result_type), (Status::Ok, ResultType::Repr), "{deep:?}");
+    let long = bench.execute("result = {b'x' * 1000000}").await;
+    assert!(long.result.as_str().unwrap().len() < 20_000);
+    let hostile = "class H:\n    def __repr__(self): raise ValueError\nresult = H()";
+    let hostile = bench.execute(hostile).await;
+    assert_eq!(hostile.result, json!("<H object, whose repr raised ValueError>"));
+}
+
+/// A result that is too large fails where it is made, and not where it is missed.
+#[tokio::test]
+async fn a_result_beyond_the_cap_fails_the_task() {
+    let bench = Bench::new().await;
+    for code in ["result = 'x' * (2 << 20)", "result = list(range(1 << 20))"] {
+        let outcome = bench.execute(code).await;
+        assert_eq!((outcome.status, outcome.exit_code), (Status::OutputLimit, 1), "{outcome:?}");
+        assert!(outcome.error.unwrap().message.contains("1048576 bytes"));
+    }
+    let fits = bench.execute("result = 'x' * ((1 << 20) - 2)").await;
+    assert_eq!(fits.result.as_str().map(str::len), Some((1 << 20) - 2));
+}
+
+/// Functions see what the module defines, and classes can be pickled: one dictionary, `__main__`'s.
+#[tokio::test]
+async fn globals_are_one_dictionary() {
+    let bench = Bench::new().await;
+    let code = "
+import pickle
+FACTOR = 3
+def triple(n): return n * FACTOR
+class Point: x = 1
+result = [triple(n) for n in range(3)] + [pickle.loads(pickle.dumps(Point())).x, __name__]";
+    assert_eq!(bench.execute(code).await.result, json!([0, 3, 6, 1, "__main__"]));
+}
+
+/// What the call gives is there by name, and nothing else is.
+#[tokio::test]
+async fn globals_environment_stdin_and_imports_are_given() {
+    let bench = Bench::new().await;
+    let mut job = Job::execute(
+        "import sys\nresult = [context['n'], attempt, json.dumps([1]), os.path.sep, sys.stdin.read(), dict(os.environ)]",
+    )
+    .global("context", json!({"n": [1, {"k": "ä"}]}))
+    .global("attempt", json!(2));
+    job.stdin = "line\nß\n".to_owned();
+    job.imports = vec!["json".to_owned(), "os.path".to_owned()];
+    job.environment.insert("GREETING".to_owned(), "grüße".to_owned());
+    let outcome = bench.run(job).await;
+    let expected = json!([[1, {"k": "ä"}], 2, "[1]", "/", "line\nß\n", {"GREETING": "grüße"}]);
+    assert_eq!(outcome.result, expected, "{outcome:?}");
+    let names = bench.execute("sorted(n for n in globals() if not n.startswith('__'))").await;
+    assert_eq!(names.result, json!([]));
+    let empty = bench.execute("import sys, os\n[sys.stdin.read(), dict(os.environ)]").await;
+    assert_eq!(empty.result, json!(["", {}]));
+}
+
+/// The service's own variables reach no task, in whatever way it looks for them.
+#[tokio::test]
+async fn the_environment_of_the_service_is_not_visible() {
+    let bench = Bench::new().await;
+    let code = "open('/proc/self/environ').read()";
+    let outcome = bench.execute(code).await;
+    let seen = outcome.result.as_str().unwrap();
+    assert!(std::env::var_os("PATH").is_some() && !seen.contains("PATH"), "{seen}");
+}
+
+/// Exits mean what they mean to Python, and the number is the kernel's.
+#[tokio::test]
+async fn exits_keep_their_status() {
+    let bench = Bench::new().await;
+    for (code, exit_code, status) in [
+        ("import sys; sys.exit()", 0, Status::Ok),
+        ("import sys; sys.exit(0)", 0, Status::Ok),
+        ("exit(3)", 3, Status::Error),
+        ("import sys; sys.exit(-1)", 255, Status::Error),
+        ("import sys; sys.exit('reason')", 1, Status::Error),
+        ("raise SystemExit(7)", 7, Status::Error),
+        ("import os; os._exit(9)", 9, Status::Error),
+        ("import os; print('x', flush=True); os._exit(0)", 0, Status::Ok),
+        ("1 / 0", 1, Status::Error),
+        ("import atexit, os; atexit.register(os._exit, 4)", 4, Status::Error),
+    ] {
+        let outcome = bench.execute(code).await;
+        assert_eq!((outcome.exit_code, outcome.status), (exit_code, status), "{code}: {outcome:?}");
+        assert_eq!(outcome.error.is_some(), status == Status::Error, "{code}");
+        assert_eq!(outcome.signal, None);
+    }
+    let told = bench.execute("import sys; sys.exit('reason')").await;
+    assert_eq!(told.stderr.text, "reason\n");
+    let kept = bench.execute("import sys\nresult = 5\nsys.exit(0)").await;
+    assert_eq!(kept.result, json!(5));
+}
+
+/// A crash is told by its signal.
+#[tokio::test]
+async fn a_signal_is_the_negative_exit_code() {
+    let bench = Bench::new().await;
+    for (code, signal) in [
+        ("import os; os.abort()", 6),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 9),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 15),
+    ] {
+        let outcome = bench.execute(code).await;
+        assert_eq!(outcome.status, Status::Killed, "{code}: {outcome:?}");
+        assert_eq!((outcome.exit_code, outcome.signal), (-signal, Some(signal)));
+    }
+}
+
+/// The traceback is the user's: own file, own lines, own numbers, nothing of the harness.
+#[tokio::test]
+async fn tracebacks_show_the_users_own_lines() {
+    let bench = Bench::new().await;
+    let code = "def inner(x):\n    return 1 / x\n\nprint('before')\ninner(0)\n";
+    let outcome = bench.execute(code).await;
+    let error = outcome.error.unwrap();
+    assert_eq!((&*error.kind, &*error.message), ("ZeroDivisionError", "division by zero"));
+    assert_eq!(error.line, Some(2));
+    assert_eq!(error.headline(), "ZeroDivisionError: division by zero (line 2)");
+    for part in ["\"<task>\", line 5, in <module>", "\"<task>\", line 2, in inner", "return 1 / x"]
+    {
+        assert!(error.traceback.contains(part), "{part} in {}", error.traceback);
+    }
+    assert!(!error.traceback.contains("gleitzeit"), "{}", error.traceback);
+    assert_eq!(outcome.stderr.text, error.traceback);
+    assert_eq!(outcome.stdout.text, "before\n");
+}
+
+/// The last expression is code like all other.
+#[tokio::test]
+async fn an_error_in_the_last_expression_has_its_line() {
+    let bench = Bench::new().await;
+    let error = bench.execute("x = 1\n\nx.missing").await.error.unwrap();
+    assert_eq!((error.line, &*error.kind), (Some(3), "AttributeError"));
+    assert!(error.traceback.contains("x.missing"), "{}", error.traceback);
+}
+
+/// Code that does not compile is an error of its own line.
+#[tokio::test]
+async fn a_syntax_error_is_told_with_its_line() {
+    let bench = Bench::new().await;
+    let error = bench.execute("x = 1\nif x\n    pass").await.error.unwrap();
+    assert_eq!((&*error.kind, error.line), ("SyntaxError", Some(2)));
+    assert!(error.traceback.contains("if x"), "{}", error.traceback);
+    assert!(!error.traceback.contains("Traceback"), "{}", error.traceback);
+    for code in ["x = 'a\0b'", "return 1", "def f(:", "("] {
+        let outcome = bench.execute(code).await;
+        assert_eq!(outcome.status, Status::Error, "{code:?}: {outcome:?}");
+        assert!(outcome.error.is_some());
+    }
+}
+
+/// Errors that are made to break whoever tells them are told all the same, within bounds.
+#[tokio::test]
+async fn hostile_exceptions_are_told_within_bounds() {
+    let bench = Bench::new().await;
+    let no_text = "class B(Exception):\n    def __str__(self): raise RuntimeError\nraise B('x')";
+    let outcome = bench.execute(no_text).await;
+    let error = outcome.error.unwrap();
+    assert_eq!((&*error.kind, error.line), ("B", Some(3)));
+    for code in [
+        "raise ValueError('x' * (20 << 20))",
+        "raise ValueError('\\ud800 \\n' * 100)",
+        "def f(): f()\nf()",
+        "import sys\nsys.setrecursionlimit(10**6)\ndef f(n):\n    if n: f(n - 1)\n    raise KeyError\nf(5000)",
+        "e = None\nfor i in range(3000):\n    n = ValueError(i); n.__context__ = e; e = n\nraise e",
+        "import sys\nsys.stderr = None\nraise ValueError('x')",
+        "import sys\nsys.modules.clear()\nraise ValueError('x')",
+    ] {
+        let outcome = bench.execute(code).await;
+        let error = outcome.error.unwrap_or_else(|| panic!("{code}: {:?}", outcome.status));
+        assert_eq!(outcome.status, Status::Error, "{code}: {error:?}");
+        assert!(error.traceback.len() < 70_000, "{code}: {}", error.traceback.len());
+        assert!(error.message.len() < 10_000 && error.line.is_some(), "{code}: {error:?}");
+    }
+}
+
+/// Code that prints tracebacks itself shows its own lines too.
+#[tokio::test]
+async fn tracebacks_printed_by_the_code_show_its_lines() {
+    let bench = Bench::new().await;
+    let code = "import traceback\ntry:\n    [][5]\nexcept IndexError:\n    traceback.print_exc()";
+    let outcome = bench.execute(code).await;
+    assert_eq!(outcome.status, Status::Ok);
+    assert!(outcome.stderr.text.contains("    [][5]\n"), "{}", outcome.stderr.text);
+}
+
+/// Bytes that are no UTF-8 and lone surrogates cost a character, never the reply.
+#[tokio::test]
+async fn broken_text_never_breaks_the_reply() {
+    let bench = Bench::new().await;
+    let code = "import os\nos.write(1, b'a\\xff\\n')\nprint('\\ud800b')\nos.write(2, b'\\xfe')\nresult = '\\udfff'";
+    let outcome = bench.execute(code).await;
+    assert_eq!(outcome.status, Status::Ok, "{outcome:?}");
+    assert_eq!(outcome.stdout.text, "a\u{fffd}\n\\ud800b\n");
+    assert_eq!((&*outcome.stderr.text, outcome.result), ("\u{fffd}", json!("\u{fffd}")));
+}
+
+/// The result never comes out of the output, whatever is printed.
+#[tokio::test]
+async fn a_reply_is_never_read_from_stdout() {
+    let bench = Bench::new().await;
+    let code = "print('{\"status\": \"ok\", \"result\": \"forged\"}')\nresult = 'true'";
+    assert_eq!(bench.execute(code).await.result, json!("true"));
+}
+
+/// Writing to the control line harms only the task that does it.
+#[tokio::test]
+async fn a_forged_reply_is_the_tasks_own_loss() {
+    let bench = Bench::new().await;
+    let code = "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'{\"ok\":true}')\n    except OSError: pass\nos._exit(0)";
+    let outcome = bench.execute(code).await;
+    assert_eq!(outcome.status, Status::Error, "{outcome:?}");
+    assert_eq!(outcome.error.unwrap().kind, "BrokenReply");
+    let closing = bench.execute("import os\nos.closerange(3, 64)\nprint('x')\nresult = 1").await;
+    assert_eq!((closing.status, closing.result), (Status::Ok, json!("x\n")), "no reply, exit 0");
+}
+
+/// A forked child that runs off the end of the code is not the task.
+#[tokio::test]
+async fn a_forked_child_sends_no_reply() {
+    let bench = Bench::new().await;
+    let code = "import os\npid = os.fork()\nif pid: os.waitpid(pid, 0)\nresult = 'parent' if pid else 'child'";
+    assert_eq!(bench.execute(code).await.result, json!("parent"));
+}
+
+/// Threads and exit functions end before the task does, as in a script.
+#[tokio::test]
+async fn threads_and_exit_functions_are_waited_for() {
+    let bench = Bench::new().await;
+    let code = "
+import atexit, threading, time
+result = []
+def late():
+    time.sleep(0.05)
+    result.append(1)
+    print('thread')
+atexit.register(print, 'exit')
+threading.Thread(target=late).start()";
+    let outcome = bench.execute(code).await;
+    assert_eq!((outcome.result, &*outcome.stdout.text), (json!([1]), "thread\nexit\n"));
+}
+
+/// asyncio and thread pools, which need sockets and threads, work within the limits.
+#[tokio::test]
+async fn asyncio_and_thread_pools_work() {
+    let bench = Bench::new().await;
+    let code = "
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+async def main():
+    return await asyncio.gather(*(asyncio.sleep(0.001, n) for n in range(3)))
+with ThreadPoolExecutor(8) as pool:
+    squares = list(pool.map(lambda n: n * n, range(20)))
+result = [asyncio.run(main()), sum(squares)]";
+    let outcome = bench.execute(code).await;
+    assert_eq!(outcome.result, json!([[0, 1, 2], 2470]), "{outcome:?}");
+}
+
+/// Every job starts in an empty directory of its own, and nothing of it stays.
+#[tokio::test]
+async fn each_job_has_a_directory_of_its_own() {
+    let bench = Bench::new().await;
+    let code = "import os\nfound = os.listdir()\nos.mkdir('d')\nopen('d/f', 'w').write('x')\nresult = [os.getcwd(), found]";
+    let (first, second) = tokio::join!(bench.execute(code), bench.execute(code));
+    assert_ne!(first.result[0], second.result[0], "{first:?}");
+    assert_eq!((&first.result[1], &second.result[1]), (&json!([]), &json!([])));
+    support::until("directories are gone", || bench.leftovers().is_empty()).await;
+}
+
+/// Times and memory are told, and are of the right size.
+#[tokio::test]
+async fn usage_is_measured() {
+    let bench = Bench::new().await;
+    let code = "import time\nx = bytearray(50 << 20)\nend = time.process_time() + 0.1\nwhile time.process_time() < end: pass";
+    let outcome = bench.execute(code).await;
+    let (cpu, peak) = (outcome.cpu_time.unwrap(), outcome.max_rss_bytes.unwrap());
+    assert!(cpu.as_millis() >= 100 && cpu.as_secs() < 5, "{cpu:?}");
+    assert!((50 << 20..200 << 20).contains(&peak), "{peak}");
+    assert!(outcome.execution_time.as_millis() >= 100);
+}
+
+/// Code of any length goes over the line: no limit of argument lists, no temporary file.
+#[tokio::test]
+async fn code_may_be_long() {
+    let bench = Bench::new().await;
+    let code = format!("x = '''{}'''\nlen(x)", "y".repeat(3 << 20));
+    assert_eq!(bench.execute(&code).await.result, json!(3 << 20));
+}
+
+/// A policy is told with line and column, and nothing has run by then.
+#[tokio::test]
+async fn a_policy_violation_stops_the_code_before_it_runs() {
+    let bench = Bench::new().await;
+    let policies = |preset| Policy::preset(preset);
+    for (preset, code, message) in [
+        (Preset::Seed, "print(1)\nimport os.path", "2:1: module `os` is blocked by the policy"),
+        (Preset::Seed, "from subprocess import run", "1:1: module `subprocess` is blocked"),
+        (Preset::Seed, "ä = 'ö'; eval('1')", "1:10: a call of `eval` is blocked"),
+        (Preset::Strict, "import socket", "1:1: module `socket` is not among those"),
+        (Preset::Strict, "open('/etc/passwd')", "1:1: a call of `open` is blocked"),
+    ] {
+        let outcome = bench.run(Job { policy: policies(preset), ..Job::execute(code) }).await;
+        assert_eq!(outcome.status, Status::PolicyViolation, "{code}: {outcome:?}");
+        assert_eq!(outcome.stdout.text, "");
+        let error = outcome.error.unwrap();
+        assert!(error.message.starts_with(message), "{code}: {}", error.message);
+    }
+    for (preset, code) in [
+        (Preset::Seed, "import math; math.pi"),
+        (Preset::Strict, "import json; from math import pi; pi"),
+    ] {
+        let outcome = bench.run(Job { policy: policies(preset), ..Job::execute(code) }).await;
+        assert_eq!(outcome.status, Status::Ok, "{code}: {outcome:?}");
+    }
+    let mut job = Job { policy: policies(Preset::Seed), ..Job::execute("1") };
+    job.imports.push("sys".to_owned());
+    assert_eq!(bench.run(job).await.status, Status::PolicyViolation);
+}
+
+/// Nothing runs; what the compiler and the policy find has its place.
+#[tokio::test]
+async fn validate_tells_every_finding_with_its_place() {
+    let bench = Bench::new().await;
+    let clean = bench.run(Job::validate("import os\nprint(os.getpid())")).await;
+    assert_eq!((clean.status, clean.diagnostics.len()), (Status::Ok, 0));
+    assert_eq!(clean.stdout.text, "");
+    let broken = bench.run(Job::validate("x = 1\ny = = 2\n")).await;
+    assert_eq!(broken.status, Status::Ok);
+    let found = &broken.diagnostics[0];
+    assert_eq!((found.line, found.column, &*found.rule), (2, 5, "syntax"));
+    assert!(found.to_string().starts_with("2:5: "), "{found}");
+    // Not an error of the grammar, which a parser alone would let pass.
+    let outside = bench.run(Job::validate("x = 1\nreturn x")).await;
+    assert_eq!(outside.diagnostics[0].line, 2, "{outside:?}");
+    let policy = Policy::preset(Preset::Seed);
+    let job = Job { policy, ..Job::validate("x = 'ä'; import os, sys\n\nexec('1')") };
+    let places: Vec<_> = bench
+        .run(job)
+        .await
+        .diagnostics
+        .iter()
+        .map(|found| (found.line, found.column, found.end_column, found.rule.clone()))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            (1, 10, 24, "blocked-module".to_owned()),
+            (1, 10, 24, "blocked-module".to_owned()),
+            (3, 1, 10, "blocked-call".to_owned())
+        ]
+    );
+}
+
+/// Deep nesting ends the compiler at worst, and never the service.
+#[tokio::test]
+async fn deep_nesting_is_an_answer() {
+    let bench = Bench::new().await;
+    for code in [
+        "(".repeat(100_000),
+        format!("x = {}1", "-".repeat(200_000)),
+        "[".repeat(150) + &"]".repeat(150),
+    ] {
+        let outcome = bench.run(Job::validate(code.clone())).await;
+        let bad = !outcome.diagnostics.is_empty() || outcome.status != Status::Ok;
+        assert!(bad || code.len() < 1000, "{outcome:?}");
+    }
+}
+
+/// Names that steer the process, and text in the place of names, are refused before it starts.
+#[tokio::test]
+async fn bad_names_are_refused_before_a_process_starts() {
+    let bench = Bench::new().await;
+    let mut job = Job::execute("1");
+    job.environment.insert("LD_PRELOAD".to_owned(), "x".to_owned());
+    let error = bench.sandbox.run(job).await.unwrap_err().to_string();
+    assert!(error.contains("`LD_PRELOAD`"), "{error}");
+    let mut job = Job::execute("1");
+    job.imports.push("os; evil()".to_owned());
+    assert!(bench.sandbox.run(job).await.unwrap_err().to_string().contains("`os; evil()`"));
+    let mut missing = Job::execute("1");
+    missing.imports.push("no_such_module".to_owned());
+    let error = bench.run(missing).await.error.unwrap();
+    assert_eq!((&*error.kind, error.line), ("ModuleNotFoundError", None));
+}
+
+/// The limits of a job are its own.
+#[tokio::test]
+async fn memory_and_file_limits_hold() {
+    let bench = Bench::new().await;
+    let limits = Limits { memory_bytes: 128 << 20, ..Limits::default() };
+    for code in ["x = bytearray(300 << 20)", "x = []\nwhile True: x.append(' ' * 100000)"] {
+        let outcome = bench.run(Job { limits: limits.clone(), ..Job::execute(code) }).await;
+        assert_eq!(outcome.status, Status::MemoryLimit, "{code}: {outcome:?}");
+        assert_eq!(outcome.error.unwrap().kind, "MemoryError");
+    }
+    let caught = "try: bytearray(300 << 20)\nexcept MemoryError: result = 'caught'";
+    let outcome = bench.run(Job { limits, ..Job::execute(caught) }).await;
+    assert_eq!(outcome.result, json!("caught"));
+    let limits = Limits { file_bytes: 1 << 20, ..Limits::default() };
+    let code = "open('f', 'wb').write(b'x' * (2 << 20))";
+    let outcome = bench.run(Job { limits, ..Job::execute(code) }).await;
+    assert!(outcome.error.unwrap().message.contains("File too large"));
+}
