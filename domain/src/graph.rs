@@ -112,7 +112,8 @@ impl Graph {
         policies: &[OnDependencyFailure],
         edges: impl IntoIterator<Item = (u32, u32)>,
     ) -> Result<Self, Cycle> {
-        let dependencies = Adjacency::new(policies.len(), edges.into_iter().collect());
+        let edges: Vec<(u32, u32)> = edges.into_iter().collect();
+        let dependencies = Adjacency::new(policies.len(), &edges);
         let dependents = dependencies.reversed();
         adjacency::check_acyclic(&dependencies, &dependents)?;
         let node = |(task, &policy): (u32, &OnDependencyFailure)| {
