@@ -10,7 +10,7 @@
 //! | [`protocol`] | what can be called: specs, inheritance, validation |
 //! | [`workflow`], [`task`] | what is submitted, where it stands, which steps are allowed |
 //! | [`event`], [`error`], [`metrics`], [`health`] | what is told |
-//! | [`reference`], [`graph`] | what a task takes from others, and when it may run |
+//! | [`mod@reference`], [`graph`] | what a task takes from others, and when it may run |
 //! | [`queue`], [`lease_queue`], [`balance`] | whose turn it is, and who serves it |
 //! | [`problem`] | what is wrong with a submission |
 //! | [`retry`], [`resources`], [`security`] | when again, with how much, how isolated |
