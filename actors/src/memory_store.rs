@@ -72,6 +72,10 @@ impl Store for MemoryStore {
         "memory".into()
     }
 
+    fn is_fallible(&self) -> bool {
+        false
+    }
+
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
         let (answers, dropped) = self.with(|shelf| {
             let answers = new.into_iter().map(|new| shelf.add(new)).collect();

@@ -11,6 +11,7 @@
 //! | [`workflow`], [`task`] | what is submitted, where it stands, which steps are allowed |
 //! | [`event`], [`error`], [`metrics`], [`health`] | what is told |
 //! | [`mod@reference`], [`graph`] | what a task takes from others, and when it may run |
+//! | [`plan`], [`run`] | from a submission to what can run, and where that stands |
 //! | [`queue`], [`lease_queue`], [`balance`] | whose turn it is, and who serves it |
 //! | [`problem`] | what is wrong with a submission |
 //! | [`retry`], [`resources`], [`security`] | when again, with how much, how isolated |
@@ -25,6 +26,7 @@ pub mod health;
 pub mod id;
 pub mod lease_queue;
 pub mod metrics;
+pub mod plan;
 pub mod problem;
 pub mod protocol;
 pub mod provider;
@@ -33,6 +35,7 @@ pub mod random;
 pub mod reference;
 pub mod resources;
 pub mod retry;
+pub mod run;
 pub mod security;
 pub mod store;
 pub mod task;

@@ -157,6 +157,11 @@ pub trait Store: Send + Sync + 'static {
     /// What it is, for a person: `memory`, `sqlite:gleitzeit.db`.
     fn describe(&self) -> String;
 
+    /// False when no write can fail, so that nothing need be kept for a second try.
+    fn is_fallible(&self) -> bool {
+        true
+    }
+
     /// Writes new workflows, all in one transaction; answers for each, in order. The same id
     /// twice, here or before, is written once.
     ///

@@ -275,6 +275,11 @@ impl<H> ProviderBook<H> {
         place.entry.as_ref().filter(|_| place.generation == slot.generation)
     }
 
+    /// How to reach a provider, to be changed.
+    pub fn handle_mut(&mut self, slot: Slot) -> Option<&mut H> {
+        self.at_mut(slot).map(|entry| &mut entry.handle)
+    }
+
     /// The place of a provider.
     pub fn find(&self, id: &ProviderId) -> Option<Slot> {
         self.by_id.get(id).map(|index| self.slot(*index))

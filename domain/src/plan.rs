@@ -1,0 +1,441 @@
+//! From a workflow as submitted to one that can run.
+//!
+//! Two steps, so that the long one needs no actor: [`Draft::new`] checks the shape and finds the
+//! references, in the caller's thread; [`Draft::plan`] looks up the methods and checks parameters,
+//! in the `ProtocolRegistry`. Both tell everything wrong at once. Circles are the resolver's to
+//! find.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use crate::{
+    error::{ErrorCode, TaskError},
+    id::{Capability, ProtocolId, TaskId, Version, WorkflowId},
+    problem::{Problem, SubmitError, push_pointer},
+    protocol::{MethodRef, book::ProtocolBook},
+    reference::{ReferenceError, Root, Template, has_reference},
+    resources::Resources,
+    retry::RetryPolicy,
+    task::OnDependencyFailure,
+    workflow::WorkflowSpec,
+};
+
+/// What a task gets where neither it nor its method says anything.
+#[derive(Debug, Clone)]
+pub struct PlanDefaults {
+    /// The limit of one attempt.
+    pub timeout: Duration,
+    /// When and how often a failed attempt is repeated.
+    pub retry: Arc<RetryPolicy>,
+}
+
+impl Default for PlanDefaults {
+    fn default() -> Self {
+        Self { timeout: Duration::from_mins(5), retry: Arc::new(RetryPolicy::never()) }
+    }
+}
+
+/// A workflow whose shape is sound: ids unique, names known, references found.
+#[derive(Debug)]
+pub struct Draft {
+    /// Its id, made up where the spec has none.
+    pub id: WorkflowId,
+    /// The spec, with every id filled in.
+    pub spec: Arc<WorkflowSpec>,
+    /// Each task's id, name and parameters.
+    pub tasks: Vec<DraftTask>,
+    /// `(task, depends on)`, explicit and implied by references.
+    pub edges: Vec<(u32, u32)>,
+}
+
+/// One task of a [`Draft`].
+#[derive(Debug)]
+pub struct DraftTask {
+    /// Its id.
+    pub id: TaskId,
+    /// Its name for a person.
+    pub name: Arc<str>,
+    /// Its parameters, with references found and bound.
+    pub template: Template,
+}
+
+/// A workflow that can run.
+#[derive(Debug)]
+pub struct Plan {
+    /// Its id.
+    pub id: WorkflowId,
+    /// Its name for a person.
+    pub name: Arc<str>,
+    /// What was submitted.
+    pub spec: Arc<WorkflowSpec>,
+    /// The tasks, by index.
+    pub tasks: Vec<PlannedTask>,
+    /// `(task, depends on)`.
+    pub edges: Vec<(u32, u32)>,
+}
+
+/// One task of a [`Plan`].
+#[derive(Debug)]
+pub struct PlannedTask {
+    /// Its id.
+    pub id: TaskId,
+    /// Its name for a person.
+    pub name: Arc<str>,
+    /// What it calls; an error where a stored workflow's method is gone since.
+    pub method: Result<MethodRef, Arc<TaskError>>,
+    /// Its parameters.
+    pub template: Template,
+    /// The limit of one attempt.
+    pub timeout: Duration,
+    /// When and how often a failed attempt is repeated.
+    pub retry: Arc<RetryPolicy>,
+    /// What one attempt takes.
+    pub need: Resources,
+}
+
+impl PlannedTask {
+    /// What it calls, for events.
+    pub fn capability(&self) -> Arc<Capability> {
+        match &self.method {
+            Ok(method) => Arc::clone(&method.capability),
+            Err(_) => {
+                Arc::new(Capability::new(ProtocolId::new("unknown", Version::default()), "unknown"))
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Each task's rule for dependencies that did not complete.
+    pub fn policies(&self) -> Vec<OnDependencyFailure> {
+        self.spec.tasks.iter().map(|task| task.on_dependency_failure).collect()
+    }
+}
+
+fn at(index: usize, field: &str) -> String {
+    format!("/tasks/{index}/{field}")
+}
+
+fn invalid(pointer: String, message: String) -> Problem {
+    Problem::new(ErrorCode::WorkflowValidationFailed, pointer, message)
+}
+
+impl Draft {
+    /// Checks the shape and finds the references.
+    ///
+    /// # Errors
+    /// [`SubmitError::Invalid`] with everything that is wrong.
+    pub fn new(mut spec: WorkflowSpec) -> Result<Self, SubmitError> {
+        let mut problems = Vec::new();
+        check_workflow(&spec, &mut problems);
+        for (index, task) in spec.tasks.iter_mut().enumerate() {
+            if task.id.is_empty() {
+                task.id = format!("task-{}", index + 1);
+            }
+        }
+        let names = Names::new(&spec, &mut problems);
+        let mut tasks = Vec::with_capacity(spec.tasks.len());
+        let mut edges = Vec::new();
+        for index in 0..spec.tasks.len() {
+            check_task(&spec, index, &mut problems);
+            depend(&spec, index, &names, &mut edges, &mut problems);
+            tasks.push(draft_task(&spec, index, &names, &mut edges, &mut problems));
+        }
+        if !problems.is_empty() {
+            return Err(SubmitError::Invalid(problems));
+        }
+        let id = spec.id.get_or_insert_with(WorkflowId::generate).clone();
+        Ok(Self { id, spec: Arc::new(spec), tasks, edges })
+    }
+
+    /// Looks up the methods and checks what is known of the parameters.
+    ///
+    /// # Errors
+    /// [`SubmitError::Invalid`] with everything that is wrong.
+    pub fn plan(self, book: &ProtocolBook, defaults: &PlanDefaults) -> Result<Plan, SubmitError> {
+        let mut problems = Vec::new();
+        let mut methods = Vec::with_capacity(self.tasks.len());
+        for (index, spec) in self.spec.tasks.iter().enumerate() {
+            match book.resolve(spec.protocol.as_deref(), &spec.method) {
+                Ok(method) => {
+                    self.check_parameters(index, &method, &mut problems);
+                    methods.push(Some(method));
+                }
+                Err(error) => {
+                    let problem =
+                        Problem::new(error.code(), at(index, "method"), error.to_string());
+                    problems.push(problem);
+                    methods.push(None);
+                }
+            }
+        }
+        self.check_references(&methods, &mut problems);
+        if !problems.is_empty() {
+            return Err(SubmitError::Invalid(problems));
+        }
+        let mut methods = methods.into_iter();
+        Ok(self.assemble(defaults, |_| {
+            methods.next().flatten().ok_or_else(|| gone("the method is not known"))
+        }))
+    }
+
+    /// The same for a stored workflow: what cannot be found any more fails when its turn comes.
+    pub fn plan_again(self, book: &ProtocolBook, defaults: &PlanDefaults) -> Plan {
+        self.assemble(defaults, |task| {
+            book.resolve(task.protocol.as_deref(), &task.method)
+                .map_err(|error| Arc::new(TaskError::new(error.code(), error.to_string())))
+        })
+    }
+
+    fn assemble(
+        self,
+        defaults: &PlanDefaults,
+        mut method: impl FnMut(&crate::workflow::TaskSpec) -> Result<MethodRef, Arc<TaskError>>,
+    ) -> Plan {
+        let tasks = self.tasks.into_iter().zip(&self.spec.tasks).map(|(draft, spec)| {
+            let method = method(spec);
+            let declared = method.as_ref().ok().map(|method| &method.spec);
+            let own = spec.resources.as_ref();
+            let usual = declared.and_then(|method| method.resource_requirements.as_ref());
+            let timeout = spec
+                .timeout
+                .or(own.and_then(|it| it.execution_timeout))
+                .or(declared.and_then(|method| method.timeout_seconds))
+                .or(usual.and_then(|it| it.execution_timeout))
+                .unwrap_or(defaults.timeout);
+            let retry = spec
+                .retry
+                .as_ref()
+                .or(declared.and_then(|method| method.retry_policy.as_ref()))
+                .map_or_else(|| Arc::clone(&defaults.retry), |policy| Arc::new(policy.clone()));
+            let need = match (own, usual) {
+                (Some(own), Some(usual)) => own.or(usual).amounts(),
+                (Some(one), None) | (None, Some(one)) => one.amounts(),
+                (None, None) => Resources::default(),
+            };
+            PlannedTask {
+                id: draft.id,
+                name: draft.name,
+                method,
+                template: draft.template,
+                timeout,
+                retry,
+                need: need.with_slots(1),
+            }
+        });
+        Plan {
+            id: self.id,
+            name: self.spec.name.as_str().into(),
+            tasks: tasks.collect(),
+            edges: self.edges,
+            spec: self.spec,
+        }
+    }
+
+    fn check_parameters(&self, index: usize, method: &MethodRef, problems: &mut Vec<Problem>) {
+        let template = &self.tasks[index].template;
+        let parameters = template.parameters();
+        let violations = if template.is_literal() {
+            method.params.validate(parameters).err().unwrap_or_default()
+        } else {
+            method.params.check_open(parameters, &has_reference)
+        };
+        problems.extend(violations.into_iter().map(|violation| {
+            let pointer = at(index, "parameters") + &violation.pointer;
+            Problem::new(ErrorCode::InvalidParams, pointer, violation.message)
+        }));
+    }
+
+    /// A path that the returns schema rules out can never have a value.
+    fn check_references(&self, methods: &[Option<MethodRef>], problems: &mut Vec<Problem>) {
+        for (index, task) in self.tasks.iter().enumerate() {
+            for reference in task.template.references() {
+                let Some(target) = reference.task() else { continue };
+                let Some(method) = methods.get(target as usize).and_then(Option::as_ref) else {
+                    continue;
+                };
+                let Some(returns) = &method.returns else { continue };
+                if reference.fallback().is_some() || !matches!(reference.root(), Root::Result(_)) {
+                    continue;
+                }
+                let path = reference.path_keys(|key| returns.admits(&[key]).is_ok());
+                let Err(known) = returns.admits(&path) else { continue };
+                let problem = Problem::new(
+                    ErrorCode::TaskParameterError,
+                    at(index, "parameters") + reference.pointer(),
+                    format!(
+                        "`{}` has no value: the result of {} has no such path",
+                        reference.text(),
+                        method.capability
+                    ),
+                );
+                problems.push(if known.is_empty() {
+                    problem
+                } else {
+                    problem.help(format!("it has {}", known.join(", ")))
+                });
+            }
+        }
+    }
+}
+
+fn gone(text: &'static str) -> Arc<TaskError> {
+    Arc::new(TaskError::new(ErrorCode::MethodNotFound, text))
+}
+
+fn check_workflow(spec: &WorkflowSpec, problems: &mut Vec<Problem>) {
+    if spec.name.trim().is_empty() {
+        problems.push(invalid("/name".into(), "a workflow needs a name".into()));
+    }
+    if spec.tasks.is_empty() {
+        problems.push(invalid("/tasks".into(), "a workflow needs at least one task".into()));
+    }
+    if u32::try_from(spec.tasks.len()).is_err() {
+        problems.push(invalid("/tasks".into(), "more tasks than can be counted".into()));
+    }
+    if spec.id.as_ref().is_some_and(|id| id.as_str().is_empty()) {
+        problems.push(invalid("/id".into(), "an id must not be empty".into()));
+    }
+    if spec.max_parallel_tasks == Some(0) {
+        let message = "`max_parallel_tasks` is 0: nothing would ever run; expected at least 1";
+        problems.push(invalid("/max_parallel_tasks".into(), message.into()));
+    }
+    if spec.timeout.is_some_and(|limit| limit.is_zero()) {
+        problems.push(invalid("/timeout".into(), "a timeout must be above 0 seconds".into()));
+    }
+}
+
+fn check_task(spec: &WorkflowSpec, index: usize, problems: &mut Vec<Problem>) {
+    let task = &spec.tasks[index];
+    for (field, limit) in [("timeout", task.timeout), ("total_timeout", task.total_timeout)] {
+        if limit.is_some_and(|limit| limit.is_zero()) {
+            problems.push(invalid(at(index, field), "a timeout must be above 0 seconds".into()));
+        }
+    }
+    if task.retry.as_ref().is_some_and(|retry| retry.max_attempts == 0) {
+        let message = "`max_attempts` is 0; expected at least 1, the first attempt included";
+        problems.push(invalid(at(index, "retry/max_attempts"), message.into()));
+    }
+    let cores = task.resources.as_ref().and_then(|need| need.cpu_cores);
+    if let Some(cores) = cores.filter(|cores| !cores.is_finite() || *cores < 0.0) {
+        let message = format!("`cpu_cores` is {cores}; expected a number from 0");
+        problems.push(invalid(at(index, "resources/cpu_cores"), message));
+    }
+}
+
+/// Task ids and names, to the index.
+struct Names<'a> {
+    spec: &'a WorkflowSpec,
+    by_id: Option<HashMap<&'a str, u32>>,
+    by_name: HashMap<&'a str, Option<u32>>,
+}
+
+impl<'a> Names<'a> {
+    fn new(spec: &'a WorkflowSpec, problems: &mut Vec<Problem>) -> Self {
+        let mut by_name = HashMap::new();
+        for (task, index) in spec.tasks.iter().zip(0_u32..) {
+            if let Some(name) = &task.name {
+                // Two tasks of one name: neither can be meant by it.
+                by_name
+                    .entry(name.as_str())
+                    .and_modify(|found| *found = None)
+                    .or_insert(Some(index));
+            }
+        }
+        // A lone task needs no index.
+        let by_id = (spec.tasks.len() > 1).then(|| {
+            let mut by_id = HashMap::with_capacity(spec.tasks.len());
+            for (task, index) in spec.tasks.iter().zip(0_u32..) {
+                if let Some(first) = by_id.insert(task.id.as_str(), index) {
+                    let message =
+                        format!("id `{}` is used by task {} already", task.id, first + 1);
+                    problems.push(invalid(at(index as usize, "id"), message));
+                }
+            }
+            by_id
+        });
+        Self { spec, by_id, by_name }
+    }
+
+    fn find(&self, text: &str) -> Option<u32> {
+        let by_id = match &self.by_id {
+            Some(by_id) => by_id.get(text).copied(),
+            None => (self.spec.tasks.first().is_some_and(|task| task.id == text)).then_some(0),
+        };
+        by_id.or_else(|| self.by_name.get(text).copied().flatten())
+    }
+
+    /// Why a text names no task, and what may have been meant.
+    fn complain(&self, text: &str, pointer: String) -> Problem {
+        if self.by_name.get(text) == Some(&None) {
+            let message = format!("several tasks are named `{text}`; use an id");
+            return invalid(pointer, message);
+        }
+        let all = self.spec.tasks.iter().flat_map(|task| {
+            std::iter::once(task.id.as_str()).chain(task.name.as_deref())
+        });
+        let nearest = all
+            .map(|known| (strsim::damerau_levenshtein(known, text), known))
+            .filter(|(distance, known)| *distance <= known.chars().count().max(3) / 2)
+            .min();
+        let problem = invalid(pointer, format!("no task has the id or name `{text}`"));
+        match nearest {
+            Some((_, known)) => problem.help(format!("did you mean `{known}`?")),
+            None => problem,
+        }
+    }
+}
+
+fn depend(
+    spec: &WorkflowSpec,
+    index: usize,
+    names: &Names<'_>,
+    edges: &mut Vec<(u32, u32)>,
+    problems: &mut Vec<Problem>,
+) {
+    let this = u32::try_from(index).unwrap_or(u32::MAX);
+    for (nth, wanted) in spec.tasks[index].dependencies.iter().enumerate() {
+        match names.find(wanted) {
+            Some(target) => edges.push((this, target)),
+            None => {
+                let mut pointer = at(index, "dependencies");
+                push_pointer(&mut pointer, &nth.to_string());
+                problems.push(names.complain(wanted, pointer));
+            }
+        }
+    }
+}
+
+fn draft_task(
+    spec: &WorkflowSpec,
+    index: usize,
+    names: &Names<'_>,
+    edges: &mut Vec<(u32, u32)>,
+    problems: &mut Vec<Problem>,
+) -> DraftTask {
+    let task = &spec.tasks[index];
+    let this = u32::try_from(index).unwrap_or(u32::MAX);
+    let base = at(index, "parameters");
+    let mut complain = |errors: Vec<ReferenceError>| {
+        problems.extend(errors.iter().map(|error| error.to_problem(&base)));
+    };
+    let template = match Template::parse(Arc::clone(&task.parameters)) {
+        Ok(mut template) => {
+            let known = || spec.tasks.iter().map(|task| task.id.as_str());
+            if let Err(errors) = template.bind(&mut |name| names.find(name), known) {
+                complain(errors);
+            }
+            edges.extend(template.tasks().map(|target| (this, target)));
+            template
+        }
+        Err(errors) => {
+            complain(errors);
+            Template::literal(Arc::clone(&task.parameters))
+        }
+    };
+    let id = TaskId::from(task.id.as_str());
+    let name = match &task.name {
+        Some(name) => name.as_str().into(),
+        None => id.shared(),
+    };
+    DraftTask { id, name, template }
+}
