@@ -1,1 +1,121 @@
-//! Placeholder.
+//! Restarts an actor after a panic, within a budget.
+//!
+//! `actix::Supervisor` restarts an actor that *stopped*; a panic unwinds through it and ends the
+//! actor for good. [`start_supervised`] does the opposite: a panic is followed by a pause and
+//! [`Supervised::restarting`], an ordinary stop is final.
+//!
+//! What survives a restart: the address, the queued messages, the actor value (so `restarting`
+//! must reset it). What does not: the message being handled (its sender gets
+//! [`MailboxError::Closed`]), timers, spawned futures and every stored [`SpawnHandle`], whose
+//! numbers are reused. [`Actor::started`] runs in every life: timers are armed there. A panic in
+//! `started` or `restarting` counts like any other.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use actix::{dev::ContextFut, prelude::*};
+use futures_util::FutureExt as _;
+use gleitzeit_domain::restart::{RestartBudget, RestartPolicy};
+use tokio::time::{Instant, sleep};
+
+use crate::guard::panic_text;
+
+/// Sent once, when the budget is spent and the actor is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct GaveUp {
+    /// Type name of the actor.
+    pub actor: &'static str,
+    /// Text of the last panic.
+    pub panic: String,
+}
+
+/// Starts an actor on the current arbiter and restarts it after panics.
+///
+/// With a policy of no restarts the first panic is escalated: for an actor whose state is the
+/// truth, going on with half of it is worse than stopping.
+///
+/// # Panics
+/// When called outside a `System`, as every actor start.
+pub fn start_supervised<A>(
+    policy: RestartPolicy,
+    escalate_to: Recipient<GaveUp>,
+    make: impl FnOnce(&mut Context<A>) -> A,
+) -> Addr<A>
+where
+    A: Supervised + Actor<Context = Context<A>>,
+{
+    start_supervised_in(Context::new(), policy, escalate_to, make)
+}
+
+/// The same for an actor whose context, and so its address, is there already: for two actors that
+/// know each other.
+///
+/// # Panics
+/// When called outside a `System`, as every actor start.
+pub fn start_supervised_in<A>(
+    mut ctx: Context<A>,
+    policy: RestartPolicy,
+    escalate_to: Recipient<GaveUp>,
+    make: impl FnOnce(&mut Context<A>) -> A,
+) -> Addr<A>
+where
+    A: Supervised + Actor<Context = Context<A>>,
+{
+    let actor = make(&mut ctx);
+    let addr = ctx.address();
+    actix_rt::spawn(supervise(ctx.into_future(actor), policy, escalate_to));
+    addr
+}
+
+async fn supervise<A>(
+    mut life: ContextFut<A, Context<A>>,
+    policy: RestartPolicy,
+    escalate_to: Recipient<GaveUp>,
+) where
+    A: Supervised + Actor<Context = Context<A>>,
+{
+    let actor = std::any::type_name::<A>();
+    let epoch = Instant::now();
+    let mut budget = RestartBudget::new(policy);
+    let mut ended = live(&mut life).await;
+    while let Some(panic) = ended {
+        let Some(pause) = budget.spend(epoch.elapsed()) else {
+            tracing::error!(actor, panic, "actor gave up");
+            escalate_to.do_send(GaveUp { actor, panic });
+            // Dropping a life polls it once more, which may panic once more.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(life)));
+            return;
+        };
+        tracing::warn!(actor, panic, ?pause, "actor restarts");
+        sleep(pause).await;
+        ended = match catch_unwind(AssertUnwindSafe(|| life.restart())) {
+            Ok(true) => live(&mut life).await,
+            // The last address is gone: nobody could reach the new life.
+            Ok(false) => None,
+            Err(panic) => Some(panic_text(&*panic)),
+        };
+    }
+}
+
+/// Runs an actor until it stops, or until it panics: then the panic's text.
+async fn live<A>(life: &mut ContextFut<A, Context<A>>) -> Option<String>
+where
+    A: Actor<Context = Context<A>>,
+{
+    let ended = AssertUnwindSafe(life).catch_unwind().await;
+    ended.err().map(|panic| panic_text(&*panic))
+}
+
+/// A policy that escalates the first panic.
+pub const ESCALATE_AT_ONCE: RestartPolicy = RestartPolicy {
+    restarts_max: 0,
+    window: Duration::ZERO,
+    pause_min: Duration::ZERO,
+    pause_max: Duration::ZERO,
+};
+
+#[cfg(test)]
+mod tests;

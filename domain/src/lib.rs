@@ -14,7 +14,8 @@
 //! | [`plan`], [`run`] | from a submission to what can run, and where that stands |
 //! | [`queue`], [`lease_queue`], [`balance`] | whose turn it is, and who serves it |
 //! | [`problem`] | what is wrong with a submission |
-//! | [`retry`], [`resources`], [`security`] | when again, with how much, how isolated |
+//! | [`retry`], [`restart`], [`random`] | when again, and after what pause |
+//! | [`resources`], [`security`] | with how much, how isolated |
 //! | [`provider`], [`store`] | the ports to the world |
 
 pub mod balance;
@@ -34,6 +35,7 @@ pub mod queue;
 pub mod random;
 pub mod reference;
 pub mod resources;
+pub mod restart;
 pub mod retry;
 pub mod run;
 pub mod security;
