@@ -208,7 +208,7 @@ impl<'a> Cursor<'a> {
                 (value, rest.len() - tail.trim_start().len())
             }
             _ => {
-                let end = balanced(rest).ok_or(ReferenceFault::Unclosed)?;
+                let end = balanced(rest)?;
                 (Value::String(rest[..end].to_owned()), end)
             }
         };
@@ -221,15 +221,19 @@ impl<'a> Cursor<'a> {
 }
 
 /// Where the first `}` stands that closes no `{` of the text.
-fn balanced(text: &str) -> Option<usize> {
+fn balanced(text: &str) -> Result<usize, ReferenceFault> {
+    let bytes = text.as_bytes();
     let mut open = 0_usize;
-    for (at, byte) in text.bytes().enumerate() {
+    for (at, byte) in bytes.iter().enumerate() {
         match byte {
+            // Nor is anything behind it looked at, or a text full of references without an end
+            // would be read once for each of them.
+            b'$' if bytes.get(at + 1) == Some(&b'{') => return Err(ReferenceFault::NestedFallback),
             b'{' => open += 1,
-            b'}' if open == 0 => return Some(at),
+            b'}' if open == 0 => return Ok(at),
             b'}' => open -= 1,
             _ => {}
         }
     }
-    None
+    Err(ReferenceFault::Unclosed)
 }

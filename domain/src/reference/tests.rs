@@ -346,6 +346,7 @@ fn malformed_references_are_told_apart() {
         ("${a]}", Fault::Unexpected { found: ']' }),
         ("${a\nb}", Fault::Unexpected { found: 'b' }),
         ("${a.b:-${c}}", Fault::NestedFallback),
+        ("${a.b:-{ ${c", Fault::NestedFallback),
         ("${env}", Fault::Env),
         ("${env.A.B}", Fault::Env),
         ("${workflow}", Fault::Workflow),
@@ -447,4 +448,16 @@ fn an_unbound_template_does_not_render() {
     assert_eq!(template.tasks().count(), 0);
     let error = template.render(&numbers()).unwrap_err();
     assert_eq!(*error.fault, RenderFault::Unbound);
+}
+
+/// A file from a stranger may be full of them; each must be read a few times at most. The count
+/// of errors shows that all were, and a reader that starts over for each would not come to an end.
+#[test]
+fn a_text_full_of_open_fallbacks_is_read_in_one_pass() {
+    let count = 50_000;
+    for unit in ["${a:-{ } ", "${a:-[\"} ", "${a[\"} ", "${a:-\"\\\"} "] {
+        let read = Template::parse(Arc::new(json!(unit.repeat(count))));
+        let found = read.map_or_else(|errors| errors.len(), |it| it.references().count());
+        assert!(found >= count / 2, "{unit}: {found}");
+    }
 }
