@@ -1,0 +1,117 @@
+//! Makes a result or an error of what a job gave.
+
+use std::time::Duration;
+
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    provider::Outcome,
+};
+use gleitzeit_sandbox::{Diagnostic, Outcome as Ended, Status};
+use serde_json::{Value, json};
+
+/// The result of `execute`, or the error with the same object as its data.
+pub(super) fn of_execute(ended: Ended, timeout: Duration) -> Result<Outcome, TaskError> {
+    if ended.status == Status::Ok {
+        let memory_bytes = ended.max_rss_bytes;
+        return Ok(Outcome { value: told(ended), memory_bytes });
+    }
+    let (code, message) = failure(&ended, timeout);
+    Err(TaskError::new(code, message).with_data(told(ended)))
+}
+
+/// The result of `validate`. Code that the compiler cannot survive is not valid either.
+pub(super) fn of_validate(ended: Ended, timeout: Duration) -> Result<Outcome, TaskError> {
+    let mut diagnostics = ended.diagnostics.clone();
+    match ended.status {
+        Status::Ok => {}
+        Status::Killed | Status::MemoryLimit if ended.diagnostics.is_empty() => {
+            diagnostics.push(too_much_for_the_compiler(&ended));
+        }
+        _ => {
+            let (code, message) = failure(&ended, timeout);
+            return Err(TaskError::new(code, message).with_data(told(ended)));
+        }
+    }
+    let errors: Vec<String> = diagnostics.iter().map(Diagnostic::to_string).collect();
+    Ok(json!({
+        "is_valid": errors.is_empty(),
+        "errors": errors,
+        "diagnostics": diagnostics,
+    })
+    .into())
+}
+
+fn too_much_for_the_compiler(ended: &Ended) -> Diagnostic {
+    let why = ended.error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
+    Diagnostic {
+        line: 1,
+        column: 1,
+        end_line: 1,
+        end_column: 1,
+        rule: "syntax".to_owned(),
+        message: format!("too much for the compiler, which was {why}"),
+    }
+}
+
+/// The code and one line for a person: what, where, and what to do.
+fn failure(ended: &Ended, timeout: Duration) -> (ErrorCode, String) {
+    let headline = ended.error.as_ref().map(gleitzeit_sandbox::Failure::headline);
+    let headline = headline.unwrap_or_else(|| "the code failed".to_owned());
+    match ended.status {
+        Status::Timeout => {
+            let message = format!("Python code was stopped after {timeout:?}, its timeout");
+            (ErrorCode::TaskTimeout, message)
+        }
+        Status::PolicyViolation => {
+            let findings = ended.error.as_ref().map(|error| error.message.as_str());
+            let message = format!("Python code is refused: {}", findings.unwrap_or("by policy"));
+            (ErrorCode::TaskValidationFailed, message)
+        }
+        Status::MemoryLimit => {
+            let message = format!("{headline}; it ran out of memory: declare more `memory_mb`");
+            (ErrorCode::TaskExecutionFailed, message)
+        }
+        Status::Ok | Status::Error | Status::OutputLimit | Status::Killed => {
+            (ErrorCode::TaskExecutionFailed, headline)
+        }
+    }
+}
+
+/// Everything about it, as the protocol names it.
+fn told(ended: Ended) -> Value {
+    let truncated = ended.truncated();
+    let mut told = json!({
+        "result": ended.result,
+        "result_type": ended.result_type.as_str(),
+        "stdout": ended.stdout.text,
+        "stderr": ended.stderr.text,
+        "execution_time": seconds(ended.execution_time),
+        "exit_code": ended.exit_code,
+        "output": ended.stdout.text,
+        "success": ended.status == Status::Ok,
+        "status": ended.status.as_str(),
+        "signal": ended.signal,
+        "truncated": truncated,
+        "cpu_time": ended.cpu_time.map(seconds),
+        "max_rss_bytes": ended.max_rss_bytes,
+        "sandbox": ended.sandbox.as_str(),
+    });
+    if truncated {
+        told["total_bytes"] = json!({
+            "stdout": ended.stdout.total_bytes,
+            "stderr": ended.stderr.total_bytes,
+        });
+    }
+    if let Some(error) = ended.error {
+        told["error"] = json!(error);
+    }
+    if !ended.diagnostics.is_empty() {
+        told["diagnostics"] = json!(ended.diagnostics);
+    }
+    told
+}
+
+/// Seconds, to the microsecond.
+fn seconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e6
+}

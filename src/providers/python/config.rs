@@ -1,0 +1,213 @@
+//! Settings of a Python provider.
+//!
+//! Asked by [`spec`](super::spec). Sizes are MiB or KiB as their names say.
+
+use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
+
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    provider::Call,
+    security::SandboxLevel,
+};
+use gleitzeit_sandbox::{Limits, Policy, Preset};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{request::Request, security::SecurityManager};
+
+/// Settings of a Python provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PythonConfig {
+    /// The interpreter: a path, or a name looked up in `PATH`. That of a virtual environment brings
+    /// its packages. Versions 3.9 to 3.14.
+    pub interpreter: PathBuf,
+    /// Tasks running at once; as many as there are cores where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_workers: Option<u32>,
+    /// How far tasks are kept from the machine.
+    pub sandbox: SandboxLevel,
+    /// Which modules and calls are refused with a message.
+    pub policy: Preset,
+    /// Modules let in besides those of the policy; outside of a list that is not empty, nothing is.
+    pub allowed_modules: Vec<String>,
+    /// Modules refused besides those of the policy.
+    pub blocked_modules: Vec<String>,
+    /// Scripts are read below these directories only.
+    pub file_roots: Vec<PathBuf>,
+    /// Memory of a task that declares none, in MiB of address space.
+    pub memory_mb: u64,
+    /// A file that a task writes may grow to so many MiB, where the task declares no disk space.
+    pub file_size_mb: u64,
+    /// KiB kept of each output stream.
+    pub output_kept_kb: u32,
+    /// MiB of both output streams together above which a task is stopped.
+    pub output_max_mb: u32,
+    /// KiB that a result may have as JSON.
+    pub result_max_kb: u32,
+}
+
+impl Default for PythonConfig {
+    fn default() -> Self {
+        Self {
+            interpreter: "python3".into(),
+            max_workers: None,
+            sandbox: SandboxLevel::None,
+            policy: Preset::Off,
+            allowed_modules: Vec::new(),
+            blocked_modules: Vec::new(),
+            file_roots: vec![".".into()],
+            memory_mb: 512,
+            file_size_mb: 256,
+            output_kept_kb: 64,
+            output_max_mb: 8,
+            result_max_kb: 1024,
+        }
+    }
+}
+
+/// Why settings of a Python provider are refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PythonConfigError {
+    /// A number that must not be zero is.
+    #[error("{field}: must be more than 0")]
+    Zero {
+        /// The setting.
+        field: &'static str,
+    },
+    /// A number that is too small for an interpreter to start.
+    #[error("memory_mb: {given} is less than the {least} MiB that an interpreter needs")]
+    Memory {
+        /// As given.
+        given: u64,
+        /// The least.
+        least: u64,
+    },
+    /// A path that is empty.
+    #[error("{field}: must not be empty; leave it out instead")]
+    Empty {
+        /// The setting.
+        field: &'static str,
+    },
+    /// A level that there is not.
+    #[error("sandbox: `{level}` is not available; this version runs tasks with `none` only")]
+    Sandbox {
+        /// As given.
+        level: &'static str,
+    },
+}
+
+impl From<PythonConfigError> for TaskError {
+    fn from(error: PythonConfigError) -> Self {
+        Self::new(ErrorCode::ConfigurationError, error.to_string())
+    }
+}
+
+impl PythonConfig {
+    /// # Errors
+    /// The first setting that is wrong.
+    pub(super) fn check(&self) -> Result<(), PythonConfigError> {
+        let numbers = [
+            ("max_workers", u64::from(self.max_workers.unwrap_or(1))),
+            ("file_size_mb", self.file_size_mb),
+            ("output_kept_kb", self.output_kept_kb.into()),
+            ("output_max_mb", self.output_max_mb.into()),
+            ("result_max_kb", self.result_max_kb.into()),
+        ];
+        if let Some((field, _)) = numbers.into_iter().find(|(_, number)| *number == 0) {
+            return Err(PythonConfigError::Zero { field });
+        }
+        let least = Limits::MEMORY_MIN_BYTES >> 20;
+        if self.memory_mb < least {
+            return Err(PythonConfigError::Memory { given: self.memory_mb, least });
+        }
+        if self.interpreter.as_os_str().is_empty() {
+            return Err(PythonConfigError::Empty { field: "interpreter" });
+        }
+        if self.sandbox != SandboxLevel::None {
+            return Err(PythonConfigError::Sandbox {
+                level: super::security::name_of(self.sandbox),
+            });
+        }
+        Ok(())
+    }
+
+    /// Tasks running at once.
+    pub(super) fn workers(&self) -> u32 {
+        self.max_workers.unwrap_or_else(|| {
+            thread::available_parallelism().map_or(1, |cores| cores.get().try_into().unwrap_or(1))
+        })
+    }
+
+    pub(super) fn security(&self) -> SecurityManager {
+        let policy =
+            Policy::preset(self.policy).with_lists(&self.allowed_modules, &self.blocked_modules);
+        SecurityManager::new(self.sandbox, policy)
+    }
+
+    /// As it is shown to a person; there are no secrets in it.
+    pub(super) fn shown(&self) -> BTreeMap<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(fields)) => fields.into_iter().collect(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// The limits of one call: what the task leased is what it gets.
+    pub(super) fn limits(&self, request: &Request, call: &Call) -> Limits {
+        let leased = |amount: u64, otherwise: u64| if amount == 0 { otherwise } else { amount };
+        Limits {
+            timeout: timeout(request, call).min(before(call.timeout)),
+            memory_bytes: leased(call.resources.memory_mib, self.memory_mb) << 20,
+            file_bytes: leased(call.resources.disk_mib, self.file_size_mb) << 20,
+            output_kept_bytes: self.output_kept_kb as usize * 1024,
+            output_max_bytes: u64::from(self.output_max_mb) << 20,
+            result_max_bytes: self.result_max_kb as usize * 1024,
+            ..Limits::default()
+        }
+    }
+}
+
+/// What a task is told to be its limit: the nearest of those it has.
+pub(super) fn timeout(request: &Request, call: &Call) -> Duration {
+    request.timeout.map_or(call.timeout, |own| own.min(call.timeout))
+}
+
+/// A little before `limit`, so that a task is stopped here, with its output kept, and not by being
+/// dropped at the limit, without it.
+fn before(limit: Duration) -> Duration {
+    limit.saturating_sub((limit / 20).min(Duration::from_millis(250)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A wrong setting is named, and nothing is guessed.
+    #[test]
+    fn wrong_settings_are_refused_by_name() {
+        for (settings, told) in [
+            (json!({"max_workers": 0}), "max_workers: must be more than 0"),
+            (json!({"memory_mb": 8}), "memory_mb: 8 is less than the 32 MiB"),
+            (json!({"interpreter": ""}), "interpreter: must not be empty"),
+            (json!({"sandbox": "docker"}), "sandbox: `docker` is not available"),
+            (json!({"output_max_mb": 0}), "output_max_mb: must be more than 0"),
+        ] {
+            let config: PythonConfig = serde_json::from_value(settings).unwrap();
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.starts_with(told), "{error}");
+        }
+        assert!(serde_json::from_value::<PythonConfig>(json!({"interpeter": "x"})).is_err());
+        assert_eq!(PythonConfig::default().check(), Ok(()));
+    }
+
+    /// The provider's own limit comes before the one that would throw the output away.
+    #[test]
+    fn the_own_limit_comes_first() {
+        assert_eq!(before(Duration::from_secs(1)), Duration::from_millis(950));
+        assert_eq!(before(Duration::from_secs(60)), Duration::from_millis(59_750));
+        assert_eq!(before(Duration::ZERO), Duration::ZERO);
+    }
+}
