@@ -31,7 +31,7 @@ fn parameters(bench: &mut Criterion) {
 
     let position = Arc::new(json!(["result = 6 * 7", 10]));
     group.bench_function("by position", |b| {
-        b.iter(|| execute.params.validate(black_box(&position)))
+        b.iter(|| execute.params.validate(black_box(&position)));
     });
 
     let messages: Vec<Value> = (0..100)
@@ -41,13 +41,13 @@ fn parameters(bench: &mut Criterion) {
         "messages": messages, "model": "m", "temperature": 0.7, "stream": false,
     }));
     group.bench_function("chat of 100 messages", |b| {
-        b.iter(|| chat.params.validate(black_box(&talk)))
+        b.iter(|| chat.params.validate(black_box(&talk)));
     });
 
     let wrong = Arc::new(json!({"code": "", "timeout": 99_999, "import": []}));
     assert_eq!(execute.params.validate(&wrong).map_err(|all| all.len()), Err(3));
     group.bench_function("three violations", |b| {
-        b.iter(|| execute.params.validate(black_box(&wrong)))
+        b.iter(|| execute.params.validate(black_box(&wrong)));
     });
     group.finish();
 }

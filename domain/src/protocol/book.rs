@@ -90,13 +90,14 @@ impl ProtocolBook {
     /// children. All of them, or none.
     ///
     /// # Errors
-    /// One error for each protocol that cannot be registered; [`RegisterError::Cycle`] for those
-    /// that extend each other in a circle.
+    /// One error for each protocol that cannot be registered by itself; [`RegisterError::Cycle`]
+    /// for those that extend each other in a circle.
     pub fn register_all(
         &mut self,
         specs: impl IntoIterator<Item = ProtocolSpec>,
     ) -> Result<Vec<ProtocolId>, Vec<RegisterError>> {
         let mut errors = Vec::new();
+        let mut failed = BTreeSet::new();
         let mut trial = self.clone();
         let mut waiting: Vec<ProtocolSpec> = specs.into_iter().collect();
         let ids = waiting.iter().map(ProtocolSpec::protocol_id).collect();
@@ -110,7 +111,16 @@ impl ProtocolBook {
                 errors.extend(derive::circles(&later));
                 break;
             }
-            errors.extend(now.into_iter().filter_map(|spec| trial.register(spec).err()));
+            for spec in now {
+                let id = spec.protocol_id();
+                // A child of what failed fails for the same reason, which has been told.
+                let orphaned = spec.extends.as_ref().is_some_and(|parent| failed.contains(parent));
+                let error = if orphaned { None } else { trial.register(spec).err() };
+                if orphaned || error.is_some() {
+                    failed.insert(id);
+                }
+                errors.extend(error);
+            }
             waiting = later;
         }
         if errors.is_empty() {
