@@ -1,6 +1,9 @@
 //! What the monitor measures, and the figures kept per method.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -201,9 +204,60 @@ fn bucket_of(seconds: f64) -> usize {
     ((doublings * STEPS as f64) as usize).min(BUCKETS - 1)
 }
 
+/// How many tasks settle in a minute, from readings of a count that only grows.
+#[derive(Debug, Clone)]
+pub struct Throughput {
+    /// When each reading was taken and what it was: those of the last minute, and one before.
+    readings: VecDeque<(Duration, u64)>,
+}
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+impl Throughput {
+    /// Starts at `now` with a count of `settled`.
+    pub fn new(now: Duration, settled: u64) -> Self {
+        Self { readings: VecDeque::from([(now, settled)]) }
+    }
+
+    /// Takes a reading; the rate over the last minute, or over as long as it has been known. A
+    /// count that went back, as after a restart of whoever counts, begins anew.
+    #[expect(clippy::cast_precision_loss, reason = "a rate of counts")]
+    pub fn read(&mut self, now: Duration, settled: u64) -> f64 {
+        if self.readings.back().is_some_and(|(_, last)| settled < *last) {
+            self.readings.clear();
+        }
+        self.readings.push_back((now, settled));
+        let old = |at: Duration| now.saturating_sub(at) >= MINUTE;
+        while self.readings.get(1).is_some_and(|(at, _)| old(*at)) {
+            self.readings.pop_front();
+        }
+        let (since, before) = self.readings[0];
+        let minutes = now.saturating_sub(since).as_secs_f64() / MINUTE.as_secs_f64();
+        if minutes > 0.0 { (settled - before) as f64 / minutes } else { 0.0 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The rate is that of the last minute, also where readings are closer or further apart.
+    #[test]
+    fn throughput_is_that_of_the_last_minute() {
+        let second = Duration::from_secs;
+        let mut throughput = Throughput::new(second(0), 0);
+        let mut read = |at, settled| throughput.read(second(at), settled);
+        // After half a minute of ten a second; after a minute; after a minute of nothing more.
+        let rates = [read(0, 0), read(30, 300), read(60, 600), read(90, 600), read(120, 600)];
+        for (rate, expected) in rates.into_iter().zip([0.0, 600.0, 600.0, 300.0, 0.0]) {
+            assert!((rate - expected).abs() < 1e-9, "{rates:?}");
+        }
+        // Readings every two minutes, and a count that begins anew.
+        assert!((read(240, 840) - 120.0).abs() < 1e-9);
+        assert!(read(270, 5).abs() < 1e-9);
+        assert!((read(300, 15) - 20.0).abs() < 1e-9);
+        assert!(throughput.readings.len() <= 3);
+    }
 
     /// Percentiles are near the truth, and the ends are exact.
     #[test]

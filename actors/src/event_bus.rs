@@ -1,0 +1,212 @@
+//! Hands events to whoever listens: commands that follow a workflow, servers, tests.
+//!
+//! Told by the engine, the provider supervisors and the monitor; asks nobody, and nobody waits for
+//! it. What is handed out is not kept: a listener that came late or fell behind reads the store.
+//!
+//! Invariants: a listener that is slow costs no more memory than it asked for, and nobody else any
+//! time; what it did not get is counted and told in its place. An event is looked at by the
+//! listeners of its workflow and those of all workflows, not by the rest.
+
+mod subscription;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use actix::prelude::*;
+use gleitzeit_domain::{event::Event, id::WorkflowId};
+
+use subscription::Sink;
+pub use subscription::{Delivery, Subscription};
+
+/// Tells of events, in the order in which they happened.
+///
+/// Where making them costs something, ask [`Audience::is_empty`] first.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Publish {
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+/// Asks for the events to come; those published after the answer are not missed.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Subscription")]
+pub struct Subscribe {
+    /// Which ones.
+    pub filter: EventFilter,
+    /// How many may wait to be read, at least 1; beyond them events are dropped and counted.
+    pub capacity: usize,
+}
+
+/// Sent by a dropped [`Subscription`].
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Unsubscribe {
+    number: u64,
+    workflow_id: Option<WorkflowId>,
+}
+
+/// Which events a listener wants.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventFilter {
+    /// Only those of this workflow; `None` for all, also those of no workflow.
+    pub workflow_id: Option<WorkflowId>,
+    /// Only those of these types, such as `task:completed`, or `task:*` for all of a kind. Empty
+    /// for every type.
+    pub types: Vec<String>,
+}
+
+impl EventFilter {
+    /// Every event of one workflow.
+    pub fn workflow(id: WorkflowId) -> Self {
+        Self { workflow_id: Some(id), types: Vec::new() }
+    }
+
+    /// True for an event that the listener wants.
+    pub fn matches(&self, event: &Event) -> bool {
+        let of_workflow = self.workflow_id.is_none() || self.workflow_id == event.workflow_id;
+        of_workflow && self.matches_type(event.data.event_type())
+    }
+
+    fn matches_type(&self, event_type: &str) -> bool {
+        let is = |wanted: &String| match wanted.strip_suffix('*') {
+            Some(kind) => event_type.starts_with(kind),
+            None => event_type == wanted,
+        };
+        self.types.is_empty() || self.types.iter().any(is)
+    }
+}
+
+/// How many listen; lets a publisher skip the making of events that nobody would get.
+#[derive(Debug, Clone, Default)]
+pub struct Audience(Arc<AtomicUsize>);
+
+impl Audience {
+    /// True when nobody listens. Whoever subscribed before is seen: its answer comes after it was
+    /// counted.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many listen.
+    pub fn len(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The actor. One per system, on the control arbiter.
+#[derive(Debug, Default)]
+pub struct EventBus {
+    /// Listeners of one workflow, by it; no list is empty.
+    by_workflow: HashMap<WorkflowId, Vec<Sink>>,
+    /// Listeners of all workflows.
+    of_all: Vec<Sink>,
+    next_number: u64,
+    audience: Audience,
+}
+
+impl EventBus {
+    /// A bus without listeners.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many listen, from now on; to be taken before the start.
+    pub fn audience(&self) -> Audience {
+        self.audience.clone()
+    }
+
+    /// Those whose filter is to be asked about an event.
+    fn concerned(&self, event: &Event) -> impl Iterator<Item = &Sink> {
+        let of_workflow = event.workflow_id.as_ref().and_then(|id| self.by_workflow.get(id));
+        of_workflow.into_iter().flatten().chain(&self.of_all)
+    }
+
+    fn publish(&self, event: Event) {
+        if self.concerned(&event).next().is_some() {
+            let event = Arc::new(event);
+            self.concerned(&event).for_each(|sink| sink.offer(&event));
+        }
+    }
+
+    /// Counts the listeners anew; every change of the lists ends here.
+    fn count(&self, change: impl FnOnce(usize) -> usize) {
+        self.audience.0.store(change(self.audience.len()), Ordering::Release);
+    }
+}
+
+impl Drop for EventBus {
+    fn drop(&mut self) {
+        self.count(|_| 0);
+    }
+}
+
+impl Actor for EventBus {
+    type Context = Context<Self>;
+}
+
+impl Supervised for EventBus {
+    /// Listeners stay: a new life has nothing else to begin with, and nothing is half done.
+    fn restarting(&mut self, _: &mut Self::Context) {}
+}
+
+impl Handler<Publish> for EventBus {
+    type Result = ();
+
+    fn handle(&mut self, Publish { events }: Publish, _: &mut Self::Context) {
+        if !self.audience.is_empty() {
+            for event in events {
+                self.publish(event);
+            }
+        }
+    }
+}
+
+impl Handler<Subscribe> for EventBus {
+    type Result = MessageResult<Subscribe>;
+
+    fn handle(&mut self, message: Subscribe, ctx: &mut Self::Context) -> Self::Result {
+        let Subscribe { filter, capacity } = message;
+        let number = self.next_number;
+        self.next_number += 1;
+        let leave = Unsubscribe { number, workflow_id: filter.workflow_id.clone() };
+        let of = match &filter.workflow_id {
+            Some(id) => self.by_workflow.entry(id.clone()).or_default(),
+            None => &mut self.of_all,
+        };
+        let (sink, subscription) =
+            subscription::pair(number, filter, capacity, (ctx.address().downgrade(), leave));
+        of.push(sink);
+        self.count(|listeners| listeners + 1);
+        MessageResult(subscription)
+    }
+}
+
+impl Handler<Unsubscribe> for EventBus {
+    type Result = ();
+
+    fn handle(&mut self, message: Unsubscribe, _: &mut Self::Context) {
+        let Unsubscribe { number, workflow_id } = message;
+        let is_it = |sink: &Sink| sink.number() == number;
+        let left = match workflow_id {
+            None => self.of_all.extract_if(.., |sink| is_it(sink)).count(),
+            Some(id) => {
+                let Some(sinks) = self.by_workflow.get_mut(&id) else { return };
+                let left = sinks.extract_if(.., |sink| is_it(sink)).count();
+                if sinks.is_empty() {
+                    self.by_workflow.remove(&id);
+                }
+                left
+            }
+        };
+        self.count(|listeners| listeners - left);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! Measures the runtime: figures per method as calls end, and figures of the whole at intervals.
+//!
+//! Told of calls by the engine; asks, at intervals, whoever counts tasks and whoever knows the
+//! providers, and tells the event bus. Nobody waits for it.
+//!
+//! Invariant: at most one collection is under way, and the next one is armed when it has ended,
+//! however it ended.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::prelude::*;
+use chrono::Utc;
+use futures_util::future::join;
+use gleitzeit_domain::{
+    event::{Event, EventData},
+    health::HealthStatus,
+    id::{Capability, ProviderId},
+    metrics::{ExecutionStats, MethodProfile, MethodSummary, Metrics, Throughput},
+};
+use tokio::time::{Instant, timeout};
+
+use crate::event_bus::Publish;
+
+/// Asks for the counts of the engine.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "ExecutionStats")]
+pub struct GetStats;
+
+/// Asks how well each provider is.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "BTreeMap<ProviderId, HealthStatus>")]
+pub struct GetProviderHealth;
+
+/// Tells of calls that ended, well or not.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct RecordCalls {
+    /// The calls, in any order.
+    pub calls: Vec<CallSample>,
+}
+
+/// What was measured of one call.
+#[derive(Debug, Clone)]
+pub struct CallSample {
+    /// What was called.
+    pub capability: Arc<Capability>,
+    /// From its start to its answer, in seconds.
+    pub seconds: f64,
+    /// Peak memory in bytes, where the provider knows it.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Asks for the figures of every method that was called, by its capability.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "BTreeMap<String, MethodSummary>")]
+pub struct GetProfile;
+
+/// Asks for the last measurement; `None` before the first.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Option<Metrics>")]
+pub struct GetMetrics;
+
+/// Sent by the monitor to itself, at intervals.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct CollectMetrics {
+    life: u64,
+}
+
+/// The answers to a collection; `None` from who did not answer.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Collected {
+    life: u64,
+    stats: Option<ExecutionStats>,
+    health: Option<BTreeMap<ProviderId, HealthStatus>>,
+}
+
+/// Whom the monitor asks and tells.
+#[derive(Clone)]
+pub struct MonitorConfig {
+    /// Between the end of one measurement and the start of the next; zero measures nothing.
+    pub interval: Duration,
+    /// Who counts tasks.
+    pub stats: Recipient<GetStats>,
+    /// Who knows the providers.
+    pub health: Recipient<GetProviderHealth>,
+    /// Who is told of each measurement.
+    pub events: Recipient<Publish>,
+    /// The memory of the process in MiB, where that can be known. Must not block.
+    pub memory_mib: fn() -> Option<f64>,
+}
+
+impl fmt::Debug for MonitorConfig {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("MonitorConfig").field("interval", &self.interval).finish_non_exhaustive()
+    }
+}
+
+/// Who is asked for figures has this long.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The actor. One per system, on the control arbiter.
+#[derive(Debug)]
+pub struct Monitor {
+    config: MonitorConfig,
+    profiles: HashMap<Arc<Capability>, MethodProfile>,
+    epoch: Instant,
+    throughput: Throughput,
+    last: Option<Metrics>,
+    /// Tells timers and answers of this life from those of the ones before.
+    life: u64,
+}
+
+impl Monitor {
+    /// A monitor that has measured nothing.
+    pub fn new(config: MonitorConfig) -> Self {
+        Self {
+            config,
+            profiles: HashMap::new(),
+            epoch: Instant::now(),
+            throughput: Throughput::new(Duration::ZERO, 0),
+            last: None,
+            life: 0,
+        }
+    }
+
+    fn arm(&self, ctx: &mut Context<Self>) {
+        if !self.config.interval.is_zero() {
+            ctx.notify_later(CollectMetrics { life: self.life }, self.config.interval);
+        }
+    }
+
+    fn measure(
+        &mut self,
+        stats: &ExecutionStats,
+        provider_health: BTreeMap<ProviderId, HealthStatus>,
+    ) -> Metrics {
+        Metrics {
+            active_tasks: stats.tasks_in_flight,
+            queued_tasks: stats.tasks_queued,
+            active_workflows: stats.workflows_active,
+            completed_tasks: stats.tasks_succeeded,
+            failed_tasks: stats.tasks_failed,
+            average_execution_time: stats.average_task_duration,
+            throughput_per_minute: self
+                .throughput
+                .read(self.epoch.elapsed(), stats.tasks_processed),
+            memory_usage_mb: (self.config.memory_mib)().unwrap_or(0.0),
+            provider_health,
+        }
+    }
+}
+
+impl Actor for Monitor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.life += 1;
+        self.arm(ctx);
+    }
+}
+
+impl Supervised for Monitor {
+    /// The figures stay: a half-counted call among thousands is no reason to forget them.
+    fn restarting(&mut self, _: &mut Self::Context) {}
+}
+
+impl Handler<RecordCalls> for Monitor {
+    type Result = ();
+
+    fn handle(&mut self, RecordCalls { calls }: RecordCalls, _: &mut Self::Context) {
+        for CallSample { capability, seconds, memory_bytes } in calls {
+            match self.profiles.get_mut(&*capability) {
+                Some(profile) => profile.record(seconds, memory_bytes),
+                None => {
+                    self.profiles.entry(capability).or_default().record(seconds, memory_bytes);
+                }
+            }
+        }
+    }
+}
+
+impl Handler<GetProfile> for Monitor {
+    type Result = MessageResult<GetProfile>;
+
+    fn handle(&mut self, _: GetProfile, _: &mut Self::Context) -> Self::Result {
+        let summaries = self.profiles.iter();
+        let summaries = summaries.map(|(call, profile)| (call.to_string(), profile.summary()));
+        MessageResult(summaries.collect())
+    }
+}
+
+impl Handler<GetMetrics> for Monitor {
+    type Result = MessageResult<GetMetrics>;
+
+    fn handle(&mut self, _: GetMetrics, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.last.clone())
+    }
+}
+
+impl Handler<CollectMetrics> for Monitor {
+    type Result = ();
+
+    fn handle(&mut self, CollectMetrics { life }: CollectMetrics, ctx: &mut Self::Context) {
+        if life != self.life {
+            return;
+        }
+        let (stats, health) = (self.config.stats.clone(), self.config.health.clone());
+        let monitor = ctx.address();
+        actix_rt::spawn(async move {
+            let stats = timeout(ANSWER_LIMIT, stats.send(GetStats));
+            let health = timeout(ANSWER_LIMIT, health.send(GetProviderHealth));
+            let (stats, health) = join(stats, health).await;
+            let stats = stats.ok().and_then(Result::ok);
+            let health = health.ok().and_then(Result::ok);
+            monitor.do_send(Collected { life, stats, health });
+        });
+    }
+}
+
+impl Handler<Collected> for Monitor {
+    type Result = ();
+
+    fn handle(&mut self, collected: Collected, ctx: &mut Self::Context) {
+        let Collected { life, stats, health } = collected;
+        if life != self.life {
+            return;
+        }
+        self.arm(ctx);
+        let (Some(stats), Some(health)) = (stats, health) else {
+            tracing::warn!(stats = stats.is_some(), "no answer to a question for metrics");
+            return;
+        };
+        let metrics = self.measure(&stats, health);
+        self.last = Some(metrics.clone());
+        let data = EventData::MetricsCollected { metrics: Box::new(metrics) };
+        let event = Event { timestamp: Utc::now(), workflow_id: None, sequence: 0, data };
+        self.config.events.do_send(Publish { events: vec![event] });
+    }
+}
+
+#[cfg(test)]
+mod tests;
