@@ -62,6 +62,7 @@ async fn a_silent_server_is_unhealthy() {
     let report = provider(settings).health_check().await;
     assert_eq!(report.status, HealthStatus::Unhealthy);
     assert!(report.detail.contains("PROVIDER_TIMEOUT"), "{report:?}");
+    assert!(report.detail.contains("(`health_timeout`)"), "{report:?}");
 }
 
 /// A host that answers no attempt to connect is given up after the time set for it.
@@ -125,8 +126,9 @@ async fn waiting_for_a_connection_is_not_the_servers_silence() {
     let server = OllamaServer::start().await;
     server.on("POST /api/chat", Reply::json(&said("x")).never_begins());
     server.on("POST /api/chat", Reply::json(&said("quick")));
+    let first_byte_timeout = 3 * SHORT;
     let provider =
-        provider(OllamaConfig { max_connections: 1, first_byte_timeout: SHORT, ..config(&server) });
+        provider(OllamaConfig { max_connections: 1, first_byte_timeout, ..config(&server) });
     let (first, second) = tokio::join!(run(&*provider, chat()), run(&*provider, chat()));
     assert_eq!(first.unwrap_err().code, ErrorCode::ProviderTimeout);
     assert_eq!(second.unwrap()["response"], "quick");

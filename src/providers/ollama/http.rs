@@ -148,13 +148,17 @@ impl Server {
             name,
             deadline,
             silence: config.first_byte_timeout,
-            what: "first_byte_timeout",
+            // A call holds a slot, a health check none.
+            settings: match slot {
+                Some(_) => ["first_byte_timeout", "timeout"],
+                None => ["first_byte_timeout", "health_timeout"],
+            },
         };
         let request = request.insert_header((ACCEPT_ENCODING, "identity")).no_decompress();
         let sent = wait.for_next(start(request)).await.map_err(Unanswered::Failed)?;
         let response =
             sent.map_err(|error| Unanswered::Failed(failure::unsent(&wait.name, &error)))?;
-        (wait.silence, wait.what) = (config.chunk_timeout, "chunk_timeout");
+        (wait.silence, wait.settings[0]) = (config.chunk_timeout, "chunk_timeout");
 
         let (status, headers) = (response.status(), response.headers().clone());
         let mut answer = Answer {
@@ -217,19 +221,20 @@ struct Patience {
     deadline: Instant,
     /// The longest single wait.
     silence: Duration,
-    /// The setting that `silence` is.
-    what: &'static str,
+    /// The settings that `silence` and `deadline` come from.
+    settings: [&'static str; 2],
 }
 
 impl Patience {
     async fn for_next<T>(&self, next: impl Future<Output = T>) -> Result<T, TaskError> {
         let silent_until = Instant::now() + self.silence;
         timeout_at(silent_until.min(self.deadline), next).await.map_err(|_| {
+            let [silence, whole] = self.settings;
             let message = if silent_until < self.deadline {
-                let (what, seconds) = (self.what, self.silence.as_secs_f64());
-                format!("{}: no sign of the server for {seconds} s (`{what}`)", self.name)
+                let seconds = self.silence.as_secs_f64();
+                format!("{}: no sign of the server for {seconds} s (`{silence}`)", self.name)
             } else {
-                format!("{}: the time for it has run out (`timeout`)", self.name)
+                format!("{}: the time for it has run out (`{whole}`)", self.name)
             };
             TaskError::new(ErrorCode::ProviderTimeout, message)
         })
