@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf, absolute},
 };
 
-use gleitzeit_domain::workflow::{TaskSpec, WorkflowSpec};
+use gleitzeit_domain::{
+    reference,
+    workflow::{TaskSpec, WorkflowSpec},
+};
 use globset::{GlobBuilder, GlobMatcher};
 use serde_json::{Map, Value, json};
 use walkdir::WalkDir;
@@ -130,7 +133,7 @@ fn call(work: &BatchWork, file: &Path) -> Result<(String, Map<String, Value>), B
         }
         BatchWork::Script { file } => {
             let script = absolute(file).unwrap_or_else(|_| file.clone());
-            parameters.insert("file".to_owned(), json!(utf8(&script)?));
+            parameters.insert("file".to_owned(), path_value(&script)?);
             "python/execute"
         }
         BatchWork::Call { method, parameters } => {
@@ -155,7 +158,7 @@ fn task(
     method: &str,
     mut parameters: Map<String, Value>,
 ) -> Result<TaskSpec, BatchError> {
-    let path = json!(utf8(file)?);
+    let path = path_value(file)?;
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let (prefix, bare) = method.rsplit_once(['/', ':']).unwrap_or(("", method));
     let owner = protocol.unwrap_or(prefix).split('/').next().unwrap_or_default();
@@ -175,8 +178,12 @@ fn task(
     Ok(task)
 }
 
-fn utf8(path: &Path) -> Result<&str, BatchError> {
-    path.to_str().ok_or_else(|| BatchError::NotText { path: path.to_owned() })
+/// A path as a parameter: what looks like a reference in it is none.
+fn path_value(path: &Path) -> Result<Value, BatchError> {
+    match path.to_str() {
+        Some(text) => Ok(Value::from(reference::escape(text))),
+        None => Err(BatchError::NotText { path: path.to_owned() }),
+    }
 }
 
 /// The files in `directory` that match, by absolute path, sorted.
@@ -194,10 +201,14 @@ fn find(directory: &Path, pattern: &str) -> Result<Vec<PathBuf>, BatchError> {
     });
     let mut files = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(|error| BatchError::Unlisted {
-            path: error.path().unwrap_or(&root).to_owned(),
-            source: error.into(),
-        })?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) if leads_nowhere(&error) => continue,
+            Err(error) => {
+                let path = error.path().unwrap_or(&root).to_owned();
+                return Err(BatchError::Unlisted { path, source: error.into() });
+            }
+        };
         let inside = entry.path().strip_prefix(&root).unwrap_or(entry.path());
         if entry.file_type().is_file() && matcher.is_match(inside) {
             files.push(entry.into_path());
@@ -209,6 +220,12 @@ fn find(directory: &Path, pattern: &str) -> Result<Vec<PathBuf>, BatchError> {
     }
     files.sort();
     Ok(files)
+}
+
+/// True for a symbolic link in a circle, or to nothing.
+fn leads_nowhere(error: &walkdir::Error) -> bool {
+    let is_missing = error.io_error().is_some_and(|io| io.kind() == io::ErrorKind::NotFound);
+    error.loop_ancestor().is_some() || is_missing
 }
 
 fn compile(pattern: &str) -> Result<GlobMatcher, BatchError> {
@@ -243,7 +260,7 @@ pub(super) fn redirect(root: &Node, segments: &mut Vec<String>) {
         return;
     }
     if segments.len() == 1 {
-        segments[0] = "batch".to_owned();
+        "batch".clone_into(&mut segments[0]);
         return;
     }
     segments.splice(..2, ["template".to_owned()]);
@@ -284,10 +301,7 @@ pub(super) fn tasks(fields: &Fields<'_>, folder: &Path, findings: &mut Findings)
 /// file, then in the current one, where older files expect it.
 fn files(batch: &Entry, folder: &Path, findings: &mut Findings) -> Option<Vec<PathBuf>> {
     let fields = Fields::of(&batch.value, batch.place(), &keys::BATCH, findings)?;
-    let pattern = match fields.get("pattern") {
-        Some(entry) => decode::text(entry, findings)?,
-        None => "*".to_owned(),
-    };
+    let pattern = pattern(&fields, findings);
     let Some(entry) = fields.get("directory") else {
         spec::missing(&fields, "`batch`", "directory", "directory: <folder>", findings);
         return None;
@@ -295,18 +309,31 @@ fn files(batch: &Entry, folder: &Path, findings: &mut Findings) -> Option<Vec<Pa
     let given = PathBuf::from(decode::text(entry, findings)?);
     let beside = folder.join(&given);
     let directory = if beside.is_dir() || !given.is_dir() { beside } else { given };
-    let error = match find(&directory, &pattern) {
-        Ok(files) => return Some(files),
-        Err(error) => error,
-    };
-    let place = match &error {
-        BatchError::Pattern { .. } | BatchError::NothingFound { .. } => {
-            fields.get("pattern").unwrap_or(entry).place()
+    match find(&directory, &pattern?) {
+        Ok(files) => Some(files),
+        Err(error @ BatchError::NothingFound { .. }) => {
+            let place = fields.get("pattern").unwrap_or(entry).place();
+            findings.wrong(place, error.to_string());
+            None
         }
-        _ => entry.place(),
-    };
-    findings.wrong(place, error.to_string());
-    None
+        Err(error) => {
+            findings.wrong(entry.place(), error.to_string());
+            None
+        }
+    }
+}
+
+/// The pattern, checked; every file where it is left out.
+fn pattern(fields: &Fields<'_>, findings: &mut Findings) -> Option<String> {
+    let Some(entry) = fields.get("pattern") else { return Some("*".to_owned()) };
+    let pattern = decode::text(entry, findings)?;
+    match compile(&pattern) {
+        Ok(_) => Some(pattern),
+        Err(error) => {
+            findings.wrong(entry.place(), error.to_string());
+            None
+        }
+    }
 }
 
 /// What the tasks of a batch file have in common.

@@ -30,7 +30,7 @@ pub(super) fn text(entry: &Entry, findings: &mut Findings) -> Option<String> {
     match written(&entry.value) {
         Some(text) if !text.trim().is_empty() => Some(text),
         _ => {
-            refuse(entry, "a text", findings);
+            refuse(entry, "a text that is not empty", findings);
             None
         }
     }
@@ -55,20 +55,21 @@ pub(super) fn written(node: &Node) -> Option<String> {
     }
 }
 
-/// True or false.
+/// True or false. Here, where nothing else is meant, the words of YAML 1.1 and quotes are allowed.
 pub(super) fn flag(entry: &Entry, findings: &mut Findings) -> Option<bool> {
-    match &entry.value.kind {
+    let flag = match &entry.value.kind {
         Kind::Bool(flag) => Some(*flag),
-        Kind::String(text) if matches!(text.as_str(), "yes" | "on" | "no" | "off") => {
-            let help = if matches!(text.as_str(), "yes" | "on") { "true" } else { "false" };
-            refuse_with(entry, "true or false", &format!("write `{help}`"), findings);
-            None
-        }
-        _ => {
-            refuse(entry, "true or false", findings);
-            None
-        }
+        Kind::String(text) => match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" => Some(true),
+            "false" | "no" | "off" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    };
+    if flag.is_none() {
+        refuse(entry, "true or false", findings);
     }
+    flag
 }
 
 /// A number of seconds, above 0.
@@ -111,19 +112,17 @@ pub(super) fn amount(entry: &Entry, findings: &mut Findings) -> Option<f64> {
     None
 }
 
+/// A number, also in quotes.
 fn number(entry: &Entry, expected: &str, findings: &mut Findings) -> Option<f64> {
-    match &entry.value.kind {
+    let number = match &entry.value.kind {
         Kind::Number(number, _) => number.as_f64(),
-        Kind::String(text) if text.trim().parse::<f64>().is_ok_and(f64::is_finite) => {
-            let help = format!("write {} without quotes", text.trim());
-            refuse_with(entry, expected, &help, findings);
-            None
-        }
-        _ => {
-            refuse(entry, expected, findings);
-            None
-        }
+        Kind::String(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
+        _ => None,
+    };
+    if number.is_none() {
+        refuse(entry, expected, findings);
     }
+    number
 }
 
 /// A whole number of at least `min`; `8.0` is one too.
@@ -137,13 +136,11 @@ pub(super) fn count(entry: &Entry, min: u64, findings: &mut Findings) -> Option<
         Kind::Number(exact, _) => exact.as_u64(),
         _ => None,
     };
-    match exact.or_else(|| whole(number)).filter(|count| *count >= min) {
-        Some(count) => Some(count),
-        None => {
-            refuse(entry, &expected, findings);
-            None
-        }
+    let count = exact.or_else(|| whole(number)).filter(|count| *count >= min);
+    if count.is_none() {
+        refuse(entry, &expected, findings);
     }
+    count
 }
 
 #[expect(

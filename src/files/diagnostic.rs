@@ -109,7 +109,8 @@ impl Diagnostic {
         writeln!(out, "{gutter}{blue}-->{reset} {}:{line}:{column}", printable(file))?;
         writeln!(out, "{gutter} {blue}|{reset}")?;
         writeln!(out, "{blue}{line} |{reset} {}", excerpt.text)?;
-        write!(out, "{gutter} {blue}|{reset} {red}{}", excerpt.underline())?;
+        let carets = "^".repeat(excerpt.underlined);
+        write!(out, "{gutter} {blue}|{reset} {}{red}{carets}", excerpt.indent())?;
         match help {
             Some(help) => writeln!(out, " {}{reset}", printable(help)),
             None => writeln!(out, "{reset}"),
@@ -158,12 +159,10 @@ impl Excerpt {
         Self { underlined: len.min(shown.saturating_sub(before)).max(1), text, before }
     }
 
-    /// The carets, below what they point at. Tabs are kept, so that both lines indent alike.
-    fn underline(&self) -> String {
+    /// What stands before the carets. Tabs are kept, so that both lines indent alike.
+    fn indent(&self) -> String {
         let tab_or_space = |c| if c == '\t' { '\t' } else { ' ' };
-        let mut text: String = self.text.chars().take(self.before).map(tab_or_space).collect();
-        text.extend(std::iter::repeat_n('^', self.underlined));
-        text
+        self.text.chars().take(self.before).map(tab_or_space).collect()
     }
 }
 
@@ -173,7 +172,7 @@ fn visible(c: char) -> char {
 }
 
 fn printable(text: &str) -> String {
-    text.chars().map(visible).collect()
+    text.chars().map(|c| if c == '\n' { ' ' } else { visible(c) }).collect()
 }
 
 /// The next border of a character at or before `offset`.

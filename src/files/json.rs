@@ -190,14 +190,12 @@ impl Reader<'_> {
         let is_integer = !literal.contains(['.', 'e', 'E']);
         let plain = if is_integer { scalar::integer(literal) } else { scalar::float(literal) };
         self.at += literal.len();
-        match plain {
-            Plain::Number(number) => Ok(Kind::Number(number, literal.to_owned())),
-            _ => {
-                let found = format!("the number {} does not fit into 64 bits", shorten(literal));
-                self.findings.wrong_with(place, found, "put it into quotes to pass it as text");
-                Ok(Kind::Null)
-            }
+        if let Plain::Number(number) = plain {
+            return Ok(Kind::Number(number, literal.to_owned()));
         }
+        let found = format!("the number {} does not fit into 64 bits", shorten(literal));
+        self.findings.wrong_with(place, found, "put it into quotes to pass it as text");
+        Ok(Kind::Null)
     }
 
     fn word(&mut self) -> Result<Kind, Stop> {

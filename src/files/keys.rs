@@ -149,6 +149,8 @@ pub(super) struct Fields<'n> {
     known: Vec<(&'static str, &'n Entry)>,
     /// Entries with other keys, where the shape is open.
     pub(super) others: Vec<&'n Entry>,
+    /// Keys that an unknown one was probably meant to be.
+    meant: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
@@ -165,13 +167,13 @@ impl<'n> Fields<'n> {
             findings.wrong(place, found);
             return None;
         };
-        let mut fields = Self { place, known: Vec::new(), others: Vec::new() };
+        let mut fields = Self { place, known: Vec::new(), others: Vec::new(), meant: Vec::new() };
         for entry in entries {
             match shape.find(&entry.key) {
                 Some(name) => fields.add(name, entry, findings),
                 None if shape.ignored.contains(&entry.key.as_str()) => {}
                 None if shape.open => fields.others.push(entry),
-                None => unknown(entry, shape, findings),
+                None => fields.meant.extend(unknown(entry, shape, findings)),
             }
         }
         Some(fields)
@@ -186,6 +188,11 @@ impl<'n> Fields<'n> {
             ),
             None => self.known.push((name, entry)),
         }
+    }
+
+    /// True when an unknown key, which was told, was probably meant to be this one.
+    pub(super) fn is_meant(&self, name: &str) -> bool {
+        self.meant.contains(&name)
     }
 
     /// The entry of a key, also where its value is empty.
@@ -206,16 +213,18 @@ impl Shape {
     }
 }
 
-fn unknown(entry: &Entry, shape: &Shape, findings: &mut Findings) {
+/// Tells an unknown key, and answers with the name of the one it was probably meant to be.
+fn unknown(entry: &Entry, shape: &Shape, findings: &mut Findings) -> Option<&'static str> {
     let names = shape.keys.iter().flat_map(|key| key.aliases.iter().copied().chain([key.name]));
-    let help = match nearest(&entry.key, names) {
-        Some(name) => format!("did you mean `{name}`?"),
-        None => {
-            let known: Vec<&str> = shape.keys.iter().map(|key| key.name).collect();
-            format!("{} has {}", shape.what, known.join(", "))
-        }
+    let near = nearest(&entry.key, names);
+    let help = if let Some(name) = near {
+        format!("did you mean `{name}`?")
+    } else {
+        let known: Vec<&str> = shape.keys.iter().map(|key| key.name).collect();
+        format!("{} has {}", shape.what, known.join(", "))
     };
     findings.wrong_with(entry.key_span, format!("unknown key `{}`", shorten(&entry.key)), help);
+    near.and_then(|name| shape.find(name))
 }
 
 /// The word that `text` most probably stands for, if any is near enough.

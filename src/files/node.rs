@@ -90,7 +90,7 @@ impl Node {
         }
     }
 
-    /// What it is, in words that name the value: `the text `abc``, `a list`.
+    /// What it is, in words that name the value.
     pub(super) fn describe(&self) -> String {
         match &self.kind {
             Kind::Null => "empty".to_owned(),
@@ -98,6 +98,7 @@ impl Node {
             Kind::Number(_, written) => format!("the number {}", shorten(written)),
             Kind::String(text) if text.is_empty() => "an empty text".to_owned(),
             Kind::String(text) => format!("the text `{}`", shorten(text)),
+            Kind::Array(items) if items.is_empty() => "an empty list".to_owned(),
             Kind::Array(_) => "a list".to_owned(),
             Kind::Object(_) => "a mapping".to_owned(),
         }
@@ -106,10 +107,11 @@ impl Node {
 
 impl Entry {
     /// Where to point when the value is wrong: at the value, or at the key where the value is
-    /// absent, a list or a mapping.
+    /// absent, goes over several lines, or is a list or a mapping.
     pub(super) fn place(&self) -> Span {
         match self.value.kind {
             Kind::Null | Kind::Array(_) | Kind::Object(_) => self.key_span,
+            _ if self.value.span.start == self.value.span.end => self.key_span,
             Kind::Bool(_) | Kind::Number(..) | Kind::String(_) => self.value.span,
         }
     }

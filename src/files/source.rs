@@ -105,11 +105,19 @@ fn unescape(segment: &str) -> String {
     segment.replace("~1", "/").replace("~0", "~")
 }
 
-/// Findings with their lines.
-pub(super) fn place(name: &Arc<str>, text: &str, findings: Vec<Finding>) -> Diagnostics {
+/// Findings that are told of one file. No person reads more, and each costs a look at its line.
+const FINDINGS_MAX: usize = 1_000;
+
+/// Findings with their lines, in the order of the file.
+pub(super) fn place(name: &Arc<str>, text: &str, mut findings: Vec<Finding>) -> Diagnostics {
     let lines = Lines::new(text);
-    let mut findings = findings;
     findings.sort_by_key(|finding| finding.span.start);
+    if findings.len() > FINDINGS_MAX {
+        let more = findings.len() - FINDINGS_MAX;
+        findings.truncate(FINDINGS_MAX + 1);
+        findings[FINDINGS_MAX].message = format!("{more} more problems from here on, not shown");
+        findings[FINDINGS_MAX].help = None;
+    }
     let placed = findings.into_iter().map(|finding| Diagnostic::new(finding, name, text, &lines));
     Diagnostics::new(placed.collect())
 }

@@ -42,27 +42,31 @@ pub(super) fn workflow(root: &Node, folder: &Path, findings: &mut Findings) -> W
             _ => decode::refuse(entry, "a mapping of names to values", findings),
         }
     }
+    if let Some(entry) = fields.get("type") {
+        decode::choice(entry, &[("batch", ()), ("workflow", ())], findings);
+    }
     let is_batch = batch::is_batch(root);
+    let name = name(&fields, is_batch, findings);
     spec.tasks =
         if is_batch { batch::tasks(&fields, folder, findings) } else { tasks(&fields, findings) };
-    spec.name = name(&fields, is_batch.then_some(spec.tasks.len()), findings);
+    spec.name = name.unwrap_or_else(|| format!("Batch of {} files", spec.tasks.len()));
     spec
 }
 
 /// The name. Older files may leave it out where they have an id, or are batches.
-fn name(fields: &Fields<'_>, batch_len: Option<usize>, findings: &mut Findings) -> String {
+fn name(fields: &Fields<'_>, is_batch: bool, findings: &mut Findings) -> Option<String> {
     if let Some(entry) = fields.get("name").or_else(|| fields.get("id")) {
-        return decode::text(entry, findings).unwrap_or_default();
+        return decode::text(entry, findings);
     }
-    match (fields.entry("name"), batch_len) {
-        (Some(entry), _) => decode::refuse(entry, "a text", findings),
-        (None, Some(len)) => return format!("Batch of {len} files"),
-        (None, None) => missing(fields, "a workflow", "name", "name: <text>", findings),
+    match fields.entry("name") {
+        Some(entry) => decode::refuse(entry, "a text", findings),
+        None if is_batch => {}
+        None => missing(fields, "a workflow", "name", "name: <text>", findings),
     }
-    String::new()
+    None
 }
 
-/// Tells that a key is missing.
+/// Tells that a key is missing, unless one was told that was probably meant to be it.
 pub(super) fn missing(
     fields: &Fields<'_>,
     what: &str,
@@ -70,6 +74,9 @@ pub(super) fn missing(
     example: &str,
     findings: &mut Findings,
 ) {
+    if fields.is_meant(key) {
+        return;
+    }
     let found = format!("{what} needs `{key}`");
     findings.wrong_with(fields.place, found, format!("add `{example}`"));
 }
@@ -80,9 +87,6 @@ fn tasks(fields: &Fields<'_>, findings: &mut Findings) -> Vec<TaskSpec> {
             let found = format!("`{key}` belongs to a batch file");
             findings.wrong_with(entry.key_span, found, "a batch file has `type: batch`");
         }
-    }
-    if let Some(entry) = fields.get("type") {
-        decode::choice(entry, &[("batch", ()), ("workflow", ())], findings);
     }
     let Some(entry) = fields.entry("tasks") else {
         missing(fields, "a workflow", "tasks", "tasks: […]", findings);

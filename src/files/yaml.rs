@@ -5,10 +5,7 @@
 //! documents and tags beyond the core schema are told, all at once; a text that is no YAML ends
 //! the reading at the first error.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-};
+use std::collections::{HashMap, HashSet};
 
 use granit_parser::{Event, Parser, ScalarStyle, Span as EventSpan, Tag};
 use serde_json::Number;
@@ -19,18 +16,24 @@ use super::{
     scalar::{self, Plain},
 };
 
-/// What all aliases of a file may expand to, in nodes and bytes of text.
-const EXPANSION_MAX: usize = 16 << 20;
+/// Bytes of memory, about, that all anchors and aliases of a file may be copied into: 64 MiB.
+const COPIED_MAX: usize = 64 << 20;
+
+/// Bytes of memory, about, that a node takes beside its text.
+const NODE_COST: usize = 64;
 
 /// The value of a YAML text, or `None` when it could not be read.
 pub(super) fn read(text: &str, lines: &Lines, findings: &mut Findings) -> Option<Node> {
-    let options = granit_parser::options! { emit_comments: false };
+    let options = granit_parser::options! {
+        emit_comments: false,
+        emit_unresolved_aliases: true,
+    };
     let mut builder = Builder {
         lines,
         findings,
         stack: Vec::new(),
         anchors: HashMap::new(),
-        expanded: 0,
+        copied: 0,
         documents: 0,
         root: None,
     };
@@ -59,8 +62,8 @@ struct Builder<'t> {
     stack: Vec<Frame>,
     /// What anchors name, by the parser's number.
     anchors: HashMap<usize, Done>,
-    /// What aliases have expanded to so far.
-    expanded: usize,
+    /// What has been copied so far, in bytes.
+    copied: usize,
     documents: usize,
     root: Option<Node>,
 }
@@ -94,7 +97,7 @@ struct Done {
     node: Node,
     /// Levels below it.
     height: usize,
-    /// Nodes and bytes of text in it.
+    /// Bytes of memory, about, that it takes.
     cost: usize,
 }
 
@@ -110,8 +113,9 @@ impl Builder<'_> {
                 }
             }
             Event::Alias(anchor) => self.alias(anchor, place)?,
+            Event::UnresolvedAlias(name) => self.unresolved(&name, place),
             Event::Scalar(text, style, anchor, tag) => {
-                self.scalar(&text, style, anchor, tag.as_deref(), span);
+                self.scalar(&text, style, anchor, tag.as_deref(), span)?;
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.check_tag(tag.as_deref(), "seq", span);
@@ -123,7 +127,7 @@ impl Builder<'_> {
                 let content = Content::Entries { entries, merged: Vec::new(), key: None };
                 self.open(place.start, anchor, content)?;
             }
-            Event::SequenceEnd | Event::MappingEnd => self.close(place.end),
+            Event::SequenceEnd | Event::MappingEnd => self.close(place.end)?,
             _ => {}
         }
         Ok(())
@@ -131,7 +135,7 @@ impl Builder<'_> {
 
     fn open(&mut self, start: usize, anchor: usize, content: Content) -> Result<(), Stop> {
         self.check_depth(1, Span::new(start, start))?;
-        self.stack.push(Frame { start, anchor, height: 0, cost: 1, content });
+        self.stack.push(Frame { start, anchor, height: 0, cost: NODE_COST, content });
         Ok(())
     }
 
@@ -143,8 +147,10 @@ impl Builder<'_> {
         Err(Stop)
     }
 
-    fn close(&mut self, end: usize) {
-        let Some(Frame { start, anchor, height, cost, content }) = self.stack.pop() else { return };
+    fn close(&mut self, end: usize) -> Result<(), Stop> {
+        let Some(Frame { start, anchor, height, cost, content }) = self.stack.pop() else {
+            return Ok(());
+        };
         let kind = match content {
             Content::Items(items) => Kind::Array(items),
             Content::Entries { entries, merged, .. } => {
@@ -154,15 +160,17 @@ impl Builder<'_> {
             }
         };
         let node = Node { span: Span::new(start, end), kind };
-        self.settle(anchor, Done { node, height: height + 1, cost });
+        self.settle(anchor, Done { node, height: height + 1, cost })
     }
 
     /// Remembers a finished node under its anchor, and puts it where it belongs.
-    fn settle(&mut self, anchor: usize, done: Done) {
+    fn settle(&mut self, anchor: usize, done: Done) -> Result<(), Stop> {
         if anchor != 0 {
+            charge(&mut self.copied, done.cost, done.node.span, self.findings)?;
             self.anchors.insert(anchor, done.clone());
         }
         self.put(done);
+        Ok(())
     }
 
     fn alias(&mut self, anchor: usize, place: Span) -> Result<(), Stop> {
@@ -170,12 +178,8 @@ impl Builder<'_> {
             self.findings.unreadable(place, "an alias that stands inside of what it names");
             return Err(Stop);
         };
-        let height = target.height;
-        self.expanded = self.expanded.saturating_add(target.cost);
-        if self.expanded > EXPANSION_MAX {
-            self.findings.unreadable(place, "the aliases up to here expand to too much");
-            return Err(Stop);
-        }
+        let (height, cost) = (target.height, target.cost);
+        charge(&mut self.copied, cost, place, self.findings)?;
         let mut copy = target.clone();
         self.check_depth(height, place)?;
         copy.node.span = place;
@@ -185,6 +189,17 @@ impl Builder<'_> {
             self.put(copy);
         }
         Ok(())
+    }
+
+    /// Tells an alias that nothing has, and goes on as if it were empty.
+    fn unresolved(&mut self, name: &str, place: Span) {
+        let found = format!("nothing before this is named `&{}`", shorten(name));
+        self.findings.unreadable(place, found);
+        let top = self.stack.last().map(|frame| &frame.content);
+        let is_merged =
+            matches!(top, Some(Content::Entries { key: Some(Key { is_merge: true, .. }), .. }));
+        let kind = if is_merged { Kind::Object(Vec::new()) } else { Kind::Null };
+        self.put(Done { node: Node { span: place, kind }, height: 0, cost: NODE_COST });
     }
 
     fn awaits_key(&self) -> bool {
@@ -213,7 +228,10 @@ impl Builder<'_> {
             Content::Items(items) => items.push(node),
             Content::Entries { entries, merged, key } => match key.take() {
                 None => {
-                    self.findings.wrong(node.span, "a list or mapping as a key; expected a text");
+                    if matches!(node.kind, Kind::Array(_) | Kind::Object(_)) {
+                        let found = "a list or mapping as a key; expected a text";
+                        self.findings.wrong(node.span, found);
+                    }
                     // The value that follows belongs to this key.
                     *key = Some(Key { text: String::new(), span: node.span, is_merge: false });
                 }
@@ -234,31 +252,30 @@ impl Builder<'_> {
 
     fn scalar(
         &mut self,
-        text: &Cow<'_, str>,
+        text: &str,
         style: ScalarStyle,
         anchor: usize,
         tag: Option<&Tag>,
         span: &EventSpan,
-    ) {
-        let place = place(span);
+    ) -> Result<(), Stop> {
+        let place = scalar_place(span);
         let kind = match tag {
             Some(tag) => self.tagged(text, tag, span),
             None if style == ScalarStyle::Plain => self.plain(text, place),
-            None => Kind::String(text.to_string()),
+            None => Kind::String(text.to_owned()),
         };
-        let done = Done {
-            node: Node { span: place, kind },
-            height: 0,
-            cost: text.len().saturating_add(1),
-        };
+        let cost = text.len().saturating_add(NODE_COST);
+        let done = Done { node: Node { span: place, kind }, height: 0, cost };
         if self.awaits_key() {
             let is_merge = style == ScalarStyle::Plain && tag.is_none() && text == "<<";
             if anchor != 0 {
+                charge(&mut self.copied, cost, place, self.findings)?;
                 self.anchors.insert(anchor, done);
             }
-            self.set_key(Key { text: text.to_string(), span: place, is_merge });
+            self.set_key(Key { text: text.to_owned(), span: place, is_merge });
+            Ok(())
         } else {
-            self.settle(anchor, done);
+            self.settle(anchor, done)
         }
     }
 
@@ -277,8 +294,8 @@ impl Builder<'_> {
     }
 
     fn tagged(&mut self, text: &str, tag: &Tag, span: &EventSpan) -> Kind {
-        let kind = match (tag.core_suffix(), scalar::resolve(text)) {
-            (Some("str"), _) => return Kind::String(text.to_owned()),
+        match (tag.core_suffix(), scalar::resolve(text)) {
+            (Some("str"), _) => Kind::String(text.to_owned()),
             (Some("null"), Plain::Null) => Kind::Null,
             (Some("bool"), Plain::Bool(flag)) => Kind::Bool(flag),
             (Some("int"), Plain::Number(number)) if !number.is_f64() => {
@@ -288,7 +305,7 @@ impl Builder<'_> {
                 let number = number.as_f64().and_then(Number::from_f64).unwrap_or(number);
                 Kind::Number(number, text.to_owned())
             }
-            (None, _) if is_plain_mark(tag) => return Kind::String(text.to_owned()),
+            (None, _) if is_plain_mark(tag) => Kind::String(text.to_owned()),
             (None | Some("map" | "seq"), _) => {
                 self.refuse_tag(tag, span);
                 Kind::Null
@@ -298,8 +315,7 @@ impl Builder<'_> {
                 self.findings.wrong(place(span), found);
                 Kind::Null
             }
-        };
-        kind
+        }
     }
 
     /// A collection may carry the tag of its own kind, and no other.
@@ -319,6 +335,21 @@ impl Builder<'_> {
     }
 }
 
+/// Counts a copy of `cost` bytes, and refuses it above the limit of the file.
+fn charge(
+    copied: &mut usize,
+    cost: usize,
+    place: Span,
+    findings: &mut Findings,
+) -> Result<(), Stop> {
+    *copied = copied.saturating_add(cost);
+    if *copied <= COPIED_MAX {
+        return Ok(());
+    }
+    findings.unreadable(place, "the anchors and aliases up to here expand to too much");
+    Err(Stop)
+}
+
 /// The single `!`, which says "no guessing".
 fn is_plain_mark(tag: &Tag) -> bool {
     tag.original() == "!"
@@ -327,6 +358,13 @@ fn is_plain_mark(tag: &Tag) -> bool {
 fn place(span: &EventSpan) -> Span {
     let start = span.start.byte_offset().unwrap_or_default();
     Span::new(start, span.end.byte_offset().unwrap_or(start))
+}
+
+/// The place of a scalar: empty where it goes over several lines, so that messages point at its
+/// key instead of at the first of many lines.
+fn scalar_place(span: &EventSpan) -> Span {
+    let place = place(span);
+    if span.start.line() == span.end.line() { place } else { Span::new(place.start, place.start) }
 }
 
 /// A scalar as the text of a key.
