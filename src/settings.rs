@@ -11,6 +11,7 @@ mod layers;
 mod load;
 mod path;
 mod problem;
+mod providers;
 mod secret;
 
 use std::{

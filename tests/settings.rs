@@ -221,7 +221,7 @@ fn secrets_are_hidden_wherever_settings_are_shown() {
         storage.url = "postgres://me:geheim@host/db"
         [providers.ollama.config]
         api_key = "geheim"
-        headers = { Authorization = "Bearer geheim" }
+        headers = { X-Friend = "geheim" }
         "#,
     )
     .unwrap();
@@ -278,4 +278,79 @@ fn the_shipped_environments_are_valid() {
         let sources = Sources::nothing().with_environment(directory, environment);
         sources.load().unwrap_or_else(|error| panic!("{environment}: {error}"));
     }
+}
+
+/// A mistake in what only a provider's kind understands is told when settings are read, not when
+/// the first task fails.
+#[test]
+fn the_settings_of_a_kind_are_checked_as_strictly() {
+    let found = refused(
+        r#"
+        [providers.ollama.config]
+        base_ulr = "http://host:1"
+        timeout = "long"
+        [providers.python.config]
+        memory_mb = 1
+        [providers.echo.config]
+        loud = true
+        "#,
+    );
+    let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 4, "{told:#?}");
+    assert!(told[0].starts_with("settings:8:9: providers.echo.config.loud: no such setting"));
+    assert!(told[1].starts_with("settings:3:9: providers.ollama.config.base_ulr: "), "{}", told[1]);
+    assert!(told[1].ends_with("(did you mean `base_url`?)"), "{}", told[1]);
+    assert!(told[2].starts_with("settings:4:9: providers.ollama.config.timeout: "), "{}", told[2]);
+    assert!(told[3].starts_with("settings:6:9: providers.python.config.memory_mb: 1 is less"));
+}
+
+/// Providers come out as their settings say, with what holds for all of them added.
+#[test]
+fn providers_are_built_from_their_settings() {
+    let settings = Settings::from_toml(
+        r#"
+        [supervision]
+        restarts_max = 9
+        [security]
+        file_roots = ["/data"]
+        [providers.python]
+        max_concurrent = 3
+        weight = 2
+        [providers.second]
+        kind = "ollama"
+        config = { base_url = "http://host:1" }
+        supervision = { health_timeout = 1 }
+        [providers.echo]
+        enabled = false
+        "#,
+    )
+    .unwrap();
+    let specs = settings.provider_specs().unwrap();
+    let ids: Vec<_> = specs.iter().map(|spec| spec.id.as_str()).collect();
+    assert_eq!(ids, ["ollama", "python", "second"]);
+    let [_, python, second] = &specs[..] else { panic!("{ids:?}") };
+    assert_eq!((python.max_concurrent, &*python.kind), (Some(3), "python"));
+    assert!((python.weight - 2.0).abs() < f64::EPSILON);
+    assert_eq!(python.config["policy"], "seed");
+    assert_eq!(python.config["file_roots"][0], "/data");
+    assert_eq!(second.config["base_url"], "http://host:1");
+    assert_eq!(second.config["file_roots"][0], "/data");
+    assert_eq!(second.supervision.health_timeout, Duration::from_secs(1));
+    assert_eq!(second.supervision.restarts_max, 9);
+}
+
+/// Also a mistake about a secret must not show it.
+#[test]
+fn problems_do_not_show_secrets() {
+    let found = refused(
+        r#"
+        [providers.ollama.config]
+        headers = "Bearer geheim"
+        api_key = ["geheim"]
+        [storage]
+        url = "mysql://me:geheim@host/db"
+        "#,
+    );
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(!format!("{found:?}").contains("geheim"), "{found:#?}");
 }

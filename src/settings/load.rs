@@ -14,7 +14,7 @@ use super::{
     Settings,
     layers::{TextLayer, Variable, Variables},
     path,
-    problem::{SettingsError, SettingsProblem, in_plain_words, known_names, nearest},
+    problem::{SettingsError, SettingsProblem, explain},
 };
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -104,8 +104,9 @@ impl Sources {
         let mut problems = Vec::new();
         let settings = layers.read(merged, &defaults, &mut problems);
         let Some(settings) = settings else { return Err(SettingsError { problems }) };
-        if let Err(error) = settings.check() {
-            problems.extend(error.problems.into_iter().map(|problem| layers.locate(problem)));
+        for found in [settings.check().err(), settings.provider_specs().err()] {
+            let found = found.into_iter().flat_map(|error| error.problems);
+            problems.extend(found.map(|problem| layers.locate(problem)));
         }
         if problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems }) }
     }
@@ -185,7 +186,8 @@ impl Layers<'_> {
                 replace(&mut tree, &path, Some(Value::from(text)));
                 continue;
             }
-            problems.push(self.explain(&path, &error.into_inner().to_string()));
+            problems
+                .push(self.locate(explain(path::written(&path), &error.into_inner().to_string())));
             // Without a default the key is taken away; where it is missed, what holds it is put
             // back instead.
             let mut path = path.as_slice();
@@ -207,37 +209,22 @@ impl Layers<'_> {
         (!found.is_string() && !found.is_object()).then(|| variable.text.clone())
     }
 
-    fn explain(&self, path: &[String], error: &str) -> SettingsProblem {
-        let mut problem = SettingsProblem::new(path::written(path), in_plain_words(error));
-        let known = known_names(error);
-        let wrong = error.split('`').nth(1).unwrap_or_default();
-        if error.starts_with("unknown field") {
-            problem.message = "no such setting".into();
-            problem.help = Some(match nearest(wrong, &known) {
-                Some(nearest) => format!("did you mean `{nearest}`?"),
-                None => format!("known here: {}", known.join(", ")),
-            });
-        } else if error.starts_with("unknown variant") {
-            problem.message = format!("found `{wrong}`, expected one of {}", known.join(", "));
-            problem.help = nearest(wrong, &known).map(|name| format!("did you mean `{name}`?"));
-        }
-        self.locate(problem)
-    }
-
     /// Adds where the key was written: in the uppermost layer that has it.
     fn locate(&self, mut problem: SettingsProblem) -> SettingsProblem {
         let path = path::read(&problem.path);
         let variable = self.variables.iter().rev().find(|variable| variable.sets(&path));
+        // A key that is nowhere, or spelled otherwise, has the place of what holds it.
+        let written = |len| self.texts.iter().rev().find_map(|layer| layer.find(&path[..len]));
         problem.origin = match variable {
             Some(variable) => Some(variable.name.clone()),
-            None => self.texts.iter().rev().find_map(|layer| layer.find(&path)),
+            None => (1..=path.len()).rev().find_map(written),
         };
         problem
     }
 }
 
 /// The keys on the way to where the reading stopped.
-fn steps(path: &serde_path_to_error::Path) -> Vec<String> {
+pub(super) fn steps(path: &serde_path_to_error::Path) -> Vec<String> {
     path.iter()
         .filter_map(|segment| match segment {
             Segment::Seq { index } => Some(index.to_string()),

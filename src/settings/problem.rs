@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::secret;
+
 /// One thing wrong with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingsProblem {
@@ -65,10 +67,34 @@ fn list(problems: &[SettingsProblem]) -> String {
     lines.concat()
 }
 
+/// What a deserializer's error at a key means.
+pub(super) fn explain(path: String, error: &str) -> SettingsProblem {
+    let mut problem = SettingsProblem::new(path, in_plain_words(error));
+    if secret::is_secret(&problem.path)
+        && let Some((_, expected)) = problem.message.rsplit_once(", expected ")
+    {
+        problem.message = format!("found something else, expected {expected}");
+    }
+    let known = known_names(error);
+    let wrong = error.split('`').nth(1).unwrap_or_default();
+    if error.starts_with("unknown field") {
+        problem.message = "no such setting".into();
+        problem.help = match nearest(wrong, &known) {
+            Some(nearest) => Some(format!("did you mean `{nearest}`?")),
+            None if known.is_empty() => None,
+            None => Some(format!("known here: {}", known.join(", "))),
+        };
+    } else if error.starts_with("unknown variant") {
+        problem.message = format!("found `{wrong}`, expected one of {}", known.join(", "));
+        problem.help = nearest(wrong, &known).map(|name| format!("did you mean `{name}`?"));
+    }
+    problem
+}
+
 /// Says what a deserializer's error says, in the words of a settings file.
 ///
 /// `invalid type: string "x", expected u64` becomes ``found string "x", expected a whole number``.
-pub(super) fn in_plain_words(error: &str) -> String {
+fn in_plain_words(error: &str) -> String {
     let error = error
         .strip_prefix("invalid type: ")
         .or_else(|| error.strip_prefix("invalid value: "))
@@ -89,7 +115,7 @@ pub(super) fn in_plain_words(error: &str) -> String {
 }
 
 /// The names in backticks behind `expected`, of an error about an unknown key or variant.
-pub(super) fn known_names(error: &str) -> Vec<&str> {
+fn known_names(error: &str) -> Vec<&str> {
     match error.rsplit_once("expected ") {
         Some((_, names)) => names.split('`').skip(1).step_by(2).collect(),
         None => Vec::new(),
@@ -97,7 +123,7 @@ pub(super) fn known_names(error: &str) -> Vec<&str> {
 }
 
 /// The known name that `name` was most likely meant to be.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let likeness = |other: &str| strsim::jaro_winkler(&name.to_lowercase(), other);
     known
         .iter()

@@ -1,6 +1,6 @@
 //! What must not be shown: the store's password, and the secrets in a provider's settings.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::Path, str::FromStr};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -28,6 +28,13 @@ impl StoreUrl {
     /// With the password.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
+    }
+
+    /// The file, where it is a SQLite database.
+    pub fn sqlite_path(&self) -> Option<&Path> {
+        let path = self.expose().strip_prefix("sqlite:")?;
+        let path = path.strip_prefix("//").unwrap_or(path);
+        Some(Path::new(path.strip_suffix("?mode=rwc").unwrap_or(path)))
     }
 
     /// True when nothing is kept beyond the process.
@@ -109,16 +116,25 @@ impl<'de> Deserialize<'de> for StoreUrl {
     }
 }
 
+/// True where what stands at the key is not to be shown.
+pub(super) fn is_secret(path: &str) -> bool {
+    let path = path.to_lowercase().replace('-', "_");
+    path.contains(".headers") || SECRET_WORDS.iter().any(|word| path.contains(word))
+}
+
 /// The same table with the values of secret keys hidden, at any depth.
 pub(super) fn hide(table: &Map<String, Value>) -> Map<String, Value> {
     table
         .iter()
         .map(|(key, value)| {
             let lower = key.to_lowercase().replace('-', "_");
-            let shown = if SECRET_WORDS.iter().any(|word| lower.contains(word)) {
-                Value::from(HIDDEN)
-            } else {
-                hide_within(value)
+            let shown = match value {
+                _ if SECRET_WORDS.iter().any(|word| lower.contains(word)) => Value::from(HIDDEN),
+                // Any header may be what a server knows its friends by.
+                Value::Object(headers) if lower == "headers" => {
+                    headers.keys().map(|name| (name.clone(), Value::from(HIDDEN))).collect()
+                }
+                value => hide_within(value),
             };
             (key.clone(), shown)
         })
@@ -182,12 +198,13 @@ mod tests {
         let Value::Object(table) = json!({
             "url": "http://me:geheim@host",
             "API-Key": "geheim",
-            "headers": [{"Authorization": "Bearer geheim", "accept": "json"}],
+            "headers": {"X-Friend": "geheim"},
+            "list": [{"Authorization": "Bearer geheim", "accept": "json"}],
         }) else {
             unreachable!("it is an object")
         };
         let shown = Value::Object(hide(&table));
         assert!(!shown.to_string().contains("geheim"), "{shown}");
-        assert_eq!(shown["headers"][0]["accept"], "json");
+        assert_eq!(shown["list"][0]["accept"], "json");
     }
 }

@@ -1,0 +1,176 @@
+//! Providers out of their settings: each kind's `config` read strictly, and what `[security]` and
+//! `[supervision]` say added to it.
+//!
+//! Asked when settings are loaded, so that every mistake is told at once, and when the runtime
+//! starts.
+
+use gleitzeit_domain::{id::ProviderId, provider::ProviderSpec};
+#[cfg(feature = "python")]
+use gleitzeit_sandbox::Preset;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+#[cfg(feature = "python")]
+use super::PolicyPreset;
+use super::{
+    ProviderKind, ProviderSettings, Settings, SettingsError, SettingsProblem, path,
+    problem::explain,
+};
+use crate::providers;
+
+impl Settings {
+    /// The providers that are not left out, ready to be started.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with everything wrong in any provider's `config`, and with every kind
+    /// that this build does not have.
+    pub fn provider_specs(&self) -> Result<Vec<ProviderSpec>, SettingsError> {
+        let mut specs = Vec::new();
+        let mut problems = Vec::new();
+        for (id, provider) in self.enabled_providers() {
+            match self.provider_spec(id, provider) {
+                Ok(spec) => specs.push(spec),
+                Err(found) => problems.extend(found),
+            }
+        }
+        if problems.is_empty() { Ok(specs) } else { Err(SettingsError { problems }) }
+    }
+
+    fn provider_spec(
+        &self,
+        id: &ProviderId,
+        provider: &ProviderSettings,
+    ) -> Result<ProviderSpec, Vec<SettingsProblem>> {
+        let place = format!("providers.{}", path::key(id.as_str()));
+        let mut spec = match provider.kind {
+            ProviderKind::Echo => {
+                let NoConfig {} = read(&place, &provider.config.0)?;
+                providers::echo::spec(id.clone())
+            }
+            ProviderKind::Ollama => self.ollama(id, &place, &provider.config.0)?,
+            ProviderKind::Python => self.python(id, &place, &provider.config.0)?,
+        };
+        spec.weight = provider.weight;
+        if let Some(limit) = provider.max_concurrent {
+            spec.max_concurrent = Some(limit.get());
+        }
+        let own = spec.supervision;
+        let mut general = self.supervision.over(own);
+        // A kind that asks for more time gets it, unless the settings of this provider say less.
+        general.health_timeout = general.health_timeout.max(own.health_timeout);
+        general.lifecycle_timeout = general.lifecycle_timeout.max(own.lifecycle_timeout);
+        spec.supervision = provider.supervision.over(general);
+        Ok(spec)
+    }
+
+    #[cfg(feature = "ollama")]
+    fn ollama(
+        &self,
+        id: &ProviderId,
+        place: &str,
+        config: &Map<String, Value>,
+    ) -> Result<ProviderSpec, Vec<SettingsProblem>> {
+        let mut own: providers::ollama::OllamaConfig = read(place, config)?;
+        if !config.contains_key("file_roots") {
+            own.file_roots.clone_from(&self.security.file_roots);
+        }
+        providers::ollama::spec(id.clone(), own).map_err(|error| vec![refused(place, &error)])
+    }
+
+    #[cfg(not(feature = "ollama"))]
+    fn ollama(
+        &self,
+        _: &ProviderId,
+        place: &str,
+        _: &Map<String, Value>,
+    ) -> Result<ProviderSpec, Vec<SettingsProblem>> {
+        Err(vec![not_built(place, "ollama")])
+    }
+
+    /// What `[security]` says holds where the provider's own settings say nothing.
+    #[cfg(feature = "python")]
+    fn python(
+        &self,
+        id: &ProviderId,
+        place: &str,
+        config: &Map<String, Value>,
+    ) -> Result<ProviderSpec, Vec<SettingsProblem>> {
+        let mut own: providers::python::PythonConfig = read(place, config)?;
+        let general = &self.security;
+        if !config.contains_key("sandbox") {
+            own.sandbox = general.sandbox;
+        }
+        if !config.contains_key("policy") {
+            own.policy = match general.policy {
+                PolicyPreset::Off => Preset::Off,
+                PolicyPreset::Seed => Preset::Seed,
+                PolicyPreset::Strict => Preset::Strict,
+            };
+        }
+        if !config.contains_key("file_roots") {
+            own.file_roots.clone_from(&general.file_roots);
+        }
+        own.allowed_modules.extend_from_slice(&general.allowed_modules);
+        own.blocked_modules.extend_from_slice(&general.blocked_modules);
+        providers::python::spec(id.clone(), own).map_err(|error| vec![refused(place, &error)])
+    }
+
+    #[cfg(not(feature = "python"))]
+    fn python(
+        &self,
+        _: &ProviderId,
+        place: &str,
+        _: &Map<String, Value>,
+    ) -> Result<ProviderSpec, Vec<SettingsProblem>> {
+        Err(vec![not_built(place, "python")])
+    }
+}
+
+/// A kind's own refusal, which begins with the key: `base_url: …`.
+#[cfg(any(feature = "ollama", feature = "python"))]
+fn refused(place: &str, error: &impl ToString) -> SettingsProblem {
+    let text = error.to_string();
+    match text.split_once(": ") {
+        Some((key, message)) => SettingsProblem::new(format!("{place}.config.{key}"), message),
+        None => SettingsProblem::new(format!("{place}.config"), text),
+    }
+}
+
+/// The `config` of a kind that has none.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoConfig {}
+
+/// Reads a `config`; a key that cannot be read is noted and left out, and the reading begins
+/// again.
+fn read<T: DeserializeOwned>(
+    place: &str,
+    config: &Map<String, Value>,
+) -> Result<T, Vec<SettingsProblem>> {
+    let mut config = config.clone();
+    let mut problems = Vec::new();
+    loop {
+        let tree = Value::Object(config.clone());
+        let error = match serde_path_to_error::deserialize::<_, T>(&tree) {
+            Ok(read) if problems.is_empty() => return Ok(read),
+            Ok(_) => return Err(problems),
+            Err(error) => error,
+        };
+        let steps = super::load::steps(error.path());
+        let at = match steps.as_slice() {
+            [] => format!("{place}.config"),
+            steps => format!("{place}.config.{}", path::written(steps)),
+        };
+        problems.push(explain(at, &error.into_inner().to_string()));
+        let left_out = steps.first().and_then(|first| config.remove(first));
+        if left_out.is_none() {
+            return Err(problems);
+        }
+    }
+}
+
+#[cfg(any(not(feature = "ollama"), not(feature = "python")))]
+fn not_built(place: &str, kind: &str) -> SettingsProblem {
+    SettingsProblem::new(place, format!("this build has no providers of kind `{kind}`"))
+        .help("build it with the feature, or set `enabled = false`")
+}
