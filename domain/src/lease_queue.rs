@@ -74,6 +74,7 @@ pub struct LeaseQueue<W> {
     /// The one that alone may be served.
     reserved: Option<Ticket>,
     next_age: u64,
+    overtakes_max: u32,
 }
 
 #[derive(Debug)]
@@ -92,6 +93,7 @@ impl<W> LeaseQueue<W> {
             waiting: BTreeMap::new(),
             reserved: None,
             next_age: 0,
+            overtakes_max: OVERTAKES_MAX,
         }
     }
 
@@ -236,7 +238,7 @@ impl<W> LeaseQueue<W> {
     /// Reserves the head or the oldest when it was overtaken too often, unless another one is.
     fn reserve(&mut self) {
         if self.reserved.is_none() {
-            let due = |ticket: &Ticket| self.waiting[ticket].overtaken >= OVERTAKES_MAX;
+            let due = |ticket: &Ticket| self.waiting[ticket].overtaken >= self.overtakes_max;
             self.reserved = self.head().filter(due).or_else(|| self.oldest().filter(due));
         }
     }

@@ -181,7 +181,12 @@ struct Waiter {
     ticket: Ticket,
     /// Leases to others while this one was the head or the oldest.
     overtaken: u32,
+    /// Leases that may still go to anyone before it must have had its own.
+    leases_left: u32,
 }
+
+/// Small, so that a short run meets it often.
+const FEW: u32 = 2;
 
 impl Model {
     /// Notes a lease for `number`; a newcomer never was among the waiting.
@@ -190,6 +195,8 @@ impl Model {
         let first = self.waiting.iter().min_by_key(|waiter| place(waiter)).map(place);
         let oldest = self.waiting.iter().map(|waiter| waiter.number).min();
         for waiter in &mut self.waiting {
+            assert!(waiter.leases_left > 0, "{waiter:?} waits too long");
+            waiter.leases_left -= 1;
             let ahead = first == Some(place(waiter)) && place(waiter) < (priority, number);
             if waiter.number != number && (ahead || oldest == Some(waiter.number)) {
                 waiter.overtaken += 1;
@@ -218,7 +225,7 @@ proptest! {
         let total = Resources {
             slots: 8, cpu_millicores: 8, memory_mib: 8, ..Resources::default()
         };
-        let mut queue = LeaseQueue::new(total);
+        let mut queue = LeaseQueue { overtakes_max: FEW, ..LeaseQueue::new(total) };
         let mut model = Model::default();
         for (number, step) in (0_u64..).zip(steps) {
             match step {
@@ -227,7 +234,10 @@ proptest! {
                         Ok(Answer::Granted(lease)) => model.grant(number, priority, lease.held),
                         Ok(Answer::Waiting(ticket)) => {
                             let need = need.with_slots(need.slots.max(1));
-                            model.waiting.push(Waiter { number, need, ticket, overtaken: 0 });
+                            let others = u32::try_from(model.waiting.len()).unwrap();
+                            let leases_left = (others + 1) * (FEW + 2);
+                            let waiter = Waiter { number, need, ticket, overtaken: 0, leases_left };
+                            model.waiting.push(waiter);
                         }
                         Err(refused) => prop_assert!(!refused.need.fits_in(&total)),
                     }
@@ -254,7 +264,7 @@ proptest! {
             prop_assert!(queue.taken().fits_in(&total));
             prop_assert_eq!(queue.waiting(), model.waiting.len());
             for waiter in &model.waiting {
-                prop_assert!(waiter.overtaken <= OVERTAKES_MAX + 1, "{:?}", waiter);
+                prop_assert!(waiter.overtaken <= FEW + 1, "{:?}", waiter);
             }
             if queue.reserved.is_none() && model.waiting.len() <= PASSED_OVER_MAX {
                 let idle = model.waiting.iter().find(|waiter| waiter.need.fits_in(queue.free()));
