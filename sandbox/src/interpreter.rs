@@ -23,7 +23,14 @@ pub const OLDEST: Version = Version { major: 3, minor: 9, micro: 0 };
 /// The newest supported minor version.
 pub const NEWEST: Version = Version { major: 3, minor: 14, micro: 0 };
 
-const HARNESS: &str = include_str!("harness.py");
+/// One module in parts; each is a text of its own, and their order is told in the first.
+const HARNESS: &str = concat!(
+    include_str!("harness/wire.py"),
+    include_str!("harness/process.py"),
+    include_str!("harness/source.py"),
+    include_str!("harness/errors.py"),
+    include_str!("harness/task.py"),
+);
 const PROBE: &str = include_str!("probe.py");
 /// A cold start of a slow machine is within it.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);

@@ -12,7 +12,7 @@
 //! | `process` | one process a job: started, fed, watched, killed |
 //! | `capture`, `reply` | what comes out of it, within bounds |
 //! | `workdir` | the directory a job starts in |
-//! | `harness.py` | the other side: runs inside the process, around the user's code |
+//! | `harness/*.py` | the other side: runs inside the process, around the user's code |
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), gleitzeit_sandbox::SandboxError> {

@@ -61,6 +61,10 @@ impl Default for Settings {
 }
 
 /// Runs jobs with one interpreter, each in a process of its own.
+///
+/// At [`Level::None`] a job runs with the rights of the service. Limits, the policy and the killing
+/// of its process group protect from accidents: code that means harm can read the service's files,
+/// use its network, and leave a process behind that has left the group.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     interpreter: Interpreter,
@@ -281,7 +285,8 @@ impl Running {
     /// At once and without a courtesy, the whole group.
     fn kill(&mut self) {
         let Some(group) = self.group.take() else { return };
-        // An error is a group that is gone already.
+        // An error is a group that is gone already. Its number cannot mean another group by now:
+        // numbers are given out in turn, and this one was in use a moment ago.
         let _ = killpg(group, Signal::SIGKILL);
         // By its number too, as code may have moved itself to another group; but only while it is
         // not reaped, so that the number is still its own.

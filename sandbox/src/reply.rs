@@ -63,3 +63,54 @@ pub(crate) async fn read_reply(
 fn is_end(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESULT_MAX_BYTES: usize = 1024;
+
+    fn framed(body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len()).unwrap();
+        [&length.to_be_bytes(), body].concat()
+    }
+
+    async fn read(bytes: &[u8]) -> Result<Option<Reply>, String> {
+        read_reply(bytes, RESULT_MAX_BYTES).await
+    }
+
+    /// A process that says nothing is not one that says something wrong.
+    #[tokio::test]
+    async fn silence_is_no_reply() {
+        assert_eq!(read(b"").await, Ok(None));
+        assert_eq!(read(b"\0\0").await, Ok(None));
+    }
+
+    /// Whatever a task sends is a reply or a reason, and never more than its bound in memory.
+    #[tokio::test]
+    async fn forged_replies_are_refused_with_a_reason() {
+        let deep = format!("{{\"status\":\"ok\",\"result\":{}1", "[".repeat(100_000));
+        for (bytes, reason) in [
+            (b"{\"ok\":true}".to_vec(), "announced a reply of"),
+            (u32::MAX.to_be_bytes().to_vec(), "announced a reply of"),
+            ([&[0, 0, 0, 9][..], b"{}"].concat(), "ended after 2 of 9 bytes"),
+            (framed(b"{}"), "missing field `status`"),
+            (framed(b"{\"status\":\"great\"}"), "unknown variant `great`"),
+            (framed(b"\xff\xfe"), "its reply is none"),
+            (framed(deep.as_bytes()), "recursion limit exceeded"),
+            (framed(b"{\"status\":\"ok\",\"result\":NaN}"), "its reply is none"),
+        ] {
+            let told = read(&bytes).await.unwrap_err();
+            assert!(told.contains(reason), "{reason}: {told}");
+        }
+    }
+
+    /// What the harness sends is read as it was meant.
+    #[tokio::test]
+    async fn a_reply_is_read() {
+        let body = br#"{"status":"ok","cpu_seconds":0.5,"peak_bytes":7,"result_type":"json","result":[1]}"#;
+        let reply = read(&framed(body)).await.unwrap().unwrap();
+        assert_eq!((reply.status, reply.result_type), (Status::Ok, ResultType::Json));
+        assert_eq!((reply.result, reply.peak_bytes), (serde_json::json!([1]), Some(7)));
+    }
+}

@@ -273,7 +273,7 @@ async fn an_unusable_interpreter_is_named() {
 /// The probe sees through shims and tells what it found.
 #[tokio::test]
 async fn the_probe_finds_the_real_interpreter() {
-    let interpreter = Interpreter::probe("python3".as_ref()).await.unwrap();
+    let interpreter = Interpreter::probe(support::python().as_ref()).await.unwrap();
     assert!(interpreter.path().is_absolute(), "{interpreter:?}");
     let bench = Bench::new().await;
     let told = bench.execute("import sys\n'%d.%d.%d' % sys.version_info[:3]").await;

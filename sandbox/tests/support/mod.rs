@@ -10,6 +10,11 @@ use gleitzeit_sandbox::{Interpreter, Job, Outcome, Sandbox, Settings};
 /// Longer than anything here takes, shorter than anyone waits.
 pub const AMPLE: Duration = Duration::from_secs(20);
 
+/// The interpreter to test with: `GLEITZEIT_TEST_PYTHON`, or this machine's own.
+pub fn python() -> String {
+    std::env::var("GLEITZEIT_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
+}
+
 /// A sandbox over this machine's Python, whose directories are below one of the test's own.
 pub struct Bench {
     pub sandbox: Sandbox,
@@ -19,7 +24,7 @@ pub struct Bench {
 impl Bench {
     pub async fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let interpreter = Interpreter::probe("python3".as_ref()).await.unwrap();
+        let interpreter = Interpreter::probe(python().as_ref()).await.unwrap();
         let sandbox = Sandbox::new(interpreter, Settings { work_root: root.path().to_owned() });
         Self { sandbox, root }
     }

@@ -1,0 +1,112 @@
+"""The task: `main` takes the job, runs or validates the code, replies and leaves."""
+
+
+def validate(job, source):
+    lines = lines_of(source)
+    found = import_findings(job)
+    try:
+        tree = parse(source, job["filename"])
+        found += policy_findings(tree, job["policy"], lines)
+        # From the text again and not from the tree: some errors are found only on the way.
+        compile(source, job["filename"], "exec", dont_inherit=True)
+    except Exception as error:
+        found.append(syntax_finding(error))
+    return 0, {"status": "ok", "diagnostics": found}, None
+
+
+def execute(job, source):
+    """Runs the code; `(exit code, reply, result)`."""
+    names = namespace(job)
+    last = None
+    code, error = 0, None
+    try:
+        tree = parse(source, job["filename"])
+        found = import_findings(job) + policy_findings(tree, job["policy"], lines_of(source))
+        if found:
+            return 1, {"status": "policy_violation", "diagnostics": found}, None
+        last = run(job, source, tree, names)
+    except BaseException as raised:
+        if isinstance(raised, MemoryError):
+            open_reserve()
+        code, error = failure(raised, job, source)
+    join_threads()
+    if error is not None:
+        out_of_memory = error["type"] == "MemoryError"
+        return code, {"status": "memory_limit" if out_of_memory else "error", "error": error}, None
+    reply, result = {"status": "ok"}, None
+    try:
+        if "result" in names:
+            result = pack_result(names["result"], job["result_max_bytes"])
+        elif last is not None:
+            result = pack_result(last, job["result_max_bytes"])
+    except TooLarge:
+        code, reply = 1, {"status": "output_limit", "error": too_large(job)}
+    except BaseException as raised:
+        open_reserve()
+        code, error = failure(raised, job, source)
+        out_of_memory = isinstance(raised, MemoryError)
+        reply = {"status": "memory_limit" if out_of_memory else "error", "error": error}
+    return code, reply, result
+
+
+def run(job, source, tree, names):
+    """Runs the code in `names`; the value of its last expression."""
+    filename = job["filename"]
+    text = source if isinstance(source, bytes) else source.encode("utf-8")
+    # Code that prints its own tracebacks gets its lines too; for all other code it is not worth
+    # the milliseconds that the import takes.
+    if any(word in text for word in (b"traceback", b"logging", b"warnings", b"inspect")):
+        know_lines(filename, source)
+    for name in job["imports"]:
+        names[name.partition(".")[0]] = __import__(name)
+    body, value = split_last(tree)
+    body = compile(body, filename, "exec", dont_inherit=True)
+    value = None if value is None else compile(value, filename, "eval", dont_inherit=True)
+    exec(body, names)
+    return None if value is None else eval(value, names)
+
+
+def join_threads():
+    threading = sys.modules.get("threading")
+    try:
+        if threading is not None:
+            threading._shutdown()
+    except BaseException:
+        pass
+
+
+def too_large(job):
+    limit = job["result_max_bytes"]
+    message = (
+        f"the result is larger than {limit} bytes as JSON; return less, or return where it is"
+    )
+    return {"type": "ResultTooLarge", "message": message, "traceback": "", "line": None}
+
+
+def finish(control, code, reply, result):
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        pass
+    open_reserve()
+    flush()
+    reply["cpu_seconds"], reply["peak_bytes"] = usage()
+    frame = encode(reply, 64 << 20)
+    if result is not None:
+        kind, value = result
+        frame = frame[:-1] + b',"result_type":"' + kind.encode() + b'","result":' + value + b"}"
+    control.send(frame)
+    flush()
+    posix._exit(code)
+
+
+def main(stream):
+    job = decode(read_frame(stream).decode("utf-8"))
+    source = read_frame(stream)
+    if not job["is_file"]:
+        source = source.decode("utf-8")  # a text, where a coding comment has no say
+    control = Control(stream)
+    control.hold_lifeline()
+    prepare(job)
+    mode = validate if job["mode"] == "validate" else execute
+    finish(control, *mode(job, source))
