@@ -123,6 +123,10 @@ async fn parameters_reach_the_code() {
     let context = json!({"file_path": "a.txt", "deep": [{"x": null}]});
     assert_eq!(told["result"], json!([context, 3, 2, "5", "true"]));
     assert_eq!(run(json!({"code": "context"})).await.unwrap()["result"], json!({}));
+    let read = "import sys\nsys.stdin.read()";
+    let told = run(json!({"code": read, "stdin": "line\n"})).await.unwrap();
+    assert_eq!(told["result"], "line\n");
+    assert_eq!(run(json!({"code": read})).await.unwrap()["result"], "");
 }
 
 /// Code that raises has failed: its error is named with its line, its output is kept, and it is not

@@ -63,6 +63,12 @@ fn python_execute() -> MethodSpec {
                 .optional()
                 .describe("Data that the code sees as the global `context`"),
         )
+        .param(
+            "stdin",
+            ParameterSpec::string()
+                .optional()
+                .describe("What the code reads from standard input; nothing where absent"),
+        )
         .returns(ParameterSpec::object([
             ("result", ParameterSpec::any().describe("What the code leaves as its result")),
             ("stdout", ParameterSpec::string()),

@@ -61,7 +61,7 @@ fn built_in_parameters_keep_their_order() {
     let names = |method: &str| -> Vec<String> {
         book.resolve(None, method).unwrap().spec.params_schema.keys().cloned().collect()
     };
-    let execute = ["code", "timeout", "environment", "imports", "file", "context"];
+    let execute = ["code", "timeout", "environment", "imports", "file", "context", "stdin"];
     assert_eq!(names("python/execute"), execute);
     let chat = ["messages", "model", "temperature", "max_tokens", "stream", "file_path"];
     assert_eq!(names("llm/chat"), chat);
