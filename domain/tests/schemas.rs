@@ -82,7 +82,7 @@ fn protocol_of(param: ParameterSpec) -> ProtocolSpec {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     /// Two validators that share no code find the same places wrong.
     #[test]

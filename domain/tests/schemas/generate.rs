@@ -43,7 +43,8 @@ fn number() -> impl Strategy<Value = Number> {
         json!(1e300),
     ];
     let edges: Vec<Number> = edges.iter().filter_map(|v| v.as_number().cloned()).collect();
-    prop_oneof![select(edges), (-3_i64..4).prop_map(Number::from)]
+    let halves = (-6_i32..8).prop_filter_map("a number", |n| Number::from_f64(f64::from(n) / 2.0));
+    prop_oneof![select(edges), (-3_i64..4).prop_map(Number::from), halves]
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -227,7 +228,7 @@ pub(crate) fn params_and_value() -> impl Strategy<Value = (MethodSpec, Value)> {
 /// The schema with one thing changed, for better or worse.
 pub(crate) fn loosened(spec: ParameterSpec) -> impl Strategy<Value = ParameterSpec> {
     let other = self::spec();
-    (only_loosened(spec), other, 0_usize..9).prop_map(|(mut spec, other, change)| {
+    (only_loosened(spec), other, 0_usize..10).prop_map(|(mut spec, other, change)| {
         match change {
             0 => spec.kind = other.kind,
             1 => spec.minimum = other.minimum,
@@ -237,6 +238,9 @@ pub(crate) fn loosened(spec: ParameterSpec) -> impl Strategy<Value = ParameterSp
             5 => spec.allowed = other.allowed,
             6 => spec.items = other.items,
             7 => spec.properties = other.properties,
+            8 if allows(&spec, ParameterType::Object) => {
+                spec.properties.get_or_insert_default().insert("a".to_owned(), other);
+            }
             _ => spec.additional_properties = other.additional_properties,
         }
         spec

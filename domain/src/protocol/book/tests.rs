@@ -347,6 +347,18 @@ fn a_protocol_in_use_may_not_accept_less() {
     );
 }
 
+/// An open object could hold any field with any value, so a declaration takes something away.
+#[test]
+fn declaring_a_field_of_an_open_object_is_not_compatible() {
+    let taking = |fields: &[(&str, ParameterSpec)]| {
+        MethodSpec::new("m").param("o", ParameterSpec::object(fields.iter().cloned()))
+    };
+    let told = reasons(taking(&[]), taking(&[("x", ParameterSpec::string().optional())]));
+    let at = "a/v1.0 /methods/m/params_schema/o/properties/x/type";
+    assert_eq!(told, [format!("{at}: any is not allowed")]);
+    assert_eq!(reasons(taking(&[]), taking(&[("x", ParameterSpec::any().optional())])), [""; 0]);
+}
+
 /// Dependents were checked against what the result promises; it must go on promising that.
 #[test]
 fn a_protocol_in_use_may_not_promise_less() {
