@@ -82,7 +82,7 @@ fn protocol_of(param: ParameterSpec) -> ProtocolSpec {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Two validators that share no code find the same places wrong.
     #[test]
@@ -126,8 +126,8 @@ proptest! {
     #[test]
     fn every_path_of_a_value_that_fits_is_admitted((spec, value) in spec_and_value()) {
         let validator = Validator::compile(&spec).expect("only sound schemas are generated");
-        prop_assume!(validator.check(&value).is_empty());
-        for path in paths(&value) {
+        let fitting = if validator.check(&value).is_empty() { paths(&value) } else { Vec::new() };
+        for path in fitting {
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             prop_assert_eq!(validator.admits(&path), Ok(()), "{:?}", path);
         }
