@@ -28,7 +28,7 @@ time.sleep(60)"
 }
 
 /// Slow machines are slow, but not this slow: what stalls waits for 20 seconds and more.
-const PROMPTLY: Duration = Duration::from_secs(5);
+const PROMPTLY: Duration = Duration::from_secs(10);
 
 /// The time is up for all that the job started, and what it had said by then is kept.
 #[tokio::test]
@@ -43,10 +43,10 @@ print(child)
 print('started')
 while True: pass";
     let begin = Instant::now();
-    let outcome = bench.run(Job::execute(code).timeout(Duration::from_millis(700))).await;
+    let outcome = bench.run(Job::execute(code).timeout(Duration::from_secs(2))).await;
     assert_eq!((outcome.status, outcome.exit_code), (Status::Timeout, -1), "{outcome:?}");
     assert!(begin.elapsed() < PROMPTLY, "{:?}", begin.elapsed());
-    assert!(outcome.execution_time >= Duration::from_millis(700));
+    assert!(outcome.execution_time >= Duration::from_secs(2));
     assert!(outcome.stdout.text.ends_with("started\n"), "{outcome:?}");
     let child = outcome.stdout.text.lines().next().unwrap().parse().unwrap();
     until("the child is dead", || !is_alive(child)).await;

@@ -176,7 +176,7 @@ pub(super) fn timeout(request: &Request, call: &Call) -> Duration {
 /// A little before `limit`, so that a task is stopped here, with its output kept, and not by being
 /// dropped at the limit, without it.
 fn before(limit: Duration) -> Duration {
-    limit.saturating_sub((limit / 20).min(Duration::from_millis(250)))
+    limit.saturating_sub((limit / 10).min(Duration::from_millis(250)))
 }
 
 #[cfg(test)]
@@ -206,7 +206,7 @@ mod tests {
     /// The provider's own limit comes before the one that would throw the output away.
     #[test]
     fn the_own_limit_comes_first() {
-        assert_eq!(before(Duration::from_secs(1)), Duration::from_millis(950));
+        assert_eq!(before(Duration::from_secs(1)), Duration::from_millis(900));
         assert_eq!(before(Duration::from_secs(60)), Duration::from_millis(59_750));
         assert_eq!(before(Duration::ZERO), Duration::ZERO);
     }
