@@ -88,6 +88,12 @@ impl Default for ListFilter {
 /// Why a store did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
+    /// It cannot be used as it is: a wrong address, or a schema of a newer program.
+    #[error("store cannot be opened: {detail}")]
+    Open {
+        /// What is wrong, and what to do.
+        detail: String,
+    },
     /// It cannot be reached; asking again may help.
     #[error("store cannot be reached: {detail}")]
     Unavailable {
@@ -127,6 +133,7 @@ impl StoreError {
     /// The code that a caller of the runtime sees.
     pub const fn code(&self) -> ErrorCode {
         match self {
+            Self::Open { .. } => ErrorCode::ConfigurationError,
             Self::Unavailable { .. } => ErrorCode::PersistenceConnectionFailed,
             Self::Write { .. } => ErrorCode::PersistenceWriteFailed,
             Self::Read { .. } => ErrorCode::PersistenceReadFailed,
@@ -138,7 +145,7 @@ impl StoreError {
 
     /// True when writing the same again may succeed and cannot do harm.
     pub const fn is_transient(&self) -> bool {
-        !matches!(self, Self::Integrity { .. } | Self::Closed)
+        !matches!(self, Self::Open { .. } | Self::Integrity { .. } | Self::Closed)
     }
 }
 

@@ -336,7 +336,7 @@ pub struct WorkflowSummary {
     pub completed_at: Option<DateTime<Utc>>,
     /// How many tasks it has.
     pub task_count: u32,
-    /// How many of them are settled.
+    /// How many of them are settled; all, once the workflow is.
     pub settled_count: u32,
     /// How many of them wait for a person's word.
     pub outcome_unknown_count: u32,

@@ -212,14 +212,20 @@ fn summary(record: &WorkflowRecord) -> WorkflowSummary {
     let count = |wanted: fn(&TaskRecord) -> bool| {
         u32::try_from(record.tasks.iter().filter(|task| wanted(task)).count()).unwrap_or(u32::MAX)
     };
+    let task_count = count(|_| true);
+    let is_settled = record.status.is_settled();
+    let settled_count =
+        if is_settled { task_count } else { count(|task| task.status.is_settled()) };
+    let outcome_unknown_count =
+        if is_settled { 0 } else { count(|task| task.status == TaskStatus::OutcomeUnknown) };
     WorkflowSummary {
         id: record.id.clone(),
         name: Arc::clone(&record.name),
         status: record.status,
         created_at: record.created_at,
         completed_at: record.completed_at,
-        task_count: count(|_| true),
-        settled_count: count(|task| task.status.is_settled()),
-        outcome_unknown_count: count(|task| task.status == TaskStatus::OutcomeUnknown),
+        task_count,
+        settled_count,
+        outcome_unknown_count,
     }
 }

@@ -1,0 +1,44 @@
+//! One row a workflow, written at its submission and whenever its own state changes.
+
+use sea_orm::entity::prelude::*;
+
+/// A workflow. Times are microseconds since 1970 (UTC).
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "gleitzeit_workflows")]
+pub struct Model {
+    /// The order of submission; never given twice.
+    #[sea_orm(primary_key)]
+    pub key: i64,
+    /// The workflow's id, escaped.
+    #[sea_orm(unique)]
+    pub id: String,
+    /// Its name for a person, escaped.
+    pub name: String,
+    /// Its status, as `WorkflowStatus` names it.
+    pub status: String,
+    /// When it was accepted.
+    pub created_at: i64,
+    /// When its first task began.
+    pub started_at: Option<i64>,
+    /// When it settled.
+    pub completed_at: Option<i64>,
+    /// How many tasks it has.
+    pub task_count: i64,
+    /// The number of the last event known when this row was written; events may say more.
+    pub last_sequence: i64,
+    /// Which process runs it.
+    pub lease_owner: Option<String>,
+    /// How often it changed hands.
+    pub lease_epoch: i64,
+    /// Until when the owner may write.
+    pub lease_until: Option<i64>,
+    /// Why it did not complete, as JSON.
+    pub error: Option<String>,
+    /// What was submitted, as JSON; absent where it is large.
+    pub spec: Option<String>,
+    /// The hash of the blob with what was submitted.
+    pub spec_blob: Option<Vec<u8>>,
+}
+
+impl ActiveModelBehavior for ActiveModel {}

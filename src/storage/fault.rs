@@ -1,0 +1,145 @@
+//! What a database's complaint means: for the caller, and for the writer that must decide whether
+//! to try again, to write one by one, or to give up.
+
+use gleitzeit_domain::store::StoreError;
+use sea_orm::{DbErr, RuntimeErr, sqlx};
+
+/// What the writer can do about a complaint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Something in what was written: the rest of the group may pass without it.
+    Content,
+    /// Another process was in the way: the same again passes.
+    Contention,
+    /// The connection: a new one may pass.
+    Connection,
+    /// The database takes no writes at all: full, read-only, broken.
+    Database,
+}
+
+/// A complaint and what it means.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) cause: Cause,
+    pub(super) detail: String,
+}
+
+impl From<DbErr> for Fault {
+    fn from(error: DbErr) -> Self {
+        Self { cause: cause(&error), detail: error.to_string() }
+    }
+}
+
+impl Fault {
+    /// As the answer to a write that was rolled back.
+    pub(super) fn of_write(self) -> StoreError {
+        match self.cause {
+            Cause::Connection | Cause::Contention => {
+                StoreError::Unavailable { detail: self.detail }
+            }
+            Cause::Content | Cause::Database => StoreError::Write { detail: self.detail },
+        }
+    }
+
+    /// As the answer to a read.
+    pub(super) fn of_read(self) -> StoreError {
+        match self.cause {
+            Cause::Connection | Cause::Contention => {
+                StoreError::Unavailable { detail: self.detail }
+            }
+            Cause::Content | Cause::Database => StoreError::Read { detail: self.detail },
+        }
+    }
+
+    /// As the answer to a commit: only a database that answered, and refused, has surely not
+    /// committed.
+    pub(super) fn of_commit(self) -> StoreError {
+        match self.cause {
+            Cause::Connection | Cause::Database => StoreError::Unknown { detail: self.detail },
+            Cause::Contention | Cause::Content => self.of_write(),
+        }
+    }
+}
+
+fn cause(error: &DbErr) -> Cause {
+    match error {
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Cause::Connection,
+        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
+            match &**error {
+                sqlx::Error::Database(error) => of_code(&error.code().unwrap_or_default()),
+                sqlx::Error::Encode(_)
+                | sqlx::Error::Decode(_)
+                | sqlx::Error::ColumnDecode { .. }
+                | sqlx::Error::RowNotFound
+                | sqlx::Error::InvalidArgument(_) => Cause::Content,
+                _ => Cause::Connection,
+            }
+        }
+        _ => Cause::Content,
+    }
+}
+
+/// SQLite's extended result codes are numbers; those of PostgreSQL have five characters.
+fn of_code(code: &str) -> Cause {
+    match code.parse::<u32>() {
+        Ok(number) if code.len() < 5 => match number & 0xff {
+            // busy, locked
+            5 | 6 => Cause::Contention,
+            // no memory, read-only, interrupted, I/O, corrupt, full, cannot open, not a database
+            7 | 8 | 9 | 10 | 11 | 13 | 14 | 26 => Cause::Database,
+            _ => Cause::Content,
+        },
+        _ => match code {
+            // serialization failure, deadlock, lock not available
+            "40001" | "40P01" | "55P03" => Cause::Contention,
+            // read-only transaction
+            "25006" => Cause::Database,
+            _ => match code.get(..2) {
+                // connection, operator intervention (shutdown, crash)
+                Some("08" | "57") => Cause::Connection,
+                // resources (disk full, too many connections), system, configuration, internal
+                Some("53" | "58" | "F0" | "XX") => Cause::Database,
+                _ => Cause::Content,
+            },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The runtime refuses intake, repeats or gives up by this; a full disk must never be taken
+    /// for a bad item.
+    #[test]
+    fn codes_of_both_databases_are_told_apart() {
+        for (code, cause) in [
+            ("5", Cause::Contention),
+            ("517", Cause::Contention),
+            ("13", Cause::Database),
+            ("8", Cause::Database),
+            ("1032", Cause::Database),
+            ("778", Cause::Database),
+            ("787", Cause::Content),
+            ("1555", Cause::Content),
+            ("40P01", Cause::Contention),
+            ("53100", Cause::Database),
+            ("57P01", Cause::Connection),
+            ("08006", Cause::Connection),
+            ("25006", Cause::Database),
+            ("23505", Cause::Content),
+            ("22021", Cause::Content),
+        ] {
+            assert_eq!(of_code(code), cause, "{code}");
+        }
+    }
+
+    /// An unanswered commit may have happened.
+    #[test]
+    fn an_unanswered_commit_is_unknown() {
+        let fault = |cause| Fault { cause, detail: String::new() };
+        assert!(matches!(fault(Cause::Connection).of_commit(), StoreError::Unknown { .. }));
+        assert!(matches!(fault(Cause::Content).of_commit(), StoreError::Write { .. }));
+        assert!(matches!(fault(Cause::Contention).of_commit(), StoreError::Unavailable { .. }));
+    }
+}

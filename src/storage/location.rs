@@ -1,0 +1,79 @@
+//! Where a database is, read from the URL of the settings.
+
+use std::path::PathBuf;
+
+use gleitzeit_domain::store::StoreError;
+
+use crate::settings::StoreUrl;
+
+/// Where a database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Location {
+    /// One file.
+    Sqlite(PathBuf),
+    /// A server, as `postgres://…`.
+    Postgres(String),
+}
+
+impl Location {
+    pub(super) fn of(url: &StoreUrl) -> Result<Self, StoreError> {
+        let text = url.expose();
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            return sqlite(path.strip_prefix("//").unwrap_or(path))
+                .map_err(|why| StoreError::Open { detail: format!("`{url}` {why}") });
+        }
+        match text.split_once("://") {
+            Some(("postgres" | "postgresql", rest)) => {
+                Ok(Self::Postgres(format!("postgres://{rest}")))
+            }
+            _ => Err(StoreError::Open {
+                detail: format!("`{url}` names no database; expected `sqlite:PATH` or `postgres://…`"),
+            }),
+        }
+    }
+}
+
+fn sqlite(path: &str) -> Result<Location, &'static str> {
+    // What other programs write to have the file created; here it always is.
+    let path = path.strip_suffix("?mode=rwc").unwrap_or(path);
+    if path.is_empty() || path.ends_with('/') {
+        Err("names no file")
+    } else if path.contains(":memory:") {
+        Err("is no file; to keep everything in memory, write `memory`")
+    } else if path.contains('?') {
+        Err("has parameters; write the path alone, and set the rest under [storage]")
+    } else {
+        Ok(Location::Sqlite(PathBuf::from(path)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(url: &str) -> Result<Location, StoreError> {
+        Location::of(&url.parse().unwrap())
+    }
+
+    /// All the ways in which people write the same file.
+    #[test]
+    fn a_path_is_taken_as_it_is_written() {
+        for (url, path) in [
+            ("sqlite:a.db", "a.db"),
+            ("sqlite://a.db", "a.db"),
+            ("sqlite:///var/a b.db", "/var/a b.db"),
+            ("sqlite:/var/a.db?mode=rwc", "/var/a.db"),
+        ] {
+            assert_eq!(of(url), Ok(Location::Sqlite(path.into())), "{url}");
+        }
+        assert_eq!(of("postgresql://h/n"), Ok(Location::Postgres("postgres://h/n".into())));
+    }
+
+    /// A parameter that is silently passed over would be a setting that does nothing.
+    #[test]
+    fn what_would_be_misread_is_refused() {
+        for url in ["sqlite::memory:", "sqlite:a.db?cache=shared", "sqlite:dir/", "memory"] {
+            assert!(matches!(of(url), Err(StoreError::Open { .. })), "{url}");
+        }
+    }
+}
