@@ -1,1 +1,219 @@
-//! Placeholder.
+//! The store in a database: one SQLite file, or a PostgreSQL server.
+//!
+//! Asked by the engine through the port [`Store`]. Everything happens on a thread of its own,
+//! `gleitzeit-store`: encoding rows and decoding answers must not hold up the thread of the
+//! actors, and a connection to a server belongs to the runtime that opened it. There, one
+//! [writer](writer) takes what is queued and writes it in one transaction; readers have
+//! connections of their own, and see what is committed.
+//!
+//! A store can be used, closed and dropped anywhere: inside an actix system, on any tokio runtime,
+//! or on a thread without one. Times are kept to the microsecond.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gleitzeit_domain::{
+    event::Event,
+    id::WorkflowId,
+    store::{ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange},
+    workflow::{WorkflowRecord, WorkflowSummary},
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+};
+
+use self::{
+    group::Write,
+    location::Location,
+    open::Connector,
+    read::{ReadError, Reader},
+    writer::{Prune, Request},
+};
+use crate::settings::{Durability, StoreUrl};
+
+mod encode;
+pub mod entity;
+mod fault;
+mod group;
+mod location;
+mod multi_row;
+mod open;
+mod prune;
+mod read;
+mod rows;
+mod statements;
+mod thread;
+mod writer;
+
+/// How a database is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SqlOptions {
+    /// What a commit survives.
+    pub durability: Durability,
+}
+
+/// Keeps workflows in a database.
+///
+/// Dropping it ends it too: what was asked before is written, in the background. [`Store::close`]
+/// waits for that.
+pub struct SqlStore {
+    /// Without the password.
+    name: String,
+    requests: mpsc::UnboundedSender<Request>,
+    reader: Arc<Reader>,
+    /// That of the store's thread.
+    runtime: Handle,
+    is_closed: AtomicBool,
+    /// True once the thread has let go of the database.
+    ended: watch::Receiver<bool>,
+    commits: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for SqlStore {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("SqlStore").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl SqlStore {
+    /// Opens the database, makes what is missing (the file, its folder, the tables), and brings
+    /// its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] where the URL names no database, this build does not know the kind of
+    /// database, or a newer program has migrated it; [`StoreError::Unavailable`] where it cannot
+    /// be reached.
+    pub async fn connect(url: &StoreUrl, options: SqlOptions) -> Result<Self, StoreError> {
+        let location = Location::of(url)?;
+        location.check_build()?;
+        let connector = Connector { location, durability: options.durability };
+        let opened = thread::start(connector).await?;
+        Ok(Self {
+            name: url.to_string(),
+            requests: opened.requests,
+            reader: opened.reader,
+            runtime: opened.runtime,
+            is_closed: AtomicBool::new(false),
+            ended: opened.ended,
+            commits: opened.commits,
+        })
+    }
+
+    /// Transactions that wrote and were committed, since it was opened; each costs one flush
+    /// where durability is full.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.is_closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(()) }
+    }
+
+    async fn write(&self, write: Write) -> Result<Vec<Submitted>, StoreError> {
+        self.check_open()?;
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Write(write, answer)).map_err(|_| StoreError::Closed)?;
+        answered.await.unwrap_or_else(|_| Err(self.unanswered()))
+    }
+
+    /// The writer has gone without an answer.
+    fn unanswered(&self) -> StoreError {
+        if self.is_closed.load(Ordering::Acquire) {
+            return StoreError::Closed;
+        }
+        StoreError::Unknown { detail: "the thread of the store ended before it answered".into() }
+    }
+
+    /// Reads on the store's own thread. A caller that goes away does not stop it half-way.
+    async fn read<T, F>(&self, ask: impl FnOnce(Arc<Reader>) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ReadError>> + Send + 'static,
+    {
+        self.check_open()?;
+        match self.runtime.spawn(ask(Arc::clone(&self.reader))).await {
+            Ok(Ok(answer)) => Ok(answer),
+            // The connections may have been closed meanwhile.
+            Ok(Err(ReadError(error))) => self.check_open().and(Err(error)),
+            Err(ended) => {
+                self.check_open()?;
+                Err(StoreError::Read { detail: format!("the thread of the store: {ended}") })
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqlStore {
+    fn describe(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
+        self.write(Write::Submit(new)).await
+    }
+
+    async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError> {
+        self.write(Write::Record(changes)).await.map(drop)
+    }
+
+    async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
+        self.read(|reader| async move { reader.unsettled().await }).await
+    }
+
+    async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
+        let id = id.clone();
+        self.read(|reader| async move { reader.workflow(&id).await }).await
+    }
+
+    async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
+        self.read(|reader| async move { reader.list(filter).await }).await
+    }
+
+    async fn events(
+        &self,
+        id: &WorkflowId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let id = id.clone();
+        self.read(move |reader| async move { reader.events(&id, after, limit).await }).await
+    }
+
+    async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
+        self.check_open()?;
+        let (answer, answered) = oneshot::channel();
+        let prune = Prune { before, limit, count: 0, answer };
+        self.requests.send(Request::Prune(prune)).map_err(|_| StoreError::Closed)?;
+        answered.await.unwrap_or_else(|_| Err(self.unanswered()))
+    }
+
+    async fn close(&self, limit: Duration) -> Result<(), StoreError> {
+        self.is_closed.store(true, Ordering::Release);
+        // It is gone already where this fails.
+        let _ = self.requests.send(Request::Close);
+        let mut ended = self.ended.clone();
+        // The timer is that of the store's thread: the caller's may have none.
+        let waited = self.runtime.spawn(async move {
+            tokio::time::timeout(limit, ended.wait_for(|ended| *ended)).await.is_ok()
+        });
+        // The thread ends together with its tasks: a waiting task that is gone has seen the end.
+        if waited.await.unwrap_or(true) || *self.ended.borrow() {
+            Ok(())
+        } else {
+            Err(StoreError::Unavailable {
+                detail: format!("`{}` did not finish its writes within {limit:?}", self.name),
+            })
+        }
+    }
+}

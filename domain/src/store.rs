@@ -19,6 +19,8 @@ use crate::{
     workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
 };
 
+pub mod conformance;
+
 /// A workflow to be written for the first time, with the events of its submission.
 #[derive(Debug, Clone)]
 pub struct NewWorkflow {
@@ -155,7 +157,7 @@ impl From<StoreError> for TaskError {
     }
 }
 
-/// What remembers.
+/// What remembers. Whoever writes one runs [`conformance::check`] over it.
 ///
 /// Writes take effect in the order of the calls. Every write may be repeated without harm: the
 /// engine writes again what was reported as failed, as it was.

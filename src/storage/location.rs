@@ -27,9 +27,29 @@ impl Location {
                 Ok(Self::Postgres(format!("postgres://{rest}")))
             }
             _ => Err(StoreError::Open {
-                detail: format!("`{url}` names no database; expected `sqlite:PATH` or `postgres://…`"),
+                detail: format!(
+                    "`{url}` names no database; expected `sqlite:PATH` or `postgres://…`"
+                ),
             }),
         }
+    }
+}
+
+impl Location {
+    /// Refuses what this build was made without.
+    pub(super) fn check_build(&self) -> Result<(), StoreError> {
+        let (kind, feature, is_there) = match self {
+            Self::Sqlite(_) => ("SQLite", "sqlite", cfg!(feature = "sqlite")),
+            Self::Postgres(_) => ("PostgreSQL", "postgres", cfg!(feature = "postgres")),
+        };
+        if is_there {
+            return Ok(());
+        }
+        Err(StoreError::Open {
+            detail: format!(
+                "this gleitzeit was built without {kind}; build it with `--features {feature}`"
+            ),
+        })
     }
 }
 

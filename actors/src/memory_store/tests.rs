@@ -92,3 +92,11 @@ async fn a_change_of_a_task_that_is_not_there_leaves_the_batch_unwritten() {
     assert!(matches!(refused, Err(StoreError::Integrity { .. })), "{refused:?}");
     assert_eq!(store.unsettled().await.unwrap().len(), 2);
 }
+
+/// Whatever the engine relies on, it gets without a database too.
+#[tokio::test]
+async fn memory_does_what_a_store_must() {
+    let fresh = || async { Arc::new(MemoryStore::default()) as Arc<dyn Store> };
+    let broken = gleitzeit_domain::store::conformance::check(fresh).await;
+    assert!(broken.is_empty(), "{broken:#?}");
+}

@@ -1,0 +1,124 @@
+//! What every [`Store`] must do, as checks that run over any of them.
+//!
+//! The stores of gleitzeit pass it; run it over your own:
+//!
+//! ```text
+//! #[tokio::test]
+//! async fn my_store_does_what_a_store_must() {
+//!     let broken = conformance::check(|| async { Arc::new(MyStore::empty().await) as _ }).await;
+//!     assert!(broken.is_empty(), "{broken:#?}");
+//! }
+//! ```
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use super::{Store, StoreError};
+
+mod events;
+mod keeping;
+mod lists;
+pub mod sample;
+mod writes;
+
+/// How long a store may take to close.
+const CLOSING: Duration = Duration::from_secs(30);
+
+/// A rule that a store breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule, as the name of its check.
+    pub rule: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.rule, self.detail)
+    }
+}
+
+/// Why a check failed.
+#[derive(Debug)]
+struct Broken(String);
+
+impl From<StoreError> for Broken {
+    fn from(error: StoreError) -> Self {
+        Self(format!("answered `{error}`"))
+    }
+}
+
+/// What a check says.
+type Outcome = Result<(), Broken>;
+
+/// Says what is broken unless both are equal.
+macro_rules! same {
+    ($left:expr, $right:expr, $($what:tt)+) => {{
+        let (left, right) = (&$left, &$right);
+        if left != right {
+            let what = format!($($what)+);
+            let detail = format!("{what}\n  is       {left:?}\n  expected {right:?}");
+            return Err($crate::store::conformance::Broken(shorten(detail)));
+        }
+    }};
+}
+use same;
+
+/// A record of thousands of tasks helps nobody.
+fn shorten(detail: String) -> String {
+    match detail.char_indices().nth(4_000) {
+        Some((at, _)) => format!("{}…", &detail[..at]),
+        None => detail,
+    }
+}
+
+/// Runs every check, each over an empty store that `fresh` gives; what is broken, if anything.
+///
+/// Takes some seconds over a database. Stores are closed when their check is done.
+pub async fn check<Fresh, Given>(fresh: Fresh) -> Vec<Violation>
+where
+    Fresh: Fn() -> Given,
+    Given: Future<Output = Arc<dyn Store>>,
+{
+    let mut broken = Vec::new();
+    macro_rules! run {
+        ($($group:ident::$check:ident,)*) => {$(
+            let rule = stringify!($check);
+            let store = fresh().await;
+            let outcome = $group::$check(&*store).await;
+            let closed = store.close(CLOSING).await.map_err(Broken::from);
+            if let Err(Broken(detail)) = outcome.and(closed) {
+                broken.push(Violation { rule, detail });
+            }
+        )*};
+    }
+    run! {
+        keeping::a_workflow_is_read_back_as_it_was_submitted,
+        keeping::tasks_that_moved_before_the_submission_are_kept,
+        keeping::odd_texts_survive,
+        keeping::numbers_survive,
+        keeping::a_large_result_survives_and_may_be_shared,
+        keeping::ten_thousand_tasks_are_one_workflow,
+        keeping::what_is_not_there_is_not_found,
+        writes::the_first_submission_of_an_id_counts,
+        writes::of_submissions_at_once_one_creates,
+        writes::a_change_touches_what_it_names,
+        writes::a_repeated_write_does_no_harm,
+        writes::changes_of_one_batch_apply_in_order,
+        writes::a_bad_change_leaves_its_batch_unwritten,
+        writes::a_change_of_a_forgotten_workflow_is_passed_over,
+        writes::writes_at_once_are_all_written,
+        writes::an_empty_batch_is_fine,
+        writes::a_closed_store_says_so,
+        events::events_are_read_in_order_and_in_parts,
+        events::events_may_come_in_any_portions,
+        events::the_last_sequence_is_kept_without_events,
+        lists::a_list_shows_the_newest_first,
+        lists::a_list_counts_tasks,
+        lists::recovery_finds_what_is_not_settled,
+        lists::a_reopened_workflow_is_found_again,
+        lists::pruning_forgets_what_settled_before,
+        lists::pruning_keeps_what_others_refer_to,
+    }
+    broken
+}

@@ -1,0 +1,227 @@
+//! Writes a group of calls within one transaction.
+//!
+//! Asked by the [`writer`](super::writer), which begins and commits; asks the database. A call that
+//! cannot be stored is left out and answered for; whatever the database refuses fails the group.
+//!
+//! Invariant: the group leaves what the calls would have left one by one, in their order.
+
+use std::collections::{HashMap, HashSet};
+
+use gleitzeit_domain::{
+    id::WorkflowId,
+    store::{NewWorkflow, StoreError, Submitted, WorkflowChange},
+};
+use sea_orm::{ConnectionTrait, DbErr, Value};
+
+use super::{
+    encode::{self, unescape},
+    multi_row::MultiRow,
+    rows::{self, Rows, Submissions},
+    statements::Statements,
+};
+
+/// A call that writes.
+#[derive(Debug)]
+pub(super) enum Write {
+    /// `Store::submit`
+    Submit(Vec<NewWorkflow>),
+    /// `Store::record`
+    Record(Vec<WorkflowChange>),
+}
+
+/// What became of a call within a committed group; a record has no [`Submitted`] to tell.
+pub(super) type Answer = Result<Vec<Submitted>, StoreError>;
+
+/// Where a workflow is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) key: i64,
+    pub(super) task_count: u32,
+}
+
+/// Where the workflows are that were written to of late.
+///
+/// Only what was committed is in here; a workflow leaves when it settles.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    by_id: HashMap<WorkflowId, Place>,
+}
+
+/// Beyond this many known places, all are looked up anew: a bound on memory.
+const PLACES_MAX: usize = 200_000;
+
+impl Places {
+    pub(super) fn forget_all(&mut self) {
+        self.by_id = HashMap::new();
+    }
+
+    pub(super) fn forget(&mut self, ids: &[WorkflowId]) {
+        for id in ids {
+            self.by_id.remove(id);
+        }
+    }
+
+    pub(super) fn learn(&mut self, lesson: Lesson) {
+        if self.by_id.len() + lesson.found.len() > PLACES_MAX {
+            self.forget_all();
+        }
+        self.by_id.extend(lesson.found);
+        for id in &lesson.settled {
+            self.by_id.remove(id);
+        }
+    }
+}
+
+/// What [`Places`] learns from a group once it is committed.
+#[derive(Debug, Default)]
+pub(super) struct Lesson {
+    found: HashMap<WorkflowId, Place>,
+    settled: Vec<WorkflowId>,
+}
+
+/// Writes a group of calls; an answer for each.
+pub(super) async fn write<C: ConnectionTrait>(
+    db: &C,
+    statements: &Statements,
+    places: &Places,
+    calls: &[&Write],
+) -> Result<(Vec<Answer>, Lesson), DbErr> {
+    let mut group =
+        Group { db, statements, places, lesson: Lesson::default(), rows: Rows::default() };
+    let mut answers: Vec<Answer> = Vec::with_capacity(calls.len());
+    answers.resize_with(calls.len(), || Ok(Vec::new()));
+    group.submit(calls, &mut answers).await?;
+    group.record(calls, &mut answers).await?;
+    group.flush().await?;
+    Ok((answers, group.lesson))
+}
+
+struct Group<'a, C> {
+    db: &'a C,
+    statements: &'a Statements,
+    places: &'a Places,
+    lesson: Lesson,
+    rows: Rows,
+}
+
+impl<C: ConnectionTrait> Group<'_, C> {
+    /// Adds the workflows that are not there yet.
+    async fn submit(&mut self, calls: &[&Write], answers: &mut [Answer]) -> Result<(), DbErr> {
+        let mut submissions = Submissions::default();
+        for (call, answer) in calls.iter().zip(&mut *answers) {
+            if let Write::Submit(news) = call
+                && let Err(refused) = submissions.add(news)
+            {
+                *answer = Err(refused);
+            }
+        }
+        let mut created = self.add_workflows(submissions).await?;
+        for (call, answer) in calls.iter().zip(answers) {
+            let (Write::Submit(news), Ok(told)) = (call, answer) else { continue };
+            // The first call that names a created workflow is the one that made it.
+            told.extend(news.iter().map(|new| match created.take(&new.record.id) {
+                Some(_) => Submitted::Created,
+                None => Submitted::Existed,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Inserts what is new; the ids of those that were not there before.
+    async fn add_workflows(
+        &mut self,
+        Submissions { mut by_id, workflow_rows }: Submissions<'_>,
+    ) -> Result<HashSet<WorkflowId>, DbErr> {
+        let mut created = HashSet::with_capacity(by_id.len());
+        for statement in self.statements.add_workflows.statements(workflow_rows) {
+            for row in self.db.query_all_raw(statement).await? {
+                let id = WorkflowId::from(unescape(row.try_get_by_index(0)?));
+                let key = row.try_get_by_index(1)?;
+                let Some(encoded) = by_id.remove(&id) else { continue };
+                let place = Place { key, task_count: encoded.task_count };
+                self.rows.append(encoded.place(key));
+                self.lesson.found.insert(id.clone(), place);
+                created.insert(id);
+            }
+        }
+        Ok(created)
+    }
+
+    /// Takes in the changes of workflows that are there.
+    async fn record(&mut self, calls: &[&Write], answers: &mut [Answer]) -> Result<(), DbErr> {
+        self.find_unknown(calls).await?;
+        for (call, answer) in calls.iter().zip(answers) {
+            let Write::Record(changes) = call else { continue };
+            let place = |id: &WorkflowId| {
+                self.lesson.found.get(id).or_else(|| self.places.by_id.get(id)).copied()
+            };
+            match rows::of_changes(changes, place) {
+                Err(refused) => *answer = Err(refused),
+                Ok(rows) => {
+                    self.rows.append(rows);
+                    let settled = changes.iter().filter(|change| {
+                        change.workflow.as_ref().is_some_and(|state| state.status.is_settled())
+                    });
+                    self.lesson.settled.extend(settled.map(|change| change.id.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks up the workflows that nobody here knows the place of.
+    async fn find_unknown(&mut self, calls: &[&Write]) -> Result<(), DbErr> {
+        let mut unknown: HashSet<&WorkflowId> = HashSet::new();
+        for call in calls {
+            let Write::Record(changes) = call else { continue };
+            for change in changes {
+                let is_known = self.places.by_id.contains_key(&change.id)
+                    || self.lesson.found.contains_key(&change.id);
+                if !is_known {
+                    unknown.insert(&change.id);
+                }
+            }
+        }
+        let ids = unknown.iter().map(|id| encode::text(id.as_str())).collect();
+        for statement in self.statements.find_workflows.statements(ids) {
+            for row in self.db.query_all_raw(statement).await? {
+                let id = WorkflowId::from(unescape(row.try_get_by_index(0)?));
+                let task_count: i64 = row.try_get_by_index(2)?;
+                let place = Place {
+                    key: row.try_get_by_index(1)?,
+                    task_count: u32::try_from(task_count).unwrap_or(u32::MAX),
+                };
+                self.lesson.found.insert(id, place);
+            }
+        }
+        for id in unknown {
+            if !self.lesson.found.contains_key(id) {
+                tracing::warn!(workflow = %id, "change of a workflow that is not there passed over");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rows that were gathered.
+    async fn flush(&mut self) -> Result<(), DbErr> {
+        let rows = std::mem::take(&mut self.rows);
+        if !rows.blobs.is_empty() {
+            super::prune::keep_blobs(self.db).await?;
+        }
+        let statements = self.statements;
+        let blobs =
+            rows.blobs.into_iter().flat_map(|(hash, body)| [hash.to_vec().into(), body.into()]);
+        self.run(&statements.add_blobs, blobs.collect()).await?;
+        self.run(&statements.set_tasks, rows::last_of_each(rows.tasks)).await?;
+        self.run(&statements.add_events, rows::sorted(rows.events)).await?;
+        self.run(&statements.set_states, rows::last_of_each(rows.states)).await?;
+        self.run(&statements.raise_sequences, rows::last_of_each(rows.sequences)).await
+    }
+
+    async fn run(&self, statement: &MultiRow, rows: Vec<Value>) -> Result<(), DbErr> {
+        for statement in statement.statements(rows) {
+            self.db.execute_raw(statement).await?;
+        }
+        Ok(())
+    }
+}

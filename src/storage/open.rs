@@ -1,0 +1,168 @@
+//! Opens databases: the connection that writes, those that read, and the schema.
+//!
+//! Invariant: of all connections of a store, one writes; those that read cannot.
+
+use std::{path::Path, time::Duration};
+
+use gleitzeit_domain::store::StoreError;
+use gleitzeit_migrations::MigrateError;
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
+
+use super::{fault::Fault, location::Location};
+use crate::settings::Durability;
+
+/// Connections that read.
+const READERS: u32 = 4;
+
+/// How long a statement waits for another process that writes to the same file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a reader waits for one of the connections.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection to a server may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Statements that a connection keeps prepared: more than the writer has shapes.
+const PREPARED: usize = 256;
+
+/// Opens connections to one database.
+#[derive(Debug, Clone)]
+pub(super) struct Connector {
+    pub(super) location: Location,
+    pub(super) durability: Durability,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Write,
+    Read,
+}
+
+impl Connector {
+    /// Opens the connection that writes, makes what is missing, and brings the schema up to date.
+    pub(super) async fn open(&self) -> Result<DatabaseConnection, StoreError> {
+        if let Location::Sqlite(path) = &self.location {
+            make_folder(path)?;
+        }
+        let db = self.writer().await.map_err(|error| self.cannot_open(error))?;
+        match gleitzeit_migrations::migrate(&db).await {
+            Ok(0) => {}
+            Ok(applied) => tracing::info!(applied, "database schema brought up to date"),
+            Err(error @ MigrateError::Newer { .. }) => {
+                return Err(StoreError::Open { detail: error.to_string() });
+            }
+            Err(MigrateError::Database(error)) => return Err(self.cannot_open(error)),
+        }
+        Ok(db)
+    }
+
+    /// The connection that writes.
+    pub(super) async fn writer(&self) -> Result<DatabaseConnection, DbErr> {
+        Database::connect(self.options(Use::Write)).await
+    }
+
+    /// The connections that read.
+    pub(super) async fn readers(&self) -> Result<DatabaseConnection, StoreError> {
+        Database::connect(self.options(Use::Read)).await.map_err(|error| self.cannot_open(error))
+    }
+
+    fn cannot_open(&self, error: DbErr) -> StoreError {
+        let Fault { detail, .. } = error.into();
+        let detail = match &self.location {
+            Location::Sqlite(path) => format!("`{}`: {detail}", path.display()),
+            // The address is left out: it may hold a password.
+            Location::Postgres(_) => format!("PostgreSQL: {detail}"),
+        };
+        StoreError::Unavailable { detail }
+    }
+
+    fn options(&self, to: Use) -> ConnectOptions {
+        let mut options = match &self.location {
+            Location::Sqlite(_) => ConnectOptions::new("sqlite:"),
+            Location::Postgres(url) => ConnectOptions::new(url),
+        };
+        options
+            .sqlx_logging(false)
+            .record_stmt_in_spans(false)
+            .max_connections(if to == Use::Write { 1 } else { READERS })
+            .min_connections(u32::from(to == Use::Write))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // Connections stay: an idle store wakes up for nothing.
+            .idle_timeout(None)
+            .max_lifetime(None)
+            // A lost connection shows in the first statement, which is then tried on a new one.
+            .test_before_acquire(false);
+        match &self.location {
+            Location::Sqlite(path) => self.sqlite(&mut options, path, to),
+            Location::Postgres(_) => self.postgres(&mut options, to),
+        }
+        options
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn sqlite(&self, options: &mut ConnectOptions, path: &Path, to: Use) {
+        use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+        let synchronous = match self.durability {
+            Durability::Full => SqliteSynchronous::Full,
+            Durability::Normal => SqliteSynchronous::Normal,
+        };
+        let path = path.to_owned();
+        options.map_sqlx_sqlite_opts(move |_| {
+            // Not from a URL: a path may hold any character.
+            let sqlite = SqliteConnectOptions::new()
+                .filename(&path)
+                .create_if_missing(to == Use::Write)
+                .busy_timeout(BUSY_TIMEOUT)
+                .foreign_keys(true)
+                .statement_cache_capacity(PREPARED);
+            match to {
+                Use::Write => sqlite
+                    .journal_mode(SqliteJournalMode::Wal)
+                    .synchronous(synchronous)
+                    // 16 MiB of log between checkpoints, 32 MiB of cache.
+                    .pragma("wal_autocheckpoint", "4096")
+                    .pragma("journal_size_limit", "67108864")
+                    .pragma("cache_size", "-32768"),
+                Use::Read => sqlite.pragma("query_only", "on"),
+            }
+        });
+    }
+
+    #[cfg(not(feature = "sqlite"))]
+    #[expect(clippy::unused_self, reason = "the same shape in every build")]
+    fn sqlite(&self, _options: &mut ConnectOptions, _path: &Path, _to: Use) {}
+
+    #[cfg(feature = "postgres")]
+    fn postgres(&self, options: &mut ConnectOptions, to: Use) {
+        let synchronous_commit = match self.durability {
+            Durability::Full => "on",
+            Durability::Normal => "off",
+        };
+        options.map_sqlx_postgres_opts(move |postgres| {
+            let postgres = postgres
+                .application_name("gleitzeit")
+                .statement_cache_capacity(PREPARED)
+                .options([("synchronous_commit", synchronous_commit)]);
+            match to {
+                Use::Write => postgres,
+                Use::Read => postgres.options([("default_transaction_read_only", "on")]),
+            }
+        });
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    #[expect(clippy::unused_self, reason = "the same shape in every build")]
+    fn postgres(&self, _options: &mut ConnectOptions, _to: Use) {}
+}
+
+fn make_folder(path: &Path) -> Result<(), StoreError> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(folder).map_err(|error| StoreError::Open {
+        detail: format!("cannot make the folder `{}`: {error}", folder.display()),
+    })
+}

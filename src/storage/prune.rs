@@ -1,0 +1,160 @@
+//! Forgets workflows that settled long ago, a few at a time, with all that only they refer to.
+//!
+//! Asked by the [`writer`](super::writer), between groups, so that intake waits for one small
+//! batch at most.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use gleitzeit_domain::{id::WorkflowId, workflow::WorkflowStatus};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, QueryFilter as _,
+    QuerySelect as _, sea_query::Query,
+};
+
+use super::{
+    encode::unescape,
+    entity::{blob, event, task, workflow},
+};
+
+/// Workflows of one batch.
+const WORKFLOWS_MAX: u64 = 256;
+
+/// Tasks of one batch, unless a single workflow has more.
+const TASKS_MAX: i64 = 5_000;
+
+/// Blobs of one statement, which names each of them three times.
+const BLOBS_MAX: usize = 1_000;
+
+/// The key of the advisory lock that orders the writing of blobs and their removal on PostgreSQL.
+/// SQLite has one writer at a time anyway.
+const BLOB_LOCK: i64 = 0x676c_6569_7462_6c6f;
+
+/// Keeps blobs from being pruned until the transaction ends: a blob that is there already, and
+/// that the transaction refers to, looks unused to everyone else until then.
+pub(super) async fn keep_blobs<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
+    lock_blobs(db, "pg_advisory_xact_lock_shared").await
+}
+
+async fn lock_blobs<C: ConnectionTrait>(db: &C, lock: &str) -> Result<(), DbErr> {
+    if db.get_database_backend() == DbBackend::Postgres {
+        db.execute_unprepared(&format!("SELECT {lock}({BLOB_LOCK})")).await?;
+    }
+    Ok(())
+}
+
+/// What a batch removed.
+#[derive(Debug, Default)]
+pub(super) struct Pruned {
+    pub(super) ids: Vec<WorkflowId>,
+    /// True when there may be more.
+    pub(super) more: bool,
+}
+
+/// Removes one batch, of at most `limit` workflows.
+pub(super) async fn batch<C: ConnectionTrait>(
+    db: &C,
+    before: DateTime<Utc>,
+    limit: usize,
+) -> Result<Pruned, DbErr> {
+    let wanted = WORKFLOWS_MAX.min(limit as u64);
+    let found = settled_before(db, before, wanted).await?;
+    let mut tasks = 0;
+    let mut keys = Vec::new();
+    let mut pruned = Pruned { ids: Vec::new(), more: found.len() as u64 == wanted };
+    for (key, id, task_count) in found {
+        if !keys.is_empty() && tasks + task_count > TASKS_MAX {
+            pruned.more = true;
+            break;
+        }
+        tasks += task_count;
+        keys.push(key);
+        pruned.ids.push(WorkflowId::from(unescape(id)));
+    }
+    if !keys.is_empty() {
+        remove(db, keys).await?;
+    }
+    Ok(pruned)
+}
+
+/// (key, id, number of tasks) of workflows that may go.
+async fn settled_before<C: ConnectionTrait>(
+    db: &C,
+    before: DateTime<Utc>,
+    limit: u64,
+) -> Result<Vec<(i64, String, i64)>, DbErr> {
+    let settled = WorkflowStatus::ALL.into_iter().filter(|status| status.is_settled());
+    workflow::Entity::find()
+        .select_only()
+        .columns([workflow::Column::Key, workflow::Column::Id, workflow::Column::TaskCount])
+        .filter(workflow::Column::Status.is_in(settled.map(WorkflowStatus::as_str)))
+        .filter(workflow::Column::CompletedAt.lt(before.timestamp_micros()))
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await
+}
+
+async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr> {
+    let blobs = blobs_of(db, &keys).await?;
+    event::Entity::delete_many()
+        .filter(event::Column::WorkflowKey.is_in(keys.iter().copied()))
+        .exec(db)
+        .await?;
+    task::Entity::delete_many()
+        .filter(task::Column::WorkflowKey.is_in(keys.iter().copied()))
+        .exec(db)
+        .await?;
+    workflow::Entity::delete_many().filter(workflow::Column::Key.is_in(keys)).exec(db).await?;
+    if !blobs.is_empty() {
+        lock_blobs(db, "pg_advisory_xact_lock").await?;
+    }
+    let blobs: Vec<Vec<u8>> = blobs.into_iter().collect();
+    for some in blobs.chunks(BLOBS_MAX) {
+        remove_unused(db, some).await?;
+    }
+    Ok(())
+}
+
+/// Removes those of the blobs that nothing refers to any more.
+async fn remove_unused<C: ConnectionTrait>(db: &C, blobs: &[Vec<u8>]) -> Result<(), DbErr> {
+    let used_by_task = Query::select()
+        .column(task::Column::ResultBlob)
+        .from(task::Entity)
+        .and_where(task::Column::ResultBlob.is_in(blobs.iter().cloned()))
+        .to_owned();
+    let used_by_workflow = Query::select()
+        .column(workflow::Column::SpecBlob)
+        .from(workflow::Entity)
+        .and_where(workflow::Column::SpecBlob.is_in(blobs.iter().cloned()))
+        .to_owned();
+    blob::Entity::delete_many()
+        .filter(blob::Column::Hash.is_in(blobs.iter().cloned()))
+        .filter(blob::Column::Hash.not_in_subquery(used_by_task))
+        .filter(blob::Column::Hash.not_in_subquery(used_by_workflow))
+        .exec(db)
+        .await?;
+    Ok(())
+}
+
+/// The blobs that the workflows refer to.
+async fn blobs_of<C: ConnectionTrait>(db: &C, keys: &[i64]) -> Result<HashSet<Vec<u8>>, DbErr> {
+    let specs: Vec<Vec<u8>> = workflow::Entity::find()
+        .select_only()
+        .column(workflow::Column::SpecBlob)
+        .filter(workflow::Column::Key.is_in(keys.iter().copied()))
+        .filter(workflow::Column::SpecBlob.is_not_null())
+        .into_tuple()
+        .all(db)
+        .await?;
+    let results: Vec<Vec<u8>> = task::Entity::find()
+        .select_only()
+        .column(task::Column::ResultBlob)
+        .distinct()
+        .filter(task::Column::WorkflowKey.is_in(keys.iter().copied()))
+        .filter(task::Column::ResultBlob.is_not_null())
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(specs.into_iter().chain(results).collect())
+}

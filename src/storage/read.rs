@@ -1,0 +1,465 @@
+//! Answers questions from the tables.
+//!
+//! Asked by the store on its own thread; each answer comes from one snapshot.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use gleitzeit_domain::{
+    event::Event,
+    id::{ProviderId, TaskId, WorkflowId},
+    store::{ListFilter, StoreError},
+    task::{TaskRecord, TaskStatus},
+    workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus, WorkflowSummary},
+};
+use sea_orm::{
+    AccessMode, ColumnTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    EntityTrait as _, IsolationLevel, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    TransactionOptions, TransactionTrait as _,
+};
+
+use super::{
+    encode::{self, Hash, count_of, escape, parse, refused, time_of, time_of_nullable, unescape},
+    entity::{event, task, workflow},
+    fault::Fault,
+    multi_row::MultiRow,
+};
+
+/// Workflows that are loaded at a time, and payloads that are fetched in one statement.
+const PAGE: usize = 256;
+
+/// Rows of events that are read at a time.
+const EVENT_ROWS: u64 = 256;
+
+/// Reads from one database.
+#[derive(Debug)]
+pub(super) struct Reader {
+    db: DatabaseConnection,
+    /// `workflow_key`; answers `key, last sequence told by events`.
+    last_sequences: MultiRow,
+    /// `workflow_key`; answers `workflow_key, status, count`.
+    task_counts: MultiRow,
+    /// `hash`; answers `hash, body`.
+    blobs: MultiRow,
+}
+
+impl From<DbErr> for ReadError {
+    fn from(error: DbErr) -> Self {
+        Self(Fault::from(error).of_read())
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self(error)
+    }
+}
+
+/// A [`StoreError`] that a database's complaint turns into by `?`.
+#[derive(Debug)]
+pub(super) struct ReadError(pub(super) StoreError);
+
+type Answer<T> = Result<T, ReadError>;
+
+impl Reader {
+    pub(super) fn new(db: DatabaseConnection) -> Self {
+        let backend = db.get_database_backend();
+        Self {
+            db,
+            last_sequences: MultiRow::new(
+                backend,
+                "SELECT w.key, (SELECT e.first_sequence + e.event_count - 1 \
+                 FROM gleitzeit_events e WHERE e.workflow_key = w.key \
+                 ORDER BY e.first_sequence DESC LIMIT 1) \
+                 FROM gleitzeit_workflows w WHERE w.key IN (VALUES",
+                1,
+                ")",
+            ),
+            task_counts: MultiRow::new(
+                backend,
+                "SELECT workflow_key, status, COUNT(*) FROM gleitzeit_tasks \
+                 WHERE workflow_key IN (VALUES",
+                1,
+                ") GROUP BY workflow_key, status",
+            ),
+            blobs: MultiRow::new(
+                backend,
+                "SELECT hash, body FROM gleitzeit_blobs WHERE hash IN (VALUES",
+                1,
+                ")",
+            ),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        if let Err(error) = self.db.close_by_ref().await {
+            tracing::debug!(%error, "connections closed with an error");
+        }
+    }
+
+    /// A transaction in which every statement sees the same.
+    async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
+        let options = match self.db.get_database_backend() {
+            DbBackend::Postgres => TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                ..TransactionOptions::default()
+            },
+            // On SQLite every transaction sees one snapshot.
+            _ => TransactionOptions::default(),
+        };
+        self.db.begin_with_options(options).await
+    }
+
+    pub(super) async fn unsettled(&self) -> Answer<Vec<WorkflowRecord>> {
+        let open = WorkflowStatus::ALL.into_iter().filter(|status| !status.is_settled());
+        let open: Vec<&str> = open.map(WorkflowStatus::as_str).collect();
+        let snapshot = self.snapshot().await?;
+        let mut records = Vec::new();
+        let mut after = i64::MIN;
+        loop {
+            let page = workflow::Entity::find()
+                .filter(workflow::Column::Status.is_in(open.iter().copied()))
+                .filter(workflow::Column::Key.gt(after))
+                .order_by_asc(workflow::Column::Key)
+                .limit(PAGE as u64)
+                .all(&snapshot)
+                .await?;
+            let Some(last) = page.last() else { break };
+            after = last.key;
+            records.append(&mut self.load(&snapshot, page).await?);
+        }
+        snapshot.commit().await?;
+        Ok(records)
+    }
+
+    pub(super) async fn workflow(&self, id: &WorkflowId) -> Answer<Option<WorkflowRecord>> {
+        let snapshot = self.snapshot().await?;
+        let row = workflow::Entity::find()
+            .filter(workflow::Column::Id.eq(&*escape(id.as_str())))
+            .one(&snapshot)
+            .await?;
+        let record = match row {
+            Some(row) => self.load(&snapshot, vec![row]).await?.pop(),
+            None => None,
+        };
+        snapshot.commit().await?;
+        Ok(record)
+    }
+
+    /// Completes rows of workflows, with their tasks; in the order of the rows.
+    async fn load(
+        &self,
+        snapshot: &DatabaseTransaction,
+        rows: Vec<workflow::Model>,
+    ) -> Answer<Vec<WorkflowRecord>> {
+        let keys: Vec<i64> = rows.iter().map(|row| row.key).collect();
+        let mut tasks: HashMap<i64, Vec<task::Model>> = HashMap::new();
+        let mut hashes = HashSet::new();
+        for task in task::Entity::find()
+            .filter(task::Column::WorkflowKey.is_in(keys.iter().copied()))
+            .all(snapshot)
+            .await?
+        {
+            hashes.extend(task.result_blob.clone());
+            tasks.entry(task.workflow_key).or_default().push(task);
+        }
+        hashes.extend(rows.iter().filter_map(|row| row.spec_blob.clone()));
+        let blobs = self.fetch(snapshot, hashes).await?;
+        let sequences = self.sequences(snapshot, &keys).await?;
+        let mut records = Vec::with_capacity(rows.len());
+        for row in rows {
+            let parts = Parts {
+                tasks: tasks.remove(&row.key).unwrap_or_default(),
+                last_sequence: sequences.get(&row.key).copied().unwrap_or(0),
+                blobs: &blobs,
+            };
+            let id = row.id.clone();
+            records.push(parts.complete(row).map_err(|error| naming(&id, error))?);
+        }
+        Ok(records)
+    }
+
+    async fn fetch(
+        &self,
+        snapshot: &DatabaseTransaction,
+        hashes: HashSet<Vec<u8>>,
+    ) -> Answer<HashMap<Vec<u8>, String>> {
+        let mut blobs = HashMap::with_capacity(hashes.len());
+        let hashes = hashes.into_iter().map(Into::into).collect();
+        for statement in self.blobs.statements(hashes) {
+            for row in query(snapshot, statement).await? {
+                blobs.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+            }
+        }
+        Ok(blobs)
+    }
+
+    async fn sequences(
+        &self,
+        snapshot: &DatabaseTransaction,
+        keys: &[i64],
+    ) -> Answer<HashMap<i64, i64>> {
+        let mut sequences = HashMap::with_capacity(keys.len());
+        let keys = keys.iter().map(|key| (*key).into()).collect();
+        for statement in self.last_sequences.statements(keys) {
+            for row in query(snapshot, statement).await? {
+                let last: Option<i64> = row.try_get_by_index(1)?;
+                sequences.insert(row.try_get_by_index(0)?, last.unwrap_or(0));
+            }
+        }
+        Ok(sequences)
+    }
+
+    pub(super) async fn list(&self, filter: ListFilter) -> Answer<Vec<WorkflowSummary>> {
+        use workflow::Column;
+        let snapshot = self.snapshot().await?;
+        let mut select = workflow::Entity::find().select_only().columns([
+            Column::Key,
+            Column::Id,
+            Column::Name,
+            Column::Status,
+            Column::CreatedAt,
+            Column::CompletedAt,
+            Column::TaskCount,
+        ]);
+        if let Some(status) = filter.status {
+            select = select.filter(Column::Status.eq(status.as_str()));
+        }
+        if let Some(name) = &filter.name {
+            select = select.filter(Column::Name.eq(&*escape(name)));
+        }
+        let to_i64 = |number: usize| u64::try_from(number).unwrap_or(u64::MAX).min(i64::MAX as u64);
+        let rows: Vec<(i64, String, String, String, i64, Option<i64>, i64)> = select
+            .order_by_desc(Column::Key)
+            .limit(to_i64(filter.limit))
+            .offset(to_i64(filter.offset))
+            .into_tuple()
+            .all(&snapshot)
+            .await?;
+        let mut open = Vec::new();
+        let mut summaries = Vec::with_capacity(rows.len());
+        for (key, id, name, status, created_at, completed_at, task_count) in rows {
+            let status = workflow_status(&status)?;
+            let task_count = count_of(task_count)?;
+            if !status.is_settled() {
+                open.push((key, summaries.len()));
+            }
+            summaries.push(WorkflowSummary {
+                id: unescape(id).into(),
+                name: unescape(name).into(),
+                status,
+                created_at: time_of(created_at)?,
+                completed_at: time_of_nullable(completed_at)?,
+                task_count,
+                settled_count: if status.is_settled() { task_count } else { 0 },
+                outcome_unknown_count: 0,
+            });
+        }
+        self.count_tasks(&snapshot, &open, &mut summaries).await?;
+        snapshot.commit().await?;
+        Ok(summaries)
+    }
+
+    /// Fills in the counts of workflows that are not settled: (key, place in `summaries`).
+    async fn count_tasks(
+        &self,
+        snapshot: &DatabaseTransaction,
+        open: &[(i64, usize)],
+        summaries: &mut [WorkflowSummary],
+    ) -> Answer<()> {
+        let places: HashMap<i64, usize> = open.iter().copied().collect();
+        let keys = open.iter().map(|(key, _)| (*key).into()).collect();
+        for statement in self.task_counts.statements(keys) {
+            for row in query(snapshot, statement).await? {
+                let key: i64 = row.try_get_by_index(0)?;
+                let status = task_status(&row.try_get_by_index::<String>(1)?)?;
+                let count: u32 = count_of(row.try_get_by_index(2)?)?;
+                let Some(summary) = places.get(&key).and_then(|at| summaries.get_mut(*at)) else {
+                    continue;
+                };
+                if status.is_settled() {
+                    summary.settled_count += count;
+                } else if status == TaskStatus::OutcomeUnknown {
+                    summary.outcome_unknown_count += count;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn events(
+        &self,
+        id: &WorkflowId,
+        after: u64,
+        limit: usize,
+    ) -> Answer<Vec<Event>> {
+        let snapshot = self.snapshot().await?;
+        let key: Option<i64> = workflow::Entity::find()
+            .select_only()
+            .column(workflow::Column::Key)
+            .filter(workflow::Column::Id.eq(&*escape(id.as_str())))
+            .into_tuple()
+            .one(&snapshot)
+            .await?;
+        let mut events = Vec::new();
+        let (Some(key), Ok(wanted)) = (key, i64::try_from(after.saturating_add(1))) else {
+            return Ok(events);
+        };
+        let mut from = first_row(&snapshot, key, wanted).await?;
+        while events.len() < limit {
+            let rows = event::Entity::find()
+                .filter(event::Column::WorkflowKey.eq(key))
+                .filter(event::Column::FirstSequence.gte(from))
+                .order_by_asc(event::Column::FirstSequence)
+                .limit(EVENT_ROWS.min((limit - events.len()) as u64))
+                .all(&snapshot)
+                .await?;
+            let Some(last) = rows.last() else { break };
+            from = last.first_sequence.saturating_add(1);
+            for row in rows {
+                let first: u64 = count_of(row.first_sequence)?;
+                let body = encode::events_of(id, first, &row.body)
+                    .map_err(|error| naming(id.as_str(), error))?;
+                events.extend(body.into_iter().filter(|event| event.sequence > after));
+            }
+        }
+        events.truncate(limit);
+        snapshot.commit().await?;
+        Ok(events)
+    }
+}
+
+/// Where the row begins that holds the event `wanted`, or the first one behind it.
+async fn first_row(snapshot: &DatabaseTransaction, key: i64, wanted: i64) -> Answer<i64> {
+    let before: Option<i64> = event::Entity::find()
+        .select_only()
+        .column(event::Column::FirstSequence)
+        .filter(event::Column::WorkflowKey.eq(key))
+        .filter(event::Column::FirstSequence.lte(wanted))
+        .order_by_desc(event::Column::FirstSequence)
+        .limit(1)
+        .into_tuple()
+        .one(snapshot)
+        .await?;
+    Ok(before.unwrap_or(wanted))
+}
+
+async fn query(
+    snapshot: &DatabaseTransaction,
+    statement: sea_orm::Statement,
+) -> Result<Vec<sea_orm::QueryResult>, DbErr> {
+    sea_orm::ConnectionTrait::query_all_raw(snapshot, statement).await
+}
+
+/// What completes the row of a workflow.
+struct Parts<'a> {
+    tasks: Vec<task::Model>,
+    last_sequence: i64,
+    blobs: &'a HashMap<Vec<u8>, String>,
+}
+
+impl Parts<'_> {
+    fn complete(self, row: workflow::Model) -> Result<WorkflowRecord, StoreError> {
+        let last_sequence = count_of(row.last_sequence.max(self.last_sequence))?;
+        let spec = self.payload(row.spec.as_deref(), row.spec_blob.as_deref())?;
+        let spec = Arc::new(parse::<WorkflowSpec>(spec.ok_or_else(|| missing("its spec"))?)?);
+        let tasks = self.tasks(&spec, count_of(row.task_count)?)?;
+        Ok(WorkflowRecord {
+            id: unescape(row.id).into(),
+            name: unescape(row.name).into(),
+            status: workflow_status(&row.status)?,
+            created_at: time_of(row.created_at)?,
+            started_at: time_of_nullable(row.started_at)?,
+            completed_at: time_of_nullable(row.completed_at)?,
+            error: row.error.as_deref().map(parse).transpose()?.map(Arc::new),
+            last_sequence,
+            spec,
+            tasks,
+        })
+    }
+
+    /// Tasks without a row are as the spec describes them.
+    fn tasks(mut self, spec: &WorkflowSpec, count: u32) -> Result<Vec<TaskRecord>, StoreError> {
+        let mut rows: HashMap<i64, task::Model> =
+            std::mem::take(&mut self.tasks).into_iter().map(|row| (row.position, row)).collect();
+        let mut tasks = Vec::with_capacity(count as usize);
+        for index in 0..count {
+            tasks.push(match (rows.remove(&i64::from(index)), spec.tasks.get(index as usize)) {
+                (Some(row), _) => self.task(index, row)?,
+                (None, Some(spec)) => encode::waiting(index, spec),
+                (None, None) => return Err(missing(&format!("its task {index}"))),
+            });
+        }
+        match rows.keys().next() {
+            None => Ok(tasks),
+            Some(stray) => Err(refused(format!("it has {count} tasks, and one at {stray}"))),
+        }
+    }
+
+    fn task(&self, index: u32, row: task::Model) -> Result<TaskRecord, StoreError> {
+        let result = self.payload(row.result.as_deref(), row.result_blob.as_deref())?;
+        let result = result.map(parse).transpose()?.map(Arc::new);
+        let id = TaskId::from(unescape(row.id));
+        let name = row.name.map_or_else(|| id.shared(), |name| unescape(name).into());
+        let status = task_status(&row.status)?;
+        Ok(TaskRecord {
+            index,
+            id,
+            name,
+            status,
+            attempts: count_of(row.attempts)?,
+            provider_id: row.provider_id.map(|id| ProviderId::from(unescape(id))),
+            started_at: time_of_nullable(row.started_at)?,
+            completed_at: time_of_nullable(row.completed_at)?,
+            due_at: time_of_nullable(row.due_at)?,
+            duration: row.duration,
+            result,
+            error: row.error.as_deref().map(parse).transpose()?.map(Arc::new),
+        })
+    }
+
+    fn payload<'a>(
+        &'a self,
+        inline: Option<&'a str>,
+        hash: Option<&[u8]>,
+    ) -> Result<Option<&'a str>, StoreError> {
+        match (inline, hash) {
+            (Some(json), _) => Ok(Some(json)),
+            (None, None) => Ok(None),
+            (None, Some(hash)) => match self.blobs.get(hash) {
+                Some(json) => Ok(Some(json)),
+                None => Err(missing(&format!("the blob {}", shown(hash)))),
+            },
+        }
+    }
+}
+
+fn shown(hash: &[u8]) -> String {
+    Hash::try_from(hash).map_or_else(
+        |_| format!("of {} bytes", hash.len()),
+        |hash| blake3::Hash::from(hash).to_hex().to_string(),
+    )
+}
+
+fn missing(what: &str) -> StoreError {
+    refused(format!("{what} is missing"))
+}
+
+fn naming(id: &str, error: StoreError) -> ReadError {
+    ReadError(match error {
+        StoreError::Integrity { detail } => refused(format!("workflow `{id}`: {detail}")),
+        other => other,
+    })
+}
+
+fn workflow_status(name: &str) -> Result<WorkflowStatus, StoreError> {
+    WorkflowStatus::from_name(name)
+        .ok_or_else(|| refused(format!("`{name}` is no status of a workflow")))
+}
+
+fn task_status(name: &str) -> Result<TaskStatus, StoreError> {
+    TaskStatus::from_name(name).ok_or_else(|| refused(format!("`{name}` is no status of a task")))
+}

@@ -1,0 +1,97 @@
+//! The writer's own statements; each takes many rows.
+//!
+//! Written as SQL, for the shape of a statement and not its content decides what it costs: see
+//! [`MultiRow`]. Both databases understand the same texts.
+
+use sea_orm::DbBackend;
+
+use super::multi_row::MultiRow;
+
+/// Every statement of the writer.
+#[derive(Debug)]
+pub(super) struct Statements {
+    /// `hash, body`
+    pub(super) add_blobs: MultiRow,
+    /// [`WORKFLOW_COLUMNS`]; answers `id, key` for those that were not there before.
+    pub(super) add_workflows: MultiRow,
+    /// [`TASK_COLUMNS`]
+    pub(super) set_tasks: MultiRow,
+    /// [`EVENT_COLUMNS`]: `workflow_key, first_sequence, event_count, body`
+    pub(super) add_events: MultiRow,
+    /// [`STATE_COLUMNS`]: `key, status, started_at, completed_at, error, last_sequence`
+    pub(super) set_states: MultiRow,
+    /// [`SEQUENCE_COLUMNS`]: `key, last_sequence`
+    pub(super) raise_sequences: MultiRow,
+    /// `id`; answers `id, key, task_count`
+    pub(super) find_workflows: MultiRow,
+}
+
+/// The columns of a row of `add_workflows`.
+pub(super) const WORKFLOW_COLUMNS: usize = 11;
+
+/// The columns of a row of `set_tasks`.
+pub(super) const TASK_COLUMNS: usize = 14;
+
+/// The columns of a row of `add_events`.
+pub(super) const EVENT_COLUMNS: usize = 4;
+
+/// The columns of a row of `set_states`.
+pub(super) const STATE_COLUMNS: usize = 6;
+
+/// The columns of a row of `raise_sequences`.
+pub(super) const SEQUENCE_COLUMNS: usize = 2;
+
+impl Statements {
+    pub(super) fn new(backend: DbBackend) -> Self {
+        let rows = |head, columns, tail| MultiRow::new(backend, head, columns, tail);
+        Self {
+            add_blobs: rows(
+                "INSERT INTO gleitzeit_blobs (hash, body) VALUES",
+                2,
+                " ON CONFLICT DO NOTHING",
+            ),
+            add_workflows: rows(
+                "INSERT INTO gleitzeit_workflows (id, name, status, created_at, started_at, \
+                 completed_at, task_count, last_sequence, error, spec, spec_blob) VALUES",
+                WORKFLOW_COLUMNS,
+                " ON CONFLICT (id) DO NOTHING RETURNING id, key",
+            ),
+            set_tasks: rows(
+                "INSERT INTO gleitzeit_tasks (workflow_key, position, id, name, status, attempts, \
+                 provider_id, started_at, completed_at, due_at, duration, error, result, \
+                 result_blob) VALUES",
+                TASK_COLUMNS,
+                " ON CONFLICT (workflow_key, position) DO UPDATE SET id = excluded.id, \
+                 name = excluded.name, status = excluded.status, attempts = excluded.attempts, \
+                 provider_id = excluded.provider_id, started_at = excluded.started_at, \
+                 completed_at = excluded.completed_at, due_at = excluded.due_at, \
+                 duration = excluded.duration, error = excluded.error, result = excluded.result, \
+                 result_blob = excluded.result_blob",
+            ),
+            add_events: rows(
+                "INSERT INTO gleitzeit_events (workflow_key, first_sequence, event_count, body) \
+                 VALUES",
+                EVENT_COLUMNS,
+                " ON CONFLICT DO NOTHING",
+            ),
+            set_states: rows(
+                "UPDATE gleitzeit_workflows SET status = v.column2, started_at = v.column3, \
+                 completed_at = v.column4, error = v.column5, last_sequence = v.column6 \
+                 FROM (VALUES",
+                STATE_COLUMNS,
+                ") AS v WHERE gleitzeit_workflows.key = v.column1",
+            ),
+            raise_sequences: rows(
+                "UPDATE gleitzeit_workflows SET last_sequence = v.column2 FROM (VALUES",
+                SEQUENCE_COLUMNS,
+                ") AS v WHERE gleitzeit_workflows.key = v.column1 \
+                 AND gleitzeit_workflows.last_sequence < v.column2",
+            ),
+            find_workflows: rows(
+                "SELECT id, key, task_count FROM gleitzeit_workflows WHERE id IN (VALUES",
+                1,
+                ")",
+            ),
+        }
+    }
+}

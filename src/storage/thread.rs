@@ -1,0 +1,80 @@
+//! The thread that a database lives on.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use gleitzeit_domain::store::StoreError;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::{mpsc, oneshot, watch},
+};
+
+use super::{
+    open::Connector,
+    read::Reader,
+    writer::{Request, Writer},
+};
+
+/// What reaches a database that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) requests: mpsc::UnboundedSender<Request>,
+    pub(super) reader: Arc<Reader>,
+    pub(super) runtime: Handle,
+    pub(super) ended: watch::Receiver<bool>,
+    pub(super) commits: Arc<AtomicU64>,
+}
+
+/// Starts the thread and opens the database on it.
+pub(super) async fn start(connector: Connector) -> Result<Opened, StoreError> {
+    let (told, hears) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("gleitzeit-store".into())
+        .spawn(move || live(connector, told))
+        .map_err(|error| StoreError::Unavailable {
+            detail: format!("cannot start the thread of the store: {error}"),
+        })?;
+    hears.await.unwrap_or_else(|_| {
+        Err(StoreError::Unavailable {
+            detail: "the thread of the store ended while it opened the database".into(),
+        })
+    })
+}
+
+/// The whole life of the thread.
+fn live(connector: Connector, told: oneshot::Sender<Result<Opened, StoreError>>) {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let detail = format!("cannot start the runtime of the store: {error}");
+            let _ = told.send(Err(StoreError::Unavailable { detail }));
+            return;
+        }
+    };
+    let (end, ended) = watch::channel(false);
+    runtime.block_on(async {
+        let (requests, queue) = mpsc::unbounded_channel();
+        let commits = Arc::new(AtomicU64::new(0));
+        let opened = async {
+            let db = connector.open().await?;
+            let reader = Arc::new(Reader::new(connector.readers().await?));
+            Ok((db, reader))
+        };
+        let (db, reader) = match opened.await {
+            Ok(opened) => opened,
+            Err(error) => {
+                let _ = told.send(Err(error));
+                return;
+            }
+        };
+        let writer = Writer::new(connector, db, Arc::clone(&commits));
+        let runtime = Handle::current();
+        let opened = Opened { requests, reader: Arc::clone(&reader), runtime, ended, commits };
+        // Whoever asked may have gone away; then nobody can write, and the writer ends at once.
+        let _ = told.send(Ok(opened));
+        writer.run(queue).await;
+        // Waits for the reads that are under way.
+        reader.close().await;
+    });
+    drop(runtime);
+    let _ = end.send(true);
+}

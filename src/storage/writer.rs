@@ -1,0 +1,343 @@
+//! The one task that writes.
+//!
+//! Asked through a queue by every call that writes; asks the database. It takes what is there,
+//! writes it in one transaction, commits, and answers everyone: a lone call waits for nobody, and
+//! under load a commit carries thousands of changes. No timer is involved, and no transaction is
+//! ever under a timeout: a commit that was given up half-way might have happened.
+//!
+//! Invariant: calls take effect in the order in which they were queued; a call is answered `Ok`
+//! only after the commit that holds it.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use chrono::{DateTime, Utc};
+use gleitzeit_domain::{id::WorkflowId, store::StoreError};
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait as _,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    fault::{Cause, Fault},
+    group::{self, Answer, Lesson, Places, Write},
+    open::Connector,
+    prune,
+    statements::Statements,
+};
+
+/// Calls of one transaction; each may hold thousands of changes.
+const GROUP_MAX: usize = 1024;
+
+/// How often a group is tried while another process is in the way, or the connection breaks
+/// before the commit was asked for.
+const TRIES: usize = 3;
+
+/// What the writer is asked.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// To write.
+    Write(Write, oneshot::Sender<Answer>),
+    /// To forget what settled before a time.
+    Prune(Prune),
+    /// To finish what was asked before, and to end.
+    Close,
+}
+
+/// A request to forget, under way.
+#[derive(Debug)]
+pub(super) struct Prune {
+    pub(super) before: DateTime<Utc>,
+    /// How many more.
+    pub(super) limit: usize,
+    /// How many so far.
+    pub(super) count: usize,
+    pub(super) answer: oneshot::Sender<Result<usize, StoreError>>,
+}
+
+/// Writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    connector: Connector,
+    /// `None` after a fault, until the next transaction.
+    db: Option<DatabaseConnection>,
+    statements: Statements,
+    places: Places,
+    pruning: VecDeque<Prune>,
+    commits: Arc<AtomicU64>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connector: Connector,
+        db: DatabaseConnection,
+        commits: Arc<AtomicU64>,
+    ) -> Self {
+        let statements = Statements::new(db.get_database_backend());
+        Self {
+            connector,
+            db: Some(db),
+            statements,
+            places: Places::default(),
+            pruning: VecDeque::new(),
+            commits,
+        }
+    }
+
+    /// Serves the queue until it is closed, by [`Request::Close`] or because nobody can ask any
+    /// more; whatever was asked before is done.
+    pub(super) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Request>) {
+        let mut requests = Vec::new();
+        loop {
+            if self.pruning.is_empty() {
+                if queue.recv_many(&mut requests, GROUP_MAX).await == 0 {
+                    break;
+                }
+            } else {
+                while requests.len() < GROUP_MAX
+                    && let Ok(request) = queue.try_recv()
+                {
+                    requests.push(request);
+                }
+            }
+            if self.serve(requests.drain(..)).await {
+                queue.close();
+                // What is left to forget can wait for the next run.
+                for prune in self.pruning.drain(..) {
+                    let _ = prune.answer.send(Ok(prune.count));
+                }
+            }
+            self.prune_some().await;
+        }
+        if let Some(db) = self.db.take() {
+            close(db).await;
+        }
+    }
+
+    /// True when the queue is to be closed.
+    async fn serve(&mut self, requests: impl Iterator<Item = Request>) -> bool {
+        let mut is_last = false;
+        let mut group = Gathered::default();
+        for request in requests {
+            match request {
+                Request::Write(write, answer) => {
+                    if group.must_end_before(&write) {
+                        self.commit(std::mem::take(&mut group)).await;
+                    }
+                    group.add(write, answer);
+                }
+                Request::Prune(prune) => {
+                    self.commit(std::mem::take(&mut group)).await;
+                    self.pruning.push_back(prune);
+                }
+                Request::Close => is_last = true,
+            }
+        }
+        self.commit(group).await;
+        is_last
+    }
+
+    /// Writes a group and answers for each of its calls.
+    async fn commit(&mut self, group: Gathered) {
+        let Gathered { writes, waiting, .. } = group;
+        if writes.is_empty() {
+            return;
+        }
+        let calls: Vec<&Write> = writes.iter().collect();
+        let answers = match self.transact(&calls).await {
+            Ok(answers) => answers,
+            Err(failure) if failure.is_content && calls.len() > 1 => self.one_by_one(&calls).await,
+            Err(failure) => calls.iter().map(|_| Err(failure.error.clone())).collect(),
+        };
+        for (waiting, answer) in waiting.into_iter().zip(answers) {
+            // Whoever asked may be gone; the write stands all the same.
+            let _ = waiting.send(answer);
+        }
+    }
+
+    /// Something in a group is refused: each call in a transaction of its own, so that only the
+    /// bad ones fail.
+    async fn one_by_one(&mut self, calls: &[&Write]) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(calls.len());
+        for call in calls {
+            answers.push(match self.transact(&[call]).await {
+                Ok(mut answers) => answers.pop().unwrap_or_else(|| Ok(Vec::new())),
+                Err(failure) => Err(failure.error),
+            });
+        }
+        answers
+    }
+
+    /// Writes calls in one transaction; tries again where that cannot do harm.
+    async fn transact(&mut self, calls: &[&Write]) -> Result<Vec<Answer>, Failure> {
+        let mut tries = 1;
+        loop {
+            match self.attempt(calls).await {
+                Ok((answers, lesson)) => {
+                    self.places.learn(lesson);
+                    return Ok(answers);
+                }
+                Err(Attempt::RolledBack(fault)) => {
+                    self.reset().await;
+                    let again = matches!(fault.cause, Cause::Contention | Cause::Connection);
+                    if !again || tries == TRIES {
+                        let is_content = fault.cause == Cause::Content;
+                        return Err(Failure { is_content, error: fault.of_write() });
+                    }
+                    tracing::debug!(detail = fault.detail, tries, "group is written again");
+                }
+                Err(Attempt::NotCommitted(fault)) => {
+                    self.reset().await;
+                    return Err(Failure { is_content: false, error: fault.of_commit() });
+                }
+            }
+            tries += 1;
+        }
+    }
+
+    async fn attempt(&mut self, calls: &[&Write]) -> Result<(Vec<Answer>, Lesson), Attempt> {
+        let transaction = self.begin().await?;
+        let written = group::write(&transaction, &self.statements, &self.places, calls).await;
+        self.end(transaction, written).await
+    }
+
+    async fn begin(&mut self) -> Result<DatabaseTransaction, Attempt> {
+        let db = match self.db.take() {
+            Some(db) => db,
+            None => self.connector.writer().await.map_err(Attempt::rolled_back)?,
+        };
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let begun = db.begin_with_options(options).await.map_err(Attempt::rolled_back);
+        self.db = Some(db);
+        begun
+    }
+
+    async fn end<T>(
+        &self,
+        transaction: DatabaseTransaction,
+        written: Result<T, DbErr>,
+    ) -> Result<T, Attempt> {
+        match written {
+            Ok(written) => match transaction.commit().await {
+                Ok(()) => {
+                    self.commits.fetch_add(1, Ordering::Relaxed);
+                    Ok(written)
+                }
+                Err(error) => Err(Attempt::NotCommitted(error.into())),
+            },
+            Err(error) => {
+                // A rollback that fails is done by the database when the connection goes.
+                let _ = transaction.rollback().await;
+                Err(Attempt::rolled_back(error))
+            }
+        }
+    }
+
+    /// Lets go of a connection that may be in any state, and of what was known by it.
+    async fn reset(&mut self) {
+        self.places.forget_all();
+        if let Some(db) = self.db.take() {
+            close(db).await;
+        }
+    }
+
+    /// Does one batch of the oldest request to forget.
+    async fn prune_some(&mut self) {
+        let Some(mut prune) = self.pruning.pop_front() else { return };
+        let pruned = match self.begin().await {
+            Ok(transaction) => {
+                let pruned = prune::batch(&transaction, prune.before, prune.limit).await;
+                self.end(transaction, pruned).await
+            }
+            Err(attempt) => Err(attempt),
+        };
+        match pruned {
+            Ok(pruned) => {
+                prune.count += pruned.ids.len();
+                prune.limit -= pruned.ids.len();
+                self.places.forget(&pruned.ids);
+                if pruned.more && prune.limit > 0 {
+                    self.pruning.push_front(prune);
+                } else {
+                    let _ = prune.answer.send(Ok(prune.count));
+                }
+            }
+            Err(attempt) => {
+                self.reset().await;
+                let error = match attempt {
+                    Attempt::RolledBack(fault) => fault.of_write(),
+                    Attempt::NotCommitted(fault) => fault.of_commit(),
+                };
+                let _ = prune.answer.send(Err(error));
+            }
+        }
+    }
+}
+
+/// Why a transaction did not take place.
+#[derive(Debug)]
+enum Attempt {
+    /// It certainly did not.
+    RolledBack(Fault),
+    /// Its commit was not confirmed.
+    NotCommitted(Fault),
+}
+
+impl Attempt {
+    fn rolled_back(error: DbErr) -> Self {
+        Self::RolledBack(error.into())
+    }
+}
+
+/// What is answered for a group that was not written.
+#[derive(Debug)]
+struct Failure {
+    /// True when something in the group is at fault, not the database.
+    is_content: bool,
+    error: StoreError,
+}
+
+/// Calls that go into one transaction, and who waits for them.
+#[derive(Debug, Default)]
+struct Gathered {
+    writes: Vec<Write>,
+    waiting: Vec<oneshot::Sender<Answer>>,
+    recorded: HashSet<WorkflowId>,
+}
+
+impl Gathered {
+    /// Within a transaction all submissions come first. A change that was queued before the
+    /// submission of its workflow must not apply to it.
+    fn must_end_before(&self, write: &Write) -> bool {
+        match write {
+            Write::Submit(news) => {
+                !self.recorded.is_empty()
+                    && news.iter().any(|new| self.recorded.contains(&new.record.id))
+            }
+            Write::Record(_) => false,
+        }
+    }
+
+    fn add(&mut self, write: Write, waiting: oneshot::Sender<Answer>) {
+        if let Write::Record(changes) = &write {
+            self.recorded.extend(changes.iter().map(|change| change.id.clone()));
+        }
+        self.writes.push(write);
+        self.waiting.push(waiting);
+    }
+}
+
+async fn close(db: DatabaseConnection) {
+    if let Err(error) = db.close().await {
+        tracing::debug!(%error, "connection closed with an error");
+    }
+}
