@@ -17,10 +17,6 @@ fn url(folder: &TempDir, name: &str) -> StoreUrl {
     format!("sqlite:{}/{name}", folder.path().display()).parse().unwrap()
 }
 
-async fn open(url: &StoreUrl) -> SqlStore {
-    SqlStore::connect(url, SqlOptions::default()).await.unwrap()
-}
-
 /// Whatever the engine relies on, it gets from SQLite.
 #[tokio::test]
 async fn sqlite_does_what_a_store_must() {
