@@ -203,17 +203,16 @@ impl Store for SqlStore {
         // It is gone already where this fails.
         let _ = self.requests.send(Request::Close);
         let mut ended = self.ended.clone();
-        // The timer is that of the store's thread: the caller's may have none.
-        let waited = self.runtime.spawn(async move {
+        // The timer is that of the store's thread, for the caller's runtime may have none. It goes
+        // with the thread: to find it gone is to see the end.
+        let waiting = self.runtime.spawn(async move {
             tokio::time::timeout(limit, ended.wait_for(|ended| *ended)).await.is_ok()
         });
-        // The thread ends together with its tasks: a waiting task that is gone has seen the end.
-        if waited.await.unwrap_or(true) || *self.ended.borrow() {
-            Ok(())
-        } else {
-            Err(StoreError::Unavailable {
-                detail: format!("`{}` did not finish its writes within {limit:?}", self.name),
-            })
+        if waiting.await.unwrap_or(true) {
+            return Ok(());
         }
+        Err(StoreError::Unavailable {
+            detail: format!("`{}` did not finish its writes within {limit:?}", self.name),
+        })
     }
 }

@@ -4,6 +4,11 @@
 //! `postgres://postgres@127.0.0.1:5432/postgres`) and drops them. Where no server answers, it says
 //! `SKIPPED: <test>: no PostgreSQL`.
 #![cfg(feature = "postgres")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test's helpers may panic and print"
+)]
 
 use std::sync::{
     Arc,

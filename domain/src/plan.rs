@@ -346,8 +346,7 @@ impl<'a> Names<'a> {
             let mut by_id = HashMap::with_capacity(spec.tasks.len());
             for (task, index) in spec.tasks.iter().zip(0_u32..) {
                 if let Some(first) = by_id.insert(task.id.as_str(), index) {
-                    let message =
-                        format!("id `{}` is used by task {} already", task.id, first + 1);
+                    let message = format!("id `{}` is used by task {} already", task.id, first + 1);
                     problems.push(invalid(at(index as usize, "id"), message));
                 }
             }
@@ -370,9 +369,11 @@ impl<'a> Names<'a> {
             let message = format!("several tasks are named `{text}`; use an id");
             return invalid(pointer, message);
         }
-        let all = self.spec.tasks.iter().flat_map(|task| {
-            std::iter::once(task.id.as_str()).chain(task.name.as_deref())
-        });
+        let all = self
+            .spec
+            .tasks
+            .iter()
+            .flat_map(|task| std::iter::once(task.id.as_str()).chain(task.name.as_deref()));
         let nearest = all
             .map(|known| (strsim::damerau_levenshtein(known, text), known))
             .filter(|(distance, known)| *distance <= known.chars().count().max(3) / 2)

@@ -11,6 +11,8 @@ pub(super) enum Cause {
     Content,
     /// Another process was in the way: the same again passes.
     Contention,
+    /// Another process holds the file, and was waited for long enough.
+    Locked,
     /// The connection: a new one may pass.
     Connection,
     /// The database takes no writes at all: full, read-only, broken.
@@ -34,7 +36,7 @@ impl Fault {
     /// As the answer to a write that was rolled back.
     pub(super) fn of_write(self) -> StoreError {
         match self.cause {
-            Cause::Connection | Cause::Contention => {
+            Cause::Connection | Cause::Contention | Cause::Locked => {
                 StoreError::Unavailable { detail: self.detail }
             }
             Cause::Content | Cause::Database => StoreError::Write { detail: self.detail },
@@ -44,7 +46,7 @@ impl Fault {
     /// As the answer to a read.
     pub(super) fn of_read(self) -> StoreError {
         match self.cause {
-            Cause::Connection | Cause::Contention => {
+            Cause::Connection | Cause::Contention | Cause::Locked => {
                 StoreError::Unavailable { detail: self.detail }
             }
             Cause::Content | Cause::Database => StoreError::Read { detail: self.detail },
@@ -56,7 +58,7 @@ impl Fault {
     pub(super) fn of_commit(self) -> StoreError {
         match self.cause {
             Cause::Connection | Cause::Database => StoreError::Unknown { detail: self.detail },
-            Cause::Contention | Cause::Content => self.of_write(),
+            Cause::Contention | Cause::Locked | Cause::Content => self.of_write(),
         }
     }
 }
@@ -84,7 +86,7 @@ fn of_code(code: &str) -> Cause {
     match code.parse::<u32>() {
         Ok(number) if code.len() < 5 => match number & 0xff {
             // busy, locked
-            5 | 6 => Cause::Contention,
+            5 | 6 => Cause::Locked,
             // no memory, read-only, interrupted, I/O, corrupt, full, cannot open, not a database
             7 | 8 | 9 | 10 | 11 | 13 | 14 | 26 => Cause::Database,
             _ => Cause::Content,
@@ -114,8 +116,8 @@ mod tests {
     #[test]
     fn codes_of_both_databases_are_told_apart() {
         for (code, cause) in [
-            ("5", Cause::Contention),
-            ("517", Cause::Contention),
+            ("5", Cause::Locked),
+            ("517", Cause::Locked),
             ("13", Cause::Database),
             ("8", Cause::Database),
             ("1032", Cause::Database),

@@ -108,10 +108,9 @@ mod tests {
     #[test]
     fn any_number_of_rows_is_cut_into_powers_of_two() {
         assert!(texts(DbBackend::Sqlite, 0).is_empty());
-        for rows in [1, 2, 3, 255, 256, 257, 1000] {
+        for rows in [1_i64, 2, 3, 255, 256, 257, 1000] {
             let insert = MultiRow::new(DbBackend::Sqlite, "", 1, "");
-            let values: Vec<Value> =
-                (0..rows).map(|at| Value::from(i64::try_from(at).unwrap())).collect();
+            let values: Vec<Value> = (0..rows).map(Value::from).collect();
             let mut seen = Vec::new();
             for statement in insert.statements(values.clone()) {
                 let chunk = statement.values.unwrap().0;

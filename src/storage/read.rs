@@ -63,6 +63,9 @@ pub(super) struct ReadError(pub(super) StoreError);
 
 type Answer<T> = Result<T, ReadError>;
 
+/// (key, id, name, status, created at, completed at, number of tasks)
+type Listed = (i64, String, String, String, i64, Option<i64>, i64);
+
 impl Reader {
     pub(super) fn new(db: DatabaseConnection) -> Self {
         let backend = db.get_database_backend();
@@ -232,7 +235,7 @@ impl Reader {
             select = select.filter(Column::Name.eq(&*escape(name)));
         }
         let to_i64 = |number: usize| u64::try_from(number).unwrap_or(u64::MAX).min(i64::MAX as u64);
-        let rows: Vec<(i64, String, String, String, i64, Option<i64>, i64)> = select
+        let rows: Vec<Listed> = select
             .order_by_desc(Column::Key)
             .limit(to_i64(filter.limit))
             .offset(to_i64(filter.offset))
