@@ -1,7 +1,48 @@
 //! The actors of gleitzeit: who asks whom, supervision, timed messages.
+//!
+//! | actor | asked by | for |
+//! |---|---|---|
+//! | [`ExecutionEngine`](execution_engine::ExecutionEngine) | the runtime's handle | taking workflows in, running and stopping them |
+//! | [`ProtocolRegistry`](protocol_registry::ProtocolRegistry) | engine, pipeline | plans, checked parameters |
+//! | [`DependencyResolver`](dependency_resolver::DependencyResolver) | engine, pipeline | who may run, resolved references |
+//! | [`ResourceManager`](resource_manager::ResourceManager) | pipeline | leases |
+//! | [`LoadBalancer`](load_balancer::LoadBalancer) | pipeline | providers |
+//! | [`ProviderSupervisor`](provider_supervisor::ProviderSupervisor) | pipeline | calls |
+//! | [`EventBus`](event_bus::EventBus) | engine, supervisors, monitor | telling subscribers |
+//! | [`Monitor`](monitor::Monitor) | engine | measuring |
+//!
+//! When one fails: a panic of registry, resource manager, balancer, bus, monitor or a supervisor
+//! is followed by a restart with the same address and queue, within a budget; whoever waited for
+//! the lost answer fails that attempt, which may be repeated. Engine and resolver hold the truth
+//! about running workflows: their panic stops the system, and the next start recovers from the
+//! store.
 
+pub mod cast;
+pub mod clock;
+pub mod dependency_resolver;
 pub mod event_bus;
+pub mod execution_engine;
 pub mod guard;
+pub mod load_balancer;
 pub mod memory_store;
 pub mod monitor;
+pub mod protocol_registry;
+pub mod provider_supervisor;
+pub mod resource_manager;
 pub mod supervision;
+pub mod system;
+
+use chrono::{DateTime, Utc};
+use gleitzeit_domain::event::{Event, EventData};
+
+pub use clock::Clock;
+use event_bus::Publish;
+
+/// Capacity of every mailbox. Intake is bounded by the engine, and what is behind it by what was
+/// taken in; a full mailbox would only let later messages overtake earlier ones.
+pub(crate) const MAILBOX: usize = 1 << 24;
+
+/// An event that belongs to no workflow, ready to be published.
+pub(crate) fn loose(timestamp: DateTime<Utc>, data: EventData) -> Publish {
+    Publish { events: vec![Event { timestamp, workflow_id: None, sequence: 0, data }] }
+}

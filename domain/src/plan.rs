@@ -395,13 +395,12 @@ fn depend(
 ) {
     let this = u32::try_from(index).unwrap_or(u32::MAX);
     for (nth, wanted) in spec.tasks[index].dependencies.iter().enumerate() {
-        match names.find(wanted) {
-            Some(target) => edges.push((this, target)),
-            None => {
-                let mut pointer = at(index, "dependencies");
-                push_pointer(&mut pointer, &nth.to_string());
-                problems.push(names.complain(wanted, pointer));
-            }
+        if let Some(target) = names.find(wanted) {
+            edges.push((this, target));
+        } else {
+            let mut pointer = at(index, "dependencies");
+            push_pointer(&mut pointer, &nth.to_string());
+            problems.push(names.complain(wanted, pointer));
         }
     }
 }

@@ -322,17 +322,13 @@ impl Run {
             self.log(now, event);
         }
         let planned = &self.plan.tasks[index as usize];
-        match planned.retry.pause_after(attempt, &error, random) {
-            Some(pause) => {
-                self.await_retry(index, error, pause, now);
-                Verdict::Retry(pause)
-            }
-            None => {
-                let error = exhausted(error, attempt, planned.retry.max_attempts);
-                self.fail(index, error, now);
-                Verdict::Settled(false)
-            }
+        if let Some(pause) = planned.retry.pause_after(attempt, &error, random) {
+            self.await_retry(index, error, pause, now);
+            return Verdict::Retry(pause);
         }
+        let error = exhausted(error, attempt, planned.retry.max_attempts);
+        self.fail(index, error, now);
+        Verdict::Settled(false)
     }
 
     fn await_retry(&mut self, index: u32, error: TaskError, pause: Duration, now: DateTime<Utc>) {

@@ -1,0 +1,28 @@
+//! The addresses of the control actors, for those who ask them.
+
+use actix::prelude::*;
+
+use crate::{
+    dependency_resolver::DependencyResolver, event_bus::EventBus,
+    execution_engine::ExecutionEngine, load_balancer::LoadBalancer, monitor::Monitor,
+    protocol_registry::ProtocolRegistry, resource_manager::ResourceManager,
+};
+
+/// The addresses of the control actors. All live on the control arbiter.
+#[derive(Debug, Clone)]
+pub struct Cast {
+    /// Runs workflows.
+    pub engine: Addr<ExecutionEngine>,
+    /// Knows the protocols.
+    pub registry: Addr<ProtocolRegistry>,
+    /// Keeps the graphs.
+    pub resolver: Addr<DependencyResolver>,
+    /// Grants leases.
+    pub resources: Addr<ResourceManager>,
+    /// Chooses providers.
+    pub balancer: Addr<LoadBalancer>,
+    /// Hands out events.
+    pub bus: Addr<EventBus>,
+    /// Measures.
+    pub monitor: Addr<Monitor>,
+}

@@ -1,0 +1,297 @@
+//! Keeps the graphs of running workflows: who may run, and what is put in for `${…}`.
+//!
+//! Asked by the `ExecutionEngine` when a workflow comes and when tasks settle, and by the pipeline
+//! for the parameters of a task. Asks nobody.
+//!
+//! Invariant: a task is answered as ready once, after all of its dependencies have settled as its
+//! policy demands. Its state is the truth about order, so it is not restarted after a panic: the
+//! system stops and recovers from the store.
+
+use std::{collections::HashMap, sync::Arc};
+
+use actix::prelude::*;
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    graph::{Graph, Settlement},
+    id::ProviderId,
+    plan::Plan,
+    problem::{Problem, SubmitError},
+    reference::{EnvValue, Scope, TaskView},
+    run::{RunKey, TaskKey},
+    task::{TaskRecord, TaskStatus},
+};
+use serde_json::{Map, Value};
+
+/// Adds workflows; the tasks that are ready at once come back.
+///
+/// # Errors
+/// Each of its own: [`SubmitError::Invalid`] with the circle.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Result<Vec<u32>, SubmitError>>")]
+pub struct AddWorkflows(pub Vec<(RunKey, Arc<Plan>)>);
+
+/// Adds a workflow as a store remembers it; the tasks that may run come back, and those that others
+/// have decided.
+///
+/// # Errors
+/// As [`AddWorkflows`].
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Settlement, SubmitError>")]
+pub struct RestoreWorkflow {
+    /// Its key.
+    pub run: RunKey,
+    /// What it does.
+    pub plan: Arc<Plan>,
+    /// Where its tasks stand.
+    pub tasks: Vec<TaskRecord>,
+}
+
+/// Tells that tasks have settled; what follows from each comes back, in order.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<(RunKey, Settlement)>")]
+pub struct SettleTasks(pub Vec<Settled>);
+
+/// A task that has settled.
+#[derive(Debug)]
+pub struct Settled {
+    /// Which task.
+    pub task: TaskKey,
+    /// Where it ended, for those who refer to it.
+    pub outcome: TaskOutcome,
+}
+
+/// What others can refer to of a settled task.
+#[derive(Debug, Clone)]
+pub struct TaskOutcome {
+    /// Where it ended.
+    pub status: TaskStatus,
+    /// What it gave.
+    pub result: Option<Arc<Value>>,
+    /// Why it failed.
+    pub error: Option<Arc<TaskError>>,
+    /// Seconds that its call took.
+    pub duration: Option<f64>,
+    /// Who ran it.
+    pub provider_id: Option<ProviderId>,
+}
+
+impl From<&TaskRecord> for TaskOutcome {
+    fn from(task: &TaskRecord) -> Self {
+        Self {
+            status: task.status,
+            result: task.result.clone(),
+            error: task.error.clone(),
+            duration: task.duration,
+            provider_id: task.provider_id.clone(),
+        }
+    }
+}
+
+/// Asks for the parameters of tasks, references resolved.
+///
+/// # Errors
+/// Each of its own: `TASK_PARAMETER_ERROR`, or `TASK_CANCELLED` when the workflow is gone.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Result<Arc<Value>, TaskError>>")]
+pub struct ResolveParameters(pub Vec<TaskKey>);
+
+/// Forgets workflows.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct RemoveWorkflows(pub Vec<RunKey>);
+
+/// Asks how many workflows are kept.
+#[derive(Debug, Message)]
+#[rtype(result = "usize")]
+pub struct CountWorkflows;
+
+/// The actor. One per system, on the control arbiter.
+#[derive(Debug)]
+pub struct DependencyResolver {
+    runs: HashMap<RunKey, Known>,
+    env: Arc<HashMap<String, Option<String>>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    plan: Arc<Plan>,
+    graph: Graph,
+    /// By index; only of tasks that others depend on.
+    outcomes: HashMap<u32, TaskOutcome>,
+}
+
+impl DependencyResolver {
+    /// A resolver without workflows. `env` is what `${env.X}` may read; a name without a
+    /// value is one that is listed and not set.
+    pub fn new(env: HashMap<String, Option<String>>) -> Self {
+        Self { runs: HashMap::new(), env: Arc::new(env) }
+    }
+
+    fn resolve(&self, task: TaskKey) -> Result<Arc<Value>, TaskError> {
+        let known = self
+            .runs
+            .get(&task.run)
+            .ok_or_else(|| TaskError::new(ErrorCode::TaskCancelled, "the workflow was stopped"))?;
+        let view = RunScope { known, env: &self.env };
+        known.plan.tasks[task.index as usize]
+            .template
+            .render(&view)
+            .map_err(|error| TaskError::new(ErrorCode::TaskParameterError, error.to_string()))
+    }
+}
+
+/// Builds the graph of a plan, or says which tasks wait for each other in a circle.
+///
+/// # Errors
+/// [`SubmitError::Invalid`] with `WORKFLOW_CIRCULAR_DEPENDENCY`.
+pub fn graph_of(plan: &Plan) -> Result<Graph, SubmitError> {
+    Graph::build(&plan.policies(), plan.edges.iter().copied()).map_err(|cycle| {
+        let name = |at: &u32| plan.tasks[*at as usize].id.to_string();
+        let circle: Vec<String> = cycle.path.iter().map(name).collect();
+        let first = cycle.path.first().copied().unwrap_or_default();
+        SubmitError::Invalid(vec![
+            Problem::new(
+                ErrorCode::WorkflowCircularDependency,
+                format!("/tasks/{first}"),
+                format!("tasks wait for each other in a circle: {}", circle.join(" → ")),
+            )
+            .help("remove one of these dependencies or references"),
+        ])
+    })
+}
+
+struct RunScope<'a> {
+    known: &'a Known,
+    env: &'a HashMap<String, Option<String>>,
+}
+
+impl Scope for RunScope<'_> {
+    fn task(&self, index: u32) -> Option<TaskView<'_>> {
+        self.known.outcomes.get(&index).map(|outcome| TaskView {
+            status: outcome.status,
+            result: outcome.result.as_deref(),
+            error: outcome.error.as_deref(),
+            duration: outcome.duration,
+            provider_id: outcome.provider_id.as_ref(),
+        })
+    }
+
+    fn inputs(&self) -> &Map<String, Value> {
+        &self.known.plan.spec.inputs
+    }
+
+    fn workflow_id(&self) -> &str {
+        self.known.plan.id.as_str()
+    }
+
+    fn workflow_name(&self) -> &str {
+        &self.known.plan.name
+    }
+
+    fn env(&self, name: &str) -> EnvValue<'_> {
+        match self.env.get(name) {
+            Some(Some(value)) => EnvValue::Set(value),
+            Some(None) => EnvValue::Unset,
+            None => EnvValue::NotListed,
+        }
+    }
+}
+
+impl Actor for DependencyResolver {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(crate::MAILBOX);
+    }
+}
+
+impl Supervised for DependencyResolver {}
+
+impl Handler<AddWorkflows> for DependencyResolver {
+    type Result = MessageResult<AddWorkflows>;
+
+    fn handle(&mut self, AddWorkflows(new): AddWorkflows, _: &mut Self::Context) -> Self::Result {
+        let add = |(run, plan): (RunKey, Arc<Plan>)| {
+            let graph = graph_of(&plan)?;
+            let ready = graph.ready();
+            self.runs.insert(run, Known { plan, graph, outcomes: HashMap::new() });
+            Ok(ready)
+        };
+        MessageResult(new.into_iter().map(add).collect())
+    }
+}
+
+impl Handler<RestoreWorkflow> for DependencyResolver {
+    type Result = Result<Settlement, SubmitError>;
+
+    fn handle(&mut self, message: RestoreWorkflow, _: &mut Self::Context) -> Self::Result {
+        let RestoreWorkflow { run, plan, tasks } = message;
+        let mut graph = graph_of(&plan)?;
+        let settled = || tasks.iter().filter(|task| task.status.is_settled());
+        let by_itself = |task: &&TaskRecord| {
+            let because = task.error.as_ref().map(|error| error.code);
+            task.status != TaskStatus::Skipped && because != Some(ErrorCode::TaskDependencyFailed)
+        };
+        let flags: Vec<(u32, bool)> = settled()
+            .filter(by_itself)
+            .map(|task| (task.index, task.status == TaskStatus::Completed))
+            .collect();
+        let settlement = graph.restore(&flags);
+        let outcomes = settled()
+            .filter(|task| !graph.dependents(task.index).is_empty())
+            .map(|task| (task.index, TaskOutcome::from(task)))
+            .collect();
+        self.runs.insert(run, Known { plan, graph, outcomes });
+        Ok(settlement)
+    }
+}
+
+impl Handler<SettleTasks> for DependencyResolver {
+    type Result = MessageResult<SettleTasks>;
+
+    fn handle(&mut self, SettleTasks(settled): SettleTasks, _: &mut Self::Context) -> Self::Result {
+        let settle = |Settled { task, outcome }: Settled| {
+            let known = self.runs.get_mut(&task.run)?;
+            let completed = outcome.status == TaskStatus::Completed;
+            let settlement = known.graph.settle(task.index, completed);
+            if !known.graph.dependents(task.index).is_empty() {
+                known.outcomes.insert(task.index, outcome);
+            }
+            Some((task.run, settlement))
+        };
+        MessageResult(settled.into_iter().filter_map(settle).collect())
+    }
+}
+
+impl Handler<ResolveParameters> for DependencyResolver {
+    type Result = MessageResult<ResolveParameters>;
+
+    fn handle(
+        &mut self,
+        ResolveParameters(tasks): ResolveParameters,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        MessageResult(tasks.into_iter().map(|task| self.resolve(task)).collect())
+    }
+}
+
+impl Handler<RemoveWorkflows> for DependencyResolver {
+    type Result = ();
+
+    fn handle(&mut self, RemoveWorkflows(runs): RemoveWorkflows, _: &mut Self::Context) {
+        for run in runs {
+            self.runs.remove(&run);
+        }
+        if self.runs.is_empty() {
+            self.runs.shrink_to(64);
+        }
+    }
+}
+
+impl Handler<CountWorkflows> for DependencyResolver {
+    type Result = usize;
+
+    fn handle(&mut self, _: CountWorkflows, _: &mut Self::Context) -> usize {
+        self.runs.len()
+    }
+}

@@ -1,0 +1,340 @@
+//! Runs workflows: takes them in, dispatches their tasks, writes down and tells what happened.
+//!
+//! Asked by the runtime's handle; asks the `ProtocolRegistry`, the `DependencyResolver` and the
+//! store through short free futures, and sends tasks into the [`pipeline`]. One message comes back
+//! from there: [`TasksFinished`].
+//!
+//! Everything is done in batches that grow with the load by themselves: what comes in while a
+//! batch is under way forms the next one. So a lone task waits for nobody, and under load the
+//! price of a message, a spawn and a commit is shared.
+//!
+//! Invariants: intake is bounded here and nowhere else; an outcome is told, and its dependents
+//! start, only after it is stored; at most one write of new workflows and one of changes is under
+//! way, so that the store sees a workflow's changes in order. Its state is the truth, so it is not
+//! restarted after a panic: the system stops, and the next start recovers from the store.
+
+mod admission;
+mod control;
+mod dispatch;
+mod pipeline;
+mod recovery;
+mod settlement;
+mod timers;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use actix::prelude::*;
+use chrono::{DateTime, Utc};
+use gleitzeit_domain::{
+    error::TaskError,
+    event::{Event, EventData},
+    id::{ProviderId, WorkflowId},
+    metrics::ExecutionStats,
+    plan::Draft,
+    problem::SubmitError,
+    protocol::MethodRef,
+    provider::Outcome,
+    queue::ReadyQueue,
+    random::Random,
+    run::{Run, RunKey, TaskKey},
+    store::Store,
+    workflow::WorkflowRecord,
+};
+use tokio::sync::oneshot;
+
+use crate::{cast::Cast, clock::Clock, event_bus::Publish, monitor::GetStats};
+
+pub use control::{
+    AddressBook, Cancel, CancelTask, GetWorkflow, IsIdle, LeftoverCounts, Leftovers, Shutdown,
+    StopReport, Wait,
+};
+pub use recovery::{Recover, Recovered, Reopen};
+
+/// How the engine runs.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// Tasks executing at once; at least 1.
+    pub max_concurrent_tasks: usize,
+    /// Tasks taken in and not settled; more are refused with `QUEUE_FULL`.
+    pub max_queued_tasks: u64,
+    /// Dispatched tasks that may wait for resources or a provider before dispatch pauses.
+    pub max_parked_tasks: usize,
+    /// Seeds the jitter of retries.
+    pub seed: u64,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            max_concurrent_tasks: 64,
+            max_queued_tasks: 1_000_000,
+            max_parked_tasks: 1_024,
+            seed: 0,
+        }
+    }
+}
+
+/// Submits a workflow.
+///
+/// The answer comes through channels, not as the message's result: thousands of submissions in
+/// flight would each cost a task of their own otherwise.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Submit {
+    /// The workflow.
+    pub draft: Draft,
+    /// Told its id once it is stored, or why it is not.
+    pub accepted: Option<oneshot::Sender<Result<WorkflowId, SubmitError>>>,
+    /// Told its end.
+    pub settled: Option<oneshot::Sender<WaitAnswer>>,
+}
+
+/// The end of a workflow, or why it cannot be waited for.
+pub type WaitAnswer = Result<Arc<WorkflowRecord>, TaskError>;
+
+/// A task starts at a provider; sent by the pipeline.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct TasksStarted {
+    starts: Vec<TaskStart>,
+    /// Told once the starts marked with `save` are stored.
+    saved: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Debug)]
+struct TaskStart {
+    task: TaskKey,
+    provider_id: ProviderId,
+    save: bool,
+}
+
+/// Attempts have ended; sent by the pipeline.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct TasksFinished(Vec<TaskEnd>);
+
+/// The end of one attempt.
+#[derive(Debug)]
+struct TaskEnd {
+    task: TaskKey,
+    attempt: u32,
+    method: Option<MethodRef>,
+    outcome: Result<Outcome, TaskError>,
+    duration: Option<Duration>,
+}
+
+/// Asks which dispatched attempts are still to run.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<bool>")]
+struct AreWanted(Vec<(TaskKey, u32)>);
+
+/// So many dispatched tasks began (or ended) to wait for resources or a provider.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct ParkedChanged(isize);
+
+/// Counts one dispatched task as waiting while it lives.
+struct Parked(Rc<Cast>);
+
+impl Parked {
+    fn new(cast: &Rc<Cast>) -> Self {
+        cast.engine.do_send(ParkedChanged(1));
+        Self(Rc::clone(cast))
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.0.engine.do_send(ParkedChanged(-1));
+    }
+}
+
+/// Works off what has come in since the last time.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Pump;
+
+/// A running workflow with what the engine needs around it.
+#[derive(Debug)]
+struct Active {
+    run: Run,
+    /// Tasks queued or dispatched, and how many may be.
+    parallel: u32,
+    parallel_max: u32,
+    /// Ready tasks that wait for `parallel` to fall.
+    backlog: VecDeque<u32>,
+    /// Told the end.
+    waiters: Vec<oneshot::Sender<WaitAnswer>>,
+    /// Told the state once it is stored.
+    readers: Vec<oneshot::Sender<Option<Arc<WorkflowRecord>>>>,
+    /// Told that what they asked for is stored.
+    acks: Vec<oneshot::Sender<()>>,
+    /// Told that a start is stored.
+    start_acks: Vec<oneshot::Sender<()>>,
+    timers: Vec<timers::TimerKey>,
+    /// When its time began.
+    born: DateTime<Utc>,
+    /// In the list of changed runs.
+    touched: bool,
+    /// Settlements on their way to the resolver and back.
+    settling: u32,
+}
+
+impl Active {
+    fn new(run: Run) -> Self {
+        let parallel_max = run.plan().spec.max_parallel_tasks.unwrap_or(u32::MAX);
+        let born = run.record().created_at;
+        Self {
+            run,
+            parallel: 0,
+            parallel_max,
+            backlog: VecDeque::new(),
+            waiters: Vec::new(),
+            readers: Vec::new(),
+            acks: Vec::new(),
+            start_acks: Vec::new(),
+            timers: Vec::new(),
+            born,
+            touched: false,
+            settling: 0,
+        }
+    }
+}
+
+/// Whether work is taken in and dispatched.
+#[derive(Debug)]
+enum Phase {
+    Running,
+    /// No intake, no dispatch; running tasks end.
+    Draining(oneshot::Sender<StopReport>),
+    Stopped,
+}
+
+/// The actor. One per system, on the control arbiter.
+pub struct ExecutionEngine {
+    settings: EngineSettings,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    random: Random,
+    cast: Option<Rc<Cast>>,
+    phase: Phase,
+    runs: HashMap<RunKey, Active>,
+    ids: HashMap<WorkflowId, RunKey>,
+    next_key: u64,
+    ready: ReadyQueue<TaskKey>,
+    in_flight: usize,
+    parked: usize,
+    /// Tasks taken in and not settled.
+    load: u64,
+    refusing: bool,
+    pumping: bool,
+    intake: Vec<(RunKey, Draft)>,
+    finished: Vec<TaskEnd>,
+    admission: admission::Admission,
+    writer: settlement::Writer,
+    timers: timers::Timers,
+    stats: ExecutionStats,
+    call_seconds: f64,
+    calls: u64,
+}
+
+impl ExecutionEngine {
+    /// An engine without workflows. It needs [`AddressBook`] before anything else.
+    pub fn new(settings: EngineSettings, store: Arc<dyn Store>, clock: Clock) -> Self {
+        Self {
+            random: Random::seeded(settings.seed),
+            settings,
+            store,
+            clock,
+            cast: None,
+            phase: Phase::Running,
+            runs: HashMap::new(),
+            ids: HashMap::new(),
+            next_key: 0,
+            ready: ReadyQueue::new(),
+            in_flight: 0,
+            parked: 0,
+            load: 0,
+            refusing: false,
+            pumping: false,
+            intake: Vec::new(),
+            finished: Vec::new(),
+            admission: admission::Admission::default(),
+            writer: settlement::Writer::default(),
+            timers: timers::Timers::default(),
+            stats: ExecutionStats::default(),
+            call_seconds: 0.0,
+            calls: 0,
+        }
+    }
+
+    fn cast(&self) -> &Rc<Cast> {
+        self.cast.as_ref().expect("the address book comes before any other message")
+    }
+
+    fn new_key(&mut self) -> RunKey {
+        self.next_key += 1;
+        RunKey(self.next_key)
+    }
+
+    /// Sees to a [`Pump`] behind the messages that are queued now.
+    fn pump_soon(&mut self, ctx: &Context<Self>) {
+        if !self.pumping {
+            self.pumping = true;
+            ctx.address().do_send(Pump);
+        }
+    }
+
+    fn publish(&self, events: Vec<Event>) {
+        if !events.is_empty() {
+            self.cast().bus.do_send(Publish { events });
+        }
+    }
+
+    fn publish_loose(&self, data: EventData) {
+        self.cast().bus.do_send(crate::loose(self.clock.now(), data));
+    }
+}
+
+impl Actor for ExecutionEngine {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(crate::MAILBOX);
+    }
+}
+
+impl Supervised for ExecutionEngine {}
+
+impl Handler<Pump> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, _: Pump, ctx: &mut Self::Context) {
+        self.pumping = false;
+        self.admit(ctx);
+        self.conclude_attempts(ctx);
+        self.dispatch(ctx);
+    }
+}
+
+impl Handler<GetStats> for ExecutionEngine {
+    type Result = MessageResult<GetStats>;
+
+    fn handle(&mut self, _: GetStats, _: &mut Self::Context) -> Self::Result {
+        #[expect(clippy::cast_precision_loss, reason = "a mean over a count of calls")]
+        let mean = if self.calls == 0 { 0.0 } else { self.call_seconds / self.calls as f64 };
+        MessageResult(ExecutionStats {
+            average_task_duration: mean,
+            workflows_active: self.runs.len() as u64,
+            tasks_queued: self.ready.len() as u64
+                + self.runs.values().map(|active| active.backlog.len() as u64).sum::<u64>(),
+            tasks_in_flight: self.in_flight as u64,
+            ..self.stats
+        })
+    }
+}

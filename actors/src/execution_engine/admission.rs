@@ -1,0 +1,328 @@
+//! Intake: from a submission to a stored workflow whose first tasks are queued.
+//!
+//! `ProtocolRegistry` → `DependencyResolver` → store, in batches; only then does the caller get
+//! its id. Invariant: whoever asked is answered exactly once.
+
+use std::{collections::HashMap, future::Future, pin::Pin, rc::Rc, sync::Arc, task};
+
+use actix::prelude::*;
+use gleitzeit_domain::{
+    event::EventData,
+    id::WorkflowId,
+    plan::{Draft, Plan},
+    problem::SubmitError,
+    run::{Run, RunKey},
+    store::{NewWorkflow, StoreError, Submitted},
+};
+use tokio::sync::oneshot;
+
+use super::{Active, ExecutionEngine, Phase, Submit, WaitAnswer};
+use crate::{
+    cast::Cast,
+    dependency_resolver::{AddWorkflows, RemoveWorkflows},
+    protocol_registry::ValidateWorkflows,
+};
+
+/// A store that does not say whether it committed is asked again so often.
+const UNKNOWN_RETRIES: u32 = 5;
+
+type Accepted = oneshot::Sender<Result<WorkflowId, SubmitError>>;
+
+/// Submissions between their arrival and their commit.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    /// Who waits for the answer, by the key that the workflow will have.
+    waiting: HashMap<RunKey, Askers>,
+    /// Accepted by registry and resolver, not yet given to the store.
+    new: Vec<(RunKey, Run, Vec<u32>)>,
+    /// With the store now.
+    storing: Vec<(RunKey, Run, Vec<u32>)>,
+}
+
+impl Admission {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.new.is_empty() && self.storing.is_empty()
+    }
+}
+
+/// Who asked for one workflow; several when it was submitted again meanwhile.
+#[derive(Debug)]
+struct Askers {
+    id: WorkflowId,
+    tasks: u64,
+    accepted: Vec<Accepted>,
+    settled: Vec<oneshot::Sender<WaitAnswer>>,
+}
+
+/// A workflow with the tasks that are ready at once.
+type Sound = (Arc<Plan>, Vec<u32>);
+
+/// What registry and resolver said of a batch.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Admitted(Vec<(RunKey, Result<Sound, SubmitError>)>);
+
+/// What the store said of a batch.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Stored(Result<Vec<Submitted>, StoreError>);
+
+impl ExecutionEngine {
+    /// Refuses, or answers, or puts a submission into the next batch.
+    fn take_in(&mut self, submit: Submit, ctx: &Context<Self>) {
+        let Submit { draft, accepted, settled } = submit;
+        if !matches!(self.phase, Phase::Running) {
+            refuse(accepted, settled, SubmitError::Stopped);
+            return;
+        }
+        if let Some(&key) = self.ids.get(&draft.id) {
+            self.join(key, accepted, settled);
+            return;
+        }
+        let tasks = draft.tasks.len() as u64;
+        let limit = self.settings.max_queued_tasks;
+        if self.load + tasks > limit {
+            if !std::mem::replace(&mut self.refusing, true) {
+                self.publish_loose(EventData::QueueFull { waiting: self.load, limit });
+            }
+            refuse(accepted, settled, SubmitError::QueueFull { waiting: self.load, limit });
+            return;
+        }
+        self.refusing = false;
+        self.load += tasks;
+        let key = self.new_key();
+        self.ids.insert(draft.id.clone(), key);
+        let askers = Askers {
+            id: draft.id.clone(),
+            tasks,
+            accepted: accepted.into_iter().collect(),
+            settled: settled.into_iter().collect(),
+        };
+        self.admission.waiting.insert(key, askers);
+        self.intake.push((key, draft));
+        self.pump_soon(ctx);
+    }
+
+    /// The same id again, while the first one is on its way or runs.
+    fn join(
+        &mut self,
+        key: RunKey,
+        accepted: Option<Accepted>,
+        settled: Option<oneshot::Sender<WaitAnswer>>,
+    ) {
+        if let Some(askers) = self.admission.waiting.get_mut(&key) {
+            askers.accepted.extend(accepted);
+            askers.settled.extend(settled);
+        } else if let Some(active) = self.runs.get_mut(&key) {
+            if let Some(accepted) = accepted {
+                let _ = accepted.send(Ok(active.run.id().clone()));
+            }
+            active.waiters.extend(settled);
+        }
+    }
+
+    /// Waits for the end of a workflow that is on its way or runs.
+    pub(super) fn await_end(&mut self, key: RunKey, answer: oneshot::Sender<WaitAnswer>) {
+        self.join(key, None, Some(answer));
+    }
+
+    /// Sends the batch that has come in to registry and resolver.
+    pub(super) fn admit(&mut self, _: &mut Context<Self>) {
+        if self.intake.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.intake);
+        let cast = Rc::clone(self.cast());
+        actix_rt::spawn(async move {
+            let answers = validate(&cast, batch).await;
+            cast.engine.do_send(Admitted(answers));
+        });
+    }
+
+    /// Gives what was admitted to the store, unless a batch is there already.
+    fn store_new(&mut self, ctx: &mut Context<Self>) {
+        while self.admission.storing.is_empty() && !self.admission.new.is_empty() {
+            self.admission.storing = std::mem::take(&mut self.admission.new);
+            let new = self.admission.storing.iter_mut().map(|(_, run, _)| run.take_new());
+            let mut writing = write(Arc::clone(&self.store), new.collect());
+            // A store in memory is done at once and needs no task.
+            let mut unwoken = task::Context::from_waker(task::Waker::noop());
+            match writing.as_mut().poll(&mut unwoken) {
+                task::Poll::Ready(answer) => self.stored(answer, ctx),
+                task::Poll::Pending => {
+                    let engine = ctx.address();
+                    actix_rt::spawn(async move { engine.do_send(Stored(writing.await)) });
+                }
+            }
+        }
+    }
+
+    fn stored(&mut self, answer: Result<Vec<Submitted>, StoreError>, ctx: &mut Context<Self>) {
+        let batch = std::mem::take(&mut self.admission.storing);
+        match answer {
+            Ok(fates) => {
+                let mut events = Vec::new();
+                for ((key, run, ready), fate) in batch.into_iter().zip(fates) {
+                    match fate {
+                        Submitted::Created => self.activate(key, run, &ready, &mut events, ctx),
+                        Submitted::Existed => self.existed(key, run.id()),
+                    }
+                }
+                self.publish(events);
+            }
+            Err(error) => {
+                tracing::error!(%error, workflows = batch.len(), "submissions could not be stored");
+                let keys = batch.iter().map(|(key, ..)| *key).collect();
+                self.cast().resolver.do_send(RemoveWorkflows(keys));
+                for (key, ..) in batch {
+                    self.turn_away(key, &SubmitError::Store(error.clone()));
+                }
+            }
+        }
+        self.pump_soon(ctx);
+    }
+
+    /// A stored workflow begins.
+    fn activate(
+        &mut self,
+        key: RunKey,
+        mut run: Run,
+        ready: &[u32],
+        events: &mut Vec<gleitzeit_domain::event::Event>,
+        ctx: &mut Context<Self>,
+    ) {
+        run.committed();
+        run.release_events(events);
+        self.stats.workflows_submitted += 1;
+        let mut active = Active::new(run);
+        if let Some(askers) = self.admission.waiting.remove(&key) {
+            for accepted in askers.accepted {
+                let _ = accepted.send(Ok(askers.id.clone()));
+            }
+            active.waiters = askers.settled;
+        }
+        let limit = active.run.plan().spec.timeout;
+        self.runs.insert(key, active);
+        if let Some(limit) = limit {
+            self.time_workflow(key, limit, ctx);
+        }
+        for index in ready {
+            self.enqueue(key, *index, ctx);
+        }
+    }
+
+    /// The store had a workflow of this id before; it is not run here a second time.
+    fn existed(&mut self, key: RunKey, id: &WorkflowId) {
+        self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
+        self.ids.remove(id);
+        let Some(askers) = self.admission.waiting.remove(&key) else { return };
+        self.load -= askers.tasks;
+        for accepted in askers.accepted {
+            let _ = accepted.send(Ok(id.clone()));
+        }
+        for settled in askers.settled {
+            self.answer_from_store(id.clone(), settled);
+        }
+    }
+
+    fn turn_away(&mut self, key: RunKey, error: &SubmitError) {
+        let Some(askers) = self.admission.waiting.remove(&key) else { return };
+        self.ids.remove(&askers.id);
+        self.load -= askers.tasks;
+        for accepted in askers.accepted {
+            let _ = accepted.send(Err(error.clone()));
+        }
+        for settled in askers.settled {
+            let _ = settled.send(Err(error.clone().into()));
+        }
+    }
+}
+
+fn refuse(
+    accepted: Option<Accepted>,
+    settled: Option<oneshot::Sender<WaitAnswer>>,
+    error: SubmitError,
+) {
+    if let Some(settled) = settled {
+        let _ = settled.send(Err(error.clone().into()));
+    }
+    if let Some(accepted) = accepted {
+        let _ = accepted.send(Err(error));
+    }
+}
+
+/// Registry, then resolver; an actor that does not answer refuses all.
+async fn validate(
+    cast: &Rc<Cast>,
+    batch: Vec<(RunKey, Draft)>,
+) -> Vec<(RunKey, Result<Sound, SubmitError>)> {
+    let (keys, drafts): (Vec<RunKey>, Vec<Draft>) = batch.into_iter().unzip();
+    let Ok(plans) = cast.registry.send(ValidateWorkflows(drafts)).await else {
+        return keys.into_iter().map(|key| (key, Err(SubmitError::Stopped))).collect();
+    };
+    let sound = keys.iter().zip(&plans);
+    let sound = sound.filter_map(|(key, plan)| Some((*key, Arc::clone(plan.as_ref().ok()?))));
+    let ready = cast.resolver.send(AddWorkflows(sound.collect())).await;
+    let mut ready = ready.unwrap_or_default().into_iter();
+    let answer = |plan: Result<Arc<Plan>, SubmitError>| {
+        let plan = plan?;
+        let ready = ready.next().unwrap_or(Err(SubmitError::Stopped))?;
+        Ok((plan, ready))
+    };
+    keys.into_iter().zip(plans.into_iter().map(answer)).collect()
+}
+
+type Writing = Pin<Box<dyn Future<Output = Result<Vec<Submitted>, StoreError>>>>;
+
+fn write(store: Arc<dyn gleitzeit_domain::store::Store>, new: Vec<NewWorkflow>) -> Writing {
+    Box::pin(async move {
+        let kept = store.is_fallible().then(|| new.clone());
+        let mut answer = store.submit(new).await;
+        let Some(new) = kept else { return answer };
+        for _ in 0..UNKNOWN_RETRIES {
+            let Err(StoreError::Unknown { detail }) = &answer else { break };
+            tracing::warn!(detail, "the store did not say whether it committed; writing again");
+            answer = store.submit(new.clone()).await;
+        }
+        answer
+    })
+}
+
+impl Handler<Submit> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, submit: Submit, ctx: &mut Self::Context) {
+        self.take_in(submit, ctx);
+    }
+}
+
+impl Handler<Admitted> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, Admitted(answers): Admitted, ctx: &mut Self::Context) {
+        let now = self.clock.now();
+        for (key, answer) in answers {
+            match answer {
+                Ok((plan, ready)) => {
+                    let mut run = Run::new(plan, now);
+                    for index in &ready {
+                        // A new task is pending, and may become queued.
+                        run.queue(*index, now).expect("a new task can be queued");
+                    }
+                    self.admission.new.push((key, run, ready));
+                }
+                Err(error) => self.turn_away(key, &error),
+            }
+        }
+        self.store_new(ctx);
+    }
+}
+
+impl Handler<Stored> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, Stored(answer): Stored, ctx: &mut Self::Context) {
+        self.stored(answer, ctx);
+        self.store_new(ctx);
+    }
+}

@@ -1,0 +1,352 @@
+//! What the owner of a runtime asks of the engine: wait, look, cancel, stop.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    event::EventData,
+    id::{TaskId, WorkflowId},
+    run::{RunKey, StopCause, TaskKey},
+    task::TaskStatus,
+    workflow::WorkflowRecord,
+};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::{ExecutionEngine, Phase, WaitAnswer};
+use crate::{
+    cast::Cast, dependency_resolver::RemoveWorkflows, load_balancer,
+    resource_manager::CancelWaiting,
+};
+
+/// The addresses of the other actors; comes before any other message.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct AddressBook(pub Cast);
+
+/// Waits for the end of a workflow, here or in the store.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Wait {
+    /// Which workflow.
+    pub id: WorkflowId,
+    /// Told its end.
+    pub answer: oneshot::Sender<WaitAnswer>,
+}
+
+/// Asks for the state of a workflow that runs here; `None` where it does not.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct GetWorkflow {
+    /// Which workflow.
+    pub id: WorkflowId,
+    /// Told its state, once that is stored.
+    pub answer: oneshot::Sender<Option<Arc<WorkflowRecord>>>,
+}
+
+/// Stops a workflow: running calls end, nothing of it starts any more.
+///
+/// # Errors
+/// `WORKFLOW_NOT_FOUND` when it does not run here.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), TaskError>")]
+pub struct Cancel {
+    /// Which workflow.
+    pub id: WorkflowId,
+    /// Why, for whoever reads its events.
+    pub reason: Arc<str>,
+}
+
+/// Stops one task; what depends on it follows its policy.
+///
+/// # Errors
+/// `WORKFLOW_NOT_FOUND`, `TASK_NOT_FOUND`, or `WORKFLOW_INVALID_STATE` when it is settled.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), TaskError>")]
+pub struct CancelTask {
+    /// Of which workflow.
+    pub id: WorkflowId,
+    /// Which task.
+    pub task: TaskId,
+    /// Why, for whoever reads its events.
+    pub reason: Arc<str>,
+}
+
+/// Asks whether nothing is queued, under way or being written.
+#[derive(Debug, Message)]
+#[rtype(result = "bool")]
+pub struct IsIdle;
+
+/// Counts everything that the engine holds; all are 0 once every workflow has settled.
+#[derive(Debug, Message)]
+#[rtype(result = "LeftoverCounts")]
+pub struct Leftovers;
+
+/// The answer to [`Leftovers`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, MessageResponse)]
+#[expect(missing_docs, reason = "each is the number of entries of the thing it is named after")]
+pub struct LeftoverCounts {
+    pub workflows: usize,
+    pub ids: usize,
+    pub ready_tasks: usize,
+    pub in_flight: usize,
+    pub parked: usize,
+    pub load: u64,
+    pub intake: usize,
+    pub finished: usize,
+    pub admissions: bool,
+    pub writes: bool,
+    pub timers: usize,
+}
+
+/// Takes nothing more in, lets executing tasks end within `deadline`, then stops for good.
+#[derive(Debug, Message)]
+#[rtype(result = "StopReport")]
+pub struct Shutdown {
+    /// How long executing tasks may take.
+    pub deadline: Duration,
+}
+
+/// What an engine left when it stopped. The store remembers all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct StopReport {
+    /// Tasks whose call was cut off.
+    pub abandoned: Vec<(WorkflowId, TaskId)>,
+    /// Workflows that are not settled; the next start goes on with them.
+    pub unsettled: Vec<WorkflowId>,
+    /// False when something could not be written in time.
+    pub stored: bool,
+}
+
+fn not_here(id: &WorkflowId) -> TaskError {
+    TaskError::new(ErrorCode::WorkflowNotFound, format!("no workflow `{id}` runs here"))
+}
+
+impl ExecutionEngine {
+    /// Ends calls and waits of tasks, wherever they are on their way.
+    pub(super) fn end_calls(&self, tasks: Vec<TaskKey>) {
+        if tasks.is_empty() {
+            return;
+        }
+        let tasks = Arc::new(tasks);
+        self.cast().resources.do_send(CancelWaiting(Arc::clone(&tasks)));
+        self.cast().balancer.do_send(load_balancer::CancelTasks(tasks));
+    }
+
+    /// Stops a workflow and everything of it that is under way.
+    pub(super) fn stop_run(&mut self, key: RunKey, cause: &StopCause, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let Some(active) = self.runs.get_mut(&key) else { return };
+        let live = |status| matches!(status, TaskStatus::Queued | TaskStatus::Executing);
+        let tasks = &active.run.record().tasks;
+        let under_way: Vec<TaskKey> = tasks
+            .iter()
+            .filter(|task| live(task.status))
+            .map(|task| TaskKey { run: key, index: task.index })
+            .collect();
+        let open = u64::from(active.run.unsettled());
+        if !active.run.stop(cause, now) {
+            return;
+        }
+        active.backlog.clear();
+        self.stats.tasks_cancelled += open;
+        self.end_calls(under_way);
+        self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
+        self.touch(key);
+        self.write_changes(ctx);
+    }
+
+    /// Answers a wait for a workflow that does not run here.
+    pub(super) fn answer_from_store(&self, id: WorkflowId, answer: oneshot::Sender<WaitAnswer>) {
+        let store = Arc::clone(&self.store);
+        actix_rt::spawn(async move {
+            let _ = answer.send(match store.workflow(&id).await {
+                Ok(Some(record)) if record.status.is_settled() => Ok(Arc::new(record)),
+                Ok(Some(record)) => Err(TaskError::new(
+                    ErrorCode::WorkflowInvalidState,
+                    format!(
+                        "workflow `{id}` is {}, but does not run here; resume it",
+                        record.status
+                    ),
+                )),
+                Ok(None) => Err(TaskError::new(
+                    ErrorCode::WorkflowNotFound,
+                    format!("no workflow has the id `{id}`"),
+                )),
+                Err(error) => Err(error.into()),
+            });
+        });
+    }
+
+    /// Ends a drain once nothing is under way.
+    pub(super) fn check_drained(&mut self, ctx: &mut Context<Self>) {
+        if matches!(self.phase, Phase::Draining(_)) {
+            let moving = self.in_flight.saturating_sub(self.parked);
+            let settling = self.runs.values().any(|active| active.settling > 0);
+            let intake = self.intake.is_empty() && self.admission.is_empty();
+            if moving == 0 && !settling && self.writer.is_idle() && intake {
+                self.halt(ctx);
+            }
+        }
+    }
+
+    /// Stops for good, whatever is still under way.
+    fn halt(&mut self, _: &mut Context<Self>) {
+        let Phase::Draining(answer) = std::mem::replace(&mut self.phase, Phase::Stopped) else {
+            return;
+        };
+        let mut report = StopReport { stored: self.writer.is_idle(), ..StopReport::default() };
+        let mut running = Vec::new();
+        for (key, active) in &self.runs {
+            report.unsettled.push(active.run.id().clone());
+            for task in &active.run.record().tasks {
+                if task.status == TaskStatus::Executing {
+                    report.abandoned.push((active.run.id().clone(), task.id.clone()));
+                    running.push(TaskKey { run: *key, index: task.index });
+                }
+            }
+        }
+        self.end_calls(running);
+        self.publish_loose(EventData::EngineStopped {
+            abandoned_tasks: report.abandoned.len() as u64,
+        });
+        let _ = answer.send(report);
+    }
+}
+
+impl Handler<AddressBook> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, AddressBook(cast): AddressBook, _: &mut Self::Context) {
+        self.cast = Some(Rc::new(cast));
+        self.publish_loose(EventData::EngineStarted {
+            max_concurrent_tasks: self.settings.max_concurrent_tasks as u64,
+        });
+    }
+}
+
+impl Handler<Wait> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, Wait { id, answer }: Wait, _: &mut Self::Context) {
+        match self.ids.get(&id).copied() {
+            Some(key) => self.await_end(key, answer),
+            None => self.answer_from_store(id, answer),
+        }
+    }
+}
+
+impl Handler<GetWorkflow> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, GetWorkflow { id, answer }: GetWorkflow, _: &mut Self::Context) {
+        let key = self.ids.get(&id);
+        match key.and_then(|key| self.runs.get_mut(key)) {
+            // What is not stored yet is not told.
+            Some(active) if active.run.is_uncommitted() => active.readers.push(answer),
+            Some(active) => {
+                let _ = answer.send(Some(Arc::new(active.run.record().clone())));
+            }
+            None => {
+                let _ = answer.send(None);
+            }
+        }
+    }
+}
+
+impl Handler<Cancel> for ExecutionEngine {
+    type Result = ResponseFuture<Result<(), TaskError>>;
+
+    fn handle(&mut self, Cancel { id, reason }: Cancel, ctx: &mut Self::Context) -> Self::Result {
+        let Some(active) = self.ids.get(&id).and_then(|key| self.runs.get_mut(key)) else {
+            return Box::pin(async move { Err(not_here(&id)) });
+        };
+        let (stored, done) = oneshot::channel();
+        active.acks.push(stored);
+        let key = self.ids[&id];
+        self.stop_run(key, &StopCause::Cancelled { reason }, ctx);
+        Box::pin(await_ack(done))
+    }
+}
+
+impl Handler<CancelTask> for ExecutionEngine {
+    type Result = ResponseFuture<Result<(), TaskError>>;
+
+    fn handle(&mut self, message: CancelTask, ctx: &mut Self::Context) -> Self::Result {
+        let CancelTask { id, task, reason } = message;
+        let now = self.clock.now();
+        let key = self.ids.get(&id).copied();
+        let Some((key, active)) = key.and_then(|key| Some((key, self.runs.get_mut(&key)?))) else {
+            return Box::pin(async move { Err(not_here(&id)) });
+        };
+        let found = active.run.record().tasks.iter().find(|record| record.id == task);
+        let Some((index, status)) = found.map(|record| (record.index, record.status)) else {
+            let message = format!("workflow `{id}` has no task `{task}`");
+            return Box::pin(async { Err(TaskError::new(ErrorCode::TaskNotFound, message)) });
+        };
+        if !active.run.cancel_task(index, &reason, now) {
+            let message = format!("task `{task}` is {status} already");
+            return Box::pin(async {
+                Err(TaskError::new(ErrorCode::WorkflowInvalidState, message))
+            });
+        }
+        let (stored, done) = oneshot::channel();
+        active.acks.push(stored);
+        self.settle_stopped(&[TaskKey { run: key, index }], ctx);
+        Box::pin(await_ack(done))
+    }
+}
+
+async fn await_ack(done: oneshot::Receiver<()>) -> Result<(), TaskError> {
+    done.await.map_err(|_| TaskError::new(ErrorCode::SystemShutdown, "the runtime has stopped"))
+}
+
+impl Handler<IsIdle> for ExecutionEngine {
+    type Result = bool;
+
+    fn handle(&mut self, _: IsIdle, _: &mut Self::Context) -> bool {
+        self.counts() == LeftoverCounts { timers: self.timers.len(), ..LeftoverCounts::default() }
+    }
+}
+
+impl Handler<Leftovers> for ExecutionEngine {
+    type Result = LeftoverCounts;
+
+    fn handle(&mut self, _: Leftovers, _: &mut Self::Context) -> LeftoverCounts {
+        self.counts()
+    }
+}
+
+impl ExecutionEngine {
+    fn counts(&self) -> LeftoverCounts {
+        LeftoverCounts {
+            workflows: self.runs.len(),
+            ids: self.ids.len(),
+            ready_tasks: self.ready.len(),
+            in_flight: self.in_flight,
+            parked: self.parked,
+            load: self.load,
+            intake: self.intake.len(),
+            finished: self.finished.len(),
+            admissions: !self.admission.is_empty(),
+            writes: !self.writer.is_idle(),
+            timers: self.timers.len(),
+        }
+    }
+}
+
+impl Handler<Shutdown> for ExecutionEngine {
+    type Result = ResponseFuture<StopReport>;
+
+    fn handle(&mut self, Shutdown { deadline }: Shutdown, ctx: &mut Self::Context) -> Self::Result {
+        if !matches!(self.phase, Phase::Running) {
+            return Box::pin(async { StopReport { stored: true, ..StopReport::default() } });
+        }
+        let (answer, report) = oneshot::channel();
+        self.phase = Phase::Draining(answer);
+        ctx.run_later(deadline, Self::halt);
+        self.check_drained(ctx);
+        Box::pin(async { report.await.unwrap_or_default() })
+    }
+}

@@ -1,0 +1,158 @@
+//! From queued to executing: whose turn it is, and how many at once.
+//!
+//! A task takes part in `max_concurrent_tasks` from its dispatch to its end, except while it waits
+//! for resources or a provider; so many may wait that way (`max_parked_tasks`) that those who need
+//! neither are not held up by them.
+
+use std::{rc::Rc, sync::Arc};
+
+use actix::prelude::*;
+use gleitzeit_domain::{
+    run::{RunKey, TaskKey},
+    task::TaskStatus,
+};
+
+use super::{
+    AreWanted, ExecutionEngine, ParkedChanged, Phase, TasksStarted,
+    pipeline::{self, Item},
+};
+
+impl ExecutionEngine {
+    /// Puts a queued task in line, or into its workflow's backlog where that runs enough at once.
+    pub(super) fn enqueue(&mut self, key: RunKey, index: u32, ctx: &mut Context<Self>) {
+        let Some(active) = self.runs.get_mut(&key) else { return };
+        let spec = &active.run.plan().spec.tasks[index as usize];
+        let (priority, limit) = (spec.priority, spec.total_timeout);
+        if active.run.task(index).attempts == 0
+            && let Some(limit) = limit
+        {
+            self.time_task(TaskKey { run: key, index }, limit, ctx);
+        }
+        let Some(active) = self.runs.get_mut(&key) else { return };
+        if active.parallel < active.parallel_max {
+            active.parallel += 1;
+            self.ready.push(priority, TaskKey { run: key, index });
+        } else {
+            active.backlog.push_back(index);
+        }
+    }
+
+    /// A queued or dispatched task of a workflow is so no more: the next of its backlog may be.
+    pub(super) fn make_room(&mut self, key: RunKey) {
+        let Some(active) = self.runs.get_mut(&key) else { return };
+        active.parallel = active.parallel.saturating_sub(1);
+        while active.parallel < active.parallel_max {
+            let Some(index) = active.backlog.pop_front() else { return };
+            // What was cancelled meanwhile stays out.
+            if active.run.task(index).status == TaskStatus::Queued {
+                active.parallel += 1;
+                let priority = active.run.plan().spec.tasks[index as usize].priority;
+                self.ready.push(priority, TaskKey { run: key, index });
+            }
+        }
+    }
+
+    /// Sends as many tasks on their way as there is room for.
+    pub(super) fn dispatch(&mut self, _: &mut Context<Self>) {
+        if !matches!(self.phase, Phase::Running) || self.ready.is_empty() {
+            return;
+        }
+        let mut batch = Vec::new();
+        let moving = self.in_flight.saturating_sub(self.parked);
+        let mut room = self.settings.max_concurrent_tasks.max(1).saturating_sub(moving);
+        while room > 0 && self.parked < self.settings.max_parked_tasks {
+            let Some(task) = self.ready.pop() else { break };
+            let Some(item) = self.item(task) else { continue };
+            batch.push(item);
+            room -= 1;
+        }
+        if batch.is_empty() {
+            return;
+        }
+        self.in_flight += batch.len();
+        actix_rt::spawn(pipeline::run(Rc::clone(self.cast()), batch));
+    }
+
+    /// A task ready to go, unless it was settled while it waited.
+    fn item(&self, task: TaskKey) -> Option<Item> {
+        let active = self.runs.get(&task.run)?;
+        let record = active.run.task(task.index);
+        (record.status == TaskStatus::Queued).then(|| Item {
+            task,
+            attempt: record.attempts + 1,
+            plan: Arc::clone(active.run.plan()),
+            signal: Arc::clone(active.run.signal()),
+            epoch: active.run.signal().epoch(),
+            cast: Rc::clone(self.cast()),
+            avoid: record.provider_id.clone(),
+            ended: false,
+        })
+    }
+}
+
+impl Handler<TasksStarted> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, TasksStarted { starts, saved }: TasksStarted, ctx: &mut Self::Context) {
+        let now = self.clock.now();
+        let mut to_save = None;
+        let mut events = Vec::new();
+        for start in starts {
+            let Some(active) = self.runs.get_mut(&start.task.run) else { continue };
+            // Settled meanwhile: its end will be found stale.
+            if active.run.start(start.task.index, start.provider_id, now).is_err() {
+                continue;
+            }
+            if start.save {
+                active.run.save_start(start.task.index);
+                to_save = Some(start.task.run);
+                self.touch(start.task.run);
+            } else if !active.run.is_uncommitted() {
+                active.run.release_events(&mut events);
+            }
+        }
+        self.publish(events);
+        match (saved, to_save) {
+            // All starts of a message go in one write; the last one's commit is that of all.
+            (Some(saved), Some(key)) => {
+                if let Some(active) = self.runs.get_mut(&key) {
+                    active.start_acks.push(saved);
+                }
+                self.write_changes(ctx);
+            }
+            (Some(saved), None) => {
+                let _ = saved.send(());
+            }
+            (None, _) => {}
+        }
+    }
+}
+
+impl Handler<AreWanted> for ExecutionEngine {
+    type Result = Vec<bool>;
+
+    fn handle(&mut self, AreWanted(tasks): AreWanted, _: &mut Self::Context) -> Vec<bool> {
+        let wanted = |(task, attempt): (TaskKey, u32)| {
+            self.runs.get(&task.run).is_some_and(|active| {
+                let record = active.run.task(task.index);
+                match record.status {
+                    TaskStatus::Queued => record.attempts + 1 == attempt,
+                    TaskStatus::Executing => record.attempts == attempt,
+                    _ => false,
+                }
+            })
+        };
+        tasks.into_iter().map(wanted).collect()
+    }
+}
+
+impl Handler<ParkedChanged> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, ParkedChanged(by): ParkedChanged, ctx: &mut Self::Context) {
+        self.parked = self.parked.saturating_add_signed(by);
+        if by > 0 {
+            self.pump_soon(ctx);
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! The way of a task from its dispatch to its outcome, top to bottom.
+//!
+//! ```text
+//! DependencyResolver  parameters, references resolved
+//! ProtocolRegistry    parameters checked, defaults filled in
+//! ResourceManager     a lease
+//! LoadBalancer        a provider
+//! ExecutionEngine     <- TasksStarted
+//! ProviderSupervisor  the call
+//! ExecutionEngine     <- TasksFinished
+//! ```
+//!
+//! Tasks that become ready together travel together: one message a station for all of them, so
+//! that the price of a message is shared under load. Whoever must wait leaves the group and goes
+//! on alone. Nobody holds a lease while it waits for a provider, so that tasks without a provider
+//! block none that have one.
+//!
+//! Invariant: every [`Item`] ends in exactly one [`TaskEnd`]; one that is dropped on the way says
+//! so itself.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    id::ProviderId,
+    plan::Plan,
+    protocol::{Effect, MethodRef},
+    provider::{Call, Outcome},
+    run::{CancelSignal, TaskKey},
+    task::Priority,
+};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::{AreWanted, Parked, TaskEnd, TaskStart, TasksFinished, TasksStarted};
+use crate::{
+    cast::Cast,
+    dependency_resolver::ResolveParameters,
+    load_balancer::{PickProviders, PickRequest, Picked, ProviderTicket},
+    protocol_registry::{CallCheck, ValidateCalls},
+    provider_supervisor::{Execute, Execution, Finished},
+    resource_manager::{Acquire, Grant, Lease, Need},
+};
+
+/// A provider's thread that is blocked answers nothing, not even a timeout; so much later than
+/// the call's own limit, the pipeline gives the call up.
+const BLOCKED_GRACE: Duration = Duration::from_secs(5);
+
+/// A dispatched task on its way.
+pub(super) struct Item {
+    pub(super) task: TaskKey,
+    pub(super) attempt: u32,
+    pub(super) plan: Arc<Plan>,
+    pub(super) signal: Arc<CancelSignal>,
+    pub(super) epoch: u32,
+    pub(super) cast: Rc<Cast>,
+    /// Where the last attempt failed.
+    pub(super) avoid: Option<ProviderId>,
+    pub(super) ended: bool,
+}
+
+impl Item {
+    fn planned(&self) -> &gleitzeit_domain::plan::PlannedTask {
+        &self.plan.tasks[self.task.index as usize]
+    }
+
+    fn priority(&self) -> Priority {
+        self.plan.spec.tasks[self.task.index as usize].priority
+    }
+
+    fn end(mut self, outcome: Result<Outcome, TaskError>, duration: Option<Duration>) -> TaskEnd {
+        self.ended = true;
+        TaskEnd {
+            task: self.task,
+            attempt: self.attempt,
+            method: self.planned().method.as_ref().ok().cloned(),
+            outcome,
+            duration,
+        }
+    }
+
+    fn fail(self, error: TaskError) -> TaskEnd {
+        self.end(Err(error), None)
+    }
+}
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        if !self.ended {
+            let lost = TaskEnd {
+                task: self.task,
+                attempt: self.attempt,
+                method: None,
+                outcome: Err(TaskError::new(
+                    ErrorCode::InternalError,
+                    "the task was lost on its way to a provider",
+                )
+                .retryable(true)),
+                duration: None,
+            };
+            self.cast.engine.do_send(TasksFinished(vec![lost]));
+        }
+    }
+}
+
+/// An item whose parameters are ready.
+struct Checked {
+    item: Item,
+    method: MethodRef,
+    params: Arc<Value>,
+}
+
+/// An item that may run once it has a provider.
+struct Leased {
+    checked: Checked,
+    lease: Lease,
+}
+
+/// An item that has all it needs.
+struct Placed {
+    leased: Leased,
+    ticket: ProviderTicket,
+}
+
+/// Runs a group of dispatched tasks.
+pub(super) async fn run(cast: Rc<Cast>, batch: Vec<Item>) {
+    let mut ends = Vec::new();
+    let resolved = resolve(&cast, batch, &mut ends).await;
+    let checked = check(&cast, resolved, &mut ends).await;
+    let leased = acquire(&cast, checked, &mut ends).await;
+    let picked = pick(&cast, leased, &mut ends).await;
+    execute(&cast, picked, &mut ends).await;
+    report(&cast, ends);
+}
+
+fn report(cast: &Rc<Cast>, ends: Vec<TaskEnd>) {
+    if !ends.is_empty() {
+        cast.engine.do_send(TasksFinished(ends));
+    }
+}
+
+fn silent(who: &'static str) -> TaskError {
+    TaskError::new(ErrorCode::InternalError, format!("{who} did not answer; it is being restarted"))
+        .retryable(true)
+}
+
+/// Parameters with every reference resolved. A template without references is its own result.
+async fn resolve(
+    cast: &Rc<Cast>,
+    batch: Vec<Item>,
+    ends: &mut Vec<TaskEnd>,
+) -> Vec<(Item, Arc<Value>)> {
+    let literal = |item: &Item| item.planned().template.is_literal();
+    let open: Vec<TaskKey> =
+        batch.iter().filter(|item| !literal(item)).map(|item| item.task).collect();
+    let mut answers = if open.is_empty() {
+        Vec::new().into_iter()
+    } else {
+        let asked = open.len();
+        let refused = |_| (0..asked).map(|_| Err(silent("the resolver"))).collect();
+        cast.resolver.send(ResolveParameters(open)).await.unwrap_or_else(refused).into_iter()
+    };
+    let mut resolved = Vec::with_capacity(batch.len());
+    for item in batch {
+        let params = if literal(&item) {
+            Ok(Arc::clone(item.planned().template.parameters()))
+        } else {
+            answers.next().unwrap_or_else(|| Err(silent("the resolver")))
+        };
+        match params {
+            Ok(params) => resolved.push((item, params)),
+            Err(error) => ends.push(item.fail(error)),
+        }
+    }
+    resolved
+}
+
+/// Parameters checked against the method's schema.
+async fn check(
+    cast: &Rc<Cast>,
+    resolved: Vec<(Item, Arc<Value>)>,
+    ends: &mut Vec<TaskEnd>,
+) -> Vec<Checked> {
+    let mut known = Vec::with_capacity(resolved.len());
+    let mut calls = Vec::with_capacity(resolved.len());
+    for (item, params) in resolved {
+        match item.planned().method.clone() {
+            Ok(method) => {
+                calls.push(CallCheck { method: Arc::clone(&method), params });
+                known.push((item, method));
+            }
+            Err(error) => ends.push(item.fail(TaskError::clone(&error))),
+        }
+    }
+    if known.is_empty() {
+        return Vec::new();
+    }
+    let mut answers =
+        cast.registry.send(ValidateCalls(calls)).await.unwrap_or_default().into_iter();
+    let mut checked = Vec::with_capacity(known.len());
+    for (item, method) in known {
+        match answers.next().unwrap_or_else(|| Err(silent("the protocol registry"))) {
+            Ok(params) => checked.push(Checked { item, method, params }),
+            Err(error) => ends.push(item.fail(error)),
+        }
+    }
+    checked
+}
+
+fn need(checked: &Checked) -> Need {
+    Need {
+        task: checked.item.task,
+        need: checked.item.planned().need,
+        priority: checked.item.priority(),
+    }
+}
+
+fn refused(refusal: &gleitzeit_domain::lease_queue::ExceedsTotal) -> TaskError {
+    TaskError::new(ErrorCode::ResourceExhausted, refusal.to_string()).retryable(false)
+}
+
+fn cancelled() -> TaskError {
+    TaskError::new(ErrorCode::TaskCancelled, "the task was cancelled while it waited")
+}
+
+/// Leases; whoever must wait for one goes on alone.
+async fn acquire(cast: &Rc<Cast>, checked: Vec<Checked>, ends: &mut Vec<TaskEnd>) -> Vec<Leased> {
+    if checked.is_empty() {
+        return Vec::new();
+    }
+    let needs = checked.iter().map(need).collect();
+    let mut grants = cast.resources.send(Acquire(needs)).await.unwrap_or_default().into_iter();
+    let mut leased = Vec::with_capacity(checked.len());
+    for checked in checked {
+        match grants.next() {
+            Some(Grant::Leased(lease)) => leased.push(Leased { checked, lease }),
+            Some(Grant::Waiting(lease)) => {
+                actix_rt::spawn(wait_for_lease(Rc::clone(cast), checked, lease));
+            }
+            Some(Grant::Refused(refusal)) => ends.push(checked.item.fail(refused(&refusal))),
+            None => ends.push(checked.item.fail(silent("the resource manager"))),
+        }
+    }
+    leased
+}
+
+async fn wait_for_lease(cast: Rc<Cast>, checked: Checked, lease: oneshot::Receiver<Lease>) {
+    let parked = Parked::new(&cast);
+    let lease = lease.await;
+    drop(parked);
+    let mut ends = Vec::new();
+    match lease {
+        Ok(lease) => {
+            let picked = pick(&cast, vec![Leased { checked, lease }], &mut ends).await;
+            execute(&cast, picked, &mut ends).await;
+        }
+        Err(_) => ends.push(checked.item.fail(cancelled())),
+    }
+    report(&cast, ends);
+}
+
+/// Providers; whoever must wait for one gives its lease back and goes on alone.
+async fn pick(cast: &Rc<Cast>, leased: Vec<Leased>, ends: &mut Vec<TaskEnd>) -> Vec<Placed> {
+    if leased.is_empty() {
+        return Vec::new();
+    }
+    let requests = leased
+        .iter()
+        .map(|leased| PickRequest {
+            task: leased.checked.item.task,
+            method: Arc::clone(&leased.checked.method),
+            priority: leased.checked.item.priority(),
+            avoid: leased.checked.item.avoid.clone(),
+        })
+        .collect();
+    let mut answers =
+        cast.balancer.send(PickProviders(requests)).await.unwrap_or_default().into_iter();
+    let mut picked = Vec::with_capacity(leased.len());
+    for leased in leased {
+        match answers.next() {
+            Some(Picked::Now(ticket)) => picked.push(Placed { leased, ticket }),
+            Some(Picked::Waiting(ticket)) => {
+                let Leased { checked, lease } = leased;
+                drop(lease);
+                actix_rt::spawn(wait_for_provider(Rc::clone(cast), checked, ticket));
+            }
+            Some(Picked::Refused(error)) => ends.push(leased.checked.item.fail(error)),
+            None => ends.push(leased.checked.item.fail(silent("the load balancer"))),
+        }
+    }
+    picked
+}
+
+type AwaitedTicket = oneshot::Receiver<Result<ProviderTicket, TaskError>>;
+
+async fn wait_for_provider(cast: Rc<Cast>, checked: Checked, ticket: AwaitedTicket) {
+    let mut ends = Vec::new();
+    let parked = Parked::new(&cast);
+    match ticket.await.unwrap_or_else(|_| Err(cancelled())) {
+        Err(error) => ends.push(checked.item.fail(error)),
+        Ok(ticket) => match lease_again(&cast, &checked).await {
+            Err(error) => ends.push(checked.item.fail(error)),
+            Ok(lease) => {
+                drop(parked);
+                let ready = Placed { leased: Leased { checked, lease }, ticket };
+                execute(&cast, vec![ready], &mut ends).await;
+            }
+        },
+    }
+    report(&cast, ends);
+}
+
+async fn lease_again(cast: &Rc<Cast>, checked: &Checked) -> Result<Lease, TaskError> {
+    let grants = cast.resources.send(Acquire(vec![need(checked)])).await.unwrap_or_default();
+    match grants.into_iter().next() {
+        Some(Grant::Leased(lease)) => Ok(lease),
+        Some(Grant::Waiting(lease)) => lease.await.map_err(|_| cancelled()),
+        Some(Grant::Refused(refusal)) => Err(refused(&refusal)),
+        None => Err(silent("the resource manager")),
+    }
+}
+
+/// Drops what was cancelled on the way.
+async fn still_wanted(
+    cast: &Rc<Cast>,
+    picked: Vec<Placed>,
+    ends: &mut Vec<TaskEnd>,
+) -> Vec<Placed> {
+    let touched = |it: &Placed| {
+        let item = &it.leased.checked.item;
+        item.signal.epoch() != item.epoch
+    };
+    if !picked.iter().any(touched) {
+        return picked;
+    }
+    let asked: Vec<(TaskKey, u32)> = picked
+        .iter()
+        .map(|it| (it.leased.checked.item.task, it.leased.checked.item.attempt))
+        .collect();
+    let mut answers = cast.engine.send(AreWanted(asked)).await.unwrap_or_default().into_iter();
+    let mut wanted = Vec::with_capacity(picked.len());
+    for mut it in picked {
+        if answers.next() == Some(true) {
+            it.leased.checked.item.epoch = it.leased.checked.item.signal.epoch();
+            wanted.push(it);
+        } else {
+            ends.push(it.leased.checked.item.fail(cancelled()));
+        }
+    }
+    wanted
+}
+
+/// Tells the engine who starts where; waits for the commit where a method must not run twice.
+async fn announce(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Vec<TaskEnd>) -> Vec<Placed> {
+    let once = |it: &Placed| it.leased.checked.method.spec.effect == Effect::AtMostOnce;
+    let start = |it: &Placed| TaskStart {
+        task: it.leased.checked.item.task,
+        provider_id: it.ticket.provider_id().clone(),
+        save: once(it),
+    };
+    let starts: Vec<TaskStart> = picked.iter().map(start).collect();
+    if !picked.iter().any(once) {
+        cast.engine.do_send(TasksStarted { starts, saved: None });
+        return picked;
+    }
+    let (saved, committed) = oneshot::channel();
+    cast.engine.do_send(TasksStarted { starts, saved: Some(saved) });
+    if committed.await.is_ok() {
+        return picked;
+    }
+    let error = TaskError::new(ErrorCode::PersistenceWriteFailed, "its start could not be stored");
+    ends.extend(picked.into_iter().map(|it| it.leased.checked.item.fail(error.clone())));
+    Vec::new()
+}
+
+/// The calls, grouped by provider.
+async fn execute(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Vec<TaskEnd>) {
+    let picked = still_wanted(cast, picked, ends).await;
+    if picked.is_empty() {
+        return;
+    }
+    let picked = announce(cast, picked, ends).await;
+    // Between the commit and here something may have been cancelled, and no await follows.
+    let picked = still_wanted(cast, picked, ends).await;
+    let mut groups: Vec<Vec<Placed>> = Vec::new();
+    for it in picked {
+        let same = |group: &&mut Vec<Placed>| group[0].ticket.same_provider(&it.ticket);
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(it),
+            None => groups.push(vec![it]),
+        }
+    }
+    if let [_] = groups.as_slice() {
+        for group in groups {
+            execute_group(cast, group, ends).await;
+        }
+        return;
+    }
+    // Several providers: each group goes on alone, so that none waits for another's thread.
+    for group in groups {
+        let cast = Rc::clone(cast);
+        actix_rt::spawn(async move {
+            let mut ends = Vec::new();
+            execute_group(&cast, group, &mut ends).await;
+            report(&cast, ends);
+        });
+    }
+}
+
+async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Vec<TaskEnd>) {
+    let supervisor = group[0].ticket.supervisor().clone();
+    let call = |it: &Placed| {
+        let Leased { checked: Checked { item, method, params }, lease } = &it.leased;
+        let call = Call {
+            workflow_id: item.plan.id.clone(),
+            task_id: item.planned().id.clone(),
+            attempt: item.attempt,
+            method: Arc::clone(method),
+            params: Arc::clone(params),
+            timeout: item.planned().timeout,
+            resources: lease.held(),
+        };
+        (item.task, call)
+    };
+    let calls = group.iter().map(call).collect();
+    let longest = group.iter().map(|it| it.leased.checked.item.planned().timeout).max();
+    let limit = longest.unwrap_or_default().saturating_add(BLOCKED_GRACE);
+    let answers = match tokio::time::timeout(limit, supervisor.send(Execute(calls))).await {
+        Ok(Ok(answers)) => answers,
+        // Its thread is blocked, or it died with the message: nobody knows what became of it.
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    };
+    let mut answers = answers.into_iter();
+    for it in group {
+        match answers.next() {
+            Some(Execution::Ended(finished)) => ends.push(conclude(it, finished)),
+            Some(Execution::Running(answer)) => {
+                actix_rt::spawn(await_call(Rc::clone(cast), it, answer));
+            }
+            None => ends.push(give_up(it, "did not answer")),
+        }
+    }
+}
+
+async fn await_call(cast: Rc<Cast>, it: Placed, answer: oneshot::Receiver<Finished>) {
+    let limit = it.leased.checked.item.planned().timeout.saturating_add(BLOCKED_GRACE);
+    let end = match tokio::time::timeout(limit, answer).await {
+        Ok(Ok(finished)) => conclude(it, finished),
+        Ok(Err(_)) => give_up(it, "ended the call before it was done"),
+        Err(_) => give_up(it, "blocks its thread: it did not even answer that time was up"),
+    };
+    report(&cast, vec![end]);
+}
+
+fn give_up(mut it: Placed, what: &str) -> TaskEnd {
+    it.ticket.finished(Duration::ZERO, false);
+    let message = format!("provider `{}` {what}", it.ticket.provider_id());
+    it.leased.checked.item.fail(TaskError::new(ErrorCode::ProviderUnhealthy, message))
+}
+
+/// Checks the result, and lets go of lease and ticket.
+fn conclude(mut it: Placed, Finished { outcome, duration }: Finished) -> TaskEnd {
+    it.ticket.finished(duration, outcome.is_ok());
+    let Leased { checked: Checked { item, method, .. }, lease } = it.leased;
+    drop(lease);
+    let outcome = outcome.and_then(|outcome| check_result(&method, outcome)).map(|mut outcome| {
+        if item.plan.spec.tasks[item.task.index as usize].profile {
+            add_profile(&mut outcome, duration);
+        }
+        outcome
+    });
+    item.end(outcome, Some(duration))
+}
+
+fn check_result(method: &MethodRef, outcome: Outcome) -> Result<Outcome, TaskError> {
+    let Some(returns) = &method.returns else { return Ok(outcome) };
+    let violations = returns.check(&outcome.value);
+    if violations.is_empty() {
+        return Ok(outcome);
+    }
+    let list: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    let message =
+        format!("the result of {} breaks its schema: {}", method.capability, list.join("; "));
+    Err(TaskError::new(ErrorCode::TaskResultInvalid, message)
+        .with_data(serde_json::json!({ "violations": violations, "result": outcome.value })))
+}
+
+fn add_profile(outcome: &mut Outcome, duration: Duration) {
+    if let Value::Object(fields) = &mut outcome.value {
+        let mut profile = serde_json::Map::new();
+        profile.insert("execution_time".into(), duration.as_secs_f64().into());
+        if let Some(bytes) = outcome.memory_bytes {
+            profile.insert("peak_memory_bytes".into(), bytes.into());
+        }
+        fields.insert("_profiling".into(), profile.into());
+    }
+}

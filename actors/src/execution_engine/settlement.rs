@@ -1,0 +1,379 @@
+//! From the end of an attempt to its consequences: decided, written, told, followed up.
+//!
+//! `TasksFinished` → the run decides (settled or retried) → `DependencyResolver` says what follows
+//! → one write for all of it → only then are events told, waiters answered and dependents queued.
+
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
+
+use actix::prelude::*;
+use gleitzeit_domain::{
+    graph::Settlement,
+    run::{RunKey, TaskKey, Verdict},
+    store::{Store, StoreError, WorkflowChange},
+    task::TaskStatus,
+    workflow::WorkflowStatus,
+};
+
+use super::{ExecutionEngine, Phase, TaskEnd, TasksFinished};
+use crate::{
+    dependency_resolver::{RemoveWorkflows, SettleTasks, Settled, TaskOutcome},
+    monitor::{CallSample, RecordCalls},
+};
+
+/// First and longest pause before a failed write is tried again.
+const WRITE_PAUSE_MIN: Duration = Duration::from_millis(50);
+const WRITE_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What waits to be written, and what is being written.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    /// Runs that changed since their last write.
+    touched: Vec<RunKey>,
+    /// Tasks that become queued once the changes in `touched` are stored.
+    ready: Vec<(RunKey, Vec<u32>)>,
+    /// The same, of the write under way.
+    writing: Vec<RunKey>,
+    writing_ready: Vec<(RunKey, Vec<u32>)>,
+    busy: bool,
+    failures: u32,
+}
+
+impl Writer {
+    pub(super) fn is_idle(&self) -> bool {
+        !self.busy && self.touched.is_empty()
+    }
+}
+
+/// What follows from settled tasks.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Followed {
+    /// One for each settled task that was asked about.
+    asked: Vec<RunKey>,
+    settlements: Vec<(RunKey, Settlement)>,
+}
+
+/// What the store said of a write; the changes come back where it failed.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Written(WriteAnswer);
+
+type WriteAnswer = Result<(), (StoreError, Vec<WorkflowChange>)>;
+type Writing = Pin<Box<dyn Future<Output = WriteAnswer>>>;
+
+fn write(store: Arc<dyn Store>, changes: Vec<WorkflowChange>) -> Writing {
+    Box::pin(async move {
+        // Kept for another try, where there can be need of one.
+        let kept = if store.is_fallible() { changes.clone() } else { Vec::new() };
+        store.record(changes).await.map_err(|error| (error, kept))
+    })
+}
+
+impl ExecutionEngine {
+    /// Notes that a run has something to be written.
+    pub(super) fn touch(&mut self, key: RunKey) {
+        if let Some(active) = self.runs.get_mut(&key)
+            && !std::mem::replace(&mut active.touched, true)
+        {
+            self.writer.touched.push(key);
+        }
+    }
+
+    /// Tells a run's events that need not wait for a write.
+    pub(super) fn release(&mut self, key: RunKey) {
+        let mut events = Vec::new();
+        if let Some(active) = self.runs.get_mut(&key) {
+            active.run.release_events(&mut events);
+        }
+        self.publish(events);
+    }
+
+    /// Decides what the ends of attempts mean.
+    pub(super) fn conclude_attempts(&mut self, ctx: &mut Context<Self>) {
+        if self.finished.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        let ends = std::mem::take(&mut self.finished);
+        let mut samples = Vec::with_capacity(ends.len());
+        let mut settled = Vec::with_capacity(ends.len());
+        for end in ends {
+            self.in_flight = self.in_flight.saturating_sub(1);
+            if matches!(self.phase, Phase::Stopped) {
+                continue;
+            }
+            samples.extend(sample(&end));
+            let random = self.random.unit();
+            let TaskEnd { task, attempt, outcome, duration, .. } = end;
+            let Some(active) = self.runs.get_mut(&task.run) else { continue };
+            if let Some(duration) = duration {
+                self.call_seconds += duration.as_secs_f64();
+                self.calls += 1;
+            }
+            match active.run.finish(task.index, attempt, outcome, duration, now, random) {
+                Verdict::Settled(completed) => {
+                    self.stats.tasks_processed += 1;
+                    self.stats.tasks_succeeded += u64::from(completed);
+                    self.stats.tasks_failed += u64::from(!completed);
+                    active.settling += 1;
+                    let outcome = TaskOutcome::from(active.run.task(task.index));
+                    settled.push(Settled { task, outcome });
+                    self.make_room(task.run);
+                }
+                Verdict::Retry(pause) => {
+                    self.make_room(task.run);
+                    self.time_retry(task, tokio::time::Instant::now() + pause, ctx);
+                    self.touch(task.run);
+                }
+                // It was settled by someone else, who made room.
+                Verdict::Stale => {}
+            }
+        }
+        if !samples.is_empty() {
+            self.cast().monitor.do_send(RecordCalls { calls: samples });
+        }
+        self.follow(settled);
+        self.write_changes(ctx);
+        self.check_drained(ctx);
+    }
+
+    /// Asks the resolver what follows from settled tasks.
+    fn follow(&self, settled: Vec<Settled>) {
+        if settled.is_empty() {
+            return;
+        }
+        let cast = Rc::clone(self.cast());
+        actix_rt::spawn(async move {
+            let asked = settled.iter().map(|settled| settled.task.run).collect();
+            // A resolver that is gone takes the system with it; nothing follows then.
+            if let Ok(settlements) = cast.resolver.send(SettleTasks(settled)).await {
+                cast.engine.do_send(Followed { asked, settlements });
+            }
+        });
+    }
+
+    /// Tasks that were settled by someone's word or by time: their calls end, what follows is asked.
+    pub(super) fn settle_stopped(&mut self, tasks: &[TaskKey], ctx: &mut Context<Self>) {
+        self.end_calls(tasks.to_vec());
+        let mut settled = Vec::new();
+        for task in tasks {
+            let Some(active) = self.runs.get_mut(&task.run) else { continue };
+            let record = active.run.task(task.index);
+            match record.status {
+                TaskStatus::Cancelled => self.stats.tasks_cancelled += 1,
+                _ => self.stats.tasks_failed += 1,
+            }
+            active.settling += 1;
+            settled.push(Settled { task: *task, outcome: TaskOutcome::from(record) });
+            self.touch(task.run);
+            self.recount(task.run);
+        }
+        self.follow(settled);
+        self.write_changes(ctx);
+        self.pump_soon(ctx);
+    }
+
+    /// Sets a workflow's count of queued and executing tasks right after a cancellation.
+    fn recount(&mut self, key: RunKey) {
+        let Some(active) = self.runs.get_mut(&key) else { return };
+        if active.parallel_max == u32::MAX {
+            return;
+        }
+        let live = |status| matches!(status, TaskStatus::Queued | TaskStatus::Executing);
+        let tasks = &active.run.record().tasks;
+        let waiting = &active.backlog;
+        let count = tasks.iter().filter(|task| live(task.status) && !waiting.contains(&task.index));
+        // One more than there are, which `make_room` takes off again.
+        active.parallel = u32::try_from(count.count()).unwrap_or(u32::MAX).saturating_add(1);
+        self.make_room(key);
+    }
+
+    fn apply(&mut self, key: RunKey, settlement: Settlement) {
+        let now = self.clock.now();
+        let Some(active) = self.runs.get_mut(&key) else { return };
+        for (index, because) in &settlement.skipped {
+            active.run.skip(*index, *because, now);
+        }
+        for (index, because) in &settlement.failed {
+            active.run.fail_dependency(*index, *because, now);
+        }
+        self.stats.tasks_skipped += settlement.skipped.len() as u64;
+        self.stats.tasks_failed += settlement.failed.len() as u64;
+        if !settlement.ready.is_empty() {
+            self.writer.ready.push((key, settlement.ready));
+        }
+    }
+
+    /// Writes what changed, unless a write is under way; then that one's end writes it.
+    pub(super) fn write_changes(&mut self, ctx: &mut Context<Self>) {
+        while !self.writer.busy && !self.writer.touched.is_empty() {
+            let keys = std::mem::take(&mut self.writer.touched);
+            self.writer.writing_ready = std::mem::take(&mut self.writer.ready);
+            let mut changes = Vec::with_capacity(keys.len());
+            for key in &keys {
+                let Some(active) = self.runs.get_mut(key) else { continue };
+                active.touched = false;
+                changes.extend(active.run.take_change());
+            }
+            self.writer.writing = keys;
+            self.writer.busy = true;
+            self.write(changes, ctx);
+        }
+    }
+
+    fn write(&mut self, changes: Vec<WorkflowChange>, ctx: &mut Context<Self>) {
+        if changes.is_empty() {
+            self.written(Ok(()), ctx);
+            return;
+        }
+        let mut writing = write(Arc::clone(&self.store), changes);
+        // A store in memory is done at once and needs no task.
+        let mut unwoken = task::Context::from_waker(task::Waker::noop());
+        match writing.as_mut().poll(&mut unwoken) {
+            task::Poll::Ready(answer) => self.written(answer, ctx),
+            task::Poll::Pending => {
+                let engine = ctx.address();
+                actix_rt::spawn(async move { engine.do_send(Written(writing.await)) });
+            }
+        }
+    }
+
+    fn written(&mut self, answer: WriteAnswer, ctx: &mut Context<Self>) {
+        if let Err((error, changes)) = answer {
+            self.write_again(&error, changes, ctx);
+            return;
+        }
+        self.writer.busy = false;
+        self.writer.failures = 0;
+        let mut events = Vec::new();
+        let mut done = Vec::new();
+        for key in std::mem::take(&mut self.writer.writing) {
+            let Some(active) = self.runs.get_mut(&key) else { continue };
+            active.run.committed();
+            active.run.release_events(&mut events);
+            for ack in active.start_acks.drain(..).chain(active.acks.drain(..)) {
+                let _ = ack.send(());
+            }
+            if active.run.is_done() {
+                done.push(key);
+            } else if !active.run.is_uncommitted() {
+                let record = active.run.record();
+                for reader in active.readers.drain(..) {
+                    let _ = reader.send(Some(Arc::new(record.clone())));
+                }
+            }
+        }
+        self.publish(events);
+        self.forget(done);
+        let now = self.clock.now();
+        for (key, ready) in std::mem::take(&mut self.writer.writing_ready) {
+            for index in ready {
+                let Some(active) = self.runs.get_mut(&key) else { break };
+                // Cancelled meanwhile, or already on its way: nothing to queue.
+                if active.run.queue(index, now).is_ok() {
+                    self.enqueue(key, index, ctx);
+                }
+            }
+            self.release(key);
+        }
+        self.dispatch(ctx);
+        self.check_drained(ctx);
+    }
+
+    /// Nothing is told as done that is not stored: the same write is tried until it succeeds.
+    fn write_again(
+        &mut self,
+        error: &StoreError,
+        changes: Vec<WorkflowChange>,
+        ctx: &mut Context<Self>,
+    ) {
+        if *error == StoreError::Closed {
+            tracing::error!(workflows = changes.len(), "the store was closed under the engine");
+            return;
+        }
+        let doublings = self.writer.failures.min(16);
+        self.writer.failures += 1;
+        let pause = WRITE_PAUSE_MIN.saturating_mul(1 << doublings).min(WRITE_PAUSE_MAX);
+        tracing::error!(%error, workflows = changes.len(), ?pause, "outcomes could not be stored; they are kept and written again");
+        ctx.run_later(pause, move |engine, ctx| engine.write(changes, ctx));
+    }
+
+    /// Gives back the memory of settled workflows and answers who waited for them.
+    fn forget(&mut self, keys: Vec<RunKey>) {
+        if keys.is_empty() {
+            return;
+        }
+        for key in &keys {
+            let Some(active) = self.runs.remove(key) else { continue };
+            self.ids.remove(active.run.id());
+            self.drop_timers(&active.timers);
+            self.load = self.load.saturating_sub(active.run.record().tasks.len() as u64);
+            match active.run.record().status {
+                WorkflowStatus::Completed => self.stats.workflows_completed += 1,
+                WorkflowStatus::Cancelled => self.stats.workflows_cancelled += 1,
+                _ => self.stats.workflows_failed += 1,
+            }
+            let record = Arc::new(active.run.into_record());
+            for waiter in active.waiters {
+                let _ = waiter.send(Ok(Arc::clone(&record)));
+            }
+            for reader in active.readers {
+                let _ = reader.send(Some(Arc::clone(&record)));
+            }
+        }
+        if self.runs.is_empty() {
+            self.runs.shrink_to(64);
+            self.ids.shrink_to(64);
+        }
+        self.cast().resolver.do_send(RemoveWorkflows(keys));
+    }
+}
+
+fn sample(end: &TaskEnd) -> Option<CallSample> {
+    Some(CallSample {
+        capability: Arc::clone(&end.method.as_ref()?.capability),
+        seconds: end.duration?.as_secs_f64(),
+        memory_bytes: end.outcome.as_ref().ok().and_then(|outcome| outcome.memory_bytes),
+    })
+}
+
+impl Handler<TasksFinished> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, TasksFinished(ends): TasksFinished, ctx: &mut Self::Context) {
+        if self.finished.is_empty() {
+            self.finished = ends;
+        } else {
+            self.finished.extend(ends);
+        }
+        self.pump_soon(ctx);
+    }
+}
+
+impl Handler<Followed> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, Followed { asked, settlements }: Followed, ctx: &mut Self::Context) {
+        for (key, settlement) in settlements {
+            self.apply(key, settlement);
+        }
+        let now = self.clock.now();
+        for key in asked {
+            let Some(active) = self.runs.get_mut(&key) else { continue };
+            active.settling = active.settling.saturating_sub(1);
+            active.run.conclude(now);
+            self.touch(key);
+        }
+        self.write_changes(ctx);
+        self.check_drained(ctx);
+    }
+}
+
+impl Handler<Written> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, Written(answer): Written, ctx: &mut Self::Context) {
+        self.written(answer, ctx);
+        self.write_changes(ctx);
+    }
+}

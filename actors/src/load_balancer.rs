@@ -1,0 +1,289 @@
+//! Knows the providers and chooses who serves a call.
+//!
+//! Asked by the pipeline for every call, by the engine to end calls, by the runtime's owner to add
+//! and remove providers; told by every `ProviderSupervisor` what it can promise. The choice is
+//! [`ProviderBook`]'s; this actor answers, and lets wait who cannot be served now: for a busy
+//! provider until it has room, for one that is down for at most `provider_wait`.
+//!
+//! Invariant: a provider's calls in flight are the live [`ProviderTicket`]s.
+
+mod directory;
+mod waiting;
+mod watchdog;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use actix_rt::ArbiterHandle;
+use gleitzeit_domain::{
+    balance::{BalanceConfig, Pick, ProviderBook, Sample, Slot, Strategies, UnknownStrategy},
+    error::TaskError,
+    health::HealthStatus,
+    id::{Capability, ProviderId},
+    protocol::MethodRef,
+    provider::ProviderSpec,
+    run::TaskKey,
+    task::Priority,
+};
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    event_bus::Publish,
+    provider_supervisor::{CancelCalls, ProviderState, ProviderStatusChanged, ProviderSupervisor},
+};
+
+pub use directory::{
+    GetProviders, RegisterProvider, RegisterProviderError, RemoveProvider, RestartProvider,
+    StopProviders,
+};
+
+/// Asks for providers; each answer comes at once or waits.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Picked>")]
+pub struct PickProviders(pub Vec<PickRequest>);
+
+/// One call that needs a provider.
+#[derive(Debug)]
+pub struct PickRequest {
+    /// Of which task.
+    pub task: TaskKey,
+    /// What is called.
+    pub method: MethodRef,
+    /// Who is served first, where there is a wait.
+    pub priority: Priority,
+    /// Where the last attempt failed; chosen only where nobody else is well enough.
+    pub avoid: Option<ProviderId>,
+}
+
+/// The answer to a [`PickRequest`].
+#[derive(Debug)]
+pub enum Picked {
+    /// This one.
+    Now(ProviderTicket),
+    /// It comes when one has room; the channel closes when the wait is cancelled.
+    Waiting(oneshot::Receiver<Result<ProviderTicket, TaskError>>),
+    /// Nobody will serve it.
+    Refused(TaskError),
+}
+
+/// The right to make one call; it counts as in flight until it is dropped.
+#[derive(Debug)]
+pub struct ProviderTicket {
+    provider_id: ProviderId,
+    slot: Slot,
+    supervisor: Addr<ProviderSupervisor>,
+    balancer: Addr<LoadBalancer>,
+    sample: Option<Sample>,
+}
+
+impl ProviderTicket {
+    /// Who was chosen.
+    pub fn provider_id(&self) -> &ProviderId {
+        &self.provider_id
+    }
+
+    /// Where to send the call.
+    pub fn supervisor(&self) -> &Addr<ProviderSupervisor> {
+        &self.supervisor
+    }
+
+    /// True when both are for one provider.
+    pub fn same_provider(&self, other: &Self) -> bool {
+        self.slot == other.slot
+    }
+
+    /// Notes how the call went, for strategies that learn from it.
+    pub fn finished(&mut self, latency: Duration, ok: bool) {
+        self.sample = Some(Sample { latency, ok });
+    }
+}
+
+impl Drop for ProviderTicket {
+    fn drop(&mut self) {
+        self.balancer.do_send(GiveBack { slot: self.slot, sample: self.sample });
+    }
+}
+
+/// Sent by a dropped [`ProviderTicket`].
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct GiveBack {
+    slot: Slot,
+    sample: Option<Sample>,
+}
+
+/// Ends the waits and the calls of cancelled tasks, wherever they run.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct CancelTasks(pub Arc<Vec<TaskKey>>);
+
+/// How the balancer runs.
+#[derive(Debug, Clone)]
+pub struct BalancerSettings {
+    /// Which strategy serves which protocol.
+    pub balance: BalanceConfig,
+    /// How long a call waits for a provider to come up.
+    pub provider_wait: Duration,
+}
+
+impl Default for BalancerSettings {
+    fn default() -> Self {
+        Self { balance: BalanceConfig::default(), provider_wait: Duration::from_secs(30) }
+    }
+}
+
+/// How to reach a provider, and what it was made from.
+struct Desk {
+    supervisor: Addr<ProviderSupervisor>,
+    spec: Arc<ProviderSpec>,
+    generation: u64,
+    /// Of a provider with a thread of its own.
+    thread: Option<actix_rt::Arbiter>,
+    last_pong: Instant,
+}
+
+/// The actor. One per system, on the control arbiter.
+pub struct LoadBalancer {
+    settings: BalancerSettings,
+    book: ProviderBook<Desk>,
+    waiting: HashMap<Capability, waiting::Line>,
+    waiters: usize,
+    workers: Vec<ArbiterHandle>,
+    next_worker: usize,
+    bus: Recipient<Publish>,
+    clock: crate::Clock,
+    born: Instant,
+    alarm: Option<(Instant, SpawnHandle)>,
+}
+
+impl LoadBalancer {
+    /// A balancer without providers; theirs will be dealt over `workers`.
+    ///
+    /// # Errors
+    /// [`UnknownStrategy`] when the settings name one that is not among `strategies`.
+    pub fn new(
+        settings: BalancerSettings,
+        strategies: &Strategies,
+        workers: Vec<ArbiterHandle>,
+        bus: Recipient<Publish>,
+        clock: crate::Clock,
+    ) -> Result<Self, UnknownStrategy> {
+        Ok(Self {
+            book: ProviderBook::new(&settings.balance, strategies)?,
+            settings,
+            waiting: HashMap::new(),
+            waiters: 0,
+            workers,
+            next_worker: 0,
+            bus,
+            clock,
+            born: Instant::now(),
+            alarm: None,
+        })
+    }
+
+    fn now(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// Chooses for one call and counts it.
+    fn try_pick(
+        &mut self,
+        capability: &Capability,
+        avoid: Option<&ProviderId>,
+        balancer: &Addr<Self>,
+    ) -> Result<ProviderTicket, Pick> {
+        let now = self.now();
+        let pick = self.book.pick(capability, avoid, now);
+        let Pick::Chosen(slot) = pick else { return Err(pick) };
+        self.book.started(slot);
+        let entry = self.book.get(slot).ok_or(pick)?;
+        Ok(ProviderTicket {
+            provider_id: entry.registration.id.clone(),
+            slot,
+            supervisor: entry.handle.supervisor.clone(),
+            balancer: balancer.clone(),
+            sample: None,
+        })
+    }
+
+    fn answer(&mut self, request: PickRequest, ctx: &mut Context<Self>) -> Picked {
+        let capability = &request.method.capability;
+        // Whoever waits for this method came first.
+        let line_is_empty = self.waiters == 0
+            || self.waiting.get(&**capability).is_none_or(waiting::Line::is_empty);
+        if line_is_empty {
+            match self.try_pick(capability, request.avoid.as_ref(), &ctx.address()) {
+                Ok(ticket) => return Picked::Now(ticket),
+                Err(pick) => return self.wait_in_line(request, pick != Pick::Busy, ctx),
+            }
+        }
+        let down = self.is_down(capability);
+        self.wait_in_line(request, down, ctx)
+    }
+}
+
+impl Actor for LoadBalancer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(crate::MAILBOX);
+        self.alarm = None;
+        watchdog::watch(ctx);
+        self.arm(ctx);
+    }
+}
+
+impl Supervised for LoadBalancer {}
+
+impl Handler<PickProviders> for LoadBalancer {
+    type Result = MessageResult<PickProviders>;
+
+    fn handle(
+        &mut self,
+        PickProviders(requests): PickProviders,
+        ctx: &mut Self::Context,
+    ) -> Self::Result {
+        MessageResult(requests.into_iter().map(|request| self.answer(request, ctx)).collect())
+    }
+}
+
+impl Handler<GiveBack> for LoadBalancer {
+    type Result = ();
+
+    fn handle(&mut self, GiveBack { slot, sample }: GiveBack, ctx: &mut Self::Context) {
+        let now = self.now();
+        self.book.finished(slot, sample, now);
+        if self.waiters > 0 {
+            self.serve_slot(slot, ctx);
+        }
+    }
+}
+
+impl Handler<ProviderStatusChanged> for LoadBalancer {
+    type Result = ();
+
+    fn handle(&mut self, status: ProviderStatusChanged, ctx: &mut Self::Context) {
+        let Some(slot) = self.book.find(&status.provider_id) else { return };
+        let serving = status.state == ProviderState::Serving;
+        let health = if serving { status.health } else { HealthStatus::Unknown };
+        self.book.set_available(&status.provider_id, serving);
+        self.book.set_health(&status.provider_id, health);
+        self.note_generation(&status);
+        self.serve_slot(slot, ctx);
+        self.note_outages(ctx);
+    }
+}
+
+impl Handler<CancelTasks> for LoadBalancer {
+    type Result = ();
+
+    fn handle(&mut self, CancelTasks(tasks): CancelTasks, _: &mut Self::Context) {
+        self.leave_line(&tasks);
+        for (_, entry) in self.book.iter() {
+            if entry.in_flight() > 0 {
+                entry.handle.supervisor.do_send(CancelCalls(tasks.as_ref().clone()));
+            }
+        }
+    }
+}

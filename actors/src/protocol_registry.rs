@@ -1,0 +1,221 @@
+//! Knows the protocols: turns drafts into plans and checks the parameters of every call.
+//!
+//! Asked by the `ExecutionEngine` at admission, by the pipeline before every call, and by the
+//! runtime's owner to add, replace and list protocols. Asks nobody.
+//!
+//! The knowledge is a [`ProtocolBook`]; a change makes a new book or leaves the old one as it was,
+//! so a restart of this actor loses nothing.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    id::{Capability, ProtocolId},
+    plan::{Draft, Plan, PlanDefaults},
+    problem::SubmitError,
+    protocol::{
+        MethodRef, ProtocolSpec,
+        book::{ProtocolBook, RegisterError},
+        validate::Violation,
+    },
+};
+use serde_json::Value;
+
+/// Turns drafts into plans: every method found, every known parameter checked.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Result<Arc<Plan>, SubmitError>>")]
+pub struct ValidateWorkflows(pub Vec<Draft>);
+
+/// Turns stored workflows into plans; what is gone since fails when its turn comes.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Arc<Plan>>")]
+pub struct PlanAgain(pub Vec<Draft>);
+
+/// Checks the parameters of calls about to be made and fills in defaults.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Result<Arc<Value>, TaskError>>")]
+pub struct ValidateCalls(pub Vec<CallCheck>);
+
+/// One call to be checked.
+#[derive(Debug)]
+pub struct CallCheck {
+    /// What is to be called.
+    pub method: MethodRef,
+    /// Its parameters, references resolved.
+    pub params: Arc<Value>,
+}
+
+/// Adds a protocol.
+///
+/// # Errors
+/// [`RegisterError`] with everything wrong with it; then nothing changed.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<ProtocolId, RegisterError>")]
+pub struct RegisterProtocol(pub ProtocolSpec);
+
+/// Puts a protocol in the place of the one with the same id.
+///
+/// # Errors
+/// [`RegisterError`], also when tasks use the old one and the new one would not accept what it
+/// accepted.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), RegisterError>")]
+pub struct ReplaceProtocol(pub ProtocolSpec);
+
+/// Asks for the book as it is now.
+#[derive(Debug, Message)]
+#[rtype(result = "Arc<ProtocolBook>")]
+pub struct GetBook;
+
+/// Asks what a protocol's providers can be asked.
+///
+/// # Errors
+/// `PROTOCOL_NOT_FOUND`.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<Capability>, TaskError>")]
+pub struct GetCapabilities(pub ProtocolId);
+
+/// The actor. One per system, on the control arbiter.
+#[derive(Debug)]
+pub struct ProtocolRegistry {
+    book: Arc<ProtocolBook>,
+    defaults: PlanDefaults,
+}
+
+impl ProtocolRegistry {
+    /// A registry of the protocols in `book`.
+    pub fn new(book: ProtocolBook, defaults: PlanDefaults) -> Self {
+        Self { book: Arc::new(book), defaults }
+    }
+
+    fn check(&self, call: &CallCheck) -> Result<Arc<Value>, TaskError> {
+        let capability = &call.method.capability;
+        // The protocol may have been replaced since the workflow was planned.
+        let current = self.book.method(capability).ok_or_else(|| {
+            TaskError::new(
+                ErrorCode::MethodNotFound,
+                format!("{capability} is no longer registered"),
+            )
+        })?;
+        if current.warns_now() {
+            tracing::warn!(%capability, "a deprecated method is used");
+        }
+        current.params.validate(&call.params).map_err(|violations| refuse(capability, &violations))
+    }
+}
+
+fn refuse(capability: &Capability, violations: &[Violation]) -> TaskError {
+    let list: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    TaskError::new(
+        ErrorCode::InvalidParams,
+        format!("parameters do not fit {capability}: {}", list.join("; ")),
+    )
+    .with_data(serde_json::json!({ "violations": violations }))
+}
+
+impl Actor for ProtocolRegistry {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(crate::MAILBOX);
+    }
+}
+
+impl Supervised for ProtocolRegistry {}
+
+impl Handler<ValidateWorkflows> for ProtocolRegistry {
+    type Result = MessageResult<ValidateWorkflows>;
+
+    fn handle(
+        &mut self,
+        ValidateWorkflows(drafts): ValidateWorkflows,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let plan = |draft: Draft| draft.plan(&self.book, &self.defaults).map(Arc::new);
+        MessageResult(drafts.into_iter().map(plan).collect())
+    }
+}
+
+impl Handler<PlanAgain> for ProtocolRegistry {
+    type Result = MessageResult<PlanAgain>;
+
+    fn handle(&mut self, PlanAgain(drafts): PlanAgain, _: &mut Self::Context) -> Self::Result {
+        let plan = |draft: Draft| Arc::new(draft.plan_again(&self.book, &self.defaults));
+        MessageResult(drafts.into_iter().map(plan).collect())
+    }
+}
+
+impl Handler<ValidateCalls> for ProtocolRegistry {
+    type Result = MessageResult<ValidateCalls>;
+
+    fn handle(
+        &mut self,
+        ValidateCalls(calls): ValidateCalls,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        MessageResult(calls.iter().map(|call| self.check(call)).collect())
+    }
+}
+
+impl Handler<RegisterProtocol> for ProtocolRegistry {
+    type Result = Result<ProtocolId, RegisterError>;
+
+    fn handle(
+        &mut self,
+        RegisterProtocol(spec): RegisterProtocol,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let mut book = ProtocolBook::clone(&self.book);
+        let id = book.register(spec)?;
+        self.book = Arc::new(book);
+        tracing::info!(protocol = %id, "protocol registered");
+        Ok(id)
+    }
+}
+
+impl Handler<ReplaceProtocol> for ProtocolRegistry {
+    type Result = Result<(), RegisterError>;
+
+    fn handle(
+        &mut self,
+        ReplaceProtocol(spec): ReplaceProtocol,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let id = spec.protocol_id();
+        let in_use = self.book.capabilities(&id).iter().any(|capability| {
+            // Plans of unsettled workflows share the method; the book itself holds one reference,
+            // and `method` lends another.
+            self.book.method(capability).is_some_and(|method| Arc::strong_count(&method) > 2)
+        });
+        let mut book = ProtocolBook::clone(&self.book);
+        book.replace(spec, in_use)?;
+        self.book = Arc::new(book);
+        tracing::info!(protocol = %id, in_use, "protocol replaced");
+        Ok(())
+    }
+}
+
+impl Handler<GetBook> for ProtocolRegistry {
+    type Result = MessageResult<GetBook>;
+
+    fn handle(&mut self, _: GetBook, _: &mut Self::Context) -> Self::Result {
+        MessageResult(Arc::clone(&self.book))
+    }
+}
+
+impl Handler<GetCapabilities> for ProtocolRegistry {
+    type Result = Result<Vec<Capability>, TaskError>;
+
+    fn handle(
+        &mut self,
+        GetCapabilities(id): GetCapabilities,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        if self.book.get(&id).is_none() {
+            let message = format!("protocol {id} is not registered");
+            return Err(TaskError::new(ErrorCode::ProtocolNotFound, message));
+        }
+        Ok(self.book.capabilities(&id))
+    }
+}

@@ -1,0 +1,333 @@
+//! The life of a provider: built, made ready, checked, replaced, stopped.
+
+use std::{panic::AssertUnwindSafe, rc::Rc, time::Duration};
+
+use actix::prelude::*;
+use gleitzeit_domain::{
+    error::TaskError,
+    event::EventData,
+    health::{HealthReport, HealthStatus},
+};
+use tokio::sync::oneshot;
+
+use super::{ProviderState, ProviderStatus, ProviderSupervisor};
+use crate::guard::{guarded, panic_text};
+
+/// Answered at once by a thread that is not blocked.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Ping;
+
+/// Asks how the provider is.
+#[derive(Debug, Message)]
+#[rtype(result = "ProviderStatus")]
+pub struct GetStatus;
+
+/// Builds a new instance now, with a fresh budget; calls in flight stay with the old one.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Restart;
+
+/// Takes no more calls, lets those in flight end within `deadline`, then shuts the provider down.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Stop {
+    /// How long calls in flight may take.
+    pub deadline: Duration,
+}
+
+/// The time for a new instance has come.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Begin {
+    generation: u64,
+}
+
+/// An instance is ready, or could not be made so.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Initialized {
+    generation: u64,
+    outcome: Result<(), String>,
+}
+
+/// The time for a health check has come.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct CheckHealth {
+    generation: u64,
+}
+
+/// A health check was answered.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct HealthChecked {
+    generation: u64,
+    report: HealthReport,
+}
+
+/// The deadline of [`Stop`] has passed.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct StopNow;
+
+impl ProviderSupervisor {
+    /// Builds an instance and makes it ready.
+    pub(super) fn begin(&mut self, ctx: &mut Context<Self>) {
+        self.generation += 1;
+        self.judge.reset();
+        self.enter(ProviderState::Starting);
+        let generation = self.generation;
+        let factory = &self.spec.factory;
+        let built = std::panic::catch_unwind(AssertUnwindSafe(|| factory()));
+        match built {
+            Ok(Ok(provider)) => {
+                self.instance = Some(Rc::clone(&provider));
+                let limit = self.spec.supervision.lifecycle_timeout;
+                let supervisor = ctx.address();
+                actix_rt::spawn(async move {
+                    let outcome = match guarded(limit, provider.initialize()).await {
+                        Ok(outcome) => outcome.map_err(|error: TaskError| error.to_string()),
+                        Err(error) => Err(error.to_string()),
+                    };
+                    supervisor.do_send(Initialized { generation, outcome });
+                });
+            }
+            Ok(Err(error)) => self.back_off(format!("could not be built: {error}"), ctx),
+            Err(panic) => {
+                let text = panic_text(panic.as_ref());
+                self.back_off(format!("panicked while it was built: {text}"), ctx);
+            }
+        }
+    }
+
+    /// Drops the instance and sees to a new one; calls in flight keep the old one alive.
+    pub(super) fn replace(&mut self, reason: String, ctx: &mut Context<Self>) {
+        if matches!(self.state, ProviderState::Starting | ProviderState::Serving) {
+            self.back_off(reason, ctx);
+        }
+    }
+
+    fn back_off(&mut self, reason: String, ctx: &mut Context<Self>) {
+        if let Some(old) = self.instance.take() {
+            let limit = self.spec.supervision.lifecycle_timeout;
+            actix_rt::spawn(async move {
+                let _ = guarded(limit, old.shutdown()).await;
+            });
+        }
+        let provider_id = self.id().clone();
+        let generation = self.generation;
+        self.detail.clone_from(&reason);
+        match self.budget.spend(self.born.elapsed()) {
+            Some(pause) => {
+                tracing::warn!(provider = %provider_id, generation, reason, ?pause, "provider restarts");
+                self.restarts += 1;
+                self.publish(EventData::ProviderRestarted {
+                    provider_id,
+                    generation,
+                    reason: reason.into(),
+                });
+                self.enter(ProviderState::BackingOff);
+                ctx.notify_later(Begin { generation }, pause);
+            }
+            None if self.never_served() => {
+                // Down since the start: it may come up any time, so it is tried for ever.
+                let pause = self.spec.supervision.backoff_max;
+                tracing::warn!(provider = %provider_id, generation, reason, ?pause, "provider is down");
+                self.enter(ProviderState::BackingOff);
+                ctx.notify_later(Begin { generation }, pause);
+            }
+            None => {
+                tracing::error!(provider = %provider_id, generation, reason, "provider failed");
+                self.publish(EventData::ProviderFailed {
+                    provider_id,
+                    generation,
+                    reason: reason.into(),
+                });
+                self.enter(ProviderState::Failed);
+            }
+        }
+    }
+
+    fn never_served(&self) -> bool {
+        !self.has_served
+    }
+
+    fn check_health(&mut self, generation: u64, ctx: &mut Context<Self>) {
+        let Some(provider) = self.instance.clone() else { return };
+        let limit = self.spec.supervision.health_timeout;
+        let supervisor = ctx.address();
+        actix_rt::spawn(async move {
+            let report = match guarded(limit, provider.health_check()).await {
+                Ok(report) => report,
+                Err(error) => HealthReport::unhealthy(error.to_string()),
+            };
+            supervisor.do_send(HealthChecked { generation, report });
+        });
+    }
+
+    /// Ends a stop once no call is left.
+    pub(super) fn finish_stopping(&mut self, _: &mut Context<Self>) {
+        if !self.running.is_empty() {
+            return;
+        }
+        let Some(stopped) = self.stopping.take() else { return };
+        let instance = self.instance.take();
+        let limit = self.spec.supervision.lifecycle_timeout;
+        actix_rt::spawn(async move {
+            if let Some(provider) = instance {
+                let _ = guarded(limit, provider.shutdown()).await;
+            }
+            let _ = stopped.send(());
+        });
+    }
+}
+
+impl Handler<Begin> for ProviderSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, Begin { generation }: Begin, ctx: &mut Self::Context) {
+        if generation == self.generation && self.state == ProviderState::BackingOff {
+            self.begin(ctx);
+        }
+    }
+}
+
+impl Handler<Initialized> for ProviderSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: Initialized, ctx: &mut Self::Context) {
+        let Initialized { generation, outcome } = message;
+        if generation != self.generation || self.state != ProviderState::Starting {
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                tracing::info!(provider = %self.id(), generation, "provider serves");
+                self.has_served = true;
+                self.detail.clear();
+                self.enter(ProviderState::Serving);
+                self.check_health(generation, ctx);
+            }
+            Err(error) => self.back_off(format!("could not be made ready: {error}"), ctx),
+        }
+    }
+}
+
+impl Handler<CheckHealth> for ProviderSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, CheckHealth { generation }: CheckHealth, ctx: &mut Self::Context) {
+        if generation == self.generation && self.state == ProviderState::Serving {
+            self.check_health(generation, ctx);
+        }
+    }
+}
+
+impl Handler<HealthChecked> for ProviderSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: HealthChecked, ctx: &mut Self::Context) {
+        let HealthChecked { generation, report } = message;
+        if generation != self.generation || self.state != ProviderState::Serving {
+            return;
+        }
+        self.detail.clone_from(&report.detail);
+        if let Some(health) = self.judge.judge(report.status) {
+            tracing::info!(provider = %self.id(), generation, %health, report.detail, "health changed");
+            self.publish(EventData::ProviderHealth {
+                provider_id: self.id().clone(),
+                health,
+                generation,
+                detail: report.detail.as_str().into(),
+            });
+            self.tell();
+        }
+        let supervision = self.spec.supervision;
+        let condemned = report.status == HealthStatus::Unhealthy
+            && self.judge.failures() >= supervision.restart_after.max(1);
+        if condemned {
+            let reason = format!(
+                "failed {} health checks in a row: {}",
+                self.judge.failures(),
+                report.detail
+            );
+            self.replace(reason, ctx);
+        } else {
+            ctx.notify_later(CheckHealth { generation }, supervision.health_interval);
+        }
+    }
+}
+
+impl Handler<Restart> for ProviderSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: Restart, ctx: &mut Self::Context) {
+        if self.stopping.is_some() || self.state == ProviderState::Stopped {
+            return;
+        }
+        self.budget.reset();
+        if let Some(old) = self.instance.take() {
+            let limit = self.spec.supervision.lifecycle_timeout;
+            actix_rt::spawn(async move {
+                let _ = guarded(limit, old.shutdown()).await;
+            });
+        }
+        self.restarts += 1;
+        self.publish(EventData::ProviderRestarted {
+            provider_id: self.id().clone(),
+            generation: self.generation,
+            reason: "asked for".into(),
+        });
+        self.begin(ctx);
+    }
+}
+
+impl Handler<Stop> for ProviderSupervisor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Stop { deadline }: Stop, ctx: &mut Self::Context) -> Self::Result {
+        self.enter(ProviderState::Stopped);
+        let (stopped, done) = oneshot::channel();
+        self.stopping = Some(stopped);
+        ctx.notify_later(StopNow, deadline);
+        self.finish_stopping(ctx);
+        Box::pin(async {
+            let _ = done.await;
+        })
+    }
+}
+
+impl Handler<StopNow> for ProviderSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: StopNow, ctx: &mut Self::Context) {
+        self.drop_calls();
+        self.finish_stopping(ctx);
+    }
+}
+
+impl Handler<Ping> for ProviderSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
+}
+
+impl Handler<GetStatus> for ProviderSupervisor {
+    type Result = MessageResult<GetStatus>;
+
+    fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
+        MessageResult(ProviderStatus {
+            provider_id: self.id().clone(),
+            kind: self.spec.kind.clone(),
+            state: self.state,
+            health: self.judge.status(),
+            detail: self.detail.clone(),
+            generation: self.generation,
+            restarts: self.restarts,
+            in_flight: self.running.len(),
+            calls_total: self.calls_total,
+            calls_failed: self.calls_failed,
+        })
+    }
+}

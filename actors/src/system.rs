@@ -1,0 +1,170 @@
+//! Starts the actors bottom-up and stops them top-down; owns the worker threads and joins them.
+//!
+//! All control actors share the thread of the caller's `System`; providers are dealt over the
+//! worker threads. When an actor whose state is the truth panics, or another one panics beyond
+//! its budget, the owner is told through [`Actors::failed`] and must stop: what was acknowledged
+//! is in the store.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use actix_rt::Arbiter;
+use gleitzeit_domain::{
+    balance::{Strategies, UnknownStrategy},
+    plan::PlanDefaults,
+    protocol::book::ProtocolBook,
+    resources::Resources,
+    restart::RestartPolicy,
+    store::Store,
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    cast::Cast,
+    clock::Clock,
+    dependency_resolver::DependencyResolver,
+    event_bus::EventBus,
+    execution_engine::{AddressBook, EngineSettings, ExecutionEngine, Shutdown, StopReport},
+    load_balancer::{BalancerSettings, LoadBalancer, StopProviders},
+    monitor::{Monitor, MonitorConfig},
+    protocol_registry::ProtocolRegistry,
+    resource_manager::ResourceManager,
+    supervision::{ESCALATE_AT_ONCE, GaveUp, start_supervised, start_supervised_in},
+};
+
+/// Everything the actors are made from.
+#[derive(Debug)]
+pub struct Parts {
+    /// How the engine runs.
+    pub engine: EngineSettings,
+    /// How providers are chosen.
+    pub balancer: BalancerSettings,
+    /// The strategies that settings may name.
+    pub strategies: Strategies,
+    /// All there is of each resource; slots are the engine's `max_concurrent_tasks`.
+    pub resources: Resources,
+    /// The protocols.
+    pub book: ProtocolBook,
+    /// What a task gets where nothing else says anything.
+    pub defaults: PlanDefaults,
+    /// What `${env.X}` may read; a name without a value is one that is not set.
+    pub env: HashMap<String, Option<String>>,
+    /// Between two measurements; zero measures nothing.
+    pub monitor_interval: Duration,
+    /// The memory of the process in MiB, where that can be known. Must not block.
+    pub memory_mib: fn() -> Option<f64>,
+    /// Threads for providers.
+    pub workers: usize,
+}
+
+/// Restarts of an actor whose state survives a panic or is rebuilt.
+const RESTARTS: RestartPolicy = RestartPolicy {
+    restarts_max: 5,
+    window: Duration::from_mins(1),
+    pause_min: Duration::from_millis(10),
+    pause_max: Duration::from_secs(1),
+};
+
+/// The running actors.
+#[derive(Debug)]
+pub struct Actors {
+    /// Their addresses.
+    pub cast: Cast,
+    /// Resolves when an actor is gone for good; the system is then of no use any more.
+    pub failed: oneshot::Receiver<GaveUp>,
+    workers: Vec<Arbiter>,
+}
+
+/// Hears of actors that are gone for good.
+struct Overseer {
+    tell: Option<oneshot::Sender<GaveUp>>,
+}
+
+impl Actor for Overseer {
+    type Context = Context<Self>;
+}
+
+impl Handler<GaveUp> for Overseer {
+    type Result = ();
+
+    fn handle(&mut self, gave_up: GaveUp, _: &mut Self::Context) {
+        tracing::error!(actor = gave_up.actor, panic = gave_up.panic, "the system must stop");
+        if let Some(tell) = self.tell.take() {
+            let _ = tell.send(gave_up);
+        }
+    }
+}
+
+/// Starts the actors on the current `System`.
+///
+/// # Errors
+/// [`UnknownStrategy`] when the settings name a strategy that is not there.
+///
+/// # Panics
+/// When called outside a `System`.
+pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrategy> {
+    let clock = Clock::start();
+    let (tell, failed) = oneshot::channel();
+    let overseer = Overseer { tell: Some(tell) }.start();
+    let escalate = || overseer.clone().recipient();
+    let workers: Vec<Arbiter> = (0..parts.workers).map(|_| Arbiter::new()).collect();
+    let handles = workers.iter().map(Arbiter::handle).collect();
+
+    let bus = start_supervised(RESTARTS, escalate(), |_| EventBus::default());
+    let balancer = LoadBalancer::new(
+        parts.balancer,
+        &parts.strategies,
+        handles,
+        bus.clone().recipient(),
+        clock,
+    )?;
+    let balancer = start_supervised(RESTARTS, escalate(), |_| balancer);
+    let total = parts.resources.with_slots(parts.engine.max_concurrent_tasks.max(1) as u64);
+    let resources = start_supervised(RESTARTS, escalate(), |_| ResourceManager::new(total));
+    let registry = start_supervised(RESTARTS, escalate(), |_| {
+        ProtocolRegistry::new(parts.book, parts.defaults)
+    });
+    let resolver =
+        start_supervised(ESCALATE_AT_ONCE, escalate(), |_| DependencyResolver::new(parts.env));
+    // Engine and monitor know each other.
+    let engine_context = Context::<ExecutionEngine>::new();
+    let engine = engine_context.address();
+    let monitor = start_supervised(RESTARTS, escalate(), |_| {
+        Monitor::new(MonitorConfig {
+            interval: parts.monitor_interval,
+            stats: engine.clone().recipient(),
+            health: balancer.clone().recipient(),
+            events: bus.clone().recipient(),
+            memory_mib: parts.memory_mib,
+        })
+    });
+    start_supervised_in(engine_context, ESCALATE_AT_ONCE, escalate(), |_| {
+        ExecutionEngine::new(parts.engine, store, clock)
+    });
+    let cast = Cast { engine, registry, resolver, resources, balancer, bus, monitor };
+    cast.engine.do_send(AddressBook(cast.clone()));
+    Ok(Actors { cast, failed, workers })
+}
+
+impl Actors {
+    /// Takes nothing more in, lets executing tasks end within `deadline`, stops the providers and
+    /// joins the worker threads.
+    pub async fn stop(self, deadline: Duration) -> StopReport {
+        let report = self.cast.engine.send(Shutdown { deadline }).await.unwrap_or_default();
+        // Calls that outlived the deadline were dropped with it.
+        let _ = self.cast.balancer.send(StopProviders { deadline: Duration::ZERO }).await;
+        for worker in &self.workers {
+            worker.stop();
+        }
+        let joined = actix_rt::task::spawn_blocking(move || {
+            for worker in self.workers {
+                let _ = worker.join();
+            }
+        });
+        // A worker whose provider blocks it is left to end with the process.
+        if tokio::time::timeout(Duration::from_secs(2), joined).await.is_err() {
+            tracing::warn!("a provider blocks its thread; it was left behind");
+        }
+        report
+    }
+}
