@@ -1,8 +1,61 @@
 //! Durable, supervised workflows of typed tasks, embedded in one process.
+//!
+//! A workflow is a graph of tasks; each task calls a *method* of a typed *protocol*, served by a
+//! supervised *provider*: Python code, an LLM server, or your own.
+//!
+//! ```
+//! use gleitzeit::{Runtime, Settings, TaskSpec, WorkflowSpec, providers::echo};
+//! use serde_json::json;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings::from_toml("[storage]\nurl = \"memory\"")?;
+//! let runtime = Runtime::builder(settings)
+//!     .without_settings_providers()
+//!     .provider(echo::spec("echo"))
+//!     .start_blocking()?;
+//! let ended = runtime.run(
+//!     WorkflowSpec::new("greeting")
+//!         .task(TaskSpec::new("hello", "echo/echo").params(json!({ "text": "hello" })))
+//!         .task(TaskSpec::new("again", "echo/echo").params(json!({ "text": "${hello.text}!" }))),
+//! )?;
+//! assert_eq!(ended.tasks[1].result.as_deref(), Some(&json!({ "text": "hello!" })));
+//! runtime.stop(std::time::Duration::from_secs(5));
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod files;
+pub mod handle;
 pub mod protocol_files;
 pub mod providers;
+pub mod runtime;
 pub mod settings;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub mod storage;
+pub mod telemetry;
+
+pub use gleitzeit_actors::{
+    self as actors,
+    event_bus::{Delivery, EventFilter, Subscription},
+    execution_engine::{Recovered, StopReport},
+    memory_store::MemoryStore,
+    provider_supervisor::{ProviderState, ProviderStatus},
+};
+pub use gleitzeit_domain::{
+    self as domain,
+    error::{ErrorCode, TaskError},
+    event::{Event, EventData},
+    health::{HealthReport, HealthStatus},
+    id::{ProviderId, TaskId, WorkflowId},
+    problem::{Problem, SubmitError},
+    protocol::{Effect, MethodSpec, ParameterSpec, ProtocolSpec},
+    provider::{Call, Outcome, Placement, Provider, ProviderSpec, Supervision},
+    resources::ResourceRequirements,
+    retry::{Backoff, RetryPolicy},
+    store::{ListFilter, Store, StoreError},
+    task::{OnDependencyFailure, Priority, TaskRecord, TaskStatus},
+    workflow::{TaskSpec, WorkflowRecord, WorkflowSpec, WorkflowStatus, WorkflowSummary},
+};
+pub use handle::{CheckedWorkflow, Handle};
+pub use runtime::{BlockingRuntime, Runtime, RuntimeBuilder, StartError};
+pub use settings::Settings;

@@ -1,0 +1,391 @@
+//! What a host talks to: submit, wait, look, cancel, listen.
+//!
+//! Every question is a message to an actor; the handle holds nothing but addresses, so it can be
+//! cloned and used from any thread and any async runtime. Once the runtime has stopped, every
+//! question is answered with `SYSTEM_SHUTDOWN`.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use actix::MailboxError;
+use gleitzeit_actors::{
+    cast::Cast,
+    dependency_resolver::graph_of,
+    event_bus::{EventFilter, Subscribe, Subscription},
+    execution_engine::{
+        Cancel, CancelTask, GetWorkflow, LeftoverCounts, Leftovers, Recover, Recovered, Reopen,
+        Submit, Wait, WaitAnswer,
+    },
+    load_balancer::{GetProviders, RegisterProvider, RemoveProvider, RestartProvider},
+    monitor::{GetMetrics, GetProfile, GetStats},
+    protocol_registry::{
+        GetBook, GetCapabilities, RegisterProtocol, ReplaceProtocol, ValidateWorkflows,
+    },
+    provider_supervisor::ProviderStatus,
+    resource_manager::{GetResources, ResourceReport},
+};
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    event::Event,
+    id::{ProtocolId, ProviderId, TaskId, WorkflowId},
+    metrics::{ExecutionStats, MethodSummary, Metrics},
+    plan::{Draft, Plan},
+    problem::SubmitError,
+    protocol::{
+        ProtocolSpec,
+        book::{ProtocolBook, RegisterError},
+    },
+    provider::ProviderSpec,
+    store::{ListFilter, Store},
+    workflow::{WorkflowRecord, WorkflowSpec, WorkflowSummary},
+};
+use tokio::sync::oneshot;
+
+use crate::files::{self, FileError};
+
+/// Events that may wait for a listener of [`Handle::subscribe`] before some are dropped.
+const LISTENER_CAPACITY: usize = 16_384;
+
+/// A handle of a running [`Runtime`](crate::runtime::Runtime).
+#[derive(Clone)]
+pub struct Handle {
+    cast: Cast,
+    store: Arc<dyn Store>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Handle").field("store", &self.store.describe()).finish_non_exhaustive()
+    }
+}
+
+/// Why a workflow file was not run.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitFileError {
+    /// It cannot be read, or is wrong; the text shows the places.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It was not accepted.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+/// A workflow that could be submitted.
+#[derive(Debug, Clone)]
+pub struct CheckedWorkflow {
+    /// Its tasks with what they call and need.
+    pub plan: Arc<Plan>,
+    /// Tasks by level: each level needs only those before it.
+    pub levels: Vec<Vec<u32>>,
+}
+
+impl CheckedWorkflow {
+    /// `(task, depends on)`, explicit and implied by references, each once.
+    pub fn edges(&self) -> Vec<(u32, u32)> {
+        let mut edges = self.plan.edges.clone();
+        edges.sort_unstable();
+        edges.dedup();
+        edges
+    }
+}
+
+fn stopped<E>(_: E) -> TaskError {
+    TaskError::new(ErrorCode::SystemShutdown, "the runtime has stopped")
+}
+
+impl Handle {
+    pub(crate) fn new(cast: Cast, store: Arc<dyn Store>) -> Self {
+        Self { cast, store }
+    }
+
+    /// The addresses of the actors, for a host that sends messages of its own.
+    pub fn cast(&self) -> &Cast {
+        &self.cast
+    }
+
+    // ---- workflows ----
+
+    /// Submits a workflow; it is stored when this returns. An id that was submitted before gives
+    /// the first submission.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn submit(&self, spec: WorkflowSpec) -> Result<WorkflowId, SubmitError> {
+        let draft = Draft::new(spec)?;
+        let (accepted, answer) = oneshot::channel();
+        self.cast.engine.do_send(Submit { draft, accepted: Some(accepted), settled: None });
+        answer.await.unwrap_or(Err(SubmitError::Stopped))
+    }
+
+    /// Reads a workflow file and submits it.
+    ///
+    /// # Errors
+    /// [`SubmitFileError`]; what is wrong with the workflow is told with its places in the file.
+    pub async fn submit_file(&self, path: impl AsRef<Path>) -> Result<WorkflowId, SubmitFileError> {
+        let file = files::read(path.as_ref())?;
+        match self.submit(file.spec).await {
+            Ok(id) => Ok(id),
+            Err(SubmitError::Invalid(problems)) => {
+                Err(FileError::Invalid(file.source.diagnostics(&problems)).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Submits a workflow and waits for its end.
+    ///
+    /// # Errors
+    /// Those of the submission; how it ended is in the record.
+    pub async fn run(&self, spec: WorkflowSpec) -> Result<Arc<WorkflowRecord>, TaskError> {
+        let draft = Draft::new(spec)?;
+        self.run_draft(draft).await
+    }
+
+    /// The same for a workflow whose shape is checked already.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_draft(&self, draft: Draft) -> WaitAnswer {
+        let (settled, answer) = oneshot::channel();
+        self.cast.engine.do_send(Submit { draft, accepted: None, settled: Some(settled) });
+        answer.await.map_err(stopped)?
+    }
+
+    /// Everything wrong with a workflow, without running it.
+    ///
+    /// # Errors
+    /// [`SubmitError::Invalid`] with all of it.
+    pub async fn check(&self, spec: WorkflowSpec) -> Result<CheckedWorkflow, SubmitError> {
+        let draft = Draft::new(spec)?;
+        let plans = self.cast.registry.send(ValidateWorkflows(vec![draft])).await;
+        let plan = plans.unwrap_or_default().pop().unwrap_or(Err(SubmitError::Stopped))?;
+        let levels = graph_of(&plan)?.levels();
+        Ok(CheckedWorkflow { plan, levels })
+    }
+
+    /// Waits for the end of a workflow.
+    ///
+    /// # Errors
+    /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is stored but does not run here.
+    pub async fn wait(&self, id: &WorkflowId) -> WaitAnswer {
+        let (answer, answered) = oneshot::channel();
+        self.cast.engine.do_send(Wait { id: id.clone(), answer });
+        answered.await.map_err(stopped)?
+    }
+
+    /// A workflow as it is now; `None` where there is none of that id.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn workflow(
+        &self,
+        id: &WorkflowId,
+    ) -> Result<Option<Arc<WorkflowRecord>>, TaskError> {
+        let (answer, answered) = oneshot::channel();
+        self.cast.engine.do_send(GetWorkflow { id: id.clone(), answer });
+        if let Some(record) = answered.await.unwrap_or_default() {
+            return Ok(Some(record));
+        }
+        Ok(self.store.workflow(id).await?.map(Arc::new))
+    }
+
+    /// Workflows by age, the newest first.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, TaskError> {
+        Ok(self.store.list(filter).await?)
+    }
+
+    /// A workflow's stored events with a sequence above `after`, in order.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn events(
+        &self,
+        id: &WorkflowId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, TaskError> {
+        Ok(self.store.events(id, after, limit).await?)
+    }
+
+    /// Listens to events from now on.
+    ///
+    /// # Errors
+    /// `SYSTEM_SHUTDOWN`.
+    pub async fn subscribe(&self, filter: EventFilter) -> Result<Subscription, TaskError> {
+        self.cast.bus.send(Subscribe { filter, capacity: LISTENER_CAPACITY }).await.map_err(stopped)
+    }
+
+    /// Stops a workflow; its running calls end. One that is stored but does not run here is
+    /// stopped too.
+    ///
+    /// # Errors
+    /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is settled.
+    pub async fn cancel(&self, id: &WorkflowId, reason: &str) -> Result<(), TaskError> {
+        let cancel = || Cancel { id: id.clone(), reason: reason.into() };
+        match self.cast.engine.send(cancel()).await.map_err(stopped)? {
+            Err(error) if error.code == ErrorCode::WorkflowNotFound => {
+                let hold = Recover { id: Some(id.clone()), hold: true };
+                self.cast.engine.send(hold).await.map_err(stopped)??;
+                self.cast.engine.send(cancel()).await.map_err(stopped)?
+            }
+            answer => answer,
+        }
+    }
+
+    /// Stops one task; what depends on it follows its policy.
+    ///
+    /// # Errors
+    /// `WORKFLOW_NOT_FOUND`, `TASK_NOT_FOUND`, or `WORKFLOW_INVALID_STATE` when it is settled.
+    pub async fn cancel_task(
+        &self,
+        id: &WorkflowId,
+        task: &TaskId,
+        reason: &str,
+    ) -> Result<(), TaskError> {
+        let message = CancelTask { id: id.clone(), task: task.clone(), reason: reason.into() };
+        self.cast.engine.send(message).await.map_err(stopped)?
+    }
+
+    /// Goes on with a stored workflow that is not settled, or with all of them.
+    ///
+    /// # Errors
+    /// `WORKFLOW_NOT_FOUND`, `WORKFLOW_INVALID_STATE`, those of the store.
+    pub async fn resume(&self, id: Option<&WorkflowId>) -> Result<Recovered, TaskError> {
+        let message = Recover { id: id.cloned(), hold: false };
+        self.cast.engine.send(message).await.map_err(stopped)?
+    }
+
+    /// Runs again what did not complete in a settled workflow.
+    ///
+    /// # Errors
+    /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is not settled or all completed.
+    pub async fn retry(&self, id: &WorkflowId) -> Result<Recovered, TaskError> {
+        self.cast.engine.send(Reopen(id.clone())).await.map_err(stopped)?
+    }
+
+    // ---- protocols ----
+
+    /// The protocols as they are now.
+    ///
+    /// # Errors
+    /// `SYSTEM_SHUTDOWN`.
+    pub async fn protocols(&self) -> Result<Arc<ProtocolBook>, TaskError> {
+        self.cast.registry.send(GetBook).await.map_err(stopped)
+    }
+
+    /// Adds a protocol.
+    ///
+    /// # Errors
+    /// `CONFIGURATION_ERROR` with everything wrong with it.
+    pub async fn register_protocol(&self, spec: ProtocolSpec) -> Result<ProtocolId, TaskError> {
+        let answer = self.cast.registry.send(RegisterProtocol(spec)).await.map_err(stopped)?;
+        answer.map_err(|error| refused(&error))
+    }
+
+    /// Puts a protocol in the place of the one with the same id.
+    ///
+    /// # Errors
+    /// `CONFIGURATION_ERROR`, also when tasks use the old one and the new one would not accept
+    /// what it accepted.
+    pub async fn replace_protocol(&self, spec: ProtocolSpec) -> Result<(), TaskError> {
+        let answer = self.cast.registry.send(ReplaceProtocol(spec)).await.map_err(stopped)?;
+        answer.map_err(|error| refused(&error))
+    }
+
+    // ---- providers ----
+
+    /// Adds a provider and starts it.
+    ///
+    /// # Errors
+    /// `PROTOCOL_NOT_FOUND`; `CONFIGURATION_ERROR` when its id is taken or it serves nothing.
+    pub async fn register_provider(&self, spec: ProviderSpec) -> Result<(), TaskError> {
+        let mut capabilities = spec.capabilities.clone();
+        for protocol in &spec.protocols {
+            let question = GetCapabilities(protocol.clone());
+            capabilities.extend(self.cast.registry.send(question).await.map_err(stopped)??);
+        }
+        capabilities.sort_unstable();
+        capabilities.dedup();
+        let message = RegisterProvider { spec, capabilities };
+        let answer = self.cast.balancer.send(message).await.map_err(stopped)?;
+        answer.map_err(|error| TaskError::new(ErrorCode::ConfigurationError, error.to_string()))
+    }
+
+    /// Removes a provider; its calls in flight end within `deadline`.
+    ///
+    /// # Errors
+    /// `PROVIDER_NOT_FOUND`.
+    pub async fn remove_provider(
+        &self,
+        id: &ProviderId,
+        deadline: Duration,
+    ) -> Result<(), TaskError> {
+        let message = RemoveProvider { id: id.clone(), deadline };
+        self.cast.balancer.send(message).await.map_err(stopped)?
+    }
+
+    /// Gives a provider a new instance, also one that has failed for good.
+    ///
+    /// # Errors
+    /// `PROVIDER_NOT_FOUND`.
+    pub async fn restart_provider(&self, id: &ProviderId) -> Result<(), TaskError> {
+        self.cast.balancer.send(RestartProvider(id.clone())).await.map_err(stopped)?
+    }
+
+    /// How every provider is, by id.
+    ///
+    /// # Errors
+    /// `SYSTEM_SHUTDOWN`.
+    pub async fn providers(&self) -> Result<Vec<ProviderStatus>, TaskError> {
+        self.cast.balancer.send(GetProviders).await.map_err(stopped)
+    }
+
+    // ---- figures ----
+
+    /// Counts since the start.
+    ///
+    /// # Errors
+    /// `SYSTEM_SHUTDOWN`.
+    pub async fn stats(&self) -> Result<ExecutionStats, TaskError> {
+        self.cast.engine.send(GetStats).await.map_err(stopped)
+    }
+
+    /// What is leased and who waits.
+    ///
+    /// # Errors
+    /// `SYSTEM_SHUTDOWN`.
+    pub async fn resources(&self) -> Result<ResourceReport, TaskError> {
+        self.cast.resources.send(GetResources).await.map_err(stopped)
+    }
+
+    /// The last timed measurement; `None` before the first.
+    ///
+    /// # Errors
+    /// `SYSTEM_SHUTDOWN`.
+    pub async fn metrics(&self) -> Result<Option<Metrics>, TaskError> {
+        self.cast.monitor.send(GetMetrics).await.map_err(stopped)
+    }
+
+    /// Times and memory of calls, by method.
+    ///
+    /// # Errors
+    /// `SYSTEM_SHUTDOWN`.
+    pub async fn profile(&self) -> Result<BTreeMap<String, MethodSummary>, TaskError> {
+        self.cast.monitor.send(GetProfile).await.map_err(stopped)
+    }
+
+    /// Everything that the engine holds; all of it is 0 once every workflow has settled.
+    ///
+    /// # Errors
+    /// `SYSTEM_SHUTDOWN`.
+    pub async fn leftovers(&self) -> Result<LeftoverCounts, TaskError> {
+        let answer: Result<_, MailboxError> = self.cast.engine.send(Leftovers).await;
+        answer.map_err(stopped)
+    }
+}
+
+fn refused(error: &RegisterError) -> TaskError {
+    TaskError::new(error.code(), error.to_string())
+}

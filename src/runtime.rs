@@ -1,0 +1,387 @@
+//! Starts and stops everything: a thread of its own with the actors, the store and the providers.
+//!
+//! [`Runtime::start`] works from any program: a multi-threaded tokio runtime, actix-web, or a plain
+//! `main` through [`RuntimeBuilder::start_blocking`]. The host talks to it through a [`Handle`],
+//! which can be cloned and sent anywhere.
+//!
+//! Stopping: no new work, running tasks end up to a deadline, providers stop, the store is flushed,
+//! threads are joined. What was cut off is in the report and in the store; the next start goes on
+//! with it.
+
+mod blocking;
+mod parts;
+
+use std::{sync::Arc, thread, time::Duration};
+
+use gleitzeit_actors::{
+    execution_engine::{Recover, Recovered, StopReport},
+    system::{self, Actors},
+};
+use gleitzeit_domain::{
+    balance::{StrategyFactory, UnknownStrategy},
+    error::{ErrorCode, TaskError},
+    protocol::ProtocolSpec,
+    provider::ProviderSpec,
+    store::{Store, StoreError},
+};
+use tokio::sync::{mpsc, oneshot};
+
+pub use blocking::BlockingRuntime;
+
+use crate::{
+    handle::Handle,
+    settings::{Settings, SettingsError},
+};
+
+/// Between two clean-ups of settled workflows.
+const RETENTION_ROUND: Duration = Duration::from_hours(1);
+/// Workflows forgotten in one go.
+const RETENTION_BATCH: usize = 500;
+/// The store may take this long to flush after the last outcome.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a runtime did not start. Nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings are wrong.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A provider cannot be registered.
+    #[error("provider `{id}` cannot be registered: {message}")]
+    Provider {
+        /// Which provider.
+        id: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// Protocols cannot be read or registered.
+    #[error("protocols: {message}")]
+    Protocols {
+        /// Each with what is wrong.
+        message: String,
+    },
+    /// The settings name a balancing strategy that is not there.
+    #[error("[balancing]: {0}")]
+    Strategy(#[from] UnknownStrategy),
+    /// The store cannot be opened or read.
+    #[error("store {url}: {error}")]
+    Store {
+        /// Which store, without its password.
+        url: String,
+        /// What it said.
+        error: StoreError,
+    },
+    /// This program was built without that kind of store.
+    #[error("store {url}: {message}")]
+    StoreKind {
+        /// Which store, without its password.
+        url: String,
+        /// What to do.
+        message: String,
+    },
+    /// The unfinished workflows could not be taken up.
+    #[error("unfinished workflows could not be taken up: {0}")]
+    Recovery(TaskError),
+    /// The operating system gave no thread.
+    #[error("no thread for the runtime: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The runtime's thread ended before it was ready.
+    #[error("the runtime's thread ended before it was ready; the log says why")]
+    Died,
+}
+
+impl StartError {
+    /// The code of the table.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Settings(_)
+            | Self::Provider { .. }
+            | Self::Protocols { .. }
+            | Self::Strategy(_)
+            | Self::StoreKind { .. } => ErrorCode::ConfigurationError,
+            Self::Store { error, .. } => error.code(),
+            Self::Recovery(error) => error.code,
+            Self::Thread(_) => ErrorCode::ResourceExhausted,
+            Self::Died => ErrorCode::InternalError,
+        }
+    }
+}
+
+/// A running gleitzeit. Dropping it stops it too, without waiting for running tasks.
+#[derive(Debug)]
+pub struct Runtime {
+    handle: Handle,
+    recovered: Recovered,
+    stop: mpsc::UnboundedSender<StopRequest>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct StopRequest {
+    deadline: Duration,
+    report: Option<oneshot::Sender<StopReport>>,
+}
+
+impl Runtime {
+    /// Starts with everything that `settings` say.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        Self::builder(settings).start().await
+    }
+
+    /// To add providers, protocols, strategies or a store before the start.
+    pub fn builder(settings: Settings) -> RuntimeBuilder {
+        RuntimeBuilder {
+            settings,
+            providers: Vec::new(),
+            protocols: Vec::new(),
+            strategies: Vec::new(),
+            store: None,
+            recover: true,
+            settings_providers: true,
+        }
+    }
+
+    /// What the host talks to.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// What was taken up at the start.
+    pub fn recovered(&self) -> Recovered {
+        self.recovered
+    }
+
+    /// Takes nothing more in, lets running tasks end within `deadline`, stops everything and waits
+    /// for it. The report tells what was cut off.
+    pub async fn stop(mut self, deadline: Duration) -> StopReport {
+        let (report, reported) = oneshot::channel();
+        let _ = self.stop.send(StopRequest { deadline, report: Some(report) });
+        let report = reported.await.unwrap_or_default();
+        self.join();
+        report
+    }
+
+    /// The thread has nothing left to do when this is called, so it is short.
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the runtime's thread panicked while it stopped");
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // After `stop` nobody listens any more.
+        let _ = self.stop.send(StopRequest { deadline: Duration::ZERO, report: None });
+    }
+}
+
+/// Collects what is added to the settings before the start.
+pub struct RuntimeBuilder {
+    settings: Settings,
+    providers: Vec<ProviderSpec>,
+    protocols: Vec<ProtocolSpec>,
+    strategies: Vec<(String, StrategyFactory)>,
+    store: Option<Arc<dyn Store>>,
+    recover: bool,
+    settings_providers: bool,
+}
+
+impl std::fmt::Debug for RuntimeBuilder {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("RuntimeBuilder")
+            .field("providers", &self.providers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RuntimeBuilder {
+    /// Adds a provider to those of the settings.
+    #[must_use]
+    pub fn provider(mut self, spec: ProviderSpec) -> Self {
+        self.providers.push(spec);
+        self
+    }
+
+    /// Adds a protocol to the built-in ones and those of the settings' directory.
+    #[must_use]
+    pub fn protocol(mut self, spec: ProtocolSpec) -> Self {
+        self.protocols.push(spec);
+        self
+    }
+
+    /// Adds a balancing strategy that settings may name.
+    #[must_use]
+    pub fn strategy(mut self, name: impl Into<String>, factory: StrategyFactory) -> Self {
+        self.strategies.push((name.into(), factory));
+        self
+    }
+
+    /// Uses this store, whatever the settings say.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Leaves unfinished workflows of the store alone.
+    #[must_use]
+    pub fn without_recovery(mut self) -> Self {
+        self.recover = false;
+        self
+    }
+
+    /// Starts none of the settings' providers, only those that were added here.
+    #[must_use]
+    pub fn without_settings_providers(mut self) -> Self {
+        self.settings_providers = false;
+        self
+    }
+
+    /// Starts.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing runs.
+    pub async fn start(self) -> Result<Runtime, StartError> {
+        let (ready, is_ready) = oneshot::channel();
+        let (stop, stops) = mpsc::unbounded_channel();
+        let thread = thread::Builder::new()
+            .name("gleitzeit".into())
+            .spawn(move || control_thread(self, ready, stops))?;
+        match is_ready.await {
+            Ok(Ok((handle, recovered))) => {
+                Ok(Runtime { handle, recovered, stop, thread: Some(thread) })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(StartError::Died),
+        }
+    }
+
+    /// Starts from a thread without an async runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing runs.
+    pub fn start_blocking(self) -> Result<BlockingRuntime, StartError> {
+        BlockingRuntime::start(self)
+    }
+}
+
+type Ready = oneshot::Sender<Result<(Handle, Recovered), StartError>>;
+
+fn control_thread(
+    builder: RuntimeBuilder,
+    ready: Ready,
+    stops: mpsc::UnboundedReceiver<StopRequest>,
+) {
+    let system = actix::System::new();
+    system.block_on(async move {
+        match begin(builder).await {
+            Ok((actors, store, handle, recovered)) => {
+                if ready.send(Ok((handle, recovered))).is_ok() {
+                    run(actors, store, stops).await;
+                } else {
+                    // Whoever started it has gone away.
+                    end(actors, &*store, Duration::ZERO).await;
+                }
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+    });
+    actix::System::current().stop();
+    let _ = system.run();
+}
+
+type Begun = (Actors, Arc<dyn Store>, Handle, Recovered);
+
+async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
+    let RuntimeBuilder {
+        settings,
+        providers,
+        protocols,
+        strategies,
+        store,
+        recover,
+        settings_providers,
+    } = builder;
+    #[cfg(feature = "ollama")]
+    crate::providers::tls::install_crypto_provider();
+    let book = parts::book(&settings, protocols)?;
+    let mut specs = if settings_providers { settings.provider_specs()? } else { Vec::new() };
+    specs.extend(providers);
+    let store = match store {
+        Some(store) => store,
+        None => parts::open_store(&settings).await?,
+    };
+    let actors = system::start(parts::parts(&settings, strategies, book), Arc::clone(&store))?;
+    let handle = Handle::new(actors.cast.clone(), Arc::clone(&store));
+    let begun = take_up(&handle, specs, recover).await;
+    match begun {
+        Ok(recovered) => {
+            parts::keep_tidy(&settings, &store);
+            Ok((actors, store, handle, recovered))
+        }
+        Err(error) => {
+            end(actors, &*store, Duration::ZERO).await;
+            Err(error)
+        }
+    }
+}
+
+async fn take_up(
+    handle: &Handle,
+    specs: Vec<ProviderSpec>,
+    recover: bool,
+) -> Result<Recovered, StartError> {
+    for spec in specs {
+        let id = spec.id.to_string();
+        handle
+            .register_provider(spec)
+            .await
+            .map_err(|error| StartError::Provider { id, message: error.message.into_owned() })?;
+    }
+    if !recover {
+        return Ok(Recovered::default());
+    }
+    let recovered = handle.cast().engine.send(Recover { id: None, hold: false }).await;
+    let recovered = recovered.map_err(|_| StartError::Died)?.map_err(StartError::Recovery)?;
+    if recovered.workflows > 0 {
+        tracing::info!(recovered.workflows, recovered.tasks, "unfinished workflows go on");
+    }
+    Ok(recovered)
+}
+
+/// Until someone stops it, or it cannot go on.
+async fn run(
+    mut actors: Actors,
+    store: Arc<dyn Store>,
+    mut stops: mpsc::UnboundedReceiver<StopRequest>,
+) {
+    let request = tokio::select! {
+        request = stops.recv() => request,
+        _ = &mut actors.failed => {
+            // What is acknowledged is stored; half a state must not go on.
+            Some(StopRequest { deadline: Duration::ZERO, report: None })
+        }
+    };
+    let deadline = request.as_ref().map_or(Duration::ZERO, |request| request.deadline);
+    let report = end(actors, &*store, deadline).await;
+    if let Some(answer) = request.and_then(|request| request.report) {
+        let _ = answer.send(report);
+    }
+    // A stop that was asked for after a failure finds the channel closed, and a default report.
+}
+
+async fn end(actors: Actors, store: &dyn Store, deadline: Duration) -> StopReport {
+    let report = actors.stop(deadline).await;
+    if let Err(error) = store.close(CLOSE_LIMIT).await {
+        tracing::error!(%error, "the store did not close in order");
+    }
+    report
+}

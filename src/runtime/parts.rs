@@ -1,0 +1,130 @@
+//! From settings to what the actors are made from.
+
+use std::{collections::HashMap, sync::Arc};
+
+use chrono::Utc;
+use gleitzeit_actors::{
+    execution_engine::EngineSettings, load_balancer::BalancerSettings, memory_store::MemoryStore,
+    system::Parts,
+};
+use gleitzeit_domain::{
+    balance::{BalanceConfig, Strategies, StrategyFactory},
+    plan::PlanDefaults,
+    protocol::{ProtocolSpec, book::ProtocolBook, builtin},
+    store::Store,
+};
+
+use super::{RETENTION_BATCH, RETENTION_ROUND, StartError};
+use crate::{protocol_files, settings::Settings};
+
+/// The built-in protocols, those of the settings' directory, and `added`.
+pub(super) fn book(
+    settings: &Settings,
+    added: Vec<ProtocolSpec>,
+) -> Result<ProtocolBook, StartError> {
+    let directory = &settings.protocols.directory;
+    let mut specs = builtin::all();
+    if directory.is_dir() {
+        let found = protocol_files::load_dir(directory).map_err(|errors| StartError::Protocols {
+            message: errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        })?;
+        specs.extend(found);
+    }
+    specs.extend(added);
+    let mut book = ProtocolBook::new();
+    book.register_all(specs).map_err(|errors| StartError::Protocols {
+        message: errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+    })?;
+    Ok(book)
+}
+
+/// The store of the settings.
+pub(super) async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    let url = &settings.storage.url;
+    if url.is_memory() {
+        return Ok(Arc::new(MemoryStore::new(settings.storage.settled_kept)));
+    }
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    {
+        use crate::storage::{SqlOptions, SqlStore};
+        let options = SqlOptions { durability: settings.storage.durability };
+        match SqlStore::connect(url, options).await {
+            Ok(store) => Ok(Arc::new(store)),
+            Err(error) => Err(StartError::Store { url: url.to_string(), error }),
+        }
+    }
+    #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+    Err(StartError::StoreKind {
+        url: url.to_string(),
+        message: "this program was built without databases; use `memory`, or build it with the \
+                  feature `sqlite` or `postgres`"
+            .to_owned(),
+    })
+}
+
+/// Everything the actors are made from.
+pub(super) fn parts(
+    settings: &Settings,
+    added: Vec<(String, StrategyFactory)>,
+    book: ProtocolBook,
+) -> Parts {
+    let engine = &settings.engine;
+    let seed = engine.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    let slots = engine.max_concurrent_tasks.get();
+    let strategies = added
+        .into_iter()
+        .fold(Strategies::default(), |all, (name, factory)| all.with(name, factory));
+    let env = engine.env_allowed.iter().map(|name| (name.clone(), std::env::var(name).ok()));
+    Parts {
+        engine: EngineSettings {
+            max_concurrent_tasks: usize::try_from(slots).unwrap_or(usize::MAX),
+            max_queued_tasks: engine.max_queued_tasks.get(),
+            seed,
+            ..EngineSettings::default()
+        },
+        balancer: BalancerSettings {
+            balance: BalanceConfig {
+                strategy: settings.balancing.default.clone(),
+                protocols: settings.balancing.protocols.clone(),
+                seed,
+                ..BalanceConfig::default()
+            },
+            provider_wait: engine.provider_wait,
+        },
+        strategies,
+        resources: settings.resources.totals(slots),
+        book,
+        defaults: PlanDefaults {
+            timeout: engine.default_timeout,
+            retry: Arc::new(engine.retry.clone()),
+        },
+        env: env.collect::<HashMap<_, _>>(),
+        monitor_interval: settings.monitoring.interval,
+        memory_mib: crate::telemetry::process_memory_mib,
+        workers: engine.arbiters(),
+    }
+}
+
+/// Forgets old workflows: once after the start, then at long intervals.
+pub(super) fn keep_tidy(settings: &Settings, store: &Arc<dyn Store>) {
+    let Some(age) = settings.storage.retention() else { return };
+    let store = Arc::downgrade(store);
+    actix_rt::spawn(async move {
+        loop {
+            let Some(store) = store.upgrade() else { return };
+            let before = Utc::now() - age;
+            loop {
+                match store.prune(before, RETENTION_BATCH).await {
+                    Ok(count) if count == RETENTION_BATCH => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "old workflows could not be forgotten");
+                        break;
+                    }
+                }
+            }
+            drop(store);
+            tokio::time::sleep(RETENTION_ROUND).await;
+        }
+    });
+}
