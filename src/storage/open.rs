@@ -14,9 +14,6 @@ use crate::settings::Durability;
 /// Connections that read.
 const READERS: u32 = 4;
 
-/// How long a statement waits for another process that writes to the same file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// How long a reader waits for one of the connections.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -105,6 +102,10 @@ impl Connector {
     #[cfg(feature = "sqlite")]
     fn sqlite(&self, options: &mut ConnectOptions, path: &Path, to: Use) {
         use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+
+        /// How long a statement waits for another process that writes to the same file.
+        const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
         let synchronous = match self.durability {
             Durability::Full => SqliteSynchronous::Full,
             Durability::Normal => SqliteSynchronous::Normal,
