@@ -94,6 +94,18 @@ pub(super) async fn odd_texts_survive(store: &dyn Store) -> Outcome {
     Ok(())
 }
 
+/// A thousand floating-point numbers of all sizes: a reader that rounds gets some of them wrong.
+fn floats() -> Value {
+    let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
+    let all = std::iter::repeat_with(|| {
+        bits ^= bits << 13;
+        bits ^= bits >> 7;
+        bits ^= bits << 17;
+        f64::from_bits(bits)
+    });
+    all.filter(|number| number.is_finite()).take(1_000).collect()
+}
+
 pub(super) async fn numbers_survive(store: &dyn Store) -> Outcome {
     let numbers = json!([
         0,
@@ -109,6 +121,7 @@ pub(super) async fn numbers_survive(store: &dyn Store) -> Outcome {
         1e21,
         1.0
     ]);
+    keeps(store, of_spec("floats", WorkflowSpec::new("floats").input("all", floats()))).await?;
     let mut new = workflow("numbers", 1);
     let task = &mut new.record.tasks[0];
     *task = completed(task, numbers);
