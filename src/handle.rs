@@ -226,15 +226,15 @@ impl Handle {
         let cancel = || Cancel { id: id.clone(), reason: reason.into() };
         match self.cast.engine.send(cancel()).await.map_err(stopped)? {
             Err(error) if error.code == ErrorCode::WorkflowNotFound => {
-                let hold = Recover { id: Some(id.clone()), hold: true };
-                self.cast.engine.send(hold).await.map_err(stopped)??;
+                self.hold(id).await?;
                 self.cast.engine.send(cancel()).await.map_err(stopped)?
             }
             answer => answer,
         }
     }
 
-    /// Stops one task; what depends on it follows its policy.
+    /// Stops one task; what depends on it follows its policy. In a workflow that is stored but does
+    /// not run here it is stopped too, and nothing of it is run.
     ///
     /// # Errors
     /// `WORKFLOW_NOT_FOUND`, `TASK_NOT_FOUND`, or `WORKFLOW_INVALID_STATE` when it is settled.
@@ -244,8 +244,21 @@ impl Handle {
         task: &TaskId,
         reason: &str,
     ) -> Result<(), TaskError> {
-        let message = CancelTask { id: id.clone(), task: task.clone(), reason: reason.into() };
-        self.cast.engine.send(message).await.map_err(stopped)?
+        let cancel = || CancelTask { id: id.clone(), task: task.clone(), reason: reason.into() };
+        match self.cast.engine.send(cancel()).await.map_err(stopped)? {
+            Err(error) if error.code == ErrorCode::WorkflowNotFound => {
+                self.hold(id).await?;
+                self.cast.engine.send(cancel()).await.map_err(stopped)?
+            }
+            answer => answer,
+        }
+    }
+
+    /// Takes up a stored workflow without running its tasks.
+    async fn hold(&self, id: &WorkflowId) -> Result<(), TaskError> {
+        let hold = Recover { id: Some(id.clone()), hold: true };
+        self.cast.engine.send(hold).await.map_err(stopped)??;
+        Ok(())
     }
 
     /// Goes on with a stored workflow that is not settled, or with all of them.

@@ -27,6 +27,7 @@ use gleitzeit_domain::{
 use tokio::sync::{mpsc, oneshot};
 
 pub use blocking::BlockingRuntime;
+pub use parts::open_store;
 
 use crate::{
     handle::Handle,

@@ -25,9 +25,10 @@ pub(super) fn book(
     let directory = &settings.protocols.directory;
     let mut specs = builtin::all();
     if directory.is_dir() {
-        let found = protocol_files::load_dir(directory).map_err(|errors| StartError::Protocols {
-            message: errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-        })?;
+        let found =
+            protocol_files::load_dir(directory).map_err(|errors| StartError::Protocols {
+                message: errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            })?;
         specs.extend(found);
     }
     specs.extend(added);
@@ -38,8 +39,12 @@ pub(super) fn book(
     Ok(book)
 }
 
-/// The store of the settings.
-pub(super) async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+/// The store of the settings, for whoever looks into it without a runtime over it. A database that
+/// is not there yet is made.
+///
+/// # Errors
+/// [`StartError::Store`] and [`StartError::StoreKind`].
+pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     let url = &settings.storage.url;
     if url.is_memory() {
         return Ok(Arc::new(MemoryStore::new(settings.storage.settled_kept)));
