@@ -59,3 +59,8 @@ pub use gleitzeit_domain::{
 pub use handle::{CheckedWorkflow, Handle};
 pub use runtime::{BlockingRuntime, Runtime, RuntimeBuilder, StartError};
 pub use settings::Settings;
+
+/// The program of the README is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

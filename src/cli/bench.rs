@@ -4,6 +4,7 @@
 //! up. `executed` counts what the provider was really asked, not what was reported.
 
 use std::{
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,20 +12,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use gleitzeit::{
-    Handle, ProviderSpec, Runtime, RuntimeBuilder, Settings, TaskSpec, WorkflowSpec,
-    WorkflowStatus, domain::plan::Draft, providers::echo, settings::Durability,
+    Handle, Runtime, TaskSpec, WorkflowSpec, WorkflowStatus, domain::plan::Draft, providers::echo,
+    settings::Durability,
 };
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::{
+    Outcome,
+    output::{self, Exit, Failure},
+    session::Session,
+};
+
 /// What to drive the engine with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Workload {
+pub(crate) enum Workload {
     /// One workflow of N independent tasks.
     BurnDown,
     /// N workflows of one task.
@@ -41,7 +48,7 @@ pub enum Workload {
 
 /// Options of `gleitzeit bench`.
 #[derive(Debug, Args)]
-pub struct BenchArgs {
+pub(crate) struct BenchArgs {
     /// What to drive the engine with.
     #[arg(long, value_enum, default_value = "burn-down")]
     workload: Workload,
@@ -51,18 +58,12 @@ pub struct BenchArgs {
     /// Workflows of `workflows` that are under way at once.
     #[arg(long, default_value_t = 512)]
     in_flight: u64,
-    /// memory | sqlite:PATH | postgres:URL
-    #[arg(long, default_value = "memory")]
-    store: String,
     /// What a commit survives: the loss of power, or of the process.
-    #[arg(long, default_value = "full")]
+    #[arg(long, default_value = "full", value_parser = ["full", "normal"])]
     durability: String,
     /// Tasks executing at once.
-    #[arg(long, default_value_t = 1024)]
-    max_concurrent_tasks: u64,
-    /// One JSON document on standard output.
-    #[arg(long)]
-    json: bool,
+    #[arg(long, default_value = "1024")]
+    max_concurrent_tasks: NonZeroU64,
 }
 
 /// What was measured.
@@ -82,15 +83,16 @@ struct Report {
 ///
 /// # Errors
 /// When the runtime cannot start, or a workflow does not complete.
-pub async fn bench(args: BenchArgs, settings: Settings) -> anyhow::Result<()> {
-    let json = args.json;
-    let report = measure(args, settings).await?;
+pub(crate) async fn bench(session: Session, args: BenchArgs) -> Outcome {
+    let json = session.json;
+    let failed = |error: anyhow::Error| Failure::infrastructure(format!("{error:#}"));
+    let report = measure(args, session).await.map_err(failed)?;
     if json {
-        crate::cli::print_json(&report)?;
+        output::document(&report);
     } else {
-        crate::cli::print_line(&report.to_string());
+        output::text(&report);
     }
-    Ok(())
+    Ok(Exit::Success)
 }
 
 impl std::fmt::Display for Report {
@@ -104,21 +106,23 @@ impl std::fmt::Display for Report {
     }
 }
 
-async fn measure(args: BenchArgs, mut settings: Settings) -> anyhow::Result<Report> {
-    let is_memory = args.store == "memory";
-    settings.storage.url = args.store.parse().context("--store")?;
+async fn measure(args: BenchArgs, mut session: Session) -> anyhow::Result<Report> {
+    let settings = &mut session.settings;
+    let is_memory = settings.storage.url.is_memory();
     settings.storage.durability = match args.durability.as_str() {
-        "full" => Durability::Full,
         "normal" => Durability::Normal,
-        other => bail!("--durability {other}: expected `full` or `normal`"),
+        _ => Durability::Full,
     };
-    settings.engine.max_concurrent_tasks =
-        args.max_concurrent_tasks.try_into().context("--max-concurrent-tasks")?;
-    let (runtime, executed) = start(&args, settings).await?;
+    settings.engine.max_concurrent_tasks = args.max_concurrent_tasks;
+    let (runtime, executed) = start(&args, &session).await?;
     let handle = runtime.handle();
     let begun = Instant::now();
     let latencies = drive(&args, &handle).await;
     let seconds = begun.elapsed().as_secs_f64();
+    let executed = match executed {
+        Some(executed) => executed.load(Ordering::Relaxed),
+        None => handle.providers().await?.iter().map(|provider| provider.calls_total).sum(),
+    };
     runtime.stop(Duration::from_secs(10)).await;
     let mut latencies = latencies?;
     latencies.sort_unstable();
@@ -136,27 +140,23 @@ async fn measure(args: BenchArgs, mut settings: Settings) -> anyhow::Result<Repo
         p50_ms: percentile(&latencies, 50),
         p99_ms: percentile(&latencies, 99),
         durability: if is_memory { "none".to_owned() } else { args.durability },
-        executed: match executed {
-            Some(executed) => executed.load(Ordering::Relaxed),
-            None => tasks,
-        },
+        executed,
     })
 }
 
 /// A runtime with the provider of the workload and nothing else.
 async fn start(
     args: &BenchArgs,
-    settings: Settings,
+    session: &Session,
 ) -> anyhow::Result<(Runtime, Option<Arc<AtomicU64>>)> {
-    let builder = Runtime::builder(settings).without_recovery();
-    let (builder, executed): (RuntimeBuilder, Option<Arc<AtomicU64>>) = match args.workload {
-        Workload::Python => (builder, None),
-        _ => {
-            let (spec, executed): (ProviderSpec, _) = echo::spec_counted("echo");
-            (builder.without_settings_providers().provider(spec), Some(executed))
-        }
-    };
-    Ok((builder.start().await?, executed))
+    if args.workload == Workload::Python {
+        let runtime = session.start_for([&python()]).await;
+        return Ok((runtime.map_err(|failure| failure.error)?, None));
+    }
+    let (spec, executed) = echo::spec_counted("echo");
+    let builder = Runtime::builder(session.settings.clone()).without_recovery();
+    let runtime = builder.without_settings_providers().provider(spec).start().await?;
+    Ok((runtime, Some(executed)))
 }
 
 /// Milliseconds that `share` percent stay under.
@@ -246,9 +246,10 @@ fn chain(tasks: u64) -> WorkflowSpec {
 }
 
 fn fan_out(tasks: u64) -> WorkflowSpec {
-    let spread = (0..tasks).fold(WorkflowSpec::new("fan-out").task(echo_task("first")), |spec, n| {
-        spec.task(echo_task(format!("t{n}")).after("first"))
-    });
+    let spread = (0..tasks)
+        .fold(WorkflowSpec::new("fan-out").task(echo_task("first")), |spec, n| {
+            spec.task(echo_task(format!("t{n}")).after("first"))
+        });
     let last = (0..tasks).fold(echo_task("last"), |last, n| last.after(format!("t{n}")));
     spread.task(last)
 }

@@ -1,0 +1,113 @@
+//! The command line: parses, asks the library, prints.
+//!
+//! Invariants: with `--json` standard output holds one document and nothing else; the exit status
+//! is 0 for success, 1 when the workflow failed, 2 for usage or an invalid file, 3 for
+//! infrastructure, 130 after Ctrl-C.
+
+mod args;
+mod batch;
+mod bench;
+mod check;
+mod drive;
+mod exec;
+mod interrupt;
+mod output;
+mod progress;
+mod protocols;
+mod query;
+mod report;
+mod run;
+mod session;
+
+use std::{env, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser as _};
+use gleitzeit::settings::StoreUrl;
+use serde_json::json;
+
+use args::{Cli, Command};
+use output::{Exit, Failure};
+use session::Session;
+
+/// What every command answers.
+type Outcome = Result<Exit, Failure>;
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error),
+    };
+    let json = cli.global.json;
+    let exit = start(cli).unwrap_or_else(|failure| failure.tell(json));
+    exit.into()
+}
+
+/// Help and version go to standard output as they are; a mistake is told in the way asked for.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        output::raw(&error.render().to_string());
+        return Exit::Success.into();
+    }
+    output::note(error.render().to_string().trim_end());
+    if env::args_os().any(|argument| argument == "--json") {
+        let kind = error.kind().to_string();
+        let told = Failure::usage(error.render().to_string().trim_end().to_owned());
+        output::document(&json!({
+            "error": {
+                "code": told.error.code.number(),
+                "name": told.error.code.name(),
+                "message": told.error.message,
+                "data": { "kind": kind },
+            },
+        }));
+    }
+    Exit::Usage.into()
+}
+
+/// Runs the command on a runtime of its own; the library brings the threads for the work.
+fn start(cli: Cli) -> Outcome {
+    let Cli { mut global, command } = cli;
+    if let Command::Completions { shell } = command {
+        return Ok(completions(shell));
+    }
+    if matches!(command, Command::Bench(_)) {
+        global.store.get_or_insert_with(StoreUrl::memory);
+    }
+    // `providers` tells what a log would warn of.
+    let quiet = matches!(command, Command::Providers);
+    let session = Session::new(global, quiet)?;
+    let threads = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::infrastructure(format!("no runtime could be made: {error}")))?;
+    threads.block_on(dispatch(session, command))
+}
+
+async fn dispatch(session: Session, command: Command) -> Outcome {
+    match command {
+        Command::Run(run) => run::run(session, run).await,
+        Command::Check(file) => check::check(&session, &file).await,
+        Command::Graph(graph) => check::graph(&session, &graph).await,
+        Command::Exec(exec) => exec::exec(&session, exec).await,
+        Command::Batch(batch) => batch::batch(session, batch).await,
+        Command::Bench(args) => bench::bench(session, args).await,
+        Command::List(list) => query::list(&session, list).await,
+        Command::Show(show) => query::show(&session, &show.id).await,
+        Command::Events(events) => query::events(&session, &events).await,
+        Command::Cancel(cancel) => run::cancel(&session, cancel).await,
+        Command::Resume(resume) => run::resume(session, resume).await,
+        Command::Retry(retry) => run::retry(session, &retry.id).await,
+        Command::Protocols(protocols) => protocols::protocols(&session, protocols),
+        Command::Providers => query::providers(&session).await,
+        Command::Config => session.show(),
+        Command::Completions { shell } => Ok(completions(shell)),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "gleitzeit", &mut script);
+    output::raw(&String::from_utf8_lossy(&script));
+    Exit::Success
+}

@@ -1,0 +1,329 @@
+//! What can be said at the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+use gleitzeit::settings::StoreUrl;
+use gleitzeit_domain::{
+    id::{TaskId, WorkflowId},
+    workflow::WorkflowStatus,
+};
+use serde_json::Value;
+
+use super::bench::BenchArgs;
+
+/// Runs workflows of typed tasks: durable, supervised, without a server.
+#[derive(Debug, Parser)]
+#[command(name = "gleitzeit", version, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "Exit status: 0 success, 1 the workflow failed, 2 usage or invalid file, \
+                        3 infrastructure, 130 interrupted.")]
+pub(crate) struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Settings file, instead of the one that `GLEITZEIT_ENV` names.
+    #[arg(long, global = true, value_name = "FILE", env = "GLEITZEIT_CONFIG", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// Where workflows are kept: `sqlite:PATH`, `postgres://…` or `memory`.
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) store: Option<StoreUrl>,
+    /// Print one JSON document on standard output, and nothing else there.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Show no progress, on a terminal either.
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+    /// Log more: once for what happens, twice for details.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a workflow file to its end.
+    Run(Run),
+    /// Say everything that is wrong with a workflow file, without running it.
+    Check(FileAndInputs),
+    /// Draw a workflow file's tasks and what they wait for.
+    Graph(Graph),
+    /// Run Python code as one task.
+    Exec(Exec),
+    /// Run one task for each file of a directory.
+    Batch(Batch),
+    /// List workflows, the newest first.
+    List(List),
+    /// Show a workflow and its tasks.
+    Show(Id),
+    /// Show what happened in a workflow.
+    Events(Events),
+    /// Stop a workflow, or one task and what waits for it.
+    Cancel(Cancel),
+    /// Continue workflows that a stopped or killed process left behind.
+    Resume(Resume),
+    /// Run the failed, skipped and cancelled tasks of a workflow again.
+    Retry(Id),
+    /// What can be called.
+    #[command(subcommand)]
+    Protocols(Protocols),
+    /// Start the providers and say how they are.
+    Providers,
+    /// Print the settings in force, secrets hidden.
+    Config,
+    /// Measure the engine on this machine; in memory unless `--store` says otherwise.
+    Bench(BenchArgs),
+    /// Print a script that completes commands in a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// A workflow file and its inputs.
+#[derive(Debug, Args)]
+pub(crate) struct FileAndInputs {
+    /// Workflow in YAML, JSON or TOML.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// Set `${inputs.NAME}`; the value is JSON where it is some, else text.
+    #[arg(long = "input", value_name = "NAME=VALUE", value_parser = input)]
+    pub(crate) inputs: Vec<(String, Value)>,
+}
+
+/// `gleitzeit run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The file and its inputs.
+    #[command(flatten)]
+    pub(crate) workflow: FileAndInputs,
+    /// Id of the workflow, instead of the file's own or a new one.
+    #[arg(long)]
+    pub(crate) id: Option<WorkflowId>,
+}
+
+/// `gleitzeit graph`.
+#[derive(Debug, Args)]
+pub(crate) struct Graph {
+    /// The file and its inputs.
+    #[command(flatten)]
+    pub(crate) workflow: FileAndInputs,
+    /// Language of the drawing.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Drawing,
+}
+
+/// Language of a drawing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Drawing {
+    /// Mermaid, as Markdown files show it.
+    #[default]
+    Mermaid,
+    /// DOT, for Graphviz.
+    Dot,
+}
+
+/// `gleitzeit exec`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Python file; `-` for standard input.
+    #[arg(required_unless_present = "code", conflicts_with = "code", value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+    /// Python code.
+    #[arg(short, long)]
+    pub(crate) code: Option<String>,
+    /// JSON object that the code sees as `context`.
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    pub(crate) context: Option<Value>,
+    /// Seconds that the code may take.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<f64>,
+}
+
+/// `gleitzeit batch`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["prompt", "script"]))]
+pub(crate) struct Batch {
+    /// Directory of the files.
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) directory: PathBuf,
+    /// Which files, as a glob; `**` crosses directories.
+    #[arg(long, default_value = "*")]
+    pub(crate) pattern: String,
+    /// Ask a language model this about each file; one with eyes where it is an image.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// Run this Python file on each file; it sees `context["file_path"]`.
+    #[arg(long = "file", id = "script", value_name = "SCRIPT", value_hint = ValueHint::FilePath)]
+    pub(crate) script: Option<PathBuf>,
+    /// Model for `--prompt`.
+    #[arg(long, requires = "prompt")]
+    pub(crate) model: Option<String>,
+    /// Calls at once.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_parallel: Option<u32>,
+    /// Directory for the results in JSON and Markdown.
+    #[arg(long, value_name = "DIR", default_value = "gleitzeit-results", value_hint = ValueHint::DirPath)]
+    pub(crate) output: PathBuf,
+}
+
+/// `gleitzeit list`.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only workflows of this status.
+    #[arg(long, value_parser = status)]
+    pub(crate) status: Option<WorkflowStatus>,
+    /// Only workflows of this name.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: usize,
+    /// Skip so many of the newest.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) offset: usize,
+}
+
+/// A workflow's id.
+#[derive(Debug, Args)]
+pub(crate) struct Id {
+    /// Id of the workflow.
+    pub(crate) id: WorkflowId,
+}
+
+/// `gleitzeit events`.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Id of the workflow.
+    pub(crate) id: WorkflowId,
+    /// Go on until the workflow has settled.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only events after this number.
+    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
+    pub(crate) after: u64,
+    /// At most so many.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+/// `gleitzeit cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// Id of the workflow.
+    pub(crate) id: WorkflowId,
+    /// Only this task and what waits for it.
+    #[arg(long)]
+    pub(crate) task: Option<TaskId>,
+    /// Why; kept with the workflow.
+    #[arg(long, default_value = "cancelled at the command line")]
+    pub(crate) reason: String,
+}
+
+/// `gleitzeit resume`.
+#[derive(Debug, Args)]
+pub(crate) struct Resume {
+    /// Id of the workflow; without it, every workflow that is not settled.
+    pub(crate) id: Option<WorkflowId>,
+}
+
+/// `gleitzeit protocols`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Protocols {
+    /// List protocols and their methods.
+    List(ProtocolFile),
+    /// Show a protocol; with `--json` as JSON Schema.
+    Show {
+        /// `name/version`, or a name for its newest version.
+        protocol: String,
+        /// More protocols.
+        #[command(flatten)]
+        more: ProtocolFile,
+    },
+    /// Check parameters against a method.
+    Validate {
+        /// `name/version`, or a name for its newest version.
+        protocol: String,
+        /// Name of the method.
+        method: String,
+        /// JSON file of the parameters; `-` for standard input.
+        #[arg(value_hint = ValueHint::FilePath)]
+        params: PathBuf,
+        /// More protocols.
+        #[command(flatten)]
+        more: ProtocolFile,
+    },
+}
+
+/// Protocols besides those built in and those of the settings' directory.
+#[derive(Debug, Args)]
+pub(crate) struct ProtocolFile {
+    /// File of a protocol, in TOML.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) protocol_file: Vec<PathBuf>,
+}
+
+fn input(text: &str) -> Result<(String, Value), String> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
+    if name.is_empty() {
+        return Err(format!("`{text}` has no name before the `=`"));
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+    Ok((name.to_owned(), value))
+}
+
+fn object(text: &str) -> Result<Value, String> {
+    match serde_json::from_str(text) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err("it is JSON, but no object".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds > 0.0 => Ok(seconds),
+        _ => Err("expected a number of seconds above 0".to_owned()),
+    }
+}
+
+fn status(text: &str) -> Result<WorkflowStatus, String> {
+    WorkflowStatus::from_name(text).ok_or_else(|| {
+        let known = WorkflowStatus::ALL.map(WorkflowStatus::as_str).join(", ");
+        format!("expected one of {known}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use serde_json::json;
+
+    use super::*;
+
+    /// clap finds contradictions in the declarations only when asked.
+    #[test]
+    fn the_declarations_agree_with_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    /// `--input n=3` gives a number, `--input city=Berlin` a text.
+    #[test]
+    fn inputs_are_json_where_they_can_be() {
+        assert_eq!(input("n=3").unwrap(), ("n".to_owned(), json!(3)));
+        assert_eq!(input("city=Berlin").unwrap().1, json!("Berlin"));
+        assert_eq!(input("list=[1]").unwrap().1, json!([1]));
+        assert_eq!(input("eq=a=b").unwrap().1, json!("a=b"));
+        assert!(input("nothing").is_err());
+        assert!(input("=x").is_err());
+    }
+}

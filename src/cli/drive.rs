@@ -1,0 +1,153 @@
+//! Follows workflows to their end: progress on the way, a stop in good order on Ctrl-C.
+
+use std::{process, sync::Arc, time::Duration};
+
+use futures_util::future;
+use gleitzeit::{Delivery, EventFilter, Handle, Runtime, Subscription};
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    id::WorkflowId,
+    problem::SubmitError,
+    task::TaskStatus,
+    workflow::{WorkflowRecord, WorkflowSpec},
+};
+
+use super::{
+    interrupt::Interrupts,
+    output::{Exit, Failure},
+    progress::Progress,
+    session::Session,
+};
+
+/// A runtime that has nothing more to do stops within this.
+pub(crate) const STOPPING: Duration = Duration::from_secs(5);
+
+/// A runtime on its way through some workflows.
+pub(crate) struct Drive<'s> {
+    session: &'s Session,
+    runtime: Runtime,
+    interrupts: Interrupts,
+    events: Subscription,
+}
+
+impl<'s> Drive<'s> {
+    /// Listens before anything is submitted, so that no event is missed.
+    ///
+    /// # Errors
+    /// When signals cannot be waited for.
+    pub(crate) async fn new(session: &'s Session, runtime: Runtime) -> Result<Self, Failure> {
+        let interrupts = Interrupts::listen().map_err(|error| {
+            Failure::infrastructure(format!("signals cannot be waited for: {error}"))
+        })?;
+        let events = runtime.handle().subscribe(EventFilter::default()).await?;
+        Ok(Self { session, runtime, interrupts, events })
+    }
+
+    /// The way to ask the runtime.
+    pub(crate) fn handle(&self) -> Handle {
+        self.runtime.handle()
+    }
+
+    /// Submits a workflow and follows it. `refused` tells what is wrong with it.
+    ///
+    /// # Errors
+    /// What is wrong with it, what the store says, or that someone interrupted.
+    pub(crate) async fn submit(
+        self,
+        spec: WorkflowSpec,
+        refused: impl FnOnce(SubmitError) -> Failure,
+    ) -> Result<Arc<WorkflowRecord>, Failure> {
+        let total = spec.tasks.len();
+        match self.handle().submit(spec).await {
+            Ok(id) => self.follow_one(&id, total, 0).await,
+            Err(error) => {
+                self.stop().await;
+                Err(refused(error))
+            }
+        }
+    }
+
+    /// Follows one workflow.
+    ///
+    /// # Errors
+    /// As [`follow`](Self::follow).
+    pub(crate) async fn follow_one(
+        self,
+        id: &WorkflowId,
+        total: usize,
+        settled: usize,
+    ) -> Result<Arc<WorkflowRecord>, Failure> {
+        let mut records = self.follow(std::slice::from_ref(id), total, settled).await?;
+        records.pop().ok_or_else(|| Failure::infrastructure("the workflow has gone"))
+    }
+
+    /// Follows workflows that the runtime has; answers them settled, in the same order.
+    ///
+    /// # Errors
+    /// What the store says, or that someone interrupted.
+    pub(crate) async fn follow(
+        mut self,
+        ids: &[WorkflowId],
+        total: usize,
+        settled: usize,
+    ) -> Result<Vec<Arc<WorkflowRecord>>, Failure> {
+        let mut progress = Progress::new(self.session.progress, total, settled);
+        let handle = self.handle();
+        let mut all = Box::pin(future::join_all(ids.iter().map(|id| handle.wait(id))));
+        let ended = loop {
+            tokio::select! {
+                records = &mut all => break Some(records),
+                Some(Delivery::Event(event)) = self.events.next() => progress.event(&event),
+                () = self.interrupts.next() => break None,
+            }
+        };
+        drop(all);
+        let Some(records) = ended else {
+            self.interrupted(progress).await;
+            return Err(interruption(ids));
+        };
+        drop(progress);
+        self.stop().await;
+        Ok(records.into_iter().collect::<Result<_, TaskError>>()?)
+    }
+
+    /// Lets running tasks end, unless a second signal comes.
+    async fn interrupted(self, progress: Progress) {
+        let Self { session, runtime, mut interrupts, .. } = self;
+        let deadline = session.settings.engine.shutdown_deadline;
+        progress.say(&format!(
+            "stopping; running tasks have {} s to end; press Ctrl-C again to stop at once",
+            deadline.as_secs()
+        ));
+        tokio::select! {
+            _ = runtime.stop(deadline) => {}
+            () = interrupts.next() => process::exit(130),
+        }
+    }
+
+    /// Stops a runtime that has nothing more to do.
+    pub(crate) async fn stop(self) {
+        self.runtime.stop(STOPPING).await;
+    }
+}
+
+fn interruption(ids: &[WorkflowId]) -> Failure {
+    let message = match ids {
+        [id] => format!("interrupted; continue with: gleitzeit resume {id}"),
+        _ => "interrupted; continue with: gleitzeit resume".to_owned(),
+    };
+    let ids: Vec<&str> = ids.iter().map(WorkflowId::as_str).collect();
+    let error = TaskError::new(ErrorCode::SystemShutdown, message)
+        .with_data(serde_json::json!({ "workflow_ids": ids }));
+    Failure::new(Exit::Interrupted, error)
+}
+
+/// Tasks of a workflow that are settled.
+pub(crate) fn settled(record: &WorkflowRecord) -> usize {
+    record
+        .tasks
+        .iter()
+        .map(|task| task.status)
+        .filter(|status| TaskStatus::is_settled(*status))
+        .count()
+}

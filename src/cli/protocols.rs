@@ -1,0 +1,180 @@
+//! `protocols`: what can be called, and whether parameters fit. Needs neither store nor providers.
+
+use std::{fs, io, path::Path, sync::Arc};
+
+use gleitzeit::protocol_files;
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    id::{Capability, ProtocolId},
+    protocol::{ProtocolSpec, book::ProtocolBook, schema, validate::Violation},
+};
+use serde_json::{Value, json};
+
+use super::{
+    Outcome,
+    args::Protocols,
+    output::{self, Exit, Failure},
+    session::Session,
+};
+
+/// Runs the command.
+pub(crate) fn protocols(session: &Session, command: Protocols) -> Outcome {
+    match command {
+        Protocols::List(more) => Ok(list(session, &session.book(&more.protocol_file)?)),
+        Protocols::Show { protocol, more } => {
+            let book = session.book(&more.protocol_file)?;
+            show(session, find(&book, &protocol)?)
+        }
+        Protocols::Validate { protocol, method, params, more } => {
+            let book = session.book(&more.protocol_file)?;
+            let protocol = find(&book, &protocol)?.protocol_id();
+            validate(session, &book, &protocol, &method, &params)
+        }
+    }
+}
+
+/// The protocol that a person names: with a version, or without for the newest.
+fn find<'b>(book: &'b ProtocolBook, name: &str) -> Result<&'b Arc<ProtocolSpec>, Failure> {
+    let found = match name.parse::<ProtocolId>() {
+        Ok(id) => book.get(&id),
+        Err(_) => book.newest(name),
+    };
+    found.ok_or_else(|| {
+        let known: Vec<String> = book.list().map(|it| it.protocol_id().to_string()).collect();
+        let message = format!("no protocol `{name}`; known are {}", known.join(", "));
+        TaskError::new(ErrorCode::ProtocolNotFound, message).into()
+    })
+}
+
+fn list(session: &Session, book: &ProtocolBook) -> Exit {
+    if session.json {
+        let all: Vec<Value> = book
+            .list()
+            .map(|it| {
+                json!({
+                    "protocol_id": it.protocol_id(),
+                    "description": it.description,
+                    "extends": it.extends,
+                    "methods": it.methods.keys().collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        output::document(&all);
+        return Exit::Success;
+    }
+    let mut table = output::table(["protocol", "methods", "description"]);
+    for it in book.list() {
+        let methods: Vec<&str> = it.methods.keys().map(String::as_str).collect();
+        table.add_row([
+            it.protocol_id().to_string(),
+            methods.join(", "),
+            it.description.clone().unwrap_or_default(),
+        ]);
+    }
+    output::text(table.trim_fmt());
+    Exit::Success
+}
+
+fn show(session: &Session, protocol: &ProtocolSpec) -> Outcome {
+    if session.json {
+        output::document(&schema::export(protocol));
+        return Ok(Exit::Success);
+    }
+    let text = toml::to_string(protocol).map_err(|error| {
+        let id = protocol.protocol_id();
+        Failure::infrastructure(format!("cannot write {id} as TOML: {error}"))
+    })?;
+    output::text(text.trim_end());
+    Ok(Exit::Success)
+}
+
+fn validate(
+    session: &Session,
+    book: &ProtocolBook,
+    protocol: &ProtocolId,
+    method: &str,
+    file: &Path,
+) -> Outcome {
+    let capability = Capability::new(protocol.clone(), method);
+    let Some(method) = book.method(&capability) else {
+        let known = book.get(protocol).into_iter().flat_map(|it| it.methods.keys());
+        let known: Vec<&str> = known.map(String::as_str).collect();
+        let message = format!("{protocol} has no method `{method}`; it has {}", known.join(", "));
+        return Err(TaskError::new(ErrorCode::MethodNotFound, message).into());
+    };
+    let given = Arc::new(read_json(file)?);
+    let (params, violations) = match method.params.validate(&given) {
+        Ok(filled) => (filled, Vec::new()),
+        Err(violations) => (given, violations),
+    };
+    let valid = violations.is_empty();
+    if session.json {
+        output::document(&json!({
+            "valid": valid,
+            "params": params,
+            "violations": violations.iter().map(violation_json).collect::<Vec<_>>(),
+        }));
+    } else if valid {
+        output::text(format_args!("valid for {capability}; with defaults:"));
+        output::document(&params);
+    } else {
+        output::text(format_args!("not valid for {capability}:"));
+        for violation in &violations {
+            output::text(format_args!("  {violation}"));
+        }
+    }
+    Ok(if valid { Exit::Success } else { Exit::Usage })
+}
+
+fn violation_json(violation: &Violation) -> Value {
+    json!({
+        "pointer": violation.pointer,
+        "rule": violation.rule,
+        "message": violation.message,
+    })
+}
+
+fn read_json(file: &Path) -> Result<Value, Failure> {
+    let name = file.display();
+    let text = if file == Path::new("-") {
+        io::read_to_string(io::stdin())
+    } else {
+        fs::read_to_string(file)
+    };
+    let text = text.map_err(|error| Failure::usage(format!("cannot read {name}: {error}")))?;
+    serde_json::from_str(&text).map_err(|error| {
+        let message = format!("{name} is no JSON: {error}");
+        Failure::new(Exit::Usage, TaskError::new(ErrorCode::ParseError, message))
+    })
+}
+
+/// Adds the protocols of files; each may extend any other.
+///
+/// # Errors
+/// Everything wrong in any of them.
+pub(crate) fn register_files(
+    book: &mut ProtocolBook,
+    files: &[std::path::PathBuf],
+) -> Result<(), Failure> {
+    let mut specs = Vec::new();
+    let mut reports = Vec::new();
+    for file in files {
+        match protocol_files::load(file) {
+            Ok(spec) => specs.push(spec),
+            Err(error) => reports.push(error.report()),
+        }
+    }
+    if reports.is_empty() {
+        match book.register_all(specs) {
+            Ok(_) => return Ok(()),
+            Err(errors) => reports.extend(errors.iter().map(ToString::to_string)),
+        }
+    }
+    Err(wrong_protocols(&reports))
+}
+
+/// Tells what is wrong with protocol files.
+pub(crate) fn wrong_protocols(reports: &[String]) -> Failure {
+    let text = reports.join("\n");
+    Failure::new(Exit::Usage, TaskError::new(ErrorCode::ParseError, text))
+}

@@ -1,0 +1,198 @@
+//! `list`, `show`, `events` and `providers`: looks without touching.
+
+use std::{
+    io::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use gleitzeit::{EventFilter, ProviderState, ProviderStatus};
+use gleitzeit_domain::{
+    error::TaskError,
+    event::Event,
+    health::HealthStatus,
+    id::WorkflowId,
+    store::{ListFilter, Store},
+};
+use serde_json::Value;
+
+use super::{
+    Outcome,
+    args::{Events, List},
+    drive::STOPPING,
+    interrupt::Interrupts,
+    output::{self, Exit, Failure},
+    report,
+    run::{find, tell},
+    session::{Session, close},
+};
+
+/// Events asked for at once.
+const PAGE: usize = 1000;
+
+/// Providers have this long to be checked for the first time.
+const FIRST_CHECKS: Duration = Duration::from_secs(10);
+
+/// Between two looks into a store that another process writes to.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(300);
+
+/// Lists workflows, the newest first.
+pub(crate) async fn list(session: &Session, list: List) -> Outcome {
+    let List { status, name, limit, offset } = list;
+    let filter = ListFilter { status, name, limit, offset };
+    let found = match session.store().await? {
+        None => Vec::new(),
+        Some(store) => {
+            let found = store.list(filter).await;
+            close(store).await?;
+            found?
+        }
+    };
+    if session.json {
+        output::document(&found);
+    } else {
+        output::text(report::list_text(&found));
+    }
+    Ok(Exit::Success)
+}
+
+/// Shows a workflow and its tasks, however it stands.
+pub(crate) async fn show(session: &Session, id: &WorkflowId) -> Outcome {
+    tell(session, &find(session, id).await?);
+    Ok(Exit::Success)
+}
+
+/// Shows what happened in a workflow, and goes on where it is asked to.
+pub(crate) async fn events(session: &Session, asked: &Events) -> Outcome {
+    let store = session.store_of(&asked.id).await?;
+    if store.workflow(&asked.id).await?.is_none() {
+        close(store).await?;
+        return Err(session.no_workflow(&asked.id));
+    }
+    let mut out = EventWriter::new(session.json);
+    let shown = if asked.follow {
+        let mut interrupts = Interrupts::listen()
+            .map_err(|error| Failure::infrastructure(format!("no signals: {error}")))?;
+        tokio::select! {
+            shown = pages(&store, asked, &mut out) => shown,
+            () = interrupts.next() => Ok(()),
+        }
+    } else {
+        pages(&store, asked, &mut out).await
+    };
+    out.end();
+    close(store).await?;
+    shown.map(|()| Exit::Success)
+}
+
+/// Writes page after page; with `follow` until the workflow has settled and all is told.
+async fn pages(
+    store: &Arc<dyn Store>,
+    asked: &Events,
+    out: &mut EventWriter,
+) -> Result<(), Failure> {
+    let mut after = asked.after;
+    let mut left = asked.limit.unwrap_or(usize::MAX);
+    while left > 0 {
+        // Asked first: what settles after this is told by the next round.
+        let record = store.workflow(&asked.id).await?;
+        let over = record.is_none_or(|record| record.status.is_settled());
+        let page = store.events(&asked.id, after, left.min(PAGE)).await?;
+        for event in &page {
+            out.write(event);
+            after = event.sequence;
+            left -= 1;
+        }
+        if page.len() < PAGE {
+            if over || !asked.follow {
+                break;
+            }
+            tokio::time::sleep(FOLLOW_PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
+/// Writes events as they come: lines, or the items of one JSON array.
+struct EventWriter {
+    json: bool,
+    written: usize,
+}
+
+impl EventWriter {
+    fn new(json: bool) -> Self {
+        Self { json, written: 0 }
+    }
+
+    fn write(&mut self, event: &Event) {
+        if self.json {
+            let before = if self.written == 0 { "[\n" } else { ",\n" };
+            let mut out = io::stdout().lock();
+            let text = serde_json::to_string(event).unwrap_or_default();
+            // Whoever follows wants each event when it happens.
+            let _ = write!(out, "{before}  {text}").and_then(|()| out.flush());
+        } else {
+            output::text(report::event_text(event));
+        }
+        self.written += 1;
+    }
+
+    fn end(&self) {
+        if self.json {
+            output::raw(if self.written == 0 { "[]\n" } else { "\n]\n" });
+        }
+    }
+}
+
+/// Starts the providers and says how they are, once each has had its first check.
+pub(crate) async fn providers(session: &Session) -> Outcome {
+    let runtime = session.in_memory().start().await?;
+    let handle = runtime.handle();
+    let mut news = handle.subscribe(provider_news()).await?;
+    let told = tokio::time::timeout(FIRST_CHECKS, async {
+        loop {
+            let all = handle.providers().await?;
+            if all.iter().all(is_known) || news.next().await.is_none() {
+                return Ok::<_, TaskError>(all);
+            }
+        }
+    });
+    let all = match told.await {
+        Ok(all) => all?,
+        // Whoever has not answered by now is told as it stands.
+        Err(_) => handle.providers().await?,
+    };
+    runtime.stop(STOPPING).await;
+    if session.json {
+        output::document(&all);
+        return Ok(Exit::Success);
+    }
+    let mut table = output::table(["provider", "kind", "state", "health", "detail"]);
+    for it in &all {
+        table.add_row([
+            it.provider_id.to_string(),
+            it.kind.to_string(),
+            name_of(it.state),
+            it.health.to_string(),
+            it.detail.clone(),
+        ]);
+    }
+    output::text(table.trim_fmt());
+    Ok(Exit::Success)
+}
+
+fn provider_news() -> EventFilter {
+    EventFilter { workflow_id: None, types: vec!["provider:*".to_owned()] }
+}
+
+/// True when it has been checked, or has failed before it could be.
+fn is_known(provider: &ProviderStatus) -> bool {
+    provider.health != HealthStatus::Unknown || provider.state != ProviderState::Starting
+}
+
+fn name_of(state: ProviderState) -> String {
+    match serde_json::to_value(state) {
+        Ok(Value::String(name)) => name,
+        _ => format!("{state:?}").to_lowercase(),
+    }
+}

@@ -1,0 +1,201 @@
+//! `run`, `resume`, `retry` and `cancel`: workflows are brought to their end, from a file or from
+//! the store.
+
+use gleitzeit::files::{self, FileError, WorkflowFile};
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    id::WorkflowId,
+    problem::SubmitError,
+    task::TaskStatus,
+    workflow::{WorkflowRecord, WorkflowSpec},
+};
+use serde_json::{Value, json};
+
+use super::{
+    Outcome,
+    args::{Cancel, FileAndInputs, Resume, Run},
+    drive::{Drive, STOPPING, settled},
+    output::{self, Exit, Failure},
+    report,
+    session::{Session, close},
+};
+
+/// Runs a workflow file to its end.
+pub(crate) async fn run(session: Session, Run { workflow, id }: Run) -> Outcome {
+    let mut file = read(&workflow)?;
+    if id.is_some() {
+        file.spec.id = id;
+    }
+    if let Some(record) = left_behind(&session, &file.spec).await? {
+        return again(&session, record).await;
+    }
+    let drive = Drive::new(&session, session.start_for([&file.spec]).await?).await?;
+    let record = drive.submit(file.spec.clone(), |error| invalid(&file, error)).await?;
+    Ok(tell(&session, &record))
+}
+
+/// A workflow of the same id that an earlier process did not bring to its end, or did.
+async fn left_behind(
+    session: &Session,
+    spec: &WorkflowSpec,
+) -> Result<Option<WorkflowRecord>, Failure> {
+    let Some(id) = &spec.id else { return Ok(None) };
+    let Some(store) = session.store().await? else { return Ok(None) };
+    let found = store.workflow(id).await;
+    close(store).await?;
+    Ok(found?)
+}
+
+/// The same id again means the same workflow: it is continued, or shown as it ended.
+async fn again(session: &Session, record: WorkflowRecord) -> Outcome {
+    let id = &record.id;
+    if record.status.is_settled() {
+        output::note(format_args!("workflow {id} was run before; this is how it ended"));
+        return Ok(tell(session, &record));
+    }
+    output::note(format_args!("workflow {id} was left behind; it is continued"));
+    continue_one(session, &record).await
+}
+
+/// Continues one workflow, or all that are not settled.
+pub(crate) async fn resume(session: Session, Resume { id }: Resume) -> Outcome {
+    let Some(id) = id else { return resume_all(&session).await };
+    let record = find(&session, &id).await?;
+    if record.status.is_settled() {
+        let message = format!(
+            "workflow {id} is {} already; `gleitzeit retry {id}` runs again what did not complete",
+            record.status
+        );
+        return Err(TaskError::new(ErrorCode::WorkflowInvalidState, message).into());
+    }
+    continue_one(&session, &record).await
+}
+
+async fn continue_one(session: &Session, record: &WorkflowRecord) -> Outcome {
+    let drive = Drive::new(session, session.start_for([&*record.spec]).await?).await?;
+    if let Err(error) = drive.handle().resume(Some(&record.id)).await {
+        drive.stop().await;
+        return Err(error.into());
+    }
+    let ended = drive.follow_one(&record.id, record.tasks.len(), settled(record)).await?;
+    Ok(tell(session, &ended))
+}
+
+async fn resume_all(session: &Session) -> Outcome {
+    let left = match session.store().await? {
+        None => Vec::new(),
+        Some(store) => {
+            let found = store.unsettled().await;
+            close(store).await?;
+            found?
+        }
+    };
+    if left.is_empty() {
+        output::note("nothing to resume");
+        if session.json {
+            output::document(&json!([]));
+        }
+        return Ok(Exit::Success);
+    }
+    let ids: Vec<WorkflowId> = left.iter().map(|record| record.id.clone()).collect();
+    let total = left.iter().map(|record| record.tasks.len()).sum();
+    let done = left.iter().map(settled).sum();
+    let runtime = session.start_for(left.iter().map(|record| &*record.spec)).await?;
+    let drive = Drive::new(session, runtime).await?;
+    if let Err(error) = drive.handle().resume(None).await {
+        drive.stop().await;
+        return Err(error.into());
+    }
+    let ended = drive.follow(&ids, total, done).await?;
+    if session.json {
+        let all: Vec<Value> = ended.iter().map(|record| report::workflow_json(record)).collect();
+        output::document(&all);
+    } else {
+        for record in &ended {
+            output::text(report::workflow_text(record));
+        }
+    }
+    let mut exits = ended.iter().map(|record| Exit::from(record.status));
+    Ok(exits.find(|exit| *exit != Exit::Success).unwrap_or(Exit::Success))
+}
+
+/// Runs the failed, skipped and cancelled tasks of a workflow again.
+pub(crate) async fn retry(session: Session, id: &WorkflowId) -> Outcome {
+    let record = find(&session, id).await?;
+    let drive = Drive::new(&session, session.start_for([&*record.spec]).await?).await?;
+    if let Err(error) = drive.handle().retry(id).await {
+        drive.stop().await;
+        return Err(error.into());
+    }
+    let done = record.tasks.iter().filter(|it| it.status == TaskStatus::Completed).count();
+    let ended = drive.follow_one(id, record.tasks.len(), done).await?;
+    Ok(tell(&session, &ended))
+}
+
+/// Stops a workflow that no process is running, or one task of it; then it stands in the store as
+/// if a running one had been stopped.
+pub(crate) async fn cancel(session: &Session, Cancel { id, task, reason }: Cancel) -> Outcome {
+    // The store is asked first: a runtime would make one that is not there.
+    find(session, &id).await?;
+    let runtime = session.start_without_providers().await?;
+    let handle = runtime.handle();
+    let cancelled = match &task {
+        None => handle.cancel(&id, &reason).await,
+        Some(task) => handle.cancel_task(&id, task, &reason).await,
+    };
+    runtime.stop(STOPPING).await;
+    cancelled?;
+    tell(session, &find(session, &id).await?);
+    Ok(Exit::Success)
+}
+
+/// A workflow as it stands in the store.
+///
+/// # Errors
+/// When it is not there.
+pub(crate) async fn find(session: &Session, id: &WorkflowId) -> Result<WorkflowRecord, Failure> {
+    let store = session.store_of(id).await?;
+    let found = store.workflow(id).await;
+    close(store).await?;
+    found?.ok_or_else(|| session.no_workflow(id))
+}
+
+/// Reads a workflow file and puts the inputs of the command line over its own.
+///
+/// # Errors
+/// Everything wrong with the file, each with its line and a caret.
+pub(crate) fn read(workflow: &FileAndInputs) -> Result<WorkflowFile, Failure> {
+    let mut file = files::read(&workflow.file).map_err(|error| {
+        let (code, data) = match &error {
+            FileError::Invalid(found) => (found.code(), json!({ "problems": found })),
+            _ => (ErrorCode::InvalidRequest, Value::Null),
+        };
+        let told = TaskError::new(code, error.to_string()).with_data(data);
+        let failure = Failure::new(Exit::Usage, told);
+        match &error {
+            FileError::Invalid(found) => failure.text(found.render(output::in_colour())),
+            _ => failure,
+        }
+    })?;
+    file.spec.inputs.extend(workflow.inputs.iter().cloned());
+    Ok(file)
+}
+
+/// What the runtime finds wrong with a workflow, shown in its file.
+pub(crate) fn invalid(file: &WorkflowFile, error: SubmitError) -> Failure {
+    let SubmitError::Invalid(problems) = &error else { return error.into() };
+    let found = file.source.diagnostics(problems);
+    let told =
+        TaskError::new(error.code(), error.to_string()).with_data(json!({ "problems": found }));
+    Failure::new(Exit::Usage, told).text(found.render(output::in_colour()))
+}
+
+/// Prints a settled workflow.
+pub(crate) fn tell(session: &Session, record: &WorkflowRecord) -> Exit {
+    if session.json {
+        output::document(&report::workflow_json(record));
+    } else {
+        output::text(report::workflow_text(record));
+    }
+    record.status.into()
+}

@@ -1,0 +1,218 @@
+//! What every command starts from: the settings, how it prints, and the way to a store, a book of
+//! protocols or a whole runtime.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use gleitzeit::{
+    protocol_files::{self, ProtocolFileError},
+    runtime::{self, Runtime},
+    settings::{LogFormat, Settings, Sources, StoreUrl},
+};
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    id::WorkflowId,
+    protocol::book::ProtocolBook,
+    store::Store,
+    workflow::{TaskSpec, WorkflowSpec},
+};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    args::Global,
+    output::{self, Exit, Failure},
+    protocols,
+};
+
+/// Closing a store that was only read takes no time.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// What every command starts from.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    /// In force, with what the command line says over them.
+    pub(crate) settings: Settings,
+    /// True prints one JSON document.
+    pub(crate) json: bool,
+    /// True draws progress.
+    pub(crate) progress: bool,
+}
+
+impl Session {
+    /// Reads the settings and starts logging: errors only where `quiet`, unless more is asked for.
+    ///
+    /// # Errors
+    /// Everything wrong with the settings.
+    pub(crate) fn new(global: Global, quiet: bool) -> Result<Self, Failure> {
+        let Global { config, store, json, no_progress, verbose } = global;
+        let mut sources = Sources::of_process();
+        if let Some(file) = config {
+            sources = sources.with_file(file);
+        }
+        let mut settings = sources.load()?;
+        if let Some(store) = store {
+            settings.storage.url = store;
+        }
+        log(&settings, verbose, quiet)?;
+        let progress = !json && !no_progress && output::on_terminal();
+        Ok(Self { settings, json, progress })
+    }
+
+    /// `config`: prints what is in force.
+    ///
+    /// # Errors
+    /// None that can be brought about.
+    pub(crate) fn show(&self) -> Result<Exit, Failure> {
+        if self.json {
+            output::document(&self.settings);
+        } else {
+            let text = toml::to_string(&self.settings)
+                .map_err(|error| Failure::infrastructure(error.to_string()))?;
+            output::text(text.trim_end());
+        }
+        Ok(Exit::Success)
+    }
+
+    /// The protocols built in, those of the settings' directory, and those of `files`.
+    ///
+    /// # Errors
+    /// Everything wrong in any of the files.
+    pub(crate) fn book(&self, files: &[PathBuf]) -> Result<ProtocolBook, Failure> {
+        let mut book = ProtocolBook::builtin();
+        let found = protocol_files::load_dir(&self.settings.protocols.directory);
+        let specs = found.map_err(|errors| {
+            let reports: Vec<String> = errors.iter().map(ProtocolFileError::report).collect();
+            protocols::wrong_protocols(&reports)
+        })?;
+        book.register_all(specs).map_err(|errors| {
+            let reports: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            protocols::wrong_protocols(&reports)
+        })?;
+        protocols::register_files(&mut book, files)?;
+        Ok(book)
+    }
+
+    /// The same settings with everything in memory.
+    pub(crate) fn in_memory(&self) -> Self {
+        let mut session = self.clone();
+        session.settings.storage.url = StoreUrl::memory();
+        session
+    }
+
+    /// Lets tasks read files below `directory`.
+    pub(crate) fn allow_files(&mut self, directory: &Path) {
+        self.settings.security.file_roots.push(directory.to_owned());
+    }
+
+    /// A runtime that takes up only what it is told to.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub(crate) async fn start(&self) -> Result<Runtime, Failure> {
+        Ok(Runtime::builder(self.settings.clone()).without_recovery().start().await?)
+    }
+
+    /// The same with the providers that these workflows call: a server that none of them asks
+    /// need not be up.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub(crate) async fn start_for<'w>(
+        &self,
+        workflows: impl IntoIterator<Item = &'w WorkflowSpec>,
+    ) -> Result<Runtime, Failure> {
+        let tasks = workflows.into_iter().flat_map(|workflow| &workflow.tasks);
+        let called: HashSet<&str> = tasks.map(protocol_of).collect();
+        let mut builder =
+            Runtime::builder(self.settings.clone()).without_recovery().without_settings_providers();
+        for provider in self.settings.provider_specs()? {
+            let own = provider.capabilities.iter().map(|it| &it.protocol);
+            if own.chain(&provider.protocols).any(|it| called.contains(it.name())) {
+                builder = builder.provider(provider);
+            }
+        }
+        Ok(builder.start().await?)
+    }
+
+    /// The same without providers: for what runs no task.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub(crate) async fn start_without_providers(&self) -> Result<Runtime, Failure> {
+        let builder = Runtime::builder(self.settings.clone());
+        Ok(builder.without_recovery().without_settings_providers().start().await?)
+    }
+
+    /// The store, without a runtime over it. `None` where there is no such file yet: to look into
+    /// a store must not make one.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(crate) async fn store(&self) -> Result<Option<Arc<dyn Store>>, Failure> {
+        let url = &self.settings.storage.url;
+        if let Some(path) = url.sqlite_path()
+            && !path.exists()
+        {
+            return Ok(None);
+        }
+        Ok(Some(runtime::open_store(&self.settings).await?))
+    }
+
+    /// The same store, or an error that names the workflow that is not in it.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is not there.
+    pub(crate) async fn store_of(&self, id: &WorkflowId) -> Result<Arc<dyn Store>, Failure> {
+        self.store().await?.ok_or_else(|| self.no_workflow(id))
+    }
+
+    /// No such workflow.
+    pub(crate) fn no_workflow(&self, id: &WorkflowId) -> Failure {
+        let message = format!(
+            "no workflow `{id}` in {}; `gleitzeit list` shows those that are there",
+            self.settings.storage.url
+        );
+        TaskError::new(ErrorCode::WorkflowNotFound, message).into()
+    }
+}
+
+/// The name of the protocol that a task calls.
+fn protocol_of(task: &TaskSpec) -> &str {
+    let text = task.protocol.as_deref().unwrap_or(&task.method);
+    text.split(['/', ':']).next().unwrap_or(text)
+}
+
+/// Lets go of a store that was opened without a runtime.
+///
+/// # Errors
+/// When what was written is not committed in time.
+pub(crate) async fn close(store: Arc<dyn Store>) -> Result<(), Failure> {
+    Ok(store.close(CLOSING).await?)
+}
+
+/// Logs to standard error: standard output is for results.
+fn log(settings: &Settings, verbose: u8, quiet: bool) -> Result<(), Failure> {
+    let level = match verbose {
+        0 if quiet => "error",
+        0 => settings.logging.level.as_str(),
+        1 => "info",
+        _ => "info,gleitzeit=debug,gleitzeit_actors=debug",
+    };
+    let filter = EnvFilter::try_new(level).map_err(|error| {
+        Failure::usage(format!("logging.level: `{level}` is not understood: {error}"))
+    })?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(output::in_colour())
+        .with_env_filter(filter);
+    // A subscriber that is there already is a test's.
+    let _ = match settings.logging.format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().try_init(),
+    };
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! A program that is killed or interrupted in the middle of a workflow: what is done stays done,
+//! and what is left is continued, retried or cancelled by the next one.
+
+#[path = "cli/support.rs"]
+mod support;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    process::{Child, Stdio},
+};
+
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
+};
+use serde_json::{Value, json};
+
+use support::Place;
+
+/// A chain `a` → `b` → `c`. Each writes its letter to a log; `b`, the first time that it runs,
+/// says so through one pipe and waits at another.
+struct Chain {
+    place: Place,
+    file: String,
+}
+
+impl Chain {
+    fn new() -> Self {
+        let place = Place::new();
+        for pipe in ["started", "gate"] {
+            mkfifo(&place.path(pipe), Mode::S_IRWXU).expect("a named pipe");
+        }
+        let quoted = |name: &str| json!(place.path(name)).to_string();
+        let log = quoted("log");
+        let write = |letter: &str| format!("open({log}, 'a').write('{letter}')");
+        let wait = format!(
+            "{}\nif open({log}).read().count('b') == 1:\n    open({}, 'w').write('x')\n    \
+             open({}).read()\n",
+            write("b"),
+            quoted("started"),
+            quoted("gate"),
+        );
+        let task = |id: &str, code: String, after: &[&str]| {
+            json!({
+                "id": id, "method": "python/execute", "dependencies": after,
+                "params": {"code": code},
+            })
+        };
+        let workflow = json!({"name": "chain", "id": "chain", "tasks": [
+            task("a", write("a"), &[]),
+            task("b", wait, &["a"]),
+            task("c", write("c"), &["b"]),
+        ]});
+        let file = place.file("chain.json", &workflow.to_string());
+        Self { place, file }
+    }
+
+    /// Starts the workflow; answers when `b` runs and waits.
+    fn start(&self) -> Child {
+        let child = self
+            .place
+            .command(&["run", &self.file, "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        // Opening a pipe for reading waits until the other end is opened for writing.
+        File::open(self.place.path("started")).expect("a pipe");
+        child
+    }
+
+    /// Starts it and kills it with `b` in the middle of its run.
+    fn killed(self) -> Self {
+        let mut child = self.start();
+        child.kill().expect("it runs");
+        child.wait().expect("it was started here");
+        self
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.place.path("log")).expect("a log")
+    }
+
+    fn shown(&self) -> Value {
+        self.place.json(&["show", "chain", "--json"]).success()
+    }
+}
+
+impl Drop for Chain {
+    /// Frees a `b` that outlived its program.
+    fn drop(&mut self) {
+        let _ = OpenOptions::new()
+            .write(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(self.place.path("gate"));
+    }
+}
+
+/// The promise of the store: no completed task runs again, and none is lost.
+#[test]
+fn a_killed_run_is_resumed_without_running_completed_tasks_again() {
+    let chain = Chain::new().killed();
+    assert_eq!(chain.shown()["tasks"]["a"]["status"], "completed");
+    assert_ne!(chain.shown()["status"], "completed");
+    let resumed = chain.place.json(&["resume", "chain", "--json"]).success();
+    assert_eq!(resumed["status"], "completed");
+    assert_eq!(chain.log(), "abbc", "a once, the b that was cut off again, c once");
+    let again = chain.place.json(&["resume", "chain", "--json"]).status(2);
+    assert_eq!(again["error"]["name"], "WORKFLOW_INVALID_STATE");
+}
+
+/// Whoever does not know the id continues everything.
+#[test]
+fn resume_without_an_id_continues_all_that_is_left() {
+    let chain = Chain::new().killed();
+    let resumed = chain.place.json(&["resume", "--json"]).success();
+    assert_eq!(resumed[0]["workflow_id"], "chain");
+    assert_eq!(resumed[0]["status"], "completed");
+    assert_eq!(chain.log(), "abbc");
+    assert_eq!(chain.place.json(&["resume", "--json"]).success(), json!([]));
+}
+
+/// `run` with the same file means the same workflow.
+#[test]
+fn running_the_file_again_continues_what_was_killed() {
+    let chain = Chain::new().killed();
+    let ran = chain.place.json(&["run", &chain.file, "--json"]).success();
+    assert_eq!(ran["status"], "completed");
+    assert_eq!(chain.log(), "abbc");
+}
+
+/// `run` of another file leaves a killed workflow to `resume`.
+#[test]
+fn running_another_file_does_not_touch_what_was_killed() {
+    let chain = Chain::new().killed();
+    let other = chain.place.file(
+        "other.json",
+        r#"{"name": "o", "tasks": [{"id": "x", "method": "echo/echo", "params": {"text": "x"}}]}"#,
+    );
+    chain.place.json(&["run", &other, "--json"]).success();
+    assert_eq!(chain.log(), "ab");
+}
+
+/// What nobody runs is cancelled in the store, and a person may change their mind.
+#[test]
+fn a_killed_workflow_is_cancelled_and_retried() {
+    let chain = Chain::new().killed();
+    let cancelled = chain.place.json(&["cancel", "chain", "--reason", "enough", "--json"]);
+    let cancelled = cancelled.success();
+    assert_eq!(cancelled["status"], "cancelled");
+    assert_eq!(cancelled["tasks"]["a"]["status"], "completed");
+    assert_eq!(cancelled["tasks"]["c"]["error"]["name"], "TASK_CANCELLED");
+    assert!(cancelled["tasks"]["c"]["error"]["message"].as_str().unwrap().ends_with("enough"));
+    chain.place.json(&["cancel", "chain", "--json"]).status(2);
+    let retried = chain.place.json(&["retry", "chain", "--json"]).success();
+    assert_eq!(retried["status"], "completed");
+    assert_eq!(chain.log(), "abbc");
+}
+
+/// The first Ctrl-C lets the running task end, starts no other, and leaves the rest for later.
+#[test]
+fn ctrl_c_stops_in_good_order() {
+    let chain = Chain::new();
+    let mut child = chain.start();
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    kill(pid, Signal::SIGINT).expect("it runs");
+    let mut errors = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    errors.read_line(&mut line).expect("a line");
+    assert!(line.starts_with("stopping;"), "{line}");
+    let mut gate = OpenOptions::new().write(true).open(chain.place.path("gate")).expect("a pipe");
+    gate.write_all(b"x").expect("b waits");
+    drop(gate);
+    let output = child.wait_with_output().expect("it was started here");
+    assert_eq!(output.status.code(), Some(130));
+    let told: Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert!(told["error"]["message"].as_str().is_some_and(|it| it.contains("resume chain")));
+    assert_eq!(chain.log(), "ab", "c was not begun");
+    let resumed = chain.place.json(&["resume", "chain", "--json"]).success();
+    assert_eq!(resumed["status"], "completed");
+    assert_eq!(chain.log(), "abc");
+}
+
+/// The second Ctrl-C does not wait for the task.
+#[test]
+fn a_second_ctrl_c_ends_at_once() {
+    let chain = Chain::new();
+    let mut child = chain.start();
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    kill(pid, Signal::SIGINT).expect("it runs");
+    let mut errors = BufReader::new(child.stderr.take().expect("it is piped"));
+    errors.read_line(&mut String::new()).expect("a line");
+    kill(pid, Signal::SIGINT).expect("it still runs");
+    assert_eq!(child.wait().expect("it was started here").code(), Some(130));
+    assert_eq!(chain.shown()["tasks"]["c"]["status"], "pending");
+}
+
+/// One task is taken out of what is left, and what waits for it is skipped.
+#[test]
+fn one_task_of_a_killed_workflow_is_cancelled() {
+    let chain = Chain::new().killed();
+    let arguments = ["cancel", "chain", "--task", "b", "--json"];
+    let cancelled = chain.place.json(&arguments).success();
+    assert_eq!(cancelled["tasks"]["b"]["status"], "cancelled");
+    assert_eq!(cancelled["tasks"]["c"]["status"], "skipped");
+    assert_eq!(chain.log(), "ab", "nothing was run");
+    let unknown = chain.place.json(&["cancel", "chain", "--task", "x", "--json"]).status(2);
+    assert_ne!(unknown["error"], Value::Null);
+}
