@@ -3,7 +3,7 @@
 //! Asked by the engine through the port [`Store`]. Everything happens on a thread of its own,
 //! `gleitzeit-store`: encoding rows and decoding answers must not hold up the thread of the
 //! actors, and a connection to a server belongs to the runtime that opened it. There, one
-//! [writer](writer) takes what is queued and writes it in one transaction; readers have
+//! writer takes what is queued and writes it in one transaction; readers have
 //! connections of their own, and see what is committed.
 //!
 //! A store can be used, closed and dropped anywhere: inside an actix system, on any tokio runtime,

@@ -64,9 +64,9 @@ async fn sqlite_does_what_a_store_must() {
     }
 }
 
-/// The setting is about what a loss of power costs: it must reach the connection that writes.
+/// A first start must need no preparation, and a stop must leave one file that can be copied.
 #[tokio::test]
-async fn a_file_is_made_with_its_folder_and_written_ahead() {
+async fn a_file_is_made_with_its_folder_and_left_whole() {
     let folder = TempDir::new().unwrap();
     let url = url(&folder, "deep/er/'odd' name%.db");
     let store = open(&url).await;

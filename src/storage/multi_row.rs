@@ -37,6 +37,16 @@ impl MultiRow {
         Self { backend, head, columns, tail, texts: [const { OnceLock::new() }; SHAPES] }
     }
 
+    #[cfg(test)]
+    pub(super) fn head(&self) -> &'static str {
+        self.head
+    }
+
+    #[cfg(test)]
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// The statements that together take `rows`, each a multiple of the columns.
     pub(super) fn statements(&self, rows: Vec<Value>) -> impl Iterator<Item = Statement> {
         debug_assert!(rows.len().is_multiple_of(self.columns), "a row is not whole");

@@ -167,3 +167,46 @@ fn make_folder(path: &Path) -> Result<(), StoreError> {
         detail: format!("cannot make the folder `{}`: {error}", folder.display()),
     })
 }
+
+#[cfg(test)]
+#[cfg(feature = "sqlite")]
+mod tests {
+    use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
+
+    use super::*;
+
+    async fn pragma(db: &DatabaseConnection, name: &str) -> String {
+        let statement = Statement::from_string(DbBackend::Sqlite, format!("PRAGMA {name}"));
+        let row = db.query_one_raw(statement).await.unwrap().unwrap();
+        row.try_get_by_index::<String>(0)
+            .or_else(|_| row.try_get_by_index::<i64>(0).map(|number| number.to_string()))
+            .unwrap()
+    }
+
+    /// The setting says what a loss of power costs: it must reach the connection that writes.
+    #[tokio::test]
+    async fn durability_reaches_the_connection_that_writes() {
+        let folder = tempfile::TempDir::new().unwrap();
+        for (durability, synchronous) in [(Durability::Full, "2"), (Durability::Normal, "1")] {
+            let location = Location::Sqlite(folder.path().join(format!("{durability}.db")));
+            let db = Connector { location, durability }.open().await.unwrap();
+            assert_eq!(pragma(&db, "synchronous").await, synchronous, "{durability}");
+            assert_eq!(pragma(&db, "journal_mode").await, "wal");
+            assert_eq!(pragma(&db, "foreign_keys").await, "1");
+            db.close().await.unwrap();
+        }
+    }
+
+    /// One writer, by construction: a second one would meet "database is locked".
+    #[tokio::test]
+    async fn connections_that_read_cannot_write() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let location = Location::Sqlite(folder.path().join("a.db"));
+        let connector = Connector { location, durability: Durability::Full };
+        let writer = connector.open().await.unwrap();
+        let readers = connector.readers().await.unwrap();
+        let refused = readers.execute_unprepared("DELETE FROM gleitzeit_workflows").await;
+        assert!(refused.unwrap_err().to_string().contains("readonly"));
+        assert!(writer.execute_unprepared("DELETE FROM gleitzeit_workflows").await.is_ok());
+    }
+}

@@ -95,3 +95,42 @@ impl Statements {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{ColumnTrait as _, EntityTrait, IdenStatic as _, Iterable as _};
+
+    use super::*;
+    use crate::storage::entity::{blob, event, task, workflow};
+
+    /// The columns between the first parentheses of an insert.
+    fn named(insert: &str) -> Vec<&str> {
+        let (_, rest) = insert.split_once('(').unwrap();
+        let (columns, _) = rest.split_once(')').unwrap();
+        columns.split(", ").collect()
+    }
+
+    fn columns<E: EntityTrait>() -> Vec<&'static str> {
+        E::Column::iter().map(|column| column.as_str()).collect()
+    }
+
+    /// A column that an entity has and an insert forgets would be read as if it were never set.
+    #[test]
+    fn inserts_name_the_columns_of_their_entities() {
+        let statements = Statements::new(DbBackend::Sqlite);
+        for (insert, table) in [
+            (&statements.add_blobs, columns::<blob::Entity>()),
+            (&statements.set_tasks, columns::<task::Entity>()),
+            (&statements.add_events, columns::<event::Entity>()),
+        ] {
+            assert_eq!(named(insert.head()), table);
+            assert_eq!(insert.columns(), table.len());
+        }
+        // The key and the lease are not the submission's to set.
+        let mut table = columns::<workflow::Entity>();
+        table.retain(|column| *column != "key" && !column.starts_with("lease"));
+        assert_eq!(named(statements.add_workflows.head()), table);
+        assert_eq!(statements.add_workflows.columns(), table.len());
+        assert_eq!(workflow::Column::Key.entity_name().to_string(), "gleitzeit_workflows");
+    }
+}
