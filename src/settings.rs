@@ -2,7 +2,7 @@
 //!
 //! Read by the runtime, the command line and embedding services. `config/default.toml` is the
 //! one place where a default stands; it is compiled in, and [`Settings::default`] reads it.
-//! [`load`] layers files and variables over it.
+//! [`Sources`] layers files and variables over it.
 //!
 //! Invariant: settings that were loaded have passed [`Settings::check`].
 

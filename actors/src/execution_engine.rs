@@ -1,8 +1,8 @@
 //! Runs workflows: takes them in, dispatches their tasks, writes down and tells what happened.
 //!
 //! Asked by the runtime's handle; asks the `ProtocolRegistry`, the `DependencyResolver` and the
-//! store through short free futures, and sends tasks into the [`pipeline`]. One message comes back
-//! from there: [`TasksFinished`].
+//! store through short free futures, and sends tasks into the `pipeline`. One message comes back
+//! from there: `TasksFinished`.
 //!
 //! Everything is done in batches that grow with the load by themselves: what comes in while a
 //! batch is under way forms the next one. So a lone task waits for nobody, and under load the

@@ -127,7 +127,7 @@ mod tests {
             assert!(error.message.contains(file), "{error}");
             assert!(error.message.contains(root.to_str().unwrap()), "{error}");
         }
-        let error = read(&[root.clone()], "missing.py").await.unwrap_err();
+        let error = read(std::slice::from_ref(&root), "missing.py").await.unwrap_err();
         assert_eq!(error.code, ErrorCode::TaskParameterError);
         assert!(error.message.contains("`missing.py` is not there"), "{error}");
         let error = read(&[root], ".").await.unwrap_err();
