@@ -245,6 +245,11 @@ pub struct SupervisionSettings {
 }
 
 impl SupervisionSettings {
+    /// True when everything is left to the level above.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// These, over `base`.
     pub fn over(&self, base: Supervision) -> Supervision {
         Supervision {
@@ -277,10 +282,10 @@ pub struct ProviderSettings {
     #[serde(default = "one")]
     pub weight: f64,
     /// How it is watched, where it differs from `[supervision]`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "SupervisionSettings::is_empty")]
     pub supervision: SupervisionSettings,
     /// What its kind asks for.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "ProviderConfig::is_empty")]
     pub config: ProviderConfig,
 }
 
@@ -327,6 +332,11 @@ impl fmt::Display for ProviderKind {
 pub struct ProviderConfig(pub Map<String, Value>);
 
 impl ProviderConfig {
+    /// True when everything is left to the kind's defaults.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The same with the values of secret keys hidden.
     pub fn shown(&self) -> Map<String, Value> {
         secret::hide(&self.0)

@@ -212,3 +212,29 @@ fn one_task_of_a_killed_workflow_is_cancelled() {
     let unknown = chain.place.json(&["cancel", "chain", "--task", "x", "--json"]).status(2);
     assert_ne!(unknown["error"], Value::Null);
 }
+
+/// A second process looks on while the first one runs, and its last event is the end.
+#[test]
+fn a_running_workflow_is_followed_from_another_process() {
+    let chain = Chain::new();
+    let runs = chain.start();
+    let follows = chain
+        .place
+        .command(&["events", "chain", "--follow", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let shown = chain.shown();
+    assert_eq!(shown["tasks"]["a"]["status"], "completed");
+    assert_eq!(shown["tasks"]["c"]["status"], "pending");
+    let mut gate = OpenOptions::new().write(true).open(chain.place.path("gate")).expect("a pipe");
+    gate.write_all(b"x").expect("b waits");
+    drop(gate);
+    assert!(runs.wait_with_output().expect("it was started here").status.success());
+    let output = follows.wait_with_output().expect("it was started here");
+    let events: Value = serde_json::from_slice(&output.stdout).expect("one document");
+    let events = events.as_array().expect("a list");
+    let sequences: Vec<u64> = events.iter().map(|it| it["sequence"].as_u64().unwrap()).collect();
+    assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>());
+    assert_eq!(events[events.len() - 1]["event_type"], "workflow:completed");
+}

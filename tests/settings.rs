@@ -261,12 +261,12 @@ fn supervision_is_inherited_field_by_field() {
 #[test]
 fn strategies_are_chosen_by_protocol() {
     let settings = Settings::from_toml(
-        "[balancing.protocols]\n\"llm/v1\" = \"peak_ewma\"\nllm = \"weighted\"",
+        "[balancing.protocols]\n\"llm/v1\" = \"peak_ewma\"\nllm = \"weighted_random\"",
     )
     .unwrap();
     let strategy = |protocol: &str| settings.balancing.strategy(&protocol.parse().unwrap());
     assert_eq!(strategy("llm/v1.0"), "peak_ewma");
-    assert_eq!(strategy("llm/v2.0"), "weighted");
+    assert_eq!(strategy("llm/v2.0"), "weighted_random");
     assert_eq!(strategy("python/v1.0"), "round_robin");
 }
 

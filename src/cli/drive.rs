@@ -27,7 +27,8 @@ pub(crate) struct Drive<'s> {
     session: &'s Session,
     runtime: Runtime,
     interrupts: Interrupts,
-    events: Subscription,
+    /// Only where progress is drawn: nobody makes events that nobody looks at.
+    events: Option<Subscription>,
 }
 
 impl<'s> Drive<'s> {
@@ -39,7 +40,11 @@ impl<'s> Drive<'s> {
         let interrupts = Interrupts::listen().map_err(|error| {
             Failure::infrastructure(format!("signals cannot be waited for: {error}"))
         })?;
-        let events = runtime.handle().subscribe(EventFilter::default()).await?;
+        let events = if session.progress {
+            Some(runtime.handle().subscribe(tasks_only()).await?)
+        } else {
+            None
+        };
         Ok(Self { session, runtime, interrupts, events })
     }
 
@@ -97,14 +102,18 @@ impl<'s> Drive<'s> {
         let ended = loop {
             tokio::select! {
                 records = &mut all => break Some(records),
-                Some(Delivery::Event(event)) = self.events.next() => progress.event(&event),
+                delivery = next(&mut self.events) => match delivery {
+                    Delivery::Event(event) => progress.event(&event),
+                    Delivery::Lagged { .. } => progress.set_settled(count(&handle, ids).await),
+                },
                 () = self.interrupts.next() => break None,
             }
         };
         drop(all);
+        let lost = self.session.settings.storage.url.is_memory();
         let Some(records) = ended else {
             self.interrupted(progress).await;
-            return Err(interruption(ids));
+            return Err(if lost { gone() } else { interruption(ids) });
         };
         drop(progress);
         self.stop().await;
@@ -129,6 +138,37 @@ impl<'s> Drive<'s> {
     pub(crate) async fn stop(self) {
         self.runtime.stop(STOPPING).await;
     }
+}
+
+fn tasks_only() -> EventFilter {
+    EventFilter { workflow_id: None, types: vec!["task:*".to_owned()] }
+}
+
+/// The next delivery; never, where nobody listens or nothing more comes.
+async fn next(events: &mut Option<Subscription>) -> Delivery {
+    if let Some(listening) = events
+        && let Some(delivery) = listening.next().await
+    {
+        return delivery;
+    }
+    *events = None;
+    future::pending().await
+}
+
+/// Tasks of the workflows that are settled now.
+async fn count(handle: &Handle, ids: &[WorkflowId]) -> usize {
+    let mut sum = 0;
+    for id in ids {
+        if let Ok(Some(record)) = handle.workflow(id).await {
+            sum += settled(&record);
+        }
+    }
+    sum
+}
+
+/// Someone interrupted what is kept nowhere.
+fn gone() -> Failure {
+    Failure::new(Exit::Interrupted, TaskError::new(ErrorCode::SystemShutdown, "interrupted"))
 }
 
 fn interruption(ids: &[WorkflowId]) -> Failure {

@@ -42,6 +42,15 @@ impl Progress {
         Self { drawing }
     }
 
+    /// Sets how many tasks are settled, after events were missed. Which of them run is then not
+    /// known any more.
+    pub(crate) fn set_settled(&mut self, settled: usize) {
+        if let Some(drawing) = &mut self.drawing {
+            drawing.running.drain().for_each(|(_, line)| line.finish_and_clear());
+            drawing.all.set_position(settled as u64);
+        }
+    }
+
     /// Takes note of what happened.
     pub(crate) fn event(&mut self, event: &Event) {
         let Some(drawing) = &mut self.drawing else { return };

@@ -187,7 +187,8 @@ fn provider_news() -> EventFilter {
 
 /// True when it has been checked, or has failed before it could be.
 fn is_known(provider: &ProviderStatus) -> bool {
-    provider.health != HealthStatus::Unknown || provider.state != ProviderState::Starting
+    let on_its_way = matches!(provider.state, ProviderState::Starting | ProviderState::Serving);
+    provider.health != HealthStatus::Unknown || !on_its_way
 }
 
 fn name_of(state: ProviderState) -> String {
