@@ -24,7 +24,7 @@ pub(crate) async fn check(session: &Session, workflow: &FileAndInputs) -> Outcom
     } else {
         let file = workflow.file.display();
         output::text(format_args!(
-            "{file}: valid: workflow `{name}` of {tasks} tasks and {} dependencies",
+            "{file}: valid; workflow `{name}`, tasks: {tasks}, dependencies: {}",
             edges.len()
         ));
     }

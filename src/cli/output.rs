@@ -58,7 +58,7 @@ pub(crate) struct Failure {
     pub(crate) exit: Exit,
     /// For a program.
     pub(crate) error: TaskError,
-    /// For a person, where there is more to show than the message.
+    /// For a person, as it stands, where there is more to show than the message.
     pub(crate) text: Option<String>,
 }
 
@@ -85,8 +85,10 @@ impl Failure {
 
     /// Says it, in the way that was asked for.
     pub(crate) fn tell(&self, json: bool) -> Exit {
-        let text = self.text.as_deref().unwrap_or(&self.error.message);
-        note(format_args!("error: {}", text.trim_end()));
+        match &self.text {
+            Some(text) => note(text.trim_end()),
+            None => note(format_args!("error: {}", self.error.message.trim_end())),
+        }
         if json {
             document(&json!({ "error": error_json(&self.error) }));
         }
@@ -120,7 +122,7 @@ impl From<SubmitError> for Failure {
         let text = match &error {
             SubmitError::Invalid(problems) => {
                 let lines: Vec<String> = problems.iter().map(|it| format!("\n  {it}")).collect();
-                Some(format!("the workflow is not valid:{}", lines.concat()))
+                Some(format!("error: the workflow is not valid:{}", lines.concat()))
             }
             _ => None,
         };

@@ -1,7 +1,7 @@
 //! `run`, `resume`, `retry` and `cancel`: workflows are brought to their end, from a file or from
 //! the store.
 
-use gleitzeit::files::{self, FileError, WorkflowFile};
+use gleitzeit::files::{self, Diagnostics, FileError, WorkflowFile};
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::WorkflowId,
@@ -165,17 +165,9 @@ pub(crate) async fn find(session: &Session, id: &WorkflowId) -> Result<WorkflowR
 /// # Errors
 /// Everything wrong with the file, each with its line and a caret.
 pub(crate) fn read(workflow: &FileAndInputs) -> Result<WorkflowFile, Failure> {
-    let mut file = files::read(&workflow.file).map_err(|error| {
-        let (code, data) = match &error {
-            FileError::Invalid(found) => (found.code(), json!({ "problems": found })),
-            _ => (ErrorCode::InvalidRequest, Value::Null),
-        };
-        let told = TaskError::new(code, error.to_string()).with_data(data);
-        let failure = Failure::new(Exit::Usage, told);
-        match &error {
-            FileError::Invalid(found) => failure.text(found.render(output::in_colour())),
-            _ => failure,
-        }
+    let mut file = files::read(&workflow.file).map_err(|error| match error {
+        FileError::Invalid(found) => shown_in_file(&found),
+        other => Failure::usage(other.to_string()),
     })?;
     file.spec.inputs.extend(workflow.inputs.iter().cloned());
     Ok(file)
@@ -184,9 +176,17 @@ pub(crate) fn read(workflow: &FileAndInputs) -> Result<WorkflowFile, Failure> {
 /// What the runtime finds wrong with a workflow, shown in its file.
 pub(crate) fn invalid(file: &WorkflowFile, error: SubmitError) -> Failure {
     let SubmitError::Invalid(problems) = &error else { return error.into() };
-    let found = file.source.diagnostics(problems);
+    shown_in_file(&file.source.diagnostics(problems))
+}
+
+/// What is wrong with a file: for a person with the lines and carets, for a program as a list.
+fn shown_in_file(found: &Diagnostics) -> Failure {
+    let messages: Vec<String> = found
+        .iter()
+        .map(|it| format!("{}:{}:{}: {}", it.file, it.line, it.column, it.message))
+        .collect();
     let told =
-        TaskError::new(error.code(), error.to_string()).with_data(json!({ "problems": found }));
+        TaskError::new(found.code(), messages.join("; ")).with_data(json!({ "problems": found }));
     Failure::new(Exit::Usage, told).text(found.render(output::in_colour()))
 }
 
