@@ -35,7 +35,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gleitzeit_domain::workflow::WorkflowSpec;
+use gleitzeit_domain::{error::ErrorCode, workflow::WorkflowSpec};
 
 pub use batch::{BatchError, BatchWork, batch_spec};
 pub use diagnostic::{Diagnostic, Diagnostics};
@@ -117,6 +117,16 @@ pub enum FileError {
     /// The file says something wrong.
     #[error("{0}")]
     Invalid(Diagnostics),
+}
+
+impl FileError {
+    /// The code of the table.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Io { .. } | Self::TooLarge { .. } => ErrorCode::InvalidRequest,
+            Self::Invalid(diagnostics) => diagnostics.code(),
+        }
+    }
 }
 
 /// Reads a workflow file. Its format is that of its extension, or else what its text looks like.

@@ -4,6 +4,8 @@
 //! cloned and used from any thread and any async runtime. Once the runtime has stopped, every
 //! question is answered with `SYSTEM_SHUTDOWN`.
 
+mod follow;
+
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use actix::MailboxError;
@@ -40,6 +42,8 @@ use gleitzeit_domain::{
 };
 use tokio::sync::oneshot;
 
+pub use follow::Follow;
+
 use crate::files::{self, FileError};
 
 /// Events that may wait for a listener of [`Handle::subscribe`] before some are dropped.
@@ -67,6 +71,16 @@ pub enum SubmitFileError {
     /// It was not accepted.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+}
+
+impl SubmitFileError {
+    /// The code of the table.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::File(error) => error.code(),
+            Self::Submit(error) => error.code(),
+        }
+    }
 }
 
 /// A workflow that could be submitted.
@@ -209,7 +223,18 @@ impl Handle {
         Ok(self.store.events(id, after, limit).await?)
     }
 
-    /// Listens to events from now on.
+    /// A workflow's events with a sequence above `after`: those stored, then those to come, up to
+    /// its end, none missing and none twice. One that does not run here is waited for.
+    ///
+    /// # Errors
+    /// `SYSTEM_SHUTDOWN`; others come with the events.
+    pub async fn follow(&self, id: &WorkflowId, after: u64) -> Result<Follow, TaskError> {
+        let live = self.subscribe(EventFilter::workflow(id.clone())).await?;
+        Ok(Follow::new(self.clone(), id.clone(), after, live))
+    }
+
+    /// Listens to events from now on. A listener that falls behind by more than 16,384 events is
+    /// told how many it missed; [`follow`](Self::follow) misses none.
     ///
     /// # Errors
     /// `SYSTEM_SHUTDOWN`.
@@ -291,7 +316,8 @@ impl Handle {
     /// Adds a protocol.
     ///
     /// # Errors
-    /// `CONFIGURATION_ERROR` with everything wrong with it.
+    /// `INVALID_REQUEST` with everything wrong with it, also when another one has its id;
+    /// `PROTOCOL_NOT_FOUND` when it extends one that is not there.
     pub async fn register_protocol(&self, spec: ProtocolSpec) -> Result<ProtocolId, TaskError> {
         let answer = self.cast.registry.send(RegisterProtocol(spec)).await.map_err(stopped)?;
         answer.map_err(|error| refused(&error))
@@ -300,8 +326,8 @@ impl Handle {
     /// Puts a protocol in the place of the one with the same id.
     ///
     /// # Errors
-    /// `CONFIGURATION_ERROR`, also when tasks use the old one and the new one would not accept
-    /// what it accepted.
+    /// `INVALID_REQUEST` with everything wrong with it, also when tasks use the old one and the
+    /// new one would not accept what it accepted; `PROTOCOL_NOT_FOUND` when there is no old one.
     pub async fn replace_protocol(&self, spec: ProtocolSpec) -> Result<(), TaskError> {
         let answer = self.cast.registry.send(ReplaceProtocol(spec)).await.map_err(stopped)?;
         answer.map_err(|error| refused(&error))

@@ -34,19 +34,23 @@ pub mod settings;
 pub mod storage;
 pub mod telemetry;
 
+/// For implementations of [`Provider`] and [`Store`].
+pub use async_trait::async_trait;
 pub use gleitzeit_actors::{
     self as actors,
     event_bus::{Delivery, EventFilter, Subscription},
-    execution_engine::{Recovered, StopReport},
+    execution_engine::{LeftoverCounts, Recovered, StopReport},
     memory_store::MemoryStore,
     provider_supervisor::{ProviderState, ProviderStatus},
 };
 pub use gleitzeit_domain::{
     self as domain,
+    balance::{Candidate, LoadBalancingStrategy, PickContext, StrategyFactory},
     error::{ErrorCode, TaskError},
     event::{Event, EventData},
     health::{HealthReport, HealthStatus},
-    id::{ProviderId, TaskId, WorkflowId},
+    id::{ProtocolId, ProviderId, TaskId, Version, WorkflowId},
+    metrics::{ExecutionStats, MethodSummary, Metrics},
     problem::{Problem, SubmitError},
     protocol::{Effect, MethodSpec, ParameterSpec, ProtocolSpec},
     provider::{Call, Outcome, Placement, Provider, ProviderSpec, Supervision},
@@ -56,7 +60,7 @@ pub use gleitzeit_domain::{
     task::{OnDependencyFailure, Priority, TaskRecord, TaskStatus},
     workflow::{TaskSpec, WorkflowRecord, WorkflowSpec, WorkflowStatus, WorkflowSummary},
 };
-pub use handle::{CheckedWorkflow, Handle};
+pub use handle::{CheckedWorkflow, Follow, Handle, SubmitFileError};
 pub use runtime::{BlockingRuntime, Runtime, RuntimeBuilder, StartError};
 pub use settings::Settings;
 
