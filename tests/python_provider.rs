@@ -42,7 +42,7 @@ async fn outcome(call: Call) -> Result<Outcome, TaskError> {
 }
 
 async fn run(params: Value) -> Result<Value, TaskError> {
-    outcome(call(params)).await.map(|outcome| outcome.value)
+    outcome(call(params)).await.map(|outcome| Arc::unwrap_or_clone(outcome.value))
 }
 
 fn data(error: &TaskError) -> &Value {

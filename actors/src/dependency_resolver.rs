@@ -20,6 +20,7 @@ use gleitzeit_domain::{
     run::{RunKey, TaskKey},
     task::{TaskRecord, TaskStatus},
 };
+use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
 /// Adds workflows; the tasks that are ready at once come back.
@@ -108,7 +109,7 @@ pub struct CountWorkflows;
 /// The actor. One per system, on the control arbiter.
 #[derive(Debug)]
 pub struct DependencyResolver {
-    runs: HashMap<RunKey, Known>,
+    runs: FxHashMap<RunKey, Known>,
     env: Arc<HashMap<String, Option<String>>>,
 }
 
@@ -117,14 +118,14 @@ struct Known {
     plan: Arc<Plan>,
     graph: Graph,
     /// By index; only of tasks that others depend on.
-    outcomes: HashMap<u32, TaskOutcome>,
+    outcomes: FxHashMap<u32, TaskOutcome>,
 }
 
 impl DependencyResolver {
     /// A resolver without workflows. `env` is what `${env.X}` may read; a name without a
     /// value is one that is listed and not set.
     pub fn new(env: HashMap<String, Option<String>>) -> Self {
-        Self { runs: HashMap::new(), env: Arc::new(env) }
+        Self { runs: FxHashMap::default(), env: Arc::new(env) }
     }
 
     fn resolve(&self, task: TaskKey) -> Result<Arc<Value>, TaskError> {
@@ -214,7 +215,7 @@ impl Handler<AddWorkflows> for DependencyResolver {
         let add = |(run, plan): (RunKey, Arc<Plan>)| {
             let graph = graph_of(&plan)?;
             let ready = graph.ready();
-            self.runs.insert(run, Known { plan, graph, outcomes: HashMap::new() });
+            self.runs.insert(run, Known { plan, graph, outcomes: FxHashMap::default() });
             Ok(ready)
         };
         MessageResult(new.into_iter().map(add).collect())

@@ -9,15 +9,10 @@
 
 mod subscription;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::HashMap, sync::Arc};
 
 use actix::prelude::*;
+pub use gleitzeit_domain::event::Audience;
 use gleitzeit_domain::{event::Event, id::WorkflowId};
 
 use subscription::Sink;
@@ -82,23 +77,6 @@ impl EventFilter {
     }
 }
 
-/// How many listen; lets a publisher skip the making of events that nobody would get.
-#[derive(Debug, Clone, Default)]
-pub struct Audience(Arc<AtomicUsize>);
-
-impl Audience {
-    /// True when nobody listens. Whoever subscribed before is seen: its answer comes after it was
-    /// counted.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// How many listen.
-    pub fn len(&self) -> usize {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
 /// The actor. One per system, on the control arbiter.
 #[derive(Debug, Default)]
 pub struct EventBus {
@@ -136,7 +114,7 @@ impl EventBus {
 
     /// Counts the listeners anew; every change of the lists ends here.
     fn count(&self, change: impl FnOnce(usize) -> usize) {
-        self.audience.0.store(change(self.audience.len()), Ordering::Release);
+        self.audience.set(change(self.audience.len()));
     }
 }
 

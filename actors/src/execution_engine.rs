@@ -32,7 +32,7 @@ use actix::prelude::*;
 use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
     error::TaskError,
-    event::{Event, EventData},
+    event::{Audience, Event, EventData},
     id::{ProviderId, WorkflowId},
     metrics::ExecutionStats,
     plan::Draft,
@@ -45,6 +45,7 @@ use gleitzeit_domain::{
     store::Store,
     workflow::WorkflowRecord,
 };
+use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use crate::{cast::Cast, clock::Clock, event_bus::Publish, monitor::GetStats};
@@ -221,9 +222,10 @@ pub struct ExecutionEngine {
     store: Arc<dyn Store>,
     clock: Clock,
     random: Random,
+    audience: Audience,
     cast: Option<Rc<Cast>>,
     phase: Phase,
-    runs: HashMap<RunKey, Active>,
+    runs: FxHashMap<RunKey, Box<Active>>,
     ids: HashMap<WorkflowId, RunKey>,
     next_key: u64,
     ready: ReadyQueue<TaskKey>,
@@ -245,15 +247,22 @@ pub struct ExecutionEngine {
 
 impl ExecutionEngine {
     /// An engine without workflows. It needs [`AddressBook`] before anything else.
-    pub fn new(settings: EngineSettings, store: Arc<dyn Store>, clock: Clock) -> Self {
+    /// `audience` is that of the event bus.
+    pub fn new(
+        settings: EngineSettings,
+        store: Arc<dyn Store>,
+        audience: Audience,
+        clock: Clock,
+    ) -> Self {
         Self {
             random: Random::seeded(settings.seed),
             settings,
             store,
             clock,
+            audience,
             cast: None,
             phase: Phase::Running,
-            runs: HashMap::new(),
+            runs: FxHashMap::default(),
             ids: HashMap::new(),
             next_key: 0,
             ready: ReadyQueue::new(),

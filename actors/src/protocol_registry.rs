@@ -89,20 +89,23 @@ impl ProtocolRegistry {
         Self { book: Arc::new(book), defaults }
     }
 
-    fn check(&self, call: &CallCheck) -> Result<Arc<Value>, TaskError> {
-        let capability = &call.method.capability;
-        // The protocol may have been replaced since the workflow was planned.
+    /// The method as it is now: its protocol may have been replaced since the workflow was planned.
+    fn current(&self, planned: &MethodRef) -> Result<MethodRef, TaskError> {
+        let capability = &planned.capability;
         let current = self.book.method(capability).ok_or_else(|| {
-            TaskError::new(
-                ErrorCode::MethodNotFound,
-                format!("{capability} is no longer registered"),
-            )
+            let message = format!("{capability} is no longer registered");
+            TaskError::new(ErrorCode::MethodNotFound, message)
         })?;
         if current.warns_now() {
             tracing::warn!(%capability, "a deprecated method is used");
         }
-        current.params.validate(&call.params).map_err(|violations| refuse(capability, &violations))
+        Ok(current)
     }
+}
+
+fn check(method: &MethodRef, params: &Arc<Value>) -> Result<Arc<Value>, TaskError> {
+    let validated = method.params.validate(params);
+    validated.map_err(|violations| refuse(&method.capability, &violations))
 }
 
 fn refuse(capability: &Capability, violations: &[Violation]) -> TaskError {
@@ -154,7 +157,19 @@ impl Handler<ValidateCalls> for ProtocolRegistry {
         ValidateCalls(calls): ValidateCalls,
         _: &mut Self::Context,
     ) -> Self::Result {
-        MessageResult(calls.iter().map(|call| self.check(call)).collect())
+        // Calls that travel together are mostly of one method: it is looked up once.
+        let mut last: Option<(&MethodRef, Result<MethodRef, TaskError>)> = None;
+        let mut answers = Vec::with_capacity(calls.len());
+        for call in &calls {
+            let known = last.take().filter(|(method, _)| Arc::ptr_eq(method, &call.method));
+            let (_, current) = known.unwrap_or_else(|| (&call.method, self.current(&call.method)));
+            answers.push(match &current {
+                Ok(method) => check(method, &call.params),
+                Err(error) => Err(error.clone()),
+            });
+            last = Some((&call.method, current));
+        }
+        MessageResult(answers)
     }
 }
 

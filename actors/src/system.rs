@@ -110,7 +110,9 @@ pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrat
     let workers: Vec<Arbiter> = (0..parts.workers).map(|_| Arbiter::new()).collect();
     let handles = workers.iter().map(Arbiter::handle).collect();
 
-    let bus = start_supervised(RESTARTS, escalate(), |_| EventBus::default());
+    let bus = EventBus::new();
+    let audience = bus.audience();
+    let bus = start_supervised(RESTARTS, escalate(), |_| bus);
     let balancer = LoadBalancer::new(
         parts.balancer,
         &parts.strategies,
@@ -139,7 +141,7 @@ pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrat
         })
     });
     start_supervised_in(engine_context, ESCALATE_AT_ONCE, escalate(), |_| {
-        ExecutionEngine::new(parts.engine, store, clock)
+        ExecutionEngine::new(parts.engine, store, audience, clock)
     });
     let cast = Cast { engine, registry, resolver, resources, balancer, bus, monitor };
     cast.engine.do_send(AddressBook(cast.clone()));

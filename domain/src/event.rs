@@ -3,7 +3,13 @@
 //! Written by the engine and the supervisors, handed out by the event bus, kept by the store.
 //! Invariant: the sequences of a workflow's events are 1, 2, 3 … without a gap.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
@@ -16,6 +22,28 @@ use crate::{
     metrics::Metrics,
     task::Priority,
 };
+
+/// How many listen to events; lets whoever makes them skip what nobody would get.
+#[derive(Debug, Clone, Default)]
+pub struct Audience(Arc<AtomicUsize>);
+
+impl Audience {
+    /// True when nobody listens. Whoever subscribed before is seen: its answer comes after it was
+    /// counted.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many listen.
+    pub fn len(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Counts anew; only one may do so, the one that keeps the listeners.
+    pub fn set(&self, listeners: usize) {
+        self.0.store(listeners, Ordering::Release);
+    }
+}
 
 /// How much attention an event wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

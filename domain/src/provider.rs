@@ -68,14 +68,20 @@ impl Call {
 /// What a completed call gave.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// The result.
-    pub value: Value,
+    /// The result; shared with everyone who reads it.
+    pub value: Arc<Value>,
     /// Peak memory of the call in bytes, where the provider knows it.
     pub memory_bytes: Option<u64>,
 }
 
 impl From<Value> for Outcome {
     fn from(value: Value) -> Self {
+        Self::from(Arc::new(value))
+    }
+}
+
+impl From<Arc<Value>> for Outcome {
+    fn from(value: Arc<Value>) -> Self {
         Self { value, memory_bytes: None }
     }
 }

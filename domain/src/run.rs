@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::{
     error::{ErrorCode, TaskError},
-    event::{Event, EventData},
+    event::{Audience, Event, EventData},
     id::{ProviderId, WorkflowId},
     plan::Plan,
     provider::Outcome,
@@ -93,13 +93,15 @@ pub struct Run {
     workflow_dirty: bool,
     unsaved: Vec<Event>,
     unpublished: Vec<Event>,
+    audience: Audience,
     outstanding: bool,
     first_failure: Option<u32>,
 }
 
 impl Run {
     /// A workflow that was accepted at `now`; nothing is ready yet.
-    pub fn new(plan: Arc<Plan>, now: DateTime<Utc>) -> Self {
+    /// Events are kept for `audience` only while that is not empty.
+    pub fn new(plan: Arc<Plan>, audience: Audience, now: DateTime<Utc>) -> Self {
         let tasks = plan
             .tasks
             .iter()
@@ -120,7 +122,9 @@ impl Run {
             spec: Arc::clone(&plan.spec),
             tasks,
         };
-        let mut run = Self::resume(plan, record);
+        let mut run = Self::resume(plan, audience, record);
+        // The submission and one for each task that is ready, at least.
+        run.unsaved.reserve(run.record.tasks.len() + 2);
         run.log(
             now,
             EventData::WorkflowSubmitted {
@@ -132,7 +136,7 @@ impl Run {
     }
 
     /// A workflow as a store remembers it.
-    pub fn resume(plan: Arc<Plan>, record: WorkflowRecord) -> Self {
+    pub fn resume(plan: Arc<Plan>, audience: Audience, record: WorkflowRecord) -> Self {
         let open = record.tasks.iter().filter(|task| !task.status.is_settled()).count();
         let first_failure = record
             .tasks
@@ -149,6 +153,7 @@ impl Run {
             workflow_dirty: false,
             unsaved: Vec::new(),
             unpublished: Vec::new(),
+            audience,
             outstanding: false,
             first_failure,
         }
@@ -288,10 +293,10 @@ impl Run {
         }
     }
 
-    fn complete(&mut self, index: u32, value: Value, now: DateTime<Utc>) {
+    fn complete(&mut self, index: u32, value: Arc<Value>, now: DateTime<Utc>) {
         let size = json_size(&value);
         let task = &mut self.record.tasks[index as usize];
-        task.result = Some(Arc::new(value));
+        task.result = Some(value);
         task.error = None;
         let event = EventData::TaskCompleted {
             task_id: task.id.clone(),
@@ -596,8 +601,10 @@ impl Run {
             sequence: self.record.last_sequence,
             data,
         };
-        self.unsaved.push(event.clone());
-        self.unpublished.push(event);
+        if !self.audience.is_empty() {
+            self.unpublished.push(event.clone());
+        }
+        self.unsaved.push(event);
     }
 
     fn mark(&mut self, index: u32) {

@@ -98,7 +98,7 @@ impl Provider for Echo {
             }
         }
         // Nobody else may hold the parameters any more; then nothing is copied.
-        Ok(Outcome::from(Arc::unwrap_or_clone(call.params)))
+        Ok(Outcome::from(call.params))
     }
 }
 

@@ -56,7 +56,7 @@ fn streamed_chat() -> Call {
 }
 
 async fn run(provider: &dyn Provider, call: Call) -> Result<Value, TaskError> {
-    provider.execute(call).await.map(|outcome| outcome.value)
+    provider.execute(call).await.map(|outcome| std::sync::Arc::unwrap_or_clone(outcome.value))
 }
 
 /// What the server says to a chat, in one piece.

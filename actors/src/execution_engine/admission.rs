@@ -3,7 +3,7 @@
 //! `ProtocolRegistry` → `DependencyResolver` → store, in batches; only then does the caller get
 //! its id. Invariant: whoever asked is answered exactly once.
 
-use std::{collections::HashMap, future::Future, pin::Pin, rc::Rc, sync::Arc, task};
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
@@ -14,6 +14,7 @@ use gleitzeit_domain::{
     run::{Run, RunKey},
     store::{NewWorkflow, StoreError, Submitted},
 };
+use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::{Active, ExecutionEngine, Phase, Submit, WaitAnswer};
@@ -32,7 +33,7 @@ type Accepted = oneshot::Sender<Result<WorkflowId, SubmitError>>;
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     /// Who waits for the answer, by the key that the workflow will have.
-    waiting: HashMap<RunKey, Askers>,
+    waiting: FxHashMap<RunKey, Askers>,
     /// Accepted by registry and resolver, not yet given to the store.
     new: Vec<(RunKey, Run, Vec<u32>)>,
     /// With the store now.
@@ -202,7 +203,7 @@ impl ExecutionEngine {
             active.waiters = askers.settled;
         }
         let limit = active.run.plan().spec.timeout;
-        self.runs.insert(key, active);
+        self.runs.insert(key, Box::new(active));
         if let Some(limit) = limit {
             self.time_workflow(key, limit, ctx);
         }
@@ -304,7 +305,7 @@ impl Handler<Admitted> for ExecutionEngine {
         for (key, answer) in answers {
             match answer {
                 Ok((plan, ready)) => {
-                    let mut run = Run::new(plan, now);
+                    let mut run = Run::new(plan, self.audience.clone(), now);
                     for index in &ready {
                         // A new task is pending, and may become queued.
                         run.queue(*index, now).expect("a new task can be queued");

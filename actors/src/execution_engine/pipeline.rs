@@ -486,7 +486,7 @@ fn check_result(method: &MethodRef, outcome: Outcome) -> Result<Outcome, TaskErr
 }
 
 fn add_profile(outcome: &mut Outcome, duration: Duration) {
-    if let Value::Object(fields) = &mut outcome.value {
+    if let Value::Object(fields) = Arc::make_mut(&mut outcome.value) {
         let mut profile = serde_json::Map::new();
         profile.insert("execution_time".into(), duration.as_secs_f64().into());
         if let Some(bytes) = outcome.memory_bytes {

@@ -160,7 +160,7 @@ impl ExecutionEngine {
                 _ => {}
             }
         }
-        let mut run = Run::resume(plan, record);
+        let mut run = Run::resume(plan, self.audience.clone(), record);
         for index in unknown {
             run.outcome_unknown(index, now);
         }
@@ -174,7 +174,7 @@ impl ExecutionEngine {
         if reopen {
             active.born = now;
         }
-        self.runs.insert(key, active);
+        self.runs.insert(key, Box::new(active));
         self.touch(key);
         Some(key)
     }

@@ -3,7 +3,7 @@
 //! A call that is done at its first poll is answered at once and costs no task of its own; any
 //! other runs in its own, so that no call waits for another.
 
-use std::{future::Future, pin::Pin, rc::Rc, task};
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
@@ -13,6 +13,7 @@ use gleitzeit_domain::{
     run::TaskKey,
 };
 use tokio::{sync::oneshot, time::Instant};
+use tracing::Instrument as _;
 
 use super::{Answer, KeyedCall, ProviderState, ProviderSupervisor};
 use crate::guard::{CallError, guarded};
@@ -64,9 +65,18 @@ type CallFuture = Pin<Box<dyn Future<Output = (Answer, Option<String>)>>>;
 
 /// Runs one call to its end; the text of a panic comes beside the answer.
 fn call_future(provider: Rc<dyn Provider>, id: ProviderId, call: Call) -> CallFuture {
-    Box::pin(async move {
+    let label = Arc::clone(&call.method.capability);
+    let span = tracing::info_span!(
+        "task",
+        workflow = %call.workflow_id,
+        task = %call.task_id,
+        protocol = %label.protocol,
+        method = %label.method,
+        attempt = call.attempt,
+        provider = %id,
+    );
+    let run = async move {
         let limit = call.timeout;
-        let label = call.method.capability.clone();
         let begun = Instant::now();
         let ended = guarded(limit, provider.execute(call)).await;
         let duration = begun.elapsed();
@@ -85,7 +95,8 @@ fn call_future(provider: Rc<dyn Provider>, id: ProviderId, call: Call) -> CallFu
             }
         };
         ((outcome, duration), panic)
-    })
+    };
+    Box::pin(run.instrument(span))
 }
 
 impl ProviderSupervisor {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 pub(super) fn of_execute(ended: Ended, timeout: Duration) -> Result<Outcome, TaskError> {
     if ended.status == Status::Ok {
         let memory_bytes = ended.max_rss_bytes;
-        return Ok(Outcome { value: told(ended), memory_bytes });
+        return Ok(Outcome { value: told(ended).into(), memory_bytes });
     }
     let (code, message) = failure(&ended, timeout);
     Err(TaskError::new(code, message).with_data(told(ended)))
