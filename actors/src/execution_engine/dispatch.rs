@@ -151,8 +151,7 @@ impl Handler<ParkedChanged> for ExecutionEngine {
 
     fn handle(&mut self, ParkedChanged(by): ParkedChanged, ctx: &mut Self::Context) {
         self.parked = self.parked.saturating_add_signed(by);
-        if by > 0 {
-            self.pump_soon(ctx);
-        }
+        // One more that waits leaves its place to another; one fewer, its place among those who may.
+        self.pump_soon(ctx);
     }
 }
