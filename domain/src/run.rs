@@ -22,6 +22,7 @@ use crate::{
     id::{ProviderId, WorkflowId},
     plan::Plan,
     provider::Outcome,
+    retry::RetryPolicy,
     store::{NewWorkflow, WorkflowChange, WorkflowState},
     task::{ImpossibleTransition, TaskRecord, TaskStatus},
     workflow::{WorkflowRecord, WorkflowStatus},
@@ -331,7 +332,7 @@ impl Run {
             self.await_retry(index, error, pause, now);
             return Verdict::Retry(pause);
         }
-        let error = exhausted(error, attempt, planned.retry.max_attempts);
+        let error = exhausted(error, attempt, &planned.retry);
         self.fail(index, error, now);
         Verdict::Settled(false)
     }
@@ -667,9 +668,10 @@ impl Run {
     }
 }
 
-/// Says that attempts were used up, where more than one was allowed.
-fn exhausted(mut error: TaskError, attempt: u32, allowed: u32) -> TaskError {
-    if allowed > 1 && attempt >= allowed && error.is_retryable() {
+/// Says that attempts were used up, where more than one was allowed for this error.
+fn exhausted(mut error: TaskError, attempt: u32, policy: &RetryPolicy) -> TaskError {
+    let allowed = policy.max_attempts;
+    if allowed > 1 && attempt >= allowed && policy.allows(&error) {
         let last = serde_json::to_value(&error).unwrap_or_default();
         error = TaskError::new(
             ErrorCode::TaskRetryExhausted,
