@@ -19,6 +19,8 @@ mod dispatch;
 mod pipeline;
 mod recovery;
 mod settlement;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::{
@@ -98,6 +100,9 @@ pub struct Submit {
 /// The end of a workflow, or why it cannot be waited for.
 pub type WaitAnswer = Result<Arc<WorkflowRecord>, TaskError>;
 
+/// Told the state of a workflow; `None` sends it to the store.
+type Reader = oneshot::Sender<Option<Arc<WorkflowRecord>>>;
+
 /// A task starts at a provider; sent by the pipeline.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -172,11 +177,9 @@ struct Active {
     /// Told the end.
     waiters: Vec<oneshot::Sender<WaitAnswer>>,
     /// Told the state once it is stored.
-    readers: Vec<oneshot::Sender<Option<Arc<WorkflowRecord>>>>,
-    /// Told that what they asked for is stored.
+    readers: Vec<Reader>,
+    /// Told that what has changed by now is stored.
     acks: Vec<oneshot::Sender<()>>,
-    /// Told that a start is stored.
-    start_acks: Vec<oneshot::Sender<()>>,
     timers: Vec<timers::TimerKey>,
     /// When its time began.
     born: DateTime<Utc>,
@@ -198,7 +201,6 @@ impl Active {
             waiters: Vec::new(),
             readers: Vec::new(),
             acks: Vec::new(),
-            start_acks: Vec::new(),
             timers: Vec::new(),
             born,
             touched: false,

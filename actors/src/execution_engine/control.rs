@@ -35,7 +35,8 @@ pub struct Wait {
     pub answer: oneshot::Sender<WaitAnswer>,
 }
 
-/// Asks for the state of a workflow that runs here; `None` where it does not.
+/// Asks for the state of a workflow that runs here; `None` where it does not, or where the store
+/// refuses writes: the store then has all that can be told.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct GetWorkflow {
@@ -48,7 +49,7 @@ pub struct GetWorkflow {
 /// Stops a workflow: running calls end, nothing of it starts any more.
 ///
 /// # Errors
-/// `WORKFLOW_NOT_FOUND` when it does not run here.
+/// `WORKFLOW_NOT_FOUND` when it does not run here, `WORKFLOW_INVALID_STATE` when it is settled.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), TaskError>")]
 pub struct Cancel {
@@ -243,8 +244,15 @@ impl Handler<GetWorkflow> for ExecutionEngine {
     fn handle(&mut self, GetWorkflow { id, answer }: GetWorkflow, _: &mut Self::Context) {
         let key = self.ids.get(&id);
         match key.and_then(|key| self.runs.get_mut(key)) {
-            // What is not stored yet is not told.
-            Some(active) if active.run.is_uncommitted() => active.readers.push(answer),
+            // What is not stored yet is not told: it is read from the store while that refuses
+            // writes, or told once it is stored.
+            Some(active) if active.run.is_uncommitted() => {
+                if self.writer.is_failing() {
+                    let _ = answer.send(None);
+                } else {
+                    active.readers.push(answer);
+                }
+            }
             Some(active) => {
                 let _ = answer.send(Some(Arc::new(active.run.record().clone())));
             }
@@ -262,6 +270,11 @@ impl Handler<Cancel> for ExecutionEngine {
         let Some(active) = self.ids.get(&id).and_then(|key| self.runs.get_mut(key)) else {
             return Box::pin(async move { Err(not_here(&id)) });
         };
+        if active.run.is_settled() {
+            let message = format!("workflow `{id}` is {} already", active.run.record().status);
+            let refusal = TaskError::new(ErrorCode::WorkflowInvalidState, message);
+            return Box::pin(async { Err(refusal) });
+        }
         let (stored, done) = oneshot::channel();
         active.acks.push(stored);
         let key = self.ids[&id];

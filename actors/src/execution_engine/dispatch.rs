@@ -116,7 +116,7 @@ impl Handler<TasksStarted> for ExecutionEngine {
             // All starts of a message go in one write; the last one's commit is that of all.
             (Some(saved), Some(key)) => {
                 if let Some(active) = self.runs.get_mut(&key) {
-                    active.start_acks.push(saved);
+                    active.acks.push(saved);
                 }
                 self.write_changes(ctx);
             }

@@ -11,10 +11,11 @@ use gleitzeit_domain::{
     run::{RunKey, TaskKey, Verdict},
     store::{Store, StoreError, WorkflowChange},
     task::TaskStatus,
-    workflow::WorkflowStatus,
+    workflow::{WorkflowRecord, WorkflowStatus},
 };
+use tokio::sync::oneshot;
 
-use super::{ExecutionEngine, Phase, TaskEnd, TasksFinished};
+use super::{Active, ExecutionEngine, Phase, Reader, TaskEnd, TasksFinished};
 use crate::{
     dependency_resolver::{RemoveWorkflows, SettleTasks, Settled, TaskOutcome},
     monitor::{CallSample, RecordCalls},
@@ -34,6 +35,10 @@ pub(super) struct Writer {
     /// The same, of the write under way.
     writing: Vec<RunKey>,
     writing_ready: Vec<(RunKey, Vec<u32>)>,
+    /// Told once the write under way is stored; whoever asks later waits for a later one.
+    writing_acks: Vec<oneshot::Sender<()>>,
+    /// The same, with the state as that write leaves it.
+    writing_readers: Vec<(Reader, Arc<WorkflowRecord>)>,
     busy: bool,
     failures: u32,
 }
@@ -41,6 +46,31 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn is_idle(&self) -> bool {
         !self.busy && self.touched.is_empty()
+    }
+
+    /// True while the store refuses writes.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Takes over who waits for the write that begins now.
+    fn promise(&mut self, active: &mut Active) {
+        self.writing_acks.append(&mut active.acks);
+        if !active.readers.is_empty() {
+            let record = Arc::new(active.run.record().clone());
+            let readers = active.readers.drain(..);
+            self.writing_readers.extend(readers.map(|reader| (reader, Arc::clone(&record))));
+        }
+    }
+
+    /// What was promised is stored.
+    fn keep_promises(&mut self) {
+        for ack in self.writing_acks.drain(..) {
+            let _ = ack.send(());
+        }
+        for (reader, record) in self.writing_readers.drain(..) {
+            let _ = reader.send(Some(record));
+        }
     }
 }
 
@@ -214,6 +244,7 @@ impl ExecutionEngine {
                 let Some(active) = self.runs.get_mut(key) else { continue };
                 active.touched = false;
                 changes.extend(active.run.take_change());
+                self.writer.promise(active);
             }
             self.writer.writing = keys;
             self.writer.busy = true;
@@ -245,15 +276,13 @@ impl ExecutionEngine {
         }
         self.writer.busy = false;
         self.writer.failures = 0;
+        self.writer.keep_promises();
         let mut events = Vec::new();
         let mut done = Vec::new();
         for key in std::mem::take(&mut self.writer.writing) {
             let Some(active) = self.runs.get_mut(&key) else { continue };
             active.run.committed();
             active.run.release_events(&mut events);
-            for ack in active.start_acks.drain(..).chain(active.acks.drain(..)) {
-                let _ = ack.send(());
-            }
             if active.run.is_done() {
                 done.push(key);
             } else if !active.run.is_uncommitted() {
@@ -295,7 +324,24 @@ impl ExecutionEngine {
         self.writer.failures += 1;
         let pause = WRITE_PAUSE_MIN.saturating_mul(1 << doublings).min(WRITE_PAUSE_MAX);
         tracing::error!(%error, workflows = changes.len(), ?pause, "outcomes could not be stored; they are kept and written again");
-        ctx.run_later(pause, move |engine, ctx| engine.write(changes, ctx));
+        self.send_readers_away();
+        ctx.run_later(pause, move |engine, ctx| {
+            engine.write(changes, ctx);
+            engine.write_changes(ctx);
+        });
+    }
+
+    /// Nobody knows how long the store refuses writes: readers are told what it has.
+    fn send_readers_away(&mut self) {
+        for (reader, _) in self.writer.writing_readers.drain(..) {
+            let _ = reader.send(None);
+        }
+        for key in self.writer.writing.iter().chain(&self.writer.touched) {
+            let Some(active) = self.runs.get_mut(key) else { continue };
+            for reader in active.readers.drain(..) {
+                let _ = reader.send(None);
+            }
+        }
     }
 
     /// Gives back the memory of settled workflows and answers who waited for them.

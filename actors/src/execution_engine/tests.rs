@@ -1,0 +1,128 @@
+//! What holds of the engine when writes are slow, fail or cross with what is asked meanwhile.
+
+mod stage;
+
+use std::time::Duration;
+
+use gleitzeit_domain::{
+    error::ErrorCode,
+    store::{Store as _, StoreError},
+    task::TaskStatus,
+    workflow::WorkflowStatus,
+};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use self::stage::{Fault, Stage, hang, once, quiet, statuses, task, workflow};
+use super::{Cancel, GetWorkflow, LeftoverCounts};
+
+fn cancel(id: &str) -> Cancel {
+    Cancel { id: id.into(), reason: "enough".into() }
+}
+
+/// A write that is under way says nothing of what changed after it was taken: a call that must not
+/// run twice would begin before its start is stored.
+#[actix::test]
+async fn a_start_is_acknowledged_by_its_own_write() {
+    let stage = Stage::new().await;
+    stage.store.hold();
+    stage.store.let_through(1);
+    let tasks = [task("first", json!({})), once("only", json!({}))];
+    let settled = stage.submit(workflow("w", tasks).max_parallel_tasks(1)).await;
+    // The outcome of `first` is being written, and `only` is on its way.
+    quiet().await;
+    stage.store.let_through(1);
+    quiet().await;
+    assert_eq!(stage.made(), ["first"], "called before its start was stored");
+    stage.store.let_through(1);
+    quiet().await;
+    assert_eq!(stage.made(), ["first", "only"]);
+    assert_eq!(statuses(&stage.stored("w").await)[1], TaskStatus::Executing);
+    stage.store.release();
+    let record = settled.await.unwrap().unwrap();
+    assert_eq!(record.status, WorkflowStatus::Completed);
+}
+
+/// Whoever cancels is told once the cancellation is stored, not once something else is.
+#[actix::test]
+async fn a_cancellation_is_acknowledged_by_its_own_write() {
+    let stage = Stage::new().await;
+    stage.store.hold();
+    stage.store.let_through(1);
+    let settled = stage.submit(workflow("w", [task("a", json!({})), task("b", hang())])).await;
+    quiet().await;
+    let mut cancelled = Box::pin(stage.actors.cast.engine.send(cancel("w")));
+    stage.store.let_through(1);
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut cancelled).await;
+    assert!(early.is_err(), "told before it was stored: {early:?}");
+    stage.store.release();
+    cancelled.await.unwrap().unwrap();
+    assert_eq!(stage.stored("w").await.status, WorkflowStatus::Cancelled);
+    assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Cancelled);
+}
+
+/// A settled workflow whose last write is under way cannot be cancelled, and who tries is told so.
+#[actix::test]
+async fn a_workflow_that_is_settled_and_not_stored_is_not_cancelled() {
+    let stage = Stage::new().await;
+    stage.store.hold();
+    stage.store.let_through(1);
+    let settled = stage.submit(workflow("w", [task("a", json!({}))])).await;
+    quiet().await;
+    let refused = stage.actors.cast.engine.send(cancel("w")).await.unwrap().unwrap_err();
+    assert_eq!(refused.code, ErrorCode::WorkflowInvalidState);
+    stage.store.release();
+    assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
+}
+
+/// A reader gets what the next write stores, however busy the workflow is, and never what is not
+/// stored.
+#[actix::test]
+async fn a_reader_waits_for_one_write_and_no_longer() {
+    let stage = Stage::new().await;
+    stage.store.hold();
+    stage.store.let_through(1);
+    let chain = [task("a", json!({})), task("b", json!({})).after("a"), task("c", hang())];
+    let _settled = stage.submit(workflow("w", chain)).await;
+    quiet().await;
+    let (answer, read) = oneshot::channel();
+    stage.actors.cast.engine.do_send(GetWorkflow { id: "w".into(), answer });
+    stage.store.let_through(1);
+    let record = read.await.unwrap().unwrap();
+    assert_eq!(statuses(&record)[0], TaskStatus::Completed);
+    stage.store.release();
+}
+
+/// While the store refuses writes, a reader is sent to it instead of waiting for its recovery.
+#[actix::test]
+async fn a_reader_does_not_wait_for_a_store_that_fails() {
+    let stage = Stage::new().await;
+    let full = StoreError::Write { detail: "disk full".to_owned() };
+    for _ in 0..3 {
+        stage.store.spoil_record(Fault::Refused(full.clone()));
+    }
+    let settled = stage.submit(workflow("w", [task("a", json!({}))])).await;
+    quiet().await;
+    let (answer, read) = oneshot::channel();
+    stage.actors.cast.engine.do_send(GetWorkflow { id: "w".into(), answer });
+    assert_eq!(read.await.unwrap(), None);
+    assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
+    assert_eq!(stage.stored("w").await.status, WorkflowStatus::Completed);
+}
+
+/// What changed while a write failed is written right after that write succeeds.
+#[actix::test]
+async fn changes_are_written_behind_a_write_that_was_repeated() {
+    let stage = Stage::new().await;
+    stage.store.spoil_record(Fault::DoneButUnknown);
+    let spec = workflow("w", [task("a", json!({})), task("b", json!({})).after("a")]);
+    let settled = stage.submit(spec).await;
+    let other = stage.submit(workflow("v", [task("a", json!({}))])).await;
+    assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
+    assert_eq!(other.await.unwrap().unwrap().status, WorkflowStatus::Completed);
+    quiet().await;
+    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    let events = stage.store.events(&"w".into(), 0, 100).await.unwrap();
+    let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>());
+}
