@@ -3,7 +3,7 @@
 //! `ProtocolRegistry` → `DependencyResolver` → store, in batches; only then does the caller get
 //! its id. Invariant: whoever asked is answered exactly once.
 
-use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task};
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
@@ -11,8 +11,8 @@ use gleitzeit_domain::{
     id::WorkflowId,
     plan::{Draft, Plan},
     problem::SubmitError,
-    run::{Run, RunKey},
-    store::{NewWorkflow, StoreError, Submitted},
+    run::{Run, RunKey, StopCause},
+    store::{NewWorkflow, Store, StoreError, Submitted},
 };
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
@@ -26,6 +26,9 @@ use crate::{
 
 /// A store that does not say whether it committed is asked again so often.
 const UNKNOWN_RETRIES: u32 = 5;
+
+/// The first pause before that; it doubles each time.
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
 
 type Accepted = oneshot::Sender<Result<WorkflowId, SubmitError>>;
 
@@ -53,6 +56,9 @@ struct Askers {
     tasks: u64,
     accepted: Vec<Accepted>,
     settled: Vec<oneshot::Sender<WaitAnswer>>,
+    /// Why it is to be stopped once it is stored, and who waits for that.
+    reason: Option<Arc<str>>,
+    cancels: Vec<oneshot::Sender<()>>,
 }
 
 /// A workflow with the tasks that are ready at once.
@@ -66,7 +72,7 @@ struct Admitted(Vec<(RunKey, Result<Sound, SubmitError>)>);
 /// What the store said of a batch.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-struct Stored(Result<Vec<Submitted>, StoreError>);
+struct Stored(Fates);
 
 impl ExecutionEngine {
     /// Refuses, or answers, or puts a submission into the next batch.
@@ -98,6 +104,8 @@ impl ExecutionEngine {
             tasks,
             accepted: accepted.into_iter().collect(),
             settled: settled.into_iter().collect(),
+            reason: None,
+            cancels: Vec::new(),
         };
         self.admission.waiting.insert(key, askers);
         self.intake.push((key, draft));
@@ -125,6 +133,19 @@ impl ExecutionEngine {
     /// Waits for the end of a workflow that is on its way or runs.
     pub(super) fn await_end(&mut self, key: RunKey, answer: oneshot::Sender<WaitAnswer>) {
         self.join(key, None, Some(answer));
+    }
+
+    /// Stops a workflow that is on its way once it is stored; the channel closes where it never is.
+    pub(super) fn cancel_admission(
+        &mut self,
+        key: RunKey,
+        reason: &Arc<str>,
+    ) -> Option<oneshot::Receiver<()>> {
+        let askers = self.admission.waiting.get_mut(&key)?;
+        askers.reason.get_or_insert_with(|| Arc::clone(reason));
+        let (stored, done) = oneshot::channel();
+        askers.cancels.push(stored);
+        Some(done)
     }
 
     /// Sends the batch that has come in to registry and resolver.
@@ -158,32 +179,38 @@ impl ExecutionEngine {
         }
     }
 
-    fn stored(&mut self, answer: Result<Vec<Submitted>, StoreError>, ctx: &mut Context<Self>) {
+    fn stored(&mut self, fates: Fates, ctx: &mut Context<Self>) {
         let batch = std::mem::take(&mut self.admission.storing);
-        match answer {
-            Ok(fates) => {
-                let mut events = Vec::new();
-                for ((key, run, ready), fate) in batch.into_iter().zip(fates) {
-                    match fate {
-                        Submitted::Created => self.activate(key, run, &ready, &mut events, ctx),
-                        Submitted::Existed => self.existed(key, run.id()),
-                    }
+        let mut events = Vec::new();
+        let mut unwanted = Vec::new();
+        let mut cancelled = Vec::new();
+        for ((key, run, ready), fate) in batch.into_iter().zip(fates) {
+            match fate {
+                Ok(Submitted::Created) => {
+                    cancelled.extend(self.activate(key, run, &ready, &mut events, ctx));
                 }
-                self.publish(events);
-            }
-            Err(error) => {
-                tracing::error!(%error, workflows = batch.len(), "submissions could not be stored");
-                let keys = batch.iter().map(|(key, ..)| *key).collect();
-                self.cast().resolver.do_send(RemoveWorkflows(keys));
-                for (key, ..) in batch {
-                    self.turn_away(key, &SubmitError::Store(error.clone()));
+                Ok(Submitted::Existed) => {
+                    unwanted.push(key);
+                    self.existed(key, run.id());
+                }
+                Err(error) => {
+                    tracing::error!(%error, workflow = %run.id(), "a submission could not be stored");
+                    unwanted.push(key);
+                    self.turn_away(key, &SubmitError::Store(error));
                 }
             }
+        }
+        if !unwanted.is_empty() {
+            self.cast().resolver.do_send(RemoveWorkflows(unwanted));
+        }
+        self.publish(events);
+        for (key, reason) in cancelled {
+            self.stop_run(key, &StopCause::Cancelled { reason }, ctx);
         }
         self.pump_soon(ctx);
     }
 
-    /// A stored workflow begins.
+    /// A stored workflow begins, or is to be stopped at once: then its key and the reason.
     fn activate(
         &mut self,
         key: RunKey,
@@ -191,16 +218,19 @@ impl ExecutionEngine {
         ready: &[u32],
         events: &mut Vec<gleitzeit_domain::event::Event>,
         ctx: &mut Context<Self>,
-    ) {
+    ) -> Option<(RunKey, Arc<str>)> {
         run.committed();
         run.release_events(events);
         self.stats.workflows_submitted += 1;
         let mut active = Active::new(run);
+        let mut cancelled = None;
         if let Some(askers) = self.admission.waiting.remove(&key) {
             for accepted in askers.accepted {
                 let _ = accepted.send(Ok(askers.id.clone()));
             }
             active.waiters = askers.settled;
+            active.acks = askers.cancels;
+            cancelled = askers.reason.map(|reason| (key, reason));
         }
         let limit = active.run.plan().spec.timeout;
         self.runs.insert(key, Box::new(active));
@@ -210,11 +240,11 @@ impl ExecutionEngine {
         for index in ready {
             self.enqueue(key, *index, ctx);
         }
+        cancelled
     }
 
     /// The store had a workflow of this id before; it is not run here a second time.
     fn existed(&mut self, key: RunKey, id: &WorkflowId) {
-        self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
         self.ids.remove(id);
         let Some(askers) = self.admission.waiting.remove(&key) else { return };
         self.load -= askers.tasks;
@@ -273,20 +303,66 @@ async fn validate(
     keys.into_iter().zip(plans.into_iter().map(answer)).collect()
 }
 
-type Writing = Pin<Box<dyn Future<Output = Result<Vec<Submitted>, StoreError>>>>;
+/// What became of each workflow of a batch.
+type Fates = Vec<Result<Submitted, StoreError>>;
+type Writing = Pin<Box<dyn Future<Output = Fates>>>;
 
-fn write(store: Arc<dyn gleitzeit_domain::store::Store>, new: Vec<NewWorkflow>) -> Writing {
+fn write(store: Arc<dyn Store>, new: Vec<NewWorkflow>) -> Writing {
     Box::pin(async move {
-        let kept = store.is_fallible().then(|| new.clone());
-        let mut answer = store.submit(new).await;
-        let Some(new) = kept else { return answer };
-        for _ in 0..UNKNOWN_RETRIES {
-            let Err(StoreError::Unknown { detail }) = &answer else { break };
-            tracing::warn!(detail, "the store did not say whether it committed; writing again");
-            answer = store.submit(new.clone()).await;
+        let kept = if store.is_fallible() { new.clone() } else { Vec::new() };
+        let count = new.len();
+        match store.submit(new).await {
+            Ok(fates) => fates.into_iter().map(Ok).collect(),
+            Err(error) if kept.is_empty() => vec![Err(error); count],
+            Err(error) => write_again(store, kept, error).await,
         }
-        answer
     })
+}
+
+/// Asks again where it is not known what was committed, and for each alone where one of them may
+/// be at fault.
+async fn write_again(store: Arc<dyn Store>, new: Vec<NewWorkflow>, mut error: StoreError) -> Fates {
+    let in_doubt = matches!(error, StoreError::Unknown { .. });
+    let mut pause = UNKNOWN_PAUSE;
+    for _ in 0..UNKNOWN_RETRIES {
+        if !in_doubt || !error.is_transient() {
+            break;
+        }
+        tracing::warn!(%error, ?pause, "the store did not say whether it committed; writing again");
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+        match store.submit(new.clone()).await {
+            Ok(fates) => return recognise(&*store, &new, fates).await,
+            Err(next) => error = next,
+        }
+    }
+    if new.len() == 1 || error.is_transient() || error == StoreError::Closed {
+        return vec![Err(error); new.len()];
+    }
+    let mut fates = Vec::with_capacity(new.len());
+    for one in new {
+        fates.append(&mut write(Arc::clone(&store), vec![one]).await);
+    }
+    fates
+}
+
+/// After a write in doubt: what is there already may have been written by it.
+async fn recognise(store: &dyn Store, new: &[NewWorkflow], fates: Vec<Submitted>) -> Fates {
+    let mut recognised = Vec::with_capacity(fates.len());
+    for (NewWorkflow { record, .. }, fate) in new.iter().zip(fates) {
+        recognised.push(match fate {
+            Submitted::Created => Ok(fate),
+            Submitted::Existed => store.workflow(&record.id).await.map(|stored| {
+                // Nobody else submits the same id within the same microsecond.
+                let is_ours = stored.is_some_and(|stored| {
+                    stored.created_at.timestamp_micros() == record.created_at.timestamp_micros()
+                        && stored.last_sequence == record.last_sequence
+                });
+                if is_ours { Submitted::Created } else { Submitted::Existed }
+            }),
+        });
+    }
+    recognised
 }
 
 impl Handler<Submit> for ExecutionEngine {
@@ -316,14 +392,16 @@ impl Handler<Admitted> for ExecutionEngine {
             }
         }
         self.store_new(ctx);
+        self.check_drained(ctx);
     }
 }
 
 impl Handler<Stored> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, Stored(answer): Stored, ctx: &mut Self::Context) {
-        self.stored(answer, ctx);
+    fn handle(&mut self, Stored(fates): Stored, ctx: &mut Self::Context) {
+        self.stored(fates, ctx);
         self.store_new(ctx);
+        self.check_drained(ctx);
     }
 }

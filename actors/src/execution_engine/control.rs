@@ -267,7 +267,11 @@ impl Handler<Cancel> for ExecutionEngine {
     type Result = ResponseFuture<Result<(), TaskError>>;
 
     fn handle(&mut self, Cancel { id, reason }: Cancel, ctx: &mut Self::Context) -> Self::Result {
-        let Some(active) = self.ids.get(&id).and_then(|key| self.runs.get_mut(key)) else {
+        let key = self.ids.get(&id).copied();
+        if let Some(done) = key.and_then(|key| self.cancel_admission(key, &reason)) {
+            return Box::pin(async move { done.await.map_err(|_| not_here(&id)) });
+        }
+        let Some((key, active)) = key.and_then(|key| Some((key, self.runs.get_mut(&key)?))) else {
             return Box::pin(async move { Err(not_here(&id)) });
         };
         if active.run.is_settled() {
@@ -277,7 +281,6 @@ impl Handler<Cancel> for ExecutionEngine {
         }
         let (stored, done) = oneshot::channel();
         active.acks.push(stored);
-        let key = self.ids[&id];
         self.stop_run(key, &StopCause::Cancelled { reason }, ctx);
         Box::pin(await_ack(done))
     }

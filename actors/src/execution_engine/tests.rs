@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use self::stage::{Fault, Stage, hang, once, quiet, statuses, task, workflow};
-use super::{Cancel, GetWorkflow, LeftoverCounts};
+use super::{Cancel, GetWorkflow, LeftoverCounts, Shutdown};
 
 fn cancel(id: &str) -> Cancel {
     Cancel { id: id.into(), reason: "enough".into() }
@@ -125,4 +125,81 @@ async fn changes_are_written_behind_a_write_that_was_repeated() {
     let events = stage.store.events(&"w".into(), 0, 100).await.unwrap();
     let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
     assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>());
+}
+
+/// A store that wrote a submission and lost the answer has it; the workflow runs, once.
+#[actix::test]
+async fn a_submission_that_was_stored_in_doubt_runs() {
+    let stage = Stage::new().await;
+    stage.store.spoil_submit(Fault::DoneButUnknown);
+    let settled = stage.submit(workflow("w", [task("a", json!({}))])).await;
+    let record = settled.await.unwrap().unwrap();
+    assert_eq!(record.status, WorkflowStatus::Completed);
+    assert_eq!(stage.made(), ["a"]);
+}
+
+/// What was there before a write in doubt is not run a second time.
+#[actix::test]
+async fn a_workflow_that_existed_before_a_write_in_doubt_is_left_alone() {
+    let stage = Stage::new().await;
+    let first = stage.submit(workflow("w", [task("a", json!({}))])).await;
+    first.await.unwrap().unwrap();
+    stage.store.spoil_submit(Fault::DoneButUnknown);
+    let again = stage.submit(workflow("w", [task("a", json!({}))])).await;
+    assert_eq!(again.await.unwrap().unwrap().status, WorkflowStatus::Completed);
+    assert_eq!(stage.made(), ["a"]);
+    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+}
+
+/// Submissions share a transaction; one that cannot be stored must not take the others with it.
+#[actix::test]
+async fn a_submission_that_cannot_be_stored_is_refused_alone() {
+    let stage = Stage::new().await;
+    stage.store.poison("bad");
+    let sent = ["one", "bad", "two"].map(|id| stage.send(workflow(id, [task("a", json!({}))])));
+    let [one, bad, two] = sent;
+    assert!(one.0.await.unwrap().is_ok());
+    assert!(two.0.await.unwrap().is_ok());
+    let refused = bad.0.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::PersistenceIntegrityError);
+    assert!(bad.1.await.unwrap().is_err());
+    for settled in [one.1, two.1] {
+        assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
+    }
+    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+}
+
+/// Whoever cancels while the submission is being stored stops it before anything of it runs on.
+#[actix::test]
+async fn a_workflow_is_cancelled_on_its_way_in() {
+    let stage = Stage::new().await;
+    stage.store.hold();
+    let (_, settled) = stage.send(workflow("w", [task("a", hang())]));
+    quiet().await;
+    let cancelled = stage.actors.cast.engine.send(cancel("w"));
+    quiet().await;
+    stage.store.release();
+    cancelled.await.unwrap().unwrap();
+    assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Cancelled);
+    assert_eq!(stage.stored("w").await.status, WorkflowStatus::Cancelled);
+    quiet().await;
+    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+}
+
+/// A stop does not wait for its deadline once the last submission is stored.
+#[actix::test]
+async fn a_stop_waits_for_a_submission_and_no_longer() {
+    let stage = Stage::new().await;
+    stage.store.hold();
+    let (accepted, _settled) = stage.send(workflow("w", [task("a", json!({}))]));
+    quiet().await;
+    let begun = tokio::time::Instant::now();
+    let stopped = stage.actors.cast.engine.send(Shutdown { deadline: Duration::from_hours(1) });
+    quiet().await;
+    stage.store.release();
+    let report = stopped.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(accepted.await.unwrap().is_ok());
+    assert_eq!((report.unsettled.len(), report.stored), (1, true));
+    assert_eq!(stage.made(), Vec::<String>::new());
 }
