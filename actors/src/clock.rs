@@ -21,10 +21,4 @@ impl Clock {
     pub fn now(&self) -> DateTime<Utc> {
         self.wall + self.begun.elapsed()
     }
-
-    /// The instant at which it will be `at`; now where that has passed.
-    pub fn instant_of(&self, at: DateTime<Utc>) -> Instant {
-        let ahead = (at - self.now()).to_std().unwrap_or_default();
-        Instant::now() + ahead
-    }
 }

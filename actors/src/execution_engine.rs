@@ -63,7 +63,7 @@ pub use recovery::{Recover, Recovered, Reopen};
 pub struct EngineSettings {
     /// Tasks executing at once; at least 1.
     pub max_concurrent_tasks: usize,
-    /// Tasks taken in and not settled; more are refused with `QUEUE_FULL`.
+    /// Tasks of unsettled workflows; more are refused with `QUEUE_FULL`.
     pub max_queued_tasks: u64,
     /// Dispatched tasks that may wait for resources or a provider before dispatch pauses.
     pub max_parked_tasks: usize,
@@ -181,12 +181,12 @@ struct Active {
     /// Told that what has changed by now is stored.
     acks: Vec<oneshot::Sender<()>>,
     timers: Vec<timers::TimerKey>,
+    /// Beyond this many, rung ones are sorted out.
+    timers_max: usize,
     /// When its time began.
     born: DateTime<Utc>,
     /// In the list of changed runs.
     touched: bool,
-    /// Settlements on their way to the resolver and back.
-    settling: u32,
 }
 
 impl Active {
@@ -202,9 +202,9 @@ impl Active {
             readers: Vec::new(),
             acks: Vec::new(),
             timers: Vec::new(),
+            timers_max: timers::TIMERS_KEPT,
             born,
             touched: false,
-            settling: 0,
         }
     }
 }
@@ -233,7 +233,9 @@ pub struct ExecutionEngine {
     ready: ReadyQueue<TaskKey>,
     in_flight: usize,
     parked: usize,
-    /// Tasks taken in and not settled.
+    /// Settled tasks on their way to the resolver and back.
+    settling: usize,
+    /// Tasks of the workflows that were taken in and are not settled.
     load: u64,
     refusing: bool,
     pumping: bool,
@@ -270,6 +272,7 @@ impl ExecutionEngine {
             ready: ReadyQueue::new(),
             in_flight: 0,
             parked: 0,
+            settling: 0,
             load: 0,
             refusing: false,
             pumping: false,

@@ -108,7 +108,9 @@ impl RetryPolicy {
         };
         let mut pause = self.base_delay.saturating_mul(factor).min(self.max_delay);
         if self.jitter {
-            pause = pause.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
+            let drawn = pause.as_secs_f64() * (0.5 + random.clamp(0.0, 1.0) / 2.0);
+            // The longest of all spans does not survive the way through a float.
+            pause = Duration::try_from_secs_f64(drawn).unwrap_or(pause);
         }
         Some(error.retry_after.map_or(pause, |asked| pause.max(asked)))
     }
@@ -179,6 +181,9 @@ mod tests {
         let at = |random| policy.pause_after(1, &error, random).unwrap();
         assert_eq!(at(0.0), Duration::from_millis(500));
         assert_eq!(at(1.0), Duration::from_secs(1));
+        let endless =
+            RetryPolicy { base_delay: Duration::MAX, max_delay: Duration::MAX, ..policy.clone() };
+        assert_eq!(endless.pause_after(1, &error, 1.0), Some(Duration::MAX));
     }
 
     /// A user's own error runs once, unless asked for.

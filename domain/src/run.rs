@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use crate::{
@@ -190,6 +190,11 @@ impl Run {
         &self.signal
     }
 
+    /// Tells attempts under way that nothing of it is wanted any more.
+    pub fn abandon(&self) {
+        self.signal.raise();
+    }
+
     /// Tasks that are not settled.
     pub fn unsettled(&self) -> u32 {
         self.unsettled
@@ -339,7 +344,7 @@ impl Run {
 
     fn await_retry(&mut self, index: u32, error: TaskError, pause: Duration, now: DateTime<Utc>) {
         let max_retries = self.plan.tasks[index as usize].retry.max_attempts.saturating_sub(1);
-        let due_at = now + pause;
+        let due_at = later(now, pause);
         let task = &mut self.record.tasks[index as usize];
         if task.status == TaskStatus::Executing {
             self.executing -= 1;
@@ -666,6 +671,12 @@ impl Run {
             out.extend(self.unpublished.drain(..count));
         }
     }
+}
+
+/// `pause` after `now`, or the end of time.
+fn later(now: DateTime<Utc>, pause: Duration) -> DateTime<Utc> {
+    let pause = TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
+    now.checked_add_signed(pause).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 /// Says that attempts were used up, where more than one was allowed for this error.

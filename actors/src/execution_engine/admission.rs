@@ -235,7 +235,7 @@ impl ExecutionEngine {
         let limit = active.run.plan().spec.timeout;
         self.runs.insert(key, Box::new(active));
         if let Some(limit) = limit {
-            self.time_workflow(key, limit, ctx);
+            self.time_workflow(key, limit, Duration::ZERO, ctx);
         }
         for index in ready {
             self.enqueue(key, *index, ctx);

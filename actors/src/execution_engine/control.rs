@@ -7,7 +7,7 @@ use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     event::EventData,
     id::{TaskId, WorkflowId},
-    run::{RunKey, StopCause, TaskKey},
+    run::{Run, RunKey, StopCause, TaskKey},
     task::TaskStatus,
     workflow::WorkflowRecord,
 };
@@ -124,6 +124,13 @@ fn not_here(id: &WorkflowId) -> TaskError {
     TaskError::new(ErrorCode::WorkflowNotFound, format!("no workflow `{id}` runs here"))
 }
 
+/// Tasks of a run that wait for their turn, or run.
+pub(super) fn under_way(key: RunKey, run: &Run) -> Vec<TaskKey> {
+    let live = |status| matches!(status, TaskStatus::Queued | TaskStatus::Executing);
+    let tasks = run.record().tasks.iter().filter(|task| live(task.status));
+    tasks.map(|task| TaskKey { run: key, index: task.index }).collect()
+}
+
 impl ExecutionEngine {
     /// Ends calls and waits of tasks, wherever they are on their way.
     pub(super) fn end_calls(&self, tasks: Vec<TaskKey>) {
@@ -139,13 +146,7 @@ impl ExecutionEngine {
     pub(super) fn stop_run(&mut self, key: RunKey, cause: &StopCause, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         let Some(active) = self.runs.get_mut(&key) else { return };
-        let live = |status| matches!(status, TaskStatus::Queued | TaskStatus::Executing);
-        let tasks = &active.run.record().tasks;
-        let under_way: Vec<TaskKey> = tasks
-            .iter()
-            .filter(|task| live(task.status))
-            .map(|task| TaskKey { run: key, index: task.index })
-            .collect();
+        let under_way = under_way(key, &active.run);
         let open = u64::from(active.run.unsettled());
         if !active.run.stop(cause, now) {
             return;
@@ -184,9 +185,8 @@ impl ExecutionEngine {
     pub(super) fn check_drained(&mut self, ctx: &mut Context<Self>) {
         if matches!(self.phase, Phase::Draining(_)) {
             let moving = self.in_flight.saturating_sub(self.parked);
-            let settling = self.runs.values().any(|active| active.settling > 0);
             let intake = self.intake.is_empty() && self.admission.is_empty();
-            if moving == 0 && !settling && self.writer.is_idle() && intake {
+            if moving == 0 && self.settling == 0 && self.writer.is_idle() && intake {
                 self.halt(ctx);
             }
         }
@@ -204,9 +204,10 @@ impl ExecutionEngine {
             for task in &active.run.record().tasks {
                 if task.status == TaskStatus::Executing {
                     report.abandoned.push((active.run.id().clone(), task.id.clone()));
-                    running.push(TaskKey { run: *key, index: task.index });
                 }
             }
+            // Whoever waits for resources or a provider would begin its call after the stop.
+            running.extend(under_way(*key, &active.run));
         }
         self.end_calls(running);
         self.publish_loose(EventData::EngineStopped {
@@ -301,6 +302,7 @@ impl Handler<CancelTask> for ExecutionEngine {
             let message = format!("workflow `{id}` has no task `{task}`");
             return Box::pin(async { Err(TaskError::new(ErrorCode::TaskNotFound, message)) });
         };
+        let counted = active.counts(index);
         if !active.run.cancel_task(index, &reason, now) {
             let message = format!("task `{task}` is {status} already");
             return Box::pin(async {
@@ -309,7 +311,7 @@ impl Handler<CancelTask> for ExecutionEngine {
         }
         let (stored, done) = oneshot::channel();
         active.acks.push(stored);
-        self.settle_stopped(&[TaskKey { run: key, index }], ctx);
+        self.settle_stopped(TaskKey { run: key, index }, counted, ctx);
         Box::pin(await_ack(done))
     }
 }

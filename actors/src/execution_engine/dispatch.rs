@@ -13,9 +13,20 @@ use gleitzeit_domain::{
 };
 
 use super::{
-    AreWanted, ExecutionEngine, ParkedChanged, Phase, TasksStarted,
+    Active, AreWanted, ExecutionEngine, ParkedChanged, Phase, TasksStarted,
     pipeline::{self, Item},
 };
+
+impl Active {
+    /// True for a task that takes one of the places of `parallel_max`.
+    pub(super) fn counts(&self, index: u32) -> bool {
+        match self.run.task(index).status {
+            TaskStatus::Executing => true,
+            TaskStatus::Queued => !self.backlog.contains(&index),
+            _ => false,
+        }
+    }
+}
 
 impl ExecutionEngine {
     /// Puts a queued task in line, or into its workflow's backlog where that runs enough at once.

@@ -214,8 +214,8 @@ impl ExecutionEngine {
         let record = active.run.task(task.index);
         match (record.status, record.due_at) {
             (TaskStatus::RetryPending, Some(due)) => {
-                let at = self.clock.instant_of(due);
-                self.time_retry(task, at, ctx);
+                let pause = (due - now).to_std().unwrap_or_default();
+                self.time_retry(task, pause, ctx);
             }
             (TaskStatus::Pending | TaskStatus::RetryPending, _)
                 if active.run.queue(task.index, now).is_ok() =>
@@ -232,8 +232,8 @@ impl ExecutionEngine {
         let Some(active) = self.runs.get(&key) else { return };
         let record = active.run.record();
         let Some(limit) = record.spec.timeout else { return };
-        let at = self.clock.instant_of(active.born + limit);
-        self.time_workflow_at(key, at, limit, ctx);
+        let spent = (self.clock.now() - active.born).to_std().unwrap_or_default();
+        self.time_workflow(key, limit, spent, ctx);
     }
 }
 

@@ -8,6 +8,7 @@ use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
 use actix::prelude::*;
 use gleitzeit_domain::{
     graph::Settlement,
+    id::WorkflowId,
     run::{RunKey, TaskKey, Verdict},
     store::{Store, StoreError, WorkflowChange},
     task::TaskStatus,
@@ -15,7 +16,7 @@ use gleitzeit_domain::{
 };
 use tokio::sync::oneshot;
 
-use super::{Active, ExecutionEngine, Phase, Reader, TaskEnd, TasksFinished};
+use super::{Active, ExecutionEngine, Phase, Reader, TaskEnd, TasksFinished, control::under_way};
 use crate::{
     dependency_resolver::{RemoveWorkflows, SettleTasks, Settled, TaskOutcome},
     monitor::{CallSample, RecordCalls},
@@ -36,9 +37,9 @@ pub(super) struct Writer {
     writing: Vec<RunKey>,
     writing_ready: Vec<(RunKey, Vec<u32>)>,
     /// Told once the write under way is stored; whoever asks later waits for a later one.
-    writing_acks: Vec<oneshot::Sender<()>>,
+    writing_acks: Vec<(RunKey, oneshot::Sender<()>)>,
     /// The same, with the state as that write leaves it.
-    writing_readers: Vec<(Reader, Arc<WorkflowRecord>)>,
+    writing_readers: Vec<(RunKey, Reader, Arc<WorkflowRecord>)>,
     busy: bool,
     failures: u32,
 }
@@ -54,21 +55,30 @@ impl Writer {
     }
 
     /// Takes over who waits for the write that begins now.
-    fn promise(&mut self, active: &mut Active) {
-        self.writing_acks.append(&mut active.acks);
+    fn promise(&mut self, key: RunKey, active: &mut Active) {
+        self.writing_acks.extend(active.acks.drain(..).map(|ack| (key, ack)));
         if !active.readers.is_empty() {
             let record = Arc::new(active.run.record().clone());
             let readers = active.readers.drain(..);
-            self.writing_readers.extend(readers.map(|reader| (reader, Arc::clone(&record))));
+            self.writing_readers.extend(readers.map(|it| (key, it, Arc::clone(&record))));
+        }
+    }
+
+    /// What was promised for a run will not be stored.
+    fn break_promises(&mut self, key: RunKey) {
+        self.writing_acks.retain(|(of, _)| *of != key);
+        let broken = self.writing_readers.extract_if(.., |(of, ..)| *of == key);
+        for (_, reader, _) in broken {
+            let _ = reader.send(None);
         }
     }
 
     /// What was promised is stored.
     fn keep_promises(&mut self) {
-        for ack in self.writing_acks.drain(..) {
+        for (_, ack) in self.writing_acks.drain(..) {
             let _ = ack.send(());
         }
-        for (reader, record) in self.writing_readers.drain(..) {
+        for (_, reader, record) in self.writing_readers.drain(..) {
             let _ = reader.send(Some(record));
         }
     }
@@ -83,20 +93,47 @@ struct Followed {
     settlements: Vec<(RunKey, Settlement)>,
 }
 
-/// What the store said of a write; the changes come back where it failed.
-#[derive(Debug, Message)]
+/// What the store said of a write.
+#[derive(Debug, Default, Message)]
 #[rtype(result = "()")]
-struct Written(WriteAnswer);
+struct Written {
+    /// What was not written, and why; writing it again may succeed.
+    again: Option<(StoreError, Vec<WorkflowChange>)>,
+    /// Workflows whose change can never be stored, and why.
+    refused: Vec<(WorkflowId, StoreError)>,
+}
 
-type WriteAnswer = Result<(), (StoreError, Vec<WorkflowChange>)>;
-type Writing = Pin<Box<dyn Future<Output = WriteAnswer>>>;
+type Writing = Pin<Box<dyn Future<Output = Written>>>;
 
 fn write(store: Arc<dyn Store>, changes: Vec<WorkflowChange>) -> Writing {
     Box::pin(async move {
         // Kept for another try, where there can be need of one.
         let kept = if store.is_fallible() { changes.clone() } else { Vec::new() };
-        store.record(changes).await.map_err(|error| (error, kept))
+        match store.record(changes).await {
+            Ok(()) => Written::default(),
+            Err(error) if error.is_transient() || error == StoreError::Closed => {
+                Written { again: Some((error, kept)), refused: Vec::new() }
+            }
+            Err(error) => write_each(&*store, kept, error).await,
+        }
     })
+}
+
+/// One of the changes is at fault: each is written alone, so that the others are not held up.
+async fn write_each(store: &dyn Store, changes: Vec<WorkflowChange>, error: StoreError) -> Written {
+    if let [only] = changes.as_slice() {
+        return Written { again: None, refused: vec![(only.id.clone(), error)] };
+    }
+    let mut written = Written::default();
+    for change in changes {
+        let Err(error) = store.record(vec![change.clone()]).await else { continue };
+        if error.is_transient() || error == StoreError::Closed {
+            written.again.get_or_insert_with(|| (error, Vec::new())).1.push(change);
+        } else {
+            written.refused.push((change.id, error));
+        }
+    }
+    written
 }
 
 impl ExecutionEngine {
@@ -145,14 +182,13 @@ impl ExecutionEngine {
                     self.stats.tasks_processed += 1;
                     self.stats.tasks_succeeded += u64::from(completed);
                     self.stats.tasks_failed += u64::from(!completed);
-                    active.settling += 1;
                     let outcome = TaskOutcome::from(active.run.task(task.index));
                     settled.push(Settled { task, outcome });
                     self.make_room(task.run);
                 }
                 Verdict::Retry(pause) => {
                     self.make_room(task.run);
-                    self.time_retry(task, tokio::time::Instant::now() + pause, ctx);
+                    self.time_retry(task, pause, ctx);
                     self.touch(task.run);
                 }
                 // It was settled by someone else, who made room.
@@ -168,10 +204,11 @@ impl ExecutionEngine {
     }
 
     /// Asks the resolver what follows from settled tasks.
-    fn follow(&self, settled: Vec<Settled>) {
+    fn follow(&mut self, settled: Vec<Settled>) {
         if settled.is_empty() {
             return;
         }
+        self.settling += settled.len();
         let cast = Rc::clone(self.cast());
         actix_rt::spawn(async move {
             let asked = settled.iter().map(|settled| settled.task.run).collect();
@@ -182,40 +219,24 @@ impl ExecutionEngine {
         });
     }
 
-    /// Tasks that were settled by someone's word or by time: their calls end, what follows is asked.
-    pub(super) fn settle_stopped(&mut self, tasks: &[TaskKey], ctx: &mut Context<Self>) {
-        self.end_calls(tasks.to_vec());
-        let mut settled = Vec::new();
-        for task in tasks {
-            let Some(active) = self.runs.get_mut(&task.run) else { continue };
-            let record = active.run.task(task.index);
-            match record.status {
-                TaskStatus::Cancelled => self.stats.tasks_cancelled += 1,
-                _ => self.stats.tasks_failed += 1,
-            }
-            active.settling += 1;
-            settled.push(Settled { task: *task, outcome: TaskOutcome::from(record) });
-            self.touch(task.run);
-            self.recount(task.run);
+    /// A task was settled by someone's word or by time: its call ends, what follows is asked.
+    /// `counted` says whether it was among those that its workflow may run at once.
+    pub(super) fn settle_stopped(&mut self, task: TaskKey, counted: bool, ctx: &mut Context<Self>) {
+        self.end_calls(vec![task]);
+        let Some(active) = self.runs.get_mut(&task.run) else { return };
+        let record = active.run.task(task.index);
+        match record.status {
+            TaskStatus::Cancelled => self.stats.tasks_cancelled += 1,
+            _ => self.stats.tasks_failed += 1,
         }
-        self.follow(settled);
+        let settled = Settled { task, outcome: TaskOutcome::from(record) };
+        self.touch(task.run);
+        if counted {
+            self.make_room(task.run);
+        }
+        self.follow(vec![settled]);
         self.write_changes(ctx);
         self.pump_soon(ctx);
-    }
-
-    /// Sets a workflow's count of queued and executing tasks right after a cancellation.
-    fn recount(&mut self, key: RunKey) {
-        let Some(active) = self.runs.get_mut(&key) else { return };
-        if active.parallel_max == u32::MAX {
-            return;
-        }
-        let live = |status| matches!(status, TaskStatus::Queued | TaskStatus::Executing);
-        let tasks = &active.run.record().tasks;
-        let waiting = &active.backlog;
-        let count = tasks.iter().filter(|task| live(task.status) && !waiting.contains(&task.index));
-        // One more than there are, which `make_room` takes off again.
-        active.parallel = u32::try_from(count.count()).unwrap_or(u32::MAX).saturating_add(1);
-        self.make_room(key);
     }
 
     fn apply(&mut self, key: RunKey, settlement: Settlement) {
@@ -244,7 +265,7 @@ impl ExecutionEngine {
                 let Some(active) = self.runs.get_mut(key) else { continue };
                 active.touched = false;
                 changes.extend(active.run.take_change());
-                self.writer.promise(active);
+                self.writer.promise(*key, active);
             }
             self.writer.writing = keys;
             self.writer.busy = true;
@@ -254,7 +275,7 @@ impl ExecutionEngine {
 
     fn write(&mut self, changes: Vec<WorkflowChange>, ctx: &mut Context<Self>) {
         if changes.is_empty() {
-            self.written(Ok(()), ctx);
+            self.written(Written::default(), ctx);
             return;
         }
         let mut writing = write(Arc::clone(&self.store), changes);
@@ -264,13 +285,16 @@ impl ExecutionEngine {
             task::Poll::Ready(answer) => self.written(answer, ctx),
             task::Poll::Pending => {
                 let engine = ctx.address();
-                actix_rt::spawn(async move { engine.do_send(Written(writing.await)) });
+                actix_rt::spawn(async move { engine.do_send(writing.await) });
             }
         }
     }
 
-    fn written(&mut self, answer: WriteAnswer, ctx: &mut Context<Self>) {
-        if let Err((error, changes)) = answer {
+    fn written(&mut self, Written { again, refused }: Written, ctx: &mut Context<Self>) {
+        for (id, error) in refused {
+            self.give_up(&id, &error);
+        }
+        if let Some((error, changes)) = again {
             self.write_again(&error, changes, ctx);
             return;
         }
@@ -331,9 +355,30 @@ impl ExecutionEngine {
         });
     }
 
+    /// A workflow that can no longer be stored is not run on: nothing of it could be told. The
+    /// store has it as it was before, and the next start goes on with that.
+    fn give_up(&mut self, id: &WorkflowId, error: &StoreError) {
+        tracing::error!(workflow = %id, %error, "a workflow can no longer be stored; it is given up");
+        let Some(key) = self.ids.remove(id) else { return };
+        let Some(active) = self.runs.remove(&key) else { return };
+        self.drop_timers(&active.timers);
+        self.load = self.load.saturating_sub(active.run.record().tasks.len() as u64);
+        self.stats.workflows_failed += 1;
+        self.writer.break_promises(key);
+        active.run.abandon();
+        self.end_calls(under_way(key, &active.run));
+        for waiter in active.waiters {
+            let _ = waiter.send(Err(error.clone().into()));
+        }
+        for reader in active.readers {
+            let _ = reader.send(None);
+        }
+        self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
+    }
+
     /// Nobody knows how long the store refuses writes: readers are told what it has.
     fn send_readers_away(&mut self) {
-        for (reader, _) in self.writer.writing_readers.drain(..) {
+        for (_, reader, _) in self.writer.writing_readers.drain(..) {
             let _ = reader.send(None);
         }
         for key in self.writer.writing.iter().chain(&self.writer.touched) {
@@ -403,10 +448,10 @@ impl Handler<Followed> for ExecutionEngine {
         for (key, settlement) in settlements {
             self.apply(key, settlement);
         }
+        self.settling = self.settling.saturating_sub(asked.len());
         let now = self.clock.now();
         for key in asked {
             let Some(active) = self.runs.get_mut(&key) else { continue };
-            active.settling = active.settling.saturating_sub(1);
             active.run.conclude(now);
             self.touch(key);
         }
@@ -418,8 +463,8 @@ impl Handler<Followed> for ExecutionEngine {
 impl Handler<Written> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, Written(answer): Written, ctx: &mut Self::Context) {
-        self.written(answer, ctx);
+    fn handle(&mut self, written: Written, ctx: &mut Self::Context) {
+        self.written(written, ctx);
         self.write_changes(ctx);
     }
 }

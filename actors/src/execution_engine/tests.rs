@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gleitzeit_domain::{
     error::ErrorCode,
+    retry::RetryPolicy,
     store::{Store as _, StoreError},
     task::TaskStatus,
     workflow::WorkflowStatus,
@@ -14,7 +15,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use self::stage::{Fault, Stage, hang, once, quiet, statuses, task, workflow};
-use super::{Cancel, GetWorkflow, LeftoverCounts, Shutdown};
+use super::{Cancel, CancelTask, GetWorkflow, LeftoverCounts, Shutdown};
 
 fn cancel(id: &str) -> Cancel {
     Cancel { id: id.into(), reason: "enough".into() }
@@ -202,4 +203,82 @@ async fn a_stop_waits_for_a_submission_and_no_longer() {
     assert!(accepted.await.unwrap().is_ok());
     assert_eq!((report.unsettled.len(), report.stored), (1, true));
     assert_eq!(stage.made(), Vec::<String>::new());
+}
+
+/// One workflow whose outcome cannot be stored must not keep those of all others in memory.
+#[actix::test]
+async fn an_outcome_that_cannot_be_stored_holds_up_no_other() {
+    let stage = Stage::new().await;
+    let bad = stage.submit(workflow("bad", [task("a", json!({})), task("b", hang())])).await;
+    stage.store.poison("bad");
+    let good = ["one", "two"].map(|id| workflow(id, [task("a", json!({}))]));
+    for spec in good {
+        let settled = stage.submit(spec).await;
+        assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
+    }
+    let error = bad.await.unwrap().unwrap_err();
+    assert_eq!(error.code, ErrorCode::PersistenceIntegrityError);
+    quiet().await;
+    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.stored("bad").await.status, WorkflowStatus::Pending);
+}
+
+fn cancel_task(task: &str) -> CancelTask {
+    CancelTask { id: "w".into(), task: task.into(), reason: "enough".into() }
+}
+
+/// A cancelled task gives its place to the next one, and one that had none gives none.
+#[actix::test]
+async fn a_cancelled_task_frees_the_place_that_it_had() {
+    let stage = Stage::new().await;
+    let tasks = (1..=6).map(|n| task(&format!("t{n}"), hang()));
+    let _settled = stage.submit(workflow("w", tasks).max_parallel_tasks(2)).await;
+    quiet().await;
+    assert_eq!(stage.made(), ["t1", "t2"]);
+    let engine = &stage.actors.cast.engine;
+    engine.send(cancel_task("t3")).await.unwrap().unwrap();
+    quiet().await;
+    assert_eq!(stage.made(), ["t1", "t2"], "a task in line has no place to give");
+    engine.send(cancel_task("t1")).await.unwrap().unwrap();
+    quiet().await;
+    assert_eq!(stage.made(), ["t1", "t2", "t4"]);
+    engine.send(cancel_task("t4")).await.unwrap().unwrap();
+    engine.send(cancel_task("t2")).await.unwrap().unwrap();
+    quiet().await;
+    assert_eq!(stage.made(), ["t1", "t2", "t4", "t5", "t6"]);
+}
+
+/// A limit or a pause beyond all time is no limit; it must not bring the engine down.
+#[actix::test]
+async fn spans_beyond_all_time_are_never_over() {
+    let stage = Stage::new().await;
+    let endless = task("a", json!({})).timeout(Duration::MAX).total_timeout(Duration::MAX);
+    let spec = workflow("w", [endless]).timeout(Duration::MAX);
+    let record = stage.submit(spec).await.await.unwrap().unwrap();
+    assert_eq!(record.status, WorkflowStatus::Completed);
+    let policy = RetryPolicy {
+        max_attempts: 2,
+        base_delay: Duration::MAX,
+        max_delay: Duration::MAX,
+        ..RetryPolicy::default()
+    };
+    let failing = task("a", json!({"fail": "CONNECTION_LOST"})).retry(policy);
+    let settled = stage.submit(workflow("v", [failing])).await;
+    quiet().await;
+    assert_eq!(stage.stored("v").await.tasks[0].status, TaskStatus::RetryPending);
+    stage.actors.cast.engine.send(cancel("v")).await.unwrap().unwrap();
+    assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Cancelled);
+}
+
+/// A hundred thousand limits are set in a moment.
+#[actix::test]
+async fn limits_of_many_tasks_cost_the_same_for_each() {
+    let stage = Stage::new().await;
+    let limited = |n: u32| task(&format!("t{n}"), hang()).total_timeout(Duration::from_hours(1));
+    let spec = workflow("w", (0..20_000).map(limited)).max_parallel_tasks(1);
+    let begun = std::time::Instant::now();
+    let _settled = stage.submit(spec).await;
+    quiet().await;
+    assert_eq!(stage.leftovers().await.timers, 20_000);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }

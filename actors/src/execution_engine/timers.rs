@@ -14,6 +14,9 @@ use tokio::time::Instant;
 
 use super::ExecutionEngine;
 
+/// So many names of entries are kept per workflow before rung ones are looked for.
+pub(super) const TIMERS_KEPT: usize = 16;
+
 /// Names an entry.
 pub(super) type TimerKey = (Instant, u64);
 
@@ -45,16 +48,25 @@ impl Timers {
 struct Ring;
 
 impl ExecutionEngine {
+    fn set_timer_in(&mut self, run: RunKey, pause: Duration, due: Due, ctx: &mut Context<Self>) {
+        // What is too far away to be told as a time is never due.
+        if let Some(at) = Instant::now().checked_add(pause) {
+            self.set_timer(run, at, due, ctx);
+        }
+    }
+
     fn set_timer(&mut self, run: RunKey, at: Instant, due: Due, ctx: &mut Context<Self>) {
         let Some(active) = self.runs.get_mut(&run) else { return };
         self.timers.next += 1;
         let key = (at, self.timers.next);
         self.timers.due.insert(key, due);
-        if active.timers.len() >= 32 {
-            // Rung ones are gone from the map; forget their names too.
-            active.timers.retain(|key| self.timers.due.contains_key(key));
-        }
         active.timers.push(key);
+        if active.timers.len() > active.timers_max {
+            // Rung ones are gone from the map; forget their names too. Each time the list has
+            // doubled, so that it costs the same for each entry, however many there are.
+            active.timers.retain(|key| self.timers.due.contains_key(key));
+            active.timers_max = 2 * active.timers.len().max(TIMERS_KEPT);
+        }
         self.arm(ctx);
     }
 
@@ -71,27 +83,24 @@ impl ExecutionEngine {
         self.timers.armed = Some((earliest, ctx.notify_later(Ring, pause)));
     }
 
-    pub(super) fn time_retry(&mut self, task: TaskKey, at: Instant, ctx: &mut Context<Self>) {
-        self.set_timer(task.run, at, Due::Retry(task), ctx);
+    pub(super) fn time_retry(&mut self, task: TaskKey, pause: Duration, ctx: &mut Context<Self>) {
+        self.set_timer_in(task.run, pause, Due::Retry(task), ctx);
     }
 
     pub(super) fn time_task(&mut self, task: TaskKey, limit: Duration, ctx: &mut Context<Self>) {
-        self.set_timer(task.run, Instant::now() + limit, Due::TaskLimit(task, limit), ctx);
+        self.set_timer_in(task.run, limit, Due::TaskLimit(task, limit), ctx);
     }
 
-    pub(super) fn time_workflow(&mut self, run: RunKey, limit: Duration, ctx: &mut Context<Self>) {
-        self.set_timer(run, Instant::now() + limit, Due::WorkflowLimit(run, limit), ctx);
-    }
-
-    /// The same for a workflow that began before this process did.
-    pub(super) fn time_workflow_at(
+    /// Stops a workflow after `limit`, of which `spent` has passed.
+    pub(super) fn time_workflow(
         &mut self,
         run: RunKey,
-        at: Instant,
         limit: Duration,
+        spent: Duration,
         ctx: &mut Context<Self>,
     ) {
-        self.set_timer(run, at, Due::WorkflowLimit(run, limit), ctx);
+        let left = limit.saturating_sub(spent);
+        self.set_timer_in(run, left, Due::WorkflowLimit(run, limit), ctx);
     }
 
     /// Forgets a workflow's entries.
@@ -118,8 +127,9 @@ impl ExecutionEngine {
             Due::TaskLimit(task, limit) => {
                 let Some(active) = self.runs.get_mut(&task.run) else { return };
                 if !active.run.task(task.index).status.is_settled() {
+                    let counted = active.counts(task.index);
                     active.run.time_out(task.index, limit, now);
-                    self.settle_stopped(&[task], ctx);
+                    self.settle_stopped(task, counted, ctx);
                 }
             }
             Due::WorkflowLimit(run, limit) => {
