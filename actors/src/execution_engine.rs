@@ -16,6 +16,7 @@
 mod admission;
 mod control;
 mod dispatch;
+mod guarded_store;
 mod pipeline;
 mod recovery;
 mod settlement;
@@ -261,7 +262,7 @@ impl ExecutionEngine {
         Self {
             random: Random::seeded(settings.seed),
             settings,
-            store,
+            store: guarded_store::guarded(store),
             clock,
             audience,
             cast: None,
