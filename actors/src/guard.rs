@@ -49,6 +49,12 @@ pub async fn guarded<T>(limit: Duration, call: impl Future<Output = T>) -> Resul
     }
 }
 
+/// Drops a value whose destructor is a stranger's; the text of its panic, if it panicked.
+pub fn discard<T>(value: T) -> Option<String> {
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(value)));
+    dropped.err().map(|panic| panic_text(&*panic))
+}
+
 /// The message of a panic, as far as it has one: `panic!` carries a text, `panic_any` anything.
 pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);

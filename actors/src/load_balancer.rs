@@ -22,14 +22,20 @@ use gleitzeit_domain::{
     id::{Capability, ProviderId},
     protocol::MethodRef,
     provider::ProviderSpec,
+    restart::RestartBudget,
     run::TaskKey,
     task::Priority,
 };
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 use crate::{
     event_bus::Publish,
-    provider_supervisor::{CancelCalls, ProviderState, ProviderStatusChanged, ProviderSupervisor},
+    provider_supervisor::{
+        CancelCalls, ProviderState, ProviderStatus, ProviderStatusChanged, ProviderSupervisor,
+    },
 };
 
 pub use directory::{
@@ -74,6 +80,7 @@ pub struct ProviderTicket {
     supervisor: Addr<ProviderSupervisor>,
     balancer: Addr<LoadBalancer>,
     sample: Option<Sample>,
+    attended: watch::Receiver<()>,
 }
 
 impl ProviderTicket {
@@ -90,6 +97,13 @@ impl ProviderTicket {
     /// True when both are for one provider.
     pub fn same_provider(&self, other: &Self) -> bool {
         self.slot == other.slot
+    }
+
+    /// Comes when nobody attends to the provider's calls any more: its thread is blocked and given
+    /// up, or the provider was removed. A call that has no answer by then gets none.
+    pub async fn abandoned(&self) {
+        let mut attended = self.attended.clone();
+        while attended.changed().await.is_ok() {}
     }
 
     /// Notes how the call went, for strategies that learn from it.
@@ -117,6 +131,9 @@ struct GiveBack {
 #[rtype(result = "()")]
 pub struct CancelTasks(pub Arc<Vec<TaskKey>>);
 
+/// A longer wait for a provider is this long: far beyond any, and no instant overflows.
+const WAIT_MAX: Duration = Duration::from_hours(24 * 365 * 30);
+
 /// How the balancer runs.
 #[derive(Debug, Clone)]
 pub struct BalancerSettings {
@@ -124,11 +141,17 @@ pub struct BalancerSettings {
     pub balance: BalanceConfig,
     /// How long a call waits for a provider to come up.
     pub provider_wait: Duration,
+    /// Between two rounds that look for blocked threads.
+    pub watch_interval: Duration,
 }
 
 impl Default for BalancerSettings {
     fn default() -> Self {
-        Self { balance: BalanceConfig::default(), provider_wait: Duration::from_secs(30) }
+        Self {
+            balance: BalanceConfig::default(),
+            provider_wait: Duration::from_secs(30),
+            watch_interval: Duration::from_secs(5),
+        }
     }
 }
 
@@ -136,10 +159,21 @@ impl Default for BalancerSettings {
 struct Desk {
     supervisor: Addr<ProviderSupervisor>,
     spec: Arc<ProviderSpec>,
-    generation: u64,
+    /// Which of its supervisors is listened to.
+    tenure: u64,
+    /// As last told; `failed` here also when there is no supervisor any more.
+    status: ProviderStatus,
+    /// True when only a new supervisor can bring it back.
+    is_lost: bool,
     /// Of a provider with a thread of its own.
     thread: Option<actix_rt::Arbiter>,
+    /// True where a sign of life would come from this very thread.
+    is_local: bool,
     last_pong: Instant,
+    /// How often it may block its thread.
+    blocks: RestartBudget,
+    /// Dropped when nobody attends to its calls any more.
+    attends: watch::Sender<()>,
 }
 
 /// The actor. One per system, on the control arbiter.
@@ -148,8 +182,13 @@ pub struct LoadBalancer {
     book: ProviderBook<Desk>,
     waiting: HashMap<Capability, waiting::Line>,
     waiters: usize,
+    next_age: u64,
+    /// Waiters served since it was the turn of the oldest.
+    served: u32,
     workers: Vec<ArbiterHandle>,
     next_worker: usize,
+    next_tenure: u64,
+    last_round: Instant,
     bus: Recipient<Publish>,
     clock: crate::Clock,
     born: Instant,
@@ -162,19 +201,24 @@ impl LoadBalancer {
     /// # Errors
     /// [`UnknownStrategy`] when the settings name one that is not among `strategies`.
     pub fn new(
-        settings: BalancerSettings,
+        mut settings: BalancerSettings,
         strategies: &Strategies,
         workers: Vec<ArbiterHandle>,
         bus: Recipient<Publish>,
         clock: crate::Clock,
     ) -> Result<Self, UnknownStrategy> {
+        settings.provider_wait = settings.provider_wait.min(WAIT_MAX);
         Ok(Self {
             book: ProviderBook::new(&settings.balance, strategies)?,
             settings,
             waiting: HashMap::new(),
             waiters: 0,
+            next_age: 0,
+            served: 0,
             workers,
             next_worker: 0,
+            next_tenure: 0,
+            last_round: Instant::now(),
             bus,
             clock,
             born: Instant::now(),
@@ -204,22 +248,28 @@ impl LoadBalancer {
             supervisor: entry.handle.supervisor.clone(),
             balancer: balancer.clone(),
             sample: None,
+            attended: entry.handle.attends.subscribe(),
         })
     }
 
     fn answer(&mut self, request: PickRequest, ctx: &mut Context<Self>) -> Picked {
         let capability = &request.method.capability;
         // Whoever waits for this method came first.
-        let line_is_empty = self.waiters == 0
-            || self.waiting.get(&**capability).is_none_or(waiting::Line::is_empty);
-        if line_is_empty {
-            match self.try_pick(capability, request.avoid.as_ref(), &ctx.address()) {
-                Ok(ticket) => return Picked::Now(ticket),
-                Err(pick) => return self.wait_in_line(request, pick != Pick::Busy, ctx),
+        let line = if self.waiters == 0 { None } else { self.waiting.get(&**capability) };
+        if let Some(line) = line.filter(|line| !line.is_empty()) {
+            let first_is_choosy = line.first_is_choosy();
+            let down = !self.book.is_up(capability);
+            let capability = Arc::clone(capability);
+            let picked = self.wait_in_line(request, down, ctx);
+            if first_is_choosy {
+                self.serve_lines(vec![Capability::clone(&capability)], ctx);
             }
+            return picked;
         }
-        let down = self.is_down(capability);
-        self.wait_in_line(request, down, ctx)
+        match self.try_pick(capability, request.avoid.as_ref(), &ctx.address()) {
+            Ok(ticket) => Picked::Now(ticket),
+            Err(pick) => self.wait_in_line(request, pick != Pick::Busy, ctx),
+        }
     }
 }
 
@@ -229,8 +279,10 @@ impl Actor for LoadBalancer {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(crate::MAILBOX);
         self.alarm = None;
-        watchdog::watch(ctx);
-        self.arm(ctx);
+        self.last_round = Instant::now();
+        self.watch(ctx);
+        // After a panic: it may have hit while a line was served, and the timer is gone.
+        self.review_lines(ctx);
     }
 }
 
@@ -264,14 +316,18 @@ impl Handler<ProviderStatusChanged> for LoadBalancer {
     type Result = ();
 
     fn handle(&mut self, status: ProviderStatusChanged, ctx: &mut Self::Context) {
-        let Some(slot) = self.book.find(&status.provider_id) else { return };
+        let ProviderStatusChanged { tenure, status } = status;
+        let id = status.provider_id.clone();
+        let slot = self.book.find(&id);
+        let desk = slot.and_then(|slot| self.book.handle_mut(slot));
+        let Some(desk) = desk.filter(|desk| desk.tenure == tenure && !desk.is_lost) else { return };
         let serving = status.state == ProviderState::Serving;
         let health = if serving { status.health } else { HealthStatus::Unknown };
-        self.book.set_available(&status.provider_id, serving);
-        self.book.set_health(&status.provider_id, health);
-        self.note_generation(&status);
-        self.serve_slot(slot, ctx);
-        self.note_outages(ctx);
+        desk.status = status;
+        desk.last_pong = Instant::now();
+        self.book.set_available(&id, serving);
+        self.book.set_health(&id, health);
+        self.review_lines(ctx);
     }
 }
 

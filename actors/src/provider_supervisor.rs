@@ -10,7 +10,7 @@
 mod calls;
 mod lifecycle;
 
-use std::{collections::HashMap, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
@@ -25,8 +25,9 @@ use gleitzeit_domain::{
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
+use calls::{CallKey, RunningCall};
 pub use calls::{CancelCalls, Execute, Execution, Finished};
-pub use lifecycle::{GetStatus, Ping, Restart, Stop};
+pub use lifecycle::{GetStatus, Restart, Stop};
 
 /// What a provider can promise now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,18 +45,26 @@ pub enum ProviderState {
     Stopped,
 }
 
+/// Which of a provider's supervisors one is. One whose thread is blocked is given up and has a
+/// successor; should it wake up, its word counts no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tenure {
+    /// Higher than that of every supervisor before it.
+    pub number: u64,
+    /// Instances that those before it have had.
+    pub generation: u64,
+    /// Restarts before it.
+    pub restarts: u64,
+}
+
 /// Tells the balancer that a provider's state or health changed.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct ProviderStatusChanged {
-    /// Which provider.
-    pub provider_id: ProviderId,
-    /// How many instances it has had, this one included.
-    pub generation: u64,
-    /// What it can promise.
-    pub state: ProviderState,
-    /// How well it is.
-    pub health: HealthStatus,
+    /// The number of the [`Tenure`] of who says so.
+    pub tenure: u64,
+    /// How the provider is.
+    pub status: ProviderStatus,
 }
 
 /// What is told of a provider.
@@ -67,7 +76,7 @@ pub struct ProviderStatus {
     pub kind: Arc<str>,
     /// What it can promise.
     pub state: ProviderState,
-    /// How well it is.
+    /// How well it is; unknown unless it serves.
     pub health: HealthStatus,
     /// What the last check or failure said.
     pub detail: String,
@@ -93,14 +102,20 @@ pub struct ProviderSupervisor {
     events: EventSink,
     clock: crate::Clock,
     state: ProviderState,
+    tenure: u64,
     generation: u64,
     instance: Option<Rc<dyn Provider>>,
+    /// What makes the instance ready, or checks it.
+    chore: Option<JoinHandle<()>>,
+    /// Instances that were replaced and have calls in flight, by generation.
+    retired: BTreeMap<u64, Rc<dyn Provider>>,
     judge: HealthJudge,
     detail: String,
     budget: RestartBudget,
     restarts: u64,
     born: Instant,
-    running: HashMap<TaskKey, JoinHandle<()>>,
+    running: BTreeMap<CallKey, RunningCall>,
+    next_call: u64,
     calls_total: u64,
     calls_failed: u64,
     has_served: bool,
@@ -114,6 +129,7 @@ impl ProviderSupervisor {
         listener: Recipient<ProviderStatusChanged>,
         events: EventSink,
         clock: crate::Clock,
+        tenure: Tenure,
     ) -> Self {
         Self {
             judge: HealthJudge::new(spec.supervision.unhealthy_after),
@@ -123,12 +139,16 @@ impl ProviderSupervisor {
             events,
             clock,
             state: ProviderState::Starting,
-            generation: 0,
+            tenure: tenure.number,
+            generation: tenure.generation,
             instance: None,
+            chore: None,
+            retired: BTreeMap::new(),
             detail: String::new(),
-            restarts: 0,
+            restarts: tenure.restarts,
             born: Instant::now(),
-            running: HashMap::new(),
+            running: BTreeMap::new(),
+            next_call: 0,
             calls_total: 0,
             calls_failed: 0,
             has_served: false,
@@ -146,12 +166,28 @@ impl ProviderSupervisor {
     }
 
     fn tell(&self) {
-        self.listener.do_send(ProviderStatusChanged {
+        let status = self.status();
+        self.listener.do_send(ProviderStatusChanged { tenure: self.tenure, status });
+    }
+
+    fn status(&self) -> ProviderStatus {
+        ProviderStatus {
             provider_id: self.id().clone(),
-            generation: self.generation,
+            kind: self.spec.kind.clone(),
             state: self.state,
             health: self.judge.status(),
-        });
+            detail: self.detail.clone(),
+            generation: self.generation,
+            restarts: self.restarts,
+            in_flight: self.running.len(),
+            calls_total: self.calls_total,
+            calls_failed: self.calls_failed,
+        }
+    }
+
+    /// False when only a word from outside brings it back, or nothing at all.
+    fn is_wanted(&self) -> bool {
+        !matches!(self.state, ProviderState::Failed | ProviderState::Stopped)
     }
 
     fn publish(&self, data: EventData) {
@@ -165,16 +201,22 @@ impl Actor for ProviderSupervisor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(crate::MAILBOX);
         // After a panic of the actor itself: its timers are gone, its calls go on by themselves.
-        if self.state != ProviderState::Failed && self.state != ProviderState::Stopped {
+        if self.is_wanted() {
             self.begin(ctx);
+        } else if self.stopping.is_some() {
+            self.stop_now();
         }
     }
 }
 
 impl Supervised for ProviderSupervisor {
+    /// Whatever panicked here is no provider's; the instance is not trusted all the same.
     fn restarting(&mut self, _: &mut Self::Context) {
-        self.instance = None;
-        self.judge.reset();
+        self.retire();
+        if self.is_wanted() {
+            self.restarts += 1;
+            self.publish_restart("its supervisor panicked");
+        }
     }
 }
 

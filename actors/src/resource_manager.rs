@@ -129,9 +129,11 @@ impl ResourceManager {
     }
 
     fn hand_out(&mut self, granted: Vec<Granted<Waiter>>, manager: &Addr<Self>) {
-        for Granted { held, waiter } in granted {
+        // All leases before the first answer: should that panic, the rest come back.
+        let lease = |Granted { held, waiter }| (Lease { held, manager: manager.clone() }, waiter);
+        let leases: Vec<(Lease, Waiter)> = granted.into_iter().map(lease).collect();
+        for (lease, waiter) in leases {
             self.tickets.remove(&waiter.task);
-            let lease = Lease { held, manager: manager.clone() };
             // A waiter that has gone away drops its lease, which comes back as a `Release`.
             if let Some(granted) = waiter.granted {
                 let _ = granted.send(lease);

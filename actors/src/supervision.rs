@@ -56,7 +56,7 @@ where
 /// # Panics
 /// When called outside a `System`, as every actor start.
 pub fn start_supervised_in<A>(
-    mut ctx: Context<A>,
+    ctx: Context<A>,
     policy: RestartPolicy,
     escalate_to: Recipient<GaveUp>,
     make: impl FnOnce(&mut Context<A>) -> A,
@@ -64,16 +64,33 @@ pub fn start_supervised_in<A>(
 where
     A: Supervised + Actor<Context = Context<A>>,
 {
+    start_supervised_or(ctx, policy, move |gave_up| escalate_to.do_send(gave_up), make)
+}
+
+/// The same with any way to tell that the actor is gone: for one of many of the same type, which
+/// [`GaveUp`] alone does not tell apart.
+///
+/// # Panics
+/// When called outside a `System`, as every actor start.
+pub fn start_supervised_or<A>(
+    mut ctx: Context<A>,
+    policy: RestartPolicy,
+    give_up: impl FnOnce(GaveUp) + 'static,
+    make: impl FnOnce(&mut Context<A>) -> A,
+) -> Addr<A>
+where
+    A: Supervised + Actor<Context = Context<A>>,
+{
     let actor = make(&mut ctx);
     let addr = ctx.address();
-    actix_rt::spawn(supervise(ctx.into_future(actor), policy, escalate_to));
+    actix_rt::spawn(supervise(ctx.into_future(actor), policy, give_up));
     addr
 }
 
 async fn supervise<A>(
     mut life: ContextFut<A, Context<A>>,
     policy: RestartPolicy,
-    escalate_to: Recipient<GaveUp>,
+    give_up: impl FnOnce(GaveUp),
 ) where
     A: Supervised + Actor<Context = Context<A>>,
 {
@@ -84,7 +101,7 @@ async fn supervise<A>(
     while let Some(panic) = ended {
         let Some(pause) = budget.spend(epoch.elapsed()) else {
             tracing::error!(actor, panic, "actor gave up");
-            escalate_to.do_send(GaveUp { actor, panic });
+            give_up(GaveUp { actor, panic });
             // Dropping a life polls it once more, which may panic once more.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(life)));
             return;

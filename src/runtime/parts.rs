@@ -95,6 +95,7 @@ pub(super) fn parts(
                 ..BalanceConfig::default()
             },
             provider_wait: engine.provider_wait,
+            ..BalancerSettings::default()
         },
         strategies,
         resources: settings.resources.totals(slots),

@@ -425,11 +425,14 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Vec<TaskE
     let calls = group.iter().map(call).collect();
     let longest = group.iter().map(|it| it.leased.checked.item.planned().timeout).max();
     let limit = longest.unwrap_or_default().saturating_add(BLOCKED_GRACE);
-    let answers = match tokio::time::timeout(limit, supervisor.send(Execute(calls))).await {
-        Ok(Ok(answers)) => answers,
-        // Its thread is blocked, or it died with the message: nobody knows what became of it.
-        Ok(Err(_)) | Err(_) => Vec::new(),
+    let asked = tokio::time::timeout(limit, supervisor.send(Execute(calls)));
+    let answers = tokio::select! {
+        biased;
+        answered = asked => answered.ok().and_then(Result::ok).unwrap_or_default(),
+        () = group[0].ticket.abandoned() => Vec::new(),
     };
+    // Where answers are missing, the thread is blocked or the supervisor died with the message:
+    // nobody knows what became of the call.
     let mut answers = answers.into_iter();
     for it in group {
         match answers.next() {
@@ -444,10 +447,16 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Vec<TaskE
 
 async fn await_call(cast: Rc<Cast>, it: Placed, answer: oneshot::Receiver<Finished>) {
     let limit = it.leased.checked.item.planned().timeout.saturating_add(BLOCKED_GRACE);
-    let end = match tokio::time::timeout(limit, answer).await {
-        Ok(Ok(finished)) => conclude(it, finished),
-        Ok(Err(_)) => give_up(it, "ended the call before it was done"),
-        Err(_) => give_up(it, "blocks its thread: it did not even answer that time was up"),
+    let answered = tokio::select! {
+        biased;
+        answered = tokio::time::timeout(limit, answer) => Some(answered),
+        () = it.ticket.abandoned() => None,
+    };
+    let end = match answered {
+        Some(Ok(Ok(finished))) => conclude(it, finished),
+        Some(Ok(Err(_))) => give_up(it, "ended the call before it was done"),
+        Some(Err(_)) => give_up(it, "blocks its thread: it did not even answer that time was up"),
+        None => give_up(it, "was given up: its thread is blocked, or it was removed"),
     };
     report(&cast, vec![end]);
 }

@@ -9,17 +9,20 @@ use gleitzeit_domain::{
     balance::{ProviderEntry, Registration},
     error::{ErrorCode, TaskError},
     event::EventData,
+    health::HealthStatus,
     id::{Capability, ProviderId},
     provider::{Placement, ProviderSpec},
-    restart::RestartPolicy,
+    restart::{RestartBudget, RestartPolicy},
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{Desk, LoadBalancer};
 use crate::{
     monitor::GetProviderHealth,
-    provider_supervisor::{GetStatus, ProviderStatus, ProviderSupervisor, Restart, Stop},
-    supervision::{GaveUp, start_supervised_in},
+    provider_supervisor::{
+        GetStatus, ProviderState, ProviderStatus, ProviderSupervisor, Restart, Stop, Tenure,
+    },
+    supervision::{GaveUp, start_supervised_or},
 };
 
 /// Adds a provider and starts it. It gets calls as soon as it is ready; one that is down is tried
@@ -74,10 +77,19 @@ pub struct RemoveProvider {
 #[rtype(result = "Result<(), TaskError>")]
 pub struct RestartProvider(pub ProviderId);
 
-/// Asks how every provider is, by id. One whose thread is blocked is left out.
+/// Asks how every provider is, by id. For one whose thread is blocked it is what was last known.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<ProviderStatus>")]
 pub struct GetProviders;
+
+/// A supervisor panicked beyond its budget and is gone.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct SupervisorLost {
+    id: ProviderId,
+    tenure: u64,
+    panic: String,
+}
 
 /// Stops every provider.
 #[derive(Debug, Message)]
@@ -95,6 +107,10 @@ const SUPERVISOR_RESTARTS: RestartPolicy = RestartPolicy {
     pause_max: Duration::from_secs(10),
 };
 
+/// A provider may block its thread `restarts_max` times within this: each time costs a thread,
+/// which ends only when it is blocked no more.
+const BLOCKS_WINDOW: Duration = Duration::from_hours(1);
+
 /// A thread that is not blocked answers within this.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
@@ -104,19 +120,37 @@ fn not_found(id: &ProviderId) -> TaskError {
 
 impl LoadBalancer {
     /// Starts a supervisor on the thread of its placement.
-    pub(super) fn hire(&mut self, spec: &Arc<ProviderSpec>, ctx: &mut Context<Self>) -> Desk {
+    ///
+    /// `before` is what is told of the provider under its last supervisor.
+    pub(super) fn hire(
+        &mut self,
+        spec: &Arc<ProviderSpec>,
+        before: Option<&ProviderStatus>,
+        ctx: &mut Context<Self>,
+    ) -> Desk {
         let (thread, place) = self.place(spec.placement);
         let (sender, receiver) = channel::channel(1);
         let supervisor = Addr::new(sender);
         let (made_from, events, clock) = (Arc::clone(spec), self.bus.clone(), self.clock);
         let balancer = ctx.address();
+        self.next_tenure += 1;
+        let tenure = Tenure {
+            number: self.next_tenure,
+            generation: before.map_or(0, |before| before.generation),
+            restarts: before.map_or(0, |before| before.restarts + 1),
+        };
         let start = move || {
             let context = Context::with_receiver(receiver);
             let listener = balancer.clone().recipient();
-            start_supervised_in(context, SUPERVISOR_RESTARTS, balancer.recipient(), |_| {
-                ProviderSupervisor::new(made_from, listener, events, clock)
+            let (id, tenure_number) = (made_from.id.clone(), tenure.number);
+            let give_up = move |GaveUp { panic, .. }| {
+                balancer.do_send(SupervisorLost { id, tenure: tenure_number, panic });
+            };
+            start_supervised_or(context, SUPERVISOR_RESTARTS, give_up, |_| {
+                ProviderSupervisor::new(made_from, listener, events, clock, tenure)
             });
         };
+        let is_local = place.is_none();
         match place {
             None => start(),
             Some(arbiter) => {
@@ -126,10 +160,59 @@ impl LoadBalancer {
         Desk {
             supervisor,
             spec: Arc::clone(spec),
-            generation: 0,
+            tenure: tenure.number,
+            status: unheard(spec, tenure),
+            is_lost: false,
             thread,
+            is_local,
             last_pong: Instant::now(),
+            blocks: RestartBudget::new(RestartPolicy {
+                window: BLOCKS_WINDOW,
+                ..RestartPolicy::from(&spec.supervision)
+            }),
+            attends: watch::Sender::new(()),
         }
+    }
+
+    /// Lets a new supervisor take the place of one that is gone or gets no more answers from its
+    /// thread. Calls in flight there are abandoned.
+    pub(super) fn hire_again(
+        &mut self,
+        id: &ProviderId,
+        spec: &Arc<ProviderSpec>,
+        blocks: Option<RestartBudget>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(entry) = self.book.find(id).and_then(|slot| self.book.get(slot)) else { return };
+        let registration = entry.registration.clone();
+        let Some(old) = self.book.remove(id) else { return };
+        let mut desk = self.hire(spec, Some(&old.status), ctx);
+        if let Some(blocks) = blocks {
+            desk.blocks = blocks;
+        }
+        self.book.register(registration, desk);
+        // Should its thread wake up, it finds that it has been given up.
+        old.supervisor.do_send(Stop { deadline: Duration::ZERO });
+        dismiss(old.thread);
+        self.review_lines(ctx);
+    }
+
+    /// A provider whose supervisor is gone for good: only a restart by message helps.
+    pub(super) fn lose(&mut self, id: &ProviderId, reason: String, ctx: &mut Context<Self>) {
+        let slot = self.book.find(id);
+        let Some(desk) = slot.and_then(|slot| self.book.handle_mut(slot)) else { return };
+        desk.is_lost = true;
+        desk.status.state = ProviderState::Failed;
+        desk.status.health = HealthStatus::Unknown;
+        desk.status.detail.clone_from(&reason);
+        let generation = desk.status.generation;
+        tracing::error!(provider = %id, generation, reason, "provider failed");
+        let (provider_id, reason) = (id.clone(), reason.into());
+        let event = EventData::ProviderFailed { provider_id, generation, reason };
+        self.bus.do_send(crate::loose(self.clock.now(), event));
+        self.book.set_available(id, false);
+        self.book.set_health(id, HealthStatus::Unknown);
+        self.review_lines(ctx);
     }
 
     fn place(&mut self, placement: Placement) -> (Option<Arbiter>, Option<ArbiterHandle>) {
@@ -147,6 +230,32 @@ impl LoadBalancer {
             Placement::Worker | Placement::Control => (None, None),
         }
     }
+}
+
+/// What is told of a provider that has not said anything yet.
+fn unheard(spec: &ProviderSpec, tenure: Tenure) -> ProviderStatus {
+    ProviderStatus {
+        provider_id: spec.id.clone(),
+        kind: Arc::clone(&spec.kind),
+        state: ProviderState::Starting,
+        health: HealthStatus::Unknown,
+        detail: String::new(),
+        generation: tenure.generation,
+        restarts: tenure.restarts,
+        in_flight: 0,
+        calls_total: 0,
+        calls_failed: 0,
+    }
+}
+
+/// Stops a provider; one whose thread is blocked is not waited for.
+async fn stop(desk: Desk, deadline: Duration) {
+    let stopped = desk.supervisor.send(Stop { deadline });
+    if desk.supervisor.send(GetStatus).timeout(ANSWER_WAIT).await.is_ok() {
+        let limit = deadline + desk.spec.supervision.lifecycle_timeout + ANSWER_WAIT;
+        let _ = stopped.timeout(limit).await;
+    }
+    dismiss(desk.thread);
 }
 
 /// Ends a provider's thread, if it has one of its own.
@@ -175,7 +284,7 @@ impl Handler<RegisterProvider> for LoadBalancer {
             weight: spec.weight,
             max_concurrent: spec.max_concurrent,
         };
-        let desk = self.hire(&Arc::new(spec), ctx);
+        let desk = self.hire(&Arc::new(spec), None, ctx);
         self.book.register(registration, desk);
         let event = EventData::ProviderRegistered { provider_id: id, capabilities };
         self.bus.do_send(crate::loose(self.clock.now(), event));
@@ -191,10 +300,9 @@ impl Handler<RemoveProvider> for LoadBalancer {
         let Some(desk) = self.book.remove(&id) else {
             return Box::pin(async move { Err(not_found(&id)) });
         };
-        self.note_outages(ctx);
+        self.review_lines(ctx);
         Box::pin(async move {
-            let _ = desk.supervisor.send(Stop { deadline }).timeout(deadline + ANSWER_WAIT).await;
-            dismiss(desk.thread);
+            stop(desk, deadline).await;
             Ok(())
         })
     }
@@ -206,12 +314,32 @@ impl Handler<RestartProvider> for LoadBalancer {
     fn handle(
         &mut self,
         RestartProvider(id): RestartProvider,
-        _: &mut Self::Context,
+        ctx: &mut Self::Context,
     ) -> Self::Result {
         let slot = self.book.find(&id).ok_or_else(|| not_found(&id))?;
         let entry = self.book.get(slot).ok_or_else(|| not_found(&id))?;
-        entry.handle.supervisor.do_send(Restart);
+        if entry.handle.is_lost {
+            let spec = Arc::clone(&entry.handle.spec);
+            self.hire_again(&id, &spec, None, ctx);
+        } else {
+            entry.handle.supervisor.do_send(Restart);
+        }
         Ok(())
+    }
+}
+
+/// How a provider is: by its own word, or, where it does not answer, as last told.
+fn ask(entry: &ProviderEntry<Desk>) -> impl Future<Output = ProviderStatus> + use<> {
+    let desk = &entry.handle;
+    let asked = (!desk.is_lost).then(|| desk.supervisor.send(GetStatus).timeout(ANSWER_WAIT));
+    let mut last = desk.status.clone();
+    last.in_flight = entry.in_flight() as usize;
+    async move {
+        let Some(asked) = asked else { return last };
+        asked.await.unwrap_or_else(|_| {
+            last.detail = format!("gave no sign of life within {ANSWER_WAIT:?}");
+            last
+        })
     }
 }
 
@@ -219,14 +347,9 @@ impl Handler<GetProviders> for LoadBalancer {
     type Result = ResponseFuture<Vec<ProviderStatus>>;
 
     fn handle(&mut self, _: GetProviders, _: &mut Self::Context) -> Self::Result {
-        let asked: Vec<_> = self
-            .book
-            .iter()
-            .map(|(_, entry)| entry.handle.supervisor.send(GetStatus).timeout(ANSWER_WAIT))
-            .collect();
+        let asked: Vec<_> = self.book.iter().map(|(_, entry)| ask(entry)).collect();
         Box::pin(async move {
-            let answers = join_all(asked).await.into_iter();
-            let mut all: Vec<ProviderStatus> = answers.filter_map(Result::ok).collect();
+            let mut all = join_all(asked).await;
             all.sort_by(|one, other| one.provider_id.cmp(&other.provider_id));
             all
         })
@@ -246,11 +369,7 @@ impl Handler<StopProviders> for LoadBalancer {
         let mut stopping = Vec::new();
         for id in ids {
             if let Some(desk) = self.book.remove(&id) {
-                let stop = desk.supervisor.send(Stop { deadline }).timeout(deadline + ANSWER_WAIT);
-                stopping.push(async move {
-                    let _ = stop.await;
-                    dismiss(desk.thread);
-                });
+                stopping.push(stop(desk, deadline));
             }
         }
         Box::pin(async move {
@@ -259,22 +378,16 @@ impl Handler<StopProviders> for LoadBalancer {
     }
 }
 
-impl Handler<GaveUp> for LoadBalancer {
+impl Handler<SupervisorLost> for LoadBalancer {
     type Result = ();
 
-    /// A supervisor panicked beyond its budget: its provider is gone, all others are untouched.
-    fn handle(&mut self, GaveUp { panic, .. }: GaveUp, ctx: &mut Self::Context) {
-        let gone = self.book.iter().filter(|(_, entry)| !entry.handle.supervisor.connected());
-        let gone: Vec<(ProviderId, u64)> = gone
-            .map(|(_, entry)| (entry.registration.id.clone(), entry.handle.generation))
-            .collect();
-        for (provider_id, generation) in gone {
-            self.book.set_available(&provider_id, false);
-            let reason = format!("its supervisor panicked: {panic}").into();
-            let event = EventData::ProviderFailed { provider_id, generation, reason };
-            self.bus.do_send(crate::loose(self.clock.now(), event));
+    /// Its provider is gone with it; all others are untouched.
+    fn handle(&mut self, message: SupervisorLost, ctx: &mut Self::Context) {
+        let SupervisorLost { id, tenure, panic } = message;
+        let entry = self.book.find(&id).and_then(|slot| self.book.get(slot));
+        if entry.is_some_and(|entry| entry.handle.tenure == tenure && !entry.handle.is_lost) {
+            self.lose(&id, format!("its supervisor panicked: {panic}"), ctx);
         }
-        self.note_outages(ctx);
     }
 }
 

@@ -3,6 +3,10 @@
 //! A call whose providers are all busy waits as long as it takes; one whose providers are all down
 //! waits `provider_wait` from when it came or from when the last of them went down, whichever was
 //! later.
+//!
+//! The rule is that of the engine's ready queue, over all methods of a provider that has room: the
+//! most urgent first, then the oldest, and one in [`PICKS_PER_OLDEST`] is the oldest whatever its
+//! priority. Who waits for another provider than the one where it failed holds up nobody behind it.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,9 +15,10 @@ use std::{
 
 use actix::prelude::*;
 use gleitzeit_domain::{
-    balance::{Pick, Slot},
+    balance::Slot,
     error::{ErrorCode, TaskError},
     id::{Capability, ProviderId},
+    queue::PICKS_PER_OLDEST,
     run::TaskKey,
     task::Priority,
 };
@@ -21,11 +26,16 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{LoadBalancer, PickRequest, Picked, ProviderTicket};
 
+/// So many waiters that avoid a free provider are looked at before the search is given up.
+const PASSED_OVER_MAX: usize = 128;
+
+/// Priority, then age.
+type Place = (Priority, u64);
+
 /// Who waits for one method.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    queue: BTreeMap<(Priority, u64), Waiter>,
-    next_age: u64,
+    queue: BTreeMap<Place, Waiter>,
     /// When its providers were last seen to go down; `None` while one is up.
     down_since: Option<Instant>,
 }
@@ -35,9 +45,25 @@ impl Line {
         self.queue.is_empty()
     }
 
-    fn push(&mut self, priority: Priority, waiter: Waiter) {
-        self.next_age += 1;
-        self.queue.insert((priority, self.next_age), waiter);
+    /// True when the first one avoids a provider, so that another one may be served before it.
+    pub(super) fn first_is_choosy(&self) -> bool {
+        self.queue.first_key_value().is_some_and(|(_, waiter)| waiter.avoid.is_some())
+    }
+
+    /// The first one, or the oldest, among those who avoid none of `busy`.
+    fn next(&self, oldest: bool, busy: &[ProviderId]) -> Option<Place> {
+        let fits = |(_, waiter): &(&Place, &Waiter)| {
+            waiter.avoid.as_ref().is_none_or(|avoid| !busy.contains(avoid))
+        };
+        if !oldest {
+            let found = self.queue.iter().take(PASSED_OVER_MAX).find(fits);
+            return found.map(|(place, _)| *place);
+        }
+        let of_each = Priority::ALL.into_iter().filter_map(|priority| {
+            let lane = self.queue.range((priority, 0)..=(priority, u64::MAX));
+            lane.take(PASSED_OVER_MAX).find(fits).map(|(place, _)| *place)
+        });
+        of_each.min_by_key(|(_, age)| *age)
     }
 
     fn earliest_end(&self, wait: Duration) -> Option<Instant> {
@@ -53,6 +79,14 @@ struct Waiter {
     since: Instant,
     avoid: Option<ProviderId>,
     answer: oneshot::Sender<Result<ProviderTicket, TaskError>>,
+}
+
+/// A line that is being served.
+struct Turn {
+    capability: Capability,
+    /// Providers that have no alternative with room; whoever avoids one of them cannot be served.
+    busy: Vec<ProviderId>,
+    done: bool,
 }
 
 /// Some wait may be over.
@@ -76,16 +110,11 @@ impl LoadBalancer {
         let line = self.waiting.entry(capability.clone()).or_default();
         line.down_since = if down { line.down_since.or(Some(now)) } else { None };
         let waiter = Waiter { task: request.task, since: now, avoid: request.avoid, answer };
-        line.push(request.priority, waiter);
+        self.next_age += 1;
+        line.queue.insert((request.priority, self.next_age), waiter);
         self.waiters += 1;
         self.arm(ctx);
         Picked::Waiting(ticket)
-    }
-
-    /// True when no provider of a method is up.
-    pub(super) fn is_down(&mut self, capability: &Capability) -> bool {
-        let now = self.now();
-        matches!(self.book.pick(capability, None, now), Pick::Unavailable | Pick::NotSupported)
     }
 
     /// Serves those who wait for what a provider can do, as long as there is room.
@@ -97,42 +126,62 @@ impl LoadBalancer {
         let lines = entry.registration.capabilities.iter();
         let lines: Vec<Capability> =
             lines.filter(|capability| self.waiting.contains_key(capability)).cloned().collect();
-        for capability in lines {
-            self.serve_line(&capability, ctx);
-        }
+        self.serve_lines(lines, ctx);
     }
 
-    fn serve_line(&mut self, capability: &Capability, ctx: &mut Context<Self>) {
+    /// Serves these lines as one, as long as there is room.
+    pub(super) fn serve_lines(&mut self, lines: Vec<Capability>, ctx: &mut Context<Self>) {
         let balancer = ctx.address();
-        while let Some((place, avoid)) = self.first_in_line(capability) {
-            let Ok(ticket) = self.try_pick(capability, avoid.as_ref(), &balancer) else { break };
+        let turn = |capability| Turn { capability, busy: Vec::new(), done: false };
+        let mut turns: Vec<Turn> = lines.into_iter().map(turn).collect();
+        while let Some((at, place)) = self.next_in_lines(&turns) {
+            let Turn { capability, busy, done } = &mut turns[at];
+            let waiter = self.waiting.get(capability).and_then(|line| line.queue.get(&place));
+            let avoid = waiter.and_then(|waiter| waiter.avoid.clone());
+            let Ok(ticket) = self.try_pick(capability, avoid.as_ref(), &balancer) else {
+                match avoid {
+                    Some(avoided) => busy.push(avoided),
+                    None => *done = true,
+                }
+                continue;
+            };
             let line = self.waiting.get_mut(capability);
             if let Some(waiter) = line.and_then(|line| line.queue.remove(&place)) {
                 self.waiters -= 1;
+                self.served = (self.served + 1) % PICKS_PER_OLDEST;
                 // A waiter that has gone away drops its ticket, which comes back as a `GiveBack`.
                 let _ = waiter.answer.send(Ok(ticket));
             }
         }
-        if self.waiting.get(capability).is_some_and(Line::is_empty) {
-            self.waiting.remove(capability);
+        for Turn { capability, .. } in turns {
+            if self.waiting.get(&capability).is_some_and(Line::is_empty) {
+                self.waiting.remove(&capability);
+            }
         }
     }
 
-    fn first_in_line(
-        &self,
-        capability: &Capability,
-    ) -> Option<((Priority, u64), Option<ProviderId>)> {
-        let (place, waiter) = self.waiting.get(capability)?.queue.first_key_value()?;
-        Some((*place, waiter.avoid.clone()))
+    /// Whose turn it is, and in which line.
+    fn next_in_lines(&self, turns: &[Turn]) -> Option<(usize, Place)> {
+        let oldest = self.served + 1 == PICKS_PER_OLDEST;
+        let open = turns.iter().enumerate().filter(|(_, turn)| !turn.done);
+        let firsts = open.filter_map(|(at, turn)| {
+            Some((at, self.waiting.get(&turn.capability)?.next(oldest, &turn.busy)?))
+        });
+        if oldest {
+            firsts.min_by_key(|(_, (_, age))| *age)
+        } else {
+            firsts.min_by_key(|(_, place)| *place)
+        }
     }
 
-    /// After a provider went down or came up: whose providers are all down now?
-    pub(super) fn note_outages(&mut self, ctx: &mut Context<Self>) {
-        let lines: Vec<Capability> = self.waiting.keys().cloned().collect();
-        let now = Instant::now();
-        for capability in lines {
-            let down = self.is_down(&capability);
-            if let Some(line) = self.waiting.get_mut(&capability) {
+    /// After a provider came, went or changed: who can be served, and whose providers are all down?
+    pub(super) fn review_lines(&mut self, ctx: &mut Context<Self>) {
+        if self.waiters > 0 {
+            let lines: Vec<Capability> = self.waiting.keys().cloned().collect();
+            self.serve_lines(lines, ctx);
+            let now = Instant::now();
+            for (capability, line) in &mut self.waiting {
+                let down = !self.book.is_up(capability);
                 line.down_since = if down { line.down_since.or(Some(now)) } else { None };
             }
         }

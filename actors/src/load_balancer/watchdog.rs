@@ -2,24 +2,24 @@
 //!
 //! A provider that blocks its thread answers nothing: no call, no health check, no timeout of its
 //! own. So every supervisor on another thread is asked for a sign of life from here; one that owes
-//! it for longer than its health check may take is taken for lost, and a new supervisor is started
-//! for it, on a thread of its own where the old one's is shared.
+//! it for longer than its health check may take is taken for lost: its calls are abandoned, and a
+//! new supervisor is started for it, on a thread of its own where the old one's is shared. So those
+//! that only share the thread with the one that blocks it come back too. One that is lost more than
+//! `restarts_max` times an hour has failed.
 
 use std::{sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
+    balance::Slot,
     event::EventData,
     id::ProviderId,
     provider::{Placement, ProviderSpec},
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{LoadBalancer, directory};
-use crate::provider_supervisor::{Ping, ProviderStatusChanged};
-
-/// Between two rounds of pings.
-const ROUND: Duration = Duration::from_secs(5);
+use crate::provider_supervisor::{GetStatus, ProviderStatus, Stop};
 
 /// Asks every provider for a sign of life.
 #[derive(Debug, Message)]
@@ -30,45 +30,43 @@ struct PingAll;
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Pong {
-    id: ProviderId,
-}
-
-/// Sees to the next round.
-pub(super) fn watch(ctx: &mut Context<LoadBalancer>) {
-    ctx.notify_later(PingAll, ROUND);
+    slot: Slot,
+    status: ProviderStatus,
 }
 
 impl LoadBalancer {
-    pub(super) fn note_generation(&mut self, status: &ProviderStatusChanged) {
-        let slot = self.book.find(&status.provider_id);
-        if let Some(desk) = slot.and_then(|slot| self.book.handle_mut(slot)) {
-            desk.generation = status.generation;
-            desk.last_pong = Instant::now();
-        }
+    /// Sees to the next round.
+    pub(super) fn watch(&self, ctx: &mut Context<Self>) {
+        ctx.notify_later(PingAll, self.settings.watch_interval);
     }
 
     fn replace_blocked(&mut self, id: &ProviderId, ctx: &mut Context<Self>) {
-        let Some(entry) = self.book.find(id).and_then(|slot| self.book.get(slot)) else { return };
-        let generation = entry.handle.generation;
+        let now = self.now();
+        let slot = self.book.find(id);
+        let Some(desk) = slot.and_then(|slot| self.book.handle_mut(slot)) else { return };
+        let generation = desk.status.generation;
+        if desk.blocks.spend(now).is_none() {
+            // Should its thread wake up, it finds that it has been given up; so do its callers now.
+            desk.supervisor.do_send(Stop { deadline: Duration::ZERO });
+            directory::dismiss(desk.thread.take());
+            desk.attends = watch::Sender::new(());
+            self.lose(id, "blocks its thread again and again".to_owned(), ctx);
+            return;
+        }
+        let blocks = desk.blocks.clone();
         // What blocks once may block again: not on a shared thread any more.
         let spec = Arc::new(ProviderSpec {
             placement: Placement::Dedicated,
-            ..ProviderSpec::clone(&entry.handle.spec)
+            ..ProviderSpec::clone(&desk.spec)
         });
-        let registration = entry.registration.clone();
-        tracing::error!(provider = %id, generation, "provider blocks its thread; it gets a new one");
+        tracing::error!(provider = %id, generation, "provider's thread is blocked; it gets a new one");
         let event = EventData::ProviderRestarted {
             provider_id: id.clone(),
             generation,
-            reason: "blocks its thread".into(),
+            reason: "its thread is blocked".into(),
         };
         self.bus.do_send(crate::loose(self.clock.now(), event));
-        if let Some(old) = self.book.remove(id) {
-            directory::dismiss(old.thread);
-        }
-        let desk = self.hire(&spec, ctx);
-        self.book.register(registration, desk);
-        self.note_outages(ctx);
+        self.hire_again(id, &spec, Some(blocks), ctx);
     }
 }
 
@@ -77,41 +75,46 @@ impl Handler<PingAll> for LoadBalancer {
 
     fn handle(&mut self, _: PingAll, ctx: &mut Self::Context) {
         let now = Instant::now();
+        let round = self.settings.watch_interval;
+        // Where this thread itself was held up, the signs of life may not have been read yet.
+        let late = now.saturating_duration_since(self.last_round) > 2 * round;
+        self.last_round = now;
         let mut blocked = Vec::new();
-        for (_, entry) in self.book.iter() {
+        for (slot, entry) in self.book.iter() {
             let desk = &entry.handle;
-            if desk.spec.placement == Placement::Control {
-                // Its thread is this one.
+            if desk.is_local || desk.is_lost {
                 continue;
             }
-            let limit = desk.spec.supervision.health_timeout + ROUND;
-            if now.saturating_duration_since(desk.last_pong) > limit {
+            let limit = desk.spec.supervision.health_timeout + round;
+            if !late && now.saturating_duration_since(desk.last_pong) > limit {
                 blocked.push(entry.registration.id.clone());
                 continue;
             }
-            let id = entry.registration.id.clone();
-            let ping = desk.supervisor.send(Ping);
+            let ping = desk.supervisor.send(GetStatus);
             let balancer = ctx.address();
             actix_rt::spawn(async move {
-                if ping.await.is_ok() {
-                    balancer.do_send(Pong { id });
+                if let Ok(status) = ping.await {
+                    balancer.do_send(Pong { slot, status });
                 }
             });
         }
         for id in blocked {
             self.replace_blocked(&id, ctx);
         }
-        watch(ctx);
+        self.watch(ctx);
     }
 }
 
 impl Handler<Pong> for LoadBalancer {
     type Result = ();
 
-    fn handle(&mut self, Pong { id }: Pong, _: &mut Self::Context) {
-        let slot = self.book.find(&id);
-        if let Some(desk) = slot.and_then(|slot| self.book.handle_mut(slot)) {
+    fn handle(&mut self, Pong { slot, status }: Pong, _: &mut Self::Context) {
+        // A provider with a new supervisor has a new place.
+        if let Some(desk) = self.book.handle_mut(slot)
+            && !desk.is_lost
+        {
             desk.last_pong = Instant::now();
+            desk.status = status;
         }
     }
 }

@@ -12,11 +12,11 @@ use gleitzeit_domain::{
     provider::{Call, Outcome, Provider},
     run::TaskKey,
 };
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tracing::Instrument as _;
 
 use super::{Answer, KeyedCall, ProviderState, ProviderSupervisor};
-use crate::guard::{CallError, guarded};
+use crate::guard::{CallError, discard, guarded};
 
 /// Runs calls; each is answered at once, or when it ends.
 #[derive(Debug, Message)]
@@ -52,13 +52,39 @@ impl From<Answer> for Finished {
 #[rtype(result = "()")]
 pub struct CancelCalls(pub Vec<TaskKey>);
 
+/// Names a call: its task, and a number, for an attempt may begin before the one before is over.
+pub(super) type CallKey = (TaskKey, u64);
+
+/// A call in its own task.
+#[derive(Debug)]
+pub(super) struct RunningCall {
+    /// Of which instance.
+    pub(super) generation: u64,
+    handle: JoinHandle<()>,
+}
+
 /// A call in its own task has ended.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct CallEnded {
-    task: TaskKey,
+    call: CallKey,
     failed: bool,
-    panicked: Option<(u64, String)>,
+    panicked: Option<String>,
+}
+
+/// Says that a call has ended, however it ended: by an answer, by being dropped, or by a panic
+/// while it was dropped.
+struct Ending {
+    supervisor: Addr<ProviderSupervisor>,
+    ended: Option<CallEnded>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            self.supervisor.do_send(ended);
+        }
+    }
 }
 
 type CallFuture = Pin<Box<dyn Future<Output = (Answer, Option<String>)>>>;
@@ -78,8 +104,13 @@ fn call_future(provider: Rc<dyn Provider>, id: ProviderId, call: Call) -> CallFu
     let run = async move {
         let limit = call.timeout;
         let begun = Instant::now();
-        let ended = guarded(limit, provider.execute(call)).await;
+        // In a block of its own, for a provider may panic before it has made a future.
+        let ended = guarded(limit, async { provider.execute(call).await }).await;
         let duration = begun.elapsed();
+        // The last call of an instance that was replaced drops it.
+        if let Some(text) = discard(provider) {
+            tracing::warn!(provider = %id, text, "provider panicked while it was dropped");
+        }
         let (outcome, panic) = match ended {
             Ok(outcome) => (outcome, None),
             Err(CallError::TimedOut { limit }) => {
@@ -117,17 +148,18 @@ impl ProviderSupervisor {
             return Execution::Ended(answer.into());
         }
         let (answer, answered) = oneshot::channel();
-        let supervisor = ctx.address();
-        let generation = self.generation;
-        let running = actix_rt::spawn(async move {
-            let (ended, panic) = future.await;
-            let failed = ended.0.is_err();
-            let panicked = panic.map(|text| (generation, text));
+        self.next_call += 1;
+        let call = (task, self.next_call);
+        let ended = Some(CallEnded { call, failed: false, panicked: None });
+        let mut ending = Ending { supervisor: ctx.address(), ended };
+        let handle = actix_rt::spawn(async move {
+            let (ended, panicked) = future.await;
+            ending.ended = Some(CallEnded { call, failed: ended.0.is_err(), panicked });
             // Before the answer, so that whoever has the answer finds the books in order.
-            supervisor.do_send(CallEnded { task, failed, panicked });
+            drop(ending);
             let _ = answer.send(ended.into());
         });
-        self.running.insert(task, running);
+        self.running.insert(call, RunningCall { generation: self.generation, handle });
         Execution::Running(answered)
     }
 
@@ -141,10 +173,10 @@ impl ProviderSupervisor {
         TaskError::new(ErrorCode::ProviderUnhealthy, message)
     }
 
-    /// Drops every call in flight.
-    pub(super) fn drop_calls(&mut self) {
-        for (_, running) in self.running.drain() {
-            running.abort();
+    /// Drops every call in flight; each says so when it is gone.
+    pub(super) fn drop_calls(&self) {
+        for call in self.running.values() {
+            call.handle.abort();
         }
     }
 }
@@ -172,13 +204,12 @@ impl Handler<Execute> for ProviderSupervisor {
 impl Handler<CancelCalls> for ProviderSupervisor {
     type Result = ();
 
-    fn handle(&mut self, CancelCalls(tasks): CancelCalls, ctx: &mut Self::Context) {
+    fn handle(&mut self, CancelCalls(tasks): CancelCalls, _: &mut Self::Context) {
         for task in tasks {
-            if let Some(running) = self.running.remove(&task) {
-                running.abort();
+            for (_, call) in self.running.range((task, 0)..=(task, u64::MAX)) {
+                call.handle.abort();
             }
         }
-        self.finish_stopping(ctx);
     }
 }
 
@@ -186,14 +217,15 @@ impl Handler<CallEnded> for ProviderSupervisor {
     type Result = ();
 
     fn handle(&mut self, message: CallEnded, ctx: &mut Self::Context) {
-        let CallEnded { task, failed, panicked } = message;
-        self.running.remove(&task);
+        let CallEnded { call, failed, panicked } = message;
+        let Some(RunningCall { generation, .. }) = self.running.remove(&call) else { return };
         self.calls_failed += u64::from(failed);
-        if let Some((generation, text)) = panicked
+        if let Some(text) = panicked
             && generation == self.generation
         {
             self.replace(format!("panicked: {text}"), ctx);
         }
-        self.finish_stopping(ctx);
+        self.shut_down_retired(generation);
+        self.finish_stopping();
     }
 }

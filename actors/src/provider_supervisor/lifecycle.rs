@@ -7,23 +7,20 @@ use gleitzeit_domain::{
     error::TaskError,
     event::EventData,
     health::{HealthReport, HealthStatus},
+    provider::Provider,
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{ProviderState, ProviderStatus, ProviderSupervisor};
-use crate::guard::{guarded, panic_text};
+use crate::guard::{discard, guarded, panic_text};
 
-/// Answered at once by a thread that is not blocked.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Ping;
-
-/// Asks how the provider is.
+/// Asks how the provider is. Answered at once by a thread that is not blocked.
 #[derive(Debug, Message)]
 #[rtype(result = "ProviderStatus")]
 pub struct GetStatus;
 
-/// Builds a new instance now, with a fresh budget; calls in flight stay with the old one.
+/// Builds a new instance now, with a fresh budget; calls in flight stay with the old one, which is
+/// shut down when the last of them has ended.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Restart;
@@ -85,13 +82,14 @@ impl ProviderSupervisor {
                 self.instance = Some(Rc::clone(&provider));
                 let limit = self.spec.supervision.lifecycle_timeout;
                 let supervisor = ctx.address();
-                actix_rt::spawn(async move {
-                    let outcome = match guarded(limit, provider.initialize()).await {
+                self.chore = Some(actix_rt::spawn(async move {
+                    let outcome = match guarded(limit, async { provider.initialize().await }).await
+                    {
                         Ok(outcome) => outcome.map_err(|error: TaskError| error.to_string()),
                         Err(error) => Err(error.to_string()),
                     };
                     supervisor.do_send(Initialized { generation, outcome });
-                });
+                }));
             }
             Ok(Err(error)) => self.back_off(format!("could not be built: {error}"), ctx),
             Err(panic) => {
@@ -108,13 +106,63 @@ impl ProviderSupervisor {
         }
     }
 
-    fn back_off(&mut self, reason: String, ctx: &mut Context<Self>) {
-        if let Some(old) = self.instance.take() {
-            let limit = self.spec.supervision.lifecycle_timeout;
-            actix_rt::spawn(async move {
-                let _ = guarded(limit, old.shutdown()).await;
-            });
+    /// Lets go of the instance: it is shut down when the last of its calls has ended.
+    pub(super) fn retire(&mut self) {
+        self.judge.reset();
+        let chore = self.chore.take();
+        let Some(old) = self.instance.take() else { return };
+        if self.has_calls(self.generation) {
+            if let Some(chore) = chore {
+                chore.abort();
+            }
+            self.retired.insert(self.generation, old);
+        } else {
+            self.shut_down(old, chore, None);
         }
+    }
+
+    /// Shuts a replaced instance down once it has no calls.
+    pub(super) fn shut_down_retired(&mut self, generation: u64) {
+        if !self.retired.is_empty()
+            && !self.has_calls(generation)
+            && let Some(old) = self.retired.remove(&generation)
+        {
+            self.shut_down(old, None, None);
+        }
+    }
+
+    fn has_calls(&self, generation: u64) -> bool {
+        self.running.values().any(|call| call.generation == generation)
+    }
+
+    /// Ends what is asked of an instance besides calls, then shuts it down; `done` hears of it.
+    fn shut_down(
+        &self,
+        provider: Rc<dyn Provider>,
+        chore: Option<JoinHandle<()>>,
+        done: Option<oneshot::Sender<()>>,
+    ) {
+        let limit = self.spec.supervision.lifecycle_timeout;
+        let id = self.id().clone();
+        actix_rt::spawn(async move {
+            if let Some(chore) = chore {
+                chore.abort();
+                let _ = chore.await;
+            }
+            if let Err(error) = guarded(limit, async { provider.shutdown().await }).await {
+                tracing::warn!(provider = %id, %error, "provider was not shut down in order");
+            }
+            if let Some(text) = discard(provider) {
+                tracing::warn!(provider = %id, text, "provider panicked while it was dropped");
+            }
+            if let Some(done) = done {
+                let _ = done.send(());
+            }
+        });
+    }
+
+    fn back_off(&mut self, reason: String, ctx: &mut Context<Self>) {
+        self.retire();
         let provider_id = self.id().clone();
         let generation = self.generation;
         self.detail.clone_from(&reason);
@@ -122,11 +170,7 @@ impl ProviderSupervisor {
             Some(pause) => {
                 tracing::warn!(provider = %provider_id, generation, reason, ?pause, "provider restarts");
                 self.restarts += 1;
-                self.publish(EventData::ProviderRestarted {
-                    provider_id,
-                    generation,
-                    reason: reason.into(),
-                });
+                self.publish_restart(&reason);
                 self.enter(ProviderState::BackingOff);
                 ctx.notify_later(Begin { generation }, pause);
             }
@@ -149,6 +193,14 @@ impl ProviderSupervisor {
         }
     }
 
+    pub(super) fn publish_restart(&self, reason: &str) {
+        self.publish(EventData::ProviderRestarted {
+            provider_id: self.id().clone(),
+            generation: self.generation,
+            reason: reason.into(),
+        });
+    }
+
     fn never_served(&self) -> bool {
         !self.has_served
     }
@@ -157,29 +209,34 @@ impl ProviderSupervisor {
         let Some(provider) = self.instance.clone() else { return };
         let limit = self.spec.supervision.health_timeout;
         let supervisor = ctx.address();
-        actix_rt::spawn(async move {
-            let report = match guarded(limit, provider.health_check()).await {
+        self.chore = Some(actix_rt::spawn(async move {
+            let report = match guarded(limit, async { provider.health_check().await }).await {
                 Ok(report) => report,
                 Err(error) => HealthReport::unhealthy(error.to_string()),
             };
             supervisor.do_send(HealthChecked { generation, report });
-        });
+        }));
     }
 
     /// Ends a stop once no call is left.
-    pub(super) fn finish_stopping(&mut self, _: &mut Context<Self>) {
+    pub(super) fn finish_stopping(&mut self) {
         if !self.running.is_empty() {
             return;
         }
         let Some(stopped) = self.stopping.take() else { return };
-        let instance = self.instance.take();
-        let limit = self.spec.supervision.lifecycle_timeout;
-        actix_rt::spawn(async move {
-            if let Some(provider) = instance {
-                let _ = guarded(limit, provider.shutdown()).await;
+        let chore = self.chore.take();
+        match self.instance.take() {
+            Some(provider) => self.shut_down(provider, chore, Some(stopped)),
+            None => {
+                let _ = stopped.send(());
             }
-            let _ = stopped.send(());
-        });
+        }
+    }
+
+    /// Ends a stop whatever is in flight.
+    pub(super) fn stop_now(&mut self) {
+        self.drop_calls();
+        self.finish_stopping();
     }
 }
 
@@ -267,18 +324,9 @@ impl Handler<Restart> for ProviderSupervisor {
             return;
         }
         self.budget.reset();
-        if let Some(old) = self.instance.take() {
-            let limit = self.spec.supervision.lifecycle_timeout;
-            actix_rt::spawn(async move {
-                let _ = guarded(limit, old.shutdown()).await;
-            });
-        }
+        self.retire();
         self.restarts += 1;
-        self.publish(EventData::ProviderRestarted {
-            provider_id: self.id().clone(),
-            generation: self.generation,
-            reason: "asked for".into(),
-        });
+        self.publish_restart("asked for");
         self.begin(ctx);
     }
 }
@@ -291,7 +339,7 @@ impl Handler<Stop> for ProviderSupervisor {
         let (stopped, done) = oneshot::channel();
         self.stopping = Some(stopped);
         ctx.notify_later(StopNow, deadline);
-        self.finish_stopping(ctx);
+        self.finish_stopping();
         Box::pin(async {
             let _ = done.await;
         })
@@ -301,33 +349,15 @@ impl Handler<Stop> for ProviderSupervisor {
 impl Handler<StopNow> for ProviderSupervisor {
     type Result = ();
 
-    fn handle(&mut self, _: StopNow, ctx: &mut Self::Context) {
-        self.drop_calls();
-        self.finish_stopping(ctx);
+    fn handle(&mut self, _: StopNow, _: &mut Self::Context) {
+        self.stop_now();
     }
-}
-
-impl Handler<Ping> for ProviderSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
 }
 
 impl Handler<GetStatus> for ProviderSupervisor {
     type Result = MessageResult<GetStatus>;
 
     fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
-        MessageResult(ProviderStatus {
-            provider_id: self.id().clone(),
-            kind: self.spec.kind.clone(),
-            state: self.state,
-            health: self.judge.status(),
-            detail: self.detail.clone(),
-            generation: self.generation,
-            restarts: self.restarts,
-            in_flight: self.running.len(),
-            calls_total: self.calls_total,
-            calls_failed: self.calls_failed,
-        })
+        MessageResult(self.status())
     }
 }

@@ -298,6 +298,12 @@ impl<H> ProviderBook<H> {
         self.methods.get(capability).is_some_and(|method| !method.places.is_empty())
     }
 
+    /// True when some provider of the method is well enough to be called, busy or not.
+    pub fn is_up(&self, capability: &Capability) -> bool {
+        let method = self.methods.get(capability);
+        method.is_some_and(|method| best_tier(&self.entries, &method.places, None).is_some())
+    }
+
     /// The strategy of a protocol, once a provider of it is registered.
     pub fn strategy_of(&self, protocol: &ProtocolId) -> Option<&str> {
         let mut strategies = self.strategies.iter();
