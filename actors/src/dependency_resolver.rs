@@ -134,10 +134,7 @@ impl DependencyResolver {
             .get(&task.run)
             .ok_or_else(|| TaskError::new(ErrorCode::TaskCancelled, "the workflow was stopped"))?;
         let view = RunScope { known, env: &self.env };
-        known.plan.tasks[task.index as usize]
-            .template
-            .render(&view)
-            .map_err(|error| TaskError::new(ErrorCode::TaskParameterError, error.to_string()))
+        known.plan.tasks[task.index as usize].template.render(&view).map_err(TaskError::from)
     }
 }
 
