@@ -211,6 +211,14 @@ impl ExecutionEngine {
     fn take_up_task(&mut self, task: TaskKey, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         let Some(active) = self.runs.get_mut(&task.run) else { return };
+        let limit = active.run.plan().spec.tasks[task.index as usize].total_timeout;
+        // Nobody wrote down when its first attempt was queued, so its time begins anew.
+        if active.run.task(task.index).attempts > 0
+            && let Some(limit) = limit
+        {
+            self.time_task(task, limit, ctx);
+        }
+        let Some(active) = self.runs.get_mut(&task.run) else { return };
         let record = active.run.task(task.index);
         match (record.status, record.due_at) {
             (TaskStatus::RetryPending, Some(due)) => {
