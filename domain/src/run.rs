@@ -41,12 +41,12 @@ pub struct TaskKey {
     pub index: u32,
 }
 
-/// Tells attempts under way that something of their workflow was cancelled.
+/// Tells attempts under way that something of their workflow was cancelled or interrupted.
 #[derive(Debug, Default)]
 pub struct CancelSignal(AtomicU32);
 
 impl CancelSignal {
-    /// Grows with every cancellation.
+    /// Grows with every cancellation and interruption.
     pub fn epoch(&self) -> u32 {
         self.0.load(Ordering::Acquire)
     }
@@ -192,6 +192,11 @@ impl Run {
 
     /// Tells attempts under way that nothing of it is wanted any more.
     pub fn abandon(&self) {
+        self.signal.raise();
+    }
+
+    /// Makes attempts that have not begun their call ask first whether they are still wanted.
+    pub fn interrupt(&self) {
         self.signal.raise();
     }
 

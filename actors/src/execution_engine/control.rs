@@ -131,6 +131,10 @@ pub(super) fn under_way(key: RunKey, run: &Run) -> Vec<TaskKey> {
     tasks.map(|task| TaskKey { run: key, index: task.index }).collect()
 }
 
+fn stopped() -> TaskError {
+    TaskError::new(ErrorCode::SystemShutdown, "the runtime has stopped")
+}
+
 impl ExecutionEngine {
     /// Ends calls and waits of tasks, wherever they are on their way.
     pub(super) fn end_calls(&self, tasks: Vec<TaskKey>) {
@@ -192,6 +196,18 @@ impl ExecutionEngine {
         }
     }
 
+    /// Whoever waits for resources or a provider would begin its call during the stop.
+    fn end_waits(&self) {
+        let mut waiting = Vec::new();
+        for (key, active) in &self.runs {
+            active.run.interrupt();
+            let tasks = active.run.record().tasks.iter();
+            let queued = tasks.filter(|task| task.status == TaskStatus::Queued);
+            waiting.extend(queued.map(|task| TaskKey { run: *key, index: task.index }));
+        }
+        self.end_calls(waiting);
+    }
+
     /// Stops for good, whatever is still under way.
     fn halt(&mut self, _: &mut Context<Self>) {
         let Phase::Draining(answer) = std::mem::replace(&mut self.phase, Phase::Stopped) else {
@@ -199,8 +215,12 @@ impl ExecutionEngine {
         };
         let mut report = StopReport { stored: self.writer.is_idle(), ..StopReport::default() };
         let mut running = Vec::new();
-        for (key, active) in &self.runs {
+        for (key, active) in &mut self.runs {
             report.unsettled.push(active.run.id().clone());
+            for waiter in active.waiters.drain(..) {
+                let _ = waiter.send(Err(stopped()));
+            }
+            active.run.interrupt();
             for task in &active.run.record().tasks {
                 if task.status == TaskStatus::Executing {
                     report.abandoned.push((active.run.id().clone(), task.id.clone()));
@@ -233,6 +253,9 @@ impl Handler<Wait> for ExecutionEngine {
 
     fn handle(&mut self, Wait { id, answer }: Wait, _: &mut Self::Context) {
         match self.ids.get(&id).copied() {
+            Some(_) if matches!(self.phase, Phase::Stopped) => {
+                let _ = answer.send(Err(stopped()));
+            }
             Some(key) => self.await_end(key, answer),
             None => self.answer_from_store(id, answer),
         }
@@ -317,7 +340,7 @@ impl Handler<CancelTask> for ExecutionEngine {
 }
 
 async fn await_ack(done: oneshot::Receiver<()>) -> Result<(), TaskError> {
-    done.await.map_err(|_| TaskError::new(ErrorCode::SystemShutdown, "the runtime has stopped"))
+    done.await.map_err(|_| stopped())
 }
 
 impl Handler<IsIdle> for ExecutionEngine {
@@ -363,6 +386,7 @@ impl Handler<Shutdown> for ExecutionEngine {
         }
         let (answer, report) = oneshot::channel();
         self.phase = Phase::Draining(answer);
+        self.end_waits();
         ctx.run_later(deadline, Self::halt);
         self.check_drained(ctx);
         Box::pin(async { report.await.unwrap_or_default() })

@@ -143,11 +143,16 @@ impl Handler<AreWanted> for ExecutionEngine {
     type Result = Vec<bool>;
 
     fn handle(&mut self, AreWanted(tasks): AreWanted, _: &mut Self::Context) -> Vec<bool> {
+        if matches!(self.phase, Phase::Stopped) {
+            return vec![false; tasks.len()];
+        }
+        // What has not begun when the engine stops is left to the next start.
+        let runs_on = matches!(self.phase, Phase::Running);
         let wanted = |(task, attempt): (TaskKey, u32)| {
             self.runs.get(&task.run).is_some_and(|active| {
                 let record = active.run.task(task.index);
                 match record.status {
-                    TaskStatus::Queued => record.attempts + 1 == attempt,
+                    TaskStatus::Queued => runs_on && record.attempts + 1 == attempt,
                     TaskStatus::Executing => record.attempts == attempt,
                     _ => false,
                 }

@@ -173,6 +173,11 @@ impl ExecutionEngine {
             let random = self.random.unit();
             let TaskEnd { task, attempt, outcome, duration, .. } = end;
             let Some(active) = self.runs.get_mut(&task.run) else { continue };
+            // Its call did not begin before the stop: it stays queued for the next start.
+            let is_left = active.run.task(task.index).status == TaskStatus::Queued;
+            if is_left && !matches!(self.phase, Phase::Running) {
+                continue;
+            }
             if let Some(duration) = duration {
                 self.call_seconds += duration.as_secs_f64();
                 self.calls += 1;
