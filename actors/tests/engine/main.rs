@@ -1,0 +1,32 @@
+//! The behaviour of the whole cast of actors, with scripted providers and a paused clock: one file
+//! per behaviour.
+//!
+//! Every scenario ends with [`Stage::finish`](support::Stage::finish), which checks what must hold
+//! whatever happened: events, statuses, leases, queues and memory.
+
+#[cfg(test)]
+mod cancellation;
+#[cfg(test)]
+mod dependencies;
+#[cfg(test)]
+mod durability;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod ordering;
+#[cfg(test)]
+mod providers;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
+mod references;
+#[cfg(test)]
+mod retries;
+#[cfg(test)]
+mod shutdown;
+#[cfg(test)]
+mod submission;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod timeouts;

@@ -1,0 +1,190 @@
+//! Providers that are missing, come late, panic or go away: who waits, who fails, who goes on.
+
+use std::time::Duration;
+
+use gleitzeit_actors::load_balancer::{GetProviders, RemoveProvider, RestartProvider};
+use gleitzeit_domain::{
+    error::ErrorCode,
+    retry::Backoff::Fixed,
+    task::TaskStatus::{Completed, Failed},
+    workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
+};
+use serde_json::json;
+
+use crate::support::{
+    Ending, Setup, Stage, assert_at, code, of, quick, retries, secs, statuses, task,
+};
+
+fn other(id: &str) -> TaskSpec {
+    TaskSpec::new(id, "other/run").params(json!({}))
+}
+
+/// A method that nobody serves fails its task once `provider_wait` has passed, by its name.
+#[actix::test]
+async fn a_method_without_a_provider_fails_after_the_wait() {
+    let setup = Setup { provider_wait: secs(12), ..Setup::default() };
+    let mut stage = setup.open().await;
+    let record = stage.run(WorkflowSpec::new("nobody").task(other("t"))).await;
+    let error = of(&record, "t").error.clone().unwrap();
+    assert_eq!(error.code, ErrorCode::MethodNotSupported);
+    assert!(error.message.contains("other/v1.0:run"), "{error}");
+    assert_at(stage.board.now(), secs(12));
+    stage.finish().await;
+}
+
+/// A provider that never comes up counts as unavailable, which may be tried again.
+#[actix::test]
+async fn a_provider_that_is_down_is_unavailable_after_the_wait() {
+    let setup = Setup { provider_wait: secs(12), ..Setup::default() };
+    let mut stage = setup.open().await;
+    stage.register(stage.board.broken_provider("down", "other/v1.0")).await;
+    let spec = WorkflowSpec::new("down").task(other("once")).task(other("twice").retry(retries(
+        2,
+        Fixed,
+        secs(3),
+    )));
+    let record = stage.run(spec).await;
+    assert_eq!(code(&record, "once"), Some(ErrorCode::ProviderNotAvailable));
+    let error = of(&record, "twice").error.clone().unwrap();
+    assert_eq!(error.code, ErrorCode::TaskRetryExhausted);
+    let last = error.data.as_ref().unwrap()["last_error"]["code"].clone();
+    assert_eq!(last, ErrorCode::ProviderNotAvailable.number());
+    assert_at(stage.board.now(), secs(12 + 3 + 12));
+    stage.finish().await;
+}
+
+/// With no wait allowed, a missing provider is told at once.
+#[actix::test]
+async fn without_a_wait_a_missing_provider_fails_at_once() {
+    let mut stage = Setup { provider_wait: Duration::ZERO, ..Setup::default() }.open().await;
+    let record = stage.run(WorkflowSpec::new("nobody").task(other("t"))).await;
+    assert_eq!(code(&record, "t"), Some(ErrorCode::MethodNotSupported));
+    assert_at(stage.board.now(), secs(0));
+    stage.finish().await;
+}
+
+/// A provider that appears while tasks wait for it serves them at once, by priority.
+#[actix::test]
+async fn a_provider_that_comes_late_serves_those_who_wait() {
+    let mut stage = Stage::open().await;
+    let spec = WorkflowSpec::new("late").task(other("a")).task(other("b"));
+    let sent = stage.submit(spec).await.unwrap();
+    tokio::time::sleep(secs(20)).await;
+    assert!(stage.board.calls().is_empty());
+    stage.add_provider("late", "other/v1.0", Some(1)).await;
+    let record = sent.end().await;
+    assert_eq!(statuses(&record), [Completed, Completed]);
+    assert_eq!(of(&record, "a").provider_id, Some("late".into()));
+    assert_at(stage.board.now(), secs(20));
+    stage.finish().await;
+}
+
+/// A task that waits for a busy provider waits as long as it takes; `provider_wait` is for those
+/// that are down.
+#[actix::test]
+async fn a_busy_provider_is_waited_for() {
+    let providers = vec![("main", Some(1))];
+    let setup = Setup { provider_wait: secs(5), providers, ..Setup::default() };
+    let mut stage = setup.open().await;
+    let spec =
+        WorkflowSpec::new("busy").task(task("first", json!({"sleep": 200}))).task(quick("second"));
+    let record = stage.run(spec).await;
+    assert_eq!(statuses(&record), [Completed, Completed]);
+    assert_at(stage.board.calls_of("second")[0].began, secs(200));
+    stage.finish().await;
+}
+
+/// A call that panics fails as the provider's fault; the calls beside it, begun or not, and its
+/// lease are untouched, and the provider is back for its retry.
+#[actix::test]
+async fn a_panic_fails_its_own_call_only() {
+    for moment in ["later"] {
+        let mut stage = Setup::default().open_or_again(moment == "later").await;
+        let beside = (0..6).map(|n| task(&format!("b{n}"), json!({"sleep": 1})));
+        let spec = WorkflowSpec::new("panic")
+            .task(task("before", json!({"sleep": 3})))
+            .task(task("panics", json!({"panic": moment, "sleep": 0.5})));
+        let record = stage.run(beside.fold(spec, WorkflowSpec::task)).await;
+        let failed = of(&record, "panics");
+        let error = failed.error.clone().unwrap();
+        assert_eq!(error.code, ErrorCode::ProviderUnhealthy, "{moment}");
+        assert!(error.message.contains("as the script says"), "{error}");
+        let others = record.tasks.iter().filter(|task| task.id.as_str() != "panics");
+        for beside in others {
+            assert_eq!(beside.status, Completed, "{moment}: {:?}", beside.error);
+            assert_eq!(beside.attempts, 1, "{moment}: {}", beside.id);
+        }
+        stage.until("provider:restarted", |_| true).await;
+        assert_eq!(
+            stage.run(WorkflowSpec::new("after").task(quick("t"))).await.status,
+            WorkflowStatus::Completed
+        );
+        stage.finish().await;
+    }
+}
+
+/// A task whose provider panicked runs again on the new instance, where its policy allows it.
+#[actix::test]
+async fn a_panic_can_be_retried() {
+    let mut stage = Stage::open().await;
+    let spec = WorkflowSpec::new("again")
+        .task(task("t", json!({"panic": "once", "value": 1})).retry(retries(2, Fixed, secs(5))));
+    let record = stage.run(spec).await;
+    assert_eq!(statuses(&record), [Completed]);
+    assert_eq!(of(&record, "t").attempts, 2);
+    let status = stage.actors.cast.balancer.send(GetProviders).await.unwrap().remove(0);
+    assert_eq!((status.generation, status.restarts), (2, 1));
+    stage.finish().await;
+}
+
+/// After a failed attempt another provider is preferred, if there is one.
+#[actix::test]
+async fn a_retry_goes_to_another_provider() {
+    let providers = vec![("one", None), ("two", None)];
+    let mut stage = Setup { providers, ..Setup::default() }.open().await;
+    let tasks = (0..10).map(|n| {
+        let fails = task(&format!("t{n}"), json!({"fail": "CONNECTION_LOST", "times": 1}));
+        fails.retry(retries(2, Fixed, secs(1)))
+    });
+    let record = stage.run(tasks.fold(WorkflowSpec::new("else"), WorkflowSpec::task)).await;
+    assert_eq!(record.status, WorkflowStatus::Completed);
+    for task in &record.tasks {
+        let calls = stage.board.calls_of(task.id.as_str());
+        assert_ne!(calls[0].provider, calls[1].provider, "{}", task.id);
+    }
+    stage.finish().await;
+}
+
+/// A provider that is removed ends its calls within the deadline; tasks in line for it go to
+/// another one.
+#[actix::test]
+async fn a_removed_provider_hands_on_its_tasks() {
+    let providers = vec![("going", Some(1))];
+    let mut stage = Setup { providers, ..Setup::default() }.open().await;
+    let spec = WorkflowSpec::new("handed on")
+        .task(task("cut", json!({"sleep": 100})))
+        .task(task("in-line", json!({})));
+    let sent = stage.submit(spec).await.unwrap();
+    stage.until_task("task:started", "cut").await;
+    stage.add_provider("staying", "test/v1.0", Some(1)).await;
+    let remove = RemoveProvider { id: "going".into(), deadline: secs(10) };
+    stage.actors.cast.balancer.send(remove).await.unwrap().unwrap();
+    assert_eq!(stage.board.calls_of("cut")[0].ending, Ending::Dropped);
+    let record = sent.end().await;
+    assert_eq!(statuses(&record), [Failed, Completed]);
+    assert_eq!(code(&record, "cut"), Some(ErrorCode::ProviderUnhealthy));
+    assert_eq!(of(&record, "in-line").provider_id, Some("staying".into()));
+    stage.finish().await;
+}
+
+/// Asking for a provider that is not there names what is wrong.
+#[actix::test]
+async fn an_unknown_provider_is_not_found() {
+    let stage = Stage::open().await;
+    let restart = stage.actors.cast.balancer.send(RestartProvider("nobody".into())).await.unwrap();
+    assert_eq!(restart.unwrap_err().code, ErrorCode::ProviderNotFound);
+    let remove = RemoveProvider { id: "nobody".into(), deadline: secs(0) };
+    let removed = stage.actors.cast.balancer.send(remove).await.unwrap();
+    assert_eq!(removed.unwrap_err().code, ErrorCode::ProviderNotFound);
+    stage.finish().await;
+}

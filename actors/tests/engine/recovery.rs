@@ -1,0 +1,233 @@
+//! What a second engine makes of what a first one left in the store.
+
+use std::sync::Arc;
+
+use gleitzeit_actors::{
+    execution_engine::{Recovered, Shutdown},
+    memory_store::MemoryStore,
+};
+use gleitzeit_domain::{
+    error::ErrorCode,
+    retry::Backoff::Fixed,
+    store::Store as _,
+    task::TaskStatus::{Cancelled, Completed, Executing, Failed, OutcomeUnknown, Skipped},
+    workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
+};
+use serde_json::json;
+
+use crate::support::{
+    Board, Setup, Stage, Unruly, assert_at, code, failing, of, quick, result, retries, secs,
+    statuses, task,
+};
+
+/// A first engine over a store that a second one finds.
+async fn first(memory: &Arc<MemoryStore>) -> (Stage, Arc<Unruly>) {
+    let store = Unruly::over_shared(Arc::clone(memory));
+    let stage = Setup { store: Arc::<Unruly>::clone(&store), ..Setup::default() }.open().await;
+    (stage, store)
+}
+
+/// A second one, after the first has lost its store as in a crash.
+async fn second(memory: &Arc<MemoryStore>) -> Stage {
+    let setup = Setup { store: Arc::<MemoryStore>::clone(memory), ..Setup::default() };
+    setup.open_again().await
+}
+
+/// A crash: from here on, nothing that the first engine writes arrives; its calls are cut off.
+async fn crash(stage: Stage, store: &Unruly) -> Board {
+    store.cut();
+    let report = stage.actors.cast.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    assert!(!report.unsettled.is_empty(), "there is something left to recover");
+    let board = stage.board.clone();
+    drop(stage);
+    board
+}
+
+/// What has completed is not run again, and what it gave is there for those who refer to it; what
+/// was executing, waiting or not yet ready goes on.
+#[actix::test]
+async fn an_engine_goes_on_where_another_stopped() {
+    let memory = Arc::new(MemoryStore::default());
+    let (mut stage, store) = first(&memory).await;
+    let spec = WorkflowSpec::new("cut")
+        .id("cut")
+        .task(task("done", json!({"value": {"n": 1}})))
+        .task(failing("bad"))
+        .task(quick("skipped").after("bad"))
+        .task(task("runs", json!({"gate": "g"})).after("done"))
+        .task(task("last", json!({"value": ["${done.n}", "${runs}"]})))
+        .task(
+            quick("mended")
+                .after("bad")
+                .after("runs")
+                .on_dependency_failure(gleitzeit_domain::task::OnDependencyFailure::Run),
+        );
+    stage.submit(spec).await.unwrap();
+    stage.until_task("task:started", "runs").await;
+    stage.until_task("task:skipped", "skipped").await;
+    stage.catch_up().await;
+    crash(stage, &store).await;
+
+    let mut stage = second(&memory).await;
+    let recovered = stage.recover().await;
+    assert_eq!(recovered, Recovered { workflows: 1, tasks: 3, unreadable: 0 });
+    stage.board.open("g");
+    let record = stage.wait(&"cut".into()).await.unwrap();
+    assert_eq!(statuses(&record), [Completed, Failed, Skipped, Completed, Completed, Completed]);
+    assert_eq!(result(&record, "last")[0], 1);
+    let mut order = stage.board.order();
+    order[1..].sort();
+    assert_eq!(order, ["runs", "last", "mended"]);
+    stage.check_stored(&"cut".into()).await;
+    stage.finish().await;
+}
+
+/// A pause between two attempts goes on over a restart: the next attempt comes when it was due.
+#[actix::test]
+async fn a_pending_retry_keeps_its_time_and_its_count() {
+    let memory = Arc::new(MemoryStore::default());
+    let (mut stage, store) = first(&memory).await;
+    let fails = task("t", json!({"fail": "CONNECTION_LOST"})).retry(retries(2, Fixed, secs(100)));
+    stage.submit(WorkflowSpec::new("pausing").id("p").task(fails)).await.unwrap();
+    stage.until_task("task:retry_scheduled", "t").await;
+    stage.catch_up().await;
+    crash(stage, &store).await;
+
+    let mut stage = second(&memory).await;
+    stage.recover().await;
+    let record = stage.wait(&"p".into()).await.unwrap();
+    assert_eq!(code(&record, "t"), Some(ErrorCode::TaskRetryExhausted));
+    assert_eq!(of(&record, "t").attempts, 2);
+    let calls = stage.board.calls();
+    assert_eq!((calls.len(), calls[0].attempt), (1, 2));
+    // The wall clock went on a little between the two engines.
+    assert!(calls[0].began > secs(90) && calls[0].began < secs(101), "{:?}", calls[0].began);
+    stage.finish().await;
+}
+
+/// A call that must not run twice and whose start is stored is not run again: a person decides.
+#[actix::test]
+async fn a_call_that_must_not_repeat_is_left_to_a_person() {
+    let memory = Arc::new(MemoryStore::default());
+    let (mut stage, store) = first(&memory).await;
+    let once = |id: &str| TaskSpec::new(id, "test/once").params(json!({"gate": "g"}));
+    let spec = WorkflowSpec::new("once")
+        .id("o")
+        .task(once("began"))
+        .task(quick("behind").after("began"))
+        .task(task("repeats", json!({"gate": "g"})));
+    stage.submit(spec).await.unwrap();
+    stage.until_task("task:started", "began").await;
+    stage.catch_up().await;
+    assert_eq!(
+        of(&memory.workflow(&"o".into()).await.unwrap().unwrap(), "began").status,
+        Executing
+    );
+    crash(stage, &store).await;
+
+    let mut stage = second(&memory).await;
+    stage.recover().await;
+    stage.until_task("task:outcome_unknown", "began").await;
+    stage.board.open("g");
+    stage.until_task("task:completed", "repeats").await;
+    stage.catch_up().await;
+    let stored = stage.stored(&"o".into()).await;
+    assert_eq!(of(&stored, "began").status, OutcomeUnknown);
+    assert!(!stored.status.is_settled(), "it waits for a person's word");
+    assert_eq!(stage.board.order(), ["repeats"]);
+    stage.cancel_task(&"o".into(), "began").await.unwrap();
+    let record = stage.wait(&"o".into()).await.unwrap();
+    assert_eq!(statuses(&record), [Cancelled, Skipped, Completed]);
+    stage.finish().await;
+}
+
+/// A workflow's limit counts from its acceptance, also over a restart; a task's total limit is
+/// kept for a task that had begun before.
+#[actix::test]
+async fn limits_hold_over_a_restart() {
+    let memory = Arc::new(MemoryStore::default());
+    let (mut stage, store) = first(&memory).await;
+    let slow = || json!({"gate": "never"});
+    let bounded = WorkflowSpec::new("bounded").id("w").timeout(secs(60)).task(task("t", slow()));
+    let fails = json!({"fail": "CONNECTION_LOST"});
+    let total = task("t", fails).retry(retries(99, Fixed, secs(10))).total_timeout(secs(45));
+    let total = WorkflowSpec::new("total").id("t").task(total);
+    stage.submit(bounded).await.unwrap();
+    stage.submit(total).await.unwrap();
+    stage.until_task("task:retry_scheduled", "t").await;
+    stage.catch_up().await;
+    crash(stage, &store).await;
+
+    let mut stage = second(&memory).await;
+    stage.recover().await;
+    let timed_out = stage.wait(&"t".into()).await.unwrap();
+    assert_eq!(code(&timed_out, "t"), Some(ErrorCode::TaskTimeout));
+    assert!(stage.board.now() <= secs(46), "{:?}", stage.board.now());
+    let record = stage.wait(&"w".into()).await.unwrap();
+    assert_eq!(record.status, WorkflowStatus::TimedOut);
+    assert!(stage.board.now() <= secs(61), "{:?}", stage.board.now());
+    stage.finish().await;
+}
+
+/// Recovering twice, or what runs here already, changes nothing.
+#[actix::test]
+async fn what_runs_is_not_recovered_again() {
+    let mut stage = Stage::open().await;
+    let spec = WorkflowSpec::new("here").task(task("t", json!({"gate": "g"})));
+    let sent = stage.submit(spec).await.unwrap();
+    stage.until_task("task:started", "t").await;
+    assert_eq!(stage.recover().await, Recovered::default());
+    stage.board.open("g");
+    assert_eq!(sent.end().await.status, WorkflowStatus::Completed);
+    assert_eq!(stage.recover().await, Recovered::default());
+    assert_eq!(stage.board.calls().len(), 1);
+    stage.finish().await;
+}
+
+/// Opening a failed workflow again runs what did not complete, and only that.
+#[actix::test]
+async fn a_failed_workflow_can_be_run_again() {
+    let mut stage = Stage::open().await;
+    let spec = WorkflowSpec::new("again")
+        .id("again")
+        .timeout(secs(100))
+        .task(task("done", json!({"value": 5})))
+        .task(task("flaky", json!({"gate": "g", "fail": "TASK_EXECUTION_FAILED"})).after("done"))
+        .task(task("behind", json!({"value": "${done}"})).after("flaky"))
+        .task(quick("cancelled"));
+    let sent = stage.submit(spec).await.unwrap();
+    stage.board.let_one_pass("g");
+    let record = sent.end().await;
+    assert_eq!(statuses(&record), [Completed, Failed, Skipped, Completed]);
+    tokio::time::sleep(secs(200)).await;
+    let reopened = stage.reopen(&"again".into()).await.unwrap();
+    assert_eq!(reopened, Recovered { workflows: 1, tasks: 2, unreadable: 0 });
+    stage
+        .until("task:started", |event| {
+            event.data.task_id().is_some_and(|id| id.as_str() == "flaky")
+                && event.sequence > record.last_sequence
+        })
+        .await;
+    let refused = stage.reopen(&"again".into()).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::WorkflowInvalidState, "it is running");
+    stage.cancel(&"again".into()).await.unwrap();
+    let record = stage.stored(&"again".into()).await;
+    assert_eq!(record.status, WorkflowStatus::Cancelled);
+    assert_eq!(statuses(&record), [Completed, Cancelled, Cancelled, Completed]);
+    assert_eq!(stage.board.calls_of("done").len(), 1);
+    stage.check_stored(&"again".into()).await;
+    stage.finish().await;
+}
+
+/// What has nothing left to run, or is not there, cannot be run again.
+#[actix::test]
+async fn a_completed_workflow_cannot_be_run_again() {
+    let mut stage = Stage::open().await;
+    stage.run(WorkflowSpec::new("good").id("good").task(quick("t"))).await;
+    let code =
+        |answer: Result<Recovered, gleitzeit_domain::error::TaskError>| answer.unwrap_err().code;
+    assert_eq!(code(stage.reopen(&"good".into()).await), ErrorCode::WorkflowInvalidState);
+    assert_eq!(code(stage.reopen(&"nobody".into()).await), ErrorCode::WorkflowNotFound);
+    assert_at(stage.board.now(), secs(0));
+    stage.finish().await;
+}

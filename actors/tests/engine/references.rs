@@ -1,0 +1,185 @@
+//! What goes into a call and what comes out of it: references, parameters, results.
+
+use std::collections::HashMap;
+
+use gleitzeit_domain::{
+    error::ErrorCode,
+    task::{
+        OnDependencyFailure::Run,
+        TaskStatus::{Completed, Failed},
+    },
+    workflow::{TaskSpec, WorkflowSpec},
+};
+use serde_json::{Value, json};
+
+use crate::support::{Setup, Stage, code, failing, of, result, statuses, task};
+
+/// What the provider saw of one task.
+fn seen(stage: &Stage, id: &str) -> Value {
+    Value::clone(&stage.board.calls_of(id)[0].params)
+}
+
+/// A lone reference keeps the type of what it stands for; inside a text, values become text.
+#[actix::test]
+async fn references_keep_their_types_on_the_way() {
+    let mut stage = Stage::open().await;
+    let value = json!({
+        "int": 9_007_199_254_740_993_i64, "float": 0.1, "yes": true, "none": null,
+        "list": [1, [2]], "object": {"odd key": {"a": 1}}, "text": "täxt",
+    });
+    let spec = WorkflowSpec::new("types")
+        .input("city", "Berlin")
+        .task(task("from", json!({"value": value.clone()})).named("The source"))
+        .task(task(
+            "to",
+            json!({
+                "int": "${from.int}", "float": "${from.float}", "yes": "${from.yes}",
+                "none": "${from.none}", "list": "${from.list}", "deep": "${from.list[1][0]}",
+                "object": "${from.object}", "odd": "${from.object[\"odd key\"].a}",
+                "whole": "${The source}", "optional": "${from.result.text}",
+                "inside": ["${from.int} in ${inputs.city}: ${from.object}"],
+                "fallback": "${from.nothing:-[1, 2]}",
+                "status": "${from.$.status}", "by": "${from.$.provider_id}",
+                "name": "${workflow.name}",
+            }),
+        ));
+    let record = stage.run(spec).await;
+    assert_eq!(statuses(&record), [Completed, Completed]);
+    assert_eq!(
+        seen(&stage, "to"),
+        json!({
+            "int": 9_007_199_254_740_993_i64, "float": 0.1, "yes": true, "none": null,
+            "list": [1, [2]], "deep": 2, "object": {"odd key": {"a": 1}}, "odd": 1,
+            "whole": value, "optional": "täxt",
+            "inside": [r#"9007199254740993 in Berlin: {"odd key":{"a":1}}"#],
+            "fallback": [1, 2], "status": "completed", "by": "main", "name": "types",
+        })
+    );
+    stage.finish().await;
+}
+
+/// Text that comes out of a result is never expanded again, and an escaped reference is text.
+#[actix::test]
+async fn text_of_a_result_is_not_expanded() {
+    let mut stage = Stage::open().await;
+    stage.board.expect_escapes();
+    let spec = WorkflowSpec::new("escapes")
+        .task(task("evil", json!({"value": "$${inputs.secret}"})))
+        .task(task("to", json!({"value": "${evil}", "literal": "$${evil}"})))
+        .input("secret", "hidden");
+    let record = stage.run(spec).await;
+    assert_eq!(result(&record, "evil"), "${inputs.secret}");
+    assert_eq!(seen(&stage, "to"), json!({"value": "${inputs.secret}", "literal": "${evil}"}));
+    stage.finish().await;
+}
+
+/// A path without a value fails the task before any provider sees it, and names what there is.
+#[actix::test]
+async fn a_missing_path_names_the_reference_and_the_keys() {
+    let mut stage = Stage::open().await;
+    let spec = WorkflowSpec::new("missing")
+        .task(task("from", json!({"value": {"alpha": 1, "beta": 2}})))
+        .task(task("to", json!({"deep": {"x": ["a", "see ${from.gamma}"]}})));
+    let record = stage.run(spec).await;
+    assert_eq!(statuses(&record), [Completed, Failed]);
+    let error = of(&record, "to").error.clone().unwrap();
+    assert_eq!(error.code, ErrorCode::TaskParameterError);
+    for part in ["${from.gamma}", "gamma", "alpha, beta", "/deep/x/1"] {
+        assert!(error.message.contains(part), "{part}: {error}");
+    }
+    let data = error.data.as_ref().expect("the same for a program");
+    assert_eq!(data["reference"], "${from.gamma}");
+    assert_eq!(data["keys"], json!(["alpha", "beta"]));
+    assert_eq!(stage.board.order(), ["from"]);
+    stage.finish().await;
+}
+
+/// Who runs after a failed task has only fallbacks and metadata of it.
+#[actix::test]
+async fn a_failed_task_gives_only_what_is_known_of_it() {
+    let mut stage = Stage::open().await;
+    let spec = WorkflowSpec::new("after failure")
+        .task(failing("bad"))
+        .task(
+            task("copes", json!({
+                "value": "${bad.x:-none}", "why": "${bad.$.error.code}", "how": "${bad.$.status}",
+            }))
+            .on_dependency_failure(Run),
+        )
+        .task(task("insists", json!({"value": "${bad.x}"})).on_dependency_failure(Run));
+    let record = stage.run(spec).await;
+    assert_eq!(statuses(&record), [Failed, Completed, Failed]);
+    assert_eq!(
+        seen(&stage, "copes"),
+        json!({"value": "none", "why": ErrorCode::TaskExecutionFailed.number(), "how": "failed"})
+    );
+    assert_eq!(code(&record, "insists"), Some(ErrorCode::TaskParameterError));
+    assert!(stage.board.calls_of("insists").is_empty());
+    stage.finish().await;
+}
+
+/// Only listed variables of the environment can be read, and only those that are set.
+#[actix::test]
+async fn the_environment_is_read_as_listed() {
+    let env =
+        HashMap::from([("LISTED".to_owned(), Some("yes".to_owned())), ("UNSET".to_owned(), None)]);
+    let mut stage = Setup { env, ..Setup::default() }.open().await;
+    let read = |id: &str, name: &str| task(id, json!({"value": format!("${{env.{name}}}")}));
+    let spec = WorkflowSpec::new("env")
+        .task(read("listed", "LISTED"))
+        .task(read("unset", "UNSET"))
+        .task(read("secret", "SECRET"));
+    let record = stage.run(spec).await;
+    assert_eq!(statuses(&record), [Completed, Failed, Failed]);
+    assert_eq!(result(&record, "listed"), "yes");
+    for id in ["unset", "secret"] {
+        assert_eq!(code(&record, id), Some(ErrorCode::TaskParameterError));
+    }
+    stage.finish().await;
+}
+
+/// Parameters are checked once more with the references resolved: what they bring in may be wrong.
+#[actix::test]
+async fn resolved_parameters_are_checked() {
+    let mut stage = Stage::open().await;
+    let strict = |id: &str, count: &str| {
+        TaskSpec::new(id, "test/strict").params(json!({"count": format!("${{{count}}}")}))
+    };
+    let spec = WorkflowSpec::new("checked")
+        .task(task("one", json!({"value": 1})))
+        .task(task("none", json!({"value": 0})))
+        .task(task("text", json!({"value": "1"})))
+        .task(strict("fits", "one"))
+        .task(strict("too-small", "none"))
+        .task(strict("wrong-type", "text"));
+    let record = stage.run(spec).await;
+    assert_eq!(of(&record, "fits").status, Completed);
+    for id in ["too-small", "wrong-type"] {
+        let error = of(&record, id).error.clone().unwrap();
+        assert_eq!(error.code, ErrorCode::InvalidParams, "{id}");
+        assert_eq!(error.data.as_ref().unwrap()["violations"][0]["pointer"], "/count", "{id}");
+        assert!(stage.board.calls_of(id).is_empty());
+    }
+    stage.finish().await;
+}
+
+/// A result that breaks the method's schema is not passed on; it is kept in the error.
+#[actix::test]
+async fn a_result_is_checked_against_its_schema() {
+    let mut stage = Stage::open().await;
+    let typed =
+        |id: &str, value: Value| TaskSpec::new(id, "test/typed").params(json!({"value": value}));
+    let spec = WorkflowSpec::new("results")
+        .task(typed("fits", json!({"number": 3})))
+        .task(typed("odd", json!({"number": "three"})))
+        .task(task("behind", json!({"value": "${odd.number}"})));
+    let record = stage.run(spec).await;
+    assert_eq!(statuses(&record)[..2], [Completed, Failed]);
+    let error = of(&record, "odd").error.clone().unwrap();
+    assert_eq!(error.code, ErrorCode::TaskResultInvalid);
+    let data = error.data.as_ref().unwrap();
+    assert_eq!(data["result"], json!({"number": "three"}));
+    assert_eq!(data["violations"][0]["pointer"], "/number");
+    assert_eq!(stage.board.calls_of("behind").len(), 0);
+    stage.finish().await;
+}

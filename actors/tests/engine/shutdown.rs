@@ -1,0 +1,126 @@
+//! A stop: what runs may end, what does not end in time is cut off and told, nothing new begins.
+
+use std::sync::Arc;
+
+use gleitzeit_actors::{
+    execution_engine::{Shutdown, StopReport},
+    memory_store::MemoryStore,
+};
+use gleitzeit_domain::{
+    error::ErrorCode,
+    event::EventData,
+    problem::SubmitError,
+    resources::{ResourceRequirements, Resources},
+    store::Store as _,
+    task::TaskStatus::Completed,
+    workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
+};
+use serde_json::json;
+
+use crate::support::{Ending, Setup, Stage, assert_at, of, quick, secs, task, within};
+
+/// Executing tasks end within the deadline, and their outcomes are stored; nothing else starts.
+#[actix::test]
+async fn executing_tasks_may_end() {
+    let mut stage = Stage::open().await;
+    let spec = WorkflowSpec::new("ends")
+        .id("w")
+        .task(task("runs", json!({"sleep": 5})))
+        .task(quick("behind").after("runs"));
+    stage.submit(spec).await.unwrap();
+    stage.until_task("task:started", "runs").await;
+    let shutdown = stage.actors.cast.engine.send(Shutdown { deadline: secs(60) });
+    stage.catch_up().await;
+    let refused = stage.submit(WorkflowSpec::new("late").task(quick("t"))).await.err();
+    assert_eq!(refused, Some(SubmitError::Stopped));
+    assert_eq!(refused.unwrap().code(), ErrorCode::SystemShutdown);
+    let report = within(shutdown).await.unwrap();
+    assert_at(stage.board.now(), secs(5));
+    let unsettled = vec!["w".into()];
+    assert_eq!(report, StopReport { abandoned: Vec::new(), unsettled, stored: true });
+    assert_eq!(of(&stage.stored(&"w".into()).await, "runs").status, Completed);
+    tokio::time::sleep(secs(100)).await;
+    assert_eq!(stage.board.order(), ["runs"]);
+}
+
+/// What has not ended by the deadline is cut off, and named in the report and in the event.
+#[actix::test]
+async fn what_does_not_end_in_time_is_abandoned() {
+    let mut stage = Stage::open().await;
+    let spec = WorkflowSpec::new("long").id("w").task(task("runs", json!({"sleep": 200})));
+    stage.submit(spec).await.unwrap();
+    stage.until_task("task:started", "runs").await;
+    let shutdown = stage.actors.cast.engine.send(Shutdown { deadline: secs(10) });
+    let report = within(shutdown).await.unwrap();
+    assert_at(stage.board.now(), secs(10));
+    assert_eq!(report.abandoned, [("w".into(), "runs".into())]);
+    stage.catch_up().await;
+    assert_eq!(stage.board.calls_of("runs")[0].ending, Ending::Dropped);
+    let told = stage.until("engine:stopped", |_| true).await;
+    assert_eq!(told.data, EventData::EngineStopped { abandoned_tasks: 1 });
+    assert!(!stage.stored(&"w".into()).await.status.is_settled(), "the next start goes on with it");
+}
+
+/// Tasks that wait for resources or a provider do not begin once the engine stops, also where
+/// what they wait for is given back by the last task that ends.
+#[actix::test]
+async fn waiting_tasks_do_not_begin_during_a_stop() {
+    let resources = Resources { memory_mib: 100, ..Resources::UNLIMITED };
+    let all = || ResourceRequirements { memory_mb: Some(100), ..Default::default() };
+    let providers = vec![("main", Some(1))];
+    let setup = Setup { resources, providers, ..Setup::default() };
+    let mut stage = setup.open().await;
+    stage.add_provider("second", "other/v1.0", None).await;
+    let spec = WorkflowSpec::new("waits")
+        .id("w")
+        .task(task("runs", json!({"sleep": 5})).resources(all()))
+        .task(task("for-provider", json!({"sleep": 200})))
+        .task(
+            TaskSpec::new("for-lease", "other/run").params(json!({"sleep": 200})).resources(all()),
+        );
+    stage.submit(spec).await.unwrap();
+    stage.until_task("task:started", "runs").await;
+    stage.catch_up().await;
+    assert_eq!(stage.leftovers().await.parked, 2);
+    let shutdown = stage.actors.cast.engine.send(Shutdown { deadline: secs(60) });
+    let report = within(shutdown).await.unwrap();
+    assert!(report.stored, "{report:?}");
+    stage.catch_up().await;
+    let open = report.abandoned.len();
+    let begun = stage.board.order();
+    assert_eq!(stage.board.running(), 0, "a call outlives the stop: {begun:?}");
+    assert_eq!((begun.len(), open), (1, 0), "{begun:?}: {report:?}");
+}
+
+/// Everything that is asked during and after a stop is answered.
+#[actix::test]
+async fn whoever_waits_is_answered_when_the_engine_stops() {
+    let store = Arc::new(MemoryStore::default());
+    let setup = Setup { store: Arc::<MemoryStore>::clone(&store), ..Setup::default() };
+    let mut stage = setup.open().await;
+    let spec = WorkflowSpec::new("long").id("w").task(task("runs", json!({"sleep": 200})));
+    let sent = stage.submit(spec).await.unwrap();
+    stage.until_task("task:started", "runs").await;
+    let report = stage.actors.cast.engine.send(Shutdown { deadline: secs(1) }).await.unwrap();
+    assert_eq!(report.unsettled.len(), 1);
+    let answer = tokio::time::timeout(secs(10), sent.end).await.expect("told at the stop");
+    let code = answer.map(|end| end.unwrap_err().code);
+    assert!(matches!(code, Err(_) | Ok(ErrorCode::SystemShutdown)), "{code:?}");
+    let waited = tokio::time::timeout(secs(10), stage.wait(&"w".into())).await.expect("answered");
+    assert_eq!(waited.unwrap_err().code, ErrorCode::SystemShutdown);
+    let again = stage.actors.cast.engine.send(Shutdown { deadline: secs(1) }).await.unwrap();
+    assert!(again.stored);
+    assert!(store.workflow(&"w".into()).await.unwrap().is_some());
+}
+
+/// A stop with nothing to do is over at once.
+#[actix::test]
+async fn an_idle_engine_stops_at_once() {
+    let mut stage = Stage::open().await;
+    let record = stage.run(WorkflowSpec::new("done").task(quick("t"))).await;
+    assert_eq!(record.status, WorkflowStatus::Completed);
+    stage.catch_up().await;
+    let report = stage.actors.stop(secs(100)).await;
+    assert_eq!(report, StopReport { stored: true, ..StopReport::default() });
+    assert_at(stage.board.now(), secs(0));
+}

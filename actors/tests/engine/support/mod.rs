@@ -1,0 +1,440 @@
+//! A stage with all actors, scripted providers and everything that happened on it.
+//!
+//! All of it lives on one thread, so that the paused clock holds for all: time passes only when
+//! nobody has anything left to do.
+
+mod invariants;
+mod script;
+mod stores;
+
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+
+use gleitzeit_actors::{
+    dependency_resolver::CountWorkflows,
+    event_bus::{Delivery, EventFilter, Subscribe, Subscription},
+    execution_engine::{
+        Cancel, CancelTask, EngineSettings, GetWorkflow, LeftoverCounts, Leftovers, Recover,
+        Recovered, Reopen, Submit, Wait, WaitAnswer,
+    },
+    load_balancer::{BalancerSettings, RegisterProvider},
+    memory_store::MemoryStore,
+    resource_manager::{GetResources, ResourceReport},
+    system::{self, Actors, Parts},
+};
+use gleitzeit_domain::{
+    balance::{BalanceConfig, Strategies},
+    error::{ErrorCode, TaskError},
+    event::Event,
+    id::{ProtocolId, WorkflowId},
+    plan::{Draft, PlanDefaults},
+    problem::SubmitError,
+    protocol::{Effect, MethodSpec, ParameterSpec, ProtocolSpec, book::ProtocolBook},
+    provider::{Placement, ProviderSpec},
+    resources::Resources,
+    retry::{Backoff, RetryPolicy},
+    store::Store,
+    task::{TaskRecord, TaskStatus},
+    workflow::{TaskSpec, WorkflowRecord, WorkflowSpec},
+};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use invariants::{check_events, check_sequences};
+pub(crate) use script::{Board, Ending};
+pub(crate) use stores::Unruly;
+
+/// So long may anything take on the paused clock before a test gives up on it.
+const PATIENCE: Duration = Duration::from_hours(6);
+
+/// A task that calls the scripted provider; what happens is in its parameters (see [`script`]).
+pub(crate) fn task(id: &str, script: Value) -> TaskSpec {
+    TaskSpec::new(id, "test/run").params(script)
+}
+
+/// A task that completes at once.
+pub(crate) fn quick(id: &str) -> TaskSpec {
+    task(id, json!({}))
+}
+
+/// A task whose only attempt fails.
+pub(crate) fn failing(id: &str) -> TaskSpec {
+    task(id, json!({"fail": "TASK_EXECUTION_FAILED"}))
+}
+
+/// A policy without jitter and cap, so that times are exact.
+pub(crate) fn retries(max_attempts: u32, backoff: Backoff, base: Duration) -> RetryPolicy {
+    RetryPolicy {
+        max_attempts,
+        backoff,
+        base_delay: base,
+        max_delay: Duration::from_hours(24),
+        jitter: false,
+        ..RetryPolicy::default()
+    }
+}
+
+pub(crate) const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// Timers are exact to the millisecond, and a chain of a few adds up.
+pub(crate) fn assert_at(actual: Duration, expected: Duration) {
+    let late = actual.checked_sub(expected);
+    assert!(
+        late.is_some_and(|late| late < Duration::from_millis(20)),
+        "at {actual:?} instead of {expected:?}"
+    );
+}
+
+/// What a stage is built from.
+pub(crate) struct Setup {
+    pub(crate) engine: EngineSettings,
+    pub(crate) provider_wait: Duration,
+    pub(crate) resources: Resources,
+    pub(crate) env: HashMap<String, Option<String>>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) board: Board,
+    /// Providers of `test/v1.0`, and how many calls each takes at once.
+    pub(crate) providers: Vec<(&'static str, Option<u32>)>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            engine: EngineSettings::default(),
+            provider_wait: secs(30),
+            resources: Resources::UNLIMITED,
+            env: HashMap::new(),
+            store: Arc::new(MemoryStore::default()),
+            board: Board::default(),
+            providers: vec![("main", None)],
+        }
+    }
+}
+
+/// The protocols of the stage.
+fn book() -> ProtocolBook {
+    let open = |name: &str| MethodSpec { additional_params: true, ..MethodSpec::new(name) };
+    let number = ParameterSpec::object([("number", ParameterSpec::integer())]);
+    let test = ProtocolSpec::new("test", "v1.0".parse().unwrap())
+        .method(open("run"))
+        .method(MethodSpec { effect: Effect::AtMostOnce, ..open("once") })
+        .method(open("typed").returns(number))
+        .method(MethodSpec::new("strict").param("count", ParameterSpec::integer().minimum(1)));
+    let other = ProtocolSpec::new("other", "v1.0".parse().unwrap()).method(open("run"));
+    let mut book = ProtocolBook::new();
+    book.register(test).unwrap();
+    book.register(other).unwrap();
+    book
+}
+
+impl Setup {
+    /// Opens the stage on a paused clock.
+    pub(crate) async fn open(self) -> Stage {
+        tokio::time::pause();
+        self.open_again().await
+    }
+
+    /// The first stage of a test pauses the clock, a further one finds it paused.
+    pub(crate) async fn open_or_again(self, again: bool) -> Stage {
+        if again { self.open_again().await } else { self.open().await }
+    }
+
+    /// Opens a further stage where the clock is paused already.
+    pub(crate) async fn open_again(self) -> Stage {
+        let parts = Parts {
+            engine: self.engine,
+            balancer: BalancerSettings {
+                balance: BalanceConfig::default(),
+                provider_wait: self.provider_wait,
+                ..BalancerSettings::default()
+            },
+            strategies: Strategies::default(),
+            resources: self.resources,
+            book: book(),
+            defaults: PlanDefaults::default(),
+            env: self.env,
+            monitor_interval: Duration::ZERO,
+            memory_mib: || None,
+            workers: 0,
+        };
+        let actors = system::start(parts, Arc::clone(&self.store)).unwrap();
+        let subscribe = Subscribe { filter: EventFilter::default(), capacity: usize::MAX };
+        let subscription = actors.cast.bus.send(subscribe).await.unwrap();
+        let mut stage = Stage {
+            actors,
+            store: self.store,
+            board: self.board,
+            subscription,
+            events: Vec::new(),
+            waits: Vec::new(),
+        };
+        for (id, max_concurrent) in self.providers {
+            stage.add_provider(id, "test/v1.0", max_concurrent).await;
+            stage.until("provider:healthy", |_| true).await;
+        }
+        stage.events.clear();
+        stage.board.restart_clock();
+        stage
+    }
+}
+
+/// All actors, and what was seen of them.
+pub(crate) struct Stage {
+    pub(crate) actors: Actors,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) board: Board,
+    subscription: Subscription,
+    /// Every event that was told since the stage opened.
+    pub(crate) events: Vec<Arc<Event>>,
+    /// What was submitted.
+    waits: Vec<WorkflowId>,
+}
+
+impl Stage {
+    pub(crate) async fn open() -> Self {
+        Setup::default().open().await
+    }
+
+    /// Adds a scripted provider of all methods of `protocol`.
+    pub(crate) async fn add_provider(&self, id: &str, protocol: &str, limit: Option<u32>) {
+        let mut spec = self.board.provider(id, protocol);
+        spec.max_concurrent = limit;
+        self.register(spec).await;
+    }
+
+    pub(crate) async fn register(&self, spec: ProviderSpec) {
+        let protocol: ProtocolId = spec.protocols[0].clone();
+        let capabilities = book().capabilities(&protocol);
+        let spec = spec.placement(Placement::Control);
+        self.actors
+            .cast
+            .balancer
+            .send(RegisterProvider { spec, capabilities })
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    /// Submits without waiting for anything.
+    pub(crate) fn send(&mut self, spec: WorkflowSpec) -> Sent {
+        let draft = Draft::new(spec).unwrap();
+        let id = draft.id.clone();
+        self.waits.push(id.clone());
+        let (accepted, taken) = oneshot::channel();
+        let (settled, end) = oneshot::channel();
+        let submit = Submit { draft, accepted: Some(accepted), settled: Some(settled) };
+        self.actors.cast.engine.do_send(submit);
+        Sent { id, taken, end }
+    }
+
+    /// Submits; the answer comes once the workflow is stored.
+    pub(crate) async fn submit(&mut self, spec: WorkflowSpec) -> Result<Sent, SubmitError> {
+        let mut sent = self.send(spec);
+        within(&mut sent.taken).await.unwrap().map(|_| sent)
+    }
+
+    /// Submits a workflow and waits for its end.
+    pub(crate) async fn run(&mut self, spec: WorkflowSpec) -> Arc<WorkflowRecord> {
+        self.send(spec).end().await
+    }
+
+    pub(crate) async fn cancel(&self, id: &WorkflowId) -> Result<(), TaskError> {
+        let cancel = Cancel { id: id.clone(), reason: "enough".into() };
+        within(self.actors.cast.engine.send(cancel)).await.unwrap()
+    }
+
+    pub(crate) async fn cancel_task(&self, id: &WorkflowId, task: &str) -> Result<(), TaskError> {
+        let cancel = CancelTask { id: id.clone(), task: task.into(), reason: "enough".into() };
+        within(self.actors.cast.engine.send(cancel)).await.unwrap()
+    }
+
+    pub(crate) async fn wait(&self, id: &WorkflowId) -> WaitAnswer {
+        let (answer, answered) = oneshot::channel();
+        self.actors.cast.engine.do_send(Wait { id: id.clone(), answer });
+        within(answered).await.unwrap()
+    }
+
+    /// The state of a workflow that runs here.
+    pub(crate) async fn look(&self, id: &WorkflowId) -> Option<Arc<WorkflowRecord>> {
+        let (answer, answered) = oneshot::channel();
+        self.actors.cast.engine.do_send(GetWorkflow { id: id.clone(), answer });
+        within(answered).await.unwrap()
+    }
+
+    pub(crate) async fn recover(&mut self) -> Recovered {
+        let recover = Recover { id: None, hold: false };
+        within(self.actors.cast.engine.send(recover)).await.unwrap().unwrap()
+    }
+
+    /// Opens a workflow again. Its events then go on behind its end: the test itself has to look
+    /// at them.
+    pub(crate) async fn reopen(&mut self, id: &WorkflowId) -> Result<Recovered, TaskError> {
+        self.waits.retain(|known| known != id);
+        within(self.actors.cast.engine.send(Reopen(id.clone()))).await.unwrap()
+    }
+
+    pub(crate) async fn resources(&self) -> ResourceReport {
+        self.actors.cast.resources.send(GetResources).await.unwrap()
+    }
+
+    pub(crate) async fn leftovers(&self) -> LeftoverCounts {
+        self.actors.cast.engine.send(Leftovers).await.unwrap()
+    }
+
+    fn collect(&mut self) {
+        while let Some(delivery) = self.subscription.try_next() {
+            match delivery {
+                Delivery::Event(event) => self.events.push(event),
+                Delivery::Lagged { missed } => panic!("{missed} events were dropped"),
+            }
+        }
+    }
+
+    /// Waits for an event of this type that `is_it` accepts; one that came before counts.
+    pub(crate) async fn until(&mut self, kind: &str, is_it: impl Fn(&Event) -> bool) -> Arc<Event> {
+        let mut seen = 0;
+        loop {
+            self.collect();
+            let mut new = self.events[seen..].iter();
+            if let Some(found) = new.find(|event| event.data.event_type() == kind && is_it(event)) {
+                return Arc::clone(found);
+            }
+            seen = self.events.len();
+            match within(self.subscription.next()).await {
+                Some(Delivery::Event(event)) => self.events.push(event),
+                other => panic!("{other:?} instead of {kind}"),
+            }
+        }
+    }
+
+    /// Waits until a task has an event of this type.
+    pub(crate) async fn until_task(&mut self, kind: &str, task: &str) {
+        self.until(kind, |event| event.data.task_id().is_some_and(|id| id.as_str() == task)).await;
+    }
+
+    /// Lets everybody do what can be done now; the clock stands still.
+    pub(crate) async fn catch_up(&mut self) {
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+        self.collect();
+    }
+
+    /// What was told of a workflow, by the names of the events: `task:started a`.
+    pub(crate) fn told(&mut self, id: &WorkflowId) -> Vec<String> {
+        self.collect();
+        let of_it = self.events.iter().filter(|event| event.workflow_id.as_ref() == Some(id));
+        of_it
+            .map(|event| match event.data.task_id() {
+                Some(task) => format!("{} {task}", event.data),
+                None => event.data.to_string(),
+            })
+            .collect()
+    }
+
+    /// The stored state of a workflow.
+    pub(crate) async fn stored(&self, id: &WorkflowId) -> WorkflowRecord {
+        self.store.workflow(id).await.unwrap().expect("it was submitted")
+    }
+
+    /// Waits until nothing is left to do, and checks everything that must hold then.
+    pub(crate) async fn finish(mut self) {
+        let idle = async {
+            loop {
+                let counts = self.leftovers().await;
+                if (LeftoverCounts { timers: 0, ..counts }) == LeftoverCounts::default() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let settled = tokio::time::timeout(PATIENCE, idle).await.is_ok();
+        assert!(settled, "still busy: {:?}", self.leftovers().await);
+        self.catch_up().await;
+        assert_eq!(self.leftovers().await, LeftoverCounts::default());
+        let resources = self.resources().await;
+        assert_eq!((resources.taken, resources.waiting), (Resources::default(), 0));
+        assert_eq!(self.actors.cast.resolver.send(CountWorkflows).await.unwrap(), 0);
+        assert_eq!(self.board.running(), 0, "calls are still running");
+        self.check().await;
+        self.actors.stop(Duration::ZERO).await;
+    }
+
+    /// Checks what is stored of a workflow that this stage did not submit, or opened again.
+    pub(crate) async fn check_stored(&self, id: &WorkflowId) {
+        let record = self.stored(id).await;
+        let events = self.store.events(id, 0, usize::MAX).await.unwrap();
+        check_sequences(&record, &events);
+    }
+
+    /// Checks what must hold at any time: what was told is what is stored, and both make sense.
+    pub(crate) async fn check(&mut self) {
+        self.collect();
+        self.board.check();
+        for id in &self.waits {
+            let Some(record) = self.store.workflow(id).await.unwrap() else { continue };
+            let stored = self.store.events(id, 0, usize::MAX).await.unwrap();
+            let told: Vec<Event> = self
+                .events
+                .iter()
+                .filter(|event| event.workflow_id.as_ref() == Some(id))
+                .map(|event| Event::clone(event))
+                .collect();
+            // Times are kept to the microsecond.
+            let pairs = stored.iter().zip(&told);
+            for (stored, told) in pairs {
+                assert_eq!((stored.sequence, &stored.data), (told.sequence, &told.data));
+            }
+            if record.status.is_settled() {
+                assert_eq!(stored.len(), told.len(), "{id}: stored and told");
+            }
+            check_events(&record, &stored);
+            self.board.check_attempts(&record);
+        }
+    }
+}
+
+/// A submitted workflow.
+pub(crate) struct Sent {
+    pub(crate) id: WorkflowId,
+    pub(crate) taken: oneshot::Receiver<Result<WorkflowId, SubmitError>>,
+    pub(crate) end: oneshot::Receiver<WaitAnswer>,
+}
+
+impl Sent {
+    /// Waits for the end.
+    pub(crate) async fn end(self) -> Arc<WorkflowRecord> {
+        within(self.end).await.expect("an answer").expect("an end")
+    }
+
+    /// Waits for the answer of a workflow that is not accepted.
+    pub(crate) async fn refusal(self) -> TaskError {
+        within(self.end).await.expect("an answer").expect_err("it was refused")
+    }
+}
+
+/// Awaits something that must come; on the paused clock, waiting for ever takes no time.
+pub(crate) async fn within<T>(it: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, it).await.expect("it never came")
+}
+
+/// A task of a record, by its id.
+pub(crate) fn of<'a>(record: &'a WorkflowRecord, task: &str) -> &'a TaskRecord {
+    record.tasks.iter().find(|it| it.id.as_str() == task).expect("a task of this id")
+}
+
+/// The statuses of all tasks, in order.
+pub(crate) fn statuses(record: &WorkflowRecord) -> Vec<TaskStatus> {
+    record.tasks.iter().map(|task| task.status).collect()
+}
+
+/// The code that a task ended with.
+pub(crate) fn code(record: &WorkflowRecord, task: &str) -> Option<ErrorCode> {
+    of(record, task).error.as_ref().map(|error| error.code)
+}
+
+/// The result of a completed task.
+pub(crate) fn result<'a>(record: &'a WorkflowRecord, task: &str) -> &'a Value {
+    of(record, task).result.as_ref().expect("a result")
+}
