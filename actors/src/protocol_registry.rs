@@ -6,7 +6,7 @@
 //! The knowledge is a [`ProtocolBook`]; a change makes a new book or leaves the old one as it was,
 //! so a restart of this actor loses nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
@@ -15,7 +15,7 @@ use gleitzeit_domain::{
     plan::{Draft, Plan, PlanDefaults},
     problem::SubmitError,
     protocol::{
-        MethodRef, ProtocolSpec,
+        Method, MethodRef, ProtocolSpec,
         book::{ProtocolBook, RegisterError},
         validate::Violation,
     },
@@ -81,12 +81,53 @@ pub struct GetCapabilities(pub ProtocolId);
 pub struct ProtocolRegistry {
     book: Arc<ProtocolBook>,
     defaults: PlanDefaults,
+    /// Books that hosts were given before the last change, and still hold.
+    earlier: Vec<Weak<ProtocolBook>>,
+    /// Methods that were replaced while tasks used them.
+    retired: Vec<Weak<Method>>,
 }
 
 impl ProtocolRegistry {
     /// A registry of the protocols in `book`.
     pub fn new(book: ProtocolBook, defaults: PlanDefaults) -> Self {
-        Self { book: Arc::new(book), defaults }
+        Self { book: Arc::new(book), defaults, earlier: Vec::new(), retired: Vec::new() }
+    }
+
+    /// Puts a changed book in the place of the one before it.
+    fn turn_over(&mut self, book: ProtocolBook) {
+        let old = std::mem::replace(&mut self.book, Arc::new(book));
+        self.earlier.retain(|book| book.strong_count() > 0);
+        if Arc::strong_count(&old) > 1 {
+            self.earlier.push(Arc::downgrade(&old));
+        }
+    }
+
+    /// True when somebody besides the books refers to a method: the plan of an unsettled workflow.
+    fn is_in_use(&self, method: &MethodRef) -> bool {
+        let capability = &method.capability;
+        let earlier: Vec<_> = self.earlier.iter().filter_map(Weak::upgrade).collect();
+        let books = earlier.iter().chain([&self.book]);
+        let holds = |book: &&Arc<ProtocolBook>| {
+            book.method(capability).is_some_and(|held| Arc::ptr_eq(&held, method))
+        };
+        // The caller's own reference is one more.
+        Arc::strong_count(method) > books.filter(holds).count() + 1
+    }
+
+    /// The methods of a protocol, and of those that inherit from it.
+    fn methods_below(&self, id: &ProtocolId) -> Vec<MethodRef> {
+        let inherits = |mut of: ProtocolId| loop {
+            if of == *id {
+                return true;
+            }
+            match self.book.declared(&of).and_then(|spec| spec.extends.clone()) {
+                Some(parent) => of = parent,
+                None => return false,
+            }
+        };
+        let ids = self.book.list().map(|spec| spec.protocol_id()).filter(|of| inherits(of.clone()));
+        let capabilities = ids.flat_map(|of| self.book.capabilities(&of));
+        capabilities.filter_map(|capability| self.book.method(&capability)).collect()
     }
 
     /// The method as it is now: its protocol may have been replaced since the workflow was planned.
@@ -183,7 +224,7 @@ impl Handler<RegisterProtocol> for ProtocolRegistry {
     ) -> Self::Result {
         let mut book = ProtocolBook::clone(&self.book);
         let id = book.register(spec)?;
-        self.book = Arc::new(book);
+        self.turn_over(book);
         tracing::info!(protocol = %id, "protocol registered");
         Ok(id)
     }
@@ -198,14 +239,20 @@ impl Handler<ReplaceProtocol> for ProtocolRegistry {
         _: &mut Self::Context,
     ) -> Self::Result {
         let id = spec.protocol_id();
-        let in_use = self.book.capabilities(&id).iter().any(|capability| {
-            // Plans of unsettled workflows share the method; the book itself holds one reference,
-            // and `method` lends another.
-            self.book.method(capability).is_some_and(|method| Arc::strong_count(&method) > 2)
-        });
+        let current = self.methods_below(&id);
+        // Tasks that were planned before an earlier replacement count as well.
+        let mut retired = std::mem::take(&mut self.retired);
+        retired.retain(|method| method.upgrade().is_some_and(|it| self.is_in_use(&it)));
+        self.retired = retired;
+        let concerns =
+            |method: &MethodRef| current.iter().any(|it| it.capability == method.capability);
+        let retired = self.retired.iter().filter_map(Weak::upgrade).any(|it| concerns(&it));
+        let used: Vec<_> = current.iter().filter(|method| self.is_in_use(method)).collect();
+        let in_use = retired || !used.is_empty();
         let mut book = ProtocolBook::clone(&self.book);
         book.replace(spec, in_use)?;
-        self.book = Arc::new(book);
+        self.retired.extend(used.into_iter().map(Arc::downgrade));
+        self.turn_over(book);
         tracing::info!(protocol = %id, in_use, "protocol replaced");
         Ok(())
     }
