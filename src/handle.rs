@@ -118,13 +118,26 @@ impl Handle {
 
     // ---- workflows ----
 
+    /// What is to be submitted, or everything wrong with it: also what only the registry can see.
+    async fn draft(&self, spec: WorkflowSpec) -> Result<Draft, SubmitError> {
+        let (draft, mut problems) = Draft::read(spec);
+        if problems.is_empty() {
+            return Ok(draft);
+        }
+        let plans = self.cast.registry.send(ValidateWorkflows(vec![draft])).await;
+        if let Some(Err(SubmitError::Invalid(more))) = plans.unwrap_or_default().pop() {
+            problems.extend(more);
+        }
+        Err(SubmitError::Invalid(problems))
+    }
+
     /// Submits a workflow; it is stored when this returns. An id that was submitted before gives
     /// the first submission.
     ///
     /// # Errors
     /// [`SubmitError`].
     pub async fn submit(&self, spec: WorkflowSpec) -> Result<WorkflowId, SubmitError> {
-        let draft = Draft::new(spec)?;
+        let draft = self.draft(spec).await?;
         let (accepted, answer) = oneshot::channel();
         self.cast.engine.do_send(Submit { draft, accepted: Some(accepted), settled: None });
         answer.await.unwrap_or(Err(SubmitError::Stopped))
@@ -150,7 +163,7 @@ impl Handle {
     /// # Errors
     /// Those of the submission; how it ended is in the record.
     pub async fn run(&self, spec: WorkflowSpec) -> Result<Arc<WorkflowRecord>, TaskError> {
-        let draft = Draft::new(spec)?;
+        let draft = self.draft(spec).await?;
         self.run_draft(draft).await
     }
 
@@ -169,7 +182,7 @@ impl Handle {
     /// # Errors
     /// [`SubmitError::Invalid`] with all of it.
     pub async fn check(&self, spec: WorkflowSpec) -> Result<CheckedWorkflow, SubmitError> {
-        let draft = Draft::new(spec)?;
+        let draft = self.draft(spec).await?;
         let plans = self.cast.registry.send(ValidateWorkflows(vec![draft])).await;
         let plan = plans.unwrap_or_default().pop().unwrap_or(Err(SubmitError::Stopped))?;
         let levels = graph_of(&plan)?.levels();

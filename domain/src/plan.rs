@@ -124,7 +124,14 @@ impl Draft {
     ///
     /// # Errors
     /// [`SubmitError::Invalid`] with everything that is wrong.
-    pub fn new(mut spec: WorkflowSpec) -> Result<Self, SubmitError> {
+    pub fn new(spec: WorkflowSpec) -> Result<Self, SubmitError> {
+        let (draft, problems) = Self::read(spec);
+        if problems.is_empty() { Ok(draft) } else { Err(SubmitError::Invalid(problems)) }
+    }
+
+    /// The same, with a draft even of what is wrong: its methods can be looked up all the same, so
+    /// that everything is told at once. Such a draft must not be run.
+    pub fn read(mut spec: WorkflowSpec) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
         check_workflow(&spec, &mut problems);
         for (index, task) in spec.tasks.iter_mut().enumerate() {
@@ -140,11 +147,8 @@ impl Draft {
             depend(&spec, index, &names, &mut edges, &mut problems);
             tasks.push(draft_task(&spec, index, &names, &mut edges, &mut problems));
         }
-        if !problems.is_empty() {
-            return Err(SubmitError::Invalid(problems));
-        }
         let id = spec.id.get_or_insert_with(WorkflowId::generate).clone();
-        Ok(Self { id, spec: Arc::new(spec), tasks, edges })
+        (Self { id, spec: Arc::new(spec), tasks, edges }, problems)
     }
 
     /// Looks up the methods and checks what is known of the parameters.
