@@ -320,7 +320,14 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
         Some(store) => store,
         None => parts::open_store(&settings).await?,
     };
-    let actors = system::start(parts::parts(&settings, strategies, book), Arc::clone(&store))?;
+    let parts = parts::parts(&settings, strategies, book);
+    let actors = match system::start(parts, Arc::clone(&store)) {
+        Ok(actors) => actors,
+        Err(unknown) => {
+            close(&*store).await;
+            return Err(unknown.into());
+        }
+    };
     let handle = Handle::new(actors.cast.clone(), Arc::clone(&store));
     let begun = take_up(&handle, specs, recover).await;
     match begun {
@@ -381,8 +388,12 @@ async fn run(
 
 async fn end(actors: Actors, store: &dyn Store, deadline: Duration) -> StopReport {
     let report = actors.stop(deadline).await;
+    close(store).await;
+    report
+}
+
+async fn close(store: &dyn Store) {
     if let Err(error) = store.close(CLOSE_LIMIT).await {
         tracing::error!(%error, "the store did not close in order");
     }
-    report
 }

@@ -86,7 +86,8 @@ impl Connector {
             .max_connections(if to == Use::Write { 1 } else { READERS })
             .min_connections(u32::from(to == Use::Write))
             .connect_timeout(CONNECT_TIMEOUT)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // The writer has its connection for itself: it waits for the server alone.
+            .acquire_timeout(if to == Use::Write { CONNECT_TIMEOUT } else { ACQUIRE_TIMEOUT })
             // Connections stay: an idle store wakes up for nothing.
             .idle_timeout(None)
             .max_lifetime(None)
