@@ -36,10 +36,10 @@ use super::{AreWanted, Parked, TaskEnd, TaskStart, TasksFinished, TasksStarted};
 use crate::{
     cast::Cast,
     dependency_resolver::ResolveParameters,
-    load_balancer::{PickProviders, PickRequest, Picked, ProviderTicket},
+    load_balancer::{CancelTasks, PickProviders, PickRequest, Picked, ProviderTicket},
     protocol_registry::{CallCheck, ValidateCalls},
-    provider_supervisor::{Execute, Execution, Finished},
-    resource_manager::{Acquire, Grant, Lease, Need},
+    provider_supervisor::{CancelCalls, Execute, Execution, Finished},
+    resource_manager::{Acquire, CancelWaiting, Grant, Lease, Need},
 };
 
 /// A provider's thread that is blocked answers nothing, not even a timeout; so much later than
@@ -62,6 +62,11 @@ pub(super) struct Item {
 impl Item {
     fn planned(&self) -> &gleitzeit_domain::plan::PlannedTask {
         &self.plan.tasks[self.task.index as usize]
+    }
+
+    /// True when something of its workflow was cancelled since it was last asked about.
+    fn is_touched(&self) -> bool {
+        self.signal.epoch() != self.epoch
     }
 
     fn priority(&self) -> Priority {
@@ -103,6 +108,30 @@ impl Drop for Item {
     }
 }
 
+/// Ends of attempts, told to the engine when they are dropped: together, and on every way out.
+struct Ends {
+    cast: Rc<Cast>,
+    ends: Vec<TaskEnd>,
+}
+
+impl Ends {
+    fn new(cast: &Rc<Cast>) -> Self {
+        Self { cast: Rc::clone(cast), ends: Vec::new() }
+    }
+
+    fn push(&mut self, end: TaskEnd) {
+        self.ends.push(end);
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if !self.ends.is_empty() {
+            self.cast.engine.do_send(TasksFinished(std::mem::take(&mut self.ends)));
+        }
+    }
+}
+
 /// An item whose parameters are ready.
 struct Checked {
     item: Item,
@@ -124,19 +153,12 @@ struct Placed {
 
 /// Runs a group of dispatched tasks.
 pub(super) async fn run(cast: Rc<Cast>, batch: Vec<Item>) {
-    let mut ends = Vec::new();
+    let mut ends = Ends::new(&cast);
     let resolved = resolve(&cast, batch, &mut ends).await;
     let checked = check(&cast, resolved, &mut ends).await;
     let leased = acquire(&cast, checked, &mut ends).await;
     let picked = pick(&cast, leased, &mut ends).await;
     execute(&cast, picked, &mut ends).await;
-    report(&cast, ends);
-}
-
-fn report(cast: &Rc<Cast>, ends: Vec<TaskEnd>) {
-    if !ends.is_empty() {
-        cast.engine.do_send(TasksFinished(ends));
-    }
 }
 
 fn silent(who: &'static str) -> TaskError {
@@ -145,11 +167,7 @@ fn silent(who: &'static str) -> TaskError {
 }
 
 /// Parameters with every reference resolved. A template without references is its own result.
-async fn resolve(
-    cast: &Rc<Cast>,
-    batch: Vec<Item>,
-    ends: &mut Vec<TaskEnd>,
-) -> Vec<(Item, Arc<Value>)> {
+async fn resolve(cast: &Rc<Cast>, batch: Vec<Item>, ends: &mut Ends) -> Vec<(Item, Arc<Value>)> {
     let literal = |item: &Item| item.planned().template.is_literal();
     let open: Vec<TaskKey> =
         batch.iter().filter(|item| !literal(item)).map(|item| item.task).collect();
@@ -179,7 +197,7 @@ async fn resolve(
 async fn check(
     cast: &Rc<Cast>,
     resolved: Vec<(Item, Arc<Value>)>,
-    ends: &mut Vec<TaskEnd>,
+    ends: &mut Ends,
 ) -> Vec<Checked> {
     let mut known = Vec::with_capacity(resolved.len());
     let mut calls = Vec::with_capacity(resolved.len());
@@ -224,7 +242,7 @@ fn cancelled() -> TaskError {
 }
 
 /// Leases; whoever must wait for one goes on alone.
-async fn acquire(cast: &Rc<Cast>, checked: Vec<Checked>, ends: &mut Vec<TaskEnd>) -> Vec<Leased> {
+async fn acquire(cast: &Rc<Cast>, checked: Vec<Checked>, ends: &mut Ends) -> Vec<Leased> {
     if checked.is_empty() {
         return Vec::new();
     }
@@ -244,23 +262,22 @@ async fn acquire(cast: &Rc<Cast>, checked: Vec<Checked>, ends: &mut Vec<TaskEnd>
     leased
 }
 
-async fn wait_for_lease(cast: Rc<Cast>, checked: Checked, lease: oneshot::Receiver<Lease>) {
+async fn wait_for_lease(cast: Rc<Cast>, mut checked: Checked, lease: oneshot::Receiver<Lease>) {
+    let mut ends = Ends::new(&cast);
     let parked = Parked::new(&cast);
-    let lease = lease.await;
+    let lease = if is_wanted(&cast, &mut checked.item).await { lease.await.ok() } else { None };
     drop(parked);
-    let mut ends = Vec::new();
     match lease {
-        Ok(lease) => {
+        Some(lease) => {
             let picked = pick(&cast, vec![Leased { checked, lease }], &mut ends).await;
             execute(&cast, picked, &mut ends).await;
         }
-        Err(_) => ends.push(checked.item.fail(cancelled())),
+        None => ends.push(checked.item.fail(cancelled())),
     }
-    report(&cast, ends);
 }
 
 /// Providers; whoever must wait for one gives its lease back and goes on alone.
-async fn pick(cast: &Rc<Cast>, leased: Vec<Leased>, ends: &mut Vec<TaskEnd>) -> Vec<Placed> {
+async fn pick(cast: &Rc<Cast>, leased: Vec<Leased>, ends: &mut Ends) -> Vec<Placed> {
     if leased.is_empty() {
         return Vec::new();
     }
@@ -293,21 +310,26 @@ async fn pick(cast: &Rc<Cast>, leased: Vec<Leased>, ends: &mut Vec<TaskEnd>) -> 
 
 type AwaitedTicket = oneshot::Receiver<Result<ProviderTicket, TaskError>>;
 
-async fn wait_for_provider(cast: Rc<Cast>, checked: Checked, ticket: AwaitedTicket) {
-    let mut ends = Vec::new();
+async fn wait_for_provider(cast: Rc<Cast>, mut checked: Checked, ticket: AwaitedTicket) {
+    let mut ends = Ends::new(&cast);
     let parked = Parked::new(&cast);
-    match ticket.await.unwrap_or_else(|_| Err(cancelled())) {
+    let ticket = if is_wanted(&cast, &mut checked.item).await {
+        ticket.await.unwrap_or_else(|_| Err(cancelled()))
+    } else {
+        Err(cancelled())
+    };
+    let placed = match ticket {
+        Ok(ticket) => lease_again(&cast, &checked).await.map(|lease| (ticket, lease)),
+        Err(error) => Err(error),
+    };
+    drop(parked);
+    match placed {
+        Ok((ticket, lease)) => {
+            let ready = Placed { leased: Leased { checked, lease }, ticket };
+            execute(&cast, vec![ready], &mut ends).await;
+        }
         Err(error) => ends.push(checked.item.fail(error)),
-        Ok(ticket) => match lease_again(&cast, &checked).await {
-            Err(error) => ends.push(checked.item.fail(error)),
-            Ok(lease) => {
-                drop(parked);
-                let ready = Placed { leased: Leased { checked, lease }, ticket };
-                execute(&cast, vec![ready], &mut ends).await;
-            }
-        },
     }
-    report(&cast, ends);
 }
 
 async fn lease_again(cast: &Rc<Cast>, checked: &Checked) -> Result<Lease, TaskError> {
@@ -320,38 +342,50 @@ async fn lease_again(cast: &Rc<Cast>, checked: &Checked) -> Result<Lease, TaskEr
     }
 }
 
-/// Drops what was cancelled on the way.
-async fn still_wanted(
-    cast: &Rc<Cast>,
-    picked: Vec<Placed>,
-    ends: &mut Vec<TaskEnd>,
-) -> Vec<Placed> {
-    let touched = |it: &Placed| {
-        let item = &it.leased.checked.item;
-        item.signal.epoch() != item.epoch
-    };
-    if !picked.iter().any(touched) {
-        return picked;
-    }
-    let asked: Vec<(TaskKey, u32)> = picked
-        .iter()
-        .map(|it| (it.leased.checked.item.task, it.leased.checked.item.attempt))
-        .collect();
-    let mut answers = cast.engine.send(AreWanted(asked)).await.unwrap_or_default().into_iter();
-    let mut wanted = Vec::with_capacity(picked.len());
-    for mut it in picked {
-        if answers.next() == Some(true) {
-            it.leased.checked.item.epoch = it.leased.checked.item.signal.epoch();
-            wanted.push(it);
-        } else {
-            ends.push(it.leased.checked.item.fail(cancelled()));
+/// False for a task that was cancelled before it began to wait, so that nobody ends its wait. Its
+/// place in the line is given up.
+async fn is_wanted(cast: &Rc<Cast>, item: &mut Item) -> bool {
+    while item.is_touched() {
+        let epoch = item.signal.epoch();
+        let asked = AreWanted(vec![(item.task, item.attempt)]);
+        if !cast.engine.send(asked).await.is_ok_and(|answers| answers == [true]) {
+            let tasks = Arc::new(vec![item.task]);
+            cast.resources.do_send(CancelWaiting(Arc::clone(&tasks)));
+            cast.balancer.do_send(CancelTasks(tasks));
+            return false;
         }
+        item.epoch = epoch;
     }
-    wanted
+    true
+}
+
+/// Drops what was cancelled on the way. Behind it nothing is, until the next await.
+async fn still_wanted(cast: &Rc<Cast>, mut picked: Vec<Placed>, ends: &mut Ends) -> Vec<Placed> {
+    // More may be cancelled while the engine answers.
+    while picked.iter().any(|it| it.leased.checked.item.is_touched()) {
+        let mut asked = Vec::with_capacity(picked.len());
+        for it in &mut picked {
+            let item = &mut it.leased.checked.item;
+            item.epoch = item.signal.epoch();
+            asked.push((item.task, item.attempt));
+        }
+        let answers = cast.engine.send(AreWanted(asked)).await.unwrap_or_default();
+        let mut answers = answers.into_iter();
+        let mut wanted = Vec::with_capacity(picked.len());
+        for it in picked {
+            if answers.next() == Some(true) {
+                wanted.push(it);
+            } else {
+                ends.push(it.leased.checked.item.fail(cancelled()));
+            }
+        }
+        picked = wanted;
+    }
+    picked
 }
 
 /// Tells the engine who starts where; waits for the commit where a method must not run twice.
-async fn announce(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Vec<TaskEnd>) -> Vec<Placed> {
+async fn announce(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) -> Vec<Placed> {
     let once = |it: &Placed| it.leased.checked.method.spec.effect == Effect::AtMostOnce;
     let start = |it: &Placed| TaskStart {
         task: it.leased.checked.item.task,
@@ -369,18 +403,20 @@ async fn announce(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Vec<TaskEnd>)
         return picked;
     }
     let error = TaskError::new(ErrorCode::PersistenceWriteFailed, "its start could not be stored");
-    ends.extend(picked.into_iter().map(|it| it.leased.checked.item.fail(error.clone())));
+    for it in picked {
+        ends.push(it.leased.checked.item.fail(error.clone()));
+    }
     Vec::new()
 }
 
 /// The calls, grouped by provider.
-async fn execute(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Vec<TaskEnd>) {
+async fn execute(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) {
     let picked = still_wanted(cast, picked, ends).await;
     if picked.is_empty() {
         return;
     }
     let picked = announce(cast, picked, ends).await;
-    // Between the commit and here something may have been cancelled, and no await follows.
+    // Something may have been cancelled between the commit and here.
     let picked = still_wanted(cast, picked, ends).await;
     let mut groups: Vec<Vec<Placed>> = Vec::new();
     for it in picked {
@@ -400,14 +436,13 @@ async fn execute(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Vec<TaskEnd>) 
     for group in groups {
         let cast = Rc::clone(cast);
         actix_rt::spawn(async move {
-            let mut ends = Vec::new();
+            let mut ends = Ends::new(&cast);
             execute_group(&cast, group, &mut ends).await;
-            report(&cast, ends);
         });
     }
 }
 
-async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Vec<TaskEnd>) {
+async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
     let supervisor = group[0].ticket.supervisor().clone();
     let call = |it: &Placed| {
         let Leased { checked: Checked { item, method, params }, lease } = &it.leased;
@@ -452,17 +487,19 @@ async fn await_call(cast: Rc<Cast>, it: Placed, answer: oneshot::Receiver<Finish
         answered = tokio::time::timeout(limit, answer) => Some(answered),
         () = it.ticket.abandoned() => None,
     };
-    let end = match answered {
+    let mut ends = Ends::new(&cast);
+    ends.push(match answered {
         Some(Ok(Ok(finished))) => conclude(it, finished),
         Some(Ok(Err(_))) => give_up(it, "ended the call before it was done"),
         Some(Err(_)) => give_up(it, "blocks its thread: it did not even answer that time was up"),
         None => give_up(it, "was given up: its thread is blocked, or it was removed"),
-    };
-    report(&cast, vec![end]);
+    });
 }
 
 fn give_up(mut it: Placed, what: &str) -> TaskEnd {
     it.ticket.finished(Duration::ZERO, false);
+    // Should its thread wake up: the call is not to go on beside the next attempt.
+    it.ticket.supervisor().do_send(CancelCalls(vec![it.leased.checked.item.task]));
     let message = format!("provider `{}` {what}", it.ticket.provider_id());
     it.leased.checked.item.fail(TaskError::new(ErrorCode::ProviderUnhealthy, message))
 }
