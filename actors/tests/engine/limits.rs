@@ -80,7 +80,7 @@ async fn resources_are_never_overdrawn() {
     let needy = |n| task(&format!("t{n}"), json!({"sleep": 1})).resources(memory(256));
     let spec = (0..12).map(needy).fold(WorkflowSpec::new("needy"), WorkflowSpec::task);
     stage.run(spec).await;
-    assert_eq!(stage.board.peak(""), 4);
+    assert_eq!((stage.board.peak(""), stage.board.memory_peak()), (4, 1024));
     assert_at(stage.board.now(), secs(3));
     stage.finish().await;
 }

@@ -11,9 +11,13 @@ mod dependencies;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod error_codes;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod ordering;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod providers;
 #[cfg(test)]

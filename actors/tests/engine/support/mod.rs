@@ -94,6 +94,7 @@ pub(crate) struct Setup {
     pub(crate) env: HashMap<String, Option<String>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) board: Board,
+    pub(crate) book: ProtocolBook,
     /// Providers of `test/v1.0`, and how many calls each takes at once.
     pub(crate) providers: Vec<(&'static str, Option<u32>)>,
 }
@@ -107,6 +108,7 @@ impl Default for Setup {
             env: HashMap::new(),
             store: Arc::new(MemoryStore::default()),
             board: Board::default(),
+            book: book(),
             providers: vec![("main", None)],
         }
     }
@@ -121,10 +123,12 @@ fn book() -> ProtocolBook {
         .method(MethodSpec { effect: Effect::AtMostOnce, ..open("once") })
         .method(open("typed").returns(number))
         .method(MethodSpec::new("strict").param("count", ParameterSpec::integer().minimum(1)));
-    let other = ProtocolSpec::new("other", "v1.0".parse().unwrap()).method(open("run"));
     let mut book = ProtocolBook::new();
     book.register(test).unwrap();
-    book.register(other).unwrap();
+    for name in ["other", "third"] {
+        let spec = ProtocolSpec::new(name, "v1.0".parse().unwrap()).method(open("run"));
+        book.register(spec).unwrap();
+    }
     book
 }
 
@@ -151,7 +155,7 @@ impl Setup {
             },
             strategies: Strategies::default(),
             resources: self.resources,
-            book: book(),
+            book: self.book,
             defaults: PlanDefaults::default(),
             env: self.env,
             monitor_interval: Duration::ZERO,

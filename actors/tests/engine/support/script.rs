@@ -57,6 +57,9 @@ struct Notes {
     peaks: BTreeMap<String, usize>,
     /// How many calls run, by provider.
     running: BTreeMap<String, usize>,
+    /// Memory leased by the calls that run, in MiB, and the most it ever was.
+    memory: u64,
+    memory_peak: u64,
     escapes_expected: bool,
 }
 
@@ -72,6 +75,8 @@ impl Default for Board {
             born: Instant::now(),
             peaks: BTreeMap::new(),
             running: BTreeMap::new(),
+            memory: 0,
+            memory_peak: 0,
             escapes_expected: false,
         })))
     }
@@ -151,6 +156,9 @@ impl Board {
             let peak = notes.peaks.entry(key.to_owned()).or_default();
             *peak = count.max(*peak);
         }
+        let memory = call.resources.memory_mib;
+        notes.memory += memory;
+        notes.memory_peak = notes.memory_peak.max(notes.memory);
         let at = notes.calls.len();
         notes.calls.push(CallLog {
             provider: provider.clone(),
@@ -162,7 +170,7 @@ impl Board {
             ended: None,
             ending: Ending::Running,
         });
-        Entry { board: self.clone(), provider, at, done: false }
+        Entry { board: self.clone(), provider, at, memory, done: false }
     }
 
     /// Every call so far, in order.
@@ -188,6 +196,11 @@ impl Board {
     /// The most calls that ran at once: at one provider, or with `""` at all together.
     pub(crate) fn peak(&self, provider: &str) -> usize {
         self.notes().peaks.get(provider).copied().unwrap_or_default()
+    }
+
+    /// The most memory, in MiB, that was leased to running calls at once.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        self.notes().memory_peak
     }
 
     /// A provider will see the text `${`: it was written as `$${`.
@@ -238,6 +251,7 @@ struct Entry {
     board: Board,
     provider: String,
     at: usize,
+    memory: u64,
     done: bool,
 }
 
@@ -247,6 +261,7 @@ impl Drop for Entry {
         for key in [self.provider.as_str(), ""] {
             *notes.running.get_mut(key).unwrap() -= 1;
         }
+        notes.memory -= self.memory;
         let now = notes.born.elapsed();
         let call = &mut notes.calls[self.at];
         call.ended = Some(now);

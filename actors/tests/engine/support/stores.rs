@@ -55,6 +55,8 @@ pub(crate) struct Unruly {
     memory: Arc<MemoryStore>,
     submits: Trouble,
     records: Trouble,
+    /// Errors of the next reads of one workflow.
+    reads: Mutex<Vec<StoreError>>,
 }
 
 impl Unruly {
@@ -90,7 +92,12 @@ impl Unruly {
         submits.reverse();
         records.reverse();
         let (submits, records) = (Trouble::new(permits, submits), Trouble::new(permits, records));
-        Arc::new(Self { memory, submits, records })
+        Arc::new(Self { memory, submits, records, reads: Mutex::default() })
+    }
+
+    /// Fails the next read of a workflow.
+    pub(crate) fn fail_read(&self, error: StoreError) {
+        self.reads.lock().unwrap().push(error);
     }
 
     /// Lets so many writes of new workflows through.
@@ -148,7 +155,11 @@ impl Store for Unruly {
     }
 
     async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
-        self.memory.workflow(id).await
+        let error = self.reads.lock().unwrap().pop();
+        match error {
+            Some(error) => Err(error),
+            None => self.memory.workflow(id).await,
+        }
     }
 
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
