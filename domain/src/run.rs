@@ -265,6 +265,12 @@ impl Run {
         Ok(attempt)
     }
 
+    /// An attempt goes to another provider, because the one it was to go to broke down before its
+    /// call began.
+    pub fn hand_over(&mut self, index: u32, provider_id: ProviderId) {
+        self.record.tasks[index as usize].provider_id = Some(provider_id);
+    }
+
     /// Writes a started task down before its call, for a method that must not run twice.
     pub fn save_start(&mut self, index: u32) {
         self.mark(index);

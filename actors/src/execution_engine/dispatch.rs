@@ -110,6 +110,10 @@ impl Handler<TasksStarted> for ExecutionEngine {
         let mut events = Vec::new();
         for start in starts {
             let Some(active) = self.runs.get_mut(&start.task.run) else { continue };
+            if active.run.task(start.task.index).status == TaskStatus::Executing {
+                active.run.hand_over(start.task.index, start.provider_id);
+                continue;
+            }
             // Settled meanwhile: its end will be found stale.
             if active.run.start(start.task.index, start.provider_id, now).is_err() {
                 continue;

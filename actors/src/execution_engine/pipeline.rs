@@ -18,7 +18,7 @@
 //! Invariant: every [`Item`] ends in exactly one [`TaskEnd`]; one that is dropped on the way says
 //! so itself.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
@@ -475,9 +475,27 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
             Some(Execution::Running(answer)) => {
                 actix_rt::spawn(await_call(Rc::clone(cast), it, answer));
             }
+            Some(Execution::Refused) => {
+                actix_rt::spawn(place_again(Rc::clone(cast), it));
+            }
             None => ends.push(give_up(it, "did not answer")),
         }
     }
+}
+
+/// A call that its provider has not begun, because it broke down before, is none of its failures:
+/// the same attempt goes to another provider, or waits until this one is back.
+async fn place_again(cast: Rc<Cast>, it: Placed) {
+    let Placed { leased: Leased { mut checked, lease }, ticket } = it;
+    checked.item.avoid = Some(ticket.provider_id().clone());
+    drop((lease, ticket));
+    let mut ends = Ends::new(&cast);
+    let leased = acquire(&cast, vec![checked], &mut ends).await;
+    let picked = pick(&cast, leased, &mut ends).await;
+    // Boxed, for it is on this way that it came here.
+    let executed: Pin<Box<dyn Future<Output = ()> + '_>> =
+        Box::pin(execute(&cast, picked, &mut ends));
+    executed.await;
 }
 
 async fn await_call(cast: Rc<Cast>, it: Placed, answer: oneshot::Receiver<Finished>) {

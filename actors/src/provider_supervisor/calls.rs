@@ -30,6 +30,8 @@ pub enum Execution {
     Ended(Finished),
     /// It runs; the channel closes without an answer when it is cancelled.
     Running(oneshot::Receiver<Finished>),
+    /// It has not begun and never will: there is no instance that serves. The balancer knows.
+    Refused,
 }
 
 /// The end of a call.
@@ -163,16 +165,6 @@ impl ProviderSupervisor {
         Execution::Running(answered)
     }
 
-    fn refuse(&self) -> TaskError {
-        let state = match self.state {
-            ProviderState::Stopped => "has stopped",
-            ProviderState::Failed => "has failed and waits for a restart by message",
-            _ => "is being restarted",
-        };
-        let message = format!("provider `{}` {state}", self.id());
-        TaskError::new(ErrorCode::ProviderUnhealthy, message)
-    }
-
     /// Drops every call in flight; each says so when it is gone.
     pub(super) fn drop_calls(&self) {
         for call in self.running.values() {
@@ -191,10 +183,7 @@ impl Handler<Execute> for ProviderSupervisor {
             let serving = self.instance.clone().filter(|_| self.state == ProviderState::Serving);
             executions.push(match serving {
                 Some(provider) => self.run_call(&provider, call, ctx),
-                None => Execution::Ended(Finished {
-                    outcome: Err(self.refuse()),
-                    duration: std::time::Duration::ZERO,
-                }),
+                None => Execution::Refused,
             });
         }
         MessageResult(executions)

@@ -6,7 +6,10 @@ use gleitzeit_actors::load_balancer::{GetProviders, RemoveProvider, RestartProvi
 use gleitzeit_domain::{
     error::ErrorCode,
     retry::Backoff::Fixed,
-    task::TaskStatus::{Completed, Failed},
+    task::{
+        Priority::Low,
+        TaskStatus::{Completed, Failed},
+    },
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
 };
 use serde_json::json;
@@ -98,12 +101,12 @@ async fn a_busy_provider_is_waited_for() {
 /// lease are untouched, and the provider is back for its retry.
 #[actix::test]
 async fn a_panic_fails_its_own_call_only() {
-    for moment in ["later"] {
+    for (moment, sleep) in [("now", 0.0), ("later", 0.5)] {
         let mut stage = Setup::default().open_or_again(moment == "later").await;
         let beside = (0..6).map(|n| task(&format!("b{n}"), json!({"sleep": 1})));
         let spec = WorkflowSpec::new("panic")
             .task(task("before", json!({"sleep": 3})))
-            .task(task("panics", json!({"panic": moment, "sleep": 0.5})));
+            .task(task("panics", json!({"panic": moment, "sleep": sleep})));
         let record = stage.run(beside.fold(spec, WorkflowSpec::task)).await;
         let failed = of(&record, "panics");
         let error = failed.error.clone().unwrap();
@@ -121,6 +124,41 @@ async fn a_panic_fails_its_own_call_only() {
         );
         stage.finish().await;
     }
+}
+
+/// Calls that a provider has not begun when it breaks down go to another one at once.
+#[actix::test]
+async fn calls_not_begun_go_to_another_provider() {
+    let providers = vec![("one", None), ("two", None)];
+    let mut stage = Setup { providers, ..Setup::default() }.open().await;
+    let spec = WorkflowSpec::new("panic").task(task("panics", json!({"panic": "now"})));
+    let beside = (0..9).map(|n| quick(&format!("b{n}")));
+    let record = stage.run(beside.fold(spec, WorkflowSpec::task)).await;
+    for beside in &record.tasks[1..] {
+        assert_eq!((beside.status, beside.attempts), (Completed, 1), "{:?}", beside.error);
+        let served_by = stage.board.calls_of(beside.id.as_str())[0].provider.clone();
+        assert_eq!(beside.provider_id, Some(served_by.as_str().into()));
+    }
+    assert_at(stage.board.now(), secs(0));
+    stage.finish().await;
+}
+
+/// A provider that breaks down for good takes only the calls that made it do so; the others wait
+/// their time for it.
+#[actix::test]
+async fn a_provider_that_fails_for_good_is_waited_for_and_given_up() {
+    let setup = Setup { provider_wait: secs(20), ..Setup::default() };
+    let mut stage = setup.open().await;
+    // One more than the restarts that are allowed.
+    let panics = (0..6).map(|n| task(&format!("p{n}"), json!({"panic": "now"})));
+    let spec = panics.fold(WorkflowSpec::new("broken"), WorkflowSpec::task);
+    let record = stage.run(spec.task(quick("last").priority(Low))).await;
+    let codes: Vec<_> = record.tasks.iter().map(|task| code(&record, task.id.as_str())).collect();
+    assert_eq!(codes[..6], [Some(ErrorCode::ProviderUnhealthy); 6]);
+    assert_eq!(codes[6], Some(ErrorCode::ProviderNotAvailable));
+    assert_eq!(stage.board.calls().len(), 6);
+    stage.until("provider:failed", |_| true).await;
+    stage.finish().await;
 }
 
 /// A task whose provider panicked runs again on the new instance, where its policy allows it.
