@@ -190,11 +190,6 @@ impl Run {
         &self.signal
     }
 
-    /// Tells attempts under way that nothing of it is wanted any more.
-    pub fn abandon(&self) {
-        self.signal.raise();
-    }
-
     /// Makes attempts that have not begun their call ask first whether they are still wanted.
     pub fn interrupt(&self) {
         self.signal.raise();

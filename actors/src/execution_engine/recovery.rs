@@ -3,7 +3,7 @@
 //! What was settled stays as it was and is not run again. What was executing runs again, unless
 //! its method must not run twice and its start was stored: then a person has to say.
 
-use std::{rc::Rc, sync::Arc};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
@@ -11,6 +11,7 @@ use gleitzeit_domain::{
     graph::Settlement,
     id::WorkflowId,
     plan::{Draft, Plan},
+    problem::SubmitError,
     protocol::Effect,
     run::{Run, RunKey, TaskKey},
     store::Store,
@@ -20,7 +21,11 @@ use gleitzeit_domain::{
 use serde::Serialize;
 
 use super::{Active, ExecutionEngine, Phase};
-use crate::{cast::Cast, dependency_resolver::RestoreWorkflow, protocol_registry::PlanAgain};
+use crate::{
+    cast::Cast,
+    dependency_resolver::{RemoveWorkflows, RestoreWorkflow},
+    protocol_registry::PlanAgain,
+};
 
 /// Goes on with stored workflows.
 ///
@@ -55,23 +60,83 @@ pub struct Recovered {
     pub unreadable: u64,
 }
 
-/// Stored workflows, planned anew; answered once the graphs stand.
+/// Recoveries under way, and the workflows that settled here meanwhile: what was read of one of
+/// those before that is not to be run.
+#[derive(Debug, Default)]
+pub(super) struct Recoveries {
+    under_way: usize,
+    /// When each settled, in settlements.
+    settled: HashMap<WorkflowId, u64>,
+    count: u64,
+}
+
+impl Recoveries {
+    /// Notes a workflow that settled here.
+    pub(super) fn note(&mut self, id: &WorkflowId) {
+        if self.under_way > 0 {
+            self.count += 1;
+            self.settled.insert(id.clone(), self.count);
+        }
+    }
+
+    /// True when a workflow settled after a recovery of that time began.
+    fn has_settled_since(&self, id: &WorkflowId, begun: u64) -> bool {
+        self.settled.get(id).is_some_and(|at| *at > begun)
+    }
+}
+
+/// Counts one recovery as under way while it lives.
+struct Recovery {
+    cast: Rc<Cast>,
+    begun: u64,
+}
+
+impl Drop for Recovery {
+    fn drop(&mut self) {
+        self.cast.engine.do_send(RecoveryEnded);
+    }
+}
+
+/// Sent by a dropped [`Recovery`].
 #[derive(Debug, Message)]
-#[rtype(result = "ResponseVec")]
+#[rtype(result = "()")]
+struct RecoveryEnded;
+
+/// Stored workflows, planned anew; answered for each, with what is left to be restored.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Result<Adopted, NotAdopted>>")]
 struct Adopt {
     found: Vec<(Arc<Plan>, WorkflowRecord)>,
     reopen: bool,
+    /// When the recovery began that read them.
+    begun: u64,
 }
 
-/// What [`Adopt`] leaves to be restored.
-type ResponseVec = Vec<(RunKey, Arc<Plan>, Vec<TaskRecord>)>;
+/// A workflow whose graph is to be restored.
+#[derive(Debug)]
+struct Adopted {
+    run: RunKey,
+    plan: Arc<Plan>,
+    tasks: Vec<TaskRecord>,
+}
 
-/// A graph stands again.
+/// Why a stored workflow was not taken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum NotAdopted {
+    #[error("it runs here, or did a moment ago")]
+    Runs,
+    #[error("every task of it completed")]
+    Complete,
+    #[error("the runtime stops")]
+    Stopping,
+}
+
+/// A graph stands again, or never will.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Restored {
     run: RunKey,
-    settlement: Settlement,
+    settlement: Result<Settlement, SubmitError>,
     hold: bool,
 }
 
@@ -96,57 +161,99 @@ async fn load(
     Err(refused(ErrorCode::WorkflowInvalidState, message))
 }
 
-async fn take_up(
-    cast: Rc<Cast>,
-    store: Arc<dyn Store>,
+/// What is asked of a recovery.
+struct Wish {
     id: Option<WorkflowId>,
     reopen: bool,
     hold: bool,
-) -> Result<Recovered, TaskError> {
-    let records = load(store.as_ref(), id.as_ref(), reopen).await?;
-    let mut recovered = Recovered::default();
-    let mut drafts = Vec::with_capacity(records.len());
-    let mut sound = Vec::with_capacity(records.len());
-    for record in records {
-        match Draft::new(record.spec.as_ref().clone()) {
-            Ok(draft) => {
-                drafts.push(draft);
-                sound.push(record);
-            }
-            Err(error) => {
-                tracing::error!(workflow = %record.id, %error, "a stored workflow cannot be read");
-                recovered.unreadable += 1;
-            }
-        }
-    }
+}
+
+/// What became of a recovery; why the last workflow that was not taken up was not.
+type TakenUp = Result<(Recovered, Option<NotAdopted>), TaskError>;
+
+async fn take_up(recovery: Recovery, store: Arc<dyn Store>, wish: Wish) -> TakenUp {
+    let cast = &recovery.cast;
+    let records = load(store.as_ref(), wish.id.as_ref(), wish.reopen).await?;
+    let (drafts, sound) = read(records);
+    let mut recovered = Recovered { unreadable: sound.unreadable, ..Recovered::default() };
     let gone = |_| refused(ErrorCode::SystemShutdown, "the runtime has stopped".into());
     let plans = cast.registry.send(PlanAgain(drafts)).await.map_err(gone)?;
-    let found = plans.into_iter().zip(sound).collect();
-    let adopted = cast.engine.send(Adopt { found, reopen }).await.map_err(gone)?;
-    for (run, plan, tasks) in adopted {
-        recovered.workflows += 1;
-        recovered.tasks += tasks.iter().filter(|task| !task.status.is_settled()).count() as u64;
-        let id = plan.id.clone();
-        match cast.resolver.send(RestoreWorkflow { run, plan, tasks }).await.map_err(gone)? {
-            Ok(settlement) => cast.engine.do_send(Restored { run, settlement, hold }),
+    let found = plans.into_iter().zip(sound.records).collect();
+    let adopt = Adopt { found, reopen: wish.reopen, begun: recovery.begun };
+    let mut refusal = None;
+    for adopted in cast.engine.send(adopt).await.map_err(gone)? {
+        let Adopted { run, plan, tasks } = match adopted {
+            Ok(adopted) => adopted,
+            Err(why) => {
+                refusal = Some(why);
+                continue;
+            }
+        };
+        let open = tasks.iter().filter(|task| !task.status.is_settled()).count() as u64;
+        let restore = RestoreWorkflow { run, plan, tasks };
+        let settlement = cast.resolver.send(restore).await.map_err(gone)?;
+        if settlement.is_ok() {
+            recovered.workflows += 1;
+            recovered.tasks += open;
+        } else {
+            recovered.unreadable += 1;
+        }
+        cast.engine.do_send(Restored { run, settlement, hold: wish.hold });
+    }
+    Ok((recovered, refusal))
+}
+
+/// Stored workflows that make sense.
+struct Sound {
+    records: Vec<WorkflowRecord>,
+    unreadable: u64,
+}
+
+fn read(records: Vec<WorkflowRecord>) -> (Vec<Draft>, Sound) {
+    let mut drafts = Vec::with_capacity(records.len());
+    let mut sound = Sound { records: Vec::with_capacity(records.len()), unreadable: 0 };
+    for record in records {
+        match Draft::new(record.spec.as_ref().clone()) {
+            Ok(draft) if is_complete(&draft, &record) => {
+                drafts.push(draft);
+                sound.records.push(record);
+                continue;
+            }
+            Ok(_) => tracing::error!(workflow = %record.id, "a stored workflow lacks tasks"),
             Err(error) => {
-                tracing::error!(workflow = %id, %error, "a stored workflow cannot be restored");
-                recovered.unreadable += 1;
+                tracing::error!(workflow = %record.id, %error, "a stored workflow cannot be read");
             }
         }
+        sound.unreadable += 1;
     }
-    Ok(recovered)
+    (drafts, sound)
+}
+
+/// True when every task of the spec has its record, at its place.
+fn is_complete(draft: &Draft, record: &WorkflowRecord) -> bool {
+    let placed = |(index, task): (u32, &TaskRecord)| task.index == index;
+    draft.tasks.len() == record.tasks.len() && (0..).zip(&record.tasks).all(placed)
 }
 
 impl ExecutionEngine {
+    fn begin_recovery(&mut self) -> Recovery {
+        self.recoveries.under_way += 1;
+        Recovery { cast: Rc::clone(self.cast()), begun: self.recoveries.count }
+    }
+
     fn adopt(
         &mut self,
         plan: Arc<Plan>,
         mut record: WorkflowRecord,
         reopen: bool,
-    ) -> Option<RunKey> {
-        if self.ids.contains_key(&record.id) || !matches!(self.phase, Phase::Running) {
-            return None;
+        begun: u64,
+    ) -> Result<RunKey, NotAdopted> {
+        if !matches!(self.phase, Phase::Running) {
+            return Err(NotAdopted::Stopping);
+        }
+        let is_here = self.ids.contains_key(&record.id);
+        if is_here || self.recoveries.has_settled_since(&record.id, begun) {
+            return Err(NotAdopted::Runs);
         }
         let now = self.clock.now();
         let mut unknown = Vec::new();
@@ -165,7 +272,7 @@ impl ExecutionEngine {
             run.outcome_unknown(index, now);
         }
         if reopen && !run.reopen() {
-            return None;
+            return Err(NotAdopted::Complete);
         }
         let key = self.new_key();
         self.ids.insert(run.id().clone(), key);
@@ -176,19 +283,29 @@ impl ExecutionEngine {
         }
         self.runs.insert(key, Box::new(active));
         self.touch(key);
-        Some(key)
+        Ok(key)
     }
 
     fn restored(
         &mut self,
-        key: RunKey,
-        settlement: Settlement,
-        hold: bool,
+        Restored { run: key, settlement, hold }: Restored,
         ctx: &mut Context<Self>,
     ) {
+        let settlement = match settlement {
+            Ok(settlement) => settlement,
+            Err(error) => {
+                tracing::error!(%error, "a stored workflow cannot be restored");
+                self.give_up(key, &error.into());
+                return;
+            }
+        };
         let now = self.clock.now();
         self.time_resumed(key, ctx);
-        let Some(active) = self.runs.get_mut(&key) else { return };
+        let Some(active) = self.runs.get_mut(&key) else {
+            // Cancelled meanwhile, before the resolver knew of it.
+            self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
+            return;
+        };
         // Decided before the crash, but perhaps not stored with what decided it.
         for (index, because) in settlement.skipped {
             active.run.skip(index, because, now);
@@ -255,7 +372,9 @@ impl Handler<Recover> for ExecutionEngine {
     type Result = ResponseFuture<Result<Recovered, TaskError>>;
 
     fn handle(&mut self, Recover { id, hold }: Recover, _: &mut Self::Context) -> Self::Result {
-        Box::pin(take_up(Rc::clone(self.cast()), Arc::clone(&self.store), id, false, hold))
+        let wish = Wish { id, reopen: false, hold };
+        let found = take_up(self.begin_recovery(), Arc::clone(&self.store), wish);
+        Box::pin(async move { Ok(found.await?.0) })
     }
 }
 
@@ -264,38 +383,52 @@ impl Handler<Reopen> for ExecutionEngine {
 
     fn handle(&mut self, Reopen(id): Reopen, _: &mut Self::Context) -> Self::Result {
         let name = id.clone();
-        let found = take_up(Rc::clone(self.cast()), Arc::clone(&self.store), Some(id), true, false);
+        let wish = Wish { id: Some(id), reopen: true, hold: false };
+        let found = take_up(self.begin_recovery(), Arc::clone(&self.store), wish);
         Box::pin(async move {
-            let recovered = found.await?;
-            if recovered.workflows == 0 {
-                let message = format!("every task of workflow `{name}` completed");
-                return Err(refused(ErrorCode::WorkflowInvalidState, message));
+            match found.await? {
+                (_, Some(why)) => {
+                    let message = format!("workflow `{name}` cannot be run again: {why}");
+                    Err(refused(ErrorCode::WorkflowInvalidState, message))
+                }
+                (Recovered { workflows: 0, .. }, None) => {
+                    let message = format!("workflow `{name}` cannot be read; the log says why");
+                    Err(refused(ErrorCode::PersistenceIntegrityError, message))
+                }
+                (recovered, None) => Ok(recovered),
             }
-            Ok(recovered)
         })
+    }
+}
+
+impl Handler<RecoveryEnded> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, _: RecoveryEnded, _: &mut Self::Context) {
+        self.recoveries.under_way = self.recoveries.under_way.saturating_sub(1);
+        if self.recoveries.under_way == 0 {
+            self.recoveries.settled = HashMap::new();
+        }
     }
 }
 
 impl Handler<Adopt> for ExecutionEngine {
     type Result = MessageResult<Adopt>;
 
-    fn handle(&mut self, Adopt { found, reopen }: Adopt, _: &mut Self::Context) -> Self::Result {
-        let mut adopted = Vec::with_capacity(found.len());
-        for (plan, record) in found {
-            if let Some(key) = self.adopt(Arc::clone(&plan), record, reopen) {
-                let tasks = self.runs[&key].run.record().tasks.clone();
-                adopted.push((key, plan, tasks));
-            }
-        }
-        MessageResult(adopted)
+    fn handle(&mut self, message: Adopt, _: &mut Self::Context) -> Self::Result {
+        let Adopt { found, reopen, begun } = message;
+        let adopt = |(plan, record): (Arc<Plan>, WorkflowRecord)| {
+            let run = self.adopt(Arc::clone(&plan), record, reopen, begun)?;
+            Ok(Adopted { run, plan, tasks: self.runs[&run].run.record().tasks.clone() })
+        };
+        MessageResult(found.into_iter().map(adopt).collect())
     }
 }
 
 impl Handler<Restored> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, message: Restored, ctx: &mut Self::Context) {
-        let Restored { run, settlement, hold } = message;
-        self.restored(run, settlement, hold, ctx);
+    fn handle(&mut self, restored: Restored, ctx: &mut Self::Context) {
+        self.restored(restored, ctx);
     }
 }

@@ -7,6 +7,7 @@ use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
+    error::TaskError,
     graph::Settlement,
     id::WorkflowId,
     run::{RunKey, TaskKey, Verdict},
@@ -297,7 +298,10 @@ impl ExecutionEngine {
 
     fn written(&mut self, Written { again, refused }: Written, ctx: &mut Context<Self>) {
         for (id, error) in refused {
-            self.give_up(&id, &error);
+            tracing::error!(workflow = %id, %error, "a workflow can no longer be stored; it is given up");
+            if let Some(&key) = self.ids.get(&id) {
+                self.give_up(key, &error.into());
+            }
         }
         if let Some((error, changes)) = again {
             self.write_again(&error, changes, ctx);
@@ -362,18 +366,17 @@ impl ExecutionEngine {
 
     /// A workflow that can no longer be stored is not run on: nothing of it could be told. The
     /// store has it as it was before, and the next start goes on with that.
-    fn give_up(&mut self, id: &WorkflowId, error: &StoreError) {
-        tracing::error!(workflow = %id, %error, "a workflow can no longer be stored; it is given up");
-        let Some(key) = self.ids.remove(id) else { return };
+    pub(super) fn give_up(&mut self, key: RunKey, error: &TaskError) {
         let Some(active) = self.runs.remove(&key) else { return };
+        self.ids.remove(active.run.id());
         self.drop_timers(&active.timers);
         self.load = self.load.saturating_sub(active.run.record().tasks.len() as u64);
         self.stats.workflows_failed += 1;
         self.writer.break_promises(key);
-        active.run.abandon();
+        active.run.interrupt();
         self.end_calls(under_way(key, &active.run));
         for waiter in active.waiters {
-            let _ = waiter.send(Err(error.clone().into()));
+            let _ = waiter.send(Err(error.clone()));
         }
         for reader in active.readers {
             let _ = reader.send(None);
@@ -402,6 +405,7 @@ impl ExecutionEngine {
         for key in &keys {
             let Some(active) = self.runs.remove(key) else { continue };
             self.ids.remove(active.run.id());
+            self.recoveries.note(active.run.id());
             self.drop_timers(&active.timers);
             self.load = self.load.saturating_sub(active.run.record().tasks.len() as u64);
             match active.run.record().status {

@@ -7,15 +7,18 @@ use std::time::Duration;
 use gleitzeit_domain::{
     error::ErrorCode,
     retry::RetryPolicy,
-    store::{Store as _, StoreError},
+    store::{NewWorkflow, Store as _, StoreError},
     task::TaskStatus,
     workflow::WorkflowStatus,
 };
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use self::stage::{Fault, Stage, hang, once, quiet, statuses, task, workflow};
-use super::{Cancel, CancelTask, GetWorkflow, LeftoverCounts, Shutdown};
+use self::stage::{Fault, HeldStore, Stage, hang, once, quiet, statuses, task, workflow};
+use super::{
+    Cancel, CancelTask, EngineSettings, GetWorkflow, LeftoverCounts, Recover, Recovered, Reopen,
+    Shutdown,
+};
 
 fn cancel(id: &str) -> Cancel {
     Cancel { id: id.into(), reason: "enough".into() }
@@ -281,4 +284,51 @@ async fn limits_of_many_tasks_cost_the_same_for_each() {
     quiet().await;
     assert_eq!(stage.leftovers().await.timers, 20_000);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+/// What was read of a workflow that runs here, and settled before the answer came, is old: its
+/// tasks are not run a second time.
+#[actix::test]
+async fn a_workflow_that_settles_during_a_recovery_is_not_taken_up() {
+    let stage = Stage::new().await;
+    stage.store.hold_reads();
+    let settled = stage.submit(workflow("w", [task("a", json!({}))])).await;
+    let stopped = stage.submit(workflow("v", [task("b", hang())])).await;
+    let engine = &stage.actors.cast.engine;
+    stage.store.hold();
+    let recovered = engine.send(Recover { id: None, hold: false });
+    quiet().await;
+    stage.store.release();
+    engine.send(cancel("v")).await.unwrap().unwrap();
+    for end in [settled, stopped] {
+        end.await.unwrap().unwrap();
+    }
+    stage.store.release_reads();
+    assert_eq!(recovered.await.unwrap().unwrap(), Recovered::default());
+    quiet().await;
+    assert_eq!(stage.made(), ["a", "b"]);
+    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    // It is over: what settled during it can be opened again.
+    let reopened = engine.send(Reopen("v".into())).await.unwrap().unwrap();
+    assert_eq!(reopened, Recovered { workflows: 1, tasks: 1, unreadable: 0 });
+    let again = engine.send(Reopen("v".into())).await.unwrap().unwrap_err();
+    assert_eq!(again.code, ErrorCode::WorkflowInvalidState);
+}
+
+/// A record that lacks tasks is left alone; it must not bring the engine down at every start.
+#[actix::test]
+async fn a_stored_workflow_without_its_tasks_is_left_alone() {
+    let stage = Stage::new().await;
+    let _settled = stage.submit(workflow("w", [task("a", hang())])).await;
+    quiet().await;
+    let store = HeldStore::open();
+    let mut record = stage.stored("w").await;
+    record.tasks.clear();
+    store.submit(vec![NewWorkflow { record, events: Vec::new() }]).await.unwrap();
+    let second = Stage::open(EngineSettings::default(), store).await;
+    let recover = Recover { id: None, hold: false };
+    let recovered = second.actors.cast.engine.send(recover).await.unwrap().unwrap();
+    assert_eq!(recovered, Recovered { workflows: 0, tasks: 0, unreadable: 1 });
+    let settled = second.submit(workflow("v", [task("a", json!({}))])).await;
+    assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
 }

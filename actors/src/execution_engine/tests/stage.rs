@@ -23,7 +23,7 @@ use gleitzeit_domain::{
     workflow::{TaskSpec, WorkflowRecord, WorkflowSpec, WorkflowSummary},
 };
 use serde_json::{Value, json};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
     execution_engine::{EngineSettings, LeftoverCounts, Leftovers, Submit, WaitAnswer},
@@ -45,13 +45,12 @@ pub(super) enum Fault {
 #[derive(Debug)]
 pub(super) struct HeldStore {
     inner: MemoryStore,
-    pub(super) gate: Semaphore,
+    gate: Semaphore,
+    reads: Semaphore,
     submit_faults: Mutex<VecDeque<Fault>>,
     record_faults: Mutex<VecDeque<Fault>>,
     /// Refuses every write that names this workflow.
     poison: Mutex<Option<WorkflowId>>,
-    /// Told of every write that comes.
-    pub(super) came: Notify,
 }
 
 const OPEN: usize = Semaphore::MAX_PERMITS / 2;
@@ -61,10 +60,10 @@ impl HeldStore {
         Arc::new(Self {
             inner: MemoryStore::default(),
             gate: Semaphore::new(OPEN),
+            reads: Semaphore::new(OPEN),
             submit_faults: Mutex::default(),
             record_faults: Mutex::default(),
             poison: Mutex::default(),
-            came: Notify::new(),
         })
     }
 
@@ -80,6 +79,15 @@ impl HeldStore {
 
     pub(super) fn release(&self) {
         self.gate.add_permits(OPEN / 4);
+    }
+
+    /// Answers nothing that was read until [`release_reads`](Self::release_reads).
+    pub(super) fn hold_reads(&self) {
+        self.reads.forget_permits(usize::MAX);
+    }
+
+    pub(super) fn release_reads(&self) {
+        self.reads.add_permits(OPEN / 4);
     }
 
     pub(super) fn spoil_submit(&self, fault: Fault) {
@@ -99,7 +107,6 @@ impl HeldStore {
         faults: &Mutex<VecDeque<Fault>>,
         mut ids: impl Iterator<Item = &'a WorkflowId>,
     ) -> Option<Fault> {
-        self.came.notify_one();
         self.gate.acquire().await.unwrap().forget();
         let poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if poison.is_some_and(|poison| ids.any(|id| *id == poison)) {
@@ -145,7 +152,9 @@ impl Store for HeldStore {
     }
 
     async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
-        self.inner.unsettled().await
+        let found = self.inner.unsettled().await;
+        self.reads.acquire().await.unwrap().forget();
+        found
     }
 
     async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
@@ -227,7 +236,6 @@ pub(super) fn hang() -> Value {
 
 impl Stage {
     pub(super) async fn open(engine: EngineSettings, store: Arc<HeldStore>) -> Self {
-        tokio::time::pause();
         let parts = Parts {
             engine,
             balancer: BalancerSettings::default(),
@@ -252,7 +260,9 @@ impl Stage {
         Self { actors, store, calls }
     }
 
+    /// The usual one, on a paused clock.
     pub(super) async fn new() -> Self {
+        tokio::time::pause();
         Self::open(EngineSettings::default(), HeldStore::open()).await
     }
 
