@@ -252,7 +252,7 @@ impl RuntimeBuilder {
         let (ready, is_ready) = oneshot::channel();
         let (stop, stops) = mpsc::unbounded_channel();
         let thread = thread::Builder::new()
-            .name("gleitzeit".into())
+            .name("gleitzeit-actors".into())
             .spawn(move || control_thread(self, ready, stops))?;
         match is_ready.await {
             Ok(Ok((handle, recovered))) => {

@@ -169,7 +169,7 @@ struct Pump;
 /// A running workflow with what the engine needs around it.
 #[derive(Debug)]
 struct Active {
-    run: Run,
+    run: Box<Run>,
     /// Tasks queued or dispatched, and how many may be.
     parallel: u32,
     parallel_max: u32,
@@ -191,7 +191,7 @@ struct Active {
 }
 
 impl Active {
-    fn new(run: Run) -> Self {
+    fn new(run: Box<Run>) -> Self {
         let parallel_max = run.plan().spec.max_parallel_tasks.unwrap_or(u32::MAX);
         let born = run.record().created_at;
         Self {

@@ -114,7 +114,7 @@ impl Sources {
     /// The texts from the bottom up; the defaults come first.
     fn texts(&self) -> Result<Vec<TextLayer>, SettingsError> {
         let mut texts =
-            vec![TextLayer { name: "config/default.toml".into(), text: DEFAULTS.into() }];
+            vec![TextLayer { name: "config/default.toml".into(), text: defaults_of_this_build() }];
         let mut files = Vec::new();
         if let Some((directory, name)) = &self.environment {
             let default = directory.join("default.toml");
@@ -141,6 +141,21 @@ impl Sources {
         texts.extend(self.texts.iter().cloned());
         if problems.is_empty() { Ok(texts) } else { Err(SettingsError { problems }) }
     }
+}
+
+/// The defaults without providers that this build does not have; a person who names one is told.
+fn defaults_of_this_build() -> String {
+    let mut text = DEFAULTS.to_owned();
+    for (is_built, id) in [(cfg!(feature = "python"), "python"), (cfg!(feature = "ollama"), "ollama")]
+    {
+        if !is_built {
+            // Commented out, so that every other line keeps its number.
+            for line in [format!("[providers.{id}]"), format!("kind = \"{id}\"")] {
+                text = text.replacen(&format!("\n{line}"), &format!("\n# {line}"), 1);
+            }
+        }
+    }
+    text
 }
 
 /// One tree out of all layers.

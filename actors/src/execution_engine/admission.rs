@@ -38,9 +38,9 @@ pub(super) struct Admission {
     /// Who waits for the answer, by the key that the workflow will have.
     waiting: FxHashMap<RunKey, Askers>,
     /// Accepted by registry and resolver, not yet given to the store.
-    new: Vec<(RunKey, Run, Vec<u32>)>,
+    new: Vec<(RunKey, Box<Run>, Vec<u32>)>,
     /// With the store now.
-    storing: Vec<(RunKey, Run, Vec<u32>)>,
+    storing: Vec<(RunKey, Box<Run>, Vec<u32>)>,
 }
 
 impl Admission {
@@ -214,7 +214,7 @@ impl ExecutionEngine {
     fn activate(
         &mut self,
         key: RunKey,
-        mut run: Run,
+        mut run: Box<Run>,
         ready: &[u32],
         events: &mut Vec<gleitzeit_domain::event::Event>,
         ctx: &mut Context<Self>,
@@ -381,7 +381,7 @@ impl Handler<Admitted> for ExecutionEngine {
         for (key, answer) in answers {
             match answer {
                 Ok((plan, ready)) => {
-                    let mut run = Run::new(plan, self.audience.clone(), now);
+                    let mut run = Box::new(Run::new(plan, self.audience.clone(), now));
                     for index in &ready {
                         // A new task is pending, and may become queued.
                         run.queue(*index, now).expect("a new task can be queued");

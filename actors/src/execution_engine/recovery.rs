@@ -267,7 +267,7 @@ impl ExecutionEngine {
                 _ => {}
             }
         }
-        let mut run = Run::resume(plan, self.audience.clone(), record);
+        let mut run = Box::new(Run::resume(plan, self.audience.clone(), record));
         for index in unknown {
             run.outcome_unknown(index, now);
         }
