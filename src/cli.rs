@@ -77,7 +77,9 @@ fn start(cli: Cli) -> Outcome {
     // `providers` tells what a log would warn of.
     let quiet = matches!(command, Command::Providers);
     let session = Session::new(global, quiet)?;
-    let threads = tokio::runtime::Builder::new_current_thread()
+    // A worker of its own is woken by the actors without a system call while it is busy.
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| Failure::infrastructure(format!("no runtime could be made: {error}")))?;

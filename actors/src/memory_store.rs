@@ -26,7 +26,7 @@ use self::shelf::Shelf;
 mod shelf;
 
 /// How many settled workflows [`MemoryStore::default`] keeps.
-pub const SETTLED_MAX: usize = 10_000;
+pub const SETTLED_MAX: usize = 1_000;
 
 /// Keeps workflows in memory.
 ///
