@@ -35,7 +35,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gleitzeit_domain::{error::ErrorCode, workflow::WorkflowSpec};
+use gleitzeit_domain::{error::ErrorCode, problem::Problem, workflow::WorkflowSpec};
 
 pub use batch::{BatchError, BatchWork, batch_spec};
 pub use diagnostic::{Diagnostic, Diagnostics};
@@ -135,6 +135,19 @@ impl FileError {
 /// [`FileError::Io`], [`FileError::TooLarge`], and [`FileError::Invalid`] with everything that is
 /// wrong with it.
 pub fn read(path: &Path) -> Result<WorkflowFile, FileError> {
+    read_and_judge(path, &|_| Vec::new())
+}
+
+/// Reads a workflow file and has `judge` look at what it says, so that what is wrong with its shape
+/// and what is wrong with its sense are told together. A task whose shape is wrong is not judged
+/// any further, and neither is a file that is no tree.
+///
+/// # Errors
+/// As [`read`]; [`FileError::Invalid`] also with everything that `judge` found.
+pub fn read_and_judge(
+    path: &Path,
+    judge: &dyn Fn(&WorkflowSpec) -> Vec<Problem>,
+) -> Result<WorkflowFile, FileError> {
     let name = path.display().to_string();
     let bytes = load(path).map_err(|source| FileError::Io { path: path.to_owned(), source })?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
@@ -145,7 +158,7 @@ pub fn read(path: &Path) -> Result<WorkflowFile, FileError> {
         Err(error) => return Err(FileError::Invalid(not_utf8(&name, &error))),
     };
     let format = Format::of_path(path).unwrap_or_else(|| Format::of_text(&text));
-    parse_in(&text, format, &name, path.parent().unwrap_or(Path::new("")))
+    parse_in(&text, format, &name, path.parent().unwrap_or(Path::new("")), judge)
 }
 
 fn load(path: &Path) -> io::Result<Vec<u8>> {
@@ -170,7 +183,8 @@ fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Diagnostics {
 /// # Errors
 /// [`FileError::TooLarge`], and [`FileError::Invalid`] with everything that is wrong with it.
 pub fn parse(text: &str, format: Format, name: &str) -> Result<WorkflowFile, FileError> {
-    parse_in(text, format, name, Path::new(name).parent().unwrap_or(Path::new("")))
+    let folder = Path::new(name).parent().unwrap_or(Path::new(""));
+    parse_in(text, format, name, folder, &|_| Vec::new())
 }
 
 fn parse_in(
@@ -178,6 +192,7 @@ fn parse_in(
     format: Format,
     name: &str,
     folder: &Path,
+    judge: &dyn Fn(&WorkflowSpec) -> Vec<Problem>,
 ) -> Result<WorkflowFile, FileError> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(FileError::TooLarge { file: name.to_owned() });
@@ -186,12 +201,16 @@ fn parse_in(
     let mut findings = Findings::default();
     let root = tree(text, format, &mut findings);
     let spec = root.as_ref().map(|root| spec::workflow(root, folder, &mut findings));
-    match (root, spec) {
-        (Some(root), Some(spec)) if findings.is_empty() => {
-            Ok(WorkflowFile { spec, source: Source::new(name, text, root) })
-        }
-        _ => Err(FileError::Invalid(source::place_all(name, text, findings))),
+    let (Some(root), Some(spec)) = (root, spec) else {
+        return Err(FileError::Invalid(source::place_all(name, text, findings)));
+    };
+    let source = Source::new(name, text, root);
+    let judged = judge(&spec);
+    if findings.is_empty() && judged.is_empty() {
+        return Ok(WorkflowFile { spec, source });
     }
+    source.add(&judged, &mut findings);
+    Err(FileError::Invalid(source::place_all(name, text, findings)))
 }
 
 fn tree(text: &str, format: Format, findings: &mut Findings) -> Option<Node> {

@@ -11,7 +11,6 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use actix::MailboxError;
 use gleitzeit_actors::{
     cast::Cast,
-    dependency_resolver::graph_of,
     event_bus::{EventFilter, Subscribe, Subscription},
     execution_engine::{
         Cancel, CancelTask, GetWorkflow, LeftoverCounts, Leftovers, Recover, Recovered, Reopen,
@@ -30,7 +29,7 @@ use gleitzeit_domain::{
     event::Event,
     id::{ProtocolId, ProviderId, TaskId, WorkflowId},
     metrics::{ExecutionStats, MethodSummary, Metrics},
-    plan::{Draft, Plan},
+    plan::{self, Draft, Plan},
     problem::SubmitError,
     protocol::{
         ProtocolSpec,
@@ -118,19 +117,6 @@ impl Handle {
 
     // ---- workflows ----
 
-    /// What is to be submitted, or everything wrong with it: also what only the registry can see.
-    async fn draft(&self, spec: WorkflowSpec) -> Result<Draft, SubmitError> {
-        let (draft, mut problems) = Draft::read(spec);
-        if problems.is_empty() {
-            return Ok(draft);
-        }
-        let plans = self.cast.registry.send(ValidateWorkflows(vec![draft])).await;
-        if let Some(Err(SubmitError::Invalid(more))) = plans.unwrap_or_default().pop() {
-            problems.extend(more);
-        }
-        Err(SubmitError::Invalid(problems))
-    }
-
     /// Submits a workflow; it is stored when this returns. An id that was submitted before gives
     /// the first submission.
     ///
@@ -143,12 +129,25 @@ impl Handle {
         answer.await.unwrap_or(Err(SubmitError::Stopped))
     }
 
+    /// Checks the shape; where that is wrong, everything else is told with it.
+    async fn draft(&self, spec: WorkflowSpec) -> Result<Draft, SubmitError> {
+        let (draft, mut problems) = Draft::read(spec);
+        if problems.is_empty() {
+            return Ok(draft);
+        }
+        let book = self.cast.registry.send(GetBook).await.map_err(|_| SubmitError::Stopped)?;
+        problems.extend(draft.problems(&book));
+        Err(SubmitError::Invalid(problems))
+    }
+
     /// Reads a workflow file and submits it.
     ///
     /// # Errors
     /// [`SubmitFileError`]; what is wrong with the workflow is told with its places in the file.
     pub async fn submit_file(&self, path: impl AsRef<Path>) -> Result<WorkflowId, SubmitFileError> {
-        let file = files::read(path.as_ref())?;
+        let book = self.cast.registry.send(GetBook).await.map_err(|_| SubmitError::Stopped)?;
+        let judge = |spec: &WorkflowSpec| plan::problems(spec, &book);
+        let file = files::read_and_judge(path.as_ref(), &judge)?;
         match self.submit(file.spec).await {
             Ok(id) => Ok(id),
             Err(SubmitError::Invalid(problems)) => {
@@ -185,7 +184,7 @@ impl Handle {
         let draft = self.draft(spec).await?;
         let plans = self.cast.registry.send(ValidateWorkflows(vec![draft])).await;
         let plan = plans.unwrap_or_default().pop().unwrap_or(Err(SubmitError::Stopped))?;
-        let levels = graph_of(&plan)?.levels();
+        let levels = plan.graph()?.levels();
         Ok(CheckedWorkflow { plan, levels })
     }
 

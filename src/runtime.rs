@@ -20,7 +20,7 @@ use gleitzeit_actors::{
 use gleitzeit_domain::{
     balance::{StrategyFactory, UnknownStrategy},
     error::{ErrorCode, TaskError},
-    protocol::ProtocolSpec,
+    protocol::{ProtocolSpec, book::ProtocolBook},
     provider::ProviderSpec,
     store::{Store, StoreError},
 };
@@ -106,6 +106,14 @@ impl StartError {
             Self::Died => ErrorCode::InternalError,
         }
     }
+}
+
+/// The protocols that a runtime of these settings begins with.
+///
+/// # Errors
+/// [`StartError::Protocols`].
+pub fn protocols(settings: &Settings) -> Result<ProtocolBook, StartError> {
+    parts::book(settings, Vec::new())
 }
 
 /// A running gleitzeit. Dropping it stops it too, without waiting for running tasks.

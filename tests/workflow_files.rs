@@ -102,6 +102,30 @@ fn workflows_of_files_survive_storage() {
     }
 }
 
+/// An author who mends one mistake must not be shown the next one only then: shape, methods,
+/// references, dependencies and circles are told together.
+#[test]
+fn what_is_wrong_with_shape_and_sense_is_told_together() {
+    let path = Path::new("tests/files/judged/everything.yaml");
+    let book = ProtocolBook::builtin();
+    let judge = |spec: &WorkflowSpec| gleitzeit_domain::plan::problems(spec, &book);
+    let Err(FileError::Invalid(found)) = files::read_and_judge(path, &judge) else {
+        panic!("accepted");
+    };
+    check(path, "txt", &found.render(false));
+    let codes: Vec<ErrorCode> = found.iter().map(|it| it.code).collect();
+    assert_eq!(
+        codes,
+        [
+            ErrorCode::MethodNotFound,
+            ErrorCode::WorkflowValidationFailed,
+            ErrorCode::TaskNotFound,
+            ErrorCode::WorkflowValidationFailed,
+            ErrorCode::WorkflowCircularDependency,
+        ]
+    );
+}
+
 /// A newcomer's first typing error: the key, its place, and what was meant.
 #[test]
 fn an_unknown_key_is_told_with_its_place_and_the_nearest_known_one() {

@@ -15,7 +15,7 @@ use gleitzeit_domain::{
     graph::{Graph, Settlement},
     id::ProviderId,
     plan::Plan,
-    problem::{Problem, SubmitError},
+    problem::SubmitError,
     reference::{EnvValue, Scope, TaskView},
     run::{RunKey, TaskKey},
     task::{TaskRecord, TaskStatus},
@@ -138,26 +138,6 @@ impl DependencyResolver {
     }
 }
 
-/// Builds the graph of a plan, or says which tasks wait for each other in a circle.
-///
-/// # Errors
-/// [`SubmitError::Invalid`] with `WORKFLOW_CIRCULAR_DEPENDENCY`.
-pub fn graph_of(plan: &Plan) -> Result<Graph, SubmitError> {
-    Graph::build(&plan.policies(), plan.edges.iter().copied()).map_err(|cycle| {
-        let name = |at: &u32| plan.tasks[*at as usize].id.to_string();
-        let circle: Vec<String> = cycle.path.iter().map(name).collect();
-        let first = cycle.path.first().copied().unwrap_or_default();
-        SubmitError::Invalid(vec![
-            Problem::new(
-                ErrorCode::WorkflowCircularDependency,
-                format!("/tasks/{first}"),
-                format!("tasks wait for each other in a circle: {}", circle.join(" → ")),
-            )
-            .help("remove one of these dependencies or references"),
-        ])
-    })
-}
-
 struct RunScope<'a> {
     known: &'a Known,
     env: &'a HashMap<String, Option<String>>,
@@ -210,7 +190,7 @@ impl Handler<AddWorkflows> for DependencyResolver {
 
     fn handle(&mut self, AddWorkflows(new): AddWorkflows, _: &mut Self::Context) -> Self::Result {
         let add = |(run, plan): (RunKey, Arc<Plan>)| {
-            let graph = graph_of(&plan)?;
+            let graph = plan.graph()?;
             let ready = graph.ready();
             self.runs.insert(run, Known { plan, graph, outcomes: FxHashMap::default() });
             Ok(ready)
@@ -224,7 +204,7 @@ impl Handler<RestoreWorkflow> for DependencyResolver {
 
     fn handle(&mut self, message: RestoreWorkflow, _: &mut Self::Context) -> Self::Result {
         let RestoreWorkflow { run, plan, tasks } = message;
-        let mut graph = graph_of(&plan)?;
+        let mut graph = plan.graph()?;
         let settled = || tasks.iter().filter(|task| task.status.is_settled());
         let by_itself = |task: &&TaskRecord| {
             let because = task.error.as_ref().map(|error| error.code);

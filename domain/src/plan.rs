@@ -2,20 +2,20 @@
 //!
 //! Two steps, so that the long one needs no actor: [`Draft::new`] checks the shape and finds the
 //! references, in the caller's thread; [`Draft::plan`] looks up the methods and checks parameters,
-//! in the `ProtocolRegistry`. Both tell everything wrong at once. Circles are the resolver's to
-//! find.
+//! in the `ProtocolRegistry`. Circles are the resolver's to find. Each step stops at what it finds;
+//! [`problems`] goes on through all of them, for a person who wants to know everything at once.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     error::{ErrorCode, TaskError},
+    graph::Graph,
     id::{Capability, ProtocolId, TaskId, Version, WorkflowId},
     problem::{Problem, SubmitError, push_pointer},
     protocol::{MethodRef, book::ProtocolBook},
     reference::{ReferenceError, Root, Template, has_reference},
     resources::Resources,
     retry::RetryPolicy,
-    task::OnDependencyFailure,
     workflow::WorkflowSpec,
 };
 
@@ -105,9 +105,12 @@ impl PlannedTask {
 }
 
 impl Plan {
-    /// Each task's rule for dependencies that did not complete.
-    pub fn policies(&self) -> Vec<OnDependencyFailure> {
-        self.spec.tasks.iter().map(|task| task.on_dependency_failure).collect()
+    /// The graph of its tasks.
+    ///
+    /// # Errors
+    /// [`SubmitError::Invalid`] with the tasks that wait for each other in a circle.
+    pub fn graph(&self) -> Result<Graph, SubmitError> {
+        graph(&self.spec, &self.edges).map_err(|problem| SubmitError::Invalid(vec![problem]))
     }
 }
 
@@ -119,18 +122,41 @@ fn invalid(pointer: String, message: String) -> Problem {
     Problem::new(ErrorCode::WorkflowValidationFailed, pointer, message)
 }
 
+/// Everything that keeps a workflow from being accepted: its shape, its methods and parameters, its
+/// circles.
+pub fn problems(spec: &WorkflowSpec, book: &ProtocolBook) -> Vec<Problem> {
+    let (draft, mut problems) = Draft::read(spec.clone());
+    problems.extend(draft.problems(book));
+    problems
+}
+
+/// The graph of `(task, depends on)`, or which tasks wait for each other in a circle.
+fn graph(spec: &WorkflowSpec, edges: &[(u32, u32)]) -> Result<Graph, Problem> {
+    let policies: Vec<_> = spec.tasks.iter().map(|task| task.on_dependency_failure).collect();
+    Graph::build(&policies, edges.iter().copied()).map_err(|cycle| {
+        let name = |index: &u32| spec.tasks[*index as usize].id.as_str();
+        let circle: Vec<&str> = cycle.path.iter().map(name).collect();
+        let first = cycle.path.first().copied().unwrap_or_default();
+        Problem::new(
+            ErrorCode::WorkflowCircularDependency,
+            format!("/tasks/{first}"),
+            format!("tasks wait for each other in a circle: {}", circle.join(" → ")),
+        )
+        .help("remove one of these dependencies or references")
+    })
+}
+
 impl Draft {
     /// Checks the shape and finds the references.
     ///
     /// # Errors
-    /// [`SubmitError::Invalid`] with everything that is wrong.
+    /// [`SubmitError::Invalid`] with everything that is wrong with them.
     pub fn new(spec: WorkflowSpec) -> Result<Self, SubmitError> {
         let (draft, problems) = Self::read(spec);
         if problems.is_empty() { Ok(draft) } else { Err(SubmitError::Invalid(problems)) }
     }
 
-    /// The same, with a draft even of what is wrong: its methods can be looked up all the same, so
-    /// that everything is told at once. Such a draft must not be run.
+    /// The same, with a draft of what is sound beside what is wrong.
     pub fn read(mut spec: WorkflowSpec) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
         check_workflow(&spec, &mut problems);
@@ -151,17 +177,38 @@ impl Draft {
         (Self { id, spec: Arc::new(spec), tasks, edges }, problems)
     }
 
+    /// Everything wrong with its methods, its parameters and its order.
+    pub fn problems(&self, book: &ProtocolBook) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        self.look_up(book, &mut problems);
+        problems.extend(graph(&self.spec, &self.edges).err());
+        problems
+    }
+
     /// Looks up the methods and checks what is known of the parameters.
     ///
     /// # Errors
     /// [`SubmitError::Invalid`] with everything that is wrong.
     pub fn plan(self, book: &ProtocolBook, defaults: &PlanDefaults) -> Result<Plan, SubmitError> {
         let mut problems = Vec::new();
+        let methods = self.look_up(book, &mut problems);
+        if !problems.is_empty() {
+            problems.extend(graph(&self.spec, &self.edges).err());
+            return Err(SubmitError::Invalid(problems));
+        }
+        let mut methods = methods.into_iter();
+        Ok(self.assemble(defaults, |_| {
+            methods.next().flatten().ok_or_else(|| gone("the method is not known"))
+        }))
+    }
+
+    /// Each task's method, with everything wrong about it and what it is given.
+    fn look_up(&self, book: &ProtocolBook, problems: &mut Vec<Problem>) -> Vec<Option<MethodRef>> {
         let mut methods = Vec::with_capacity(self.tasks.len());
         for (index, spec) in self.spec.tasks.iter().enumerate() {
             match book.resolve(spec.protocol.as_deref(), &spec.method) {
                 Ok(method) => {
-                    self.check_parameters(index, &method, &mut problems);
+                    self.check_parameters(index, &method, problems);
                     methods.push(Some(method));
                 }
                 Err(error) => {
@@ -172,14 +219,8 @@ impl Draft {
                 }
             }
         }
-        self.check_references(&methods, &mut problems);
-        if !problems.is_empty() {
-            return Err(SubmitError::Invalid(problems));
-        }
-        let mut methods = methods.into_iter();
-        Ok(self.assemble(defaults, |_| {
-            methods.next().flatten().ok_or_else(|| gone("the method is not known"))
-        }))
+        self.check_references(&methods, problems);
+        methods
     }
 
     /// The same for a stored workflow: what cannot be found any more fails when its turn comes.

@@ -14,7 +14,7 @@ use super::{
 
 /// Says everything that is wrong with a workflow file.
 pub(crate) async fn check(session: &Session, workflow: &FileAndInputs) -> Outcome {
-    let file = read(workflow)?;
+    let file = read(session, workflow)?;
     let edges = edges(session, &file).await?;
     let (name, tasks) = (&file.spec.name, file.spec.tasks.len());
     if session.json {
@@ -33,7 +33,7 @@ pub(crate) async fn check(session: &Session, workflow: &FileAndInputs) -> Outcom
 
 /// Draws a workflow file.
 pub(crate) async fn graph(session: &Session, graph: &Graph) -> Outcome {
-    let file = read(&graph.workflow)?;
+    let file = read(session, &graph.workflow)?;
     let edges = edges(session, &file).await?;
     let drawing = match graph.format {
         Drawing::Mermaid => files::mermaid(&file.spec, &edges),

@@ -1,10 +1,14 @@
 //! `run`, `resume`, `retry` and `cancel`: workflows are brought to their end, from a file or from
 //! the store.
 
-use gleitzeit::files::{self, Diagnostics, FileError, WorkflowFile};
+use gleitzeit::{
+    files::{self, Diagnostics, FileError, WorkflowFile},
+    runtime,
+};
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::WorkflowId,
+    plan,
     problem::SubmitError,
     task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowSpec},
@@ -22,7 +26,7 @@ use super::{
 
 /// Runs a workflow file to its end.
 pub(crate) async fn run(session: Session, Run { workflow, id }: Run) -> Outcome {
-    let mut file = read(&workflow)?;
+    let mut file = read(&session, &workflow)?;
     if id.is_some() {
         file.spec.id = id;
     }
@@ -164,8 +168,14 @@ pub(crate) async fn find(session: &Session, id: &WorkflowId) -> Result<WorkflowR
 ///
 /// # Errors
 /// Everything wrong with the file, each with its line and a caret.
-pub(crate) fn read(workflow: &FileAndInputs) -> Result<WorkflowFile, Failure> {
-    let mut file = files::read(&workflow.file).map_err(|error| match error {
+pub(crate) fn read(session: &Session, workflow: &FileAndInputs) -> Result<WorkflowFile, Failure> {
+    let book = runtime::protocols(&session.settings)?;
+    let judge = |spec: &WorkflowSpec| {
+        let mut spec = spec.clone();
+        spec.inputs.extend(workflow.inputs.iter().cloned());
+        plan::problems(&spec, &book)
+    };
+    let mut file = files::read_and_judge(&workflow.file, &judge).map_err(|error| match error {
         FileError::Invalid(found) => shown_in_file(&found),
         other => Failure::usage(other.to_string()),
     })?;

@@ -196,6 +196,16 @@ impl Findings {
         self.0.push(Finding { span, code, message, help });
     }
 
+    /// Adds one that is made already.
+    pub(super) fn push(&mut self, finding: Finding) {
+        self.0.push(finding);
+    }
+
+    /// Where each begins.
+    pub(super) fn starts(&self) -> Vec<usize> {
+        self.0.iter().map(|finding| finding.span.start).collect()
+    }
+
     /// True when nothing is wrong.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -4,7 +4,7 @@
 //! workflow as a JSON pointer, and [`Source::diagnostics`] finds it in the file, under the key
 //! that the file uses for it (`params` for `parameters`, a batch's template for its tasks).
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use gleitzeit_domain::problem::Problem;
 
@@ -49,6 +49,59 @@ impl Source {
             help: problem.help.clone(),
         });
         place(&self.name, &self.text, findings.collect())
+    }
+
+    /// Adds problems of later checks to what was found wrong with the shape. Left out is what
+    /// follows from that: whatever is said of the workflow as a whole, and of what a task calls
+    /// that was itself found wrong.
+    pub(super) fn add(&self, problems: &[Problem], findings: &mut Findings) {
+        let broken = self.broken_tasks(findings);
+        let is_sound = findings.is_empty();
+        for problem in problems {
+            let mut segments = problem.pointer.split('/').skip(1);
+            let task = match (segments.next(), segments.next()) {
+                (Some("tasks"), Some(index)) => index.parse().ok(),
+                _ => None,
+            };
+            // Its own words, not what is missing for want of others.
+            let is_said = match segments.next() {
+                None | Some("dependencies") => true,
+                Some("method") => self.says_method(task),
+                Some(_) => false,
+            };
+            let follows = match task {
+                Some(index) => !is_said && broken.contains(&index),
+                None => !is_sound,
+            };
+            if !follows {
+                findings.push(Finding {
+                    span: self.find(&problem.pointer),
+                    code: problem.code,
+                    message: problem.message.clone(),
+                    help: problem.help.clone(),
+                });
+            }
+        }
+    }
+
+    fn says_method(&self, task: Option<usize>) -> bool {
+        let tasks = self.root.entry("tasks").map(|entry| &entry.value.kind);
+        let Some(Kind::Array(items)) = tasks else { return false };
+        task.and_then(|index| items.get(index)).is_some_and(|it| it.entry("method").is_some())
+    }
+
+    /// Tasks in which something was found.
+    fn broken_tasks(&self, findings: &Findings) -> HashSet<usize> {
+        let tasks = self.root.entry("tasks").map(|entry| &entry.value.kind);
+        let Some(Kind::Array(items)) = tasks else { return HashSet::new() };
+        let is_in = |task: &Node, at: usize| task.span.start <= at && at < task.span.end;
+        let mut starts = findings.starts();
+        starts.sort_unstable();
+        let broken = |task: &Node| {
+            let first = starts.partition_point(|start| *start < task.span.start);
+            starts.get(first).is_some_and(|start| is_in(task, *start))
+        };
+        (0..).zip(items).filter(|(_, task)| broken(task)).map(|(index, _)| index).collect()
     }
 
     /// Where the value that a pointer names stands.

@@ -146,7 +146,8 @@ impl Sources {
 /// The defaults without providers that this build does not have; a person who names one is told.
 fn defaults_of_this_build() -> String {
     let mut text = DEFAULTS.to_owned();
-    for (is_built, id) in [(cfg!(feature = "python"), "python"), (cfg!(feature = "ollama"), "ollama")]
+    for (is_built, id) in
+        [(cfg!(feature = "python"), "python"), (cfg!(feature = "ollama"), "ollama")]
     {
         if !is_built {
             // Commented out, so that every other line keeps its number.
