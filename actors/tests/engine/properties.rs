@@ -5,6 +5,7 @@ use std::time::Duration;
 use gleitzeit_domain::{
     resources::{ResourceRequirements, Resources},
     retry::Backoff::Fixed,
+    store::StoreError,
     task::{
         OnDependencyFailure::{self, Fail, Run, Skip},
         Priority,
@@ -15,7 +16,7 @@ use gleitzeit_domain::{
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::support::{Setup, Stage, of, retries, secs, task};
+use crate::support::{Setup, Stage, Unruly, of, retries, secs, task};
 
 /// How the calls of a random task go.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +26,8 @@ enum Kind {
     Fails,
     /// Fails in so many first attempts.
     FailsFirst(u32),
+    /// Takes its provider down in the first attempt.
+    PanicsOnce,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +66,7 @@ fn random_task() -> impl Strategy<Value = RandomTask> {
         5 => Just(Kind::Works),
         1 => Just(Kind::Fails),
         2 => (1..4_u32).prop_map(Kind::FailsFirst),
+        1 => Just(Kind::PanicsOnce),
     ];
     let policy = prop_oneof![3 => Just(Skip), 1 => Just(Fail), 2 => Just(Run)];
     let priority = (0..Priority::ALL.len()).prop_map(|rank| Priority::ALL[rank]);
@@ -108,6 +112,7 @@ impl RandomTask {
         let mut script = json!({"sleep": Duration::from_millis(self.millis).as_secs_f64()});
         match self.kind {
             Kind::Works => {}
+            Kind::PanicsOnce => script["panic"] = "once".into(),
             Kind::Fails => script["fail"] = "CONNECTION_LOST".into(),
             Kind::FailsFirst(times) => {
                 script["fail"] = "CONNECTION_LOST".into();
@@ -137,7 +142,8 @@ impl RandomTask {
             (_, Fail) if unmet => (Failed, 0),
             (Kind::Works, _) => (Completed, 1),
             (Kind::FailsFirst(times), _) if times < self.attempts => (Completed, times + 1),
-            (Kind::Fails | Kind::FailsFirst(_), _) => (Failed, self.attempts),
+            (Kind::PanicsOnce, _) if self.attempts > 1 => (Completed, 2),
+            (Kind::Fails | Kind::FailsFirst(_) | Kind::PanicsOnce, _) => (Failed, self.attempts),
         }
     }
 }
@@ -148,6 +154,7 @@ impl Scenario {
         let mut setup = Setup {
             resources: Resources { memory_mib: MEMORY, ..Resources::UNLIMITED },
             providers: vec![("one", one), ("two", two)],
+            restarts_max: 1_000,
             ..Setup::default()
         };
         setup.engine.max_concurrent_tasks = self.max_concurrent;
@@ -175,9 +182,19 @@ impl Scenario {
     }
 }
 
-/// Every task ends as its own calls and its dependencies say, after so many attempts.
-async fn ends_as_expected(scenario: Scenario) {
-    let mut stage = scenario.setup().open().await;
+/// Every task ends as its own calls and its dependencies say, after so many attempts; whatever the
+/// store says of the first writes.
+async fn ends_as_expected(scenario: Scenario, faults: Vec<bool>) {
+    let detail = || "as the test says".to_owned();
+    let fault = |unknown: bool| {
+        if unknown {
+            StoreError::Unknown { detail: detail() }
+        } else {
+            StoreError::Unavailable { detail: detail() }
+        }
+    };
+    let store = Unruly::flaky(Vec::new(), faults.into_iter().map(fault).collect());
+    let mut stage = Setup { store, ..scenario.setup() }.open().await;
     let sent: Vec<_> =
         (0..scenario.workflows.len()).map(|at| stage.send(scenario.spec(at))).collect();
     for (sent, tasks) in sent.into_iter().zip(&scenario.workflows) {
@@ -248,8 +265,11 @@ proptest! {
 
     /// The order in which things happen may differ, how they end may not.
     #[test]
-    fn random_workflows_end_as_their_tasks_say(scenario in scenario()) {
-        in_a_system(ends_as_expected(scenario));
+    fn random_workflows_end_as_their_tasks_say(
+        scenario in scenario(),
+        faults in prop::collection::vec(any::<bool>(), 0..8),
+    ) {
+        in_a_system(ends_as_expected(scenario, faults));
     }
 
     /// Cancellations and limits at any moment: every invariant holds, and the engine ends idle.

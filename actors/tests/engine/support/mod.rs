@@ -29,7 +29,7 @@ use gleitzeit_domain::{
     plan::{Draft, PlanDefaults},
     problem::SubmitError,
     protocol::{Effect, MethodSpec, ParameterSpec, ProtocolSpec, book::ProtocolBook},
-    provider::{Placement, ProviderSpec},
+    provider::{Placement, ProviderSpec, Supervision},
     resources::Resources,
     retry::{Backoff, RetryPolicy},
     store::Store,
@@ -95,6 +95,8 @@ pub(crate) struct Setup {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) board: Board,
     pub(crate) book: ProtocolBook,
+    /// So often may each provider break down within a minute.
+    pub(crate) restarts_max: u32,
     /// Providers of `test/v1.0`, and how many calls each takes at once.
     pub(crate) providers: Vec<(&'static str, Option<u32>)>,
 }
@@ -109,6 +111,7 @@ impl Default for Setup {
             store: Arc::new(MemoryStore::default()),
             board: Board::default(),
             book: book(),
+            restarts_max: Supervision::default().restarts_max,
             providers: vec![("main", None)],
         }
     }
@@ -174,7 +177,11 @@ impl Setup {
             waits: Vec::new(),
         };
         for (id, max_concurrent) in self.providers {
-            stage.add_provider(id, "test/v1.0", max_concurrent).await;
+            let restarts_max = self.restarts_max;
+            let supervision = Supervision { restarts_max, ..Supervision::default() };
+            let mut spec = stage.board.provider(id, "test/v1.0").supervision(supervision);
+            spec.max_concurrent = max_concurrent;
+            stage.register(spec).await;
             stage.until("provider:healthy", |_| true).await;
         }
         stage.events.clear();
