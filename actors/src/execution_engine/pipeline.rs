@@ -478,7 +478,10 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
             Some(Execution::Refused) => {
                 actix_rt::spawn(place_again(Rc::clone(cast), it));
             }
-            None => ends.push(give_up(it, "did not answer")),
+            None => ends.push(give_up(
+                it,
+                "did not answer: its thread is blocked, or it is being restarted",
+            )),
         }
     }
 }

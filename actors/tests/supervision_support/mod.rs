@@ -378,7 +378,7 @@ pub fn poison() -> Waker {
 }
 
 /// Asks an actor something in such a way that it panics as it answers.
-pub fn make_panic<A, M>(actor: &Addr<A>, question: M) -> impl Future + use<A, M>
+pub async fn make_panic<A, M>(actor: &Addr<A>, question: M)
 where
     A: Actor<Context = actix::Context<A>> + Handler<M>,
     M: Message + Send + Unpin + 'static,
@@ -388,5 +388,8 @@ where
     let waker = poison();
     let polled = asked.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending(), "an actor answers later");
-    asked
+    // Kept until it has tried to answer.
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
 }

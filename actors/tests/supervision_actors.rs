@@ -1,0 +1,364 @@
+//! The outer ring: an actor that panics is restarted under its address; where it holds the truth,
+//! the system is told to stop.
+//!
+//! An actor panics here by answering a question whose asker cannot be woken.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod supervision_support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gleitzeit_actors::{
+    dependency_resolver::SettleTasks,
+    event_bus::{EventFilter, Subscribe},
+    execution_engine::IsIdle,
+    load_balancer::GetProviders,
+    memory_store::MemoryStore,
+    monitor::{GetMetrics, GetProviderHealth},
+    protocol_registry::ValidateCalls,
+    provider_supervisor::{GetStatus, ProviderState},
+    resource_manager::GetResources,
+};
+use gleitzeit_domain::{
+    balance::{Candidate, LoadBalancingStrategy, PickContext, Strategies},
+    error::ErrorCode,
+    event::Event,
+    health::HealthStatus,
+    id::WorkflowId,
+    resources::{ResourceRequirements, Resources},
+    retry::RetryPolicy,
+    store::{ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange},
+    task::TaskStatus,
+    workflow::{WorkflowRecord, WorkflowSummary},
+};
+use supervision_support::{
+    Setup, Stage, assert_completed, make_panic, many, one,
+    provider::{Gate, Script},
+    task,
+};
+
+fn held_at(gate: &Gate) -> Script {
+    let gate = gate.clone();
+    Script::executing(move |instance, _| {
+        let gate = gate.clone();
+        async move {
+            gate.pass().await;
+            Ok(instance.into())
+        }
+    })
+}
+
+fn small() -> Setup {
+    Setup { resources: Resources { memory_mib: 10, ..Resources::UNLIMITED }, ..Setup::default() }
+}
+
+/// Twenty tasks: some in flight, some waiting for resources, some for a provider.
+async fn survives(panic: impl AsyncFnOnce(&Stage)) {
+    tokio::time::pause();
+    let mut stage = Stage::new(small());
+    let gate = Gate::default();
+    let script = held_at(&gate);
+    stage.employ(script.spec("p").max_concurrent(4)).await;
+    let need = ResourceRequirements { memory_mb: Some(1), ..ResourceRequirements::default() };
+    let spec = many(20, |at| task(&format!("t{at}")).resources(need.clone()));
+    let (_, ending) = stage.submit(spec).await;
+    script.diary.until("call", 4).await;
+
+    panic(&stage).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stage.resources().await.taken.memory_mib, 4);
+    gate.open(20);
+    assert_completed(ending.await);
+    gate.open(1);
+    assert_completed(stage.run(one(task("next"))).await);
+    stage.assert_nothing_left().await;
+    assert!(stage.actors.failed.try_recv().is_err(), "an actor is gone");
+    assert_eq!(stage.status("p").await.generation, 1);
+}
+
+/// Nothing of what waits or runs is lost with the answer.
+#[actix::test]
+async fn a_registry_that_panics_is_survived() {
+    survives(async |stage| make_panic(&stage.cast.registry, ValidateCalls(Vec::new())).await).await;
+}
+
+/// Leases and waits outlive it.
+#[actix::test]
+async fn a_resource_manager_that_panics_is_survived() {
+    survives(async |stage| make_panic(&stage.cast.resources, GetResources).await).await;
+}
+
+/// So do tickets, and the calls that wait in line.
+#[actix::test]
+async fn a_balancer_that_panics_is_survived() {
+    survives(async |stage| make_panic(&stage.cast.balancer, GetProviderHealth).await).await;
+}
+
+/// Subscribers stay.
+#[actix::test]
+async fn a_bus_that_panics_is_survived() {
+    survives(async |stage| {
+        let mut events = stage.events().await;
+        let question = Subscribe { filter: EventFilter::default(), capacity: 1 };
+        make_panic(&stage.cast.bus, question).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stage.register(Script::default().spec_of("q", "play/v1.0")).await;
+        events.health(&"q".into(), HealthStatus::Healthy).await;
+    })
+    .await;
+}
+
+/// Measuring goes on.
+#[actix::test]
+async fn a_monitor_that_panics_is_survived() {
+    survives(async |stage| make_panic(&stage.cast.monitor, GetMetrics).await).await;
+}
+
+/// The call in flight ends well; the next one is served by a new instance at the same address.
+#[actix::test]
+async fn a_supervisor_that_panics_is_restarted_under_its_address() {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    let gate = Gate::default();
+    let script = held_at(&gate);
+    stage.employ(script.spec("p")).await;
+    let mut events = stage.events().await;
+    let (_, held) = stage.submit(one(task("held"))).await;
+    script.diary.until("call", 1).await;
+    let supervisor = stage.pick("work/v1.0:run").await.supervisor().clone();
+    make_panic(&supervisor, GetStatus).await;
+    assert_eq!(&*events.restarted("p").await, "its supervisor panicked");
+    events.health(&"p".into(), HealthStatus::Healthy).await;
+    let status = supervisor.send(GetStatus).await.unwrap();
+    assert_eq!((status.generation, status.restarts, status.in_flight), (2, 1, 1));
+    assert_eq!(script.diary.count("shut down 1"), 0);
+    gate.open(2);
+    assert_eq!(**held.await.tasks[0].result.as_ref().unwrap(), 1);
+    assert_eq!(**stage.run_task(task("next")).await.result.as_ref().unwrap(), 2);
+    script.diary.until("dropped 1", 1).await;
+    stage.assert_nothing_left().await;
+}
+
+/// One supervisor beyond its budget takes nobody with it, is told of, and can be brought back.
+#[actix::test]
+async fn a_supervisor_that_is_gone_is_visible_and_comes_back_by_message() {
+    tokio::time::pause();
+    let mut stage = Stage::new(Setup::default());
+    stage.employ(Script::default().spec("p")).await;
+    stage.employ(Script::default().spec_of("q", "play/v1.0")).await;
+    let mut events = stage.events().await;
+    let supervisor = stage.pick("work/v1.0:run").await.supervisor().clone();
+    for _ in 0..6 {
+        make_panic(&supervisor, GetStatus).await;
+        // The panic of an answer is followed by a restart, or by none.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert!(events.failed("p").await.contains("its supervisor panicked"));
+    let status = stage.status("p").await;
+    assert_eq!(status.state, ProviderState::Failed);
+    assert!(status.detail.contains("its supervisor panicked"), "{}", status.detail);
+    let refused = stage.run_task(task("refused")).await;
+    assert_eq!(refused.error.unwrap().code, ErrorCode::ProviderNotAvailable);
+    assert_eq!(stage.status("q").await.generation, 1);
+
+    stage.restart("p").await;
+    events.health(&"p".into(), HealthStatus::Healthy).await;
+    assert_completed(stage.run(one(task("next"))).await);
+    assert!(stage.status("p").await.generation > status.generation);
+    assert!(stage.actors.failed.try_recv().is_err(), "an actor is gone");
+    stage.assert_nothing_left().await;
+}
+
+/// Panics at those of its choices whose number is in `panics`, from 1.
+struct Shaky {
+    choices: Arc<AtomicU32>,
+    panics: fn(u32) -> bool,
+}
+
+impl LoadBalancingStrategy for Shaky {
+    fn name(&self) -> &'static str {
+        "shaky"
+    }
+
+    fn select(&mut self, candidates: &[Candidate<'_>], _: &PickContext<'_>) -> usize {
+        let number = self.choices.fetch_add(1, Ordering::SeqCst) + 1;
+        assert!(!(self.panics)(number), "choice {number}");
+        number as usize % candidates.len()
+    }
+}
+
+fn shaky(panics: fn(u32) -> bool) -> Setup {
+    let choices = Arc::new(AtomicU32::new(0));
+    let strategies = Strategies::default().with(
+        "shaky",
+        Arc::new(move |_| Box::new(Shaky { choices: Arc::clone(&choices), panics })),
+    );
+    Setup { strategies, ..Setup::default() }.strategy("shaky")
+}
+
+/// A stranger's strategy costs an attempt, not a task, and leaves no call counted that is none.
+#[actix::test]
+async fn a_strategy_that_panics_costs_an_attempt() {
+    tokio::time::pause();
+    let stage = Stage::new(shaky(|number| number == 2));
+    for id in ["p", "q"] {
+        stage.employ(Script::default().spec(id).max_concurrent(2)).await;
+    }
+    // All in one message to the balancer: the first was chosen when the second one panics.
+    let retry = RetryPolicy { jitter: false, ..RetryPolicy::default() };
+    let record = stage.run(many(3, |at| task(&format!("t{at}")).retry(retry.clone()))).await;
+    assert_completed(Arc::clone(&record));
+    let retried: Vec<u32> = record.tasks.iter().map(|task| task.attempts).collect();
+    assert!(retried.iter().all(|attempts| *attempts <= 2), "{retried:?}");
+    stage.assert_nothing_left().await;
+    // Both have all their room again: four at once, and a fifth that waits.
+    let mut tickets = Vec::new();
+    for _ in 0..4 {
+        tickets.push(stage.pick("work/v1.0:run").await);
+    }
+    assert!(!matches!(
+        stage.pick_as(stage.request("work/v1.0:run")).await,
+        gleitzeit_actors::load_balancer::Picked::Now(_)
+    ));
+}
+
+/// Who waits in line is served after the restart, although no other event will ever come.
+#[actix::test]
+async fn a_line_is_served_after_a_panic_while_it_was_served() {
+    tokio::time::pause();
+    let stage = Stage::new(shaky(|number| number == 3));
+    let gate = Gate::default();
+    let script = held_at(&gate);
+    // Two, so that there is a choice; both are full with the first two tasks.
+    stage.employ(script.spec("p").max_concurrent(1)).await;
+    stage.employ(script.spec("q").max_concurrent(1)).await;
+    let (_, ending) = stage.submit(many(3, |at| task(&format!("t{at}")))).await;
+    script.diary.until("call", 2).await;
+    gate.open(3);
+    assert_completed(ending.await);
+    stage.assert_nothing_left().await;
+}
+
+/// Beyond its budget even a control actor ends the system: the owner is told.
+#[actix::test]
+async fn a_control_actor_beyond_its_budget_is_reported() {
+    tokio::time::pause();
+    let mut stage = Stage::new(Setup::default());
+    for restarts in 0..6 {
+        assert!(stage.actors.failed.try_recv().is_err(), "gave up after {restarts}");
+        make_panic(&stage.cast.balancer, GetProviders).await;
+        make_panic(&stage.cast.resources, GetResources).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let gave_up = stage.actors.failed.await.unwrap();
+    assert!(gave_up.actor.contains("ResourceManager"), "{gave_up:?}");
+    assert_eq!(gave_up.panic, "the answer is poison");
+}
+
+/// Going on with half the truth is worse than stopping: what was acknowledged is in the store.
+#[actix::test]
+async fn a_resolver_that_panics_stops_the_system() {
+    let stage = Stage::new(Setup::default());
+    make_panic(&stage.cast.resolver, SettleTasks(Vec::new())).await;
+    let gave_up = stage.actors.failed.await.unwrap();
+    assert!(gave_up.actor.contains("DependencyResolver"), "{gave_up:?}");
+}
+
+/// The same for the engine.
+#[actix::test]
+async fn an_engine_that_panics_stops_the_system() {
+    let stage = Stage::new(Setup::default());
+    make_panic(&stage.cast.engine, IsIdle).await;
+    let gave_up = stage.actors.failed.await.unwrap();
+    assert!(gave_up.actor.contains("ExecutionEngine"), "{gave_up:?}");
+}
+
+/// A store that panics at its first writes, at once or after a pause; then it works.
+#[derive(Default)]
+struct ShakyStore {
+    inner: MemoryStore,
+    submits: AtomicU32,
+    records: AtomicU32,
+}
+
+async fn maybe_panic(count: &AtomicU32) {
+    match count.fetch_add(1, Ordering::SeqCst) {
+        0 => panic!("at once"),
+        1 => {
+            tokio::task::yield_now().await;
+            panic!("later");
+        }
+        _ => {}
+    }
+}
+
+#[async_trait]
+impl Store for ShakyStore {
+    fn describe(&self) -> String {
+        "shaky".to_owned()
+    }
+
+    async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
+        maybe_panic(&self.submits).await;
+        self.inner.submit(new).await
+    }
+
+    async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError> {
+        maybe_panic(&self.records).await;
+        self.inner.record(changes).await
+    }
+
+    async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
+        self.inner.unsettled().await
+    }
+
+    async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
+        self.inner.workflow(id).await
+    }
+
+    async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
+        self.inner.list(filter).await
+    }
+
+    async fn events(
+        &self,
+        id: &WorkflowId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.inner.events(id, after, limit).await
+    }
+
+    async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
+        self.inner.prune(before, limit).await
+    }
+
+    async fn close(&self, limit: Duration) -> Result<(), StoreError> {
+        self.inner.close(limit).await
+    }
+}
+
+/// A write that panicked is written again; nothing is told that is not stored.
+#[actix::test]
+async fn a_store_that_panics_is_asked_again() {
+    tokio::time::pause();
+    let store = Arc::new(ShakyStore::default());
+    let setup = Setup { store: Arc::clone(&store) as Arc<dyn Store>, ..Setup::default() };
+    let mut stage = Stage::new(setup);
+    stage.employ(Script::default().spec("p")).await;
+    let (id, ending) = stage.submit(one(task("any"))).await;
+    assert_completed(ending.await);
+    let stored = store.workflow(&id).await.unwrap().unwrap();
+    assert_eq!(stored.tasks[0].status, TaskStatus::Completed);
+    assert!(stage.actors.failed.try_recv().is_err(), "an actor is gone");
+    stage.assert_nothing_left().await;
+}

@@ -1,0 +1,166 @@
+//! Health checks: told once, never two at a time, never the last word.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod supervision_support;
+
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use gleitzeit_actors::{load_balancer::BalancerSettings, provider_supervisor::ProviderState};
+use gleitzeit_domain::{
+    event::EventData,
+    health::{HealthReport, HealthStatus},
+};
+use supervision_support::{
+    Events, Setup, Stage, assert_completed, one,
+    provider::{Script, step},
+    task,
+};
+
+/// What each check finds, in order; the last finding is repeated.
+fn finding(script: Script, found: &'static [HealthStatus]) -> Script {
+    let next = Arc::new(AtomicUsize::new(0));
+    let health = step(move |_| {
+        let at = next.fetch_add(1, Ordering::SeqCst).min(found.len() - 1);
+        async move {
+            match found[at] {
+                HealthStatus::Degraded => HealthReport::degraded("slow"),
+                HealthStatus::Unhealthy => HealthReport::unhealthy("dead"),
+                _ => HealthReport::healthy(),
+            }
+        }
+    });
+    Script { health, ..script }
+}
+
+fn told(events: &mut Events) -> Vec<HealthStatus> {
+    let health = |event| match event {
+        EventData::ProviderHealth { health, .. } => Some(health),
+        _ => None,
+    };
+    events.so_far().into_iter().filter_map(health).collect()
+}
+
+/// Whoever follows the events sees each change, and no change that was none.
+#[actix::test]
+async fn a_flapping_provider_is_told_of_once_for_each_change() {
+    use HealthStatus::{Degraded, Healthy, Unhealthy};
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    let found = &[
+        Healthy, Healthy, Degraded, Degraded, Unhealthy, Unhealthy, Unhealthy, Unhealthy, Healthy,
+        Unhealthy, Healthy, Healthy,
+    ];
+    let script = finding(Script::default(), found);
+    let mut events = stage.events().await;
+    stage.register(script.spec("p")).await;
+    script.diary.until("answer", 14).await;
+    stage.settle().await;
+    let changes = told(&mut events);
+    assert_eq!(changes, [Healthy, Degraded, Unhealthy, Healthy, Degraded, Healthy]);
+    let status = stage.status("p").await;
+    assert_eq!((status.generation, status.restarts), (1, 0));
+}
+
+/// An unhealthy provider gets no calls, goes on being checked, and serves again after one good one.
+#[actix::test]
+async fn an_unhealthy_provider_comes_back_by_itself() {
+    use HealthStatus::{Healthy, Unhealthy};
+    tokio::time::pause();
+    let wait =
+        BalancerSettings { provider_wait: Duration::from_hours(1), ..BalancerSettings::default() };
+    let stage = Stage::new(Setup { balancer: wait, ..Setup::default() });
+    let found = &[Unhealthy, Unhealthy, Unhealthy, Unhealthy, Healthy];
+    let script = finding(Script::default(), found);
+    let mut events = stage.events().await;
+    stage.register(script.spec("p")).await;
+    events.health(&"p".into(), Unhealthy).await;
+    let (_, waiting) = stage.submit(one(task("waits"))).await;
+    stage.settle().await;
+    assert_eq!(script.diary.count("call"), 0);
+    events.health(&"p".into(), Healthy).await;
+    assert_completed(waiting.await);
+    assert_eq!(script.diary.count("check"), 5);
+    assert_eq!(stage.status("p").await.generation, 1);
+}
+
+/// The next check begins one interval after the end of the last, however long that took.
+#[actix::test]
+async fn checks_never_overlap_and_go_on_after_a_slow_one() {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    let count = AtomicUsize::new(0);
+    let health = step(move |_| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            match number {
+                1 => tokio::time::sleep(Duration::from_secs(9)).await,
+                2 => pending::<()>().await,
+                3 => panic!("in a check"),
+                _ => {}
+            }
+            HealthReport::healthy()
+        }
+    });
+    let script = Script { health, ..Script::default() };
+    let mut events = stage.events().await;
+    stage.register(script.spec("p")).await;
+    script.diary.until("check", 6).await;
+    stage.settle().await;
+    let gaps: Vec<u64> = script.diary.gaps("check").iter().map(Duration::as_secs).collect();
+    assert_eq!(gaps, [30, 39, 40, 30, 30]);
+    use HealthStatus::{Degraded, Healthy};
+    assert_eq!(told(&mut events), [Healthy, Degraded, Healthy]);
+    assert_eq!(stage.status("p").await.generation, 1);
+}
+
+/// What fails its checks for too long is replaced, and the new instance is asked anew.
+#[actix::test]
+async fn a_row_of_failed_checks_replaces_the_instance() {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    let health = step(|instance| async move {
+        if instance == 1 { HealthReport::unhealthy("stuck") } else { HealthReport::healthy() }
+    });
+    let script = Script { health, ..Script::default() };
+    let mut events = stage.events().await;
+    stage.register(script.spec("p")).await;
+    let reason = events.restarted("p").await;
+    assert!(reason.contains("failed 6 health checks in a row: stuck"), "{reason}");
+    events.health(&"p".into(), HealthStatus::Healthy).await;
+    assert_eq!(script.diary.count("check 1"), 6);
+    assert_eq!(script.diary.count("shut down 1"), 1);
+    let status = stage.status("p").await;
+    assert_eq!((status.state, status.generation), (ProviderState::Serving, 2));
+    assert_completed(stage.run(one(task("next"))).await);
+}
+
+/// A check that is still under way when its instance is replaced ends with it.
+#[actix::test]
+async fn a_check_ends_with_its_instance() {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    let health = step(|instance| async move {
+        if instance == 1 {
+            pending::<()>().await;
+        }
+        HealthReport::healthy()
+    });
+    let script = Script { health, ..Script::default() };
+    let mut events = stage.events().await;
+    stage.register(script.spec("p")).await;
+    script.diary.until("check 1", 1).await;
+    stage.restart("p").await;
+    events.health(&"p".into(), HealthStatus::Healthy).await;
+    script.diary.until("dropped 1", 1).await;
+    let entries = script.diary.entries();
+    assert!(!entries.contains(&"answer 1".to_owned()), "{entries:?}");
+    assert_eq!(stage.status("p").await.health, HealthStatus::Healthy);
+}

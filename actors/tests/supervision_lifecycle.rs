@@ -1,0 +1,326 @@
+//! The middle ring: a provider that breaks comes back by itself, within its budget.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod supervision_support;
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use gleitzeit_actors::{
+    load_balancer::{BalancerSettings, RemoveProvider},
+    provider_supervisor::ProviderState,
+};
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    event::EventData,
+    health::{HealthReport, HealthStatus},
+    provider::Supervision,
+    task::TaskStatus,
+};
+use supervision_support::{
+    Setup, Stage, assert_completed, one,
+    provider::{Gate, Script, quick, step},
+    task,
+};
+use tokio::time::Instant;
+
+fn patient() -> Setup {
+    Setup {
+        balancer: BalancerSettings {
+            provider_wait: Duration::from_hours(24),
+            ..BalancerSettings::default()
+        },
+        ..Setup::default()
+    }
+}
+
+/// The first instance fails as `script` says; the second one serves.
+async fn comes_back(script: Script, reason: &str) {
+    tokio::time::pause();
+    let stage = Stage::new(patient());
+    let mut events = stage.events().await;
+    stage.register(script.spec("p")).await;
+    let (_, waiting) = stage.submit(one(task("waits"))).await;
+    let told = events.restarted("p").await;
+    assert!(told.contains(reason), "{told}");
+    assert_completed(waiting.await);
+    let status = stage.status("p").await;
+    assert_eq!((status.state, status.generation), (ProviderState::Serving, 2));
+    assert_eq!((status.restarts, status.detail.as_str()), (1, ""));
+    stage.assert_nothing_left().await;
+}
+
+/// A factory is a stranger's code on the supervisor's thread.
+#[actix::test]
+async fn a_panic_while_it_is_built_is_tried_again() {
+    let build = Arc::new(|instance| {
+        assert!(instance > 1, "no such model");
+        Ok(())
+    });
+    comes_back(Script { build, ..Script::default() }, "panicked while it was built: no such model")
+        .await;
+}
+
+/// Down at the start is nothing final.
+#[actix::test]
+async fn an_error_while_it_is_built_is_tried_again() {
+    let build = Arc::new(|instance| match instance {
+        1 => Err(TaskError::new(ErrorCode::ConnectionRefused, "nobody listens")),
+        _ => Ok(()),
+    });
+    comes_back(Script { build, ..Script::default() }, "nobody listens").await;
+}
+
+/// Nor is a panic there.
+#[actix::test]
+async fn a_panic_while_it_is_made_ready_is_tried_again() {
+    let initialize = step(|instance| async move {
+        tokio::task::yield_now().await;
+        assert!(instance > 1, "no connection");
+        Ok(())
+    });
+    comes_back(Script { initialize, ..Script::default() }, "no connection").await;
+}
+
+/// A peer that never answers holds nobody up for longer than the limit.
+#[actix::test]
+async fn a_hang_while_it_is_made_ready_is_tried_again() {
+    let initialize = step(|instance| async move {
+        if instance == 1 {
+            pending::<()>().await;
+        }
+        Ok(())
+    });
+    comes_back(Script { initialize, ..Script::default() }, "no answer within 20s").await;
+}
+
+/// Neither costs the next instance anything, and a removal ends all the same.
+async fn is_let_go(script: Script) {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    stage.employ(script.spec("p")).await;
+    stage.restart("p").await;
+    script.diary.until("ready 2", 1).await;
+    stage.settle().await;
+    assert_completed(stage.run(one(task("next"))).await);
+    script.diary.until("dropped 1", 1).await;
+    assert_eq!(stage.status("p").await.state, ProviderState::Serving);
+    let begun = Instant::now();
+    let remove = RemoveProvider { id: "p".into(), deadline: Duration::ZERO };
+    stage.cast.balancer.send(remove).await.unwrap().unwrap();
+    assert!(begun.elapsed() <= quick().lifecycle_timeout + Duration::from_secs(2));
+    assert_eq!(script.diary.count("dropped 2"), 1, "{:?}", script.diary.entries());
+    assert!(stage.statuses().await.is_empty());
+}
+
+/// It is gone anyway.
+#[actix::test]
+async fn a_panic_in_shutdown_holds_nobody_up() {
+    let shutdown = step(|_| async { panic!("in shutdown") });
+    is_let_go(Script { shutdown, ..Script::default() }).await;
+}
+
+/// A shutdown that hangs is cut off.
+#[actix::test]
+async fn a_hang_in_shutdown_is_cut_off() {
+    is_let_go(Script { shutdown: step(|_| pending()), ..Script::default() }).await;
+}
+
+/// So is a destructor that panics.
+#[actix::test]
+async fn a_panic_in_drop_holds_nobody_up() {
+    is_let_go(Script { on_drop: Arc::new(|_| panic!("in drop")), ..Script::default() }).await;
+}
+
+/// A shutdown has all the time that the provider was promised.
+#[actix::test]
+async fn a_slow_shutdown_is_waited_for() {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    let shutdown = step(|_| tokio::time::sleep(Duration::from_secs(15)));
+    let script = Script { shutdown, ..Script::default() };
+    stage.employ(script.spec("p")).await;
+    let begun = Instant::now();
+    let remove = RemoveProvider { id: "p".into(), deadline: Duration::ZERO };
+    stage.cast.balancer.send(remove).await.unwrap().unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 15);
+    assert_eq!(script.diary.count("dropped 1"), 1);
+}
+
+/// Serves once; what is built from instance 2 on fails before instance `until`.
+fn broken_until(until: u64) -> Script {
+    let initialize = step(move |instance| async move {
+        if (2..until).contains(&instance) {
+            return Err(TaskError::new(ErrorCode::ConnectionRefused, "still down"));
+        }
+        Ok(())
+    });
+    let mut script = Script::executing(|_, call| async move {
+        assert!(call.task_id.as_str() != "panic", "on purpose");
+        Ok(serde_json::Value::Null)
+    });
+    script.initialize = initialize;
+    script
+}
+
+fn seconds(gaps: &[Duration]) -> Vec<u64> {
+    gaps.iter().map(Duration::as_secs).collect()
+}
+
+/// A broken provider costs less and less, and is given up where that is visible.
+#[actix::test]
+async fn pauses_double_up_to_the_cap_and_the_budget_ends_in_failed() {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    let script = broken_until(9);
+    stage.employ(script.spec("p")).await;
+    let mut events = stage.events().await;
+    stage.run_task(task("panic")).await;
+    let reason = events.failed("p").await;
+    assert!(reason.contains("still down"), "{reason}");
+    // From the third on: the first gap is the time that the first one served.
+    assert_eq!(seconds(&script.diary.gaps("built")[1..]), [2, 4, 4, 4]);
+    let status = stage.status("p").await;
+    assert_eq!((status.state, status.generation), (ProviderState::Failed, 6));
+    assert_eq!((status.restarts, status.health), (5, HealthStatus::Unknown));
+    assert!(status.detail.contains("still down"), "{}", status.detail);
+
+    // Nothing happens any more, and who needs it is told in time.
+    let begun = Instant::now();
+    let refused = stage.run_task(task("waits")).await;
+    assert_eq!(begun.elapsed().as_secs(), 30);
+    assert_eq!(refused.error.unwrap().code, ErrorCode::ProviderNotAvailable);
+    assert_eq!(script.diary.count("built"), 6);
+    let told = events.so_far().into_iter();
+    assert!(!told.into_iter().any(|it| matches!(
+        it,
+        EventData::ProviderFailed { .. } | EventData::ProviderRestarted { .. }
+    )));
+
+    // A word from a person gives it a whole budget again; it needs some of it.
+    stage.restart("p").await;
+    events.health(&"p".into(), HealthStatus::Healthy).await;
+    assert_eq!(seconds(&script.diary.gaps("built")[6..]), [1, 2]);
+    assert_completed(stage.run(one(task("next"))).await);
+    let status = stage.status("p").await;
+    assert_eq!((status.state, status.generation), (ProviderState::Serving, 9));
+    stage.assert_nothing_left().await;
+}
+
+/// A peer that is down when we start may come up any time, however long that takes.
+#[actix::test]
+async fn what_was_down_since_the_start_is_tried_for_ever() {
+    tokio::time::pause();
+    let stage = Stage::new(patient());
+    let initialize = step(|instance| async move {
+        if instance < 40 {
+            return Err(TaskError::new(ErrorCode::ConnectionRefused, "not up yet"));
+        }
+        Ok(())
+    });
+    let script = Script { initialize, ..Script::default() };
+    let mut events = stage.events().await;
+    stage.register(script.spec("p")).await;
+    let (_, waiting) = stage.submit(one(task("waits"))).await;
+    script.diary.until("built", 10).await;
+    let status = stage.status("p").await;
+    assert_ne!(status.state, ProviderState::Failed);
+    assert!(status.detail.contains("not up yet"), "{}", status.detail);
+    assert_completed(waiting.await);
+    assert_eq!(script.diary.count("built"), 40);
+    let longest = script.diary.gaps("built").into_iter().max().unwrap();
+    assert_eq!(longest.as_secs(), quick().backoff_max.as_secs());
+    assert!(!events.so_far().iter().any(|it| matches!(it, EventData::ProviderFailed { .. })));
+}
+
+/// A person who restarts a provider takes no answer away from anyone.
+#[actix::test]
+async fn a_restart_by_message_leaves_calls_in_flight_alone() {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    let gate = Gate::default();
+    let held_at = gate.clone();
+    let script = Script::executing(move |instance, call| {
+        let gate = held_at.clone();
+        async move {
+            if call.task_id.as_str() == "hold" {
+                gate.pass().await;
+            }
+            Ok(instance.into())
+        }
+    });
+    stage.employ(script.spec("p")).await;
+    let mut events = stage.events().await;
+    let (_, held) = stage.submit(one(task("hold"))).await;
+    script.diary.until("call hold", 1).await;
+    stage.restart("p").await;
+    assert_eq!(&*events.restarted("p").await, "asked for");
+    events.health(&"p".into(), HealthStatus::Healthy).await;
+    assert_eq!(**stage.run_task(task("next")).await.result.as_ref().unwrap(), 2);
+    assert_eq!(script.diary.count("shut down"), 0);
+    gate.open(1);
+    assert_eq!(**held.await.tasks[0].result.as_ref().unwrap(), 1);
+    script.diary.until("dropped 1", 1).await;
+    let status = stage.status("p").await;
+    assert_eq!((status.generation, status.restarts, status.calls_failed), (2, 1, 0));
+}
+
+/// What was asked of the old instance is not answered to the new one.
+#[actix::test]
+async fn late_answers_of_an_old_instance_change_nothing() {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    let gate = Gate::default();
+    let held_at = gate.clone();
+    let initialize = step(move |instance| {
+        let gate = held_at.clone();
+        async move {
+            if instance == 1 {
+                gate.pass().await;
+                return Err(TaskError::failed("too late"));
+            }
+            Ok(())
+        }
+    });
+    let health = step(|instance| async move {
+        if instance == 2 {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            return HealthReport::unhealthy("too late");
+        }
+        HealthReport::healthy()
+    });
+    let script = Script { initialize, health, ..Script::default() };
+    let mut events = stage.events().await;
+    stage.register(script.spec("p")).await;
+    script.diary.until("built 1", 1).await;
+    stage.settle().await;
+    stage.restart("p").await;
+    script.diary.until("check 2", 1).await;
+    gate.open(1);
+    stage.restart("p").await;
+    events.health(&"p".into(), HealthStatus::Healthy).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let status = stage.status("p").await;
+    assert_eq!((status.generation, status.restarts), (3, 2));
+    assert_eq!((status.state, status.health), (ProviderState::Serving, HealthStatus::Healthy));
+    // Neither the late refusal nor the late finding was told.
+    let told = events.so_far();
+    assert!(!told.iter().any(|it| matches!(it, EventData::ProviderHealth { .. })), "{told:?}");
+}
+
+/// A task that is retried does not care which instance serves it.
+#[actix::test]
+async fn a_retried_task_is_served_by_the_next_instance() {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    let script = Script::executing(|instance, _| async move {
+        assert!(instance > 1, "on purpose");
+        Ok(instance.into())
+    });
+    let spec = script.spec("p").supervision(Supervision { restarts_max: 1, ..quick() });
+    stage.employ(spec).await;
+    let retry = gleitzeit_domain::retry::RetryPolicy::default();
+    let done = stage.run_task(task("any").retry(retry)).await;
+    assert_eq!((done.status, done.attempts), (TaskStatus::Completed, 2));
+    assert_eq!(stage.status("p").await.restarts, 1);
+}
