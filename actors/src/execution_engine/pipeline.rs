@@ -525,9 +525,30 @@ fn give_up(mut it: Placed, what: &str) -> TaskEnd {
     it.leased.checked.item.fail(TaskError::new(ErrorCode::ProviderUnhealthy, message))
 }
 
+/// True for what the provider is to blame for, and not the task that it ran.
+const fn blames(code: ErrorCode) -> bool {
+    use ErrorCode as Code;
+    matches!(
+        code,
+        Code::ProviderUnhealthy
+            | Code::ProviderTimeout
+            | Code::ProviderOverloaded
+            | Code::ProviderNotAvailable
+            | Code::ProviderInitializationFailed
+            | Code::RateLimitExceeded
+            | Code::TaskTimeout
+            | Code::NetworkUnreachable
+            | Code::ConnectionRefused
+            | Code::ConnectionTimeout
+            | Code::ConnectionLost
+            | Code::AuthenticationFailed
+            | Code::AuthorizationFailed
+    )
+}
+
 /// Checks the result, and lets go of lease and ticket.
 fn conclude(mut it: Placed, Finished { outcome, duration }: Finished) -> TaskEnd {
-    it.ticket.finished(duration, outcome.is_ok());
+    it.ticket.finished(duration, outcome.as_ref().err().is_none_or(|error| !blames(error.code)));
     let Leased { checked: Checked { item, method, .. }, lease } = it.leased;
     drop(lease);
     let outcome = outcome.and_then(|outcome| check_result(&method, outcome)).map(|mut outcome| {
