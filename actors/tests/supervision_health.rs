@@ -94,6 +94,7 @@ async fn an_unhealthy_provider_comes_back_by_itself() {
 /// The next check begins one interval after the end of the last, however long that took.
 #[actix::test]
 async fn checks_never_overlap_and_go_on_after_a_slow_one() {
+    use HealthStatus::{Degraded, Healthy};
     tokio::time::pause();
     let stage = Stage::new(Setup::default());
     let count = AtomicUsize::new(0);
@@ -116,7 +117,6 @@ async fn checks_never_overlap_and_go_on_after_a_slow_one() {
     stage.settle().await;
     let gaps: Vec<u64> = script.diary.gaps("check").iter().map(Duration::as_secs).collect();
     assert_eq!(gaps, [30, 39, 40, 30, 30]);
-    use HealthStatus::{Degraded, Healthy};
     assert_eq!(told(&mut events), [Healthy, Degraded, Healthy]);
     assert_eq!(stage.status("p").await.generation, 1);
 }

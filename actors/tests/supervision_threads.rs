@@ -138,7 +138,7 @@ async fn a_blocked_thread_does_not_hold_up_the_end() {
     let (id, _ending) = stage.submit(one(task("block").timeout(HOUR))).await;
     script.diary.until("call block", 1).await;
     let stopped = stage.actors.stop(Duration::ZERO);
-    let report = tokio::time::timeout(Duration::from_secs(60), stopped).await.unwrap();
+    let report = tokio::time::timeout(Duration::from_mins(1), stopped).await.unwrap();
     assert_eq!(report.abandoned, [(id, "block".into())]);
     drop(unblock);
 }
