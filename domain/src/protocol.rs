@@ -182,7 +182,8 @@ pub enum Effect {
     #[default]
     AtLeastOnce,
     /// Must not run twice: its start is committed first, and a start without an outcome becomes
-    /// `outcome_unknown` until a person settles it.
+    /// `outcome_unknown` until a person settles it. A call that failed is not repeated, whatever
+    /// the retry policy, unless its error says itself that another attempt may help.
     AtMostOnce,
 }
 

@@ -5,6 +5,12 @@
 //! Invariants: a task steps only as the table of [`TaskStatus`] allows; sequences grow by one; an
 //! event of an outcome is released only when [`committed`](Run::committed) says that it is stored.
 
+mod ending;
+mod failure;
+mod measure;
+#[cfg(test)]
+mod tests;
+
 use std::{
     sync::{
         Arc,
@@ -13,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::{
@@ -22,11 +28,13 @@ use crate::{
     id::{ProviderId, WorkflowId},
     plan::Plan,
     provider::Outcome,
-    retry::RetryPolicy,
     store::{NewWorkflow, WorkflowChange, WorkflowState},
     task::{ImpossibleTransition, TaskRecord, TaskStatus},
     workflow::{WorkflowRecord, WorkflowStatus},
 };
+
+pub use measure::NESTING_MAX;
+use measure::{json_size, too_deep, without_deep_data};
 
 /// Names a running workflow within this process; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,10 +96,11 @@ pub struct Run {
     plan: Arc<Plan>,
     record: WorkflowRecord,
     unsettled: u32,
-    executing: u32,
     signal: Arc<CancelSignal>,
     dirty: Vec<u32>,
     workflow_dirty: bool,
+    /// The workflow began since the last write, which is told with the next one.
+    begun: bool,
     unsaved: Vec<Event>,
     unpublished: Vec<Event>,
     audience: Audience,
@@ -148,10 +157,10 @@ impl Run {
             plan,
             record,
             unsettled: u32::try_from(open).unwrap_or(u32::MAX),
-            executing: 0,
             signal: Arc::default(),
             dirty: Vec::new(),
             workflow_dirty: false,
+            begun: false,
             unsaved: Vec::new(),
             unpublished: Vec::new(),
             audience,
@@ -242,13 +251,14 @@ impl Run {
         now: DateTime<Utc>,
     ) -> Result<u32, ImpossibleTransition> {
         self.step(index, TaskStatus::Executing)?;
-        self.executing += 1;
         if self.record.started_at.is_none() {
             self.record.started_at = Some(now);
+            self.begun = true;
             self.log(now, EventData::WorkflowStarted {});
         }
         if self.record.status == WorkflowStatus::Pending {
             self.record.status = WorkflowStatus::Running;
+            self.begun = true;
         }
         let call = self.plan.tasks[index as usize].capability();
         let task = &mut self.record.tasks[index as usize];
@@ -297,16 +307,18 @@ impl Run {
         }
         task.duration = duration.map(|span| span.as_secs_f64());
         match outcome {
-            Ok(outcome) => {
-                self.complete(index, outcome.value, now);
-                Verdict::Settled(true)
-            }
-            Err(error) => self.fail_attempt(index, error, now, random),
+            Ok(Outcome { value, .. }) => match json_size(&value, NESTING_MAX) {
+                Some(size) => {
+                    self.complete(index, value, size, now);
+                    Verdict::Settled(true)
+                }
+                None => self.fail_attempt(index, too_deep(), now, random),
+            },
+            Err(error) => self.fail_attempt(index, without_deep_data(error), now, random),
         }
     }
 
-    fn complete(&mut self, index: u32, value: Arc<Value>, now: DateTime<Utc>) {
-        let size = json_size(&value);
+    fn complete(&mut self, index: u32, value: Arc<Value>, size: u64, now: DateTime<Utc>) {
         let task = &mut self.record.tasks[index as usize];
         task.result = Some(value);
         task.error = None;
@@ -317,58 +329,6 @@ impl Run {
             result_size: size,
         };
         self.settle(index, TaskStatus::Completed, now);
-        self.log(now, event);
-    }
-
-    fn fail_attempt(
-        &mut self,
-        index: u32,
-        error: TaskError,
-        now: DateTime<Utc>,
-        random: f64,
-    ) -> Verdict {
-        let planned = &self.plan.tasks[index as usize];
-        let attempt = self.record.tasks[index as usize].attempts;
-        if error.code == ErrorCode::TaskTimeout {
-            let event = EventData::TaskTimeout {
-                task_id: planned.id.clone(),
-                scope: "attempt".into(),
-                limit: planned.timeout.as_secs_f64(),
-                attempt_count: attempt,
-            };
-            self.log(now, event);
-        }
-        let planned = &self.plan.tasks[index as usize];
-        if let Some(pause) = planned.retry.pause_after(attempt, &error, random) {
-            self.await_retry(index, error, pause, now);
-            return Verdict::Retry(pause);
-        }
-        let error = exhausted(error, attempt, &planned.retry);
-        self.fail(index, error, now);
-        Verdict::Settled(false)
-    }
-
-    fn await_retry(&mut self, index: u32, error: TaskError, pause: Duration, now: DateTime<Utc>) {
-        let max_retries = self.plan.tasks[index as usize].retry.max_attempts.saturating_sub(1);
-        let due_at = later(now, pause);
-        let task = &mut self.record.tasks[index as usize];
-        if task.status == TaskStatus::Executing {
-            self.executing -= 1;
-        }
-        debug_assert!(task.status.can_become(TaskStatus::RetryPending), "{}", task.status);
-        task.status = TaskStatus::RetryPending;
-        task.due_at = Some(due_at);
-        let event = EventData::TaskRetryScheduled {
-            task_id: task.id.clone(),
-            attempt_count: task.attempts,
-            max_retries,
-            delay: pause.as_secs_f64(),
-            due_at,
-            error_code: error.code,
-            error_message: error.message.as_ref().into(),
-        };
-        task.error = Some(Arc::new(error));
-        self.mark(index);
         self.log(now, event);
     }
 
@@ -478,9 +438,6 @@ impl Run {
     fn settle(&mut self, index: u32, to: TaskStatus, now: DateTime<Utc>) {
         let task = &mut self.record.tasks[index as usize];
         debug_assert!(task.status.can_become(to), "{} to {to}", task.status);
-        if task.status == TaskStatus::Executing {
-            self.executing -= 1;
-        }
         task.status = to;
         task.completed_at = Some(now);
         task.due_at = None;
@@ -489,118 +446,6 @@ impl Run {
             self.first_failure.get_or_insert(index);
         }
         self.mark(index);
-    }
-
-    // ---- the workflow ----
-
-    /// Settles the workflow when all of its tasks are; true when it did now.
-    pub fn conclude(&mut self, now: DateTime<Utc>) -> bool {
-        if self.unsettled > 0 || self.is_settled() {
-            return false;
-        }
-        let failure = self.first_failure.or_else(|| {
-            let skipped = |task: &&TaskRecord| task.status == TaskStatus::Skipped;
-            self.record.tasks.iter().find(skipped).map(|task| task.index)
-        });
-        let duration = self.close(now);
-        let event = match failure {
-            None => {
-                self.record.status = WorkflowStatus::Completed;
-                EventData::WorkflowCompleted { duration }
-            }
-            Some(index) => {
-                let task = &self.record.tasks[index as usize];
-                let why = task.error.as_ref().map_or_else(String::new, |e| format!(": {e}"));
-                let message = format!("task `{}` is {}{why}", task.id, task.status);
-                self.record.status = WorkflowStatus::Failed;
-                self.failed_event(ErrorCode::WorkflowExecutionFailed, message, duration)
-            }
-        };
-        self.log(now, event);
-        true
-    }
-
-    /// Stops every task that is not settled, and the workflow with them; false when it was settled.
-    pub fn stop(&mut self, cause: &StopCause, now: DateTime<Utc>) -> bool {
-        if self.is_settled() {
-            return false;
-        }
-        let reason: Arc<str> = match cause {
-            StopCause::Cancelled { reason } => Arc::clone(reason),
-            StopCause::TimedOut { limit } => {
-                format!("the workflow did not end within {limit:?}").into()
-            }
-        };
-        for index in 0..u32::try_from(self.record.tasks.len()).unwrap_or(u32::MAX) {
-            if let StopCause::TimedOut { limit } = cause
-                && self.task(index).status == TaskStatus::Executing
-            {
-                let event = EventData::TaskTimeout {
-                    task_id: self.task(index).id.clone(),
-                    scope: "workflow".into(),
-                    limit: limit.as_secs_f64(),
-                    attempt_count: self.task(index).attempts,
-                };
-                self.log(now, event);
-            }
-            self.cancel_task(index, &reason, now);
-        }
-        let duration = self.close(now);
-        let event = match cause {
-            StopCause::Cancelled { .. } => {
-                self.record.status = WorkflowStatus::Cancelled;
-                let error = TaskError::new(ErrorCode::WorkflowCancelled, reason.to_string());
-                self.record.error = Some(Arc::new(error));
-                EventData::WorkflowCancelled { reason, duration }
-            }
-            StopCause::TimedOut { .. } => {
-                self.record.status = WorkflowStatus::TimedOut;
-                self.failed_event(ErrorCode::WorkflowTimeout, reason.to_string(), duration)
-            }
-        };
-        self.log(now, event);
-        true
-    }
-
-    fn close(&mut self, now: DateTime<Utc>) -> f64 {
-        self.record.completed_at = Some(now);
-        self.workflow_dirty = true;
-        (now - self.record.created_at).to_std().unwrap_or_default().as_secs_f64()
-    }
-
-    fn failed_event(&mut self, code: ErrorCode, message: String, duration: f64) -> EventData {
-        let event = EventData::WorkflowFailed {
-            status: self.record.status.as_str().into(),
-            error_code: code,
-            error_message: message.as_str().into(),
-            duration,
-        };
-        self.record.error = Some(Arc::new(TaskError::new(code, message)));
-        event
-    }
-
-    /// Opens a settled workflow again: every task that did not complete is pending as at first.
-    ///
-    /// True when there was such a task.
-    pub fn reopen(&mut self) -> bool {
-        let mut reopened = 0;
-        for task in &mut self.record.tasks {
-            if task.status.can_become(TaskStatus::Pending) {
-                let again = TaskRecord::pending(task.index, task.id.clone(), task.name.clone());
-                *task = again;
-                self.dirty.push(task.index);
-                reopened += 1;
-            }
-        }
-        self.unsettled += reopened;
-        self.first_failure = None;
-        if reopened > 0 {
-            self.record.status = WorkflowStatus::Running;
-            self.record.completed_at = None;
-            self.record.error = None;
-            self.workflow_dirty = true;
-        }
-        reopened > 0
     }
 
     // ---- what leaves it ----
@@ -620,10 +465,8 @@ impl Run {
     }
 
     fn mark(&mut self, index: u32) {
-        // The same task twice in one change is rare and near the end.
-        if !self.dirty.iter().rev().take(4).any(|at| *at == index) {
-            self.dirty.push(index);
-        }
+        // The same task twice is sorted out when the change is taken.
+        self.dirty.push(index);
     }
 
     /// What a store writes first.
@@ -641,9 +484,13 @@ impl Run {
             return None;
         }
         self.outstanding = true;
-        let tasks = std::mem::take(&mut self.dirty);
+        let mut tasks = std::mem::take(&mut self.dirty);
+        tasks.sort_unstable();
+        tasks.dedup();
         let tasks = tasks.iter().map(|at| self.record.tasks[*at as usize].clone()).collect();
-        let workflow = std::mem::take(&mut self.workflow_dirty).then(|| WorkflowState {
+        // Its start alone is not worth a write, but must not be told a second time after a crash.
+        let changed = std::mem::take(&mut self.workflow_dirty) | std::mem::take(&mut self.begun);
+        let workflow = changed.then(|| WorkflowState {
             status: self.record.status,
             started_at: self.record.started_at,
             completed_at: self.record.completed_at,
@@ -675,50 +522,6 @@ impl Run {
             let stored = self.unsaved.first().map_or(u64::MAX, |event| event.sequence);
             let count = self.unpublished.partition_point(|event| event.sequence < stored);
             out.extend(self.unpublished.drain(..count));
-        }
-    }
-}
-
-/// `pause` after `now`, or the end of time.
-fn later(now: DateTime<Utc>, pause: Duration) -> DateTime<Utc> {
-    let pause = TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
-    now.checked_add_signed(pause).unwrap_or(DateTime::<Utc>::MAX_UTC)
-}
-
-/// Says that attempts were used up, where more than one was allowed for this error.
-fn exhausted(mut error: TaskError, attempt: u32, policy: &RetryPolicy) -> TaskError {
-    let allowed = policy.max_attempts;
-    if allowed > 1 && attempt >= allowed && policy.allows(&error) {
-        let last = serde_json::to_value(&error).unwrap_or_default();
-        error = TaskError::new(
-            ErrorCode::TaskRetryExhausted,
-            format!("all {allowed} attempts failed; the last one: {error}"),
-        )
-        .with_data(serde_json::json!({ "attempts": attempt, "last_error": last }));
-    }
-    error
-}
-
-/// About how many bytes a value takes as JSON; escapes are not counted.
-fn json_size(value: &Value) -> u64 {
-    fn len(text: &str) -> u64 {
-        text.len() as u64 + 2
-    }
-    match value {
-        Value::Null => 4,
-        Value::Bool(flag) => 5 - u64::from(*flag),
-        Value::Number(number) => match number.as_u64() {
-            Some(n) => u64::from(n.checked_ilog10().unwrap_or(0)) + 1,
-            None => number.to_string().len() as u64,
-        },
-        Value::String(text) => len(text),
-        Value::Array(items) => {
-            let commas = (items.len() as u64).saturating_sub(1);
-            items.iter().map(json_size).sum::<u64>() + commas + 2
-        }
-        Value::Object(fields) => {
-            let commas = (fields.len() as u64).saturating_sub(1);
-            fields.iter().map(|(key, it)| len(key) + 1 + json_size(it)).sum::<u64>() + commas + 2
         }
     }
 }

@@ -212,8 +212,11 @@ async fn a_stop_waits_for_a_submission_and_no_longer() {
 #[actix::test]
 async fn an_outcome_that_cannot_be_stored_holds_up_no_other() {
     let stage = Stage::new().await;
+    stage.store.hold();
+    stage.store.let_through(1);
     let bad = stage.submit(workflow("bad", [task("a", json!({})), task("b", hang())])).await;
     stage.store.poison("bad");
+    stage.store.release();
     let good = ["one", "two"].map(|id| workflow(id, [task("a", json!({}))]));
     for spec in good {
         let settled = stage.submit(spec).await;

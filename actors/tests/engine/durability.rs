@@ -80,7 +80,7 @@ async fn a_cancellation_is_acknowledged_only_when_it_is_stored() {
     store.pass_records(1);
     let soon = tokio::time::timeout(secs(1), &mut cancelling).await;
     assert!(soon.is_err(), "acknowledged by a write from before it");
-    assert_eq!(stage.stored(&sent.id).await.status, WorkflowStatus::Pending);
+    assert_eq!(stage.stored(&sent.id).await.status, WorkflowStatus::Running);
     store.pass_records(1);
     cancelling.await.unwrap();
     assert_eq!(stage.stored(&sent.id).await.status, WorkflowStatus::Cancelled);

@@ -1,0 +1,528 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    plan::{Draft, PlanDefaults},
+    protocol::{Effect, MethodSpec, ProtocolSpec, book::ProtocolBook},
+    retry::{AnyError, Backoff, RetryOn, RetryPolicy},
+    task::TaskStatus::{Cancelled, Completed, Failed, Pending, Skipped},
+    workflow::{TaskSpec, WorkflowSpec},
+};
+
+fn book() -> ProtocolBook {
+    let open = |name: &str| MethodSpec { additional_params: true, ..MethodSpec::new(name) };
+    let test = ProtocolSpec::new("test", "v1.0".parse().unwrap())
+        .method(open("run"))
+        .method(MethodSpec { effect: Effect::AtMostOnce, ..open("once") });
+    let mut book = ProtocolBook::new();
+    book.register(test).unwrap();
+    book
+}
+
+fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(seconds, 0).unwrap()
+}
+
+fn retrying(max_attempts: u32) -> RetryPolicy {
+    RetryPolicy {
+        max_attempts,
+        backoff: Backoff::Fixed,
+        jitter: false,
+        base_delay: Duration::from_secs(5),
+        ..RetryPolicy::default()
+    }
+}
+
+/// A stored run of these tasks, with somebody listening.
+fn run_of(tasks: impl IntoIterator<Item = TaskSpec>) -> Run {
+    let spec = tasks.into_iter().fold(WorkflowSpec::new("w").id("w"), WorkflowSpec::task);
+    let plan = Draft::new(spec).unwrap().plan(&book(), &PlanDefaults::default()).unwrap();
+    let audience = Audience::default();
+    audience.set(1);
+    let mut run = Run::new(Arc::new(plan), audience, at(0));
+    run.take_new();
+    run.committed();
+    told(&mut run);
+    run
+}
+
+fn task(id: &str) -> TaskSpec {
+    TaskSpec::new(id, "test/run")
+}
+
+/// The events that may be told now, by type.
+fn told(run: &mut Run) -> Vec<&'static str> {
+    let mut events = Vec::new();
+    run.release_events(&mut events);
+    events.iter().map(|event| event.data.event_type()).collect()
+}
+
+fn begin(run: &mut Run, index: u32) -> u32 {
+    run.queue(index, at(1)).unwrap();
+    run.start(index, "p".into(), at(2)).unwrap()
+}
+
+fn complete(run: &mut Run, index: u32) -> Verdict {
+    let attempt = begin(run, index);
+    run.finish(index, attempt, Ok(json!({"n": 1}).into()), None, at(3), 0.0)
+}
+
+fn lost() -> TaskError {
+    TaskError::new(ErrorCode::ConnectionLost, "cut")
+}
+
+fn statuses(run: &Run) -> Vec<TaskStatus> {
+    run.record().tasks.iter().map(|task| task.status).collect()
+}
+
+/// A dependent or a waiter that hears of an outcome must find it in the store.
+#[test]
+fn an_outcome_is_told_once_it_is_stored() {
+    let mut run = run_of([task("a"), task("b")]);
+    begin(&mut run, 0);
+    assert_eq!(told(&mut run), ["task:queued", "workflow:started", "task:started"]);
+    run.finish(0, 1, Ok(json!(1).into()), None, at(3), 0.0);
+    begin(&mut run, 1);
+    assert_eq!(told(&mut run), [""; 0], "what follows an outcome waits with it");
+    let change = run.take_change().unwrap();
+    assert_eq!(change.tasks.iter().map(|task| task.index).collect::<Vec<_>>(), [0]);
+    assert_eq!(told(&mut run), [""; 0], "it is being written");
+    run.finish(1, 1, Ok(json!(2).into()), None, at(4), 0.0);
+    assert!(run.take_change().is_none(), "one write of a workflow at a time");
+    run.committed();
+    assert_eq!(told(&mut run), ["task:completed", "task:queued", "task:started"]);
+    assert!(run.is_uncommitted());
+    run.take_change().unwrap();
+    run.committed();
+    assert_eq!(told(&mut run), ["task:completed"]);
+}
+
+/// A history has no gaps and nothing twice, however writes and steps interleave.
+#[test]
+fn changes_join_without_a_gap() {
+    let mut run = run_of([task("a"), task("b"), task("c")]);
+    let mut sequences = Vec::new();
+    for index in 0..3 {
+        complete(&mut run, index);
+        let change = run.take_change().unwrap();
+        sequences.extend(change.events.iter().map(|event| event.sequence));
+        assert_eq!(change.last_sequence, *sequences.last().unwrap());
+        run.committed();
+    }
+    // The first one was written with the submission.
+    assert_eq!(sequences, (2..=run.record().last_sequence).collect::<Vec<_>>());
+}
+
+/// After a crash the workflow must not be told to begin once more.
+#[test]
+fn the_beginning_is_stored_with_the_first_outcome() {
+    let mut run = run_of([task("a"), task("b")]);
+    begin(&mut run, 0);
+    assert!(!run.is_uncommitted(), "a start alone is not worth a write");
+    run.finish(0, 1, Ok(json!(1).into()), None, at(3), 0.0);
+    let state = run.take_change().unwrap().workflow.unwrap();
+    assert_eq!((state.status, state.started_at), (WorkflowStatus::Running, Some(at(2))));
+    run.committed();
+    complete(&mut run, 1);
+    assert_eq!(run.take_change().unwrap().workflow, None, "it is stored once");
+    run.committed();
+    let mut again = Run::resume(Arc::clone(run.plan()), Audience::default(), run.into_record());
+    assert!(again.conclude(at(9)));
+    let types: Vec<_> =
+        again.take_change().unwrap().events.iter().map(|e| e.data.event_type()).collect();
+    assert_eq!(types, ["workflow:completed"]);
+}
+
+/// A task that changed twice before a write is written once, as it is.
+#[test]
+fn a_change_names_a_task_once() {
+    let mut run =
+        run_of([task("a").retry(retrying(2)), task("b"), task("c"), task("d"), task("e")]);
+    begin(&mut run, 0);
+    run.finish(0, 1, Err(lost()), None, at(3), 0.0);
+    for index in 1..5 {
+        complete(&mut run, index);
+    }
+    run.queue(0, at(8)).unwrap();
+    run.start(0, "p".into(), at(8)).unwrap();
+    run.finish(0, 2, Ok(json!(1).into()), None, at(9), 0.0);
+    let change = run.take_change().unwrap();
+    assert_eq!(change.tasks.iter().map(|task| task.index).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert_eq!(change.tasks[0].status, TaskStatus::Completed);
+}
+
+/// Whoever answers late, for an attempt that is over, changes nothing.
+#[test]
+fn stale_ends_change_nothing() {
+    let mut run = run_of([task("a").retry(retrying(3))]);
+    assert_eq!(run.finish(0, 1, Ok(json!(1).into()), None, at(1), 0.0), Verdict::Stale);
+    let first = begin(&mut run, 0);
+    let pause = Duration::from_secs(5);
+    assert_eq!(run.finish(0, first, Err(lost()), None, at(3), 0.0), Verdict::Retry(pause));
+    assert_eq!(run.finish(0, first, Ok(json!(1).into()), None, at(3), 0.0), Verdict::Stale);
+    let second = begin(&mut run, 0);
+    assert_eq!(run.finish(0, first, Ok(json!(1).into()), None, at(4), 0.0), Verdict::Stale);
+    let done = run.finish(0, second, Ok(json!(2).into()), None, at(5), 0.0);
+    assert_eq!(done, Verdict::Settled(true));
+    assert_eq!(run.finish(0, second, Err(lost()), None, at(6), 0.0), Verdict::Stale);
+    assert_eq!(run.task(0).result.as_deref(), Some(&json!(2)));
+    assert_eq!(run.unsettled(), 0);
+}
+
+/// A retry has a time that a restart can keep, and its error is there to be looked at.
+#[test]
+fn a_pending_retry_is_written_with_its_time() {
+    let mut run = run_of([task("a").retry(retrying(2))]);
+    begin(&mut run, 0);
+    run.finish(0, 1, Err(lost()), Some(Duration::from_millis(1500)), at(10), 0.0);
+    let change = run.take_change().unwrap();
+    let stored = &change.tasks[0];
+    assert_eq!((stored.status, stored.due_at), (TaskStatus::RetryPending, Some(at(15))));
+    assert_eq!((stored.attempts, stored.duration), (1, Some(1.5)));
+    assert_eq!(stored.error.as_ref().unwrap().code, ErrorCode::ConnectionLost);
+    run.committed();
+    assert!(told(&mut run).contains(&"task:retry_scheduled"));
+    run.queue(0, at(15)).unwrap();
+    assert_eq!(run.task(0).due_at, None);
+}
+
+/// Attempts that were used up are told as such, also where the policy repeats what would not
+/// repeat itself; a single attempt fails with its own error.
+#[test]
+fn used_up_attempts_are_told_with_the_last_error() {
+    let any = RetryPolicy { retry_on: RetryOn::Any(AnyError::Any), ..retrying(2) };
+    for (policy, error) in [(retrying(2), lost()), (any, TaskError::failed("ValueError"))] {
+        let mut run = run_of([task("a").retry(policy)]);
+        begin(&mut run, 0);
+        assert!(matches!(
+            run.finish(0, 1, Err(error.clone()), None, at(3), 0.0),
+            Verdict::Retry(_)
+        ));
+        begin(&mut run, 0);
+        let verdict = run.finish(0, 2, Err(error.clone()), None, at(4), 0.0);
+        assert_eq!(verdict, Verdict::Settled(false));
+        let told = run.task(0).error.clone().unwrap();
+        assert_eq!(told.code, ErrorCode::TaskRetryExhausted);
+        let data = told.data.clone().unwrap();
+        assert_eq!(
+            (&data["attempts"], &data["last_error"]["name"]),
+            (&json!(2), &json!(error.code.name()))
+        );
+    }
+    let mut run = run_of([task("a")]);
+    begin(&mut run, 0);
+    run.finish(0, 1, Err(lost()), None, at(3), 0.0);
+    assert_eq!(run.task(0).error.as_ref().unwrap().code, ErrorCode::ConnectionLost);
+}
+
+/// A call that must not run twice is repeated only where nobody can have seen it: it had not
+/// begun, or its provider says so.
+#[test]
+fn a_call_that_must_not_run_twice_is_not_repeated() {
+    let once = || run_of([TaskSpec::new("a", "test/once").retry(retrying(3))]);
+    let mut run = once();
+    begin(&mut run, 0);
+    let verdict = run.finish(0, 1, Err(lost()), None, at(3), 0.0);
+    assert_eq!(verdict, Verdict::Settled(false));
+    assert_eq!(run.task(0).error.as_ref().unwrap().code, ErrorCode::ConnectionLost);
+
+    let mut run = once();
+    run.queue(0, at(1)).unwrap();
+    let refused = TaskError::new(ErrorCode::ProviderNotAvailable, "none");
+    assert!(matches!(run.finish(0, 1, Err(refused), None, at(2), 0.0), Verdict::Retry(_)));
+
+    let mut run = once();
+    begin(&mut run, 0);
+    let busy = lost().retry_after(Duration::from_secs(7));
+    let verdict = run.finish(0, 1, Err(busy), None, at(3), 0.0);
+    assert_eq!(verdict, Verdict::Retry(Duration::from_secs(7)));
+}
+
+fn nested(depth: u32) -> Value {
+    (0..depth).fold(json!(1), |inner, _| json!([inner]))
+}
+
+/// What could not be read back is no result; stored, it would keep its workflow from recovery.
+#[test]
+fn a_result_that_is_nested_too_deeply_fails_its_task() {
+    let mut run = run_of([task("a"), task("b"), task("c")]);
+    begin(&mut run, 0);
+    let deep = Ok(nested(NESTING_MAX).into());
+    assert_eq!(run.finish(0, 1, deep, None, at(3), 0.0), Verdict::Settled(true));
+    begin(&mut run, 1);
+    let deeper = Ok(nested(NESTING_MAX + 1).into());
+    assert_eq!(run.finish(1, 1, deeper, None, at(3), 0.0), Verdict::Settled(false));
+    let error = run.task(1).error.clone().unwrap();
+    assert_eq!((error.code, run.task(1).result.clone()), (ErrorCode::TaskResultInvalid, None));
+    begin(&mut run, 2);
+    let error = TaskError::failed("bad").with_data(nested(NESTING_MAX + 1));
+    run.finish(2, 1, Err(error), None, at(3), 0.0);
+    let error = run.task(2).error.clone().unwrap();
+    assert_eq!((error.message.as_ref(), &error.data), ("bad", &None));
+}
+
+/// The size is that of compact JSON, so that a reader can tell a large result before it asks.
+#[test]
+fn sizes_are_those_of_compact_json() {
+    let values = [
+        json!(null),
+        json!([true, false, 0, 7, 10, 12_345, -3, 1.5]),
+        json!({"a": [], "b": {}, "key": ["x", "yz"]}),
+        json!([[], {}]),
+    ];
+    for value in values {
+        assert_eq!(json_size(&value, 10), Some(value.to_string().len() as u64), "{value}");
+    }
+}
+
+/// A skipped task names the one that failed, whatever stands between them.
+#[test]
+fn tasks_that_never_ran_name_their_cause() {
+    let mut run = run_of([task("a"), task("b"), task("c")]);
+    begin(&mut run, 0);
+    run.finish(0, 1, Err(TaskError::failed("bad")), None, at(3), 0.0);
+    run.skip(1, 0, at(3));
+    run.fail_dependency(2, 0, at(3));
+    assert_eq!(statuses(&run), [Failed, Skipped, Failed]);
+    for index in [1, 2] {
+        let error = run.task(index).error.clone().unwrap();
+        assert_eq!(error.code, ErrorCode::TaskDependencyFailed);
+        assert_eq!(error.data.as_ref().unwrap()["failed_task_id"], "a");
+    }
+    // Told a second time, as after a restart: nothing happens.
+    let before = run.record().last_sequence;
+    run.skip(1, 0, at(4));
+    run.fail_dependency(2, 0, at(4));
+    assert_eq!((run.record().last_sequence, run.unsettled()), (before, 0));
+}
+
+/// A workflow ends with the first failure, not with the lowest place.
+#[test]
+fn a_workflow_fails_with_its_first_failure() {
+    let mut run = run_of([task("a"), task("b")]);
+    assert!(!run.conclude(at(1)), "tasks are open");
+    begin(&mut run, 1);
+    run.finish(1, 1, Err(TaskError::failed("second place")), None, at(3), 0.0);
+    begin(&mut run, 0);
+    run.finish(0, 1, Err(TaskError::failed("first place")), None, at(4), 0.0);
+    assert!(run.conclude(at(6)));
+    assert!(!run.conclude(at(7)), "it ends once");
+    let record = run.record();
+    assert_eq!((record.status, record.completed_at), (WorkflowStatus::Failed, Some(at(6))));
+    let error = record.error.clone().unwrap();
+    assert_eq!(error.code, ErrorCode::WorkflowExecutionFailed);
+    assert!(error.message.contains("task `b` is failed"), "{error}");
+    assert!(!run.is_done(), "it is not written");
+    run.take_change().unwrap();
+    run.committed();
+    assert!(run.is_done());
+}
+
+/// Each cause of a stop has its status, its code and its event; what is settled stays.
+#[test]
+fn a_stop_settles_everything_that_is_open() {
+    let reason: Arc<str> = "enough".into();
+    let limit = Duration::from_mins(1);
+    let causes = [
+        (StopCause::Cancelled { reason }, WorkflowStatus::Cancelled, ErrorCode::WorkflowCancelled),
+        (StopCause::TimedOut { limit }, WorkflowStatus::TimedOut, ErrorCode::WorkflowTimeout),
+    ];
+    for (cause, status, code) in causes {
+        let mut run = run_of([task("done"), task("runs"), task("waits"), task("queued")]);
+        complete(&mut run, 0);
+        begin(&mut run, 1);
+        run.queue(3, at(2)).unwrap();
+        let epoch = run.signal().epoch();
+        assert!(run.stop(&cause, at(9)));
+        assert!(run.signal().epoch() > epoch, "attempts under way are told");
+        assert!(!run.stop(&cause, at(10)), "it stops once");
+        assert_eq!(statuses(&run), [Completed, Cancelled, Cancelled, Cancelled]);
+        assert_eq!((run.record().status, run.unsettled()), (status, 0));
+        assert_eq!(run.record().error.as_ref().unwrap().code, code);
+        run.take_change().unwrap();
+        run.committed();
+        let types = told(&mut run);
+        let timeouts = types.iter().filter(|it| **it == "task:timeout").count();
+        let expected = usize::from(status == WorkflowStatus::TimedOut);
+        assert_eq!(timeouts, expected, "the one that was executing: {types:?}");
+        assert_eq!(run.finish(1, 1, Ok(json!(1).into()), None, at(11), 0.0), Verdict::Stale);
+    }
+}
+
+/// A task that ran out of its whole time is not tried again.
+#[test]
+fn a_task_that_ran_out_of_time_has_failed() {
+    let mut run = run_of([task("a").retry(retrying(9))]);
+    let attempt = begin(&mut run, 0);
+    run.time_out(0, Duration::from_secs(3), at(5));
+    assert_eq!(statuses(&run), [TaskStatus::Failed]);
+    assert_eq!(run.task(0).error.as_ref().unwrap().code, ErrorCode::TaskTimeout);
+    assert_eq!(run.finish(0, attempt, Ok(json!(1).into()), None, at(6), 0.0), Verdict::Stale);
+}
+
+/// Opened again, a workflow runs what did not complete, from its first attempt, and only that.
+#[test]
+fn a_reopened_workflow_keeps_what_completed() {
+    let mut run = run_of([task("good"), task("bad"), task("behind")]);
+    complete(&mut run, 0);
+    begin(&mut run, 1);
+    run.finish(1, 1, Err(TaskError::failed("bad")), None, at(3), 0.0);
+    run.skip(2, 1, at(3));
+    run.conclude(at(4));
+    run.take_change().unwrap();
+    run.committed();
+    assert!(run.reopen());
+    assert_eq!(statuses(&run), [Completed, Pending, Pending]);
+    assert_eq!((run.unsettled(), run.task(1).attempts, run.task(1).error.clone()), (2, 0, None));
+    assert_eq!((run.record().status, run.record().completed_at), (WorkflowStatus::Running, None));
+    let change = run.take_change().unwrap();
+    assert_eq!(change.tasks.iter().map(|task| task.index).collect::<Vec<_>>(), [1, 2]);
+    run.committed();
+    complete(&mut run, 1);
+    complete(&mut run, 2);
+    assert!(run.conclude(at(9)));
+    assert_eq!(run.record().status, WorkflowStatus::Completed);
+    assert!(!run.reopen(), "there is nothing left to be run");
+}
+
+/// A call that may have had its effect waits for a person, and is not counted as settled.
+#[test]
+fn an_unknown_outcome_keeps_the_workflow_open() {
+    let mut run = run_of([TaskSpec::new("a", "test/once")]);
+    begin(&mut run, 0);
+    run.save_start(0);
+    let stored = run.take_change().unwrap().tasks.remove(0);
+    assert_eq!((stored.status, stored.attempts), (TaskStatus::Executing, 1));
+    let mut again = Run::resume(Arc::clone(run.plan()), Audience::default(), run.into_record());
+    again.outcome_unknown(0, at(9));
+    again.outcome_unknown(0, at(9));
+    assert_eq!((statuses(&again), again.unsettled()), (vec![TaskStatus::OutcomeUnknown], 1));
+    assert!(!again.conclude(at(10)));
+    let types: Vec<_> =
+        again.take_change().unwrap().events.iter().map(|e| e.data.event_type()).collect();
+    assert_eq!(types, ["task:outcome_unknown"]);
+    assert!(again.cancel_task(0, &"seen to".into(), at(11)));
+    assert!(again.conclude(at(12)));
+}
+
+/// Events are kept for listeners only while there are some; the store gets them all.
+#[test]
+fn nothing_is_kept_for_listeners_that_are_not_there() {
+    let mut run = run_of([task("a")]);
+    run.audience.set(0);
+    complete(&mut run, 0);
+    let change = run.take_change().unwrap();
+    assert_eq!(change.events.len(), 4);
+    run.committed();
+    assert_eq!(told(&mut run), [""; 0]);
+}
+
+/// A step that someone may take at any time.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Queue(u32),
+    Start(u32),
+    Finish(u32, u32, bool),
+    Skip(u32, u32),
+    Cancel(u32),
+    TimeOut(u32),
+    Unknown(u32),
+    Conclude,
+    Stop,
+    Take,
+    Committed,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = 0..4_u32;
+    prop_oneof![
+        4 => index.clone().prop_map(Step::Queue),
+        4 => index.clone().prop_map(Step::Start),
+        4 => (index.clone(), 1..4_u32, any::<bool>()).prop_map(|(i, n, ok)| Step::Finish(i, n, ok)),
+        1 => (index.clone(), 0..4_u32).prop_map(|(i, because)| Step::Skip(i, because)),
+        1 => index.clone().prop_map(Step::Cancel),
+        1 => index.clone().prop_map(Step::TimeOut),
+        1 => index.prop_map(Step::Unknown),
+        2 => Just(Step::Conclude),
+        1 => Just(Step::Stop),
+        3 => Just(Step::Take),
+        3 => Just(Step::Committed),
+    ]
+}
+
+fn take(run: &mut Run, step: Step) {
+    match step {
+        Step::Queue(index) => drop(run.queue(index, at(1))),
+        Step::Start(index) => drop(run.start(index, "p".into(), at(1))),
+        Step::Finish(index, attempt, ok) => {
+            // An attempt that has not begun gives no result.
+            let begun = run.task(index).status == TaskStatus::Executing;
+            let outcome = if ok && begun { Ok(json!(1).into()) } else { Err(lost()) };
+            run.finish(index, attempt, outcome, None, at(1), 0.0);
+        }
+        // Only what has not begun is decided by another task.
+        Step::Skip(index, because) if run.task(index).status == TaskStatus::Pending => {
+            run.skip(index, because, at(1));
+        }
+        Step::Cancel(index) => drop(run.cancel_task(index, &"enough".into(), at(1))),
+        Step::TimeOut(index) if !run.task(index).status.is_settled() => {
+            run.time_out(index, Duration::from_secs(1), at(1));
+        }
+        Step::Unknown(index) => run.outcome_unknown(index, at(1)),
+        Step::Conclude => drop(run.conclude(at(1))),
+        Step::Stop => drop(run.stop(&StopCause::Cancelled { reason: "enough".into() }, at(1))),
+        Step::Skip(..) | Step::TimeOut(_) | Step::Take | Step::Committed => {}
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order: tasks step along the table, counts are exact, sequences
+    /// have no gap, and nobody hears of an outcome that is not stored.
+    #[test]
+    fn no_order_of_steps_breaks_a_run(steps in prop::collection::vec(step(), 0..120)) {
+        let tasks = ["a", "b", "c", "d"].map(|id| task(id).retry(retrying(2)));
+        let mut run = run_of(tasks);
+        let mut stored = 1;
+        let mut taken = None;
+        let mut heard = 1;
+        for step in steps {
+            let before = statuses(&run);
+            match step {
+                Step::Take => if let Some(change) = run.take_change() {
+                    for event in &change.events {
+                        prop_assert!(event.sequence > stored);
+                    }
+                    let first = change.events.first().map_or(stored + 1, |event| event.sequence);
+                    prop_assert_eq!(first, stored + 1);
+                    for task in &change.tasks {
+                        prop_assert_eq!(task, run.task(task.index));
+                    }
+                    taken = Some(change.last_sequence);
+                },
+                Step::Committed => if let Some(last) = taken.take() {
+                    stored = last;
+                    run.committed();
+                },
+                step => take(&mut run, step),
+            }
+            for (from, to) in before.into_iter().zip(statuses(&run)) {
+                prop_assert!(from == to || from.can_become(to), "{} to {}", from, to);
+            }
+            let open = statuses(&run).iter().filter(|status| !status.is_settled()).count();
+            prop_assert_eq!(run.unsettled() as usize, open);
+            let mut events = Vec::new();
+            run.release_events(&mut events);
+            for event in events {
+                heard += 1;
+                prop_assert_eq!(event.sequence, heard);
+                let is_outcome = matches!(
+                    event.data.event_type(),
+                    "task:completed" | "task:failed" | "task:cancelled" | "task:skipped"
+                        | "workflow:completed" | "workflow:failed" | "workflow:cancelled"
+                );
+                prop_assert!(!is_outcome || event.sequence <= stored, "{:?}", event);
+            }
+        }
+    }
+}
