@@ -5,6 +5,9 @@
 //! in the `ProtocolRegistry`. Circles are the resolver's to find. Each step stops at what it finds;
 //! [`problems`] goes on through all of them, for a person who wants to know everything at once.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
@@ -18,6 +21,9 @@ use crate::{
     retry::RetryPolicy,
     workflow::WorkflowSpec,
 };
+
+/// So many unknown names are answered with the nearest known one: each costs a look at all tasks.
+const HINTS_MAX: usize = 20;
 
 /// What a task gets where neither it nor its method says anything.
 #[derive(Debug, Clone)]
@@ -408,11 +414,15 @@ impl<'a> Names<'a> {
         by_id.or_else(|| self.by_name.get(text).copied().flatten())
     }
 
-    /// Why a text names no task, and what may have been meant.
-    fn complain(&self, text: &str, pointer: String) -> Problem {
+    /// Why a text names no task and, as a hint, what may have been meant.
+    fn complain(&self, text: &str, pointer: String, hint: bool) -> Problem {
         if self.by_name.get(text) == Some(&None) {
             let message = format!("several tasks are named `{text}`; use an id");
             return invalid(pointer, message);
+        }
+        let problem = invalid(pointer, format!("no task has the id or name `{text}`"));
+        if !hint {
+            return problem;
         }
         let all = self
             .spec
@@ -423,7 +433,6 @@ impl<'a> Names<'a> {
             .map(|known| (strsim::damerau_levenshtein(known, text), known))
             .filter(|(distance, known)| *distance <= known.chars().count().max(3) / 2)
             .min();
-        let problem = invalid(pointer, format!("no task has the id or name `{text}`"));
         match nearest {
             Some((_, known)) => problem.help(format!("did you mean `{known}`?")),
             None => problem,
@@ -445,7 +454,7 @@ fn depend(
         } else {
             let mut pointer = at(index, "dependencies");
             push_pointer(&mut pointer, &nth.to_string());
-            problems.push(names.complain(wanted, pointer));
+            problems.push(names.complain(wanted, pointer, problems.len() < HINTS_MAX));
         }
     }
 }
