@@ -252,7 +252,9 @@ fn unheard(spec: &ProviderSpec, tenure: Tenure) -> ProviderStatus {
 async fn stop(desk: Desk, deadline: Duration) {
     let stopped = desk.supervisor.send(Stop { deadline });
     if desk.supervisor.send(GetStatus).timeout(ANSWER_WAIT).await.is_ok() {
-        let limit = deadline + desk.spec.supervision.lifecycle_timeout + ANSWER_WAIT;
+        let limit = deadline
+            .saturating_add(desk.spec.supervision.lifecycle_timeout)
+            .saturating_add(ANSWER_WAIT);
         let _ = stopped.timeout(limit).await;
     }
     dismiss(desk.thread);
