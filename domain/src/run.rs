@@ -133,8 +133,10 @@ impl Run {
             tasks,
         };
         let mut run = Self::resume(plan, audience, record);
-        // The submission and one for each task that is ready, at least.
-        run.unsaved.reserve(run.record.tasks.len() + 2);
+        // The submission and one for each task that is ready, at least. In a store in memory the
+        // same list goes on to grow: a small one is given room for the whole course.
+        let tasks = run.record.tasks.len();
+        run.unsaved.reserve(if tasks <= 4 { 3 * tasks + 3 } else { tasks + 2 });
         run.log(
             now,
             EventData::WorkflowSubmitted {
