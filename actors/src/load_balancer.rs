@@ -75,23 +75,30 @@ pub enum Picked {
 /// The right to make one call; it counts as in flight until it is dropped.
 #[derive(Debug)]
 pub struct ProviderTicket {
-    provider_id: ProviderId,
     slot: Slot,
+    sample: Option<Sample>,
+    reach: Arc<Reach>,
+}
+
+/// How to reach a provider; shared by all of its tickets.
+#[derive(Debug)]
+struct Reach {
+    provider_id: ProviderId,
     supervisor: Addr<ProviderSupervisor>,
     balancer: Addr<LoadBalancer>,
-    sample: Option<Sample>,
+    /// Closes when nobody attends to the provider's calls any more.
     attended: watch::Receiver<()>,
 }
 
 impl ProviderTicket {
     /// Who was chosen.
     pub fn provider_id(&self) -> &ProviderId {
-        &self.provider_id
+        &self.reach.provider_id
     }
 
     /// Where to send the call.
     pub fn supervisor(&self) -> &Addr<ProviderSupervisor> {
-        &self.supervisor
+        &self.reach.supervisor
     }
 
     /// True when both are for one provider.
@@ -102,7 +109,7 @@ impl ProviderTicket {
     /// Comes when nobody attends to the provider's calls any more: its thread is blocked and given
     /// up, or the provider was removed. A call that has no answer by then gets none.
     pub async fn abandoned(&self) {
-        let mut attended = self.attended.clone();
+        let mut attended = self.reach.attended.clone();
         while attended.changed().await.is_ok() {}
     }
 
@@ -114,7 +121,7 @@ impl ProviderTicket {
 
 impl Drop for ProviderTicket {
     fn drop(&mut self) {
-        self.balancer.do_send(GiveBack { slot: self.slot, sample: self.sample });
+        self.reach.balancer.do_send(GiveBack { slot: self.slot, sample: self.sample });
     }
 }
 
@@ -157,6 +164,7 @@ impl Default for BalancerSettings {
 
 /// How to reach a provider, and what it was made from.
 struct Desk {
+    reach: Arc<Reach>,
     supervisor: Addr<ProviderSupervisor>,
     spec: Arc<ProviderSpec>,
     /// Which of its supervisors is listened to.
@@ -235,21 +243,13 @@ impl LoadBalancer {
         &mut self,
         capability: &Capability,
         avoid: Option<&ProviderId>,
-        balancer: &Addr<Self>,
     ) -> Result<ProviderTicket, Pick> {
         let now = self.now();
         let pick = self.book.pick(capability, avoid, now);
         let Pick::Chosen(slot) = pick else { return Err(pick) };
         self.book.started(slot);
         let entry = self.book.get(slot).ok_or(pick)?;
-        Ok(ProviderTicket {
-            provider_id: entry.registration.id.clone(),
-            slot,
-            supervisor: entry.handle.supervisor.clone(),
-            balancer: balancer.clone(),
-            sample: None,
-            attended: entry.handle.attends.subscribe(),
-        })
+        Ok(ProviderTicket { slot, sample: None, reach: Arc::clone(&entry.handle.reach) })
     }
 
     fn answer(&mut self, request: PickRequest, ctx: &mut Context<Self>) -> Picked {
@@ -262,11 +262,11 @@ impl LoadBalancer {
             let capability = Arc::clone(capability);
             let picked = self.wait_in_line(request, down, ctx);
             if first_is_choosy {
-                self.serve_lines(vec![Capability::clone(&capability)], ctx);
+                self.serve_lines(vec![Capability::clone(&capability)]);
             }
             return picked;
         }
-        match self.try_pick(capability, request.avoid.as_ref(), &ctx.address()) {
+        match self.try_pick(capability, request.avoid.as_ref()) {
             Ok(ticket) => Picked::Now(ticket),
             Err(pick) => self.wait_in_line(request, pick != Pick::Busy, ctx),
         }
@@ -303,11 +303,11 @@ impl Handler<PickProviders> for LoadBalancer {
 impl Handler<GiveBack> for LoadBalancer {
     type Result = ();
 
-    fn handle(&mut self, GiveBack { slot, sample }: GiveBack, ctx: &mut Self::Context) {
+    fn handle(&mut self, GiveBack { slot, sample }: GiveBack, _: &mut Self::Context) {
         let now = self.now();
         self.book.finished(slot, sample, now);
         if self.waiters > 0 {
-            self.serve_slot(slot, ctx);
+            self.serve_slot(slot);
         }
     }
 }

@@ -16,7 +16,7 @@ use gleitzeit_domain::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::{Desk, LoadBalancer};
+use super::{Desk, LoadBalancer, Reach};
 use crate::{
     monitor::GetProviderHealth,
     provider_supervisor::{
@@ -157,7 +157,15 @@ impl LoadBalancer {
                 arbiter.spawn_fn(start);
             }
         }
+        let (attends, attended) = watch::channel(());
+        let reach = Reach {
+            provider_id: spec.id.clone(),
+            supervisor: supervisor.clone(),
+            balancer: ctx.address(),
+            attended,
+        };
         Desk {
+            reach: Arc::new(reach),
             supervisor,
             spec: Arc::clone(spec),
             tenure: tenure.number,
@@ -170,7 +178,7 @@ impl LoadBalancer {
                 window: BLOCKS_WINDOW,
                 ..RestartPolicy::from(&spec.supervision)
             }),
-            attends: watch::Sender::new(()),
+            attends,
         }
     }
 

@@ -118,7 +118,7 @@ impl LoadBalancer {
     }
 
     /// Serves those who wait for what a provider can do, as long as there is room.
-    pub(super) fn serve_slot(&mut self, slot: Slot, ctx: &mut Context<Self>) {
+    pub(super) fn serve_slot(&mut self, slot: Slot) {
         if self.waiters == 0 {
             return;
         }
@@ -126,19 +126,18 @@ impl LoadBalancer {
         let lines = entry.registration.capabilities.iter();
         let lines: Vec<Capability> =
             lines.filter(|capability| self.waiting.contains_key(capability)).cloned().collect();
-        self.serve_lines(lines, ctx);
+        self.serve_lines(lines);
     }
 
     /// Serves these lines as one, as long as there is room.
-    pub(super) fn serve_lines(&mut self, lines: Vec<Capability>, ctx: &mut Context<Self>) {
-        let balancer = ctx.address();
+    pub(super) fn serve_lines(&mut self, lines: Vec<Capability>) {
         let turn = |capability| Turn { capability, busy: Vec::new(), done: false };
         let mut turns: Vec<Turn> = lines.into_iter().map(turn).collect();
         while let Some((at, place)) = self.next_in_lines(&turns) {
             let Turn { capability, busy, done } = &mut turns[at];
             let waiter = self.waiting.get(capability).and_then(|line| line.queue.get(&place));
             let avoid = waiter.and_then(|waiter| waiter.avoid.clone());
-            let Ok(ticket) = self.try_pick(capability, avoid.as_ref(), &balancer) else {
+            let Ok(ticket) = self.try_pick(capability, avoid.as_ref()) else {
                 match avoid {
                     Some(avoided) => busy.push(avoided),
                     None => *done = true,
@@ -178,7 +177,7 @@ impl LoadBalancer {
     pub(super) fn review_lines(&mut self, ctx: &mut Context<Self>) {
         if self.waiters > 0 {
             let lines: Vec<Capability> = self.waiting.keys().cloned().collect();
-            self.serve_lines(lines, ctx);
+            self.serve_lines(lines);
             let now = Instant::now();
             for (capability, line) in &mut self.waiting {
                 let down = !self.book.is_up(capability);
