@@ -142,7 +142,9 @@ impl RandomTask {
             (_, Fail) if unmet => (Failed, 0),
             (Kind::Works, _) => (Completed, 1),
             // Nobody knows what a cut connection left behind: such a call is not repeated.
-            (Kind::Fails | Kind::FailsFirst(_), _) if self.at_most_once => (Failed, 1),
+            (Kind::Fails | Kind::FailsFirst(_) | Kind::PanicsOnce, _) if self.at_most_once => {
+                (Failed, 1)
+            }
             (Kind::FailsFirst(times), _) if times < self.attempts => (Completed, times + 1),
             (Kind::PanicsOnce, _) if self.attempts > 1 => (Completed, 2),
             (Kind::Fails | Kind::FailsFirst(_) | Kind::PanicsOnce, _) => (Failed, self.attempts),
