@@ -17,12 +17,17 @@ use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
-    store::{ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange},
+    store::{
+        Epoch, LeaseStore, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
+    },
     workflow::{WorkflowRecord, WorkflowSummary},
 };
+use tokio::sync::watch;
 
 use self::shelf::Shelf;
 
+mod desk;
+mod leases;
 mod shelf;
 
 /// How many settled workflows [`MemoryStore::default`] keeps.
@@ -41,6 +46,10 @@ pub const SETTLED_MAX: usize = 1_000;
 pub struct MemoryStore {
     /// `None` once closed.
     shelf: Mutex<Option<Shelf>>,
+    /// Changes when there is something for another engine.
+    bell: watch::Sender<()>,
+    /// True where a lease ends unless it is renewed.
+    leases_run_out: bool,
 }
 
 impl Default for MemoryStore {
@@ -52,7 +61,24 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// An empty store that keeps at most `settled_max` settled workflows.
     pub fn new(settled_max: usize) -> Self {
-        Self { shelf: Mutex::new(Some(Shelf::new(settled_max))) }
+        Self {
+            shelf: Mutex::new(Some(Shelf::new(settled_max))),
+            bell: watch::Sender::new(()),
+            leases_run_out: false,
+        }
+    }
+
+    /// The same, with leases that end when they are not renewed in time, by tokio's clock: several
+    /// engines over one such store are to each other what processes on one server are.
+    #[must_use]
+    pub fn with_timed_leases(mut self) -> Self {
+        self.leases_run_out = true;
+        self
+    }
+
+    /// Tells other engines that there may be something for them.
+    fn ring(&self) {
+        self.bell.send_replace(());
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Shelf>> {
@@ -76,11 +102,22 @@ impl Store for MemoryStore {
         false
     }
 
+    fn leases(&self) -> Option<&dyn LeaseStore> {
+        Some(self)
+    }
+
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
+        let is_free = new.iter().any(|new| new.epoch.is_none());
         let (answers, dropped) = self.with(|shelf| {
+            for epoch in epochs(new.iter().map(|new| new.epoch)) {
+                shelf.desk.check(epoch)?;
+            }
             let answers = new.into_iter().map(|new| shelf.add(new)).collect();
-            (answers, shelf.take_surplus())
-        })?;
+            Ok((answers, shelf.take_surplus()))
+        })??;
+        if is_free {
+            self.ring();
+        }
         // Freeing thousands of records takes longer than moving them in: not under the lock.
         drop(dropped);
         Ok(answers)
@@ -88,6 +125,9 @@ impl Store for MemoryStore {
 
     async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError> {
         let dropped = self.with(|shelf| {
+            for epoch in epochs(changes.iter().map(|change| change.epoch)) {
+                shelf.desk.check(epoch)?;
+            }
             for change in &changes {
                 shelf.check(change)?;
             }
@@ -130,6 +170,12 @@ impl Store for MemoryStore {
         drop(held);
         Ok(())
     }
+}
+
+/// Each of the leases that a batch bears, which is one as a rule.
+fn epochs(all: impl Iterator<Item = Option<Epoch>>) -> impl Iterator<Item = Option<Epoch>> {
+    let mut last = None;
+    all.filter(move |epoch| last.replace(*epoch) != Some(*epoch))
 }
 
 #[cfg(test)]

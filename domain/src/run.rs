@@ -28,7 +28,7 @@ use crate::{
     id::{ProviderId, WorkflowId},
     plan::Plan,
     provider::Outcome,
-    store::{NewWorkflow, WorkflowChange, WorkflowState},
+    store::{Epoch, NewWorkflow, WorkflowChange, WorkflowState},
     task::{ImpossibleTransition, TaskRecord, TaskStatus},
     workflow::{WorkflowRecord, WorkflowStatus},
 };
@@ -106,6 +106,7 @@ pub struct Run {
     audience: Audience,
     outstanding: bool,
     first_failure: Option<u32>,
+    epoch: Option<Epoch>,
 }
 
 impl Run {
@@ -168,7 +169,18 @@ impl Run {
             audience,
             outstanding: false,
             first_failure,
+            epoch: None,
         }
+    }
+
+    /// The lease that it belongs to; what is written of it from now on bears this.
+    pub fn belongs_to(&mut self, epoch: Option<Epoch>) {
+        self.epoch = epoch;
+    }
+
+    /// The lease that it belongs to.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
     }
 
     /// What it does.
@@ -476,7 +488,11 @@ impl Run {
         self.outstanding = true;
         self.dirty = Vec::new();
         self.workflow_dirty = false;
-        NewWorkflow { record: self.record.clone(), events: std::mem::take(&mut self.unsaved) }
+        NewWorkflow {
+            record: self.record.clone(),
+            events: std::mem::take(&mut self.unsaved),
+            epoch: self.epoch,
+        }
     }
 
     /// What changed since the last time, if that must be written. Until
@@ -504,6 +520,7 @@ impl Run {
             tasks,
             events: std::mem::take(&mut self.unsaved),
             last_sequence: self.record.last_sequence,
+            epoch: self.epoch,
         })
     }
 

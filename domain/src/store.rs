@@ -20,6 +20,9 @@ use crate::{
 };
 
 pub mod conformance;
+pub mod lease;
+
+pub use lease::{Epoch, LeaseStore};
 
 /// A workflow to be written for the first time, with the events of its submission.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub struct NewWorkflow {
     pub record: WorkflowRecord,
     /// Its first events.
     pub events: Vec<Event>,
+    /// The lease that it belongs to; `None` leaves it to whoever claims it.
+    pub epoch: Option<Epoch>,
 }
 
 /// What became of a submission.
@@ -52,6 +57,9 @@ pub struct WorkflowChange {
     pub events: Vec<Event>,
     /// The number of the last event written or about to be; kept even where `events` is empty.
     pub last_sequence: u64,
+    /// The lease that the workflow belongs to, as the fencing token of this write. `None` where the
+    /// store is used by one process, and nothing need be checked.
+    pub epoch: Option<Epoch>,
 }
 
 /// The part of a workflow that changes.
@@ -120,6 +128,13 @@ pub enum StoreError {
         /// What the driver said.
         detail: String,
     },
+    /// The lease that a write bears is gone: another process may run its workflows by now. Take a
+    /// new one, and claim what is to be claimed.
+    #[error("lease {epoch} is gone; another process may run its workflows by now")]
+    LeaseLost {
+        /// The lease.
+        epoch: Epoch,
+    },
     /// What is stored contradicts itself.
     #[error("stored data contradicts itself: {detail}")]
     Integrity {
@@ -141,13 +156,17 @@ impl StoreError {
             Self::Read { .. } => ErrorCode::PersistenceReadFailed,
             Self::Unknown { .. } => ErrorCode::PersistenceTransactionFailed,
             Self::Integrity { .. } => ErrorCode::PersistenceIntegrityError,
+            Self::LeaseLost { .. } => ErrorCode::WorkflowInvalidState,
             Self::Closed => ErrorCode::SystemShutdown,
         }
     }
 
     /// True when writing the same again may succeed and cannot do harm.
     pub const fn is_transient(&self) -> bool {
-        !matches!(self, Self::Open { .. } | Self::Integrity { .. } | Self::Closed)
+        !matches!(
+            self,
+            Self::Open { .. } | Self::Integrity { .. } | Self::LeaseLost { .. } | Self::Closed
+        )
     }
 }
 
@@ -171,11 +190,17 @@ pub trait Store: Send + Sync + 'static {
         true
     }
 
+    /// How several processes share it; `None` for a store that is used by one process at a time.
+    fn leases(&self) -> Option<&dyn LeaseStore> {
+        None
+    }
+
     /// Writes new workflows, all in one transaction; answers for each, in order. The same id
     /// twice, here or before, is written once.
     ///
     /// # Errors
-    /// Any [`StoreError`]; then none of them is written.
+    /// Any [`StoreError`]; then none of them is written. [`StoreError::LeaseLost`] where one bears a
+    /// lease that is gone.
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError>;
 
     /// Writes what changed, all in one transaction. A change of a workflow that is not there is
@@ -184,6 +209,7 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Any [`StoreError`]; then none of it is written. [`StoreError::Integrity`] where a change
     /// names a task that its workflow does not have, or cannot be stored at all.
+    /// [`StoreError::LeaseLost`] where one bears a lease that is gone.
     async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError>;
 
     /// Every workflow that is not settled, in the order of submission, with its tasks.

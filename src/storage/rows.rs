@@ -186,7 +186,7 @@ impl<'a> Submissions<'a> {
 }
 
 fn encode_new(
-    NewWorkflow { record, events }: &NewWorkflow,
+    NewWorkflow { record, events, .. }: &NewWorkflow,
 ) -> Result<([Value; WORKFLOW_COLUMNS], Encoded), StoreError> {
     let mut rows = Rows::default();
     let task_count = u32::try_from(record.tasks.len())

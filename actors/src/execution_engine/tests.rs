@@ -327,7 +327,7 @@ async fn a_stored_workflow_without_its_tasks_is_left_alone() {
     let store = HeldStore::open();
     let mut record = stage.stored("w").await;
     record.tasks.clear();
-    store.submit(vec![NewWorkflow { record, events: Vec::new() }]).await.unwrap();
+    store.submit(vec![NewWorkflow { record, events: Vec::new(), epoch: None }]).await.unwrap();
     let second = Stage::open(EngineSettings::default(), store).await;
     let recover = Recover { id: None, hold: false };
     let recovered = second.actors.cast.engine.send(recover).await.unwrap().unwrap();

@@ -2,7 +2,7 @@
 //! and the order in which they settled.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque, hash_map},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map},
     sync::Arc,
 };
 
@@ -10,10 +10,14 @@ use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
-    store::{ListFilter, NewWorkflow, StoreError, Submitted, WorkflowChange},
+    store::{
+        Epoch, ListFilter, NewWorkflow, StoreError, Submitted, WorkflowChange, lease::ClaimedOne,
+    },
     task::{TaskRecord, TaskStatus},
     workflow::{WorkflowRecord, WorkflowSummary},
 };
+
+use super::desk::Desk;
 
 /// A workflow with its events.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub(super) struct Entry {
     events: Vec<Event>,
     /// The number of its settling, while it is settled; its place in [`Shelf::settled`].
     settled: Option<u64>,
+    /// The lease that it belongs to.
+    owner: Option<Epoch>,
 }
 
 /// Workflows by age and by id.
@@ -40,6 +46,9 @@ pub(super) struct Shelf {
     settled_max: usize,
     next_age: u64,
     next_settling: u64,
+    /// The ages of what is not settled and belongs to nobody.
+    free: BTreeSet<u64>,
+    pub(super) desk: Desk,
 }
 
 impl Shelf {
@@ -52,10 +61,12 @@ impl Shelf {
             settled_max,
             next_age: 0,
             next_settling: 0,
+            free: BTreeSet::new(),
+            desk: Desk::default(),
         }
     }
 
-    pub(super) fn add(&mut self, NewWorkflow { record, events }: NewWorkflow) -> Submitted {
+    pub(super) fn add(&mut self, NewWorkflow { record, events, epoch }: NewWorkflow) -> Submitted {
         let age = self.next_age;
         match self.ages.entry(record.id.clone()) {
             hash_map::Entry::Occupied(_) => return Submitted::Existed,
@@ -63,9 +74,11 @@ impl Shelf {
         };
         self.next_age += 1;
         let is_settled = record.status.is_settled();
-        self.by_age.insert(age, Entry { record, events, settled: None });
+        self.by_age.insert(age, Entry { record, events, settled: None, owner: epoch });
         if is_settled {
             self.settle(age);
+        } else if epoch.is_none() {
+            self.free.insert(age);
         }
         Submitted::Created
     }
@@ -108,6 +121,9 @@ impl Shelf {
             (true, false) => {
                 entry.settled = None;
                 self.settled_count -= 1;
+                if entry.owner.is_none() {
+                    self.free.insert(age);
+                }
             }
             _ => {}
         }
@@ -116,6 +132,7 @@ impl Shelf {
     fn settle(&mut self, age: u64) {
         let Some(entry) = self.by_age.get_mut(&age) else { return };
         entry.settled = Some(self.next_settling);
+        self.free.remove(&age);
         self.settled.push_back((self.next_settling, age));
         self.next_settling += 1;
         self.settled_count += 1;
@@ -162,6 +179,7 @@ impl Shelf {
     fn take(&mut self, age: u64) -> Option<Entry> {
         let entry = self.by_age.remove(&age)?;
         self.ages.remove(&entry.record.id);
+        self.free.remove(&age);
         self.settled_count -= usize::from(entry.settled.is_some());
         Some(entry)
     }
@@ -173,6 +191,48 @@ impl Shelf {
 
     fn entry(&self, id: &WorkflowId) -> Option<&Entry> {
         self.by_age.get(self.ages.get(id)?)
+    }
+
+    // ---- leases ----
+
+    /// Frees what a lease owned that is gone.
+    pub(super) fn free(&mut self, epoch: Epoch) {
+        for (age, entry) in &mut self.by_age {
+            if entry.owner == Some(epoch) && entry.settled.is_none() {
+                entry.owner = None;
+                self.free.insert(*age);
+            }
+        }
+    }
+
+    /// Takes the oldest that are free; true when there are more.
+    pub(super) fn claim(&mut self, epoch: Epoch, limit: usize) -> (Vec<WorkflowRecord>, bool) {
+        let mut claimed = Vec::new();
+        while claimed.len() < limit {
+            let Some(age) = self.free.pop_first() else { return (claimed, false) };
+            let Some(entry) = self.by_age.get_mut(&age) else { continue };
+            entry.owner = Some(epoch);
+            claimed.push(entry.record.clone());
+        }
+        (claimed, !self.free.is_empty())
+    }
+
+    /// Takes one workflow, unless another lease runs it.
+    pub(super) fn claim_one(&mut self, epoch: Epoch, id: &WorkflowId) -> ClaimedOne {
+        let Some(age) = self.ages.get(id) else { return ClaimedOne::Unknown };
+        let Some(entry) = self.by_age.get_mut(age) else { return ClaimedOne::Unknown };
+        if entry.settled.is_none() && entry.owner.is_some_and(|owner| owner != epoch) {
+            return ClaimedOne::Held;
+        }
+        entry.owner = Some(epoch);
+        self.free.remove(age);
+        ClaimedOne::Taken(Box::new(entry.record.clone()))
+    }
+
+    /// Whose a workflow is that is not settled; `None` where there is none.
+    pub(super) fn owner(&self, id: &WorkflowId) -> Option<Option<Epoch>> {
+        let entry = self.entry(id)?;
+        Some(entry.owner.filter(|_| entry.settled.is_none()))
     }
 
     pub(super) fn unsettled(&self) -> Vec<WorkflowRecord> {

@@ -26,6 +26,7 @@ fn new(id: &str) -> NewWorkflow {
             tasks: vec![task],
         },
         events: Vec::new(),
+        epoch: None,
     }
 }
 
@@ -41,6 +42,7 @@ fn becomes(id: &str, status: WorkflowStatus) -> WorkflowChange {
         tasks: Vec::new(),
         events: Vec::new(),
         last_sequence: 0,
+        epoch: None,
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Store, StoreError};
 
 mod events;
 mod keeping;
+mod leases;
 mod lists;
 pub mod sample;
 mod writes;
@@ -119,6 +120,15 @@ where
         lists::a_reopened_workflow_is_found_again,
         lists::pruning_forgets_what_settled_before,
         lists::pruning_keeps_what_others_refer_to,
+        leases::an_epoch_is_never_given_twice,
+        leases::a_lost_lease_writes_nothing_more,
+        leases::a_lost_lease_holds_nobody_else_up,
+        leases::what_a_live_lease_owns_is_not_claimed,
+        leases::what_is_free_is_claimed_once,
+        leases::what_a_closed_lease_owned_is_free,
+        leases::a_settled_workflow_can_be_claimed_by_name,
+        leases::requests_reach_the_owner,
+        leases::the_bell_rings_for_what_is_free,
     }
     broken
 }

@@ -19,7 +19,7 @@ use crate::{
 
 /// Writes a workflow and compares what is read.
 async fn keeps(store: &dyn Store, new: NewWorkflow) -> Outcome {
-    let NewWorkflow { record, events } = new.clone();
+    let NewWorkflow { record, events, .. } = new.clone();
     same!(store.submit(vec![new]).await?, [Submitted::Created], "the first submission");
     same!(store.workflow(&record.id).await?, Some(record.clone()), "workflow {}", record.id);
     same!(store.events(&record.id, 0, 10_000).await?, events, "events of {}", record.id);

@@ -65,6 +65,7 @@ pub fn of_spec(id: &str, spec: WorkflowSpec) -> NewWorkflow {
             tasks: tasks.collect(),
             spec: Arc::new(spec),
         },
+        epoch: None,
     }
 }
 
@@ -122,6 +123,7 @@ pub fn change(id: &WorkflowId, last_sequence: u64) -> WorkflowChange {
         tasks: Vec::new(),
         events: Vec::new(),
         last_sequence,
+        epoch: None,
     }
 }
 

@@ -1,0 +1,102 @@
+//! Several engines on one [`MemoryStore`]: what processes on one database are to each other.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream::BoxStream};
+use gleitzeit_domain::{
+    id::WorkflowId,
+    store::{
+        Epoch, LeaseStore, StoreError,
+        lease::{Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
+    },
+};
+
+use super::MemoryStore;
+
+#[async_trait]
+impl LeaseStore for MemoryStore {
+    async fn open_lease(&self, _owner: &str, term: Duration) -> Result<Lease, StoreError> {
+        let term = self.leases_run_out.then_some(term);
+        let epoch = self.with(|shelf| shelf.desk.open(term))?;
+        Ok(Lease { epoch, term })
+    }
+
+    async fn renew_lease(&self, epoch: Epoch, term: Duration) -> Result<bool, StoreError> {
+        let term = self.leases_run_out.then_some(term);
+        self.with(|shelf| shelf.desk.renew(epoch, term))
+    }
+
+    async fn close_lease(&self, epoch: Epoch) -> Result<(), StoreError> {
+        self.with(|shelf| {
+            if shelf.desk.close(epoch) {
+                shelf.free(epoch);
+            }
+        })?;
+        self.ring();
+        Ok(())
+    }
+
+    async fn claim(&self, epoch: Epoch, limit: usize) -> Result<Claimed, StoreError> {
+        self.with(|shelf| {
+            shelf.desk.check(Some(epoch))?;
+            for dead in shelf.desk.end_dead(epoch) {
+                shelf.free(dead);
+            }
+            let (workflows, more) = shelf.claim(epoch, limit);
+            Ok(Claimed { workflows, more, ask_again_in: shelf.desk.next_end(epoch) })
+        })?
+    }
+
+    async fn claim_one(&self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError> {
+        self.with(|shelf| {
+            shelf.desk.check(Some(epoch))?;
+            for dead in shelf.desk.end_dead(epoch) {
+                shelf.free(dead);
+            }
+            Ok(shelf.claim_one(epoch, id))
+        })?
+    }
+
+    async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {
+        let key = self.with(|shelf| match shelf.owner(&request.workflow) {
+            Some(_) => Ok(shelf.desk.ask(request)),
+            None => Err(StoreError::Integrity {
+                detail: format!("no workflow has the id `{}`", request.workflow),
+            }),
+        })??;
+        self.ring();
+        Ok(key)
+    }
+
+    async fn requests(&self, epoch: Epoch) -> Result<Vec<(RequestKey, Request)>, StoreError> {
+        self.with(|shelf| {
+            let is_ours = |request: &Request| shelf.owner(&request.workflow) == Some(Some(epoch));
+            let ours = shelf.desk.unanswered().filter(|(_, request)| is_ours(request));
+            ours.map(|(key, request)| (key, request.clone())).collect()
+        })
+    }
+
+    async fn answer(&self, key: RequestKey, answer: RequestAnswer) -> Result<(), StoreError> {
+        self.with(|shelf| shelf.desk.answer(key, answer))?;
+        self.ring();
+        Ok(())
+    }
+
+    async fn take_answer(&self, key: RequestKey) -> Result<Option<RequestAnswer>, StoreError> {
+        self.with(|shelf| shelf.desk.take_answer(key))
+    }
+
+    async fn withdraw(&self, key: RequestKey) -> Result<(), StoreError> {
+        self.with(|shelf| shelf.desk.withdraw(key))
+    }
+
+    fn bell(&self) -> BoxStream<'static, ()> {
+        let heard = self.bell.subscribe();
+        let rings = futures_util::stream::unfold(heard, async |mut heard| {
+            heard.changed().await.ok()?;
+            Some(((), heard))
+        });
+        rings.boxed()
+    }
+}

@@ -1,0 +1,198 @@
+//! Which process runs which workflow, where several share a store.
+//!
+//! A process takes one *lease*, named by its *epoch*: a number that is never given twice. What it
+//! submits and claims belongs to that lease. Every write about an owned workflow carries the epoch
+//! as its fencing token: once the lease is gone, nothing that bears its number is written any more.
+//! A lease is gone when it is closed, or when it is dead and another process asks for work: its time
+//! has run out, or its process has ended. All that it owned is then free to be claimed.
+//!
+//! The idea of a fencing token: M. Kleppmann, "How to do distributed locking", 2016.
+//!
+//! Invariant: an unsettled workflow belongs to nobody, or to a lease that is there.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::StoreError;
+use crate::{
+    error::TaskError,
+    id::{TaskId, WorkflowId},
+    workflow::WorkflowRecord,
+};
+
+/// Names a lease, and is the fencing token of its writes; larger for a later lease, never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+/// A lease that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Its name.
+    pub epoch: Epoch,
+    /// How long it is good for without being renewed; `None` where it ends with its process only.
+    pub term: Option<Duration>,
+}
+
+/// What there was to claim.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Claimed {
+    /// Workflows that belong to the lease from now on, in the order of submission.
+    pub workflows: Vec<WorkflowRecord>,
+    /// True when there may be more.
+    pub more: bool,
+    /// When to ask again, because the lease of another process may be dead by then; `None` while
+    /// no other process holds one.
+    pub ask_again_in: Option<Duration>,
+}
+
+/// What became of a claim on one workflow.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClaimedOne {
+    /// It belongs to the lease now, or did before; as it is stored.
+    Taken(Box<WorkflowRecord>),
+    /// A live process runs it.
+    Held,
+    /// There is none.
+    Unknown,
+}
+
+/// What is asked of the process that runs a workflow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "ask")]
+pub enum Ask {
+    /// To stop the workflow.
+    Cancel {
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// To stop one task.
+    CancelTask {
+        /// Which.
+        task: TaskId,
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// To end a task whose outcome is unknown.
+    Settle {
+        /// Which.
+        task: TaskId,
+        /// How.
+        verdict: PersonsVerdict,
+    },
+}
+
+/// What a person says became of a task whose outcome is unknown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "as")]
+pub enum PersonsVerdict {
+    /// It completed, with this result.
+    Completed {
+        /// The result.
+        result: Value,
+    },
+    /// It failed.
+    Failed {
+        /// In the person's words.
+        message: Arc<str>,
+    },
+    /// It is to run again.
+    Retry,
+}
+
+/// A request to the process that runs a workflow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// About which workflow.
+    pub workflow: WorkflowId,
+    /// What.
+    pub ask: Ask,
+}
+
+/// Names a stored request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestKey(pub u64);
+
+/// The answer to a request.
+pub type RequestAnswer = Result<(), TaskError>;
+
+/// The part of a [`Store`](super::Store) that lets several processes share it.
+#[async_trait]
+pub trait LeaseStore: Send + Sync {
+    /// Takes a lease for this process. `owner` tells people and logs who holds it; `term` is how
+    /// long it is good for without being renewed, where the store goes by time.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of writing.
+    async fn open_lease(&self, owner: &str, term: Duration) -> Result<Lease, StoreError>;
+
+    /// Makes a lease good for another `term`; false when it is gone.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of writing; the lease may be renewed or not then.
+    async fn renew_lease(&self, epoch: Epoch, term: Duration) -> Result<bool, StoreError>;
+
+    /// Gives a lease up: what it owns and has not settled is free at once, and whoever listens
+    /// is told. A lease that is gone already is no error.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of writing.
+    async fn close_lease(&self, epoch: Epoch) -> Result<(), StoreError>;
+
+    /// Ends the leases that are dead, then takes at most `limit` unsettled workflows that belong to
+    /// nobody, the oldest first. No two claims take the same one.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] when the lease is gone; any other; then nothing was claimed.
+    async fn claim(&self, epoch: Epoch, limit: usize) -> Result<Claimed, StoreError>;
+
+    /// Takes one workflow, settled or not, unless a live process runs it.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    async fn claim_one(&self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError>;
+
+    /// Stores a request, and tells whoever listens.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of writing. [`StoreError::Integrity`] where there is no such workflow.
+    async fn ask(&self, request: Request) -> Result<RequestKey, StoreError>;
+
+    /// The requests about unsettled workflows of a lease that are not answered yet, oldest first.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of reading.
+    async fn requests(&self, epoch: Epoch) -> Result<Vec<(RequestKey, Request)>, StoreError>;
+
+    /// Stores the answer to a request; the first one stands.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of writing.
+    async fn answer(&self, key: RequestKey, answer: RequestAnswer) -> Result<(), StoreError>;
+
+    /// Takes the answer to a request, which is forgotten with it; `None` while there is none.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    async fn take_answer(&self, key: RequestKey) -> Result<Option<RequestAnswer>, StoreError>;
+
+    /// Withdraws a request that nobody needs answered any more.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of writing.
+    async fn withdraw(&self, key: RequestKey) -> Result<(), StoreError>;
+
+    /// Yields whenever another process may have written something to claim, a request, or an
+    /// answer. It may yield too often, and rings that nobody has heard yet are one.
+    fn bell(&self) -> BoxStream<'static, ()>;
+}
