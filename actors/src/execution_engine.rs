@@ -17,6 +17,7 @@ mod admission;
 mod control;
 mod dispatch;
 mod guarded_store;
+mod ownership;
 mod pipeline;
 mod recovery;
 mod settlement;
@@ -54,8 +55,8 @@ use tokio::sync::oneshot;
 use crate::{cast::Cast, clock::Clock, event_bus::Publish, monitor::GetStats};
 
 pub use control::{
-    AddressBook, Cancel, CancelTask, GetWorkflow, IsIdle, LeftoverCounts, Leftovers, Shutdown,
-    StopReport, Wait,
+    AddressBook, Cancel, CancelTask, GetWorkflow, IsIdle, LeftoverCounts, Leftovers, Settle,
+    Shutdown, StopReport, Wait,
 };
 pub use recovery::{Recover, Recovered, Reopen};
 
@@ -70,6 +71,14 @@ pub struct EngineSettings {
     pub max_parked_tasks: usize,
     /// Seeds the jitter of retries.
     pub seed: u64,
+    /// Names this process to people who look at who holds which lease.
+    pub owner: Arc<str>,
+    /// How long its lease is good for without being renewed, where the store goes by time.
+    pub lease_term: Duration,
+    /// Claims stored workflows that no live process runs; otherwise it runs what is submitted here.
+    pub takes_over: bool,
+    /// The longest time between two looks for something to claim.
+    pub sweep: Duration,
 }
 
 impl Default for EngineSettings {
@@ -79,6 +88,10 @@ impl Default for EngineSettings {
             max_queued_tasks: 1_000_000,
             max_parked_tasks: 1_024,
             seed: 0,
+            owner: "gleitzeit".into(),
+            lease_term: Duration::from_secs(15),
+            takes_over: false,
+            sweep: Duration::from_mins(5),
         }
     }
 }
@@ -188,6 +201,8 @@ struct Active {
     born: DateTime<Utc>,
     /// In the list of changed runs.
     touched: bool,
+    /// Here to be changed by a person's word only: none of its tasks is run.
+    held: bool,
 }
 
 impl Active {
@@ -206,6 +221,7 @@ impl Active {
             timers_max: timers::TIMERS_KEPT,
             born,
             touched: false,
+            held: false,
         }
     }
 }
@@ -244,6 +260,7 @@ pub struct ExecutionEngine {
     finished: Vec<TaskEnd>,
     admission: admission::Admission,
     recoveries: recovery::Recoveries,
+    ownership: ownership::Ownership,
     writer: settlement::Writer,
     timers: timers::Timers,
     stats: ExecutionStats,
@@ -282,6 +299,7 @@ impl ExecutionEngine {
             finished: Vec::new(),
             admission: admission::Admission::default(),
             recoveries: recovery::Recoveries::default(),
+            ownership: ownership::Ownership::default(),
             writer: settlement::Writer::default(),
             timers: timers::Timers::default(),
             stats: ExecutionStats::default(),

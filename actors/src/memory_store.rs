@@ -99,7 +99,7 @@ impl Store for MemoryStore {
     }
 
     fn is_fallible(&self) -> bool {
-        false
+        self.leases_run_out
     }
 
     fn leases(&self) -> Option<&dyn LeaseStore> {

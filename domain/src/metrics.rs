@@ -63,6 +63,10 @@ pub struct ExecutionStats {
     pub tasks_queued: u64,
     /// Tasks dispatched and not yet answered now.
     pub tasks_in_flight: u64,
+    /// Leases that another process ended: this one was taken for dead.
+    pub leases_lost: u64,
+    /// Changes of workflows that the store refused, because another process runs them by now.
+    pub fenced_writes: u64,
 }
 
 /// What was measured of one method; times in seconds, memory in bytes.

@@ -27,6 +27,7 @@ pub use parameter::{OneOrMany, ParameterSpec, ParameterType};
 
 use crate::{
     duration,
+    error::{ErrorCode, TaskError},
     id::{Capability, ProtocolId, Version},
     resources::ResourceRequirements,
     retry::RetryPolicy,
@@ -220,6 +221,23 @@ impl Method {
     /// warn again.
     pub fn warns_now(&self) -> bool {
         self.spec.deprecated && !self.warned.swap(true, Ordering::Relaxed)
+    }
+
+    /// Holds a result against the schema of what the method returns.
+    ///
+    /// # Errors
+    /// `TASK_RESULT_INVALID` with every violation, and the result, in its data.
+    pub fn check_result(&self, result: &Value) -> Result<(), TaskError> {
+        let Some(returns) = &self.returns else { return Ok(()) };
+        let violations = returns.check(result);
+        if violations.is_empty() {
+            return Ok(());
+        }
+        let list: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        let message =
+            format!("the result of {} breaks its schema: {}", self.capability, list.join("; "));
+        Err(TaskError::new(ErrorCode::TaskResultInvalid, message)
+            .with_data(serde_json::json!({ "violations": violations, "result": result })))
     }
 }
 

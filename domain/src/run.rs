@@ -10,6 +10,7 @@ mod failure;
 mod measure;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::{
     sync::{
@@ -34,6 +35,8 @@ use crate::{
 };
 
 pub use measure::NESTING_MAX;
+pub use verdict::Spoken;
+
 use measure::{json_size, too_deep, without_deep_data};
 
 /// Names a running workflow within this process; never used again.
@@ -493,6 +496,12 @@ impl Run {
             events: std::mem::take(&mut self.unsaved),
             epoch: self.epoch,
         }
+    }
+
+    /// What [`take_new`](Self::take_new) gave was not stored, and is to be given again.
+    pub fn was_not_stored(&mut self, events: Vec<Event>) {
+        self.outstanding = false;
+        self.unsaved = events;
     }
 
     /// What changed since the last time, if that must be written. Until

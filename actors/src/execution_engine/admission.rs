@@ -7,12 +7,12 @@ use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
-    event::EventData,
+    event::{Event, EventData},
     id::WorkflowId,
     plan::{Draft, Plan},
     problem::SubmitError,
     run::{Run, RunKey, StopCause},
-    store::{NewWorkflow, Store, StoreError, Submitted},
+    store::{Epoch, NewWorkflow, Store, StoreError, Submitted},
 };
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
@@ -162,10 +162,14 @@ impl ExecutionEngine {
     }
 
     /// Gives what was admitted to the store, unless a batch is there already.
-    fn store_new(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn store_new(&mut self, ctx: &mut Context<Self>) {
         while self.admission.storing.is_empty() && !self.admission.new.is_empty() {
+            let Some(epoch) = self.lease_now(ctx) else { return };
             self.admission.storing = std::mem::take(&mut self.admission.new);
-            let new = self.admission.storing.iter_mut().map(|(_, run, _)| run.take_new());
+            let new = self.admission.storing.iter_mut().map(|(_, run, _)| {
+                run.belongs_to(epoch);
+                run.take_new()
+            });
             let mut writing = write(Arc::clone(&self.store), new.collect());
             // A store in memory is done at once and needs no task.
             let mut unwoken = task::Context::from_waker(task::Waker::noop());
@@ -184,7 +188,7 @@ impl ExecutionEngine {
         let mut events = Vec::new();
         let mut unwanted = Vec::new();
         let mut cancelled = Vec::new();
-        for ((key, run, ready), fate) in batch.into_iter().zip(fates) {
+        for ((key, mut run, ready), fate) in batch.into_iter().zip(fates) {
             match fate {
                 Ok(Submitted::Created) => {
                     cancelled.extend(self.activate(key, run, &ready, &mut events, ctx));
@@ -193,10 +197,16 @@ impl ExecutionEngine {
                     unwanted.push(key);
                     self.existed(key, run.id());
                 }
-                Err(error) => {
+                Err(Refusal::Store(error)) => {
                     tracing::error!(%error, workflow = %run.id(), "a submission could not be stored");
                     unwanted.push(key);
                     self.turn_away(key, &SubmitError::Store(error));
+                }
+                // Nobody was told of it yet, so it is written again under the next lease.
+                Err(Refusal::LeaseLost(epoch, events)) => {
+                    self.lose(epoch, ctx);
+                    run.was_not_stored(events);
+                    self.admission.new.push((key, run, ready));
                 }
             }
         }
@@ -216,12 +226,16 @@ impl ExecutionEngine {
         key: RunKey,
         mut run: Box<Run>,
         ready: &[u32],
-        events: &mut Vec<gleitzeit_domain::event::Event>,
+        events: &mut Vec<Event>,
         ctx: &mut Context<Self>,
     ) -> Option<(RunKey, Arc<str>)> {
+        self.stats.workflows_submitted += 1;
+        if self.is_lost(run.epoch()) {
+            self.stored_too_late(key, &run);
+            return None;
+        }
         run.committed();
         run.release_events(events);
-        self.stats.workflows_submitted += 1;
         let mut active = Active::new(run);
         let mut cancelled = None;
         if let Some(askers) = self.admission.waiting.remove(&key) {
@@ -253,6 +267,32 @@ impl ExecutionEngine {
         }
         for settled in askers.settled {
             self.answer_from_store(id.clone(), settled);
+        }
+    }
+
+    /// Stored under a lease that is gone since: whoever claims it runs it.
+    fn stored_too_late(&mut self, key: RunKey, run: &Run) {
+        self.ids.remove(run.id());
+        self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
+        let Some(askers) = self.admission.waiting.remove(&key) else { return };
+        self.load -= askers.tasks;
+        for accepted in askers.accepted {
+            let _ = accepted.send(Ok(run.id().clone()));
+        }
+        for settled in askers.settled {
+            self.await_elsewhere(run.id().clone(), settled);
+        }
+    }
+
+    /// There is no lease to store anything under.
+    pub(super) fn turn_all_away(&mut self, error: &SubmitError) {
+        let keys: Vec<RunKey> =
+            std::mem::take(&mut self.admission.new).into_iter().map(|(key, ..)| key).collect();
+        for key in &keys {
+            self.turn_away(*key, error);
+        }
+        if !keys.is_empty() {
+            self.cast().resolver.do_send(RemoveWorkflows(keys));
         }
     }
 
@@ -303,8 +343,16 @@ async fn validate(
     keys.into_iter().zip(plans.into_iter().map(answer)).collect()
 }
 
+/// Why a workflow was not stored.
+#[derive(Debug, Clone)]
+enum Refusal {
+    Store(StoreError),
+    /// With the events that were to be stored.
+    LeaseLost(Epoch, Vec<Event>),
+}
+
 /// What became of each workflow of a batch.
-type Fates = Vec<Result<Submitted, StoreError>>;
+type Fates = Vec<Result<Submitted, Refusal>>;
 type Writing = Pin<Box<dyn Future<Output = Fates>>>;
 
 fn write(store: Arc<dyn Store>, new: Vec<NewWorkflow>) -> Writing {
@@ -313,7 +361,7 @@ fn write(store: Arc<dyn Store>, new: Vec<NewWorkflow>) -> Writing {
         let count = new.len();
         match store.submit(new).await {
             Ok(fates) => fates.into_iter().map(Ok).collect(),
-            Err(error) if kept.is_empty() => vec![Err(error); count],
+            Err(error) if kept.is_empty() => vec![Err(Refusal::Store(error)); count],
             Err(error) => write_again(store, kept, error).await,
         }
     })
@@ -336,8 +384,11 @@ async fn write_again(store: Arc<dyn Store>, new: Vec<NewWorkflow>, mut error: St
             Err(next) => error = next,
         }
     }
+    if let StoreError::LeaseLost { epoch } = error {
+        return new.into_iter().map(|new| Err(Refusal::LeaseLost(epoch, new.events))).collect();
+    }
     if new.len() == 1 || error.is_transient() || error == StoreError::Closed {
-        return vec![Err(error); new.len()];
+        return vec![Err(Refusal::Store(error)); new.len()];
     }
     let mut fates = Vec::with_capacity(new.len());
     for one in new {
@@ -352,14 +403,18 @@ async fn recognise(store: &dyn Store, new: &[NewWorkflow], fates: Vec<Submitted>
     for (NewWorkflow { record, .. }, fate) in new.iter().zip(fates) {
         recognised.push(match fate {
             Submitted::Created => Ok(fate),
-            Submitted::Existed => store.workflow(&record.id).await.map(|stored| {
-                // Nobody else submits the same id within the same microsecond.
-                let is_ours = stored.is_some_and(|stored| {
-                    stored.created_at.timestamp_micros() == record.created_at.timestamp_micros()
-                        && stored.last_sequence == record.last_sequence
-                });
-                if is_ours { Submitted::Created } else { Submitted::Existed }
-            }),
+            Submitted::Existed => store
+                .workflow(&record.id)
+                .await
+                .map(|stored| {
+                    // Nobody else submits the same id within the same microsecond.
+                    let is_ours = stored.is_some_and(|stored| {
+                        stored.created_at.timestamp_micros() == record.created_at.timestamp_micros()
+                            && stored.last_sequence == record.last_sequence
+                    });
+                    if is_ours { Submitted::Created } else { Submitted::Existed }
+                })
+                .map_err(Refusal::Store),
         });
     }
     recognised

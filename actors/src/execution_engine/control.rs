@@ -7,14 +7,15 @@ use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     event::EventData,
     id::{TaskId, WorkflowId},
-    run::{Run, RunKey, StopCause, TaskKey},
+    run::{Run, RunKey, Spoken, StopCause, TaskKey},
+    store::{Epoch, Store, lease::PersonsVerdict},
     task::TaskStatus,
     workflow::WorkflowRecord,
 };
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::{ExecutionEngine, Phase, WaitAnswer};
+use super::{ExecutionEngine, Phase, WaitAnswer, ownership::GiveUpLease};
 use crate::{
     cast::Cast, dependency_resolver::RemoveWorkflows, load_balancer,
     resource_manager::CancelWaiting,
@@ -74,6 +75,22 @@ pub struct CancelTask {
     pub reason: Arc<str>,
 }
 
+/// Ends a task whose outcome is unknown by a person's word; what depends on it follows.
+///
+/// # Errors
+/// `WORKFLOW_NOT_FOUND`, `TASK_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when its outcome is known;
+/// `TASK_RESULT_INVALID` when the result is not what the method returns.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), TaskError>")]
+pub struct Settle {
+    /// Of which workflow.
+    pub id: WorkflowId,
+    /// Which task.
+    pub task: TaskId,
+    /// What became of it.
+    pub verdict: PersonsVerdict,
+}
+
 /// Asks whether nothing is queued, under way or being written.
 #[derive(Debug, Message)]
 #[rtype(result = "bool")]
@@ -120,8 +137,15 @@ pub struct StopReport {
     pub stored: bool,
 }
 
+/// A store that does not close a lease within this is not waited for: the lease runs out.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+
 fn not_here(id: &WorkflowId) -> TaskError {
     TaskError::new(ErrorCode::WorkflowNotFound, format!("no workflow `{id}` runs here"))
+}
+
+fn no_task(id: &WorkflowId, task: &TaskId) -> TaskError {
+    TaskError::new(ErrorCode::TaskNotFound, format!("workflow `{id}` has no task `{task}`"))
 }
 
 /// Tasks of a run that wait for their turn, or run.
@@ -133,6 +157,16 @@ pub(super) fn under_way(key: RunKey, run: &Run) -> Vec<TaskKey> {
 
 fn stopped() -> TaskError {
     TaskError::new(ErrorCode::SystemShutdown, "the runtime has stopped")
+}
+
+/// What is not settled can be claimed by others at once.
+async fn hand_over(store: &dyn Store, epoch: Epoch) {
+    let Some(leases) = store.leases() else { return };
+    match tokio::time::timeout(HAND_OVER_LIMIT, leases.close_lease(epoch)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, %epoch, "the lease could not be closed"),
+        Err(_) => tracing::warn!(%epoch, "the lease could not be closed in time"),
+    }
 }
 
 impl ExecutionEngine {
@@ -165,6 +199,11 @@ impl ExecutionEngine {
 
     /// Answers a wait for a workflow that does not run here.
     pub(super) fn answer_from_store(&self, id: WorkflowId, answer: oneshot::Sender<WaitAnswer>) {
+        if self.settings.takes_over && self.store.leases().is_some() {
+            // Another process runs it, or this one claims it soon.
+            self.await_elsewhere(id, answer);
+            return;
+        }
         let store = Arc::clone(&self.store);
         actix_rt::spawn(async move {
             let _ = answer.send(match store.workflow(&id).await {
@@ -240,8 +279,9 @@ impl ExecutionEngine {
 impl Handler<AddressBook> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, AddressBook(cast): AddressBook, _: &mut Self::Context) {
+    fn handle(&mut self, AddressBook(cast): AddressBook, ctx: &mut Self::Context) {
         self.cast = Some(Rc::new(cast));
+        self.listen(ctx.address().downgrade());
         self.publish_loose(EventData::EngineStarted {
             max_concurrent_tasks: self.settings.max_concurrent_tasks as u64,
         });
@@ -322,8 +362,8 @@ impl Handler<CancelTask> for ExecutionEngine {
         };
         let found = active.run.record().tasks.iter().find(|record| record.id == task);
         let Some((index, status)) = found.map(|record| (record.index, record.status)) else {
-            let message = format!("workflow `{id}` has no task `{task}`");
-            return Box::pin(async { Err(TaskError::new(ErrorCode::TaskNotFound, message)) });
+            let refusal = no_task(&id, &task);
+            return Box::pin(async { Err(refusal) });
         };
         let counted = active.counts(index);
         if !active.run.cancel_task(index, &reason, now) {
@@ -336,6 +376,49 @@ impl Handler<CancelTask> for ExecutionEngine {
         active.acks.push(stored);
         self.settle_stopped(TaskKey { run: key, index }, counted, ctx);
         Box::pin(await_ack(done))
+    }
+}
+
+impl ExecutionEngine {
+    /// Ends the doubt about a task; the receiver hears when that is stored.
+    fn settle_by_word(
+        &mut self,
+        Settle { id, task, verdict }: Settle,
+        ctx: &mut Context<Self>,
+    ) -> Result<oneshot::Receiver<()>, TaskError> {
+        let now = self.clock.now();
+        let key = self.ids.get(&id).copied();
+        let Some((key, active)) = key.and_then(|key| Some((key, self.runs.get_mut(&key)?))) else {
+            return Err(not_here(&id));
+        };
+        let found = active.run.record().tasks.iter().find(|record| record.id == task);
+        let Some(index) = found.map(|record| record.index) else {
+            return Err(no_task(&id, &task));
+        };
+        let spoken = active.run.settle_unknown(index, verdict, now)?;
+        let (stored, done) = oneshot::channel();
+        active.acks.push(stored);
+        match spoken {
+            Spoken::Settled => self.settle_stopped(TaskKey { run: key, index }, false, ctx),
+            Spoken::Queued => {
+                self.touch(key);
+                self.write_changes(ctx);
+                self.enqueue(key, index, ctx);
+                self.pump_soon(ctx);
+            }
+        }
+        Ok(done)
+    }
+}
+
+impl Handler<Settle> for ExecutionEngine {
+    type Result = ResponseFuture<Result<(), TaskError>>;
+
+    fn handle(&mut self, settle: Settle, ctx: &mut Self::Context) -> Self::Result {
+        match self.settle_by_word(settle, ctx) {
+            Ok(done) => Box::pin(await_ack(done)),
+            Err(error) => Box::pin(async { Err(error) }),
+        }
     }
 }
 
@@ -389,6 +472,14 @@ impl Handler<Shutdown> for ExecutionEngine {
         self.end_waits();
         ctx.run_later(deadline, Self::halt);
         self.check_drained(ctx);
-        Box::pin(async { report.await.unwrap_or_default() })
+        let store = Arc::clone(&self.store);
+        let engine = ctx.address();
+        Box::pin(async move {
+            let report = report.await.unwrap_or_default();
+            if let Ok(Some(epoch)) = engine.send(GiveUpLease).await {
+                hand_over(&*store, epoch).await;
+            }
+            report
+        })
     }
 }

@@ -31,7 +31,7 @@ impl Active {
 impl ExecutionEngine {
     /// Puts a queued task in line, or into its workflow's backlog where that runs enough at once.
     pub(super) fn enqueue(&mut self, key: RunKey, index: u32, ctx: &mut Context<Self>) {
-        let Some(active) = self.runs.get_mut(&key) else { return };
+        let Some(active) = self.runs.get_mut(&key).filter(|active| !active.held) else { return };
         let spec = &active.run.plan().spec.tasks[index as usize];
         let (priority, limit) = (spec.priority, spec.total_timeout);
         if active.run.task(index).attempts == 0

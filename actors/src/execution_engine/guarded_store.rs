@@ -8,11 +8,14 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, stream::BoxStream};
 use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
-    store::{ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange},
+    store::{
+        Epoch, LeaseStore, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
+        lease::{Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
+    },
     workflow::{WorkflowRecord, WorkflowSummary},
 };
 
@@ -54,6 +57,10 @@ impl Store for GuardedStore {
         self.0.describe()
     }
 
+    fn leases(&self) -> Option<&dyn LeaseStore> {
+        self.0.leases().is_some().then_some(self as &dyn LeaseStore)
+    }
+
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
         caught(async || self.0.submit(new).await, unknown).await
     }
@@ -89,5 +96,63 @@ impl Store for GuardedStore {
 
     async fn close(&self, limit: Duration) -> Result<(), StoreError> {
         caught(async || self.0.close(limit).await, unknown).await
+    }
+}
+
+impl GuardedStore {
+    /// Asked only where the store said that it has them.
+    fn leased(&self) -> Result<&dyn LeaseStore, StoreError> {
+        let none = || StoreError::Open { detail: "the store has no leases any more".into() };
+        self.0.leases().ok_or_else(none)
+    }
+}
+
+#[async_trait]
+impl LeaseStore for GuardedStore {
+    async fn open_lease(&self, owner: &str, term: Duration) -> Result<Lease, StoreError> {
+        caught(async || self.leased()?.open_lease(owner, term).await, unknown).await
+    }
+
+    async fn renew_lease(&self, epoch: Epoch, term: Duration) -> Result<bool, StoreError> {
+        caught(async || self.leased()?.renew_lease(epoch, term).await, unknown).await
+    }
+
+    async fn close_lease(&self, epoch: Epoch) -> Result<(), StoreError> {
+        caught(async || self.leased()?.close_lease(epoch).await, unknown).await
+    }
+
+    async fn claim(&self, epoch: Epoch, limit: usize) -> Result<Claimed, StoreError> {
+        caught(async || self.leased()?.claim(epoch, limit).await, unknown).await
+    }
+
+    async fn claim_one(&self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError> {
+        caught(async || self.leased()?.claim_one(epoch, id).await, unknown).await
+    }
+
+    async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {
+        caught(async || self.leased()?.ask(request).await, unknown).await
+    }
+
+    async fn requests(&self, epoch: Epoch) -> Result<Vec<(RequestKey, Request)>, StoreError> {
+        caught(async || self.leased()?.requests(epoch).await, unread).await
+    }
+
+    async fn answer(&self, key: RequestKey, answer: RequestAnswer) -> Result<(), StoreError> {
+        caught(async || self.leased()?.answer(key, answer).await, unknown).await
+    }
+
+    async fn take_answer(&self, key: RequestKey) -> Result<Option<RequestAnswer>, StoreError> {
+        caught(async || self.leased()?.take_answer(key).await, unknown).await
+    }
+
+    async fn withdraw(&self, key: RequestKey) -> Result<(), StoreError> {
+        caught(async || self.leased()?.withdraw(key).await, unknown).await
+    }
+
+    fn bell(&self) -> BoxStream<'static, ()> {
+        match self.0.leases() {
+            Some(leases) => leases.bell(),
+            None => futures_util::stream::pending().boxed(),
+        }
     }
 }

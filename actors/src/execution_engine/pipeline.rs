@@ -551,26 +551,14 @@ fn conclude(mut it: Placed, Finished { outcome, duration }: Finished) -> TaskEnd
     it.ticket.finished(duration, outcome.as_ref().err().is_none_or(|error| !blames(error.code)));
     let Leased { checked: Checked { item, method, .. }, lease } = it.leased;
     drop(lease);
-    let outcome = outcome.and_then(|outcome| check_result(&method, outcome)).map(|mut outcome| {
+    let checked = |outcome: Outcome| method.check_result(&outcome.value).map(|()| outcome);
+    let outcome = outcome.and_then(checked).map(|mut outcome| {
         if item.plan.spec.tasks[item.task.index as usize].profile {
             add_profile(&mut outcome, duration);
         }
         outcome
     });
     item.end(outcome, Some(duration))
-}
-
-fn check_result(method: &MethodRef, outcome: Outcome) -> Result<Outcome, TaskError> {
-    let Some(returns) = &method.returns else { return Ok(outcome) };
-    let violations = returns.check(&outcome.value);
-    if violations.is_empty() {
-        return Ok(outcome);
-    }
-    let list: Vec<String> = violations.iter().map(ToString::to_string).collect();
-    let message =
-        format!("the result of {} breaks its schema: {}", method.capability, list.join("; "));
-    Err(TaskError::new(ErrorCode::TaskResultInvalid, message)
-        .with_data(serde_json::json!({ "violations": violations, "result": outcome.value })))
 }
 
 fn add_profile(outcome: &mut Outcome, duration: Duration) {

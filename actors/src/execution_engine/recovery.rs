@@ -14,13 +14,19 @@ use gleitzeit_domain::{
     problem::SubmitError,
     protocol::Effect,
     run::{Run, RunKey, TaskKey},
-    store::Store,
+    store::{
+        Epoch, Store,
+        lease::{Claimed, ClaimedOne},
+    },
     task::{TaskRecord, TaskStatus},
     workflow::WorkflowRecord,
 };
 use serde::Serialize;
 
-use super::{Active, ExecutionEngine, Phase};
+use super::{
+    Active, ExecutionEngine, Phase,
+    ownership::{LookIn, NeedLease},
+};
 use crate::{
     cast::Cast,
     dependency_resolver::{RemoveWorkflows, RestoreWorkflow},
@@ -58,7 +64,18 @@ pub struct Recovered {
     pub tasks: u64,
     /// Stored workflows that could not be read; the log says why.
     pub unreadable: u64,
+    /// Those asked for by name that another process runs.
+    pub held: u64,
 }
+
+/// Workflows that are claimed at once: enough to share the price of a transaction, and few enough
+/// that processes which start together share the work.
+const CLAIM_MAX: usize = 1_000;
+
+/// Asks whether more workflows may be claimed.
+#[derive(Debug, Message)]
+#[rtype(result = "bool")]
+struct HasRoom;
 
 /// Recoveries under way, and the workflows that settled here meanwhile: what was read of one of
 /// those before that is not to be run.
@@ -86,7 +103,7 @@ impl Recoveries {
 }
 
 /// Counts one recovery as under way while it lives.
-struct Recovery {
+pub(super) struct Recovery {
     cast: Rc<Cast>,
     begun: u64,
 }
@@ -107,6 +124,8 @@ struct RecoveryEnded;
 #[rtype(result = "Vec<Result<Adopted, NotAdopted>>")]
 struct Adopt {
     found: Vec<(Arc<Plan>, WorkflowRecord)>,
+    /// The lease that they were claimed for.
+    epoch: Option<Epoch>,
     reopen: bool,
     /// When the recovery began that read them.
     begun: u64,
@@ -129,6 +148,8 @@ enum NotAdopted {
     Complete,
     #[error("the runtime stops")]
     Stopping,
+    #[error("another process may run it by now")]
+    Lost,
 }
 
 /// A graph stands again, or never will.
@@ -144,26 +165,42 @@ fn refused(code: ErrorCode, message: String) -> TaskError {
     TaskError::new(code, message)
 }
 
-async fn load(
+/// One workflow as it is stored, claimed where the store has leases; `None` where a live process
+/// runs it.
+async fn load_one(
+    cast: &Cast,
     store: &dyn Store,
-    id: Option<&WorkflowId>,
-    settled: bool,
-) -> Result<Vec<WorkflowRecord>, TaskError> {
-    let Some(id) = id else { return Ok(store.unsettled().await?) };
-    let record = store.workflow(id).await?.ok_or_else(|| {
-        refused(ErrorCode::WorkflowNotFound, format!("no workflow has the id `{id}`"))
-    })?;
+    id: &WorkflowId,
+) -> Result<Option<(WorkflowRecord, Option<Epoch>)>, TaskError> {
+    let unknown = || refused(ErrorCode::WorkflowNotFound, format!("no workflow has the id `{id}`"));
+    let epoch = cast.engine.send(NeedLease).await.map_err(gone)??;
+    let (Some(leases), Some(mine)) = (store.leases(), epoch) else {
+        let record = store.workflow(id).await?.ok_or_else(unknown)?;
+        return Ok(Some((record, None)));
+    };
+    match leases.claim_one(mine, id).await? {
+        ClaimedOne::Taken(record) => Ok(Some((*record, epoch))),
+        ClaimedOne::Held => Ok(None),
+        ClaimedOne::Unknown => Err(unknown()),
+    }
+}
+
+fn check_settled(record: &WorkflowRecord, settled: bool) -> Result<(), TaskError> {
     if record.status.is_settled() == settled {
-        return Ok(vec![record]);
+        return Ok(());
     }
     let hint = if settled { "it is running or can be resumed" } else { "retry it instead" };
-    let message = format!("workflow `{id}` is {}; {hint}", record.status);
+    let message = format!("workflow `{}` is {}; {hint}", record.id, record.status);
     Err(refused(ErrorCode::WorkflowInvalidState, message))
 }
 
-/// What is asked of a recovery.
+fn gone<E>(_: E) -> TaskError {
+    refused(ErrorCode::SystemShutdown, "the runtime has stopped".into())
+}
+
+/// What is asked of a recovery of one workflow.
+#[derive(Clone, Copy)]
 struct Wish {
-    id: Option<WorkflowId>,
     reopen: bool,
     hold: bool,
 }
@@ -171,21 +208,77 @@ struct Wish {
 /// What became of a recovery; why the last workflow that was not taken up was not.
 type TakenUp = Result<(Recovered, Option<NotAdopted>), TaskError>;
 
-async fn take_up(recovery: Recovery, store: Arc<dyn Store>, wish: Wish) -> TakenUp {
+async fn take_up_one(
+    recovery: Recovery,
+    store: Arc<dyn Store>,
+    id: WorkflowId,
+    wish: Wish,
+) -> TakenUp {
+    let Some((record, epoch)) = load_one(&recovery.cast, &*store, &id).await? else {
+        return Ok((Recovered { held: 1, ..Recovered::default() }, None));
+    };
+    check_settled(&record, wish.reopen)?;
+    let mut taken = Taken::default();
+    adopt_all(&recovery, vec![record], epoch, wish, &mut taken).await?;
+    Ok((taken.recovered, taken.refusal))
+}
+
+/// Takes up everything that is not settled and that no live process runs, a part at a time, as far
+/// as there is room.
+pub(super) async fn claim_all(
+    recovery: &Recovery,
+    store: Arc<dyn Store>,
+) -> Result<Recovered, TaskError> {
+    let wish = Wish { reopen: false, hold: false };
+    let mut taken = Taken::default();
+    let engine = &recovery.cast.engine;
+    loop {
+        let epoch = engine.send(NeedLease).await.map_err(gone)??;
+        let (Some(leases), Some(mine)) = (store.leases(), epoch) else {
+            let records = store.unsettled().await?;
+            adopt_all(recovery, records, None, wish, &mut taken).await?;
+            return Ok(taken.recovered);
+        };
+        if !engine.send(HasRoom).await.map_err(gone)? {
+            return Ok(taken.recovered);
+        }
+        let Claimed { workflows, more, ask_again_in } = leases.claim(mine, CLAIM_MAX).await?;
+        adopt_all(recovery, workflows, epoch, wish, &mut taken).await?;
+        if !more {
+            engine.do_send(LookIn(ask_again_in));
+            return Ok(taken.recovered);
+        }
+    }
+}
+
+/// What was taken up so far.
+#[derive(Default)]
+struct Taken {
+    recovered: Recovered,
+    refusal: Option<NotAdopted>,
+}
+
+async fn adopt_all(
+    recovery: &Recovery,
+    records: Vec<WorkflowRecord>,
+    epoch: Option<Epoch>,
+    wish: Wish,
+    taken: &mut Taken,
+) -> Result<(), TaskError> {
+    if records.is_empty() {
+        return Ok(());
+    }
     let cast = &recovery.cast;
-    let records = load(store.as_ref(), wish.id.as_ref(), wish.reopen).await?;
     let (drafts, sound) = read(records);
-    let mut recovered = Recovered { unreadable: sound.unreadable, ..Recovered::default() };
-    let gone = |_| refused(ErrorCode::SystemShutdown, "the runtime has stopped".into());
+    taken.recovered.unreadable += sound.unreadable;
     let plans = cast.registry.send(PlanAgain(drafts)).await.map_err(gone)?;
     let found = plans.into_iter().zip(sound.records).collect();
-    let adopt = Adopt { found, reopen: wish.reopen, begun: recovery.begun };
-    let mut refusal = None;
+    let adopt = Adopt { found, epoch, reopen: wish.reopen, begun: recovery.begun };
     for adopted in cast.engine.send(adopt).await.map_err(gone)? {
         let Adopted { run, plan, tasks } = match adopted {
             Ok(adopted) => adopted,
             Err(why) => {
-                refusal = Some(why);
+                taken.refusal = Some(why);
                 continue;
             }
         };
@@ -193,14 +286,14 @@ async fn take_up(recovery: Recovery, store: Arc<dyn Store>, wish: Wish) -> Taken
         let restore = RestoreWorkflow { run, plan, tasks };
         let settlement = cast.resolver.send(restore).await.map_err(gone)?;
         if settlement.is_ok() {
-            recovered.workflows += 1;
-            recovered.tasks += open;
+            taken.recovered.workflows += 1;
+            taken.recovered.tasks += open;
         } else {
-            recovered.unreadable += 1;
+            taken.recovered.unreadable += 1;
         }
         cast.engine.do_send(Restored { run, settlement, hold: wish.hold });
     }
-    Ok((recovered, refusal))
+    Ok(())
 }
 
 /// Stored workflows that make sense.
@@ -236,7 +329,7 @@ fn is_complete(draft: &Draft, record: &WorkflowRecord) -> bool {
 }
 
 impl ExecutionEngine {
-    fn begin_recovery(&mut self) -> Recovery {
+    pub(super) fn begin_recovery(&mut self) -> Recovery {
         self.recoveries.under_way += 1;
         Recovery { cast: Rc::clone(self.cast()), begun: self.recoveries.count }
     }
@@ -245,11 +338,15 @@ impl ExecutionEngine {
         &mut self,
         plan: Arc<Plan>,
         mut record: WorkflowRecord,
+        epoch: Option<Epoch>,
         reopen: bool,
         begun: u64,
     ) -> Result<RunKey, NotAdopted> {
         if !matches!(self.phase, Phase::Running) {
             return Err(NotAdopted::Stopping);
+        }
+        if self.is_lost(epoch) {
+            return Err(NotAdopted::Lost);
         }
         let is_here = self.ids.contains_key(&record.id);
         if is_here || self.recoveries.has_settled_since(&record.id, begun) {
@@ -268,6 +365,7 @@ impl ExecutionEngine {
             }
         }
         let mut run = Box::new(Run::resume(plan, self.audience.clone(), record));
+        run.belongs_to(epoch);
         for index in unknown {
             run.outcome_unknown(index, now);
         }
@@ -314,10 +412,9 @@ impl ExecutionEngine {
             active.run.fail_dependency(index, because, now);
         }
         active.run.conclude(now);
-        if !hold {
-            for index in settlement.ready {
-                self.take_up_task(TaskKey { run: key, index }, ctx);
-            }
+        active.held = hold;
+        for index in settlement.ready {
+            self.take_up_task(TaskKey { run: key, index }, ctx);
         }
         self.touch(key);
         self.write_changes(ctx);
@@ -372,8 +469,12 @@ impl Handler<Recover> for ExecutionEngine {
     type Result = ResponseFuture<Result<Recovered, TaskError>>;
 
     fn handle(&mut self, Recover { id, hold }: Recover, _: &mut Self::Context) -> Self::Result {
-        let wish = Wish { id, reopen: false, hold };
-        let found = take_up(self.begin_recovery(), Arc::clone(&self.store), wish);
+        let recovery = self.begin_recovery();
+        let store = Arc::clone(&self.store);
+        let Some(id) = id else {
+            return Box::pin(async move { claim_all(&recovery, store).await });
+        };
+        let found = take_up_one(recovery, store, id, Wish { reopen: false, hold });
         Box::pin(async move { Ok(found.await?.0) })
     }
 }
@@ -383,12 +484,18 @@ impl Handler<Reopen> for ExecutionEngine {
 
     fn handle(&mut self, Reopen(id): Reopen, _: &mut Self::Context) -> Self::Result {
         let name = id.clone();
-        let wish = Wish { id: Some(id), reopen: true, hold: false };
-        let found = take_up(self.begin_recovery(), Arc::clone(&self.store), wish);
+        let wish = Wish { reopen: true, hold: false };
+        let found = take_up_one(self.begin_recovery(), Arc::clone(&self.store), id, wish);
         Box::pin(async move {
             match found.await? {
                 (_, Some(why)) => {
                     let message = format!("workflow `{name}` cannot be run again: {why}");
+                    Err(refused(ErrorCode::WorkflowInvalidState, message))
+                }
+                (Recovered { held: 1, .. }, None) => {
+                    let message = format!(
+                        "workflow `{name}` cannot be run again: another process runs it now"
+                    );
                     Err(refused(ErrorCode::WorkflowInvalidState, message))
                 }
                 (Recovered { workflows: 0, .. }, None) => {
@@ -398,6 +505,18 @@ impl Handler<Reopen> for ExecutionEngine {
                 (recovered, None) => Ok(recovered),
             }
         })
+    }
+}
+
+impl Handler<HasRoom> for ExecutionEngine {
+    type Result = bool;
+
+    fn handle(&mut self, _: HasRoom, _: &mut Self::Context) -> bool {
+        let has_room = self.load < self.settings.max_queued_tasks;
+        if !has_room {
+            self.leave_some();
+        }
+        has_room && matches!(self.phase, Phase::Running)
     }
 }
 
@@ -416,9 +535,9 @@ impl Handler<Adopt> for ExecutionEngine {
     type Result = MessageResult<Adopt>;
 
     fn handle(&mut self, message: Adopt, _: &mut Self::Context) -> Self::Result {
-        let Adopt { found, reopen, begun } = message;
+        let Adopt { found, epoch, reopen, begun } = message;
         let adopt = |(plan, record): (Arc<Plan>, WorkflowRecord)| {
-            let run = self.adopt(Arc::clone(&plan), record, reopen, begun)?;
+            let run = self.adopt(Arc::clone(&plan), record, epoch, reopen, begun)?;
             Ok(Adopted { run, plan, tasks: self.runs[&run].run.record().tasks.clone() })
         };
         MessageResult(found.into_iter().map(adopt).collect())

@@ -66,7 +66,7 @@ impl Writer {
     }
 
     /// What was promised for a run will not be stored.
-    fn break_promises(&mut self, key: RunKey) {
+    pub(super) fn break_promises(&mut self, key: RunKey) {
         self.writing_acks.retain(|(of, _)| *of != key);
         let broken = self.writing_readers.extract_if(.., |(of, ..)| *of == key);
         for (_, reader, _) in broken {
@@ -126,8 +126,16 @@ async fn write_each(store: &dyn Store, changes: Vec<WorkflowChange>, error: Stor
         return Written { again: None, refused: vec![(only.id.clone(), error)] };
     }
     let mut written = Written::default();
+    let mut lost = None;
     for change in changes {
+        if let Some(epoch) = lost.filter(|epoch| change.epoch == Some(*epoch)) {
+            written.refused.push((change.id, StoreError::LeaseLost { epoch }));
+            continue;
+        }
         let Err(error) = store.record(vec![change.clone()]).await else { continue };
+        if let StoreError::LeaseLost { epoch } = error {
+            lost = Some(epoch);
+        }
         if error.is_transient() || error == StoreError::Closed {
             written.again.get_or_insert_with(|| (error, Vec::new())).1.push(change);
         } else {
@@ -233,6 +241,7 @@ impl ExecutionEngine {
         let record = active.run.task(task.index);
         match record.status {
             TaskStatus::Cancelled => self.stats.tasks_cancelled += 1,
+            TaskStatus::Completed => self.stats.tasks_succeeded += 1,
             _ => self.stats.tasks_failed += 1,
         }
         let settled = Settled { task, outcome: TaskOutcome::from(record) };
@@ -298,6 +307,11 @@ impl ExecutionEngine {
 
     fn written(&mut self, Written { again, refused }: Written, ctx: &mut Context<Self>) {
         for (id, error) in refused {
+            if let StoreError::LeaseLost { epoch } = error {
+                self.stats.fenced_writes += 1;
+                self.lose(epoch, ctx);
+                continue;
+            }
             tracing::error!(workflow = %id, %error, "a workflow can no longer be stored; it is given up");
             if let Some(&key) = self.ids.get(&id) {
                 self.give_up(key, &error.into());
@@ -326,7 +340,7 @@ impl ExecutionEngine {
             }
         }
         self.publish(events);
-        self.forget(done);
+        self.forget(done, ctx);
         let now = self.clock.now();
         for (key, ready) in std::mem::take(&mut self.writer.writing_ready) {
             for index in ready {
@@ -398,7 +412,7 @@ impl ExecutionEngine {
     }
 
     /// Gives back the memory of settled workflows and answers who waited for them.
-    fn forget(&mut self, keys: Vec<RunKey>) {
+    fn forget(&mut self, keys: Vec<RunKey>, ctx: &mut Context<Self>) {
         if keys.is_empty() {
             return;
         }
@@ -426,6 +440,7 @@ impl ExecutionEngine {
             self.ids.shrink_to(64);
         }
         self.cast().resolver.do_send(RemoveWorkflows(keys));
+        self.look_if_some_is_left(ctx);
     }
 }
 

@@ -313,7 +313,7 @@ async fn a_workflow_that_settles_during_a_recovery_is_not_taken_up() {
     assert_eq!(stage.leftovers().await, LeftoverCounts::default());
     // It is over: what settled during it can be opened again.
     let reopened = engine.send(Reopen("v".into())).await.unwrap().unwrap();
-    assert_eq!(reopened, Recovered { workflows: 1, tasks: 1, unreadable: 0 });
+    assert_eq!(reopened, Recovered { workflows: 1, tasks: 1, unreadable: 0, held: 0 });
     let again = engine.send(Reopen("v".into())).await.unwrap().unwrap_err();
     assert_eq!(again.code, ErrorCode::WorkflowInvalidState);
 }
@@ -331,7 +331,7 @@ async fn a_stored_workflow_without_its_tasks_is_left_alone() {
     let second = Stage::open(EngineSettings::default(), store).await;
     let recover = Recover { id: None, hold: false };
     let recovered = second.actors.cast.engine.send(recover).await.unwrap().unwrap();
-    assert_eq!(recovered, Recovered { workflows: 0, tasks: 0, unreadable: 1 });
+    assert_eq!(recovered, Recovered { workflows: 0, tasks: 0, unreadable: 1, held: 0 });
     let settled = second.submit(workflow("v", [task("a", json!({}))])).await;
     assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
 }

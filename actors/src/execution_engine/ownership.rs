@@ -1,0 +1,472 @@
+//! Whose workflows these are, where several processes share a store: the engine's lease.
+//!
+//! The lease is taken when it is first needed and renewed while the engine owns something: an idle
+//! engine asks the store nothing. It looks for what it may claim, and for what other processes ask
+//! of it, when the store's bell rings, when another process's lease may be dead, and, far apart,
+//! for safety.
+//!
+//! Invariant: what runs here bears the lease that is held. When that is lost, all of it goes at
+//! once, and the store refuses what is still on its way.
+
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
+
+use actix::{WeakAddr, prelude::*};
+use futures_util::StreamExt as _;
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    id::WorkflowId,
+    problem::SubmitError,
+    run::RunKey,
+    store::{
+        Epoch, Store, StoreError,
+        lease::{Ask, Lease, Request, RequestAnswer},
+    },
+};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    Cancel, CancelTask, ExecutionEngine, Phase, Settle, WaitAnswer,
+    control::under_way,
+    recovery::{self, Recovered},
+};
+use crate::{cast::Cast, dependency_resolver::RemoveWorkflows};
+
+/// A renewal that failed is tried again after this part of the term.
+const RENEW_AGAIN: u32 = 10;
+
+/// Another lease is looked at only once it has certainly run out.
+const SLACK: Duration = Duration::from_millis(20);
+
+/// After a claim that failed.
+const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+
+/// Between two looks at a workflow that another process runs.
+const ELSEWHERE: Duration = Duration::from_millis(300);
+
+/// The lease, and what depends on it.
+#[derive(Debug, Default)]
+pub(super) struct Ownership {
+    held: Option<Held>,
+    /// The store is being asked for one, or for another term.
+    asking: bool,
+    /// Who waits for that.
+    waiting: Vec<oneshot::Sender<Result<Option<Epoch>, StoreError>>>,
+    renewal: Option<SpawnHandle>,
+    looking: bool,
+    /// Something rang while it looked.
+    look_again: bool,
+    /// There was more to claim than there was room for.
+    left_some: bool,
+    next_look: Option<(Instant, SpawnHandle)>,
+}
+
+/// A lease that is held, as far as is known.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    lease: Lease,
+    /// When it was asked for, or last renewed.
+    since: Instant,
+}
+
+impl Held {
+    /// True while it is certain enough that nobody has ended it.
+    fn is_fresh(&self) -> bool {
+        self.lease.term.is_none_or(|term| self.since.elapsed() < term / 2)
+    }
+}
+
+/// Asks for the engine's lease; `None` where the store has none.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Option<Epoch>, StoreError>")]
+pub(super) struct NeedLease;
+
+/// Asks for the lease in order to close it; it is held no more.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<Epoch>")]
+pub(super) struct GiveUpLease;
+
+/// What the store said of the lease, asked for at `since`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct LeaseTaken {
+    answer: Result<Lease, StoreError>,
+    since: Instant,
+}
+
+/// It is time to renew.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Renew;
+
+/// There may be something to claim, or to answer.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Look;
+
+/// A look has ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Looked;
+
+/// All was claimed that could be; there may be more after this time.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct LookIn(pub(super) Option<Duration>);
+
+type Taking = Pin<Box<dyn Future<Output = Result<Lease, StoreError>>>>;
+
+/// Another term for the lease that is held, or a new lease.
+fn take(store: Arc<dyn Store>, held: Option<Epoch>, owner: Arc<str>, term: Duration) -> Taking {
+    Box::pin(async move {
+        let Some(leases) = store.leases() else {
+            return Err(StoreError::Open { detail: "it has no leases".into() });
+        };
+        if let Some(epoch) = held
+            && leases.renew_lease(epoch, term).await?
+        {
+            return Ok(Lease { epoch, term: Some(term) });
+        }
+        leases.open_lease(&owner, term).await
+    })
+}
+
+impl ExecutionEngine {
+    /// The lease for what is written now: `Some(None)` where the store has none, `None` while it
+    /// is being asked for: [`store_new`](Self::store_new) is called once it is there.
+    pub(super) fn lease_now(&mut self, ctx: &mut Context<Self>) -> Option<Option<Epoch>> {
+        if self.store.leases().is_none() {
+            return Some(None);
+        }
+        if !self.ownership.held.is_some_and(|held| held.is_fresh()) {
+            self.ask_for_lease(ctx);
+        }
+        let held = self.ownership.held.filter(Held::is_fresh)?;
+        // While it owned nothing, it was not renewed.
+        if self.ownership.renewal.is_none()
+            && let Some(term) = held.lease.term
+        {
+            self.renew_later(Some((term / 3).saturating_sub(held.since.elapsed())), ctx);
+        }
+        Some(Some(held.lease.epoch))
+    }
+
+    /// True for a run that another process may have taken up by now.
+    pub(super) fn is_lost(&self, epoch: Option<Epoch>) -> bool {
+        epoch.is_some() && epoch != self.ownership.held.map(|held| held.lease.epoch)
+    }
+
+    fn ask_for_lease(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.ownership.asking, true) {
+            return;
+        }
+        let held = self.ownership.held.map(|held| held.lease.epoch);
+        let since = Instant::now();
+        let owner = Arc::clone(&self.settings.owner);
+        let mut taking = take(Arc::clone(&self.store), held, owner, self.settings.lease_term);
+        // A store in memory is done at once and needs no task.
+        let mut unwoken = task::Context::from_waker(task::Waker::noop());
+        match taking.as_mut().poll(&mut unwoken) {
+            task::Poll::Ready(answer) => self.lease_taken(LeaseTaken { answer, since }, ctx),
+            task::Poll::Pending => {
+                let engine = ctx.address();
+                actix_rt::spawn(async move {
+                    engine.do_send(LeaseTaken { answer: taking.await, since });
+                });
+            }
+        }
+    }
+
+    fn lease_taken(&mut self, LeaseTaken { answer, since }: LeaseTaken, ctx: &mut Context<Self>) {
+        self.ownership.asking = false;
+        let told = match answer {
+            Ok(lease) => {
+                let before = self.ownership.held.replace(Held { lease, since });
+                if let Some(before) = before.filter(|it| it.lease.epoch != lease.epoch) {
+                    self.part_with_all(before.lease.epoch);
+                }
+                self.renew_later(lease.term.map(|term| term / 3), ctx);
+                Ok(Some(lease.epoch))
+            }
+            Err(error) => {
+                tracing::error!(%error, "the lease could not be taken or renewed");
+                let term = self.settings.lease_term;
+                self.renew_later(Some(term / RENEW_AGAIN), ctx);
+                Err(error)
+            }
+        };
+        for waiting in self.ownership.waiting.drain(..) {
+            let _ = waiting.send(told.clone());
+        }
+        if let Err(error) = told
+            && !self.ownership.held.is_some_and(|held| held.is_fresh())
+        {
+            self.turn_all_away(&SubmitError::Store(error));
+        }
+    }
+
+    /// Renews after a pause, if it owns something by then.
+    fn renew_later(&mut self, pause: Option<Duration>, ctx: &mut Context<Self>) {
+        if let Some(before) = self.ownership.renewal.take() {
+            ctx.cancel_future(before);
+        }
+        self.ownership.renewal = pause.map(|pause| ctx.notify_later(Renew, pause));
+    }
+
+    /// The lease is gone: what it owned is another's by now.
+    pub(super) fn lose(&mut self, epoch: Epoch, ctx: &mut Context<Self>) {
+        if self.ownership.held.is_none_or(|held| held.lease.epoch != epoch) {
+            return;
+        }
+        self.ownership.held = None;
+        self.part_with_all(epoch);
+        if self.settings.takes_over {
+            ctx.address().do_send(Look);
+        }
+    }
+
+    fn part_with_all(&mut self, epoch: Epoch) {
+        let theirs = |(key, active): (&RunKey, &Box<super::Active>)| {
+            (active.run.epoch() == Some(epoch)).then_some(*key)
+        };
+        let keys: Vec<RunKey> = self.runs.iter().filter_map(theirs).collect();
+        self.stats.leases_lost += 1;
+        tracing::error!(
+            %epoch,
+            workflows = keys.len(),
+            "the lease is gone; its workflows are run by whoever claims them"
+        );
+        for key in keys {
+            self.part_with(key);
+        }
+    }
+
+    /// Another process runs this workflow: its calls here end, and whoever waits for it is answered
+    /// when it settles there.
+    pub(super) fn part_with(&mut self, key: RunKey) {
+        let Some(active) = self.runs.remove(&key) else { return };
+        let id = active.run.id().clone();
+        self.ids.remove(&id);
+        self.drop_timers(&active.timers);
+        self.load = self.load.saturating_sub(active.run.record().tasks.len() as u64);
+        self.writer.break_promises(key);
+        active.run.interrupt();
+        self.end_calls(under_way(key, &active.run));
+        for reader in active.readers {
+            let _ = reader.send(None);
+        }
+        for waiter in active.waiters {
+            self.await_elsewhere(id.clone(), waiter);
+        }
+        self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
+    }
+
+    /// Answers once a workflow that does not run here has settled.
+    pub(super) fn await_elsewhere(&self, id: WorkflowId, answer: oneshot::Sender<WaitAnswer>) {
+        let store = Arc::clone(&self.store);
+        actix_rt::spawn(async move {
+            while !answer.is_closed() {
+                match store.workflow(&id).await {
+                    Ok(Some(record)) if record.status.is_settled() => {
+                        let _ = answer.send(Ok(Arc::new(record)));
+                        return;
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => {
+                        let message = format!("no workflow has the id `{id}`");
+                        let error = TaskError::new(ErrorCode::WorkflowNotFound, message);
+                        let _ = answer.send(Err(error));
+                        return;
+                    }
+                    Err(error) if error.is_transient() => {}
+                    Err(error) => {
+                        let _ = answer.send(Err(error.into()));
+                        return;
+                    }
+                }
+                tokio::time::sleep(ELSEWHERE).await;
+            }
+        });
+    }
+
+    // ---- looking for work ----
+
+    /// Hears the store's bell for as long as both live.
+    pub(super) fn listen(&self, engine: WeakAddr<Self>) {
+        let Some(leases) = self.store.leases() else { return };
+        let mut bell = leases.bell();
+        actix_rt::spawn(async move {
+            while bell.next().await.is_some() {
+                let Some(engine) = engine.upgrade() else { return };
+                engine.do_send(Look);
+            }
+        });
+    }
+
+    /// There is room again for what could not be claimed.
+    pub(super) fn look_if_some_is_left(&mut self, ctx: &mut Context<Self>) {
+        if self.ownership.left_some && self.load < self.settings.max_queued_tasks / 2 {
+            self.ownership.left_some = false;
+            ctx.address().do_send(Look);
+        }
+    }
+
+    /// Notes that there was no room for all that could be claimed.
+    pub(super) fn leave_some(&mut self) {
+        self.ownership.left_some = true;
+    }
+
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        let owns = !self.runs.is_empty();
+        let may_look = matches!(self.phase, Phase::Running) && self.store.leases().is_some();
+        if !may_look || !(owns || self.settings.takes_over) {
+            return;
+        }
+        if std::mem::replace(&mut self.ownership.looking, true) {
+            self.ownership.look_again = true;
+            return;
+        }
+        let store = Arc::clone(&self.store);
+        let cast = Rc::clone(self.cast());
+        let recovery = self.settings.takes_over.then(|| self.begin_recovery());
+        let held = self.ownership.held.map(|held| held.lease.epoch);
+        let engine = ctx.address();
+        actix_rt::spawn(async move {
+            if let Some(epoch) = held.filter(|_| owns) {
+                serve_requests(&*store, &cast, epoch).await;
+            }
+            if let Some(recovery) = recovery {
+                match recovery::claim_all(&recovery, store).await {
+                    Ok(recovered) => tell(recovered),
+                    Err(error) => {
+                        tracing::error!(%error, "no work could be claimed");
+                        cast.engine.do_send(LookIn(Some(CLAIM_AGAIN)));
+                    }
+                }
+            }
+            engine.do_send(Looked);
+        });
+    }
+
+    /// Looks again at `pause` from now, or when it would have anyway.
+    fn look_in(&mut self, pause: Option<Duration>, ctx: &mut Context<Self>) {
+        if !self.settings.takes_over || self.store.leases().is_none() {
+            return;
+        }
+        let sweep = self.settings.sweep;
+        let pause = pause.map_or(sweep, |pause| (pause + SLACK).min(sweep));
+        let Some(at) = Instant::now().checked_add(pause) else { return };
+        if let Some((before, handle)) = self.ownership.next_look {
+            if before > Instant::now() && before <= at {
+                return;
+            }
+            ctx.cancel_future(handle);
+        }
+        self.ownership.next_look = Some((at, ctx.notify_later(Look, pause)));
+    }
+}
+
+fn tell(recovered: Recovered) {
+    if recovered.workflows > 0 {
+        tracing::info!(recovered.workflows, recovered.tasks, "workflows were claimed");
+    }
+}
+
+/// Does what other processes ask, and answers.
+async fn serve_requests(store: &dyn Store, cast: &Cast, epoch: Epoch) {
+    let Some(leases) = store.leases() else { return };
+    let requests = match leases.requests(epoch).await {
+        Ok(requests) => requests,
+        Err(error) => {
+            tracing::error!(%error, "requests of other processes could not be read");
+            return;
+        }
+    };
+    for (key, request) in requests {
+        let Some(answer) = serve(cast, request).await else { return };
+        if let Err(error) = leases.answer(key, answer).await {
+            tracing::error!(%error, "the answer to another process could not be stored");
+        }
+    }
+}
+
+/// `None` when the engine is gone.
+async fn serve(cast: &Cast, Request { workflow: id, ask }: Request) -> Option<RequestAnswer> {
+    match ask {
+        Ask::Cancel { reason } => cast.engine.send(Cancel { id, reason }).await.ok(),
+        Ask::CancelTask { task, reason } => {
+            cast.engine.send(CancelTask { id, task, reason }).await.ok()
+        }
+        Ask::Settle { task, verdict } => cast.engine.send(Settle { id, task, verdict }).await.ok(),
+    }
+}
+
+impl Handler<NeedLease> for ExecutionEngine {
+    type Result = ResponseFuture<Result<Option<Epoch>, StoreError>>;
+
+    fn handle(&mut self, _: NeedLease, ctx: &mut Self::Context) -> Self::Result {
+        if let Some(lease) = self.lease_now(ctx) {
+            return Box::pin(async move { Ok(lease) });
+        }
+        let (answer, answered) = oneshot::channel();
+        self.ownership.waiting.push(answer);
+        Box::pin(async { answered.await.unwrap_or(Err(StoreError::Closed)) })
+    }
+}
+
+impl Handler<GiveUpLease> for ExecutionEngine {
+    type Result = MessageResult<GiveUpLease>;
+
+    fn handle(&mut self, _: GiveUpLease, ctx: &mut Self::Context) -> Self::Result {
+        self.renew_later(None, ctx);
+        MessageResult(self.ownership.held.take().map(|held| held.lease.epoch))
+    }
+}
+
+impl Handler<LeaseTaken> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, taken: LeaseTaken, ctx: &mut Self::Context) {
+        self.lease_taken(taken, ctx);
+        self.store_new(ctx);
+        self.check_drained(ctx);
+    }
+}
+
+impl Handler<Renew> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, _: Renew, ctx: &mut Self::Context) {
+        self.ownership.renewal = None;
+        let owns = !self.runs.is_empty() || !self.admission.is_empty();
+        if owns && self.ownership.held.is_some() && !matches!(self.phase, Phase::Stopped) {
+            self.ask_for_lease(ctx);
+        }
+    }
+}
+
+impl Handler<Look> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, ctx: &mut Self::Context) {
+        self.look(ctx);
+    }
+}
+
+impl Handler<Looked> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, _: Looked, ctx: &mut Self::Context) {
+        self.ownership.looking = false;
+        if std::mem::take(&mut self.ownership.look_again) {
+            self.look(ctx);
+        }
+    }
+}
+
+impl Handler<LookIn> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, LookIn(pause): LookIn, ctx: &mut Self::Context) {
+        self.look_in(pause, ctx);
+    }
+}

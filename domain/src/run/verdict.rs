@@ -1,0 +1,70 @@
+//! A person's word about a task whose outcome is unknown.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    Run,
+    measure::{NESTING_MAX, json_size, too_deep},
+};
+use crate::{
+    error::{ErrorCode, TaskError},
+    store::lease::PersonsVerdict,
+    task::TaskStatus,
+};
+
+/// What a person's word leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoken {
+    /// The task is settled.
+    Settled,
+    /// It waits for its turn again.
+    Queued,
+}
+
+impl Run {
+    /// Ends the doubt about a task.
+    ///
+    /// # Errors
+    /// `WORKFLOW_INVALID_STATE` when its outcome is not unknown; `TASK_RESULT_INVALID` when the
+    /// result is not what its method returns, or cannot be stored. Nothing has changed then.
+    pub fn settle_unknown(
+        &mut self,
+        index: u32,
+        verdict: PersonsVerdict,
+        now: DateTime<Utc>,
+    ) -> Result<Spoken, TaskError> {
+        let task = self.task(index);
+        if task.status != TaskStatus::OutcomeUnknown {
+            let message = format!(
+                "task `{}` is {}; only a task that is outcome_unknown can be settled",
+                task.id, task.status
+            );
+            return Err(TaskError::new(ErrorCode::WorkflowInvalidState, message));
+        }
+        match verdict {
+            PersonsVerdict::Completed { result } => {
+                if let Ok(method) = &self.plan.tasks[index as usize].method {
+                    method.check_result(&result)?;
+                }
+                let size = json_size(&result, NESTING_MAX).ok_or_else(too_deep)?;
+                self.complete(index, Arc::new(result), size, now);
+                Ok(Spoken::Settled)
+            }
+            PersonsVerdict::Failed { message } => {
+                let error = TaskError::new(ErrorCode::TaskExecutionFailed, message.to_string());
+                self.fail(index, error.retryable(false), now);
+                Ok(Spoken::Settled)
+            }
+            PersonsVerdict::Retry => {
+                self.queue(index, now).map_err(|impossible| {
+                    TaskError::new(ErrorCode::WorkflowInvalidState, impossible.to_string())
+                })?;
+                // Else a crash before the next outcome would forget what the person said.
+                self.mark(index);
+                Ok(Spoken::Queued)
+            }
+        }
+    }
+}
