@@ -17,6 +17,7 @@ mod protocols;
 mod query;
 mod report;
 mod run;
+mod serve;
 mod session;
 
 use std::{env, process::ExitCode};
@@ -89,6 +90,8 @@ fn start(cli: Cli) -> Outcome {
 async fn dispatch(session: Session, command: Command) -> Outcome {
     match command {
         Command::Run(run) => run::run(session, run).await,
+        Command::Submit(submit) => serve::submit(&session, submit).await,
+        Command::Serve(serve) => serve::serve(&session, &serve).await,
         Command::Check(file) => check::check(&session, &file).await,
         Command::Graph(graph) => check::graph(&session, &graph).await,
         Command::Exec(exec) => exec::exec(&session, exec).await,
@@ -98,6 +101,7 @@ async fn dispatch(session: Session, command: Command) -> Outcome {
         Command::Show(show) => query::show(&session, &show.id).await,
         Command::Events(events) => query::events(&session, &events).await,
         Command::Cancel(cancel) => run::cancel(&session, cancel).await,
+        Command::Settle(settle) => run::settle(&session, settle).await,
         Command::Resume(resume) => run::resume(session, resume).await,
         Command::Retry(retry) => run::retry(session, &retry.id).await,
         Command::Protocols(protocols) => protocols::protocols(&session, protocols),

@@ -4,6 +4,7 @@
 //! cloned and used from any thread and any async runtime. Once the runtime has stopped, every
 //! question is answered with `SYSTEM_SHUTDOWN`.
 
+mod elsewhere;
 mod follow;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
@@ -18,9 +19,7 @@ use gleitzeit_actors::{
     },
     load_balancer::{GetProviders, RegisterProvider, RemoveProvider, RestartProvider},
     monitor::{GetMetrics, GetProfile, GetStats},
-    protocol_registry::{
-        GetBook, GetCapabilities, RegisterProtocol, ReplaceProtocol, ValidateWorkflows,
-    },
+    protocol_registry::{GetBook, GetCapabilities, RegisterProtocol, ReplaceProtocol},
     provider_supervisor::ProviderStatus,
     resource_manager::{GetResources, ResourceReport},
 };
@@ -36,11 +35,12 @@ use gleitzeit_domain::{
         book::{ProtocolBook, RegisterError},
     },
     provider::ProviderSpec,
-    store::{ListFilter, Store},
+    store::{ListFilter, Store, lease::Ask},
     workflow::{WorkflowRecord, WorkflowSpec, WorkflowSummary},
 };
 use tokio::sync::oneshot;
 
+use elsewhere::{Reached, is_not_here};
 pub use follow::Follow;
 
 use crate::files::{self, FileError};
@@ -181,9 +181,7 @@ impl Handle {
     /// # Errors
     /// [`SubmitError::Invalid`] with all of it.
     pub async fn check(&self, spec: WorkflowSpec) -> Result<CheckedWorkflow, SubmitError> {
-        let draft = self.draft(spec).await?;
-        let plans = self.cast.registry.send(ValidateWorkflows(vec![draft])).await;
-        let plan = plans.unwrap_or_default().pop().unwrap_or(Err(SubmitError::Stopped))?;
+        let plan = self.plan(spec).await?;
         let levels = plan.graph()?.levels();
         Ok(CheckedWorkflow { plan, levels })
     }
@@ -254,27 +252,30 @@ impl Handle {
         self.cast.bus.send(Subscribe { filter, capacity: LISTENER_CAPACITY }).await.map_err(stopped)
     }
 
-    /// Stops a workflow; its running calls end. One that is stored but does not run here is
-    /// stopped too.
+    /// Stops a workflow; its running calls end, also where another process runs it. One that is
+    /// stored but runs nowhere is stopped too.
     ///
     /// # Errors
-    /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is settled.
+    /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is settled, or when the process that
+    /// runs it does not answer.
     pub async fn cancel(&self, id: &WorkflowId, reason: &str) -> Result<(), TaskError> {
         let cancel = || Cancel { id: id.clone(), reason: reason.into() };
-        match self.cast.engine.send(cancel()).await.map_err(stopped)? {
-            Err(error) if error.code == ErrorCode::WorkflowNotFound => {
-                self.hold(id).await?;
-                self.cast.engine.send(cancel()).await.map_err(stopped)?
-            }
-            answer => answer,
+        let here = self.cast.engine.send(cancel()).await.map_err(stopped)?;
+        if !is_not_here(&here) {
+            return here;
+        }
+        match self.take_or_ask(id, Ask::Cancel { reason: reason.into() }).await? {
+            Reached::Asked => Ok(()),
+            Reached::Here => self.cast.engine.send(cancel()).await.map_err(stopped)?,
         }
     }
 
     /// Stops one task; what depends on it follows its policy. In a workflow that is stored but does
-    /// not run here it is stopped too, and nothing of it is run.
+    /// not run anywhere it is stopped too, and nothing of it is run.
     ///
     /// # Errors
-    /// `WORKFLOW_NOT_FOUND`, `TASK_NOT_FOUND`, or `WORKFLOW_INVALID_STATE` when it is settled.
+    /// `WORKFLOW_NOT_FOUND`, `TASK_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is settled, or when
+    /// the process that runs it does not answer.
     pub async fn cancel_task(
         &self,
         id: &WorkflowId,
@@ -282,29 +283,33 @@ impl Handle {
         reason: &str,
     ) -> Result<(), TaskError> {
         let cancel = || CancelTask { id: id.clone(), task: task.clone(), reason: reason.into() };
-        match self.cast.engine.send(cancel()).await.map_err(stopped)? {
-            Err(error) if error.code == ErrorCode::WorkflowNotFound => {
-                self.hold(id).await?;
-                self.cast.engine.send(cancel()).await.map_err(stopped)?
-            }
-            answer => answer,
+        let here = self.cast.engine.send(cancel()).await.map_err(stopped)?;
+        if !is_not_here(&here) {
+            return here;
+        }
+        let ask = Ask::CancelTask { task: task.clone(), reason: reason.into() };
+        match self.take_or_ask(id, ask).await? {
+            Reached::Asked => Ok(()),
+            Reached::Here => self.cast.engine.send(cancel()).await.map_err(stopped)?,
         }
     }
 
-    /// Takes up a stored workflow without running its tasks.
-    async fn hold(&self, id: &WorkflowId) -> Result<(), TaskError> {
-        let hold = Recover { id: Some(id.clone()), hold: true };
-        self.cast.engine.send(hold).await.map_err(stopped)??;
-        Ok(())
-    }
-
-    /// Goes on with a stored workflow that is not settled, or with all of them.
+    /// Goes on with a stored workflow that is not settled, or with all of them; those that another
+    /// live process runs are left to it.
     ///
     /// # Errors
-    /// `WORKFLOW_NOT_FOUND`, `WORKFLOW_INVALID_STATE`, those of the store.
+    /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when the one named is settled, or another
+    /// process runs it; those of the store.
     pub async fn resume(&self, id: Option<&WorkflowId>) -> Result<Recovered, TaskError> {
         let message = Recover { id: id.cloned(), hold: false };
-        self.cast.engine.send(message).await.map_err(stopped)?
+        let recovered = self.cast.engine.send(message).await.map_err(stopped)??;
+        match id {
+            Some(id) if recovered.held > 0 => {
+                let message = format!("workflow `{id}` is run by another process");
+                Err(TaskError::new(ErrorCode::WorkflowInvalidState, message))
+            }
+            _ => Ok(recovered),
+        }
     }
 
     /// Runs again what did not complete in a settled workflow.

@@ -238,7 +238,8 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Leaves unfinished workflows of the store alone.
+    /// Leaves unfinished workflows of the store alone: those that are there at the start, those that
+    /// other processes leave behind, and those that are stored for whoever claims them.
     #[must_use]
     pub fn without_recovery(mut self) -> Self {
         self.recover = false;
@@ -328,7 +329,7 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
         Some(store) => store,
         None => parts::open_store(&settings).await?,
     };
-    let parts = parts::parts(&settings, strategies, book);
+    let parts = parts::parts(&settings, strategies, book, recover);
     let actors = match system::start(parts, Arc::clone(&store)) {
         Ok(actors) => actors,
         Err(unknown) => {

@@ -149,7 +149,14 @@ pub struct StorageSettings {
     pub retention_days: u32,
     /// Settled workflows that the memory store keeps, the newest.
     pub settled_kept: usize,
+    /// On PostgreSQL: what a process ran is taken over by others so long after it last renewed its
+    /// lease. On SQLite it is at once, when the process has ended. In files: seconds.
+    #[serde(with = "duration")]
+    pub lease: Duration,
 }
+
+/// A lease that is shorter runs out under a process that the machine did not run for a moment.
+const LEASE_MIN: Duration = Duration::from_millis(500);
 
 impl StorageSettings {
     /// How long settled workflows are kept; `None` for ever.
@@ -496,6 +503,10 @@ impl Settings {
     }
 
     fn check_spans(&self, wrong: &mut impl FnMut(String, String)) {
+        let lease = self.storage.lease;
+        if lease < LEASE_MIN {
+            wrong("storage.lease".into(), format!("{lease:?}; expected at least {LEASE_MIN:?}"));
+        }
         let mut positive = |path: String, span: Option<Duration>| {
             if span.is_some_and(|span| span.is_zero()) {
                 wrong(path, "0 seconds; expected more than 0".into());

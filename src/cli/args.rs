@@ -52,6 +52,10 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run a workflow file to its end.
     Run(Run),
+    /// Store a workflow file for a process that serves; say its id.
+    Submit(Submit),
+    /// Run what is in the store, and what comes into it, until stopped.
+    Serve(Serve),
     /// Say everything that is wrong with a workflow file, without running it.
     Check(FileAndInputs),
     /// Draw a workflow file's tasks and what they wait for.
@@ -68,6 +72,8 @@ pub(crate) enum Command {
     Events(Events),
     /// Stop a workflow, or one task and what waits for it.
     Cancel(Cancel),
+    /// Say what became of a task whose outcome is unknown.
+    Settle(Settle),
     /// Continue workflows that a stopped or killed process left behind.
     Resume(Resume),
     /// Run the failed, skipped and cancelled tasks of a workflow again.
@@ -108,6 +114,47 @@ pub(crate) struct Run {
     /// Id of the workflow, instead of the file's own or a new one.
     #[arg(long)]
     pub(crate) id: Option<WorkflowId>,
+}
+
+/// `gleitzeit submit`.
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// The file and its inputs.
+    #[command(flatten)]
+    pub(crate) workflow: FileAndInputs,
+    /// Id of the workflow, instead of the file's own or a new one.
+    #[arg(long)]
+    pub(crate) id: Option<WorkflowId>,
+    /// Wait for its end, as `run` does.
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// `gleitzeit serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Run workflows; the only thing that can be served.
+    #[arg(long, required = true)]
+    pub(crate) engine: bool,
+}
+
+/// `gleitzeit settle`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("verdict").required(true).args(["completed", "failed", "retry"]))]
+pub(crate) struct Settle {
+    /// Id of the workflow.
+    pub(crate) id: WorkflowId,
+    /// Id of the task.
+    pub(crate) task: TaskId,
+    /// It completed, with this result.
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    pub(crate) completed: Option<Value>,
+    /// It failed, for this reason.
+    #[arg(long, value_name = "MESSAGE")]
+    pub(crate) failed: Option<String>,
+    /// Run it again.
+    #[arg(long)]
+    pub(crate) retry: bool,
 }
 
 /// `gleitzeit graph`.
@@ -279,6 +326,10 @@ fn input(text: &str) -> Result<(String, Value), String> {
     }
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
     Ok((name.to_owned(), value))
+}
+
+fn json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn object(text: &str) -> Result<Value, String> {

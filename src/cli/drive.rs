@@ -3,7 +3,9 @@
 use std::{process, sync::Arc, time::Duration};
 
 use futures_util::future;
-use gleitzeit::{Delivery, EventFilter, Handle, Runtime, Subscription};
+use gleitzeit::{
+    Delivery, EventFilter, Handle, Runtime, Subscription, actors::execution_engine::WaitAnswer,
+};
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::WorkflowId,
@@ -91,11 +93,37 @@ impl<'s> Drive<'s> {
     /// # Errors
     /// What the store says, or that someone interrupted.
     pub(crate) async fn follow(
-        mut self,
+        self,
         ids: &[WorkflowId],
         total: usize,
         settled: usize,
     ) -> Result<Vec<Arc<WorkflowRecord>>, Failure> {
+        let answers = self.answers(ids, total, settled).await?;
+        Ok(answers.into_iter().collect::<Result<_, TaskError>>()?)
+    }
+
+    /// The same, without those that do not run here: other processes run them.
+    ///
+    /// # Errors
+    /// As [`follow`](Self::follow).
+    pub(crate) async fn follow_those_here(
+        self,
+        ids: &[WorkflowId],
+        total: usize,
+        settled: usize,
+    ) -> Result<Vec<Arc<WorkflowRecord>>, Failure> {
+        let mut answers = self.answers(ids, total, settled).await?;
+        let elsewhere = |error: &TaskError| error.code == ErrorCode::WorkflowInvalidState;
+        answers.retain(|answer| !answer.as_ref().is_err_and(elsewhere));
+        Ok(answers.into_iter().collect::<Result<_, TaskError>>()?)
+    }
+
+    async fn answers(
+        mut self,
+        ids: &[WorkflowId],
+        total: usize,
+        settled: usize,
+    ) -> Result<Vec<WaitAnswer>, Failure> {
         let mut progress = Progress::new(self.session.progress, total, settled);
         let handle = self.handle();
         let mut all = Box::pin(future::join_all(ids.iter().map(|id| handle.wait(id))));
@@ -117,7 +145,7 @@ impl<'s> Drive<'s> {
         };
         drop(progress);
         self.stop().await;
-        Ok(records.into_iter().collect::<Result<_, TaskError>>()?)
+        Ok(records)
     }
 
     /// Lets running tasks end, unless a second signal comes.

@@ -10,6 +10,7 @@ use gleitzeit_domain::{
     id::WorkflowId,
     plan,
     problem::SubmitError,
+    store::lease::PersonsVerdict,
     task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowSpec},
 };
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     Outcome,
-    args::{Cancel, FileAndInputs, Resume, Run},
+    args::{Cancel, FileAndInputs, Resume, Run, Settle},
     drive::{Drive, STOPPING, settled},
     output::{self, Exit, Failure},
     report,
@@ -110,7 +111,11 @@ async fn resume_all(session: &Session) -> Outcome {
         drive.stop().await;
         return Err(error.into());
     }
-    let ended = drive.follow(&ids, total, done).await?;
+    let ended = drive.follow_those_here(&ids, total, done).await?;
+    if ended.len() < ids.len() {
+        let others = ids.len() - ended.len();
+        output::note(format_args!("{others} more are run by other processes"));
+    }
     if session.json {
         let all: Vec<Value> = ended.iter().map(|record| report::workflow_json(record)).collect();
         output::document(&all);
@@ -150,6 +155,29 @@ pub(crate) async fn cancel(session: &Session, Cancel { id, task, reason }: Cance
     runtime.stop(STOPPING).await;
     cancelled?;
     tell(session, &find(session, &id).await?);
+    Ok(Exit::Success)
+}
+
+/// Says what became of a task whose outcome is unknown, wherever its workflow runs.
+pub(crate) async fn settle(session: &Session, settle: Settle) -> Outcome {
+    let Settle { id, task, completed, failed, retry: _ } = settle;
+    find(session, &id).await?;
+    let verdict = match (completed, failed) {
+        (Some(result), _) => PersonsVerdict::Completed { result },
+        (None, Some(message)) => PersonsVerdict::Failed { message: message.into() },
+        (None, None) => PersonsVerdict::Retry,
+    };
+    let runtime = session.start_without_providers().await?;
+    let settled = runtime.handle().settle(&id, &task, verdict).await;
+    runtime.stop(STOPPING).await;
+    settled?;
+    let record = find(session, &id).await?;
+    tell(session, &record);
+    if !record.status.is_settled() {
+        output::note(format_args!(
+            "a process that serves goes on with it; else: gleitzeit resume {id}"
+        ));
+    }
     Ok(Exit::Success)
 }
 

@@ -72,6 +72,7 @@ pub(super) fn parts(
     settings: &Settings,
     added: Vec<(String, StrategyFactory)>,
     book: ProtocolBook,
+    takes_over: bool,
 ) -> Parts {
     let engine = &settings.engine;
     let seed = engine.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
@@ -85,6 +86,9 @@ pub(super) fn parts(
             max_concurrent_tasks: usize::try_from(slots).unwrap_or(usize::MAX),
             max_queued_tasks: engine.max_queued_tasks.get(),
             seed,
+            owner: uuid::Uuid::new_v4().to_string().into(),
+            lease_term: settings.storage.lease,
+            takes_over,
             ..EngineSettings::default()
         },
         balancer: BalancerSettings {

@@ -1,0 +1,143 @@
+//! What a handle does about workflows that run in other processes, or in none yet.
+//!
+//! A workflow that no live process runs is taken up here, without running its tasks, changed, and
+//! left to whoever claims it. The process that runs one is asked through the store.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt as _;
+use gleitzeit_actors::{
+    Clock,
+    execution_engine::{Recover, Settle},
+    protocol_registry::ValidateWorkflows,
+};
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    event::Audience,
+    id::{TaskId, WorkflowId},
+    plan::Plan,
+    problem::SubmitError,
+    run::Run,
+    store::{
+        LeaseStore, NewWorkflow,
+        lease::{Ask, PersonsVerdict, Request, RequestAnswer, RequestKey},
+    },
+    workflow::WorkflowSpec,
+};
+
+use super::{Handle, stopped};
+
+/// How long the process that runs a workflow may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two looks for the answer, should the bell not be heard.
+const ANSWER_PAUSE: Duration = Duration::from_millis(250);
+
+impl Handle {
+    /// Stores a workflow for whichever process claims it: this one, where it runs what it finds in
+    /// the store, or another on the same database. An id that was submitted before gives the first
+    /// submission.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn enqueue(&self, spec: WorkflowSpec) -> Result<WorkflowId, SubmitError> {
+        let plan = self.plan(spec).await?;
+        let id = plan.id.clone();
+        self.store.submit(vec![unowned(plan)]).await.map_err(SubmitError::Store)?;
+        Ok(id)
+    }
+
+    /// A workflow with its methods and parameters checked.
+    pub(super) async fn plan(&self, spec: WorkflowSpec) -> Result<Arc<Plan>, SubmitError> {
+        let draft = self.draft(spec).await?;
+        let plans = self.cast.registry.send(ValidateWorkflows(vec![draft])).await;
+        let plan = plans.unwrap_or_default().pop().unwrap_or(Err(SubmitError::Stopped))?;
+        // A circle is no mistake of a single task, so the registry lets it pass.
+        plan.graph()?;
+        Ok(plan)
+    }
+
+    /// Ends a task whose outcome is unknown, by a person's word: it began before a crash and must
+    /// not run twice, so nobody else can say. What depends on it follows.
+    ///
+    /// # Errors
+    /// `WORKFLOW_NOT_FOUND`, `TASK_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when its outcome is known;
+    /// `TASK_RESULT_INVALID` when the result is not what the method returns.
+    pub async fn settle(
+        &self,
+        id: &WorkflowId,
+        task: &TaskId,
+        verdict: PersonsVerdict,
+    ) -> Result<(), TaskError> {
+        let settle = || Settle { id: id.clone(), task: task.clone(), verdict: verdict.clone() };
+        let here = self.cast.engine.send(settle()).await.map_err(stopped)?;
+        if !is_not_here(&here) {
+            return here;
+        }
+        let ask = Ask::Settle { task: task.clone(), verdict: verdict.clone() };
+        match self.take_or_ask(id, ask).await? {
+            Reached::Asked => Ok(()),
+            Reached::Here => self.cast.engine.send(settle()).await.map_err(stopped)?,
+        }
+    }
+
+    /// Takes up a stored workflow without running its tasks, or has the process that runs it do
+    /// what is asked.
+    pub(super) async fn take_or_ask(
+        &self,
+        id: &WorkflowId,
+        ask: Ask,
+    ) -> Result<Reached, TaskError> {
+        let hold = Recover { id: Some(id.clone()), hold: true };
+        let recovered = self.cast.engine.send(hold).await.map_err(stopped)??;
+        if recovered.held == 0 {
+            return Ok(Reached::Here);
+        }
+        let Some(leases) = self.store.leases() else { return Ok(Reached::Here) };
+        let mut bell = leases.bell();
+        let key = leases.ask(Request { workflow: id.clone(), ask }).await?;
+        let answered = tokio::time::timeout(ANSWER_LIMIT, async {
+            loop {
+                if let Some(answer) = leases.take_answer(key).await? {
+                    return Ok::<RequestAnswer, TaskError>(answer);
+                }
+                let _ = tokio::time::timeout(ANSWER_PAUSE, bell.next()).await;
+            }
+        });
+        match answered.await {
+            Ok(answer) => answer?.map(|()| Reached::Asked),
+            Err(_) => Err(not_answered(leases, key, id).await),
+        }
+    }
+}
+
+/// What a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// The workflow is here now, held: the caller does it.
+    Here,
+    /// The process that runs it has done it.
+    Asked,
+}
+
+/// True for the answer of an engine that does not have the workflow.
+pub(super) fn is_not_here<T>(answer: &Result<T, TaskError>) -> bool {
+    answer.as_ref().is_err_and(|error| error.code == ErrorCode::WorkflowNotFound)
+}
+
+/// As it is stored before anyone runs it.
+pub(crate) fn unowned(plan: Arc<Plan>) -> NewWorkflow {
+    Run::new(plan, Audience::default(), Clock::start().now()).take_new()
+}
+
+async fn not_answered(leases: &dyn LeaseStore, key: RequestKey, id: &WorkflowId) -> TaskError {
+    if let Err(error) = leases.withdraw(key).await {
+        tracing::warn!(%error, "a request could not be withdrawn");
+    }
+    let message = format!(
+        "the process that runs workflow `{id}` did not answer within {} s; if it has died, its \
+         lease runs out and another one takes the workflow over: try again then",
+        ANSWER_LIMIT.as_secs()
+    );
+    TaskError::new(ErrorCode::WorkflowInvalidState, message)
+}
