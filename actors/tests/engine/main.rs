@@ -13,6 +13,8 @@ mod durability;
 #[cfg(test)]
 mod error_codes;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod ordering;
