@@ -24,7 +24,7 @@ use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
-    store::{ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange},
+    store::{LeaseStore, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange},
     workflow::{WorkflowRecord, WorkflowSummary},
 };
 use tokio::{
@@ -33,7 +33,9 @@ use tokio::{
 };
 
 use self::{
+    bell::Bell,
     group::Write,
+    leases::{Asker, Renewals},
     location::Location,
     open::Connector,
     read::{ReadError, Reader},
@@ -41,10 +43,12 @@ use self::{
 };
 use crate::settings::{Durability, StoreUrl};
 
+mod bell;
 mod encode;
 pub mod entity;
 mod fault;
 mod group;
+mod leases;
 mod location;
 mod multi_row;
 mod open;
@@ -77,6 +81,9 @@ pub struct SqlStore {
     /// True once the thread has let go of the database.
     ended: watch::Receiver<bool>,
     commits: Arc<AtomicU64>,
+    location: Location,
+    bell: Arc<Bell>,
+    renewals: Arc<Renewals>,
 }
 
 impl fmt::Debug for SqlStore {
@@ -96,7 +103,7 @@ impl SqlStore {
     pub async fn connect(url: &StoreUrl, options: SqlOptions) -> Result<Self, StoreError> {
         let location = Location::of(url)?;
         location.check_build()?;
-        let connector = Connector { location, durability: options.durability };
+        let connector = Connector { location: location.clone(), durability: options.durability };
         let opened = thread::start(connector).await?;
         Ok(Self {
             name: url.to_string(),
@@ -106,6 +113,9 @@ impl SqlStore {
             is_closed: AtomicBool::new(false),
             ended: opened.ended,
             commits: opened.commits,
+            location,
+            bell: opened.bell,
+            renewals: opened.renewals,
         })
     }
 
@@ -120,9 +130,16 @@ impl SqlStore {
     }
 
     async fn write(&self, write: Write) -> Result<Vec<Submitted>, StoreError> {
+        self.ask_writer(|asker| Request::Write(write, asker)).await
+    }
+
+    async fn ask_writer<T>(
+        &self,
+        request: impl FnOnce(Asker<T>) -> Request,
+    ) -> Result<T, StoreError> {
         self.check_open()?;
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Write(write, answer)).map_err(|_| StoreError::Closed)?;
+        let (asker, answered) = oneshot::channel();
+        self.requests.send(request(asker)).map_err(|_| StoreError::Closed)?;
         answered.await.unwrap_or_else(|_| Err(self.unanswered()))
     }
 
@@ -159,6 +176,10 @@ impl Store for SqlStore {
         self.name.clone()
     }
 
+    fn leases(&self) -> Option<&dyn LeaseStore> {
+        Some(self)
+    }
+
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
         self.write(Write::Submit(new)).await
     }
@@ -191,11 +212,7 @@ impl Store for SqlStore {
     }
 
     async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
-        self.check_open()?;
-        let (answer, answered) = oneshot::channel();
-        let prune = Prune { before, limit, count: 0, answer };
-        self.requests.send(Request::Prune(prune)).map_err(|_| StoreError::Closed)?;
-        answered.await.unwrap_or_else(|_| Err(self.unanswered()))
+        self.ask_writer(|answer| Request::Prune(Prune { before, limit, count: 0, answer })).await
     }
 
     async fn close(&self, limit: Duration) -> Result<(), StoreError> {

@@ -88,7 +88,7 @@ async fn postgres_does_what_a_store_must() {
             let store = SqlStore::connect(&url, SqlOptions { durability }).await.unwrap();
             // Much faster than another database for each check.
             let db = Database::connect(url.expose()).await.unwrap();
-            let tables = ["workflows", "tasks", "events", "blobs"];
+            let tables = ["workflows", "tasks", "events", "blobs", "leases", "requests"];
             let tables = tables.map(|table| format!("gleitzeit_{table}")).join(", ");
             db.execute_unprepared(&format!("TRUNCATE {tables}")).await.unwrap();
             db.close().await.unwrap();

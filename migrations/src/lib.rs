@@ -17,6 +17,7 @@ use sea_orm_migration::{
 };
 
 mod m20261123_000001_workflows;
+mod m20261124_000001_leases;
 
 /// The table of applied migrations.
 const APPLIED: &str = "gleitzeit_migrations";
@@ -30,7 +31,10 @@ pub struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261123_000001_workflows::Migration)]
+        vec![
+            Box::new(m20261123_000001_workflows::Migration),
+            Box::new(m20261124_000001_leases::Migration),
+        ]
     }
 
     fn migration_table_name() -> DynIden {

@@ -10,7 +10,10 @@ use gleitzeit_domain::{
     error::TaskError,
     event::{Event, EventData},
     id::WorkflowId,
-    store::StoreError,
+    store::{
+        StoreError,
+        lease::{Ask, PersonsVerdict, RequestAnswer},
+    },
     task::TaskRecord,
     workflow::{TaskSpec, WorkflowSpec},
 };
@@ -140,6 +143,27 @@ pub(super) fn result(task: &TaskRecord, blobs: &mut Blobs) -> Result<[Value; 2],
     };
     check_nesting(result, "a result")?;
     Ok(payload(json(result)?, blobs))
+}
+
+/// What is asked of the process that runs a workflow.
+pub(super) fn ask(ask: &Ask) -> Result<String, StoreError> {
+    if let Ask::Settle { verdict: PersonsVerdict::Completed { result }, .. } = ask {
+        check_nesting(result, "a result")?;
+    }
+    json(ask)
+}
+
+/// The answer to a request.
+pub(super) fn answer(answer: &RequestAnswer) -> Result<String, StoreError> {
+    if let Err(TaskError { data: Some(data), .. }) = answer {
+        check_nesting(data, "the data of an error")?;
+    }
+    json(&answer.as_ref().err())
+}
+
+/// Reads the answer to a request.
+pub(super) fn answer_of(text: &str) -> Result<RequestAnswer, StoreError> {
+    Ok(parse::<Option<TaskError>>(text)?.map_or(Ok(()), Err))
 }
 
 /// The columns `first_sequence`, `event_count` and `body`.

@@ -5,5 +5,7 @@
 
 pub mod blob;
 pub mod event;
+pub mod lease;
+pub mod request;
 pub mod task;
 pub mod workflow;

@@ -33,6 +33,11 @@ impl From<DbErr> for Fault {
 }
 
 impl Fault {
+    /// True when what was rolled back may be tried again at once.
+    pub(super) fn may_pass_again(&self) -> bool {
+        matches!(self.cause, Cause::Contention | Cause::Connection)
+    }
+
     /// As the answer to a write that was rolled back.
     pub(super) fn of_write(self) -> StoreError {
         match self.cause {
@@ -94,6 +99,8 @@ fn of_code(code: &str) -> Cause {
         _ => match code {
             // serialization failure, deadlock, lock not available
             "40001" | "40P01" | "55P03" => Cause::Contention,
+            // this process stood still within a transaction
+            "25P03" => Cause::Connection,
             // read-only transaction
             "25006" => Cause::Database,
             _ => match code.get(..2) {
@@ -127,6 +134,7 @@ mod tests {
             ("40P01", Cause::Contention),
             ("53100", Cause::Database),
             ("57P01", Cause::Connection),
+            ("25P03", Cause::Connection),
             ("08006", Cause::Connection),
             ("25006", Cause::Database),
             ("23505", Cause::Content),

@@ -5,11 +5,12 @@
 //!
 //! Invariant: the group leaves what the calls would have left one by one, in their order.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use gleitzeit_domain::{
     id::WorkflowId,
-    store::{NewWorkflow, StoreError, Submitted, WorkflowChange},
+    store::{Epoch, NewWorkflow, StoreError, Submitted, WorkflowChange},
+    workflow::{WorkflowRecord, WorkflowStatus},
 };
 use sea_orm::{ConnectionTrait, DbErr, Value};
 
@@ -29,6 +30,25 @@ pub(super) enum Write {
     Record(Vec<WorkflowChange>),
 }
 
+impl Write {
+    /// Adds the leases that it bears, which are one as a rule.
+    pub(super) fn add_epochs(&self, epochs: &mut BTreeSet<Epoch>) {
+        match self {
+            Self::Submit(news) => epochs.extend(news.iter().filter_map(|new| new.epoch)),
+            Self::Record(changes) => {
+                epochs.extend(changes.iter().filter_map(|change| change.epoch));
+            }
+        }
+    }
+
+    /// Which of `lost` it bears.
+    pub(super) fn lost_of(&self, lost: &[Epoch]) -> Option<Epoch> {
+        let mut borne = BTreeSet::new();
+        self.add_epochs(&mut borne);
+        lost.iter().copied().find(|epoch| borne.contains(epoch))
+    }
+}
+
 /// What became of a call within a committed group; a record has no [`Submitted`] to tell.
 pub(super) type Answer = Result<Vec<Submitted>, StoreError>;
 
@@ -41,7 +61,9 @@ pub(super) struct Place {
 
 /// Where the workflows are that were written to of late.
 ///
-/// Only what was committed is in here; a workflow leaves when it settles.
+/// Only what was committed is in here; a workflow leaves when it settles, for from then on another
+/// process may forget it. What is in here belongs to a lease of this store, or this store is the
+/// only one that writes to it.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     by_id: HashMap<WorkflowId, Place>,
@@ -62,6 +84,10 @@ impl Places {
     }
 
     pub(super) fn learn(&mut self, lesson: Lesson) {
+        // Another process may run what was ours, end it, and forget it.
+        if lesson.has_lost {
+            self.forget_all();
+        }
         if self.by_id.len() + lesson.found.len() > PLACES_MAX {
             self.forget_all();
         }
@@ -77,6 +103,21 @@ impl Places {
 pub(super) struct Lesson {
     found: HashMap<WorkflowId, Place>,
     settled: Vec<WorkflowId>,
+    /// True when a lease was lost.
+    pub(super) has_lost: bool,
+    /// True when there is something new that nobody owns.
+    pub(super) leaves_free: bool,
+}
+
+impl Lesson {
+    /// Where claimed workflows are, by their keys.
+    pub(super) fn of_claimed(keys: &[i64], claimed: &[WorkflowRecord]) -> Self {
+        let place = |(key, record): (&i64, &WorkflowRecord)| {
+            let task_count = u32::try_from(record.tasks.len()).unwrap_or(u32::MAX);
+            (record.id.clone(), Place { key: *key, task_count })
+        };
+        Self { found: keys.iter().zip(claimed).map(place).collect(), ..Self::default() }
+    }
 }
 
 /// Writes a group of calls; an answer for each.
@@ -120,7 +161,11 @@ impl<C: ConnectionTrait> Group<'_, C> {
             let (Write::Submit(news), Ok(told)) = (call, answer) else { continue };
             // The first call that names a created workflow is the one that made it.
             told.extend(news.iter().map(|new| match created.take(&new.record.id) {
-                Some(_) => Submitted::Created,
+                Some(_) => {
+                    self.lesson.leaves_free |=
+                        new.epoch.is_none() && !new.record.status.is_settled();
+                    Submitted::Created
+                }
                 None => Submitted::Existed,
             }));
         }
@@ -191,6 +236,10 @@ impl<C: ConnectionTrait> Group<'_, C> {
                     key: row.try_get_by_index(1)?,
                     task_count: u32::try_from(task_count).unwrap_or(u32::MAX),
                 };
+                let status: String = row.try_get_by_index(3)?;
+                if WorkflowStatus::from_name(&status).is_none_or(WorkflowStatus::is_settled) {
+                    self.lesson.settled.push(id.clone());
+                }
                 self.lesson.found.insert(id, place);
             }
         }

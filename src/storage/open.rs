@@ -20,6 +20,11 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection to a server may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a server waits for the next statement of a transaction. A process that stands still
+/// within one holds its locks no longer than that: others wait for them to take over its work.
+#[cfg(feature = "postgres")]
+const STANDSTILL: &str = "3s";
+
 /// Statements that a connection keeps prepared: more than the writer has shapes.
 const PREPARED: usize = 256;
 
@@ -149,7 +154,9 @@ impl Connector {
                 .statement_cache_capacity(PREPARED)
                 .options([("synchronous_commit", synchronous_commit)]);
             match to {
-                Use::Write => postgres,
+                Use::Write => {
+                    postgres.options([("idle_in_transaction_session_timeout", STANDSTILL)])
+                }
                 Use::Read => postgres.options([("default_transaction_read_only", "on")]),
             }
         });

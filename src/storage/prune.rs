@@ -9,12 +9,13 @@ use chrono::{DateTime, Utc};
 use gleitzeit_domain::{id::WorkflowId, workflow::WorkflowStatus};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, QueryFilter as _,
-    QuerySelect as _, sea_query::Query,
+    QuerySelect as _,
+    sea_query::{LockBehavior, LockType, Query},
 };
 
 use super::{
     encode::unescape,
-    entity::{blob, event, task, workflow},
+    entity::{blob, event, request, task, workflow},
 };
 
 /// Workflows of one batch.
@@ -84,15 +85,18 @@ async fn settled_before<C: ConnectionTrait>(
     limit: u64,
 ) -> Result<Vec<(i64, String, i64)>, DbErr> {
     let settled = WorkflowStatus::ALL.into_iter().filter(|status| status.is_settled());
-    workflow::Entity::find()
+    let found = workflow::Entity::find()
         .select_only()
         .columns([workflow::Column::Key, workflow::Column::Id, workflow::Column::TaskCount])
         .filter(workflow::Column::Status.is_in(settled.map(WorkflowStatus::as_str)))
         .filter(workflow::Column::CompletedAt.lt(before.timestamp_micros()))
-        .limit(limit)
-        .into_tuple()
-        .all(db)
-        .await
+        .limit(limit);
+    let found = match db.get_database_backend() {
+        // Another process may be about to write to one of them, or to forget it too.
+        DbBackend::Postgres => found.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked),
+        _ => found,
+    };
+    found.into_tuple().all(db).await
 }
 
 async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr> {
@@ -103,6 +107,10 @@ async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr>
         .await?;
     task::Entity::delete_many()
         .filter(task::Column::WorkflowKey.is_in(keys.iter().copied()))
+        .exec(db)
+        .await?;
+    request::Entity::delete_many()
+        .filter(request::Column::WorkflowKey.is_in(keys.iter().copied()))
         .exec(db)
         .await?;
     workflow::Entity::delete_many().filter(workflow::Column::Key.is_in(keys)).exec(db).await?;

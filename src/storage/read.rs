@@ -10,14 +10,17 @@ use std::{
 use gleitzeit_domain::{
     event::Event,
     id::{ProviderId, TaskId, WorkflowId},
-    store::{ListFilter, StoreError},
+    store::{
+        Epoch, ListFilter, StoreError,
+        lease::{Request, RequestAnswer, RequestKey},
+    },
     task::{TaskRecord, TaskStatus},
     workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus, WorkflowSummary},
 };
 use sea_orm::{
-    AccessMode, ColumnTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    EntityTrait as _, IsolationLevel, QueryFilter as _, QueryOrder as _, QuerySelect as _,
-    TransactionOptions, TransactionTrait as _,
+    AccessMode, ColumnTrait as _, ConnectionTrait as _, DatabaseConnection, DatabaseTransaction,
+    DbBackend, DbErr, EntityTrait as _, IsolationLevel, QueryFilter as _, QueryOrder as _,
+    QuerySelect as _, Statement, TransactionOptions, TransactionTrait as _,
 };
 
 use super::{
@@ -153,7 +156,7 @@ impl Reader {
     }
 
     /// Completes rows of workflows, with their tasks; in the order of the rows.
-    async fn load(
+    pub(super) async fn load(
         &self,
         snapshot: &DatabaseTransaction,
         rows: Vec<workflow::Model>,
@@ -291,6 +294,39 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// The requests about unsettled workflows of a lease that are not answered yet.
+    pub(super) async fn requests(&self, epoch: Epoch) -> Answer<Vec<(RequestKey, Request)>> {
+        let select = "SELECT r.key, w.id, r.body FROM gleitzeit_requests r \
+                      JOIN gleitzeit_workflows w ON w.key = r.workflow_key \
+                      WHERE r.answer IS NULL AND w.lease_epoch = $1 \
+                      AND w.status IN ('pending', 'running') ORDER BY r.key";
+        let epoch = i64::try_from(epoch.0).unwrap_or(i64::MAX);
+        let mut requests = Vec::new();
+        for row in self.db.query_all_raw(self.statement(select, epoch)).await? {
+            let workflow = unescape(row.try_get_by_index(1)?).into();
+            let body: String = row.try_get_by_index(2)?;
+            let request = Request { workflow, ask: parse(&body)? };
+            requests.push((RequestKey(count_of(row.try_get_by_index(0)?)?), request));
+        }
+        Ok(requests)
+    }
+
+    /// The answer to a request; `None` while there is none.
+    pub(super) async fn answer(&self, key: RequestKey) -> Answer<Option<RequestAnswer>> {
+        let select = "SELECT answer FROM gleitzeit_requests WHERE key = $1";
+        let key = i64::try_from(key.0).unwrap_or(i64::MAX);
+        let Some(row) = self.db.query_one_raw(self.statement(select, key)).await? else {
+            return Ok(None);
+        };
+        let answer: Option<String> = row.try_get_by_index(0)?;
+        Ok(answer.as_deref().map(encode::answer_of).transpose()?)
+    }
+
+    fn statement(&self, sql: &str, value: i64) -> Statement {
+        let backend = self.db.get_database_backend();
+        Statement::from_sql_and_values(backend, sql, [value.into()])
     }
 
     pub(super) async fn events(

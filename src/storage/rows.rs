@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
-    store::{NewWorkflow, StoreError, WorkflowChange, WorkflowState},
+    store::{Epoch, NewWorkflow, StoreError, WorkflowChange, WorkflowState},
     task::TaskRecord,
     workflow::WorkflowRecord,
 };
@@ -186,7 +186,7 @@ impl<'a> Submissions<'a> {
 }
 
 fn encode_new(
-    NewWorkflow { record, events, .. }: &NewWorkflow,
+    NewWorkflow { record, events, epoch }: &NewWorkflow,
 ) -> Result<([Value; WORKFLOW_COLUMNS], Encoded), StoreError> {
     let mut rows = Rows::default();
     let task_count = u32::try_from(record.tasks.len())
@@ -201,13 +201,14 @@ fn encode_new(
         }
     }
     rows.add_events(0, events)?;
-    let row = workflow_row(record, task_count, &mut rows.blobs)?;
+    let row = workflow_row(record, task_count, *epoch, &mut rows.blobs)?;
     Ok((row, Encoded { task_count, rows }))
 }
 
 fn workflow_row(
     record: &WorkflowRecord,
     task_count: u32,
+    epoch: Option<Epoch>,
     blobs: &mut Blobs,
 ) -> Result<[Value; WORKFLOW_COLUMNS], StoreError> {
     let [spec, spec_blob] = encode::spec(&record.spec, blobs)?;
@@ -220,6 +221,7 @@ fn workflow_row(
         encode::time(record.completed_at),
         i64::from(task_count).into(),
         encode::count(record.last_sequence)?,
+        encode::count(epoch.map_or(0, |epoch| epoch.0))?,
         encode::error(record.error.as_ref())?,
         spec,
         spec_blob,

@@ -22,12 +22,12 @@ pub(super) struct Statements {
     pub(super) set_states: MultiRow,
     /// [`SEQUENCE_COLUMNS`]: `key, last_sequence`
     pub(super) raise_sequences: MultiRow,
-    /// `id`; answers `id, key, task_count`
+    /// `id`; answers `id, key, task_count, status`, and keeps them from being pruned
     pub(super) find_workflows: MultiRow,
 }
 
 /// The columns of a row of `add_workflows`.
-pub(super) const WORKFLOW_COLUMNS: usize = 11;
+pub(super) const WORKFLOW_COLUMNS: usize = 12;
 
 /// The columns of a row of `set_tasks`.
 pub(super) const TASK_COLUMNS: usize = 14;
@@ -52,7 +52,8 @@ impl Statements {
             ),
             add_workflows: rows(
                 "INSERT INTO gleitzeit_workflows (id, name, status, created_at, started_at, \
-                 completed_at, task_count, last_sequence, error, spec, spec_blob) VALUES",
+                 completed_at, task_count, last_sequence, lease_epoch, error, spec, spec_blob) \
+                 VALUES",
                 WORKFLOW_COLUMNS,
                 " ON CONFLICT (id) DO NOTHING RETURNING id, key",
             ),
@@ -88,9 +89,9 @@ impl Statements {
                  AND gleitzeit_workflows.last_sequence < v.column2",
             ),
             find_workflows: rows(
-                "SELECT id, key, task_count FROM gleitzeit_workflows WHERE id IN (VALUES",
+                "SELECT id, key, task_count, status FROM gleitzeit_workflows WHERE id IN (VALUES",
                 1,
-                ")",
+                if backend == DbBackend::Postgres { ") FOR KEY SHARE" } else { ")" },
             ),
         }
     }
@@ -126,9 +127,9 @@ mod tests {
             assert_eq!(named(insert.head()), table);
             assert_eq!(insert.columns(), table.len());
         }
-        // The key and the lease are not the submission's to set.
+        // The key is not the submission's to set.
         let mut table = columns::<workflow::Entity>();
-        table.retain(|column| *column != "key" && !column.starts_with("lease"));
+        table.retain(|column| *column != "key");
         assert_eq!(named(statements.add_workflows.head()), table);
         assert_eq!(statements.add_workflows.columns(), table.len());
         assert_eq!(workflow::Column::Key.entity_name().to_string(), "gleitzeit_workflows");

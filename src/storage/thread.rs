@@ -9,6 +9,8 @@ use tokio::{
 };
 
 use super::{
+    bell::Bell,
+    leases::{Desk, Renewals},
     open::Connector,
     read::Reader,
     writer::{Request, Writer},
@@ -22,6 +24,8 @@ pub(super) struct Opened {
     pub(super) runtime: Handle,
     pub(super) ended: watch::Receiver<bool>,
     pub(super) commits: Arc<AtomicU64>,
+    pub(super) bell: Arc<Bell>,
+    pub(super) renewals: Arc<Renewals>,
 }
 
 /// Starts the thread and opens the database on it.
@@ -66,9 +70,20 @@ fn live(connector: Connector, told: oneshot::Sender<Result<Opened, StoreError>>)
                 return;
             }
         };
-        let writer = Writer::new(connector, db, Arc::clone(&commits));
+        let bell = Arc::new(Bell::new());
+        let renewals = Arc::new(Renewals::default());
+        let desk = Desk::new(&connector.location, Arc::clone(&bell), Arc::clone(&renewals));
+        let writer = Writer::new(connector, db, Arc::clone(&reader), desk, Arc::clone(&commits));
         let runtime = Handle::current();
-        let opened = Opened { requests, reader: Arc::clone(&reader), runtime, ended, commits };
+        let opened = Opened {
+            requests,
+            reader: Arc::clone(&reader),
+            runtime,
+            ended,
+            commits,
+            bell,
+            renewals,
+        };
         // Whoever asked may have gone away; then nobody can write, and the writer ends at once.
         let _ = told.send(Ok(opened));
         writer.run(queue).await;

@@ -19,16 +19,19 @@ use std::{
 use chrono::{DateTime, Utc};
 use gleitzeit_domain::{id::WorkflowId, store::StoreError};
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait as _,
+    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    bell,
     fault::{Cause, Fault},
     group::{self, Answer, Lesson, Places, Write},
+    leases::{Call, Desk},
     open::Connector,
     prune,
+    read::{ReadError, Reader},
     statements::Statements,
 };
 
@@ -46,6 +49,12 @@ pub(super) enum Request {
     Write(Write, oneshot::Sender<Answer>),
     /// To forget what settled before a time.
     Prune(Prune),
+    /// To do something about a lease.
+    Lease(Box<Call>),
+    /// To renew the leases that are due.
+    Wake,
+    /// To tell whether another connection has written since this was asked before.
+    Look(oneshot::Sender<bool>),
     /// To finish what was asked before, and to end.
     Close,
 }
@@ -71,12 +80,19 @@ pub(super) struct Writer {
     places: Places,
     pruning: VecDeque<Prune>,
     commits: Arc<AtomicU64>,
+    pub(super) desk: Desk,
+    /// For what it claims.
+    reader: Arc<Reader>,
+    /// What SQLite said when it was asked whether another connection has written.
+    data_version: Option<i64>,
 }
 
 impl Writer {
     pub(super) fn new(
         connector: Connector,
         db: DatabaseConnection,
+        reader: Arc<Reader>,
+        desk: Desk,
         commits: Arc<AtomicU64>,
     ) -> Self {
         let statements = Statements::new(db.get_database_backend());
@@ -87,6 +103,9 @@ impl Writer {
             places: Places::default(),
             pruning: VecDeque::new(),
             commits,
+            desk,
+            reader,
+            data_version: None,
         }
     }
 
@@ -115,6 +134,7 @@ impl Writer {
             }
             self.prune_some().await;
         }
+        self.close_leases().await;
         if let Some(db) = self.db.take() {
             close(db).await;
         }
@@ -136,6 +156,14 @@ impl Writer {
                     self.commit(std::mem::take(&mut group)).await;
                     self.pruning.push_back(prune);
                 }
+                Request::Lease(call) => {
+                    self.commit(std::mem::take(&mut group)).await;
+                    self.serve_lease(*call).await;
+                }
+                Request::Wake => self.renew_due().await,
+                Request::Look(answer) => {
+                    let _ = answer.send(self.has_changed().await);
+                }
                 Request::Close => is_last = true,
             }
         }
@@ -149,6 +177,7 @@ impl Writer {
         if writes.is_empty() {
             return;
         }
+        self.renew_due().await;
         let calls: Vec<&Write> = writes.iter().collect();
         let answers = match self.transact(&calls).await {
             Ok(answers) => answers,
@@ -180,13 +209,15 @@ impl Writer {
         loop {
             match self.attempt(calls).await {
                 Ok((answers, lesson)) => {
+                    if lesson.leaves_free {
+                        self.desk.ring();
+                    }
                     self.places.learn(lesson);
                     return Ok(answers);
                 }
                 Err(Attempt::RolledBack(fault)) => {
                     self.reset().await;
-                    let again = matches!(fault.cause, Cause::Contention | Cause::Connection);
-                    if !again || tries == TRIES {
+                    if !fault.may_pass_again() || tries == TRIES {
                         let is_content = fault.cause == Cause::Content;
                         return Err(Failure { is_content, error: fault.of_write() });
                     }
@@ -203,22 +234,132 @@ impl Writer {
 
     async fn attempt(&mut self, calls: &[&Write]) -> Result<(Vec<Answer>, Lesson), Attempt> {
         let transaction = self.begin().await?;
-        let written = group::write(&transaction, &self.statements, &self.places, calls).await;
+        let written = self.write(&transaction, calls).await;
         self.end(transaction, written).await
     }
 
-    async fn begin(&mut self) -> Result<DatabaseTransaction, Attempt> {
+    /// Writes the calls that bear no lost lease; an answer for each.
+    async fn write(
+        &self,
+        db: &DatabaseTransaction,
+        calls: &[&Write],
+    ) -> Result<(Vec<Answer>, Lesson), DbErr> {
+        let lost = self.desk.lost(db, calls).await?;
+        let (statements, places) = (&self.statements, &self.places);
+        let (answers, lesson) = if lost.is_empty() {
+            group::write(db, statements, places, calls).await?
+        } else {
+            let kept = calls.iter().filter(|call| call.lost_of(&lost).is_none());
+            let kept: Vec<&Write> = kept.copied().collect();
+            let (written, mut lesson) = group::write(db, statements, places, &kept).await?;
+            lesson.has_lost = true;
+            let mut written = written.into_iter();
+            let answer = |call: &&Write| match call.lost_of(&lost) {
+                Some(epoch) => Err(StoreError::LeaseLost { epoch }),
+                None => written.next().unwrap_or_else(|| Ok(Vec::new())),
+            };
+            (calls.iter().map(answer).collect(), lesson)
+        };
+        if lesson.leaves_free {
+            bell::announce(db).await?;
+        }
+        Ok((answers, lesson))
+    }
+
+    /// Does something in a transaction of its own; tries again where that cannot do harm.
+    pub(super) async fn transact_alone<T>(
+        &mut self,
+        mut work: impl AsyncFnMut(&DatabaseTransaction, &mut Desk) -> Result<T, Refusal>,
+    ) -> Result<T, StoreError> {
+        let mut tries = 1;
+        loop {
+            let attempt = match self.begin().await {
+                Ok(transaction) => match work(&transaction, &mut self.desk).await {
+                    Ok(done) => self.end(transaction, Ok(done)).await,
+                    Err(Refusal::Database(error)) => self.end(transaction, Err(error)).await,
+                    Err(Refusal::Answer(error)) => {
+                        let _ = transaction.rollback().await;
+                        if error.is_transient() {
+                            self.reset().await;
+                        }
+                        return Err(error);
+                    }
+                },
+                Err(attempt) => Err(attempt),
+            };
+            let fault = match attempt {
+                Ok(done) => return Ok(done),
+                Err(Attempt::RolledBack(fault)) => fault,
+                Err(Attempt::NotCommitted(fault)) => {
+                    self.reset().await;
+                    return Err(fault.of_commit());
+                }
+            };
+            self.reset().await;
+            if !fault.may_pass_again() || tries == TRIES {
+                return Err(fault.of_write());
+            }
+            tries += 1;
+        }
+    }
+
+    /// Asks something outside a transaction; tries again on a new connection.
+    pub(super) async fn look<T>(
+        &mut self,
+        mut ask: impl AsyncFnMut(&DatabaseConnection) -> Result<T, DbErr>,
+    ) -> Result<T, StoreError> {
+        let mut tries = 1;
+        loop {
+            let answer = match self.connection().await {
+                Ok(db) => ask(db).await,
+                Err(error) => Err(error),
+            };
+            let fault = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => Fault::from(error),
+            };
+            self.reset().await;
+            if !fault.may_pass_again() || tries == TRIES {
+                return Err(fault.of_read());
+            }
+            tries += 1;
+        }
+    }
+
+    /// Whether another connection has written since this was asked before; true where nobody knows.
+    async fn has_changed(&mut self) -> bool {
+        let pragma = Statement::from_string(DbBackend::Sqlite, "PRAGMA data_version");
+        let version = self.look(async |db| match db.query_one_raw(pragma.clone()).await? {
+            Some(row) => row.try_get_by_index::<i64>(0),
+            None => Ok(0),
+        });
+        let version = version.await.ok();
+        version.is_none() || std::mem::replace(&mut self.data_version, version) != version
+    }
+
+    pub(super) fn learn(&mut self, lesson: Lesson) {
+        self.places.learn(lesson);
+    }
+
+    pub(super) fn reader(&self) -> Arc<Reader> {
+        Arc::clone(&self.reader)
+    }
+
+    async fn connection(&mut self) -> Result<&DatabaseConnection, DbErr> {
         let db = match self.db.take() {
             Some(db) => db,
-            None => self.connector.writer().await.map_err(Attempt::rolled_back)?,
+            None => self.connector.writer().await?,
         };
+        Ok(self.db.insert(db))
+    }
+
+    async fn begin(&mut self) -> Result<DatabaseTransaction, Attempt> {
+        let db = self.connection().await.map_err(Attempt::rolled_back)?;
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let begun = db.begin_with_options(options).await.map_err(Attempt::rolled_back);
-        self.db = Some(db);
-        begun
+        db.begin_with_options(options).await.map_err(Attempt::rolled_back)
     }
 
     async fn end<T>(
@@ -245,6 +386,7 @@ impl Writer {
     /// Lets go of a connection that may be in any state, and of what was known by it.
     async fn reset(&mut self) {
         self.places.forget_all();
+        self.data_version = None;
         if let Some(db) = self.db.take() {
             close(db).await;
         }
@@ -280,6 +422,33 @@ impl Writer {
                 let _ = prune.answer.send(Err(error));
             }
         }
+    }
+}
+
+/// Why what is done in a transaction of its own is not done.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The database complains.
+    Database(DbErr),
+    /// This is the answer.
+    Answer(StoreError),
+}
+
+impl From<DbErr> for Refusal {
+    fn from(error: DbErr) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Answer(error)
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(ReadError(error): ReadError) -> Self {
+        Self::Answer(error)
     }
 }
 

@@ -27,12 +27,8 @@ pub struct Model {
     pub task_count: i64,
     /// The number of the last event known when this row was written; events may say more.
     pub last_sequence: i64,
-    /// Which process runs it.
-    pub lease_owner: Option<String>,
-    /// How often it changed hands.
+    /// The lease that owns it; 0 is nobody.
     pub lease_epoch: i64,
-    /// Until when the owner may write.
-    pub lease_until: Option<i64>,
     /// Why it did not complete, as JSON.
     pub error: Option<String>,
     /// What was submitted, as JSON; absent where it is large.

@@ -1,0 +1,147 @@
+//! Which process runs which workflow, kept in the database.
+//!
+//! Asked by the engine through the port [`LeaseStore`]; what writes goes through the writer's queue,
+//! in order with the writes. A renewal waits for no queue: it is taken up before the next
+//! transaction.
+//!
+//! On PostgreSQL a lease runs out unless it is renewed, by the server's clock, and each transaction
+//! that bears one holds its row. On SQLite a lease is held by a lock that goes with the process, and
+//! nothing need be asked.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use gleitzeit_domain::{
+    id::WorkflowId,
+    store::{
+        Epoch, LeaseStore, StoreError,
+        lease::{Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
+    },
+};
+use tokio::sync::oneshot;
+
+use super::{SqlStore, bell, encode, writer};
+
+pub(super) use self::desk::Desk;
+
+mod desk;
+mod file_locks;
+mod process;
+mod requests;
+mod serve;
+mod sql;
+
+/// Where an answer goes.
+pub(super) type Asker<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// A call that the writer serves in a transaction of its own.
+#[derive(Debug)]
+pub(super) enum Call {
+    Open { owner: String, term: Duration, asker: Asker<Lease> },
+    Close { epoch: Epoch, asker: Asker<()> },
+    Claim { epoch: Epoch, limit: usize, asker: Asker<Claimed> },
+    ClaimOne { epoch: Epoch, id: WorkflowId, asker: Asker<ClaimedOne> },
+    Ask { workflow: WorkflowId, body: String, asker: Asker<RequestKey> },
+    Answer { key: RequestKey, answer: String, asker: Asker<()> },
+    Forget { key: RequestKey, asker: Asker<()> },
+}
+
+/// A lease that is to be good for another `term`.
+#[derive(Debug)]
+pub(super) struct Renewal {
+    epoch: Epoch,
+    term: Duration,
+    asker: Asker<bool>,
+}
+
+/// Renewals that wait for the next transaction.
+#[derive(Debug, Default)]
+pub(super) struct Renewals(Mutex<Vec<Renewal>>);
+
+impl Renewals {
+    fn add(&self, renewal: Renewal) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(renewal);
+    }
+
+    fn take(&self) -> Vec<Renewal> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl SqlStore {
+    async fn call<T>(&self, call: impl FnOnce(Asker<T>) -> Call) -> Result<T, StoreError> {
+        self.ask_writer(|asker| writer::Request::Lease(Box::new(call(asker)))).await
+    }
+}
+
+#[async_trait]
+impl LeaseStore for SqlStore {
+    async fn open_lease(&self, owner: &str, term: Duration) -> Result<Lease, StoreError> {
+        let owner = owner.to_owned();
+        self.call(|asker| Call::Open { owner, term, asker }).await
+    }
+
+    async fn renew_lease(&self, epoch: Epoch, term: Duration) -> Result<bool, StoreError> {
+        self.ask_writer(|asker| {
+            self.renewals.add(Renewal { epoch, term, asker });
+            writer::Request::Wake
+        })
+        .await
+    }
+
+    async fn close_lease(&self, epoch: Epoch) -> Result<(), StoreError> {
+        self.call(|asker| Call::Close { epoch, asker }).await
+    }
+
+    async fn claim(&self, epoch: Epoch, limit: usize) -> Result<Claimed, StoreError> {
+        self.call(|asker| Call::Claim { epoch, limit, asker }).await
+    }
+
+    async fn claim_one(&self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError> {
+        let id = id.clone();
+        self.call(|asker| Call::ClaimOne { epoch, id, asker }).await
+    }
+
+    async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {
+        let body = encode::ask(&request.ask)?;
+        self.call(|asker| Call::Ask { workflow: request.workflow, body, asker }).await
+    }
+
+    async fn requests(&self, epoch: Epoch) -> Result<Vec<(RequestKey, Request)>, StoreError> {
+        self.read(move |reader| async move { reader.requests(epoch).await }).await
+    }
+
+    async fn answer(&self, key: RequestKey, answer: RequestAnswer) -> Result<(), StoreError> {
+        let answer = encode::answer(&answer)?;
+        self.call(|asker| Call::Answer { key, answer, asker }).await
+    }
+
+    async fn take_answer(&self, key: RequestKey) -> Result<Option<RequestAnswer>, StoreError> {
+        let answer = self.read(move |reader| async move { reader.answer(key).await }).await?;
+        if answer.is_some()
+            && let Err(error) = self.call(|asker| Call::Forget { key, asker }).await
+        {
+            // The answer is known, and would be lost; its row goes with its workflow at the latest.
+            tracing::debug!(request = key.0, %error, "request that was answered is kept");
+        }
+        Ok(answer)
+    }
+
+    async fn withdraw(&self, key: RequestKey) -> Result<(), StoreError> {
+        self.call(|asker| Call::Forget { key, asker }).await
+    }
+
+    fn bell(&self) -> BoxStream<'static, ()> {
+        let rings = self.bell.stream();
+        if self.bell.is_to_be_started() {
+            let location = self.location.clone();
+            let writer = self.requests.downgrade();
+            self.runtime.spawn(bell::listen(location, Arc::clone(&self.bell), writer));
+        }
+        rings
+    }
+}

@@ -1,0 +1,280 @@
+//! What the writer knows of leases: those of this store, and whether those of others live.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+
+use gleitzeit_domain::store::{
+    Epoch, StoreError,
+    lease::{Claimed, Lease},
+};
+use sea_orm::{ConnectionTrait, DbErr};
+
+use super::{
+    Renewal, Renewals,
+    file_locks::FileLocks,
+    process::Process,
+    sql::{self, Dead, Survey},
+};
+use crate::storage::{bell::Bell, group::Write, location::Location};
+
+/// When to look again whether the process of a lease on a file still runs: a question to the
+/// kernel alone.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// When to try again to end a lease that a transaction was holding.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// What the writer knows of leases.
+#[derive(Debug)]
+pub(in crate::storage) struct Desk {
+    bell: Arc<Bell>,
+    renewals: Arc<Renewals>,
+    life: Life,
+    /// The leases that were opened here and not closed.
+    open: BTreeSet<Epoch>,
+    /// Workflows that were claimed for a lease by a commit that may or may not have happened, or
+    /// for somebody who did not wait for the answer.
+    doubtful: HashMap<Epoch, Vec<i64>>,
+    /// Where the last claim of a lease found nothing.
+    quiet: HashMap<Epoch, Quiet>,
+}
+
+/// How a lease lives.
+#[derive(Debug)]
+enum Life {
+    /// On a file: by a lock.
+    Locks(FileLocks),
+    /// On a server: by time; where this process runs.
+    Terms(Option<Process>),
+}
+
+/// What was seen when there was nothing to claim.
+#[derive(Debug)]
+struct Quiet {
+    /// How often the bell had rung.
+    rings: u64,
+    /// The leases of others.
+    others: Vec<Epoch>,
+}
+
+/// What a survey means for a lease.
+#[derive(Debug, Default)]
+pub(super) struct Outlook {
+    pub(super) dead: Vec<Dead>,
+    /// The leases of others that live.
+    others: Vec<Epoch>,
+    /// When to ask again.
+    pub(super) ask_again_in: Option<Duration>,
+}
+
+impl Desk {
+    /// Of a database that exists.
+    pub(in crate::storage) fn new(
+        location: &Location,
+        bell: Arc<Bell>,
+        renewals: Arc<Renewals>,
+    ) -> Self {
+        let life = match location {
+            // Whoever opens it by another path must find the same locks.
+            Location::Sqlite(path) => Life::Locks(FileLocks::beside(
+                &path.canonicalize().unwrap_or_else(|_| path.clone()),
+            )),
+            Location::Postgres(_) => Life::Terms(Process::this()),
+        };
+        Self {
+            bell,
+            renewals,
+            life,
+            open: BTreeSet::new(),
+            doubtful: HashMap::new(),
+            quiet: HashMap::new(),
+        }
+    }
+
+    pub(super) fn open_ones(&self) -> Vec<Epoch> {
+        self.open.iter().copied().collect()
+    }
+
+    pub(super) fn renewals(&self) -> Vec<Renewal> {
+        self.renewals.take()
+    }
+
+    /// True where leases must be renewed.
+    pub(super) fn goes_by_time(&self) -> bool {
+        matches!(self.life, Life::Terms(_))
+    }
+
+    pub(super) fn has_open(&self, epoch: Epoch) -> bool {
+        self.open.contains(&epoch)
+    }
+
+    /// Tells the engines of this process what was committed, where nothing else does.
+    pub(in crate::storage) fn ring(&self) {
+        if !self.goes_by_time() {
+            self.bell.ring();
+        }
+    }
+
+    /// Stores a lease, and holds it before anybody can see it.
+    pub(super) async fn open<C: ConnectionTrait>(
+        &mut self,
+        db: &C,
+        owner: &str,
+        term: Duration,
+    ) -> Result<Result<Lease, StoreError>, DbErr> {
+        match &mut self.life {
+            Life::Terms(process) => {
+                let process = process.as_ref().map(ToString::to_string).unwrap_or_default();
+                let epoch = sql::open(db, owner, &process, term).await?;
+                Ok(Ok(Lease { epoch, term: Some(term) }))
+            }
+            Life::Locks(locks) => {
+                let epoch = sql::open(db, owner, "", term).await?;
+                let held = locks.hold(epoch).map_err(|error| cannot_hold(&error));
+                Ok(held.map(|()| Lease { epoch, term: None }))
+            }
+        }
+    }
+
+    pub(super) fn opened(&mut self, epoch: Epoch) {
+        self.open.insert(epoch);
+    }
+
+    /// Lets go of a lease that is closed, or was not opened after all.
+    pub(super) fn closed(&mut self, epoch: Epoch) {
+        self.open.remove(&epoch);
+        self.doubtful.remove(&epoch);
+        self.quiet.remove(&epoch);
+        if let Life::Locks(locks) = &mut self.life {
+            locks.drop(epoch);
+        }
+    }
+
+    /// Which of the leases that calls bear are gone. Those that are not stay until the transaction
+    /// ends.
+    pub(in crate::storage) async fn lost<C: ConnectionTrait>(
+        &self,
+        db: &C,
+        calls: &[&Write],
+    ) -> Result<Vec<Epoch>, DbErr> {
+        let mut borne = BTreeSet::new();
+        for call in calls {
+            call.add_epochs(&mut borne);
+        }
+        let mut lost = Vec::new();
+        for epoch in borne {
+            if !self.keep(db, epoch).await? {
+                lost.push(epoch);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Whether a lease is there; it stays until the transaction ends.
+    pub(super) async fn keep<C: ConnectionTrait>(
+        &self,
+        db: &C,
+        epoch: Epoch,
+    ) -> Result<bool, DbErr> {
+        match self.life {
+            // Nobody can end what this process holds.
+            Life::Locks(_) => Ok(self.open.contains(&epoch)),
+            Life::Terms(_) => sql::keep(db, epoch).await,
+        }
+    }
+
+    /// Which of the leases are dead, and when the next may be.
+    pub(super) fn judge(&mut self, survey: &Survey, mine: Epoch) -> io::Result<Outlook> {
+        let mut outlook = Outlook::default();
+        let others = survey.leases.iter().filter(|lease| lease.epoch != mine);
+        match &mut self.life {
+            Life::Locks(locks) => {
+                for lease in others.filter(|lease| !self.open.contains(&lease.epoch)) {
+                    if locks.is_held(lease.epoch)? {
+                        outlook.others.push(lease.epoch);
+                        outlook.ask_again_in = Some(LOOK_AGAIN);
+                    } else {
+                        outlook.dead.push(Dead { epoch: lease.epoch, is_gone: true });
+                    }
+                }
+            }
+            Life::Terms(process) => {
+                for lease in others {
+                    let is_gone = process
+                        .as_ref()
+                        .is_some_and(|process| process.knows_to_be_gone(&lease.process));
+                    let left = lease.left.and_then(|left| u64::try_from(left).ok());
+                    match left.filter(|left| *left > 0 && !is_gone) {
+                        None => outlook.dead.push(Dead { epoch: lease.epoch, is_gone }),
+                        Some(left) => outlook.look_in(Duration::from_micros(left)),
+                    }
+                }
+            }
+        }
+        Ok(outlook)
+    }
+
+    /// The answer to a claim, where nothing can have changed since the last one found nothing. Asks
+    /// the kernel, and not the database.
+    pub(super) fn still_quiet(&mut self, mine: Epoch) -> Option<Claimed> {
+        let Life::Locks(locks) = &mut self.life else { return None };
+        let quiet = self.quiet.get(&mine)?;
+        if self.bell.rings() != Some(quiet.rings) {
+            return None;
+        }
+        for other in &quiet.others {
+            if !locks.is_held(*other).ok()? {
+                return None;
+            }
+        }
+        let ask_again_in = (!quiet.others.is_empty()).then_some(LOOK_AGAIN);
+        Some(Claimed { ask_again_in, ..Claimed::default() })
+    }
+
+    /// How often the bell had rung before a survey, if that tells anything.
+    pub(super) fn rings(&self) -> Option<u64> {
+        self.bell.rings()
+    }
+
+    /// Notes that there was nothing to claim.
+    pub(super) fn found_nothing(&mut self, mine: Epoch, rings: Option<u64>, outlook: &Outlook) {
+        if let (Some(rings), Life::Locks(_)) = (rings, &self.life) {
+            let others = outlook.others.clone();
+            self.quiet.insert(mine, Quiet { rings, others });
+        }
+    }
+
+    /// The workflows of which nobody knows that they were claimed.
+    pub(super) fn doubtful(&self, epoch: Epoch) -> &[i64] {
+        self.doubtful.get(&epoch).map_or(&[], Vec::as_slice)
+    }
+
+    /// Notes workflows of which nobody knows that they were claimed.
+    pub(super) fn doubt(&mut self, epoch: Epoch, keys: Vec<i64>) {
+        self.doubtful.entry(epoch).or_default().extend(keys);
+    }
+
+    /// Whoever claimed them knows by now.
+    pub(super) fn no_doubt(&mut self, epoch: Epoch) {
+        self.doubtful.remove(&epoch);
+    }
+}
+
+impl Outlook {
+    fn look_in(&mut self, pause: Duration) {
+        self.ask_again_in = Some(self.ask_again_in.map_or(pause, |before| before.min(pause)));
+    }
+
+    /// A dead lease could not be ended yet.
+    pub(super) fn try_again(&mut self) {
+        self.look_in(TRY_AGAIN);
+    }
+}
+
+fn cannot_hold(error: &io::Error) -> StoreError {
+    StoreError::Write { detail: format!("cannot lock the file of leases beside it: {error}") }
+}

@@ -1,0 +1,55 @@
+//! The statements about requests to the process that runs a workflow.
+
+use chrono::Utc;
+use gleitzeit_domain::{
+    id::WorkflowId,
+    store::{StoreError, lease::RequestKey},
+};
+use sea_orm::ConnectionTrait;
+
+use super::sql::statement;
+use crate::storage::{encode, writer::Refusal};
+
+/// A key as a column; one that is too large names no request.
+pub(in crate::storage) fn column(key: RequestKey) -> i64 {
+    i64::try_from(key.0).unwrap_or(i64::MAX)
+}
+
+/// Stores a request about a workflow.
+pub(super) async fn ask<C: ConnectionTrait>(
+    db: &C,
+    workflow: &WorkflowId,
+    body: &str,
+) -> Result<RequestKey, Refusal> {
+    let insert = "INSERT INTO gleitzeit_requests (workflow_key, body, created_at) \
+                  SELECT key, $2, $3 FROM gleitzeit_workflows WHERE id = $1 RETURNING key";
+    let values =
+        [encode::text(workflow.as_str()), body.into(), Utc::now().timestamp_micros().into()];
+    let Some(row) = db.query_one_raw(statement(db, insert, values)).await? else {
+        let detail = format!("no workflow has the id `{workflow}`");
+        return Err(StoreError::Integrity { detail }.into());
+    };
+    let key: i64 = row.try_get_by_index(0)?;
+    Ok(RequestKey(encode::count_of(key)?))
+}
+
+/// Stores an answer, unless there is one.
+pub(super) async fn answer<C: ConnectionTrait>(
+    db: &C,
+    key: RequestKey,
+    answer: &str,
+) -> Result<(), Refusal> {
+    let update = "UPDATE gleitzeit_requests SET answer = $2 WHERE key = $1 AND answer IS NULL";
+    db.execute_raw(statement(db, update, [column(key).into(), answer.into()])).await?;
+    Ok(())
+}
+
+/// Forgets a request.
+pub(super) async fn forget<C: ConnectionTrait>(
+    db: &C,
+    key: RequestKey,
+) -> Result<(), sea_orm::DbErr> {
+    let delete = "DELETE FROM gleitzeit_requests WHERE key = $1";
+    db.execute_raw(statement(db, delete, [column(key).into()])).await?;
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! Serves calls about leases, each in a transaction of its own.
+//!
+//! Part of the [`writer`](crate::storage::writer): between two groups, so that a call about a lease
+//! takes effect in the order of the queue.
+
+use std::time::Duration;
+
+use gleitzeit_domain::{
+    id::WorkflowId,
+    store::{
+        Epoch, StoreError,
+        lease::{Claimed, ClaimedOne, Lease},
+    },
+    workflow::{WorkflowRecord, WorkflowStatus},
+};
+use sea_orm::DatabaseTransaction;
+
+use super::{
+    Asker, Call, Renewal,
+    desk::Outlook,
+    requests,
+    sql::{self, Dead},
+};
+use crate::storage::{
+    bell, encode,
+    entity::workflow,
+    group::Lesson,
+    read::Reader,
+    writer::{Refusal, Writer},
+};
+
+/// Workflows that are read at a time.
+const PAGE: usize = 256;
+
+/// What a claim took.
+#[derive(Debug, Default)]
+struct Taken {
+    keys: Vec<i64>,
+    workflows: Vec<WorkflowRecord>,
+    more: bool,
+    outlook: Outlook,
+}
+
+impl Writer {
+    /// Serves one call, after the renewals that are due.
+    pub(in crate::storage) async fn serve_lease(&mut self, call: Call) {
+        self.renew_due().await;
+        match call {
+            Call::Open { owner, term, asker } => {
+                let opened = self.open_lease(&owner, term).await;
+                if let Err(Ok(lease)) = asker.send(opened) {
+                    // Nobody will close it.
+                    let _ = self.close_lease(lease.epoch).await;
+                }
+            }
+            Call::Close { epoch, asker } => tell(asker, self.close_lease(epoch).await),
+            Call::Claim { epoch, limit, asker } => self.claim(epoch, limit, asker).await,
+            Call::ClaimOne { epoch, id, asker } => {
+                tell(asker, self.claim_one(epoch, &id).await);
+            }
+            Call::Ask { workflow, body, asker } => {
+                let asked = self
+                    .transact_alone(async |db, _| {
+                        let key = requests::ask(db, &workflow, &body).await?;
+                        bell::announce(db).await?;
+                        Ok(key)
+                    })
+                    .await;
+                self.tell_all(asker, asked);
+            }
+            Call::Answer { key, answer, asker } => {
+                let answered = self
+                    .transact_alone(async |db, _| {
+                        requests::answer(db, key, &answer).await?;
+                        Ok(bell::announce(db).await?)
+                    })
+                    .await;
+                self.tell_all(asker, answered);
+            }
+            Call::Forget { key, asker } => {
+                let forgotten = self.transact_alone(async |db, _| {
+                    requests::forget(db, key).await.map_err(Refusal::from)
+                });
+                tell(asker, forgotten.await);
+            }
+        }
+    }
+
+    /// Rings, where something was written that others wait for.
+    fn tell_all<T>(&self, asker: Asker<T>, answer: Result<T, StoreError>) {
+        if answer.is_ok() {
+            self.desk.ring();
+        }
+        tell(asker, answer);
+    }
+
+    /// Renews what is to be renewed before anything else is written.
+    pub(in crate::storage) async fn renew_due(&mut self) {
+        for Renewal { epoch, term, asker } in self.desk.renewals() {
+            let renewed = if self.desk.goes_by_time() {
+                self.transact_alone(async |db, _| Ok(sql::renew(db, epoch, term).await?)).await
+            } else {
+                Ok(self.desk.has_open(epoch))
+            };
+            tell(asker, renewed);
+        }
+    }
+
+    /// Gives up all leases of this store, at its end.
+    pub(in crate::storage) async fn close_leases(&mut self) {
+        for epoch in self.desk.open_ones() {
+            if let Err(error) = self.close_lease(epoch).await {
+                tracing::warn!(%epoch, %error, "lease was not closed; it ends by itself");
+            }
+        }
+    }
+
+    async fn open_lease(&mut self, owner: &str, term: Duration) -> Result<Lease, StoreError> {
+        let mut tried = Vec::new();
+        let opened = self
+            .transact_alone(async |db, desk| {
+                let lease = desk.open(db, owner, term).await??;
+                tried.push(lease.epoch);
+                Ok(lease)
+            })
+            .await;
+        let kept = opened.as_ref().ok().map(|lease| lease.epoch);
+        for epoch in tried.into_iter().filter(|epoch| Some(*epoch) != kept) {
+            self.desk.closed(epoch);
+        }
+        if let Some(epoch) = kept {
+            self.desk.opened(epoch);
+        }
+        opened
+    }
+
+    async fn close_lease(&mut self, epoch: Epoch) -> Result<(), StoreError> {
+        let was_there = self
+            .transact_alone(async |db, _| {
+                if !sql::close(db, epoch).await? {
+                    return Ok(false);
+                }
+                sql::free(db, epoch).await?;
+                bell::announce(db).await?;
+                Ok(true)
+            })
+            .await?;
+        self.desk.closed(epoch);
+        if was_there {
+            self.desk.ring();
+        }
+        Ok(())
+    }
+
+    async fn claim(&mut self, epoch: Epoch, limit: usize, asker: Asker<Claimed>) {
+        let mut keys = Vec::new();
+        let claimed = self.claim_some(epoch, limit, &mut keys).await;
+        match &claimed {
+            Ok(_) => self.desk.no_doubt(epoch),
+            // It may be theirs: the next claim tells.
+            Err(StoreError::Unknown { .. }) => self.desk.doubt(epoch, keys.clone()),
+            Err(_) => {}
+        }
+        if let Err(Ok(_)) = asker.send(claimed) {
+            self.desk.doubt(epoch, keys);
+        }
+    }
+
+    /// The keys of what is taken are in `keys`, also where nobody knows whether it was.
+    async fn claim_some(
+        &mut self,
+        epoch: Epoch,
+        limit: usize,
+        keys: &mut Vec<i64>,
+    ) -> Result<Claimed, StoreError> {
+        if let Some(nothing) = self.desk.still_quiet(epoch) {
+            return Ok(nothing);
+        }
+        // Whatever is written after this is seen by the survey, or rings.
+        let rings = self.desk.rings();
+        let (outlook, has_free) = self.look_around(epoch).await?;
+        if outlook.dead.is_empty() && !has_free && self.desk.doubtful(epoch).is_empty() {
+            self.desk.found_nothing(epoch, rings, &outlook);
+            return Ok(Claimed { ask_again_in: outlook.ask_again_in, ..Claimed::default() });
+        }
+        let reader = self.reader();
+        let mut outlook = Some(outlook);
+        let taken = self
+            .transact_alone(async |db, desk| {
+                keys.clear();
+                let outlook = outlook.get_or_insert_default();
+                let mut taken = Taken::default();
+                check(desk.keep(db, epoch).await?, epoch)?;
+                let freed = end_dead(db, outlook).await?;
+                let mut rows = sql::owned(db, epoch, desk.doubtful(epoch)).await?;
+                let left = limit.saturating_sub(rows.len());
+                let mut fresh = sql::claim(db, epoch, left).await?;
+                taken.more = fresh.len() == left;
+                if freed > fresh.len() as u64 {
+                    bell::announce(db).await?;
+                }
+                rows.append(&mut fresh);
+                rows.sort_unstable_by_key(|row| row.key);
+                keys.extend(rows.iter().map(|row| row.key));
+                taken.keys.clone_from(keys);
+                taken.workflows = read_all(&reader, db, rows).await?;
+                taken.outlook.ask_again_in = outlook.ask_again_in;
+                Ok(taken)
+            })
+            .await?;
+        self.learn(Lesson::of_claimed(&taken.keys, &taken.workflows));
+        let Taken { workflows, more, outlook, .. } = taken;
+        Ok(Claimed { workflows, more, ask_again_in: outlook.ask_again_in })
+    }
+
+    async fn claim_one(&mut self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError> {
+        let (mut outlook, _) = self.look_around(epoch).await?;
+        let reader = self.reader();
+        let id = encode::escape(id.as_str());
+        self.transact_alone(async |db, desk| {
+            check(desk.keep(db, epoch).await?, epoch)?;
+            if end_dead(db, &mut outlook).await? > 0 {
+                bell::announce(db).await?;
+            }
+            let Some(row) = sql::workflow(db, &id).await? else { return Ok(ClaimedOne::Unknown) };
+            let is_mine = row.lease_epoch == sql::column(epoch);
+            if is_open(&row) && row.lease_epoch != 0 && !is_mine {
+                return Ok(ClaimedOne::Held);
+            }
+            if !is_mine {
+                sql::take(db, epoch, row.key).await?;
+            }
+            let mut read = read_all(&reader, db, vec![row]).await?;
+            Ok(read.pop().map_or(ClaimedOne::Unknown, |record| ClaimedOne::Taken(Box::new(record))))
+        })
+        .await
+    }
+
+    /// Which leases are dead, and whether there is something to claim; changes nothing.
+    async fn look_around(&mut self, epoch: Epoch) -> Result<(Outlook, bool), StoreError> {
+        if !self.desk.goes_by_time() {
+            check(self.desk.has_open(epoch), epoch)?;
+        }
+        let survey = self.look(async |db| sql::survey(db).await).await?;
+        check(survey.leases.iter().any(|lease| lease.epoch == epoch), epoch)?;
+        let outlook = self.desk.judge(&survey, epoch).map_err(|error| StoreError::Read {
+            detail: format!("cannot tell whether the lease of another process is held: {error}"),
+        })?;
+        Ok((outlook, survey.has_free))
+    }
+}
+
+/// Ends the dead leases, and frees what they owned; how many workflows.
+async fn end_dead(db: &DatabaseTransaction, outlook: &mut Outlook) -> Result<u64, Refusal> {
+    let mut freed = 0;
+    for dead in outlook.dead.clone() {
+        if sql::end(db, dead).await? {
+            let some = sql::free(db, dead.epoch).await?;
+            let Dead { epoch, is_gone } = dead;
+            tracing::info!(%epoch, is_gone, workflows = some, "ended the lease of another process");
+            freed += some;
+        } else {
+            outlook.try_again();
+        }
+    }
+    Ok(freed)
+}
+
+async fn read_all(
+    reader: &Reader,
+    db: &DatabaseTransaction,
+    rows: Vec<workflow::Model>,
+) -> Result<Vec<WorkflowRecord>, Refusal> {
+    let mut records = Vec::with_capacity(rows.len());
+    let mut rows = rows.into_iter();
+    loop {
+        let page: Vec<_> = rows.by_ref().take(PAGE).collect();
+        if page.is_empty() {
+            return Ok(records);
+        }
+        records.append(&mut reader.load(db, page).await?);
+    }
+}
+
+fn is_open(row: &workflow::Model) -> bool {
+    WorkflowStatus::from_name(&row.status).is_some_and(|status| !status.is_settled())
+}
+
+fn check(is_there: bool, epoch: Epoch) -> Result<(), StoreError> {
+    if is_there { Ok(()) } else { Err(StoreError::LeaseLost { epoch }) }
+}
+
+fn tell<T>(asker: Asker<T>, answer: Result<T, StoreError>) {
+    // Whoever asked may be gone; what was done stands all the same.
+    let _ = asker.send(answer);
+}

@@ -1,0 +1,226 @@
+//! The statements about leases.
+//!
+//! Asked by the writer within its transactions. The texts of both databases differ in locks, and in
+//! where the time comes from.
+
+use std::{fmt::Write as _, sync::LazyLock, time::Duration};
+
+use gleitzeit_domain::store::Epoch;
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, IdenStatic as _,
+    Iterable as _, QueryFilter as _, Statement, Value,
+};
+
+use crate::storage::entity::workflow;
+
+/// What is not settled. Written out, for the index over what is free names the same.
+const OPEN: &str = "status IN ('pending', 'running')";
+
+/// The server's time in microseconds.
+const SERVER_NOW: &str = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT";
+
+/// The longest term that is counted in microseconds: some hundred years.
+const TERM_MAX: Duration = Duration::from_secs(3_600_000_000);
+
+/// Keys of one statement.
+const KEYS_MAX: usize = 1_000;
+
+/// All columns of a workflow.
+static COLUMNS: LazyLock<String> = LazyLock::new(|| {
+    let names: Vec<&str> = workflow::Column::iter().map(|column| column.as_str()).collect();
+    names.join(", ")
+});
+
+/// A lease as it is stored.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) epoch: Epoch,
+    pub(super) process: String,
+    /// How long it is good for, in microseconds; `None` where it does not run out.
+    pub(super) left: Option<i64>,
+}
+
+/// What there is, seen at one moment.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) leases: Vec<Stored>,
+    /// True when there is something to claim; known only where there is a lease.
+    pub(super) has_free: bool,
+}
+
+/// A lease that may be ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dead {
+    pub(super) epoch: Epoch,
+    /// True when its process is gone; else its time has run out, unless it was renewed meanwhile.
+    pub(super) is_gone: bool,
+}
+
+/// An epoch as a column; one that is too large names no lease.
+pub(super) fn column(epoch: Epoch) -> i64 {
+    i64::try_from(epoch.0).unwrap_or(i64::MAX)
+}
+
+fn epoch_of(column: i64) -> Epoch {
+    Epoch(u64::try_from(column).unwrap_or(0))
+}
+
+fn micros(term: Duration) -> i64 {
+    i64::try_from(term.min(TERM_MAX).as_micros()).unwrap_or(i64::MAX)
+}
+
+fn is_server<C: ConnectionTrait>(db: &C) -> bool {
+    db.get_database_backend() == DbBackend::Postgres
+}
+
+pub(super) fn statement<C: ConnectionTrait, const N: usize>(
+    db: &C,
+    sql: impl Into<String>,
+    values: [Value; N],
+) -> Statement {
+    Statement::from_sql_and_values(db.get_database_backend(), sql, values)
+}
+
+/// Stores a lease; its epoch.
+pub(super) async fn open<C: ConnectionTrait>(
+    db: &C,
+    owner: &str,
+    process: &str,
+    term: Duration,
+) -> Result<Epoch, DbErr> {
+    let until = if is_server(db) { format!("{SERVER_NOW} + $3") } else { "NULL".into() };
+    let insert = format!(
+        "INSERT INTO gleitzeit_leases (owner, process, until) VALUES ($1, $2, {until}) \
+         RETURNING epoch"
+    );
+    let owner = crate::storage::encode::text(owner);
+    let insert = if is_server(db) {
+        statement(db, insert, [owner, process.into(), micros(term).into()])
+    } else {
+        statement(db, insert, [owner, process.into()])
+    };
+    let row = db.query_one_raw(insert).await?;
+    let row = row.ok_or_else(|| DbErr::RecordNotInserted)?;
+    Ok(epoch_of(row.try_get_by_index(0)?))
+}
+
+/// Moves the end of a lease on a server; false when it is gone.
+pub(super) async fn renew<C: ConnectionTrait>(
+    db: &C,
+    epoch: Epoch,
+    term: Duration,
+) -> Result<bool, DbErr> {
+    let update = format!("UPDATE gleitzeit_leases SET until = {SERVER_NOW} + $2 WHERE epoch = $1");
+    let update = statement(db, update, [column(epoch).into(), micros(term).into()]);
+    Ok(db.execute_raw(update).await?.rows_affected() > 0)
+}
+
+/// Whether a lease on a server is there; it stays until the transaction ends.
+pub(super) async fn keep<C: ConnectionTrait>(db: &C, epoch: Epoch) -> Result<bool, DbErr> {
+    let select = "SELECT 1 FROM gleitzeit_leases WHERE epoch = $1 FOR KEY SHARE";
+    let row = db.query_one_raw(statement(db, select, [column(epoch).into()])).await?;
+    Ok(row.is_some())
+}
+
+/// Looks at all leases, and for something to claim. Locks nothing.
+pub(super) async fn survey<C: ConnectionTrait>(db: &C) -> Result<Survey, DbErr> {
+    let now = if is_server(db) { SERVER_NOW } else { "0" };
+    let select = format!(
+        "SELECT epoch, process, until - {now}, CASE WHEN EXISTS (SELECT 1 \
+         FROM gleitzeit_workflows WHERE lease_epoch = 0 AND {OPEN}) THEN 1 ELSE 0 END \
+         FROM gleitzeit_leases ORDER BY epoch"
+    );
+    let mut survey = Survey { leases: Vec::new(), has_free: false };
+    for row in db.query_all_raw(statement(db, select, [])).await? {
+        survey.has_free = row.try_get_by_index::<i32>(3)? != 0;
+        survey.leases.push(Stored {
+            epoch: epoch_of(row.try_get_by_index(0)?),
+            process: row.try_get_by_index(1)?,
+            left: row.try_get_by_index(2)?,
+        });
+    }
+    Ok(survey)
+}
+
+/// Ends a lease if it is there; whether it was.
+pub(super) async fn close<C: ConnectionTrait>(db: &C, epoch: Epoch) -> Result<bool, DbErr> {
+    let delete = "DELETE FROM gleitzeit_leases WHERE epoch = $1";
+    let ended = db.execute_raw(statement(db, delete, [column(epoch).into()])).await?;
+    Ok(ended.rows_affected() > 0)
+}
+
+/// Ends a dead lease; false when it lives on, or a transaction that bears it is under way.
+pub(super) async fn end<C: ConnectionTrait>(db: &C, dead: Dead) -> Result<bool, DbErr> {
+    if !is_server(db) {
+        return close(db, dead.epoch).await;
+    }
+    let delete = format!(
+        "DELETE FROM gleitzeit_leases WHERE epoch IN (SELECT epoch FROM gleitzeit_leases \
+         WHERE epoch = $1 AND ($2 OR until <= {SERVER_NOW}) FOR UPDATE SKIP LOCKED)"
+    );
+    let delete = statement(db, delete, [column(dead.epoch).into(), dead.is_gone.into()]);
+    Ok(db.execute_raw(delete).await?.rows_affected() > 0)
+}
+
+/// Frees what an ended lease owned; how many workflows.
+pub(super) async fn free<C: ConnectionTrait>(db: &C, epoch: Epoch) -> Result<u64, DbErr> {
+    let update =
+        format!("UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE lease_epoch = $1 AND {OPEN}");
+    let freed = db.execute_raw(statement(db, update, [column(epoch).into()])).await?;
+    Ok(freed.rows_affected())
+}
+
+/// Takes the oldest that are free.
+pub(super) async fn claim<C: ConnectionTrait>(
+    db: &C,
+    epoch: Epoch,
+    limit: usize,
+) -> Result<Vec<workflow::Model>, DbErr> {
+    let lock = if is_server(db) { " FOR NO KEY UPDATE SKIP LOCKED" } else { "" };
+    // The limit stands in the text, so that the server plans for it.
+    let mut update = format!(
+        "WITH free AS MATERIALIZED (SELECT key FROM gleitzeit_workflows WHERE lease_epoch = 0 \
+         AND {OPEN} ORDER BY key LIMIT {limit}{lock}) UPDATE gleitzeit_workflows \
+         SET lease_epoch = $1 WHERE key IN (SELECT key FROM free) RETURNING "
+    );
+    let _ = write!(update, "{}", *COLUMNS);
+    let update = statement(db, update, [column(epoch).into()]);
+    workflow::Entity::find().from_raw_sql(update).all(db).await
+}
+
+/// Those of the keys that a lease owns.
+pub(super) async fn owned<C: ConnectionTrait>(
+    db: &C,
+    epoch: Epoch,
+    keys: &[i64],
+) -> Result<Vec<workflow::Model>, DbErr> {
+    let mut owned = Vec::new();
+    for some in keys.chunks(KEYS_MAX) {
+        let found = workflow::Entity::find()
+            .filter(workflow::Column::Key.is_in(some.iter().copied()))
+            .filter(workflow::Column::LeaseEpoch.eq(column(epoch)))
+            .filter(workflow::Column::Status.is_in(["pending", "running"]))
+            .all(db)
+            .await?;
+        owned.extend(found);
+    }
+    Ok(owned)
+}
+
+/// One workflow by its escaped id, which nobody else takes or changes until the transaction ends.
+pub(super) async fn workflow<C: ConnectionTrait>(
+    db: &C,
+    id: &str,
+) -> Result<Option<workflow::Model>, DbErr> {
+    let lock = if is_server(db) { " FOR NO KEY UPDATE" } else { "" };
+    let select = format!("SELECT {} FROM gleitzeit_workflows WHERE id = $1{lock}", *COLUMNS);
+    let select = statement(db, select, [id.into()]);
+    workflow::Entity::find().from_raw_sql(select).one(db).await
+}
+
+/// Makes a lease the owner of one workflow.
+pub(super) async fn take<C: ConnectionTrait>(db: &C, epoch: Epoch, key: i64) -> Result<(), DbErr> {
+    let update = "UPDATE gleitzeit_workflows SET lease_epoch = $1 WHERE key = $2";
+    db.execute_raw(statement(db, update, [column(epoch).into(), key.into()])).await?;
+    Ok(())
+}
