@@ -53,6 +53,8 @@ pub(super) struct Ownership {
     waiting: Vec<oneshot::Sender<Result<Option<Epoch>, StoreError>>>,
     renewal: Option<SpawnHandle>,
     looking: bool,
+    /// The start has asked for what is there: before that, no provider may be there to run it.
+    has_begun: bool,
     /// Something rang while it looked.
     look_again: bool,
     /// There was more to claim than there was room for.
@@ -106,7 +108,7 @@ pub(super) struct Look;
 /// A look has ended.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-struct Looked;
+pub(super) struct Looked;
 
 /// All was claimed that could be; there may be more after this time.
 #[derive(Debug, Message)]
@@ -315,6 +317,12 @@ impl ExecutionEngine {
         self.ownership.left_some = true;
     }
 
+    /// All that is there is claimed at the start; what rings meanwhile is looked at after that.
+    pub(super) fn begin_looking(&mut self) {
+        self.ownership.has_begun = true;
+        self.ownership.looking = true;
+    }
+
     fn look(&mut self, ctx: &mut Context<Self>) {
         let owns = !self.runs.is_empty();
         let may_look = matches!(self.phase, Phase::Running) && self.store.leases().is_some();
@@ -327,7 +335,8 @@ impl ExecutionEngine {
         }
         let store = Arc::clone(&self.store);
         let cast = Rc::clone(self.cast());
-        let recovery = self.settings.takes_over.then(|| self.begin_recovery());
+        let takes_over = self.settings.takes_over && self.ownership.has_begun;
+        let recovery = takes_over.then(|| self.begin_recovery());
         let held = self.ownership.held.map(|held| held.lease.epoch);
         let engine = ctx.address();
         actix_rt::spawn(async move {

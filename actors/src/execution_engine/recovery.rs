@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use super::{
     Active, ExecutionEngine, Phase,
-    ownership::{LookIn, NeedLease},
+    ownership::{LookIn, Looked, NeedLease},
 };
 use crate::{
     cast::Cast,
@@ -472,7 +472,12 @@ impl Handler<Recover> for ExecutionEngine {
         let recovery = self.begin_recovery();
         let store = Arc::clone(&self.store);
         let Some(id) = id else {
-            return Box::pin(async move { claim_all(&recovery, store).await });
+            self.begin_looking();
+            return Box::pin(async move {
+                let recovered = claim_all(&recovery, store).await;
+                recovery.cast.engine.do_send(Looked);
+                recovered
+            });
         };
         let found = take_up_one(recovery, store, id, Wish { reopen: false, hold });
         Box::pin(async move { Ok(found.await?.0) })
