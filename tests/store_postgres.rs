@@ -4,16 +4,12 @@
 //! `postgres://postgres@127.0.0.1:5432/postgres`) and drops them. Where no server answers, it says
 //! `SKIPPED: <test>: no PostgreSQL`.
 #![cfg(feature = "postgres")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test's helpers may panic and print"
-)]
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+#[path = "support/postgres.rs"]
+mod postgres;
+
+use std::sync::Arc;
 
 use gleitzeit::{
     settings::{Durability, StoreUrl},
@@ -23,56 +19,9 @@ use gleitzeit_domain::store::{
     Store, StoreError, Submitted,
     conformance::{self, sample},
 };
-use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection};
+use sea_orm::{ConnectionTrait as _, Database};
 
-/// A server, and the databases that a test made there.
-struct Server {
-    url: String,
-    db: DatabaseConnection,
-    test: &'static str,
-    made: AtomicUsize,
-}
-
-impl Server {
-    /// `None` where there is none; the test is then skipped, visibly.
-    async fn reach(test: &'static str) -> Option<Self> {
-        let url = std::env::var("GLEITZEIT_TEST_POSTGRES")
-            .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".into());
-        match Database::connect(&url).await {
-            Ok(db) => Some(Self { url, db, test, made: AtomicUsize::new(0) }),
-            Err(error) => {
-                println!("SKIPPED: {test}: no PostgreSQL ({error})");
-                None
-            }
-        }
-    }
-
-    fn name(&self, number: usize) -> String {
-        format!("gleitzeit_test_{}_{}_{number}", std::process::id(), self.test)
-    }
-
-    fn url(&self, database: &str) -> StoreUrl {
-        let (server, _) = self.url.rsplit_once('/').unwrap();
-        format!("{server}/{database}").parse().unwrap()
-    }
-
-    async fn run(&self, sql: &str) {
-        self.db.execute_unprepared(sql).await.unwrap();
-    }
-
-    /// A new and empty database.
-    async fn database(&self) -> StoreUrl {
-        let name = self.name(self.made.fetch_add(1, Ordering::Relaxed));
-        self.run(&format!("CREATE DATABASE {name}")).await;
-        self.url(&name)
-    }
-
-    async fn drop_all(self) {
-        for number in 0..self.made.load(Ordering::Relaxed) {
-            self.run(&format!("DROP DATABASE {} WITH (FORCE)", self.name(number))).await;
-        }
-    }
-}
+use postgres::Server;
 
 async fn open(url: &StoreUrl) -> SqlStore {
     SqlStore::connect(url, SqlOptions::default()).await.unwrap()

@@ -19,8 +19,8 @@ const OPEN: &str = "status IN ('pending', 'running')";
 /// The server's time in microseconds.
 const SERVER_NOW: &str = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT";
 
-/// The longest term that is counted in microseconds: some hundred years.
-const TERM_MAX: Duration = Duration::from_secs(3_600_000_000);
+/// The longest term that is counted: over a hundred years.
+const TERM_MAX: Duration = Duration::from_hours(1_000_000);
 
 /// Keys of one statement.
 const KEYS_MAX: usize = 1_000;
@@ -71,6 +71,16 @@ fn micros(term: Duration) -> i64 {
 
 fn is_server<C: ConnectionTrait>(db: &C) -> bool {
     db.get_database_backend() == DbBackend::Postgres
+}
+
+/// The table, to look for what is free there. SQLite would look through all that is not settled, and
+/// sort it.
+fn free_table<C: ConnectionTrait>(db: &C) -> &'static str {
+    if is_server(db) {
+        "gleitzeit_workflows"
+    } else {
+        "gleitzeit_workflows INDEXED BY gleitzeit_workflows_free"
+    }
 }
 
 pub(super) fn statement<C: ConnectionTrait, const N: usize>(
@@ -127,8 +137,9 @@ pub(super) async fn survey<C: ConnectionTrait>(db: &C) -> Result<Survey, DbErr> 
     let now = if is_server(db) { SERVER_NOW } else { "0" };
     let select = format!(
         "SELECT epoch, process, until - {now}, CASE WHEN EXISTS (SELECT 1 \
-         FROM gleitzeit_workflows WHERE lease_epoch = 0 AND {OPEN}) THEN 1 ELSE 0 END \
-         FROM gleitzeit_leases ORDER BY epoch"
+         FROM {} WHERE lease_epoch = 0 AND {OPEN}) THEN 1 ELSE 0 END \
+         FROM gleitzeit_leases ORDER BY epoch",
+        free_table(db)
     );
     let mut survey = Survey { leases: Vec::new(), has_free: false };
     for row in db.query_all_raw(statement(db, select, [])).await? {
@@ -179,9 +190,10 @@ pub(super) async fn claim<C: ConnectionTrait>(
     let lock = if is_server(db) { " FOR NO KEY UPDATE SKIP LOCKED" } else { "" };
     // The limit stands in the text, so that the server plans for it.
     let mut update = format!(
-        "WITH free AS MATERIALIZED (SELECT key FROM gleitzeit_workflows WHERE lease_epoch = 0 \
+        "WITH free AS MATERIALIZED (SELECT key FROM {} WHERE lease_epoch = 0 \
          AND {OPEN} ORDER BY key LIMIT {limit}{lock}) UPDATE gleitzeit_workflows \
-         SET lease_epoch = $1 WHERE key IN (SELECT key FROM free) RETURNING "
+         SET lease_epoch = $1 WHERE key IN (SELECT key FROM free) RETURNING ",
+        free_table(db)
     );
     let _ = write!(update, "{}", *COLUMNS);
     let update = statement(db, update, [column(epoch).into()]);

@@ -1,0 +1,199 @@
+//! Several processes on one database: who runs what, and how they hear of each other.
+//!
+//! Each store stands for a process of its own: it has its own connections, locks and leases. Where
+//! it matters how a process ends, there is one.
+#![cfg(any(feature = "sqlite", feature = "postgres"))]
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
+
+#[path = "../support/child.rs"]
+mod child;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "postgres")]
+#[path = "../support/postgres.rs"]
+mod server;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::{collections::BTreeSet, io::Read as _, time::Duration};
+
+use futures_util::{StreamExt as _, stream::BoxStream};
+use gleitzeit::{
+    settings::StoreUrl,
+    storage::{SqlOptions, SqlStore},
+};
+use gleitzeit_domain::{
+    store::{
+        Epoch, LeaseStore as _, NewWorkflow, Store as _, Submitted, WorkflowChange,
+        conformance::sample,
+        lease::{Ask, Claimed, Request},
+    },
+    workflow::WorkflowRecord,
+};
+use serde_json::json;
+
+/// Longer than anything takes here.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A term that does not run out in a test.
+const TERM: Duration = Duration::from_mins(10);
+
+async fn open(url: &StoreUrl) -> SqlStore {
+    SqlStore::connect(url, SqlOptions::default()).await.unwrap()
+}
+
+async fn lease(store: &SqlStore) -> Epoch {
+    store.open_lease("test", TERM).await.unwrap().epoch
+}
+
+fn owned(id: &str, epoch: Epoch) -> NewWorkflow {
+    NewWorkflow { epoch: Some(epoch), ..sample::workflow(id, 2) }
+}
+
+/// The end of a workflow's first task.
+fn outcome(record: &WorkflowRecord, epoch: Epoch) -> WorkflowChange {
+    WorkflowChange {
+        tasks: vec![sample::completed(&record.tasks[0], json!(epoch.0))],
+        events: sample::events(&record.id, record.last_sequence + 1, 1),
+        epoch: Some(epoch),
+        ..sample::change(&record.id, record.last_sequence + 1)
+    }
+}
+
+fn ids(claimed: &Claimed) -> Vec<String> {
+    claimed.workflows.iter().map(|record| record.id.to_string()).collect()
+}
+
+async fn heard(bell: &mut BoxStream<'static, ()>) {
+    let ring = tokio::time::timeout(LONG, bell.next()).await;
+    assert_eq!(ring, Ok(Some(())), "no ring");
+}
+
+/// Takes the first rings of a listener, which say that it listens.
+async fn is_listening(store: &SqlStore) -> BoxStream<'static, ()> {
+    let mut bell = store.bell();
+    heard(&mut bell).await;
+    bell
+}
+
+/// Two processes must share the work, not do it twice.
+async fn two_stores_share_what_is_free(url: &StoreUrl) {
+    let (left, right) = (open(url).await, open(url).await);
+    let all: Vec<_> =
+        (0..300).map(|number| sample::workflow(&format!("w{number:03}"), 1)).collect();
+    left.submit(all).await.unwrap();
+    let drain = |store: SqlStore| async move {
+        let epoch = lease(&store).await;
+        let mut taken = Vec::new();
+        loop {
+            let claimed = store.claim(epoch, 7).await.unwrap();
+            let is_last = !claimed.more && claimed.workflows.is_empty();
+            taken.extend(ids(&claimed));
+            if is_last {
+                return (store, taken);
+            }
+        }
+    };
+    let (left, right) = tokio::join!(tokio::spawn(drain(left)), tokio::spawn(drain(right)));
+    let ((_left, ours), (_right, theirs)) = (left.unwrap(), right.unwrap());
+    assert_eq!(ours.len() + theirs.len(), 300, "each once");
+    let each: BTreeSet<&String> = ours.iter().chain(&theirs).collect();
+    assert_eq!(each.len(), 300);
+}
+
+/// An orderly stop must not make others wait.
+async fn a_closed_store_hands_over_at_once(url: &StoreUrl) {
+    let (gone, heir) = (open(url).await, open(url).await);
+    let (before, epoch) = (lease(&gone).await, lease(&heir).await);
+    let mut bell = is_listening(&heir).await;
+    gone.submit(vec![owned("a", before)]).await.unwrap();
+    assert_eq!(heir.claim(epoch, 10).await.unwrap().workflows, []);
+    gone.close(LONG).await.unwrap();
+    let mut taken = Vec::new();
+    while taken.is_empty() {
+        heard(&mut bell).await;
+        taken = ids(&heir.claim(epoch, 10).await.unwrap());
+    }
+    assert_eq!(taken, ["a"]);
+    let alone = heir.claim(epoch, 10).await.unwrap();
+    assert_eq!(alone.ask_again_in, None, "nobody else is there");
+}
+
+/// What another process forgot must not come back in parts.
+async fn a_late_write_about_a_pruned_workflow_leaves_nothing(url: &StoreUrl) {
+    let (ours, theirs) = (open(url).await, open(url).await);
+    let new = sample::workflow("a", 2);
+    let end =
+        sample::settles(&new, gleitzeit_domain::workflow::WorkflowStatus::Completed, sample::at(5));
+    let late = |sequence: u64| WorkflowChange {
+        tasks: vec![sample::completed(&new.record.tasks[0], json!("late"))],
+        events: sample::events(&new.record.id, sequence, 1),
+        ..sample::change(&new.record.id, sequence)
+    };
+    ours.submit(vec![new.clone()]).await.unwrap();
+    ours.record(vec![end]).await.unwrap();
+    // Written while it is there: our store has looked it up.
+    ours.record(vec![late(2)]).await.unwrap();
+    assert_eq!(theirs.prune(sample::at(6), 10).await, Ok(1));
+    ours.record(vec![late(3)]).await.unwrap();
+    assert_eq!(ours.workflow(&"a".into()).await.unwrap(), None);
+    let again = ours.submit(vec![new.clone()]).await.unwrap();
+    assert_eq!(again, [Submitted::Created]);
+    assert_eq!(ours.workflow(&"a".into()).await.unwrap(), Some(new.record));
+}
+
+/// The life of the process that is killed: it owns two workflows, and has ended a task of one.
+async fn own_and_wait(url: &str) {
+    let store = open(&url.parse().unwrap()).await;
+    let epoch = lease(&store).await;
+    let new = owned("w0", epoch);
+    let change = outcome(&new.record, epoch);
+    store.submit(vec![new, owned("w1", epoch)]).await.unwrap();
+    store.record(vec![change]).await.unwrap();
+    child::say(&format!("owns {epoch}"));
+    // Until it is killed.
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+/// What a killed process owned goes on at once, with all that it had written.
+async fn a_killed_process_is_taken_over_at_once(test: &str, url: &StoreUrl) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut process = child::Process::start(test, url.expose(), folder.path());
+    let said = process.says().unwrap();
+    let gone = Epoch(said.strip_prefix("owns ").unwrap().parse().unwrap());
+    let store = open(url).await;
+    let epoch = lease(&store).await;
+    assert!(epoch > gone);
+    let while_it_lives = store.claim(epoch, 10).await.unwrap();
+    assert_eq!(ids(&while_it_lives), Vec::<String>::new());
+    assert!(while_it_lives.ask_again_in.is_some());
+    process.kill();
+    let claimed = store.claim(epoch, 10).await.unwrap();
+    assert_eq!(ids(&claimed), ["w0", "w1"]);
+    assert_eq!(claimed.workflows[0].tasks[0].result.as_deref(), Some(&json!(gone.0)));
+    assert_eq!(claimed.ask_again_in, None);
+    store.record(vec![outcome(&claimed.workflows[1], epoch)]).await.unwrap();
+}
+
+/// A request crosses to the process that runs the workflow, and its answer comes back; both hear.
+async fn a_request_crosses_and_is_answered(url: &StoreUrl) {
+    let (owner, asker) = (open(url).await, open(url).await);
+    let epoch = lease(&owner).await;
+    owner.submit(vec![owned("a", epoch)]).await.unwrap();
+    let (mut at_owner, mut at_asker) = (is_listening(&owner).await, is_listening(&asker).await);
+    let request = Request { workflow: "a".into(), ask: Ask::Cancel { reason: "enough".into() } };
+    let key = asker.ask(request.clone()).await.unwrap();
+    let mut asked = Vec::new();
+    while asked.is_empty() {
+        heard(&mut at_owner).await;
+        asked = owner.requests(epoch).await.unwrap();
+    }
+    assert_eq!(asked, [(key, request)]);
+    owner.answer(key, Ok(())).await.unwrap();
+    let mut answer = None;
+    while answer.is_none() {
+        heard(&mut at_asker).await;
+        answer = asker.take_answer(key).await.unwrap();
+    }
+    assert_eq!(answer, Some(Ok(())));
+}
