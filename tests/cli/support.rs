@@ -1,4 +1,5 @@
 //! A directory to run the program in, and what it answered.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{fs, path::PathBuf, process::Command};
 

@@ -1,0 +1,184 @@
+//! Several processes of the program on one database: one stores a workflow, another runs it, a
+//! third one stops it, and one that is killed leaves nothing undone.
+#![cfg(all(feature = "cli", feature = "sqlite"))]
+
+#[path = "support/postgres.rs"]
+#[cfg(feature = "postgres")]
+mod postgres;
+#[path = "cli/support.rs"]
+mod support;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
+use support::Place;
+
+/// Echo alone: nothing else need be installed.
+const SETTINGS: &str = "[providers.python]\nkind = \"python\"\nenabled = false\n\
+                        [providers.ollama]\nkind = \"ollama\"\nenabled = false\n\
+                        [providers.echo]\nkind = \"echo\"\n";
+
+/// A place with settings and workflow files.
+struct Site {
+    place: Place,
+    config: String,
+}
+
+/// A process that serves; killed when it is dropped.
+struct Server(Option<Child>);
+
+impl Site {
+    fn new(store: &str) -> Self {
+        let place = Place::new();
+        let config = place.file("serve.toml", &format!("storage.url = \"{store}\"\n{SETTINGS}"));
+        Self { place, config }
+    }
+
+    /// A workflow of one task that takes so many seconds.
+    fn sleeping(&self, name: &str, seconds: f64) -> String {
+        let task = json!({"id": "t", "method": "echo/sleep", "params": {"seconds": seconds}});
+        let workflow = json!({"name": name, "id": name, "tasks": [task]});
+        self.place.file(&format!("{name}.json"), &workflow.to_string())
+    }
+
+    fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
+        [arguments, &["--config", &self.config, "--json"]].concat()
+    }
+
+    /// The one document that the program answers with success.
+    fn ask(&self, arguments: &[&str]) -> Value {
+        self.place.json(&self.arguments(arguments)).success()
+    }
+
+    /// Starts to serve; answers once it does.
+    fn serve(&self) -> Server {
+        let mut child = self
+            .place
+            .command(&self.arguments(&["serve", "--engine"]))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let told = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut lines = told.lines().map(|line| line.expect("UTF-8"));
+        let serving = lines.find(|line| line.starts_with("serving "));
+        assert!(serving.is_some(), "it ended before it served");
+        // Whatever else it says must not fill the pipe.
+        std::thread::spawn(move || lines.count());
+        Server(Some(child))
+    }
+}
+
+impl Server {
+    /// Stops it in good order; what it reports.
+    fn stop(mut self) -> Value {
+        let child = self.0.take().expect("it runs");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it runs");
+        let output = child.wait_with_output().expect("its own child");
+        assert!(output.status.success(), "{:?}", output.status);
+        serde_json::from_slice(&output.stdout).expect("one JSON document")
+    }
+
+    /// SIGKILL: no last words.
+    fn kill(mut self) {
+        let mut child = self.0.take().expect("it runs");
+        child.kill().expect("it runs");
+        child.wait().expect("its own child");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Runs a check on both databases, each empty.
+fn on_both(name: &'static str, check: impl Fn(&Site)) {
+    check(&Site::new("sqlite:shared.db"));
+    #[cfg(feature = "postgres")]
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        if let Some(server) = postgres::Server::reach(name).await {
+            check(&Site::new(server.database().await.expose()));
+            server.drop_all().await;
+        }
+    });
+}
+
+/// The process that stores a workflow need not be the one that runs it.
+#[test]
+fn what_one_process_submits_another_runs() {
+    on_both("what_one_process_submits", |site| {
+        let file = site.sleeping("w", 0.0);
+        // Nobody serves yet: it waits in the store.
+        assert_eq!(site.ask(&["submit", &file]), json!({"workflow_id": "w"}));
+        assert_eq!(site.ask(&["show", "w"])["status"], "pending");
+        let server = site.serve();
+        let ended = site.ask(&["submit", &file, "--wait"]);
+        assert_eq!(ended["status"], "completed", "the same id is the first submission");
+        let next = site.sleeping("next", 0.0);
+        assert_eq!(site.ask(&["submit", &next, "--wait"])["status"], "completed");
+        let report = server.stop();
+        assert_eq!(report["unsettled"], json!([]));
+    });
+}
+
+/// A process that is asked over the store stops what it runs.
+#[test]
+fn one_process_cancels_what_another_runs() {
+    on_both("one_process_cancels_what", |site| {
+        let server = site.serve();
+        site.ask(&["submit", &site.sleeping("long", 600.0)]);
+        // It is claimed before it can be cancelled there; either way it is stopped once.
+        let shown = site.ask(&["cancel", "long", "--reason", "enough"]);
+        assert_eq!(shown["status"], "cancelled", "{shown}");
+        let report = server.stop();
+        assert_eq!((&report["unsettled"], &report["abandoned"]), (&json!([]), &json!([])));
+    });
+}
+
+/// What a killed process ran goes on in one that lives, without anybody's doing.
+#[test]
+fn what_a_killed_process_ran_goes_on_in_another() {
+    on_both("what_a_killed_process_ra", |site| {
+        let (first, second) = (site.serve(), site.serve());
+        let file = site.sleeping("w", 0.2);
+        for round in 0..4 {
+            let id = format!("w{round}");
+            site.ask(&["submit", &file, "--id", &id]);
+        }
+        first.kill();
+        for round in 0..4 {
+            let id = format!("w{round}");
+            let ended = site.ask(&["submit", &file, "--id", &id, "--wait"]);
+            assert_eq!(ended["status"], "completed", "{ended}");
+        }
+        assert_eq!(second.stop()["unsettled"], json!([]));
+        let listed = site.ask(&["list"]);
+        assert_eq!(listed.as_array().map(Vec::len), Some(4), "each once: {listed}");
+    });
+}
+
+/// A store that no other process sees cannot be served.
+#[test]
+fn a_store_in_memory_is_not_served() {
+    let site = Site::new("sqlite:unused.db");
+    let file = site.sleeping("w", 0.0);
+    for arguments in [&["serve", "--engine"][..], &["submit", &file]] {
+        let arguments = [arguments, &["--store", "memory"]].concat();
+        let refused = site.place.json(&site.arguments(&arguments)).status(2);
+        assert!(refused["error"]["message"].as_str().is_some_and(|it| it.contains("--store")));
+    }
+}
