@@ -164,7 +164,7 @@ impl ExecutionEngine {
     /// Gives what was admitted to the store, unless a batch is there already.
     pub(super) fn store_new(&mut self, ctx: &mut Context<Self>) {
         while self.admission.storing.is_empty() && !self.admission.new.is_empty() {
-            let Some(epoch) = self.lease_now(ctx) else { return };
+            let Ok(epoch) = self.lease_now(ctx) else { return };
             self.admission.storing = std::mem::take(&mut self.admission.new);
             let new = self.admission.storing.iter_mut().map(|(_, run, _)| {
                 run.belongs_to(epoch);

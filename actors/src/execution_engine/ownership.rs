@@ -52,15 +52,27 @@ pub(super) struct Ownership {
     /// Who waits for that.
     waiting: Vec<oneshot::Sender<Result<Option<Epoch>, StoreError>>>,
     renewal: Option<SpawnHandle>,
-    looking: bool,
+    looking: Looking,
     /// The start has asked for what is there: before that, no provider may be there to run it.
     has_begun: bool,
-    /// Something rang while it looked.
-    look_again: bool,
     /// There was more to claim than there was room for.
     left_some: bool,
     next_look: Option<(Instant, SpawnHandle)>,
 }
+
+/// Whether it looks for something to claim or to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Looking {
+    #[default]
+    No,
+    Now,
+    /// Something rang meanwhile.
+    NowAndAgain,
+}
+
+/// The store is being asked for a lease.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked;
 
 /// A lease that is held, as far as is known.
 #[derive(Debug, Clone, Copy)]
@@ -133,23 +145,23 @@ fn take(store: Arc<dyn Store>, held: Option<Epoch>, owner: Arc<str>, term: Durat
 }
 
 impl ExecutionEngine {
-    /// The lease for what is written now: `Some(None)` where the store has none, `None` while it
-    /// is being asked for: [`store_new`](Self::store_new) is called once it is there.
-    pub(super) fn lease_now(&mut self, ctx: &mut Context<Self>) -> Option<Option<Epoch>> {
+    /// The lease for what is written now; `None` where the store has none. While it is
+    /// being asked for, wait: [`store_new`](Self::store_new) is called once it is there.
+    pub(super) fn lease_now(&mut self, ctx: &mut Context<Self>) -> Result<Option<Epoch>, Asked> {
         if self.store.leases().is_none() {
-            return Some(None);
+            return Ok(None);
         }
         if !self.ownership.held.is_some_and(|held| held.is_fresh()) {
             self.ask_for_lease(ctx);
         }
-        let held = self.ownership.held.filter(Held::is_fresh)?;
+        let held = self.ownership.held.filter(Held::is_fresh).ok_or(Asked)?;
         // While it owned nothing, it was not renewed.
         if self.ownership.renewal.is_none()
             && let Some(term) = held.lease.term
         {
             self.renew_later(Some((term / 3).saturating_sub(held.since.elapsed())), ctx);
         }
-        Some(Some(held.lease.epoch))
+        Ok(Some(held.lease.epoch))
     }
 
     /// True for a run that another process may have taken up by now.
@@ -227,10 +239,8 @@ impl ExecutionEngine {
     }
 
     fn part_with_all(&mut self, epoch: Epoch) {
-        let theirs = |(key, active): (&RunKey, &Box<super::Active>)| {
-            (active.run.epoch() == Some(epoch)).then_some(*key)
-        };
-        let keys: Vec<RunKey> = self.runs.iter().filter_map(theirs).collect();
+        let theirs = self.runs.iter().filter(|(_, active)| active.run.epoch() == Some(epoch));
+        let keys: Vec<RunKey> = theirs.map(|(key, _)| *key).collect();
         self.stats.leases_lost += 1;
         tracing::error!(
             %epoch,
@@ -320,7 +330,7 @@ impl ExecutionEngine {
     /// All that is there is claimed at the start; what rings meanwhile is looked at after that.
     pub(super) fn begin_looking(&mut self) {
         self.ownership.has_begun = true;
-        self.ownership.looking = true;
+        self.ownership.looking = Looking::Now;
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
@@ -329,10 +339,11 @@ impl ExecutionEngine {
         if !may_look || !(owns || self.settings.takes_over) {
             return;
         }
-        if std::mem::replace(&mut self.ownership.looking, true) {
-            self.ownership.look_again = true;
+        if self.ownership.looking != Looking::No {
+            self.ownership.looking = Looking::NowAndAgain;
             return;
         }
+        self.ownership.looking = Looking::Now;
         let store = Arc::clone(&self.store);
         let cast = Rc::clone(self.cast());
         let takes_over = self.settings.takes_over && self.ownership.has_begun;
@@ -413,7 +424,7 @@ impl Handler<NeedLease> for ExecutionEngine {
     type Result = ResponseFuture<Result<Option<Epoch>, StoreError>>;
 
     fn handle(&mut self, _: NeedLease, ctx: &mut Self::Context) -> Self::Result {
-        if let Some(lease) = self.lease_now(ctx) {
+        if let Ok(lease) = self.lease_now(ctx) {
             return Box::pin(async move { Ok(lease) });
         }
         let (answer, answered) = oneshot::channel();
@@ -465,8 +476,7 @@ impl Handler<Looked> for ExecutionEngine {
     type Result = ();
 
     fn handle(&mut self, _: Looked, ctx: &mut Self::Context) {
-        self.ownership.looking = false;
-        if std::mem::take(&mut self.ownership.look_again) {
+        if std::mem::take(&mut self.ownership.looking) == Looking::NowAndAgain {
             self.look(ctx);
         }
     }

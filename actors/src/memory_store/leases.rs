@@ -59,11 +59,12 @@ impl LeaseStore for MemoryStore {
     }
 
     async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {
-        let key = self.with(|shelf| match shelf.owner(&request.workflow) {
-            Some(_) => Ok(shelf.desk.ask(request)),
-            None => Err(StoreError::Integrity {
-                detail: format!("no workflow has the id `{}`", request.workflow),
-            }),
+        let key = self.with(|shelf| {
+            if shelf.contains(&request.workflow) {
+                return Ok(shelf.desk.ask(request));
+            }
+            let detail = format!("no workflow has the id `{}`", request.workflow);
+            Err(StoreError::Integrity { detail })
         })??;
         self.ring();
         Ok(key)
@@ -71,7 +72,7 @@ impl LeaseStore for MemoryStore {
 
     async fn requests(&self, epoch: Epoch) -> Result<Vec<(RequestKey, Request)>, StoreError> {
         self.with(|shelf| {
-            let is_ours = |request: &Request| shelf.owner(&request.workflow) == Some(Some(epoch));
+            let is_ours = |request: &Request| shelf.runs_under(&request.workflow) == Some(epoch);
             let ours = shelf.desk.unanswered().filter(|(_, request)| is_ours(request));
             ours.map(|(key, request)| (key, request.clone())).collect()
         })

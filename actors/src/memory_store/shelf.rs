@@ -229,10 +229,13 @@ impl Shelf {
         ClaimedOne::Taken(Box::new(entry.record.clone()))
     }
 
-    /// Whose a workflow is that is not settled; `None` where there is none.
-    pub(super) fn owner(&self, id: &WorkflowId) -> Option<Option<Epoch>> {
-        let entry = self.entry(id)?;
-        Some(entry.owner.filter(|_| entry.settled.is_none()))
+    /// The lease that runs a workflow.
+    pub(super) fn runs_under(&self, id: &WorkflowId) -> Option<Epoch> {
+        self.entry(id).filter(|entry| entry.settled.is_none())?.owner
+    }
+
+    pub(super) fn contains(&self, id: &WorkflowId) -> bool {
+        self.ages.contains_key(id)
     }
 
     pub(super) fn unsettled(&self) -> Vec<WorkflowRecord> {
