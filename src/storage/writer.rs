@@ -341,6 +341,15 @@ impl Writer {
         self.places.learn(lesson);
     }
 
+    /// Looks up anew where workflows are, for another process may have forgotten some.
+    pub(super) fn forget_places(&mut self) {
+        self.places.forget_all();
+    }
+
+    pub(super) fn forget_place(&mut self, id: &WorkflowId) {
+        self.places.forget(std::slice::from_ref(id));
+    }
+
     pub(super) fn reader(&self) -> Arc<Reader> {
         Arc::clone(&self.reader)
     }

@@ -26,9 +26,9 @@ use gleitzeit_domain::{
     store::{
         Epoch, LeaseStore as _, NewWorkflow, Store as _, Submitted, WorkflowChange,
         conformance::sample,
-        lease::{Ask, Claimed, Request},
+        lease::{Ask, Claimed, ClaimedOne, Request},
     },
-    workflow::WorkflowRecord,
+    workflow::{WorkflowRecord, WorkflowStatus},
 };
 use serde_json::json;
 
@@ -123,8 +123,7 @@ async fn a_closed_store_hands_over_at_once(url: &StoreUrl) {
 async fn a_late_write_about_a_pruned_workflow_leaves_nothing(url: &StoreUrl) {
     let (ours, theirs) = (open(url).await, open(url).await);
     let new = sample::workflow("a", 2);
-    let end =
-        sample::settles(&new, gleitzeit_domain::workflow::WorkflowStatus::Completed, sample::at(5));
+    let end = sample::settles(&new, WorkflowStatus::Completed, sample::at(5));
     let late = |sequence: u64| WorkflowChange {
         tasks: vec![sample::completed(&new.record.tasks[0], json!("late"))],
         events: sample::events(&new.record.id, sequence, 1),
@@ -196,4 +195,32 @@ async fn a_request_crosses_and_is_answered(url: &StoreUrl) {
         answer = asker.take_answer(key).await.unwrap();
     }
     assert_eq!(answer, Some(Ok(())));
+}
+
+/// An id that was forgotten and given again names another workflow: what a store knew of the first
+/// one must not lead a write astray.
+async fn an_id_that_is_given_again_is_another_workflow(url: &StoreUrl) {
+    let (ours, theirs) = (open(url).await, open(url).await);
+    let short = ours.open_lease("short", Duration::ZERO).await.unwrap();
+    let (gone, epoch) = (short.epoch, lease(&theirs).await);
+    ours.submit(vec![owned("a", gone)]).await.unwrap();
+    if short.term.is_none() {
+        ours.close_lease(gone).await.unwrap();
+    }
+    // Taken over, ended and forgotten by another process, while we do not write.
+    let claimed = theirs.claim(epoch, 10).await.unwrap();
+    assert_eq!(ids(&claimed), ["a"]);
+    let end = WorkflowChange {
+        epoch: Some(epoch),
+        ..sample::settles(&owned("a", epoch), WorkflowStatus::Completed, sample::at(5))
+    };
+    theirs.record(vec![end]).await.unwrap();
+    assert_eq!(theirs.prune(sample::at(6), 10).await, Ok(1));
+    theirs.submit(vec![sample::workflow("a", 2)]).await.unwrap();
+    let again = lease(&ours).await;
+    let taken = ours.claim_one(again, &"a".into()).await.unwrap();
+    let ClaimedOne::Taken(record) = taken else { panic!("{taken:?}") };
+    ours.record(vec![outcome(&record, again)]).await.unwrap();
+    let stored = theirs.workflow(&"a".into()).await.unwrap().unwrap();
+    assert_eq!(stored.tasks[0].result.as_deref(), Some(&json!(again.0)));
 }

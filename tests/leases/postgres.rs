@@ -45,6 +45,14 @@ async fn a_pruned_workflow_stays_away() {
 }
 
 #[tokio::test]
+async fn an_id_is_given_again() {
+    let Some(server) = Server::reach("again").await else { return };
+    let url = server.database().await;
+    an_id_that_is_given_again_is_another_workflow(&url).await;
+    server.drop_all().await;
+}
+
+#[tokio::test]
 async fn requests_cross() {
     let Some(server) = Server::reach("requests").await else { return };
     a_request_crosses_and_is_answered(&server.database().await).await;

@@ -42,6 +42,13 @@ async fn a_pruned_workflow_stays_away() {
 }
 
 #[tokio::test]
+async fn an_id_is_given_again() {
+    let folder = TempDir::new().unwrap();
+    let url = file(&folder);
+    an_id_that_is_given_again_is_another_workflow(&url).await;
+}
+
+#[tokio::test]
 async fn requests_cross() {
     let folder = TempDir::new().unwrap();
     a_request_crosses_and_is_answered(&file(&folder)).await;

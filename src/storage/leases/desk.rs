@@ -207,10 +207,11 @@ impl Desk {
                     let is_gone = process
                         .as_ref()
                         .is_some_and(|process| process.knows_to_be_gone(&lease.process));
-                    let left = lease.left.and_then(|left| u64::try_from(left).ok());
-                    match left.filter(|left| *left > 0 && !is_gone) {
-                        None => outlook.dead.push(Dead { epoch: lease.epoch, is_gone }),
-                        Some(left) => outlook.look_in(Duration::from_micros(left)),
+                    let left = lease.left.map(|left| u64::try_from(left).unwrap_or(0));
+                    if is_gone || left == Some(0) {
+                        outlook.dead.push(Dead { epoch: lease.epoch, is_gone });
+                    } else if let Some(left) = left {
+                        outlook.look_in(Duration::from_micros(left));
                     }
                 }
             }

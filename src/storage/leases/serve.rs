@@ -56,6 +56,8 @@ impl Writer {
             Call::Close { epoch, asker } => tell(asker, self.close_lease(epoch).await),
             Call::Claim { epoch, limit, asker } => self.claim(epoch, limit, asker).await,
             Call::ClaimOne { epoch, id, asker } => {
+                // Another process may have forgotten the one of this id, and made a new one.
+                self.forget_place(&id);
                 tell(asker, self.claim_one(epoch, &id).await);
             }
             Call::Ask { workflow, body, asker } => {
@@ -102,6 +104,9 @@ impl Writer {
             } else {
                 Ok(self.desk.has_open(epoch))
             };
+            if renewed == Ok(false) {
+                self.forget_places();
+            }
             tell(asker, renewed);
         }
     }
@@ -135,6 +140,10 @@ impl Writer {
     }
 
     async fn close_lease(&mut self, epoch: Epoch) -> Result<(), StoreError> {
+        if !self.desk.goes_by_time() && !self.desk.has_open(epoch) {
+            // That of another process is not ours to close.
+            return Ok(());
+        }
         let was_there = self
             .transact_alone(async |db, _| {
                 if !sql::close(db, epoch).await? {
@@ -144,9 +153,13 @@ impl Writer {
                 bell::announce(db).await?;
                 Ok(true)
             })
-            .await?;
-        self.desk.closed(epoch);
-        if was_there {
+            .await;
+        // Where nobody knows whether it is there, nothing more may be written under it.
+        if matches!(was_there, Ok(_) | Err(StoreError::Unknown { .. })) {
+            self.desk.closed(epoch);
+            self.forget_places();
+        }
+        if was_there? {
             self.desk.ring();
         }
         Ok(())
@@ -159,6 +172,7 @@ impl Writer {
             Ok(_) => self.desk.no_doubt(epoch),
             // It may be theirs: the next claim tells.
             Err(StoreError::Unknown { .. }) => self.desk.doubt(epoch, keys.clone()),
+            Err(StoreError::LeaseLost { .. }) => self.forget_places(),
             Err(_) => {}
         }
         if let Err(Ok(_)) = asker.send(claimed) {

@@ -22,6 +22,9 @@ const SERVER_NOW: &str = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIG
 /// The longest term that is counted: over a hundred years.
 const TERM_MAX: Duration = Duration::from_hours(1_000_000);
 
+/// Workflows of one claim.
+const CLAIM_MAX: usize = 1_000_000;
+
 /// Keys of one statement.
 const KEYS_MAX: usize = 1_000;
 
@@ -188,6 +191,7 @@ pub(super) async fn claim<C: ConnectionTrait>(
     limit: usize,
 ) -> Result<Vec<workflow::Model>, DbErr> {
     let lock = if is_server(db) { " FOR NO KEY UPDATE SKIP LOCKED" } else { "" };
+    let limit = limit.min(CLAIM_MAX);
     // The limit stands in the text, so that the server plans for it.
     let mut update = format!(
         "WITH free AS MATERIALIZED (SELECT key FROM {} WHERE lease_epoch = 0 \
