@@ -47,6 +47,12 @@ impl Status {
 pub enum Level {
     /// A process of its own with limits, and nothing more.
     None,
+    /// The process jail with a root file system of the operator's.
+    Chroot,
+    /// Namespaces, a filter of system calls, and limits.
+    Process,
+    /// A container of its own.
+    Docker,
 }
 
 impl Level {
@@ -54,6 +60,9 @@ impl Level {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Chroot => "chroot",
+            Self::Process => "process",
+            Self::Docker => "docker",
         }
     }
 }
