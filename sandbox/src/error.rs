@@ -40,6 +40,22 @@ pub enum SandboxError {
         /// The entry.
         name: String,
     },
+    /// What this level of isolation needs is not to be had here. The machine, or the settings, must
+    /// be changed; `gleitzeit doctor` says how.
+    #[error("this level of isolation is not available: {reason}")]
+    Unavailable {
+        /// What is missing.
+        reason: String,
+    },
+    /// Too many jobs wait already. Later is better.
+    #[error("{waiting} tasks wait for a place in the sandbox already")]
+    Busy {
+        /// How many.
+        waiting: usize,
+    },
+    /// The sandbox was closed. Another one is needed.
+    #[error("the sandbox is closed")]
+    Closed,
     /// The operating system refused a process, a socket or a directory. Later may be better.
     #[error("cannot {what}: {source}")]
     System {
@@ -53,7 +69,12 @@ pub enum SandboxError {
 impl SandboxError {
     /// True when the same job may well run at another time.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::System { .. })
+        matches!(self, Self::System { .. } | Self::Busy { .. })
+    }
+
+    /// Says what is missing for a level of isolation.
+    pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into() }
     }
 
     /// Names what was tried when the operating system refused.

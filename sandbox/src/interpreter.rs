@@ -24,16 +24,17 @@ pub const OLDEST: Version = Version { major: 3, minor: 9, micro: 0 };
 pub const NEWEST: Version = Version { major: 3, minor: 14, micro: 0 };
 
 /// One module in parts; each is a text of its own, and their order is told in the first.
-const HARNESS: &str = concat!(
+pub(crate) const HARNESS: &str = concat!(
     include_str!("harness/wire.py"),
     include_str!("harness/process.py"),
     include_str!("harness/source.py"),
     include_str!("harness/errors.py"),
     include_str!("harness/task.py"),
+    include_str!("harness/zygote.py"),
 );
-const PROBE: &str = include_str!("probe.py");
+pub(crate) const PROBE: &str = include_str!("probe.py");
 /// A cold start of a slow machine is within it.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A version of Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +60,20 @@ pub struct Interpreter {
     version: Version,
     search_path: Arc<[String]>,
     harness: Arc<[u8]>,
+    needs: Arc<Needs>,
+}
+
+/// What it needs of the machine in a jail.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Needs {
+    /// The interpreter itself, behind every link and environment.
+    pub(crate) program: PathBuf,
+    /// The program that loads it.
+    pub(crate) loader: Option<PathBuf>,
+    /// Directories of the libraries that it and its extensions link to.
+    pub(crate) libraries: Vec<PathBuf>,
+    /// False where it was built without the module that reaches the kernel.
+    pub(crate) has_ctypes: bool,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +82,10 @@ struct Told {
     implementation: String,
     version: (u32, u32, u32),
     search_path: Vec<String>,
+    real_executable: PathBuf,
+    loader: Option<PathBuf>,
+    libraries: Vec<PathBuf>,
+    has_ctypes: bool,
 }
 
 impl Interpreter {
@@ -82,6 +101,12 @@ impl Interpreter {
             .await
             .map_err(|_| unusable(format!("no answer within {PROBE_TIMEOUT:?}")))?
             .map_err(|error| unusable(error.to_string()))?;
+        Self::read(path, &output)
+    }
+
+    /// Reads the answer to the question of the probe.
+    pub(crate) fn read(path: &Path, output: &std::process::Output) -> Result<Self, SandboxError> {
+        let unusable = |reason: String| SandboxError::Interpreter { path: path.to_owned(), reason };
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
             let last = stderr.lines().last().unwrap_or("it printed nothing").to_owned();
@@ -103,7 +128,13 @@ impl Interpreter {
             path: told.executable,
             version,
             search_path: told.search_path.into(),
-            harness: code[1..].into(),
+            harness: code.get(1..).unwrap_or_default().into(),
+            needs: Arc::new(Needs {
+                program: told.real_executable,
+                loader: told.loader,
+                libraries: told.libraries,
+                has_ctypes: told.has_ctypes,
+            }),
         })
     }
 
@@ -122,6 +153,11 @@ impl Interpreter {
         &self.search_path
     }
 
+    /// What it needs of the machine in a jail.
+    pub(crate) fn needs(&self) -> &Needs {
+        &self.needs
+    }
+
     /// The harness, compiled for it.
     pub(crate) fn harness(&self) -> &[u8] {
         &self.harness
@@ -131,8 +167,17 @@ impl Interpreter {
 /// Starts it with the probe. Its environment stays the service's: a shim needs it, and the probe
 /// is our own code.
 async fn ask(path: &Path) -> io::Result<std::process::Output> {
-    let mut child = Command::new(path)
-        .args(["-I", "-B", "-X", "utf8", "-c", PROBE])
+    let mut command = Command::new(path);
+    command.args(["-I", "-B", "-X", "utf8", "-c", PROBE]);
+    converse(command, HARNESS.as_bytes()).await
+}
+
+/// Runs a command to its end with `input` to read.
+pub(crate) async fn converse(
+    mut command: Command,
+    input: &[u8],
+) -> io::Result<std::process::Output> {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -140,7 +185,7 @@ async fn ask(path: &Path) -> io::Result<std::process::Output> {
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // A program that reads nothing tells more by how it ends.
-        let _ = stdin.write_all(HARNESS.as_bytes()).await;
+        let _ = stdin.write_all(input).await;
     }
     child.wait_with_output().await
 }

@@ -102,6 +102,8 @@ pub struct Job {
     pub globals: Map<String, Value>,
     /// What it may import and call.
     pub policy: Policy,
+    /// True lets it reach the network, where the sandbox has one.
+    pub network: bool,
     /// How far it may go.
     pub limits: Limits,
 }
@@ -118,6 +120,7 @@ impl Job {
             imports: Vec::new(),
             globals: Map::new(),
             policy: Policy::default(),
+            network: false,
             limits: Limits::default(),
         }
     }

@@ -8,10 +8,12 @@
 //! |---|---|
 //! | [`job`], [`outcome`] | what is asked, what is answered |
 //! | [`policy`] | what the code may import and call, told to honest users with line and column |
-//! | [`interpreter`] | which Python there is, and the harness compiled for it |
-//! | `process` | one process a job: started, fed, watched, killed |
-//! | `capture`, `reply` | what comes out of it, within bounds |
-//! | `workdir` | the directory a job starts in |
+//! | [`interpreter`] | which Python there is, what it needs, and the harness compiled for it |
+//! | `sandbox` | one interpreter at one level of isolation |
+//! | `process`, `workdir` | without a jail: a fresh process a job, and the directory it starts in |
+//! | `jail` | with one: zygotes in namespaces, one child a job |
+//! | `frames`, `reply` | what goes in and what comes back |
+//! | `watch`, `capture`, `verdict` | a process until its end, what it printed, what to make of it |
 //! | `harness/*.py` | the other side: runs inside the process, around the user's code |
 //!
 //! ```no_run
@@ -27,17 +29,23 @@
 
 mod capture;
 mod error;
+mod frames;
 pub mod interpreter;
+mod jail;
 pub mod job;
 pub mod outcome;
 pub mod policy;
 mod process;
 mod reply;
+mod sandbox;
+mod verdict;
+mod watch;
 mod workdir;
 
 pub use error::SandboxError;
 pub use interpreter::Interpreter;
+pub use jail::{Check, Controller, INIT_COMMAND, JailSettings, Verdict, init};
 pub use job::{Job, Limits, Mode, Source};
 pub use outcome::{Diagnostic, Failure, Level, Outcome, ResultType, Status, Stream};
 pub use policy::{Policy, Preset};
-pub use process::{Sandbox, Settings};
+pub use sandbox::{Sandbox, Settings};

@@ -53,7 +53,6 @@ def leave(code=None):
 
 
 def prepare(job):
-    give_stdin(job["stdin"])
     give_environment(job["environment"])
     sys.path[:] = job["search_path"]
     sys.argv[:] = [job["filename"]]

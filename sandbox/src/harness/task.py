@@ -30,6 +30,8 @@ def execute(job, source):
             open_reserve()
         code, error = failure(raised, job, source)
     join_threads()
+    # Before the result is taken, so that nothing of the task comes after it.
+    run_exit_functions()
     if error is not None:
         out_of_memory = error["type"] == "MemoryError"
         return code, {"status": "memory_limit" if out_of_memory else "error", "error": error}, None
@@ -83,11 +85,14 @@ def too_large(job):
     return {"type": "ResultTooLarge", "message": message, "traceback": "", "line": None}
 
 
-def finish(control, code, reply, result):
+def run_exit_functions():
     try:
         atexit._run_exitfuncs()
     except BaseException:
         pass
+
+
+def finish(control, code, reply, result):
     open_reserve()
     flush()
     reply["cpu_seconds"], reply["peak_bytes"] = usage()
@@ -107,6 +112,7 @@ def main(stream):
         source = source.decode("utf-8")  # a text, where a coding comment has no say
     control = Control(stream)
     control.hold_lifeline()
+    give_stdin(job["stdin"])
     prepare(job)
     mode = validate if job["mode"] == "validate" else execute
     finish(control, *mode(job, source))

@@ -1,7 +1,8 @@
 """The wire: the job as it comes in, the reply as it goes out.
 
 First part of the harness, which runs inside the task's process, around the user's code. The parts
-are one module, joined in this order: wire, process, source, errors, task.
+are one module, joined in this order: wire, process, source, errors, task, zygote. `main` runs one
+job in this process and ends with it; `serve` is the zygote of a jail.
 
 Asked by the service over the control socket, which is descriptor 0 at the start: one job comes in,
 one reply goes out. Kept lean on purpose: nothing of the standard library that is written in Python

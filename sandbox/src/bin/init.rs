@@ -1,0 +1,9 @@
+//! The launcher of jails as a program of its own, for whoever names it in the settings.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gleitzeit_sandbox::init();
+    eprintln!("this program is started by a sandbox, with `{}`", gleitzeit_sandbox::INIT_COMMAND);
+    ExitCode::from(2)
+}

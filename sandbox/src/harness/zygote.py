@@ -1,0 +1,258 @@
+"""The zygote: warm, with one thread, and the first process of its jail. It forks one child a task.
+
+Started by the launcher. Descriptor 3 holds its frames, 4 is the control line to the service, 5 the
+rules of Landlock, where there are some. On the control line, a message each:
+
+    service -> zygote   b"fork"                    make a child and tell of it
+    zygote -> service   {"child": pid} and two descriptors: its process, and its own line
+    zygote -> service   {"ended": pid, ...}        how it ended and what it took, as the kernel says
+
+A child shuts itself in and then waits on its line for one message with its descriptors. It makes no
+difference to a task whether its child was made before it came or after.
+
+Invariant: no line of a task's code runs in the zygote, and nothing of one task is left when the
+next one begins.
+"""
+
+CONTROL_FD = 4
+RULES_FD = 5
+LINE_FD = 3  # in a child; later its result pipe
+TASK_DIR = "/task"
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
+SYS_LANDLOCK_RESTRICT_SELF = 446
+SYS_PIDFD_OPEN = 434
+DEPTH_OF_FILES_MAX = 200
+
+
+class Kernel:
+    """The few calls that Python has no function for."""
+
+    def __init__(self):
+        import ctypes
+
+        self.ctypes = ctypes
+        library = ctypes.CDLL(None, use_errno=True)
+        library.syscall.restype = ctypes.c_long
+        self.syscall = library.syscall
+        self.prctl = library.prctl
+
+    def check(self, result, what):
+        if result < 0:
+            raise OSError(self.ctypes.get_errno(), what)
+        return result
+
+    def open_process(self, pid):
+        long = self.ctypes.c_long
+        return self.check(self.syscall(long(SYS_PIDFD_OPEN), long(pid), long(0)), "pidfd_open")
+
+    def obey(self, rules):
+        """Landlock, from here on, for this process and its threads."""
+        long = self.ctypes.c_long
+        told = self.syscall(long(SYS_LANDLOCK_RESTRICT_SELF), long(rules), long(0))
+        self.check(told, "landlock_restrict_self")
+
+    def filter(self, program):
+        """The filter of system calls, from here on."""
+        ctypes = self.ctypes
+
+        class Program(ctypes.Structure):
+            _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_void_p)]
+
+        steps = ctypes.create_string_buffer(program, len(program))
+        told = Program(len(program) // 8, ctypes.addressof(steps))
+        mode = ctypes.c_ulong(SECCOMP_MODE_FILTER)
+        self.check(self.prctl(PR_SET_SECCOMP, mode, ctypes.byref(told)), "seccomp")
+
+
+class Zygote:
+    """What children are made of."""
+
+    def __init__(self, stream):
+        import _socket
+
+        told = decode(read_frame(stream).decode("utf-8"))
+        self.placeholder = told["own_pid"].to_bytes(4, sys.byteorder)
+        self.network = told["network"]
+        self.filters = [read_frame(stream) for _ in range(told["filters"])]
+        # For a task that may not use the network of a zygote that can.
+        self.strict = [read_frame(stream) for _ in range(told["strict"])]
+        self.rules = RULES_FD if told["landlock"] else None
+        self.kernel = Kernel()
+        self.socket = _socket
+        family, kind = _socket.AF_UNIX, _socket.SOCK_SEQPACKET
+        self.control = _socket.socket(family, kind, 0, CONTROL_FD)
+        self.children = {}
+
+    def serve(self):
+        import gc
+        import select
+
+        poll = select.poll()
+        poll.register(CONTROL_FD, select.POLLIN)
+        gc.collect()
+        gc.freeze()
+        while True:
+            for fd, _ in poll.poll():
+                if fd != CONTROL_FD:
+                    poll.unregister(fd)
+                    self.bury(fd)
+                elif self.control.recv(16) == b"fork":
+                    poll.register(self.fork(), select.POLLIN)
+                else:
+                    posix._exit(0)  # the service went away, or has lost its mind
+
+    def fork(self):
+        """Makes a child; a descriptor that is readable when it has ended."""
+        ours, theirs = self.socket.socketpair(
+            self.socket.AF_UNIX, self.socket.SOCK_SEQPACKET, 0
+        )
+        pid = posix.fork()
+        if pid == 0:
+            try:
+                self.become_task(theirs)
+            except BaseException as error:
+                say(f"the task could not begin: {name_of(error)}: {message_of(error)}\n")
+            posix._exit(125)
+        process = self.kernel.open_process(pid)
+        self.children[process] = pid
+        self.tell({"child": pid}, (process, ours.fileno()))
+        ours.close()
+        theirs.close()
+        return process
+
+    def tell(self, message, descriptors=()):
+        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in descriptors)
+        extra = []
+        if descriptors:
+            extra.append((self.socket.SOL_SOCKET, self.socket.SCM_RIGHTS, packed))
+        self.control.sendmsg([encode(message, 4096)], extra)
+
+    def bury(self, process):
+        """Tells how a child ended, with nothing of it left."""
+        import resource
+
+        # Tasks come one at a time, to the oldest child: only its end leaves something behind.
+        is_task = next(iter(self.children)) == process
+        pid = self.children.pop(process)
+        posix.close(process)
+        _, status, usage = posix.wait4(pid, 0)
+        self.tell(
+            {
+                "ended": pid,
+                "status": status,
+                "cpu_seconds": usage.ru_utime + usage.ru_stime,
+                "peak_bytes": usage.ru_maxrss * 1024,
+                "clean": not is_task or clear_directory(),
+                "own_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            }
+        )
+
+    def become_task(self, line):
+        """In the child: shuts itself in, waits for its task, runs it. Never returns."""
+        line = line.detach()
+        posix.dup2(line, LINE_FD)
+        posix.chdir(TASK_DIR)
+        give_environment({})
+        if self.rules is not None:
+            self.kernel.obey(self.rules)
+        posix.closerange(LINE_FD + 1, 256)
+        own = posix.getpid().to_bytes(4, sys.byteorder)
+        for program in self.filters:
+            self.kernel.filter(self.own(program, own))
+        job, source = self.wait_for_task(own)
+        prepare(job)
+        mode = validate if job["mode"] == "validate" else execute
+        finish(Pipe(LINE_FD), *mode(job, source))
+
+    def own(self, program, own):
+        """The program with this process's number in the place of the placeholder."""
+        steps = [program[at : at + 8] for at in range(0, len(program), 8)]
+        return b"".join(
+            step[:4] + own if step[4:] == self.placeholder else step for step in steps
+        )
+
+    def wait_for_task(self, own):
+        """`(job, source)`; by then 0, 1 and 2 are the task's, and 3 is the pipe of its result."""
+        socket = self.socket
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, LINE_FD)
+        _, extra, _, _ = line.recvmsg(1, socket.CMSG_SPACE(5 * 4))
+        line.detach()
+        if not extra:
+            posix._exit(0)  # no task came
+        packed = extra[0][2]
+        given = [
+            int.from_bytes(packed[at : at + 4], sys.byteorder) for at in range(0, len(packed), 4)
+        ]
+        # In this order: no number is given away while it is still to be read.
+        memory, stdout, stderr, result = given[:4]
+        for fd, place in zip(given[1:], (1, 2, LINE_FD, 0)):
+            posix.dup2(fd, place, True)
+        with open(memory, "rb", closefd=False) as stream:
+            job = decode(read_frame(stream).decode("utf-8"))
+            source = read_frame(stream)
+        posix.closerange(LINE_FD + 1, 64)
+        if self.network and not job["network"]:
+            for program in self.strict:
+                self.kernel.filter(self.own(program, own))
+        if not job["is_file"]:
+            source = source.decode("utf-8")
+        return job, source
+
+
+class Pipe:
+    """The pipe of the result."""
+
+    def __init__(self, fd):
+        self.fd = fd
+
+    def send(self, frame):
+        data = len(frame).to_bytes(4, "big") + frame
+        try:
+            while data:
+                data = data[posix.write(self.fd, data) :]
+        except OSError:
+            pass  # the user's code closed it; the exit status still tells
+
+
+def clear_directory():
+    """Removes all that a task left; false where something stays."""
+    posix.chmod(TASK_DIR, 0o700)
+    left = posix.listdir(TASK_DIR)
+    if not left:
+        return True
+    # By names relative to where it stands: a task can nest deeper than a path can be long.
+    try:
+        return clear_here(TASK_DIR, 0)
+    except OSError:
+        return False
+    finally:
+        posix.chdir(TASK_DIR)
+
+
+def clear_here(path, depth):
+    posix.chdir(path)
+    for name in posix.listdir("."):
+        try:
+            posix.unlink(name)
+        except OSError:
+            if depth >= DEPTH_OF_FILES_MAX:
+                return False
+            posix.chmod(name, 0o700)
+            if not clear_here(name, depth + 1):
+                return False
+            posix.chdir("..")
+            posix.rmdir(name)
+    return True
+
+
+def warm():
+    """Imports once what tasks and the harness need most."""
+    import ast, collections, datetime, fcntl, functools, json, linecache, math, os, re, resource
+    import time, traceback
+
+
+def serve(stream):
+    warm()
+    atexit._clear()
+    Zygote(stream).serve()

@@ -1,0 +1,373 @@
+//! The jail: a warm Python inside namespaces that forks one child for each task.
+//!
+//! `service` → (starts itself again) `launcher` → builds the jail and becomes `python3`, the
+//! *zygote* → forks one child a task, which shuts itself in and runs it.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `launcher`, `spec` | the program that becomes the interpreter, and what it is told |
+//! | `namespaces`, `mounts`, `layout` | what the jail sees of the machine |
+//! | `filter`, `landlock`, `cgroup` | what a task may do and take in it |
+//! | `zygote`, `child`, `channel` | the service's side of both, and the line to them |
+//! | `keeper`, `pool` | places with a zygote each, and the queue in front of them |
+//! | `selftest` | a few attempts to get out, before the first task |
+//! | `kernel` | the system calls that no safe wrapper has |
+//!
+//! Invariant: a task runs behind every wall that the kernel has, or not at all.
+
+pub(crate) mod cgroup;
+mod channel;
+mod child;
+mod filter;
+mod keeper;
+pub(crate) mod kernel;
+mod landlock;
+mod launcher;
+mod layout;
+mod mounts;
+mod namespaces;
+mod pool;
+mod selftest;
+mod spec;
+mod zygote;
+
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::{
+    Interpreter, Job, Level, SandboxError, frames,
+    interpreter::{HARNESS, PROBE, PROBE_TIMEOUT},
+    watch::Ended,
+};
+use cgroup::{Group, Groups};
+use keeper::Keeper;
+use layout::Layout;
+use pool::Shared;
+use spec::{Kind, Spec};
+use zygote::Zygote;
+
+pub use cgroup::Controller;
+pub use launcher::{INIT_COMMAND, init};
+pub use selftest::{Check, Verdict};
+
+/// Reads the harness from the frames, which are descriptor 3, and hands over to it.
+const BOOTSTRAP: &str = "\
+import marshal
+stream = open(3, 'rb', closefd=False)
+harness = {'__name__': 'gleitzeit'}
+exec(marshal.loads(stream.read(int.from_bytes(stream.read(4), 'big'))), harness)
+harness['serve'](stream)
+";
+const SWITCHES: [&str; 6] = ["-I", "-S", "-E", "-B", "-X", "utf8"];
+/// What a task with network needs to find names and to trust certificates.
+const NETWORK_FILES: [&str; 6] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/usr/share/ca-certificates",
+];
+
+/// What holds for every job of a jail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JailSettings {
+    /// The program to be started as the launcher; without it this one, which must call [`init`].
+    pub launcher: Option<PathBuf>,
+    /// A root file system for the jail, instead of what the interpreter needs of the machine's.
+    pub root: Option<PathBuf>,
+    /// Tasks at once: so many zygotes are kept.
+    pub workers: usize,
+    /// Jobs that may wait for a place.
+    pub queue_max: usize,
+    /// True leaves jobs that ask for it in the network of the machine.
+    pub network: bool,
+    /// Directories and files shown read-only besides.
+    pub shown: Vec<PathBuf>,
+    /// Bytes that the files of a task may take together; they are in memory.
+    pub task_bytes: u64,
+    /// Files and directories that a task may make.
+    pub task_inodes: u64,
+    /// A zygote is replaced after so many tasks.
+    pub recycle_tasks: u32,
+    /// A zygote is replaced at this age.
+    pub recycle_age: Duration,
+    /// A directory of control groups, version 2, that was delegated to the service.
+    pub cgroup: Option<PathBuf>,
+}
+
+impl Default for JailSettings {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            launcher: None,
+            root: None,
+            workers,
+            queue_max: 1024,
+            network: false,
+            shown: Vec::new(),
+            task_bytes: 256 << 20,
+            task_inodes: 4096,
+            recycle_tasks: 1000,
+            recycle_age: Duration::from_mins(10),
+            cgroup: None,
+        }
+    }
+}
+
+/// All that it takes to start a zygote.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    launcher: PathBuf,
+    spec: Spec,
+    /// What the zygote is told, once it runs.
+    blob: Vec<u8>,
+    groups: Option<Groups>,
+    recycle_tasks: u32,
+    recycle_age: Duration,
+}
+
+/// The first frame of a zygote, by the names that the harness reads.
+#[derive(Serialize)]
+struct Told {
+    own_pid: u32,
+    network: bool,
+    landlock: bool,
+    filters: usize,
+    strict: usize,
+}
+
+impl Plan {
+    fn new(interpreter: &Interpreter, settings: &JailSettings) -> Result<Self, SandboxError> {
+        let needs = interpreter.needs();
+        if !needs.has_ctypes {
+            let path = interpreter.path().display();
+            return Err(SandboxError::unavailable(format!(
+                "Python interpreter `{path}` was built without ctypes, by which a task shuts \
+                 itself in; use another one"
+            )));
+        }
+        let mut environment = vec!["MALLOC_ARENA_MAX=2".to_owned()];
+        let libraries: Vec<_> = needs.libraries.iter().filter_map(|dir| dir.to_str()).collect();
+        if !libraries.is_empty() {
+            // The jail has no index of libraries.
+            environment.push(format!("LD_LIBRARY_PATH={}", libraries.join(":")));
+        }
+        let mut arguments = SWITCHES.map(str::to_owned).to_vec();
+        arguments.extend(["-c".to_owned(), BOOTSTRAP.to_owned()]);
+        Ok(Self {
+            launcher: launcher(settings)?,
+            spec: Spec {
+                layout: layout(Some(interpreter), settings)?,
+                program: needs.program.clone(),
+                arguments,
+                environment,
+                task_bytes: settings.task_bytes,
+                task_inodes: settings.task_inodes,
+                network: settings.network,
+                cgroups: Vec::new(),
+                program_kind: Kind::Zygote,
+            },
+            blob: blob(interpreter, settings.network)?,
+            groups: Groups::find(settings.cgroup.as_deref()),
+            recycle_tasks: settings.recycle_tasks,
+            recycle_age: settings.recycle_age,
+        })
+    }
+
+    /// All that a launcher is told.
+    fn frames(&self, group: Option<&Group>) -> Vec<u8> {
+        let cgroups = group.map(Group::entrances).unwrap_or_default();
+        let spec = Spec { cgroups, ..self.spec.clone() };
+        let mut out = Vec::new();
+        // Paths that are no text cannot be written; such a machine has no jail.
+        frames::put(&mut out, &serde_json::to_vec(&spec).unwrap_or_default());
+        frames::put(&mut out, &self.blob);
+        out
+    }
+}
+
+/// The program to be started as the launcher.
+fn launcher(settings: &JailSettings) -> Result<PathBuf, SandboxError> {
+    if let Some(launcher) = &settings.launcher {
+        return Ok(launcher.clone());
+    }
+    if launcher::is_available() {
+        return Ok("/proc/self/exe".into());
+    }
+    Err(SandboxError::unavailable(
+        "this program cannot start itself as the launcher of jails: call `gleitzeit::sandbox::init()` \
+         first thing in its `main`, or set `launcher` to the path of the `gleitzeit` program",
+    ))
+}
+
+fn layout(
+    interpreter: Option<&Interpreter>,
+    settings: &JailSettings,
+) -> Result<Layout, SandboxError> {
+    if let Some(root) = &settings.root {
+        return Layout::of_root(root).map_err(|error| {
+            SandboxError::unavailable(format!("root `{}`: {error}", root.display()))
+        });
+    }
+    let mut shown: Vec<&Path> = settings.shown.iter().map(PathBuf::as_path).collect();
+    if let Some(interpreter) = interpreter {
+        let needs = interpreter.needs();
+        shown.push(&needs.program);
+        shown.extend(needs.loader.as_deref());
+        shown.extend(needs.libraries.iter().map(PathBuf::as_path));
+        shown.extend(interpreter.search_path().iter().map(Path::new));
+    }
+    if settings.network {
+        shown.extend(NETWORK_FILES.map(Path::new));
+    }
+    Layout::of_paths(shown).map_err(SandboxError::system("lay out the root of the jail"))
+}
+
+fn blob(interpreter: &Interpreter, network: bool) -> Result<Vec<u8>, SandboxError> {
+    let filters = filter::programs(network)?;
+    let strict = if network { filter::programs(false)? } else { Vec::new() };
+    let told = Told {
+        own_pid: filter::OWN_PID,
+        network,
+        landlock: kernel::landlock_version().is_some(),
+        filters: filters.len(),
+        strict: strict.len(),
+    };
+    let mut blob = Vec::new();
+    frames::put(&mut blob, interpreter.harness());
+    frames::put(&mut blob, &serde_json::to_vec(&told).unwrap_or_default());
+    for program in filters.iter().chain(&strict) {
+        frames::put(&mut blob, program);
+    }
+    Ok(blob)
+}
+
+/// Places with a zygote each. Dropped, all of them are ended.
+#[derive(Debug)]
+pub(crate) struct Jail {
+    shared: Arc<Shared>,
+    level: Level,
+    verdict: Verdict,
+    /// Answers when everything that belongs to it is gone.
+    ended: Mutex<Option<mpsc::Receiver<Infallible>>>,
+}
+
+impl Jail {
+    /// Starts the zygotes and tries to get out of one.
+    pub(crate) async fn start(
+        interpreter: &Interpreter,
+        settings: &JailSettings,
+    ) -> Result<Self, SandboxError> {
+        let plan = Arc::new(Plan::new(interpreter, settings)?);
+        let shared = Arc::new(Shared::new(settings.queue_max));
+        let (alive, ended) = mpsc::channel(1);
+        // The first one alone: what is wrong is told once.
+        let mut started = vec![Zygote::start(Arc::clone(&plan)).await?];
+        let more: Vec<_> = (1..settings.workers.max(1))
+            .map(|_| tokio::spawn(Zygote::start(Arc::clone(&plan))))
+            .collect();
+        for start in more {
+            started.push(start.await.map_err(|error| {
+                SandboxError::unavailable(format!("a zygote's start was cut off: {error}"))
+            })??);
+        }
+        for zygote in started {
+            let (shared, plan) = (Arc::clone(&shared), Arc::clone(&plan));
+            tokio::spawn(Keeper::new(shared, plan, zygote, alive.clone()).keep());
+        }
+        let level = if settings.root.is_some() { Level::Chroot } else { Level::Process };
+        let mut jail =
+            Self { shared, level, verdict: Verdict::default(), ended: Mutex::new(Some(ended)) };
+        jail.verdict = selftest::run(&jail, interpreter, &plan).await?;
+        Ok(jail)
+    }
+
+    pub(crate) async fn run(
+        &self,
+        interpreter: &Interpreter,
+        job: &Job,
+    ) -> Result<Ended, SandboxError> {
+        self.shared.child().await?.run(interpreter, job).await
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.level
+    }
+
+    pub(crate) fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// Ends all zygotes, with what runs in them, and waits until they are gone.
+    pub(crate) async fn stop(&self) {
+        self.shared.close();
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut ended) = ended {
+            // Nothing is ever sent: the answer is that nobody is left who could.
+            let _ = ended.recv().await;
+        }
+    }
+}
+
+impl Drop for Jail {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// Asks the interpreter that is at `path` of the root file system in the settings.
+pub(crate) async fn probe(
+    path: &Path,
+    settings: &JailSettings,
+) -> Result<Interpreter, SandboxError> {
+    let root = settings.root.as_deref().unwrap_or(Path::new("/"));
+    let program = named_in(root, path).ok_or_else(|| SandboxError::Interpreter {
+        path: path.to_owned(),
+        reason: format!("there is none in the root `{}`", root.display()),
+    })?;
+    let unusable = |reason: String| SandboxError::Interpreter { path: path.to_owned(), reason };
+    let spec = Spec {
+        layout: layout(None, settings)?,
+        program,
+        arguments: ["-I", "-B", "-X", "utf8", "-c", PROBE].map(str::to_owned).into(),
+        environment: Vec::new(),
+        task_bytes: settings.task_bytes,
+        task_inodes: settings.task_inodes,
+        network: false,
+        cgroups: Vec::new(),
+        program_kind: Kind::Probe,
+    };
+    let mut input = Vec::new();
+    frames::put(&mut input, &serde_json::to_vec(&spec).unwrap_or_default());
+    input.extend_from_slice(HARNESS.as_bytes());
+    let mut command = tokio::process::Command::new(launcher(settings)?);
+    command.arg(INIT_COMMAND).env_clear().current_dir("/").process_group(0);
+    let asked = crate::interpreter::converse(command, &input);
+    let output = tokio::time::timeout(PROBE_TIMEOUT, asked)
+        .await
+        .map_err(|_| unusable(format!("no answer within {PROBE_TIMEOUT:?}")))?
+        .map_err(|error| unusable(error.to_string()))?;
+    Interpreter::read(path, &output)
+}
+
+/// Where `path`, or a name that is looked for where programs are, is below `root`.
+fn named_in(root: &Path, path: &Path) -> Option<PathBuf> {
+    let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+    // A link of that root leads somewhere in it, and not here: only its presence is looked at.
+    let is_there = |path: &Path| below(path).symlink_metadata().is_ok();
+    if path.is_absolute() {
+        return is_there(path).then(|| path.to_owned());
+    }
+    ["/usr/local/bin", "/usr/bin", "/bin"]
+        .iter()
+        .map(|dir| Path::new(dir).join(path))
+        .find(|candidate| is_there(candidate))
+}

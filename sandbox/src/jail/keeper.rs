@@ -1,0 +1,308 @@
+//! Keeps one place of a sandbox filled: a zygote that serves, then its successor.
+//!
+//! A keeper is a task of the runtime that started the sandbox. It offers the pool one child at a
+//! time, of a zygote that has nothing else to do, and replaces a zygote that has served long enough,
+//! or has grown, or is not to be trusted any more.
+//!
+//! Invariants: at most one task at a time is run by a zygote; a successor serves before its
+//! predecessor goes, unless the predecessor is not to be used at all.
+
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Plan,
+    child::Child,
+    pool::Shared,
+    zygote::{Report, Told, Zygote},
+};
+use crate::{SandboxError, watch::Exit};
+
+/// A zygote that has grown by so much is replaced.
+const GROWTH_MAX_BYTES: u64 = 64 << 20;
+/// After a start that failed, the next one waits so long, then twice as long, up to the most.
+const BACKOFF: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+type Started = Result<(Zygote, Told), SandboxError>;
+
+/// Why a zygote is to be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wear {
+    /// It is as good as new.
+    None,
+    /// It serves on until its successor does.
+    Due,
+    /// No task goes to it any more.
+    Broken,
+}
+
+/// The child that the pool knows of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Current {
+    pid: u64,
+    works: bool,
+}
+
+/// Held by everything that belongs to a sandbox: it has stopped when all of them are dropped.
+pub(crate) type Alive = mpsc::Sender<Infallible>;
+
+/// One place of the pool.
+pub(crate) struct Keeper {
+    /// Tells its children from those of other zygotes, whose numbers are the same.
+    id: u64,
+    shared: Arc<Shared>,
+    plan: Arc<Plan>,
+    zygote: Zygote,
+    /// The child that waits, and is not offered while another one works.
+    spare: Option<Child>,
+    /// The child that is offered or works.
+    current: Option<Current>,
+    /// Whoever waits for a child's end.
+    ends: HashMap<u64, oneshot::Sender<Exit>>,
+    notes: mpsc::UnboundedReceiver<u64>,
+    notes_to: mpsc::UnboundedSender<u64>,
+    tasks: u32,
+    own_bytes: u64,
+    kills: u64,
+    wear: Wear,
+    alive: Alive,
+}
+
+impl Keeper {
+    /// Keeps the place from here on with a zygote that has started.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        plan: Arc<Plan>,
+        (mut zygote, first): (Zygote, Told),
+        alive: Alive,
+    ) -> Self {
+        zygote.log();
+        let (notes_to, notes) = mpsc::unbounded_channel();
+        let mut keeper = Self {
+            id: shared.next_id(),
+            shared,
+            plan,
+            zygote,
+            spare: None,
+            current: None,
+            ends: HashMap::new(),
+            notes,
+            notes_to,
+            tasks: 0,
+            own_bytes: 0,
+            kills: 0,
+            wear: Wear::None,
+            alive,
+        };
+        keeper.hear(first);
+        keeper.shared.filled();
+        keeper
+    }
+
+    /// Fills the place until the sandbox is closed.
+    pub(crate) async fn keep(mut self) {
+        let mut closed = self.shared.closed();
+        loop {
+            let serving = self.serve();
+            let successor = tokio::select! {
+                successor = serving => successor,
+                _ = closed.wait_for(|closed| *closed) => break,
+            };
+            let old = match successor {
+                Some(successor) => {
+                    let old = self.replace(successor);
+                    self.shared.emptied();
+                    old
+                }
+                None => {
+                    // Nothing serves; whoever waits is told when no start succeeds.
+                    self.withdraw();
+                    self.shared.emptied();
+                    tokio::select! {
+                        successor = self.start_again() => self.replace(successor),
+                        _ = closed.wait_for(|closed| *closed) => break,
+                    }
+                }
+            };
+            // What it still runs ends in its own time; the task's own limit sees to that.
+            tokio::spawn(old.drain());
+        }
+        self.withdraw();
+        self.zygote.end().await;
+    }
+
+    /// Serves until a successor has started, which it returns, or until the zygote is gone.
+    async fn serve(&mut self) -> Option<(Zygote, Told)> {
+        let age = self.plan.recycle_age.saturating_sub(self.zygote.born.elapsed());
+        let mut old = std::pin::pin!(tokio::time::sleep(age));
+        let mut successor: Option<tokio::task::JoinHandle<Started>> = None;
+        // Where all children die, their zygotes must not be made in a hurry.
+        let mut pause = Duration::ZERO;
+        loop {
+            if self.wear != Wear::None && successor.is_none() {
+                let plan = Arc::clone(&self.plan);
+                successor = Some(tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    Zygote::start(plan).await
+                }));
+                pause = BACKOFF;
+            }
+            tokio::select! {
+                told = self.zygote.told() => match told {
+                    Ok(told) => self.hear(told),
+                    Err(error) => {
+                        tracing::warn!(%error, "a Python zygote is gone");
+                        return None;
+                    }
+                },
+                Some(taken) = self.notes.recv() => self.taken(taken),
+                () = &mut old, if self.wear == Wear::None => self.wear = Wear::Due,
+                started = ended(&mut successor) => {
+                    successor = None;
+                    match started {
+                        Ok(started) => return Some(started),
+                        Err(error) => {
+                            tracing::warn!(%error, "a Python zygote has no successor yet");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in what the zygote tells.
+    fn hear(&mut self, told: Told) {
+        match told {
+            Told::Child(pid, process, line) => {
+                let (end, ended) = oneshot::channel();
+                self.ends.insert(pid, end);
+                let notes = self.notes_to.clone();
+                let group = self.zygote.group.clone();
+                let child = Child::new(pid, process, line, ended, notes, group);
+                self.spare = Some(child);
+            }
+            Told::Ended(report) => self.bury(&report),
+        }
+        self.offer();
+    }
+
+    fn bury(&mut self, report: &Report) {
+        let kills = self.zygote.group.as_ref().map_or(0, |group| group.kills());
+        let out_of_memory = kills > self.kills;
+        self.kills = kills;
+        // Its end is told last: whoever hears it may ask for the next one at once.
+        let end = self.ends.remove(&report.ended);
+        let had_task = match self.current {
+            Some(current) if current.pid == report.ended => {
+                self.current = None;
+                current.works
+            }
+            _ => false,
+        };
+        if !had_task {
+            // Something may be wrong with all that this zygote makes.
+            self.spare.take_if(|spare| spare.pid == report.ended);
+            self.wear = Wear::Broken;
+        }
+        if self.own_bytes == 0 {
+            self.own_bytes = report.own_bytes;
+        }
+        if !report.clean {
+            tracing::warn!("a task left files that cannot be removed; its zygote is replaced");
+            self.wear = Wear::Broken;
+        } else if self.wear == Wear::None
+            && (self.tasks >= self.plan.recycle_tasks
+                || report.own_bytes > self.own_bytes + GROWTH_MAX_BYTES)
+        {
+            self.wear = Wear::Due;
+        }
+        if let Some(end) = end {
+            let _ = end.send(report.exit(out_of_memory));
+        }
+    }
+
+    /// A child that was offered has got a task: the next one is made while it works.
+    fn taken(&mut self, pid: u64) {
+        if let Some(current) = self.current.as_mut().filter(|current| current.pid == pid) {
+            current.works = true;
+        }
+        self.tasks += 1;
+        if self.zygote.ask_for_child().is_err() {
+            self.wear = Wear::Broken;
+        }
+    }
+
+    /// Offers the child that waits, when nothing else of this zygote works.
+    fn offer(&mut self) {
+        if self.current.is_some() || self.wear == Wear::Broken {
+            return;
+        }
+        if let Some(spare) = self.spare.take() {
+            self.current = Some(Current { pid: spare.pid, works: false });
+            self.shared.offer(self.id, spare);
+        }
+    }
+
+    /// Takes back what was offered and not taken.
+    fn withdraw(&mut self) {
+        if let Some(current) = self.current {
+            // Dropped, it is killed.
+            drop(self.shared.withdraw(self.id, current.pid));
+        }
+        self.spare = None;
+    }
+
+    /// Puts the successor into this place; the predecessor comes back.
+    fn replace(&mut self, started: (Zygote, Told)) -> Self {
+        let alive = self.alive.clone();
+        let new = Self::new(Arc::clone(&self.shared), Arc::clone(&self.plan), started, alive);
+        let mut old = std::mem::replace(self, new);
+        old.withdraw();
+        old
+    }
+
+    /// Lets what still runs end, and then the zygote.
+    async fn drain(mut self) {
+        self.spare = None;
+        let mut closed = self.shared.closed();
+        while !self.ends.is_empty() {
+            tokio::select! {
+                told = self.zygote.told() => match told {
+                    Ok(Told::Ended(report)) => self.bury(&report),
+                    Ok(Told::Child(..)) => {}
+                    Err(_) => break,
+                },
+                _ = closed.wait_for(|closed| *closed) => break,
+            }
+        }
+        self.zygote.end().await;
+    }
+
+    /// Starts zygotes until one does.
+    async fn start_again(&self) -> (Zygote, Told) {
+        let mut pause = BACKOFF;
+        loop {
+            match Zygote::start(Arc::clone(&self.plan)).await {
+                Ok(started) => return started,
+                Err(error) => {
+                    tracing::warn!(%error, ?pause, "no Python zygote starts");
+                    self.shared.failed(&error);
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF_MAX);
+        }
+    }
+}
+
+/// The end of a start that is under way; never where none is.
+async fn ended(start: &mut Option<tokio::task::JoinHandle<Started>>) -> Started {
+    match start {
+        Some(start) => start.await.unwrap_or_else(|error| {
+            Err(SandboxError::unavailable(format!("its start was cut off: {error}")))
+        }),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,259 @@
+//! What the kernel offers and no safe wrapper does: each such call once, here, and nowhere else.
+//!
+//! Asked by the launcher, which has one thread, and by whoever kills through a descriptor.
+//! Invariant: every pointer that is passed lives until the call has returned.
+
+#![expect(unsafe_code, reason = "system calls without a safe wrapper; each block says why it is")]
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+use nix::unistd::{ForkResult, Pid};
+
+/// Attributes of a mount, as `mount_setattr` takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MountFlags(pub(crate) u64);
+
+impl MountFlags {
+    /// Nothing in it can be written, no set-user-id bit counts, no device can be opened.
+    pub(crate) const READ_ONLY: Self =
+        Self(libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV);
+    /// A device that is bound for itself: it may be opened, and nothing else.
+    pub(crate) const DEVICE: Self = Self(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC);
+}
+
+/// A version-independent view of `struct mount_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
+    let number = checked(result)?.try_into().map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A copy of what is mounted at `path`, with all that is mounted below it, attached nowhere yet.
+pub(crate) fn clone_tree(path: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    // SAFETY: `path` is a C string that outlives the call; the flags are plain numbers.
+    descriptor(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+}
+
+/// Attaches a copied tree at `target`.
+pub(crate) fn attach_tree(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()> {
+    // SAFETY: both names are C strings that outlive the call, and `tree` is open.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// Adds attributes to a tree and to all that is mounted below it.
+pub(crate) fn restrict_tree(tree: BorrowedFd<'_>, flags: MountFlags) -> io::Result<()> {
+    set_attributes(tree, c"", libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, flags)
+}
+
+/// Adds attributes to the one mount at `path`.
+pub(crate) fn restrict_mount(path: &CStr, flags: MountFlags) -> io::Result<()> {
+    // SAFETY: `AT_FDCWD` stands for the working directory, which is always there.
+    let cwd = unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) };
+    set_attributes(cwd, path, 0, flags)
+}
+
+fn set_attributes(
+    at: BorrowedFd<'_>,
+    path: &CStr,
+    how: libc::c_int,
+    flags: MountFlags,
+) -> io::Result<()> {
+    let attributes = MountAttr { set: flags.0, ..MountAttr::default() };
+    // SAFETY: `path` and `attributes` outlive the call, and the size told is that of `attributes`.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            at.as_raw_fd(),
+            path.as_ptr(),
+            how,
+            &raw const attributes,
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Makes a new process like this one. Only for a process of one thread: another thread's locks
+/// would stay locked in the child for ever.
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: the launcher calls it, which has one thread, so that the child finds no lock held.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
+
+/// Closes every descriptor from `first` on.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: numbers only; whoever owned one of those descriptors is about to be replaced.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Gives up every capability for good: also those that a later program could have brought.
+pub(crate) fn drop_capabilities() -> io::Result<()> {
+    for capability in 0_u64.. {
+        // SAFETY: numbers only.
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if dropped != 0 {
+            break; // the first number that this kernel does not know
+        }
+    }
+    // SAFETY: numbers only.
+    checked(unsafe {
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0).into()
+    })?;
+    // `struct __user_cap_header_struct`, version 3, for this process; then twice the three sets.
+    let header: [u32; 2] = [0x2008_0522, 0];
+    let none: [u32; 6] = [0; 6];
+    // SAFETY: both arrays have the sizes that version 3 reads, and outlive the call.
+    checked(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }).map(drop)
+}
+
+/// From here on no program gives this process more rights than it has.
+pub(crate) fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: numbers only.
+    checked(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into() }).map(drop)
+}
+
+/// The kernel kills this process when the one that started it is gone.
+pub(crate) fn die_with_parent() -> io::Result<()> {
+    // SAFETY: numbers only.
+    checked(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0).into() }).map(drop)
+}
+
+/// A descriptor of a process, readable when it has ended.
+pub(crate) fn open_process(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })
+}
+
+/// Kills a process for good. One that has ended is no error.
+pub(crate) fn kill_process(process: BorrowedFd<'_>) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: `process` is open; no information goes with the signal.
+    let sent = checked(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), libc::SIGKILL, none, 0)
+    });
+    match sent {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Takes over a descriptor that was received in a message.
+pub(crate) fn received(number: i32) -> OwnedFd {
+    // SAFETY: the kernel put it into our table with the message that has just been read, and the
+    // reader of messages is the only one to see its number.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Takes over a descriptor that the launcher was started with.
+pub(crate) fn inherited(number: i32) -> OwnedFd {
+    // SAFETY: the launcher calls it once for each of its standard descriptors, which it uses for
+    // nothing else.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// The version of Landlock; `None` where the kernel has none, or has it switched off.
+pub(crate) fn landlock_version() -> Option<u32> {
+    const VERSION: u32 = 1;
+    let none = std::ptr::null::<u8>();
+    // SAFETY: asked for its version, the call reads no attributes.
+    let told = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
+    u32::try_from(told).ok().filter(|version| *version > 0)
+}
+
+/// What a set of Landlock rules decides about, as `landlock_create_ruleset` takes it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct RulesetAttr {
+    pub(crate) handled_access_fs: u64,
+    pub(crate) handled_access_net: u64,
+    pub(crate) scoped: u64,
+}
+
+/// Makes a set of rules. `size` is that of the attributes which this version knows.
+pub(crate) fn landlock_ruleset(attributes: &RulesetAttr, size: usize) -> io::Result<OwnedFd> {
+    debug_assert!(size <= size_of::<RulesetAttr>(), "{size} bytes are more than there are");
+    // SAFETY: `size` bytes of `attributes` are there, and outlive the call.
+    descriptor(unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, &raw const *attributes, size, 0)
+    })
+}
+
+#[repr(C, packed)]
+struct PathBeneath {
+    allowed_access: u64,
+    parent_fd: i32,
+}
+
+/// Allows `access` to `place` and all that is below it.
+pub(crate) fn landlock_allow(
+    rules: BorrowedFd<'_>,
+    place: BorrowedFd<'_>,
+    access: u64,
+) -> io::Result<()> {
+    const PATH_BENEATH: u32 = 1;
+    let rule = PathBeneath { allowed_access: access, parent_fd: place.as_raw_fd() };
+    // SAFETY: both descriptors are open and `rule` outlives the call.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            rules.as_raw_fd(),
+            PATH_BENEATH,
+            &raw const rule,
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// True where the kernel can filter system calls by a program.
+pub(crate) fn filters_system_calls() -> bool {
+    // SECCOMP_GET_ACTION_AVAIL
+    const ACTION_AVAILABLE: u32 = 2;
+    let action = libc::SECCOMP_RET_ERRNO;
+    // SAFETY: the call reads the one number that `action` is.
+    let told = unsafe { libc::syscall(libc::SYS_seccomp, ACTION_AVAILABLE, 0, &raw const action) };
+    told == 0
+}
+
+/// Puts `from` in the place of descriptor `to`, open across a new program.
+pub(crate) fn place_descriptor(from: impl AsFd, to: i32) -> io::Result<()> {
+    let from = from.as_fd().as_raw_fd();
+    // `dup3` refuses equal numbers, and `dup2` would leave the close-on-exec flag as it is.
+    if from == to {
+        // SAFETY: numbers only.
+        return checked(unsafe { libc::fcntl(to, libc::F_SETFD, 0).into() }).map(drop);
+    }
+    // SAFETY: numbers only; what `to` was before belongs to nobody in the launcher's child.
+    checked(unsafe { libc::dup2(from, to).into() }).map(drop)
+}

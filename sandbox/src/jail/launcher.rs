@@ -1,0 +1,274 @@
+//! The launcher: builds a jail around itself and becomes the interpreter in it.
+//!
+//! Started by the service as `… sandbox-init`: the service's own program again, or another one that
+//! calls [`init`] first thing. It is a program of its own because it must have one thread: a fork of
+//! the service would find the locks of threads that are not there. It hears a [`Spec`] on standard
+//! input, stays behind as the parent of what it started, and ends with it; when the service closes
+//! its end, it kills it.
+//!
+//! Invariant: the interpreter starts only when every wall stands; whatever fails on the way is
+//! printed and ends the launcher.
+
+use std::{
+    convert::Infallible,
+    ffi::{CString, OsStr},
+    fs,
+    io::{self, Read as _, Seek as _, Write as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
+    },
+    path::Path,
+    process,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        resource::{Resource, setrlimit},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{Gid, Pid, Uid, execve, geteuid, setgroups, setresgid, setresuid},
+};
+
+use super::{
+    kernel, namespaces,
+    spec::{Kind, Spec, take_frame},
+};
+
+/// The argument by which a program is asked to be the launcher.
+pub const INIT_COMMAND: &str = "sandbox-init";
+
+/// The user and group that the jail's inside knows: above the numbers that distributions, systemd
+/// and containers give away, so that it owns no file of the machine.
+pub(crate) const JAIL_ID: u32 = 1_900_000_000;
+
+/// Descriptors of the zygote.
+const BLOB_FD: i32 = 3;
+const CONTROL_FD: i32 = 4;
+const RULES_FD: i32 = 5;
+
+/// Threads and processes of one jail together.
+const PROCESSES_MAX: u64 = 256;
+const OPEN_FILES_MAX: u64 = 256;
+const STACK_BYTES: u64 = 8 << 20;
+
+static CALLED: AtomicBool = AtomicBool::new(false);
+
+/// True when this program can be started again as the launcher.
+pub(crate) fn is_available() -> bool {
+    CALLED.load(Ordering::Relaxed)
+}
+
+/// Turns the process into the launcher of a jail when it was started as one; else it returns at
+/// once. Call it at the very beginning of `main`, before any thread is started.
+///
+/// ```
+/// fn main() {
+///     gleitzeit_sandbox::init();
+///     // the program
+/// }
+/// ```
+pub fn init() {
+    CALLED.store(true, Ordering::Relaxed);
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().as_deref() != Some(OsStr::new(INIT_COMMAND)) {
+        return;
+    }
+    let error = match launch() {
+        Ok(code) => process::exit(code),
+        Err(error) => error,
+    };
+    // The service reads it from the pipe that it made of this stream.
+    let _ = writeln!(io::stderr(), "{error}");
+    process::exit(125);
+}
+
+/// What was tried when it failed, and what came of it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what}: {source}")]
+pub(crate) struct Refused {
+    what: String,
+    source: io::Error,
+}
+
+/// Names what was tried.
+pub(crate) fn while_<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Refused {
+    move |error| Refused { what: what.into(), source: error.into() }
+}
+
+/// Hears what is wanted, builds it, and waits for its end.
+fn launch() -> Result<i32, Refused> {
+    let mut input = fs::File::from(kernel::inherited(0));
+    let read = while_("read what to launch");
+    let mut next = || take_frame(&mut input);
+    let spec: Spec = next()
+        .and_then(|frame| serde_json::from_slice(&frame).map_err(Into::into))
+        .map_err(read)?;
+    let blob = match spec.program_kind {
+        Kind::Zygote => Some(blob(&mut input).map_err(while_("keep the program's frames"))?),
+        Kind::Probe => None,
+    };
+    for cgroup in &spec.cgroups {
+        // Each group narrows by itself; the service tells the limits and knows whether it can.
+        fs::write(cgroup, "0").map_err(while_(format!("join `{}`", cgroup.display())))?;
+    }
+    let is_root = geteuid().is_root();
+    let ids = namespaces::enter(is_root, spec.network)?;
+    let rules = super::mounts::build(&spec)?;
+    let line = namespaces::Line::new()?;
+    let Some(child) = kernel::fork().map_err(while_("fork"))? else {
+        let Err(error) = become_program(&spec, is_root, line, blob, rules, input);
+        let _ = writeln!(io::stderr(), "{error}");
+        process::exit(125);
+    };
+    if is_root {
+        line.serve(&ids, child)?;
+    } else {
+        drop(line);
+    }
+    drop((rules, blob));
+    // The program holds the control line and the output; a copy here would hide its end.
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null = null.map_err(while_("open /dev/null"))?;
+    kernel::place_descriptor(&null, 1).map_err(while_("let go of the control line"))?;
+    watch(child, spec.program_kind, &input).map_err(while_("wait for the program"))
+}
+
+/// All that is left to read until the frames end, in memory that a descriptor stands for.
+fn blob(input: &mut fs::File) -> io::Result<OwnedFd> {
+    let mut frames = take_frame(input)?;
+    let mut memory =
+        fs::File::from(memfd_create("zygote", MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?);
+    memory.write_all(&frames)?;
+    frames.clear();
+    memory.rewind()?;
+    Ok(memory.into())
+}
+
+/// Waits for the end of the program, and kills it when the service goes away.
+fn watch(child: Pid, kind: Kind, input: &fs::File) -> io::Result<i32> {
+    let process = kernel::open_process(child)?;
+    loop {
+        let mut events = vec![PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        // A question's input is its own to read, and may end before it does.
+        if kind == Kind::Zygote {
+            events.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut events, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let happened = |at: usize| events.get(at).is_some_and(|event| event.any() == Some(true));
+        if happened(0) {
+            return match waitpid(child, Some(WaitPidFlag::empty()))? {
+                WaitStatus::Exited(_, code) => Ok(code),
+                WaitStatus::Signaled(_, signal, _) => Ok(128 + signal as i32),
+                _ => Ok(125),
+            };
+        }
+        if happened(1) && (&*input).read(&mut [0; 64])? == 0 {
+            // Killing the first process of a namespace kills all of them.
+            kernel::kill_process(process.as_fd())?;
+        }
+    }
+}
+
+/// In the first process of the new namespace: takes its place and turns into the program.
+fn become_program(
+    spec: &Spec,
+    is_root: bool,
+    line: namespaces::Line,
+    blob: Option<OwnedFd>,
+    rules: Option<OwnedFd>,
+    input: fs::File,
+) -> Result<Infallible, Refused> {
+    if is_root {
+        take_mapped_place(line)?;
+    }
+    kernel::die_with_parent().map_err(while_("tie the program to the launcher"))?;
+    for (limit, most) in [
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_NPROC, PROCESSES_MAX),
+        (Resource::RLIMIT_NOFILE, OPEN_FILES_MAX),
+        (Resource::RLIMIT_STACK, STACK_BYTES),
+        (Resource::RLIMIT_MEMLOCK, 0),
+        (Resource::RLIMIT_MSGQUEUE, 0),
+    ] {
+        setrlimit(limit, most, most).map_err(while_(format!("set {limit:?}")))?;
+    }
+    kernel::drop_capabilities().map_err(while_("drop capabilities"))?;
+    kernel::no_new_privileges().map_err(while_("refuse new privileges"))?;
+    nix::unistd::chdir("/task").map_err(while_("enter /task"))?;
+    let descriptors = match spec.program_kind {
+        Kind::Zygote => zygote_descriptors(blob, rules),
+        Kind::Probe => kernel::place_descriptor(&input, 0).map(|()| BLOB_FD),
+    };
+    let first_unused = descriptors.map_err(while_("arrange the program's descriptors"))?;
+    kernel::close_from(first_unused.unsigned_abs())
+        .map_err(while_("close what is not the program's"))?;
+    execute(spec)
+}
+
+/// Waits until the launcher has told who this process is, and becomes that.
+fn take_mapped_place(line: namespaces::Line) -> Result<(), Refused> {
+    setgroups(&[]).map_err(while_("leave all groups"))?;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)
+        .map_err(while_("make a user namespace"))?;
+    line.ask()?;
+    let (user, group) = (Uid::from_raw(JAIL_ID), Gid::from_raw(JAIL_ID));
+    setresgid(group, group, group).map_err(while_("change the group"))?;
+    setresuid(user, user, user).map_err(while_("change the user"))
+}
+
+/// 0 is empty; 1 and 2 are the log; 3 the frames, 4 the control line, 5 the rules. The first number
+/// that is not used comes back.
+fn zygote_descriptors(blob: Option<OwnedFd>, rules: Option<OwnedFd>) -> io::Result<i32> {
+    // Out of the way of the numbers that are given away next; the old ones are closed by that.
+    let control = above(kernel::inherited(1))?;
+    let blob = blob.map(above).transpose()?;
+    let rules = rules.map(above).transpose()?;
+    let null = above(fs::OpenOptions::new().read(true).open("/dev/null")?.into())?;
+    kernel::place_descriptor(&null, 0)?;
+    kernel::place_descriptor(io::stderr(), 1)?;
+    if let Some(blob) = blob {
+        kernel::place_descriptor(&blob, BLOB_FD)?;
+    }
+    kernel::place_descriptor(&control, CONTROL_FD)?;
+    let Some(rules) = rules else { return Ok(RULES_FD) };
+    kernel::place_descriptor(&rules, RULES_FD)?;
+    Ok(RULES_FD + 1)
+}
+
+/// The same, with a number that no descriptor of the program has.
+fn above(fd: OwnedFd) -> io::Result<OwnedFd> {
+    let number = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(32))?;
+    Ok(kernel::received(number))
+}
+
+fn execute(spec: &Spec) -> Result<Infallible, Refused> {
+    let text =
+        |text: &[u8]| CString::new(text).map_err(|_| io::Error::other("a NUL character in it"));
+    let program = spec.program.as_os_str().as_bytes();
+    let start = || -> io::Result<Infallible> {
+        let mut arguments = vec![text(program)?];
+        for argument in &spec.arguments {
+            arguments.push(text(argument.as_bytes())?);
+        }
+        let environment = spec
+            .environment
+            .iter()
+            .map(|variable| text(variable.as_bytes()))
+            .collect::<io::Result<Vec<_>>>()?;
+        Ok(execve(&arguments[0], &arguments, &environment)?)
+    };
+    start().map_err(while_(format!("start `{}`", spec.program.display())))
+}
+
+/// Opens a directory to look for files below it later, when its path leads elsewhere.
+pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).map(OwnedFd::from)
+}

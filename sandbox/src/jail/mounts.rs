@@ -1,0 +1,147 @@
+//! Mounts: the root of a jail is built, moved into, and closed to writing.
+//!
+//! Asked by the launcher. Uses the mount calls that copy a tree before they attach it (Linux 5.12),
+//! so that nothing of the machine is ever attached writable, not even for a moment.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{DirBuilderExt as _, symlink},
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    unistd::{chdir, pivot_root},
+};
+
+use super::{
+    kernel::{self, MountFlags},
+    landlock::{self, Access},
+    launcher::{JAIL_ID, Refused, while_},
+    spec::Spec,
+};
+
+/// Devices that give and take nothing of the machine.
+const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/urandom"];
+/// The one place that a task can write to.
+const TASK: &str = "/task";
+/// Where the new root is put together; what was there is out of sight in here only.
+const STAGES: [&str; 4] = ["/tmp", "/run", "/mnt", "/var"];
+
+/// A tree of the machine, copied and closed, with its place in the jail.
+struct Tree {
+    copy: OwnedFd,
+    target: PathBuf,
+    is_dir: bool,
+}
+
+/// Builds the root, moves into it, and gives the rules of Landlock for it, where there are some.
+pub(crate) fn build(spec: &Spec) -> Result<Option<OwnedFd>, Refused> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(while_("keep mounts to itself"))?;
+    let trees = copies(spec)?;
+    let stage = STAGES.iter().map(Path::new).find(|place| place.is_dir());
+    let stage = stage.ok_or_else(|| {
+        while_(format!("find a place for the new root among {STAGES:?}"))(io::Error::from(
+            io::ErrorKind::NotFound,
+        ))
+    })?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("root"), stage, Some("tmpfs"), flags, Some("mode=0755,size=1m,nr_inodes=4096"))
+        .map_err(while_("mount the new root"))?;
+    chdir(stage).map_err(while_("enter the new root"))?;
+    for tree in &trees {
+        attach(tree).map_err(while_(format!("show `{}`", tree.target.display())))?;
+    }
+    for (at, target) in &spec.layout.links {
+        link(at, target).map_err(while_(format!("make the link `{}`", at.display())))?;
+    }
+    mount_task(spec)?;
+    enter()?;
+    let places = trees.iter().map(|tree| {
+        let is_device = DEVICES.iter().any(|device| tree.target == Path::new(device));
+        (&*tree.target, if is_device { Access::Device } else { Access::Read })
+    });
+    landlock::rules(spec.network, places.chain([(Path::new(TASK), Access::Own)]))
+        .map_err(while_("make the rules of Landlock"))
+}
+
+/// Everything that is shown, copied before the new root can be in its way.
+fn copies(spec: &Spec) -> Result<Vec<Tree>, Refused> {
+    let devices = DEVICES.map(|device| (Path::new(device), Path::new(device), false));
+    let binds = spec.layout.binds.iter().map(|bind| (&*bind.source, &*bind.target, bind.is_dir));
+    devices
+        .into_iter()
+        .map(|device| (device, MountFlags::DEVICE))
+        .chain(binds.map(|bind| (bind, MountFlags::READ_ONLY)))
+        .map(|((source, target, is_dir), flags)| {
+            let copy = || -> io::Result<OwnedFd> {
+                let copy = kernel::clone_tree(&text(source)?)?;
+                kernel::restrict_tree(copy.as_fd(), flags)?;
+                Ok(copy)
+            };
+            let copy = copy().map_err(while_(format!("copy the mount `{}`", source.display())))?;
+            Ok(Tree { copy, target: target.to_owned(), is_dir })
+        })
+        .collect()
+}
+
+/// Attaches a tree at its place below the working directory.
+fn attach(tree: &Tree) -> io::Result<()> {
+    let place = inside(&tree.target);
+    if tree.is_dir {
+        directory(&place)?;
+    } else {
+        place.parent().map_or(Ok(()), directory)?;
+        fs::File::create(&place)?;
+    }
+    kernel::attach_tree(tree.copy.as_fd(), &text(&place)?)
+}
+
+fn link(at: &Path, target: &Path) -> io::Result<()> {
+    let place = inside(at);
+    place.parent().map_or(Ok(()), directory)?;
+    symlink(target, place)
+}
+
+fn mount_task(spec: &Spec) -> Result<(), Refused> {
+    let place = inside(Path::new(TASK));
+    directory(&place).map_err(while_("make /task"))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let options = format!(
+        "size={},nr_inodes={},mode=0700,uid={JAIL_ID},gid={JAIL_ID}",
+        spec.task_bytes, spec.task_inodes
+    );
+    mount(Some("task"), &place, Some("tmpfs"), flags, Some(&*options))
+        .map_err(while_("mount /task"))
+}
+
+/// Makes the working directory the root, lets go of the old one, and closes the new one.
+fn enter() -> Result<(), Refused> {
+    pivot_root(".", ".").map_err(while_("change the root"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(while_("let go of the old root"))?;
+    chdir("/").map_err(while_("enter the new root"))?;
+    let root = MountFlags(MountFlags::READ_ONLY.0 | libc::MOUNT_ATTR_NOEXEC);
+    kernel::restrict_mount(c"/", root).map_err(while_("close the new root"))
+}
+
+/// The path as one below the working directory.
+fn inside(path: &Path) -> PathBuf {
+    Path::new(".").join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+fn text(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}

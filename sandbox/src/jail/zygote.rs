@@ -1,0 +1,197 @@
+//! A zygote, on the service's side: started in its jail, heard, and ended.
+//!
+//! Asked by its keeper. Invariant: its jail is dead when this value is dropped: the launcher sees
+//! the end of its input and kills the first process of the namespace, and with it all of them.
+
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt as _},
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{ChildStderr, ChildStdin, Command},
+};
+
+use super::{
+    Plan,
+    cgroup::Group,
+    channel::{self, Channel},
+    child::seconds,
+    launcher::INIT_COMMAND,
+};
+use crate::{SandboxError, watch::Exit};
+
+/// A slow machine has started Python by then.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// All of a jail is gone this soon after it was killed.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of what a launcher says, the end is kept.
+const LOG_MAX_BYTES: usize = 4096;
+
+/// What a zygote tells.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// It has a child that waits: its number, its process, its line.
+    Child(u64, OwnedFd, OwnedFd),
+    /// A child has ended.
+    Ended(Report),
+}
+
+/// How a child ended, and how its zygote is.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Report {
+    /// The child's number.
+    pub(crate) ended: u64,
+    /// Its wait status, as the kernel writes it.
+    status: i32,
+    cpu_seconds: f64,
+    peak_bytes: u64,
+    /// False when files of the task could not be removed.
+    pub(crate) clean: bool,
+    /// Most memory that the zygote itself has had.
+    pub(crate) own_bytes: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Child { child: u64 },
+    Ended(Report),
+}
+
+impl Report {
+    pub(crate) fn exit(&self, out_of_memory: bool) -> Exit {
+        Exit {
+            status: ExitStatus::from_raw(self.status),
+            cpu_time: seconds(self.cpu_seconds),
+            peak_bytes: Some(self.peak_bytes),
+            out_of_memory,
+        }
+    }
+}
+
+/// A jail with its zygote.
+#[derive(Debug)]
+pub(crate) struct Zygote {
+    control: Channel,
+    launcher: tokio::process::Child,
+    /// Its closing ends the jail.
+    input: Option<ChildStdin>,
+    log: Option<ChildStderr>,
+    pub(crate) group: Option<Arc<Group>>,
+    pub(crate) born: Instant,
+}
+
+impl Zygote {
+    /// Starts one and asks it for its first child.
+    pub(crate) async fn start(plan: Arc<Plan>) -> Result<(Self, Told), SandboxError> {
+        let group = plan.groups.as_ref().map(|groups| groups.create().map(Arc::new)).transpose();
+        let group = group.map_err(SandboxError::system("make a control group"))?;
+        let mut zygote = Self::spawn(&plan, group)
+            .map_err(|error| SandboxError::unavailable(format!("no launcher starts: {error}")))?;
+        let frames = plan.frames(zygote.group.as_deref());
+        match tokio::time::timeout(START_TIMEOUT, zygote.first_child(&frames)).await {
+            Ok(Ok(told)) => Ok((zygote, told)),
+            Ok(Err(error)) => Err(SandboxError::unavailable(zygote.last_words(&error).await)),
+            Err(_) => Err(SandboxError::unavailable(format!("no answer within {START_TIMEOUT:?}"))),
+        }
+    }
+
+    fn spawn(plan: &Plan, group: Option<Arc<Group>>) -> io::Result<Self> {
+        let (ours, theirs) = channel::pair()?;
+        let mut launcher = Command::new(&plan.launcher)
+            .arg(INIT_COMMAND)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::from(theirs))
+            .stderr(Stdio::piped())
+            // An interrupt at the terminal is the service's to answer.
+            .process_group(0)
+            .spawn()?;
+        Ok(Self {
+            control: Channel::new(ours)?,
+            input: launcher.stdin.take(),
+            log: launcher.stderr.take(),
+            launcher,
+            group,
+            born: Instant::now(),
+        })
+    }
+
+    async fn first_child(&mut self, frames: &[u8]) -> io::Result<Told> {
+        if let Some(input) = &mut self.input {
+            input.write_all(frames).await?;
+        }
+        self.ask_for_child()?;
+        self.told().await
+    }
+
+    /// Asks for a child; it comes with a message.
+    pub(crate) fn ask_for_child(&self) -> io::Result<()> {
+        self.control.send(b"fork")
+    }
+
+    /// What it tells next. An error is its end.
+    pub(crate) async fn told(&self) -> io::Result<Told> {
+        let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "it closed its line");
+        let message = self.control.receive().await?.ok_or_else(closed)?;
+        let odd = |why: &str| {
+            let text = String::from_utf8_lossy(&message.bytes).into_owned();
+            io::Error::other(format!("it told {text:?}: {why}"))
+        };
+        let line = serde_json::from_slice(&message.bytes).map_err(|error| odd(&error.to_string()));
+        let mut descriptors = message.descriptors.into_iter();
+        match (line?, descriptors.next(), descriptors.next()) {
+            (Line::Child { child }, Some(process), Some(line)) => {
+                Ok(Told::Child(child, process, line))
+            }
+            (Line::Ended(report), None, None) => Ok(Told::Ended(report)),
+            _ => Err(odd("it does not go with its descriptors")),
+        }
+    }
+
+    /// Passes on what it prints from here on, until it ends.
+    pub(crate) fn log(&mut self) {
+        let Some(mut log) = self.log.take() else { return };
+        tokio::spawn(async move {
+            let mut chunk = [0; LOG_MAX_BYTES];
+            while let Ok(length @ 1..) = log.read(&mut chunk).await {
+                let said = String::from_utf8_lossy(&chunk[..length]);
+                tracing::warn!(said = said.trim(), "a Python zygote says");
+            }
+        });
+    }
+
+    /// Why it did not start: what the launcher printed, or else what went wrong.
+    async fn last_words(&mut self, error: &io::Error) -> String {
+        self.input = None;
+        let mut words = Vec::new();
+        if let Some(log) = &mut self.log {
+            let mut log = log.take(LOG_MAX_BYTES as u64);
+            let _ = tokio::time::timeout(END_TIMEOUT, log.read_to_end(&mut words)).await;
+        }
+        let words = String::from_utf8_lossy(&words);
+        match words.trim() {
+            "" => error.to_string(),
+            words => words.lines().last().unwrap_or(words).to_owned(),
+        }
+    }
+
+    /// Ends the jail, with whatever runs in it, and waits until it is gone.
+    pub(crate) async fn end(mut self) {
+        self.input = None;
+        if tokio::time::timeout(END_TIMEOUT, self.launcher.wait()).await.is_err() {
+            tracing::warn!(launcher = ?self.launcher.id(), "a jail does not end");
+            let _ = self.launcher.start_kill();
+        }
+        if let Some(group) = self.group.take() {
+            group.remove().await;
+        }
+    }
+}

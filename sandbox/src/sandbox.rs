@@ -1,0 +1,116 @@
+//! Runs jobs with one interpreter, at one level of isolation.
+//!
+//! Invariant: a job runs at the sandbox's level or not at all.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    Interpreter, Job, Level, Outcome, SandboxError,
+    jail::{self, Jail, JailSettings, Verdict},
+    process::Unjailed,
+    verdict,
+};
+
+/// What holds for every job of a sandbox without a jail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Jobs get their directories below this one.
+    pub work_root: PathBuf,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { work_root: std::env::temp_dir() }
+    }
+}
+
+/// Runs jobs with one interpreter, each in a process of its own. A clone is the same sandbox.
+///
+/// At [`Level::None`] a job runs with the rights of the service: its limits protect from accidents,
+/// and from nothing else. At [`Level::Process`] and [`Level::Chroot`] it runs in a jail. Dropping
+/// the last clone ends all that belongs to it.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    interpreter: Interpreter,
+    backend: Backend,
+}
+
+/// Where jobs run.
+#[derive(Debug, Clone)]
+enum Backend {
+    Unjailed(Unjailed),
+    Jail(Arc<Jail>),
+}
+
+impl Sandbox {
+    /// One at [`Level::None`]. Clears away what a killed predecessor left below the work root.
+    pub fn new(interpreter: Interpreter, settings: Settings) -> Self {
+        let backend = Backend::Unjailed(Unjailed::new(settings.work_root));
+        Self { interpreter, backend }
+    }
+
+    /// One at [`Level::Process`], or [`Level::Chroot`] where the settings name a root: asks the
+    /// interpreter at `path`, starts as many zygotes as there are workers, and has one try to get
+    /// out. With a root, `path` is a path of that root.
+    ///
+    /// Must be called in a tokio runtime with I/O and time, which keeps the zygotes from then on.
+    ///
+    /// # Errors
+    /// [`SandboxError::Interpreter`] and [`SandboxError::Version`] as of [`Interpreter::probe`],
+    /// [`SandboxError::Unavailable`] when there is no jail to be had, or it does not hold.
+    pub async fn jailed(path: &Path, settings: &JailSettings) -> Result<Self, SandboxError> {
+        let interpreter = match settings.root {
+            Some(_) => jail::probe(path, settings).await?,
+            None => Interpreter::probe(path).await?,
+        };
+        let jail = Jail::start(&interpreter, settings).await?;
+        Ok(Self { interpreter, backend: Backend::Jail(Arc::new(jail)) })
+    }
+
+    /// The interpreter.
+    pub fn interpreter(&self) -> &Interpreter {
+        &self.interpreter
+    }
+
+    /// How far jobs are kept from the machine.
+    pub fn level(&self) -> Level {
+        match &self.backend {
+            Backend::Unjailed(_) => Level::None,
+            Backend::Jail(jail) => jail.level(),
+        }
+    }
+
+    /// What the self-test found; `None` at [`Level::None`], where there is nothing to test.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        match &self.backend {
+            Backend::Unjailed(_) => None,
+            Backend::Jail(jail) => Some(jail.verdict()),
+        }
+    }
+
+    /// Runs a job to its end. Whatever the code does is an outcome.
+    ///
+    /// Dropping the future kills the process, and all that it started, at once.
+    ///
+    /// # Errors
+    /// [`SandboxError`] when the job is refused or no process could be started.
+    pub async fn run(&self, job: Job) -> Result<Outcome, SandboxError> {
+        job.check()?;
+        tracing::trace!(mode = ?job.mode, bytes = job.source.bytes.len(), "running Python");
+        let ended = match &self.backend {
+            Backend::Unjailed(unjailed) => unjailed.run(&self.interpreter, &job).await?,
+            Backend::Jail(jail) => jail.run(&self.interpreter, &job).await?,
+        };
+        Ok(verdict::outcome(ended, job.mode, self.level()))
+    }
+
+    /// Ends everything that belongs to it, jobs that run included, and waits until it is gone.
+    pub async fn stop(&self) {
+        if let Backend::Jail(jail) = &self.backend {
+            jail.stop().await;
+        }
+    }
+}

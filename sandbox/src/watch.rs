@@ -1,0 +1,135 @@
+//! Watches a task to its end, and brings the end about where a limit is passed.
+//!
+//! Invariant: a task ends with its process, as the kernel tells it, and not with the end of a pipe,
+//! which someone else may hold open.
+
+use std::{
+    io,
+    pin::pin,
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
+
+use tokio::io::AsyncRead;
+
+use crate::{
+    Job, SandboxError,
+    capture::{Budget, Capture, Flooded},
+    outcome::Stream,
+    reply::Reply,
+};
+
+/// What was printed before the end is read for at most this long after it.
+const DRAIN: Duration = Duration::from_millis(200);
+/// A killed process is gone within this, or stuck in the kernel.
+const REAP: Duration = Duration::from_secs(2);
+
+/// How a process ended, as the kernel tells it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exit {
+    pub(crate) status: ExitStatus,
+    /// Processor time; `None` where nobody but the task itself can tell.
+    pub(crate) cpu_time: Option<Duration>,
+    /// Most memory resident at once.
+    pub(crate) peak_bytes: Option<u64>,
+    /// The kernel killed something for want of the memory that the task may have.
+    pub(crate) out_of_memory: bool,
+}
+
+/// A process that runs a task.
+pub(crate) trait Process {
+    /// Waits for its end; may be asked again when it was not waited out.
+    fn wait(&mut self) -> impl Future<Output = io::Result<Exit>>;
+    /// Kills it at once, with all that belongs to it. One that has ended is no error.
+    fn kill(&mut self);
+}
+
+/// Why a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// By itself, or by someone else.
+    Own,
+    /// We killed it: its time was up.
+    Timeout,
+    /// We killed it: it printed too much.
+    Flooded,
+}
+
+/// All that is known of a task that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) exit: Exit,
+    pub(crate) ending: Ending,
+    pub(crate) reply: Result<Option<Reply>, String>,
+    pub(crate) stdout: Stream,
+    pub(crate) stderr: Stream,
+    /// Wall clock from its start to its end.
+    pub(crate) execution_time: Duration,
+}
+
+/// Runs `process` to its end, reading its streams and what `converse` makes of its line.
+pub(crate) async fn watch(
+    process: &mut impl Process,
+    job: &Job,
+    streams: (impl AsyncRead + Unpin, impl AsyncRead + Unpin),
+    converse: impl Future<Output = Result<Option<Reply>, String>>,
+) -> Result<Ended, SandboxError> {
+    let started = Instant::now();
+    let budget = Budget::new(job.limits.output_max_bytes);
+    let mut stdout = Capture::new(job.limits.output_kept_bytes);
+    let mut stderr = Capture::new(job.limits.output_kept_bytes);
+    let mut reply = Ok(None);
+    let talk = async {
+        let converse = async {
+            reply = converse.await;
+            Ok(())
+        };
+        let prints = (stdout.read(streams.0, &budget), stderr.read(streams.1, &budget));
+        tokio::try_join!(converse, prints.0, prints.1).map(|_| ())
+    };
+    let (exit, ending) = end_of(process, talk, job.limits.timeout).await?;
+    let execution_time = started.elapsed();
+    let (stdout, stderr) = (stdout.into_stream(), stderr.into_stream());
+    Ok(Ended { exit, ending, reply, stdout, stderr, execution_time })
+}
+
+async fn end_of(
+    process: &mut impl Process,
+    talk: impl Future<Output = Result<(), Flooded>>,
+    timeout: Duration,
+) -> Result<(Exit, Ending), SandboxError> {
+    let mut talk = pin!(talk);
+    let mut deadline = pin!(tokio::time::sleep(timeout));
+    let mut talking = true;
+    let (mut exit, mut ending) = (None, Ending::Own);
+    while exit.is_none() && ending == Ending::Own {
+        tokio::select! {
+            ended = process.wait() => {
+                exit = Some(ended.map_err(SandboxError::system("wait for Python"))?);
+            }
+            said = &mut talk, if talking => {
+                talking = false;
+                if said == Err(Flooded) {
+                    ending = Ending::Flooded;
+                }
+            }
+            () = &mut deadline => ending = Ending::Timeout,
+        }
+    }
+    // Also after an end of its own: children it left behind go with it.
+    process.kill();
+    let exit = match exit {
+        Some(exit) => exit,
+        None => tokio::time::timeout(REAP, process.wait())
+            .await
+            .unwrap_or_else(|_| Err(io::Error::other("it does not die of SIGKILL")))
+            .map_err(SandboxError::system("wait for Python"))?,
+    };
+    if talking {
+        match tokio::time::timeout(DRAIN, talk).await {
+            Ok(Err(Flooded)) if ending == Ending::Own => ending = Ending::Flooded,
+            _ => {}
+        }
+    }
+    Ok((exit, ending))
+}
