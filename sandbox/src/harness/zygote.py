@@ -54,15 +54,32 @@ class Kernel:
 
     def filter(self, program):
         """The filter of system calls, from here on."""
-        ctypes = self.ctypes
+        mode = self.ctypes.c_ulong(SECCOMP_MODE_FILTER)
+        told = self.ctypes.byref(program.told)
+        self.check(self.prctl(PR_SET_SECCOMP, mode, told), "seccomp")
 
-        class Program(ctypes.Structure):
+
+class Program:
+    """A filter in memory, laid out as the kernel reads it."""
+
+    def __init__(self, ctypes, steps, placeholder):
+        self.steps = ctypes.create_string_buffer(steps, len(steps))
+
+        class Told(ctypes.Structure):
             _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_void_p)]
 
-        steps = ctypes.create_string_buffer(program, len(program))
-        told = Program(len(program) // 8, ctypes.addressof(steps))
-        mode = ctypes.c_ulong(SECCOMP_MODE_FILTER)
-        self.check(self.prctl(PR_SET_SECCOMP, mode, ctypes.byref(told)), "seccomp")
+        self.told = Told(len(steps) // 8, ctypes.addressof(self.steps))
+        # The last four bytes of a step are its number.
+        self.places = [
+            at + 4
+            for at in range(0, len(steps), 8)
+            if steps[at + 4 : at + 8] == placeholder
+        ]
+
+    def name_owner(self, own):
+        """Puts the number of the process into its places."""
+        for at in self.places:
+            self.steps[at : at + 4] = own
 
 
 class Zygote:
@@ -72,13 +89,18 @@ class Zygote:
         import _socket
 
         told = decode(read_frame(stream).decode("utf-8"))
-        self.placeholder = told["own_pid"].to_bytes(4, sys.byteorder)
-        self.network = told["network"]
-        self.filters = [read_frame(stream) for _ in range(told["filters"])]
-        # For a task that may not use the network of a zygote that can.
-        self.strict = [read_frame(stream) for _ in range(told["strict"])]
-        self.rules = RULES_FD if told["landlock"] else None
         self.kernel = Kernel()
+        placeholder = told["own_pid"].to_bytes(4, sys.byteorder)
+
+        def programs(count):
+            ctypes = self.kernel.ctypes
+            return [Program(ctypes, read_frame(stream), placeholder) for _ in range(count)]
+
+        self.network = told["network"]
+        self.filters = programs(told["filters"])
+        # For a task that may not use the network of a zygote that can.
+        self.strict = programs(told["strict"])
+        self.rules = RULES_FD if told["landlock"] else None
         self.socket = _socket
         family, kind = _socket.AF_UNIX, _socket.SOCK_SEQPACKET
         self.control = _socket.socket(family, kind, 0, CONTROL_FD)
@@ -92,15 +114,22 @@ class Zygote:
         poll.register(CONTROL_FD, select.POLLIN)
         gc.collect()
         gc.freeze()
+        wanted = False
         while True:
-            for fd, _ in poll.poll():
+            for fd, _ in poll.poll(10 if wanted else None):
                 if fd != CONTROL_FD:
                     poll.unregister(fd)
                     self.bury(fd)
                 elif self.control.recv(16) == b"fork":
-                    poll.register(self.fork(), select.POLLIN)
+                    wanted = True
                 else:
                     posix._exit(0)  # the service went away, or has lost its mind
+            if wanted:
+                try:
+                    poll.register(self.fork(), select.POLLIN)
+                    wanted = False
+                except OSError:
+                    pass  # a task has all the threads that there are; later then
 
     def fork(self):
         """Makes a child; a descriptor that is readable when it has ended."""
@@ -152,27 +181,23 @@ class Zygote:
         """In the child: shuts itself in, waits for its task, runs it. Never returns."""
         line = line.detach()
         posix.dup2(line, LINE_FD)
-        posix.chdir(TASK_DIR)
+        # It stands in the task directory since it was forked: a task that runs by now may have
+        # closed that to everyone.
         give_environment({})
         if self.rules is not None:
             self.kernel.obey(self.rules)
         posix.closerange(LINE_FD + 1, 256)
         own = posix.getpid().to_bytes(4, sys.byteorder)
+        for program in self.filters + self.strict:
+            program.name_owner(own)
         for program in self.filters:
-            self.kernel.filter(self.own(program, own))
-        job, source = self.wait_for_task(own)
+            self.kernel.filter(program)
+        job, source = self.wait_for_task()
         prepare(job)
         mode = validate if job["mode"] == "validate" else execute
         finish(Pipe(LINE_FD), *mode(job, source))
 
-    def own(self, program, own):
-        """The program with this process's number in the place of the placeholder."""
-        steps = [program[at : at + 8] for at in range(0, len(program), 8)]
-        return b"".join(
-            step[:4] + own if step[4:] == self.placeholder else step for step in steps
-        )
-
-    def wait_for_task(self, own):
+    def wait_for_task(self):
         """`(job, source)`; by then 0, 1 and 2 are the task's, and 3 is the pipe of its result."""
         socket = self.socket
         line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, LINE_FD)
@@ -194,7 +219,7 @@ class Zygote:
         posix.closerange(LINE_FD + 1, 64)
         if self.network and not job["network"]:
             for program in self.strict:
-                self.kernel.filter(self.own(program, own))
+                self.kernel.filter(program)
         if not job["is_file"]:
             source = source.decode("utf-8")
         return job, source

@@ -178,7 +178,7 @@ impl Zygote {
         }
         let words = String::from_utf8_lossy(&words);
         match words.trim() {
-            "" => error.to_string(),
+            "" => format!("the launcher ended without a word: {error}"),
             words => words.lines().last().unwrap_or(words).to_owned(),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use gleitzeit_sandbox::{Interpreter, Job, Outcome, Sandbox, Settings};
+use gleitzeit_sandbox::{Interpreter, JailSettings, Job, Level, Outcome, Sandbox, Settings};
 
 /// Longer than anything here takes, shorter than anyone waits.
 pub const AMPLE: Duration = Duration::from_secs(20);
@@ -15,7 +15,17 @@ pub fn python() -> String {
     std::env::var("GLEITZEIT_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
 
-/// A sandbox over this machine's Python, whose directories are below one of the test's own.
+/// Settings of a jail with one place, whose launcher is the one that is built beside the tests.
+pub fn jail_settings() -> JailSettings {
+    JailSettings {
+        launcher: Some(env!("CARGO_BIN_EXE_gleitzeit-sandbox-init").into()),
+        workers: 1,
+        ..JailSettings::default()
+    }
+}
+
+/// A sandbox over this machine's Python, at the level of the test's file. Without a jail its
+/// directories are below one of the test's own.
 pub struct Bench {
     pub sandbox: Sandbox,
     pub root: tempfile::TempDir,
@@ -24,9 +34,21 @@ pub struct Bench {
 impl Bench {
     pub async fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let interpreter = Interpreter::probe(python().as_ref()).await.unwrap();
-        let sandbox = Sandbox::new(interpreter, Settings { work_root: root.path().to_owned() });
+        let sandbox = match crate::LEVEL {
+            Level::None => {
+                let interpreter = Interpreter::probe(python().as_ref()).await.unwrap();
+                Sandbox::new(interpreter, Settings { work_root: root.path().to_owned() })
+            }
+            _ => Sandbox::jailed(python().as_ref(), &jail_settings()).await.unwrap(),
+        };
+        assert_eq!(sandbox.level(), crate::LEVEL);
         Self { sandbox, root }
+    }
+
+    /// One in a jail of other settings.
+    pub async fn with(settings: &JailSettings) -> Self {
+        let sandbox = Sandbox::jailed(python().as_ref(), settings).await.unwrap();
+        Self { sandbox, root: tempfile::tempdir().unwrap() }
     }
 
     pub async fn run(&self, job: Job) -> Outcome {

@@ -1,12 +1,16 @@
-//! When a job ends, and that nothing of it is left then.
+//! Without a jail: what code gives, and that nothing is left of it that this level can prevent.
 
+mod behaviour;
 mod support;
 
 use std::time::{Duration, Instant};
 
-use gleitzeit_sandbox::{Interpreter, Job, Limits, SandboxError, Status};
+use gleitzeit_sandbox::{Interpreter, Job, Level, Limits, SandboxError, Status};
+use serde_json::json;
 use support::{Bench, is_alive, until};
 
+/// The level of this file's tests.
+const LEVEL: Level = Level::None;
 /// Set for the process that plays the service to be killed: the file for the numbers of its job's
 /// processes.
 const MARKER: &str = "SANDBOX_TEST_MARKER";
@@ -52,23 +56,6 @@ while True: pass";
     until("the child is dead", || !is_alive(child)).await;
 }
 
-/// Code that does not want to die dies.
-#[tokio::test]
-async fn no_signal_handler_puts_off_a_timeout() {
-    let bench = Bench::new().await;
-    let code = "
-import signal, time
-for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGXCPU):
-    signal.signal(n, signal.SIG_IGN)
-while True:
-    try: time.sleep(60)
-    except BaseException: pass";
-    let begin = Instant::now();
-    let outcome = bench.run(Job::execute(code).timeout(Duration::from_millis(300))).await;
-    assert_eq!(outcome.status, Status::Timeout);
-    assert!(begin.elapsed() < PROMPTLY);
-}
-
 /// Moving to another process group does not help either.
 #[tokio::test]
 async fn leaving_the_group_does_not_help() {
@@ -76,15 +63,6 @@ async fn leaving_the_group_does_not_help() {
     let code = "import os, time\nos.setpgid(0, os.getpgid(os.getppid()))\ntime.sleep(60)";
     let outcome = bench.run(Job::execute(code).timeout(Duration::from_millis(500))).await;
     assert_eq!(outcome.status, Status::Timeout, "{outcome:?}");
-}
-
-/// A thread that never ends is joined until the time is up, and not longer.
-#[tokio::test]
-async fn a_thread_left_over_ends_with_the_deadline() {
-    let bench = Bench::new().await;
-    let code = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()";
-    let outcome = bench.run(Job::execute(code).timeout(Duration::from_millis(500))).await;
-    assert_eq!(outcome.status, Status::Timeout);
 }
 
 /// The end of a job is the end of its process: who else holds its pipe is of no concern.
@@ -118,35 +96,6 @@ async fn children_left_behind_are_killed() {
     assert_eq!(outcome.status, Status::Ok, "{outcome:?}");
     let child = outcome.result.as_u64().unwrap();
     until("the child is dead", || !is_alive(child)).await;
-}
-
-/// The first 64 KiB stay; the rest is counted and costs nothing.
-#[tokio::test]
-async fn output_is_cut_and_counted() {
-    let bench = Bench::new().await;
-    let code = "import sys\nprint('x' * 100_000)\nsys.stderr.write('ü' * 50_000)\nresult = 1";
-    let outcome = bench.execute(code).await;
-    assert_eq!(outcome.status, Status::Ok);
-    assert!(outcome.truncated());
-    assert_eq!((outcome.stdout.text.len(), outcome.stdout.total_bytes), (65_536, 100_001));
-    assert_eq!((outcome.stderr.text.len(), outcome.stderr.total_bytes), (65_536, 100_000));
-    let whole = bench.execute("print('x')").await;
-    assert!(!whole.truncated());
-}
-
-/// A job that prints without end is stopped long before its time is up.
-#[tokio::test]
-async fn a_flood_of_output_is_stopped() {
-    let bench = Bench::new().await;
-    let begin = Instant::now();
-    let outcome = bench.execute("while True: print('x' * 1000)").await;
-    assert_eq!(outcome.status, Status::OutputLimit, "{outcome:?}");
-    assert!(begin.elapsed() < Duration::from_secs(15));
-    assert_eq!(outcome.stdout.text.len(), 65_536);
-    assert!(outcome.stdout.total_bytes < 9 << 20);
-    // Too fast to be stopped, but told all the same.
-    let outcome = bench.execute("import os\nprint('x' * (9 << 20))").await;
-    assert_eq!(outcome.status, Status::OutputLimit, "{outcome:?}");
 }
 
 /// A caller that goes away takes the job with it, children and directory included.
@@ -270,12 +219,31 @@ async fn an_unusable_interpreter_is_named() {
     }
 }
 
-/// The probe sees through shims and tells what it found.
+/// The service's own variables reach no task, in whatever way it looks for them.
 #[tokio::test]
-async fn the_probe_finds_the_real_interpreter() {
-    let interpreter = Interpreter::probe(support::python().as_ref()).await.unwrap();
-    assert!(interpreter.path().is_absolute(), "{interpreter:?}");
+async fn the_environment_of_the_service_is_not_visible() {
     let bench = Bench::new().await;
-    let told = bench.execute("import sys\n'%d.%d.%d' % sys.version_info[:3]").await;
-    assert_eq!(told.result, serde_json::json!(interpreter.version().to_string()));
+    let code = "open('/proc/self/environ').read()";
+    let outcome = bench.execute(code).await;
+    let seen = outcome.result.as_str().unwrap();
+    assert!(std::env::var_os("PATH").is_some() && !seen.contains("PATH"), "{seen}");
+}
+
+/// A forked child that runs off the end of the code is not the task.
+#[tokio::test]
+async fn a_forked_child_sends_no_reply() {
+    let bench = Bench::new().await;
+    let code = "import os\npid = os.fork()\nif pid: os.waitpid(pid, 0)\nresult = 'parent' if pid else 'child'";
+    assert_eq!(bench.execute(code).await.result, json!("parent"));
+}
+
+/// Every job starts in an empty directory of its own, and nothing of it stays.
+#[tokio::test]
+async fn each_job_has_a_directory_of_its_own() {
+    let bench = Bench::new().await;
+    let code = "import os\nfound = os.listdir()\nos.mkdir('d')\nopen('d/f', 'w').write('x')\nresult = [os.getcwd(), found]";
+    let (first, second) = tokio::join!(bench.execute(code), bench.execute(code));
+    assert_ne!(first.result[0], second.result[0], "{first:?}");
+    assert_eq!((&first.result[1], &second.result[1]), (&json!([]), &json!([])));
+    support::until("directories are gone", || bench.leftovers().is_empty()).await;
 }

@@ -1,0 +1,4 @@
+//! What holds at every level.
+
+mod execute;
+mod lifetime;

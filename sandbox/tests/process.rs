@@ -1,0 +1,303 @@
+//! In a jail: the same behaviour, and what only a jail can promise.
+
+mod behaviour;
+mod support;
+
+use std::time::{Duration, Instant};
+
+use gleitzeit_sandbox::{JailSettings, Job, Level, Limits, Sandbox, SandboxError, Status};
+use serde_json::json;
+use support::{Bench, jail_settings};
+
+/// The level of this file's tests.
+const LEVEL: Level = Level::Process;
+/// Slow machines are slow, but not this slow: what stalls waits for 20 seconds and more.
+const PROMPTLY: Duration = Duration::from_secs(10);
+
+/// Everything of a task stays within its own directory, and is gone before the next one begins.
+#[tokio::test]
+async fn each_task_finds_its_directory_empty() {
+    let bench = Bench::new().await;
+    let code = "
+import os
+found = os.listdir()
+os.makedirs('d/e')
+open('d/e/f', 'w').write('x')
+os.chmod('d/e', 0)
+os.chmod('.', 0)
+result = [os.getcwd(), found]";
+    for _ in 0..3 {
+        let outcome = bench.execute(code).await;
+        assert_eq!(outcome.result, json!(["/task", []]), "{outcome:?}");
+    }
+    let deep =
+        "import os\nfor n in range(150):\n    os.mkdir('d'); os.chdir('d')\n    open('f', 'w')";
+    assert_eq!(bench.execute(deep).await.status, Status::Ok);
+    assert_eq!(bench.execute("import os\nos.listdir()").await.result, json!([]));
+}
+
+/// A directory tree that cannot be cleared away costs its zygote, not the next task.
+#[tokio::test]
+async fn what_cannot_be_cleared_is_replaced() {
+    let bench = Bench::new().await;
+    let code = "import os\nfor n in range(1000):\n    os.mkdir('d' * 200); os.chdir('d' * 200)";
+    assert_eq!(bench.execute(code).await.status, Status::Ok);
+    assert_eq!(bench.execute("import os\nos.listdir()").await.result, json!([]));
+}
+
+/// The service's own variables reach no task, in whatever way it looks for them.
+#[tokio::test]
+async fn the_environment_of_the_service_is_not_visible() {
+    let bench = Bench::new().await;
+    let code = "
+import ctypes, os
+names = [bytes(name) for name in os.environb]
+C = ctypes.CDLL(None)
+environ = ctypes.POINTER(ctypes.c_char_p).in_dll(C, 'environ')
+at = 0
+while environ and environ[at]:
+    names.append(environ[at]); at += 1
+try: names.append(open('/proc/self/environ', 'rb').read())
+except FileNotFoundError: pass
+result = repr(names)";
+    let outcome = bench.execute(code).await;
+    assert_eq!(outcome.result, json!("[]"), "{outcome:?}");
+}
+
+/// A task is a user that the machine does not have, in a machine without a name of its own, and not
+/// the first process there.
+#[tokio::test]
+async fn a_task_is_nobody_nowhere() {
+    let bench = Bench::new().await;
+    let code = "
+import os
+result = [os.getuid(), os.geteuid(), os.getgid(), os.uname().nodename, os.getppid(), os.getpid() > 1]";
+    let outcome = bench.execute(code).await;
+    let id = 1_900_000_000;
+    assert_eq!(outcome.result, json!([id, id, id, "sandbox", 1, true]), "{outcome:?}");
+    assert_eq!(outcome.sandbox, Level::Process);
+}
+
+/// Default signals work, which they would not in the first process of a namespace.
+#[tokio::test]
+async fn an_abort_is_an_abort_and_leaves_no_core() {
+    let bench = Bench::new().await;
+    let outcome = bench.execute("import os\nos.abort()").await;
+    assert_eq!((outcome.exit_code, outcome.signal), (-6, Some(6)), "{outcome:?}");
+    assert_eq!(bench.execute("import os\nos.listdir()").await.result, json!([]));
+}
+
+/// What was printed and spent by then is told, and the end is the kill's, not a courtesy's.
+#[tokio::test]
+async fn a_timeout_kills_at_once_and_keeps_the_output() {
+    let bench = Bench::new().await;
+    let code = "
+import signal, threading, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for _ in range(3): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+print('started', flush=True)
+while True: pass";
+    let limit = Duration::from_millis(500);
+    let outcome = bench.run(Job::execute(code).timeout(limit)).await;
+    assert_eq!((outcome.status, outcome.exit_code), (Status::Timeout, -1), "{outcome:?}");
+    assert_eq!((outcome.signal, &*outcome.stdout.text), (None, "started\n"));
+    assert!(outcome.execution_time >= limit && outcome.execution_time < PROMPTLY);
+    // Told by the kernel, as the task cannot any more.
+    assert!(outcome.cpu_time.unwrap() > Duration::ZERO && outcome.max_rss_bytes.unwrap() > 1 << 20);
+}
+
+/// No process comes out of a task: not by fork, not by a program, not by a thread's flags.
+#[tokio::test]
+async fn a_task_starts_no_process() {
+    let bench = Bench::new().await;
+    let code = "
+import ctypes, os, subprocess, sys
+refused = []
+def attempt(what):
+    try: what()
+    except OSError as error: refused.append(error.errno)
+attempt(os.fork)
+attempt(lambda: os.posix_spawn(sys.executable, ['python3'], {}))
+attempt(lambda: os.execv(sys.executable, ['python3']))
+attempt(lambda: subprocess.run([sys.executable]))
+C = ctypes.CDLL(None, use_errno=True)
+def clone():
+    number = {'x86_64': 56, 'aarch64': 220}[os.uname().machine]
+    if C.syscall(number, 17, 0, 0, 0, 0) < 0: raise OSError(ctypes.get_errno(), 'clone')
+attempt(clone)
+result = refused";
+    assert_eq!(bench.execute(code).await.result, json!([1, 1, 1, 1, 1]));
+}
+
+/// A cancelled call is a killed task, and its place is free again.
+#[tokio::test]
+async fn a_dropped_call_frees_its_place_at_once() {
+    let bench = Bench::new().await;
+    for _ in 0..5 {
+        let hang = bench.sandbox.run(Job::execute("while True: pass"));
+        assert!(tokio::time::timeout(Duration::from_millis(30), hang).await.is_err());
+    }
+    let begin = Instant::now();
+    assert_eq!(bench.execute("1").await.result, json!(1));
+    assert!(begin.elapsed() < PROMPTLY, "{:?}", begin.elapsed());
+}
+
+/// One place does one thing at a time; whoever is too many is told so.
+#[tokio::test]
+async fn tasks_wait_for_a_place_and_the_queue_has_an_end() {
+    let bench = Bench::with(&JailSettings { queue_max: 2, ..jail_settings() }).await;
+    let sleep = "import time\nbegin = time.monotonic()\ntime.sleep(0.2)\nresult = [begin, time.monotonic()]";
+    let run = || bench.sandbox.run(Job::execute(sleep));
+    let ends = tokio::join!(run(), run(), run(), run(), run(), run());
+    let (mut times, mut busy) = (Vec::new(), 0);
+    for end in [ends.0, ends.1, ends.2, ends.3, ends.4, ends.5] {
+        match end {
+            Ok(outcome) => times.push((outcome.result[0].as_f64(), outcome.result[1].as_f64())),
+            Err(SandboxError::Busy { waiting: 2 }) => busy += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    // Two wait, and one has a place, when it was free by then.
+    assert!((2..=3).contains(&times.len()) && times.len() + busy == 6, "{times:?}");
+    times.sort_by(|one, two| one.partial_cmp(two).unwrap());
+    assert!(times.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{times:?} overlap");
+}
+
+/// Several places work at once.
+#[tokio::test]
+async fn places_work_side_by_side() {
+    let bench = Bench::with(&JailSettings { workers: 3, ..jail_settings() }).await;
+    let code = "import time\nbegin = time.monotonic()\ntime.sleep(0.5)\nresult = [begin, time.monotonic()]";
+    let (one, two, three) =
+        tokio::join!(bench.execute(code), bench.execute(code), bench.execute(code));
+    let times = [one.result, two.result, three.result];
+    let latest = times.iter().filter_map(|time| time[0].as_f64()).fold(0.0, f64::max);
+    assert!(times.iter().all(|time| time[1].as_f64().unwrap() > latest), "{times:?}");
+}
+
+/// Zygotes are replaced while tasks go on, and none of them notices.
+#[tokio::test]
+async fn zygotes_are_replaced_without_a_gap() {
+    for settings in [
+        JailSettings { recycle_tasks: 3, ..jail_settings() },
+        JailSettings { recycle_age: Duration::from_millis(50), ..jail_settings() },
+    ] {
+        let bench = Bench::with(&settings).await;
+        let mut numbers = Vec::new();
+        for n in 0..60 {
+            let outcome = bench.execute(&format!("import os\nresult = [{n}, os.getpid()]")).await;
+            assert_eq!(outcome.result[0], json!(n), "{outcome:?}");
+            numbers.push(outcome.result[1].as_u64().unwrap());
+        }
+        let restarts = numbers.windows(2).filter(|pair| pair[1] < pair[0]).count();
+        assert!(restarts >= 2, "{restarts} replacements: {numbers:?}");
+        bench.sandbox.stop().await;
+    }
+}
+
+/// Memory, files, threads and processor time have an end, each by its own name where it has one.
+#[tokio::test]
+async fn resources_have_an_end() {
+    let bench = Bench::with(&JailSettings { task_bytes: 4 << 20, ..jail_settings() }).await;
+    let many = bench.execute("for n in range(20000): open(f'f{n}', 'w').close()").await;
+    assert!(many.error.unwrap().message.contains("No space left"), "inodes");
+    let large = bench.execute("open('f', 'wb').write(b'x' * (8 << 20))").await;
+    assert!(large.error.unwrap().message.contains("No space left"), "bytes");
+    let open = bench.execute("files = [open(f'f{n}', 'w') for n in range(100)]").await;
+    assert!(open.error.unwrap().message.contains("Too many open files"));
+    let limits = Limits { memory_bytes: 96 << 20, ..Limits::default() };
+    let hog = Job { limits: limits.clone(), ..Job::execute("x = bytearray(200 << 20)") };
+    let outcome = bench.run(hog).await;
+    assert_eq!(outcome.status, Status::MemoryLimit, "{outcome:?}");
+    let threads = "
+import threading, time
+started = 0
+try:
+    for _ in range(1000):
+        threading.Thread(target=time.sleep, args=(30,), daemon=True).start(); started += 1
+except (RuntimeError, MemoryError): pass
+import os
+print(started, flush=True)
+os._exit(0)";
+    let limits = Limits { memory_bytes: 8 << 30, ..Limits::default() };
+    let outcome = bench.run(Job { limits, ..Job::execute(threads) }).await;
+    let started: u64 = outcome.stdout.text.trim().parse().unwrap();
+    assert!((10..300).contains(&started), "{started} threads");
+}
+
+/// Memory that no address space counts is counted by the control group, where there is one.
+#[tokio::test]
+async fn the_kernel_counts_memory_where_it_can() {
+    let bench = Bench::new().await;
+    if bench.sandbox.verdict().unwrap().cgroups.is_empty() {
+        println!("SKIPPED: memory by control groups (none can be made here)");
+        return;
+    }
+    // Sixteen files in memory of a size that is allowed each, and not together.
+    let code = "for n in range(16): open(f'f{n}', 'wb').write(b'x' * (15 << 20))\nresult = n";
+    let limits = Limits { memory_bytes: 48 << 20, file_bytes: 16 << 20, ..Limits::default() };
+    let outcome = bench.run(Job { limits: limits.clone(), ..Job::execute(code) }).await;
+    assert_eq!(outcome.status, Status::MemoryLimit, "{outcome:?}");
+    let limits = Limits { memory_bytes: 256 << 20, file_bytes: 256 << 20, ..limits };
+    let outcome = bench.run(Job { limits, ..Job::execute(code) }).await;
+    assert_eq!(outcome.result, json!(15), "{outcome:?}");
+}
+
+/// Random numbers differ from task to task, although all come from one process.
+#[tokio::test]
+async fn tasks_share_no_random_numbers() {
+    let bench = Bench::new().await;
+    let code = "import os, random, uuid\nresult = [random.random(), os.urandom(8).hex(), uuid.uuid4().hex]";
+    let (one, two) = (bench.execute(code).await.result, bench.execute(code).await.result);
+    for at in 0..3 {
+        assert_ne!(one[at], two[at], "{one} and {two}");
+    }
+}
+
+/// What one task does to its interpreter no other one sees.
+#[tokio::test]
+async fn tasks_see_nothing_of_each_other() {
+    let bench = Bench::new().await;
+    let poison = "
+import builtins, json, sys
+builtins.PROBE_POISON = 1
+json.dumps = None
+sys.path.append('/task')
+sys.modules['math'] = None
+open('shadow.py', 'w').write('')";
+    assert_eq!(bench.execute(poison).await.status, Status::Ok);
+    let look = "
+import builtins, json, math, sys
+result = [hasattr(builtins, 'PROBE_POISON'), json.dumps([1]), math.floor(1.5), '/task' in sys.path]";
+    assert_eq!(bench.execute(look).await.result, json!([false, "[1]", 1, false]));
+}
+
+/// Without a launcher there is a clear error, and never a weaker sandbox.
+#[tokio::test]
+async fn without_a_launcher_there_is_a_clear_error() {
+    let python = support::python();
+    let none = JailSettings { launcher: None, ..jail_settings() };
+    let error = Sandbox::jailed(python.as_ref(), &none).await.unwrap_err().to_string();
+    assert!(
+        error.contains("gleitzeit::sandbox::init()") && error.contains("`launcher`"),
+        "{error}"
+    );
+    for (wrong, part) in
+        [("/no/such/program", "no launcher starts"), ("/bin/true", "without a word")]
+    {
+        let settings = JailSettings { launcher: Some(wrong.into()), ..jail_settings() };
+        let error = Sandbox::jailed(python.as_ref(), &settings).await.unwrap_err();
+        assert!(matches!(error, SandboxError::Unavailable { .. }), "{error}");
+        assert!(error.to_string().contains(part), "{wrong}: {error}");
+    }
+}
+
+/// The self-test had a try at every wall, and says what the jail is made of.
+#[tokio::test]
+async fn the_self_test_tells_what_holds() {
+    let bench = Bench::new().await;
+    let verdict = bench.sandbox.verdict().unwrap();
+    assert!(verdict.checks.len() >= 10 && verdict.checks.iter().all(|check| check.held));
+    let told = verdict.to_string();
+    assert!(told.contains(&format!("{0} of {0} ways out closed", verdict.checks.len())), "{told}");
+}
