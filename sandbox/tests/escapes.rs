@@ -1,0 +1,229 @@
+//! Every known way out is tried, as root and as an ordinary user, and none is one.
+//!
+//! The programs in `escapes/` print `ESCAPED: …` when their way out worked; where only a supervisor
+//! can tell, these tests do. A program's word is not enough: a random token is planted in a file
+//! that everyone may read and in the service's own environment, and a listener waits on loopback;
+//! the token must be in no output, and nobody must come to the listener.
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpListener,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use gleitzeit_sandbox::{JailSettings, Job, Level, Outcome, Sandbox, SandboxError, Status};
+use serde_json::{Value, json};
+
+/// The level of this file's tests.
+const LEVEL: Level = Level::Process;
+/// Set for the process that plays the service: where its copy of the programs is.
+const HOME: &str = "SANDBOX_TEST_HOME";
+/// In that process's environment: the token.
+const CANARY: &str = "GLEITZEIT_CANARY";
+const INTERPRETER: &str = "SANDBOX_TEST_INTERPRETER";
+/// Nobody: a user without rights.
+const NOBODY: u32 = 65534;
+/// Long enough for a program that ends by itself, on a busy machine as well.
+const LIMIT: Duration = Duration::from_secs(6);
+/// Programs that end only by being stopped, and how.
+const STOPPED: [(&str, Status); 4] = [
+    ("o11_sleep_past_timeout", Status::Timeout),
+    ("d22_thread_bomb", Status::Timeout),
+    ("d23_ignore_signals", Status::Timeout),
+    ("d24_flood", Status::OutputLimit),
+];
+/// Its proof is that exit functions run. They do, within the task and before its result is taken.
+const RUNS_AT_EXIT: &str = "a37_atexit_late";
+
+#[tokio::test]
+async fn no_way_out_as_this_user() {
+    service(None).await;
+}
+
+#[tokio::test]
+async fn no_way_out_as_an_ordinary_user() {
+    if nix::unistd::geteuid().is_root() || std::env::var_os(HOME).is_some() {
+        service(Some(NOBODY)).await;
+    } else {
+        println!("SKIPPED: escapes as an ordinary user from root (these tests run as one)");
+    }
+}
+
+/// Starts this test again in a process of its own, as `user`, with the token in its environment.
+async fn service(user: Option<u32>) {
+    if std::env::var_os(HOME).is_some() {
+        attempts().await;
+        return;
+    }
+    let Some(interpreter) = interpreter(user) else {
+        println!("SKIPPED: escapes as an ordinary user (no interpreter that one can start)");
+        return;
+    };
+    let home = tempfile::tempdir().unwrap();
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = |from: &Path, name: &str| {
+        let to = home.path().join(name);
+        fs::copy(from, &to).unwrap();
+        to
+    };
+    let tests = copy(&std::env::current_exe().unwrap(), "tests");
+    copy(env!("CARGO_BIN_EXE_gleitzeit-sandbox-init").as_ref(), "init");
+    let bait = home.path().join("bait");
+    let token = format!("token-{:x}", std::process::id()) + &random();
+    fs::write(&bait, &token).unwrap();
+    fs::create_dir(home.path().join("escapes")).unwrap();
+    for (name, text) in probes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/escapes")) {
+        fs::write(home.path().join("escapes").join(name + ".py"), text).unwrap();
+    }
+    let name =
+        if user.is_some() { "no_way_out_as_an_ordinary_user" } else { "no_way_out_as_this_user" };
+    let mut command = Command::new(tests);
+    command
+        .args(["--exact", name, "--nocapture"])
+        .env(HOME, home.path())
+        .env(CANARY, &token)
+        .env(INTERPRETER, interpreter)
+        .current_dir("/");
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}\n{complaint}");
+    assert!(told.contains("ways out were tried"), "{told}");
+    println!("{told}");
+}
+
+/// One that `user` can start: the machine's own, as another may be below somebody's home.
+fn interpreter(user: Option<u32>) -> Option<String> {
+    if user.is_none() {
+        return Some(support::python());
+    }
+    ["/usr/bin/python3", "/usr/local/bin/python3"]
+        .into_iter()
+        .find(|path| {
+            let mut command = Command::new(path);
+            command.args(["-c", ""]).uid(NOBODY).gid(NOBODY).current_dir("/");
+            command.status().is_ok_and(|status| status.success())
+        })
+        .map(str::to_owned)
+}
+
+fn random() -> String {
+    let mut bytes = [0; 8];
+    let mut source = fs::File::open("/dev/urandom").unwrap();
+    std::io::Read::read_exact(&mut source, &mut bytes).unwrap();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Every program by its name.
+fn probes(dir: &Path) -> BTreeMap<String, String> {
+    fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "py"))
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(path).unwrap())
+        })
+        .collect()
+}
+
+/// The service: runs every program in one jail, one after the other.
+async fn attempts() {
+    let home = PathBuf::from(std::env::var_os(HOME).unwrap());
+    let token = std::env::var(CANARY).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let context = json!({
+        "file": home.join("bait"),
+        "port": listener.local_addr().unwrap().port(),
+        "variable": CANARY,
+    });
+    let settings =
+        JailSettings { launcher: Some(home.join("init")), workers: 1, ..JailSettings::default() };
+    let interpreter = std::env::var(INTERPRETER).unwrap();
+    let sandbox = Sandbox::jailed(interpreter.as_ref(), &settings).await.unwrap();
+    let probes = probes(&home.join("escapes"));
+    assert!(probes.len() >= 43 - 3 + 30, "{} programs", probes.len());
+    let mut late = Duration::ZERO;
+    for (name, text) in &probes {
+        let Some(outcome) = attempt(&sandbox, name, text, &context).await else { continue };
+        judge(name, &outcome, &token);
+        if outcome.status == Status::Timeout {
+            late = late.max(outcome.execution_time.saturating_sub(limit(name)));
+        }
+    }
+    assert!(listener.accept().is_err(), "somebody came to the listener");
+    assert_eq!(fs::read_to_string(home.join("bait")).unwrap(), token);
+    // The jail is as good as new, and nothing of all that is left in it.
+    let job = Job::execute("import os\nresult = os.listdir()");
+    assert_eq!(sandbox.run(job).await.unwrap().result, json!([]));
+    sandbox.stop().await;
+    let children =
+        fs::read_to_string(format!("/proc/self/task/{}/children", nix::unistd::gettid()));
+    assert_eq!(children.unwrap_or_default(), "", "processes are left");
+    assert!(late < Duration::from_secs(5), "a task outlived its time by {late:?}");
+    println!(
+        "{} ways out were tried as user {}: none is one; the latest end was {late:?} after its time",
+        probes.len(),
+        nix::unistd::geteuid(),
+    );
+}
+
+fn limit(name: &str) -> Duration {
+    // A hostile `repr` never ends, but newer versions of Python do not get as far as that.
+    let is_stopped =
+        name == "o35_result_unserialisable" || STOPPED.iter().any(|(stopped, _)| *stopped == name);
+    if is_stopped { Duration::from_secs(1) } else { LIMIT }
+}
+
+/// Runs one program; `None` where it was refused before it ran.
+async fn attempt(sandbox: &Sandbox, name: &str, text: &str, context: &Value) -> Option<Outcome> {
+    let mut job = Job::execute(text).global("context", context.clone()).timeout(limit(name));
+    let params = text.lines().find_map(|line| line.strip_prefix("# params: "));
+    if let Some(params) = params {
+        let params: Value = serde_json::from_str(params).unwrap();
+        let environment = params["environment"].as_object().unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        job.environment =
+            environment.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+    }
+    match sandbox.run(job).await {
+        Ok(outcome) => Some(outcome),
+        Err(SandboxError::Environment { .. }) if params.is_some() => None,
+        Err(error) => panic!("{name}: {error}"),
+    }
+}
+
+fn judge(name: &str, outcome: &Outcome, token: &str) {
+    let told = format!("{outcome:?}");
+    assert!(!told.contains(token), "{name} has seen the token: {told}");
+    let stopped = STOPPED.iter().find(|(stopped, _)| *stopped == name);
+    if let Some((_, status)) = stopped {
+        assert_eq!(outcome.status, *status, "{name}: {told}");
+    } else if name != "o35_result_unserialisable" {
+        let ends =
+            [Status::Ok, Status::Error, Status::Killed, Status::MemoryLimit, Status::OutputLimit];
+        assert!(ends.contains(&outcome.status), "{name}: {told}");
+    }
+    if name == RUNS_AT_EXIT {
+        assert_eq!(
+            outcome.stdout.text,
+            "DONE: judged by the supervisor\nESCAPED-LATE: atexit ran\n"
+        );
+        return;
+    }
+    assert!(!outcome.stdout.text.contains("ESCAPED"), "{name}: {told}");
+    // Who neither was refused nor is for us to judge must have been stopped or have crashed.
+    let said = outcome.stdout.text.trim_start();
+    let spoke = said.starts_with("BLOCKED") || said.starts_with("DONE");
+    assert!(spoke || outcome.status != Status::Ok || name == "o27_forge_result", "{name}: {told}");
+}

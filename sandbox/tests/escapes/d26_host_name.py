@@ -1,0 +1,11 @@
+# d26_host_name: another name for the machine
+# layer: os. Harmless probe: it proves its way out by the least that shows it.
+proof = None
+try:
+    import socket
+    socket.sethostname("probe"); proof = "set"
+except BaseException as _e:
+    print('BLOCKED:', repr(_e)[:140])
+else:
+    if proof is not None: print('ESCAPED:', repr(proof)[:120])
+    else: print('DONE: judged by the supervisor')

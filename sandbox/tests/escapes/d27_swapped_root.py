@@ -1,0 +1,11 @@
+# d27_swapped_root: files by way of the old root
+# layer: os. Harmless probe: it proves its way out by the least that shows it.
+proof = None
+try:
+    import os
+    proof = os.listdir("/..")
+except BaseException as _e:
+    print('BLOCKED:', repr(_e)[:140])
+else:
+    if proof is not None: print('ESCAPED:', repr(proof)[:120])
+    else: print('DONE: judged by the supervisor')
