@@ -8,6 +8,8 @@ mod args;
 mod batch;
 mod bench;
 mod check;
+#[cfg(feature = "python")]
+mod doctor;
 mod drive;
 mod exec;
 mod interrupt;
@@ -106,6 +108,8 @@ async fn dispatch(session: Session, command: Command) -> Outcome {
         Command::Retry(retry) => run::retry(session, &retry.id).await,
         Command::Protocols(protocols) => protocols::protocols(&session, protocols),
         Command::Providers => query::providers(&session).await,
+        #[cfg(feature = "python")]
+        Command::Doctor => doctor::doctor(&session).await,
         Command::Config => session.show(),
         Command::Completions { shell } => Ok(completions(shell)),
     }

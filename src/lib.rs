@@ -29,6 +29,8 @@ pub mod handle;
 pub mod protocol_files;
 pub mod providers;
 pub mod runtime;
+#[cfg(feature = "python")]
+pub mod sandbox;
 pub mod settings;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub mod storage;

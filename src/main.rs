@@ -9,5 +9,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Started again as the launcher of a jail, the program is nothing else.
+    #[cfg(feature = "python")]
+    gleitzeit::sandbox::init();
     cli::main()
 }

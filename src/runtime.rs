@@ -325,6 +325,13 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     let book = parts::book(&settings, protocols)?;
     let mut specs = if settings_providers { settings.provider_specs()? } else { Vec::new() };
     specs.extend(providers);
+    #[cfg(feature = "python")]
+    for spec in &specs {
+        let id = spec.id.to_string();
+        crate::providers::python::check_level(spec)
+            .await
+            .map_err(|message| StartError::Provider { id, message })?;
+    }
     let store = match store {
         Some(store) => store,
         None => parts::open_store(&settings).await?,

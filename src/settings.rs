@@ -409,6 +409,16 @@ pub struct SecuritySettings {
     pub sandbox_minimum: SandboxLevel,
     /// Must be true for `sandbox = "none"`.
     pub allow_unsandboxed: bool,
+    /// True lets the code reach the network.
+    pub network: bool,
+    /// Directories and files that the code may read.
+    pub shown: Vec<PathBuf>,
+    /// With `sandbox = "chroot"`: the root file system that the code sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// The program that builds jails, where this one does not: the path of `gleitzeit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<PathBuf>,
     /// Which modules and calls are refused with a message.
     pub policy: PolicyPreset,
     /// Modules allowed besides those of the policy.
@@ -544,18 +554,22 @@ impl Settings {
     }
 
     fn check_security(&self, wrong: &mut impl FnMut(String, String)) {
-        let SecuritySettings { sandbox, sandbox_minimum, allow_unsandboxed, .. } = &self.security;
-        if sandbox < sandbox_minimum {
-            let message = format!(
+        if let Some(message) = self.weakness_of(self.security.sandbox) {
+            wrong("security.sandbox".into(), message);
+        }
+    }
+
+    /// What `[security]` has against code that runs at `level`.
+    fn weakness_of(&self, level: SandboxLevel) -> Option<String> {
+        let SecuritySettings { sandbox_minimum, allow_unsandboxed, .. } = &self.security;
+        if level < *sandbox_minimum {
+            return Some(format!(
                 "`{}` is weaker than sandbox_minimum, which is `{}`",
-                secret::name_of(sandbox),
+                secret::name_of(&level),
                 secret::name_of(sandbox_minimum)
-            );
-            wrong("security.sandbox".into(), message);
+            ));
         }
-        if *sandbox == SandboxLevel::None && !allow_unsandboxed {
-            let message = "`none` is refused while allow_unsandboxed is false".to_owned();
-            wrong("security.sandbox".into(), message);
-        }
+        (level == SandboxLevel::None && !allow_unsandboxed)
+            .then(|| "`none` is refused while allow_unsandboxed is false".to_owned())
     }
 }

@@ -253,7 +253,7 @@ fn the_store_is_looked_into_without_a_runtime() {
 /// The same id means the same workflow: it is not run twice.
 #[test]
 fn a_workflow_that_was_run_is_shown_and_not_run_again() {
-    let place = Place::new();
+    let place = Place::without_jail();
     let log = place.path("log");
     let code = format!("open({:?}, 'a').write('x')", log.display());
     let file = place.file(
@@ -370,6 +370,59 @@ fn providers_are_started_and_told() {
     assert_ne!(health("ollama"), "healthy");
     let out = place.run(&["providers", "--config", &settings]);
     assert!(out.stdout.contains("127.0.0.1:1"), "why it is not: {}", out.stdout);
+}
+
+/// What this machine offers, the level that results for each provider, and what to do.
+#[test]
+fn doctor_tells_the_level_and_what_is_missing() {
+    let place = Place::new();
+    let told = place.json(&["doctor", "--json"]).success();
+    assert_eq!(keys(&told), ["healthy", "machine", "python"]);
+    let names: Vec<_> =
+        told["machine"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+    let expected = ["kernel", "namespaces", "jail", "landlock", "seccomp", "cgroups", "docker"];
+    assert_eq!(json!(names), json!(expected));
+    for finding in told["machine"].as_array().unwrap() {
+        let is_there = finding["available"] == true;
+        assert_eq!(is_there, finding.get("remedy").is_none(), "{finding}");
+    }
+    let python = &told["python"][0];
+    assert_eq!((&python["provider"], &python["level"]), (&json!("python"), &json!("process")));
+    let checks = python["verdict"]["checks"].as_array().unwrap();
+    assert!(checks.len() >= 10 && checks.iter().all(|check| check["held"] == true), "{python}");
+    let out = place.run(&["doctor"]);
+    assert_eq!(out.status, 0, "{}", out.stderr);
+    for part in ["namespaces", "seccomp", "process", "ways out closed"] {
+        assert!(out.stdout.contains(part), "no `{part}` in:\n{}", out.stdout);
+    }
+}
+
+/// A level that cannot be had is told before anything runs, and so is one that is too weak.
+#[test]
+fn a_level_that_cannot_be_had_is_an_error_at_start() {
+    let place = Place::new();
+    let file = place.file(
+        "w.yaml",
+        "name: w\ntasks:\n  - {id: a, method: python/execute, params: {code: pass}}\n",
+    );
+    let run = |settings: &str| {
+        let settings = place.file("s.toml", settings);
+        place.run(&["run", &file, "--config", &settings])
+    };
+    let out = run("[security]\nlauncher = \"/no/such/program\"\n");
+    assert_eq!(out.status, 2, "{}", out.stderr);
+    assert!(out.stderr.contains("gleitzeit doctor"), "{}", out.stderr);
+    for (settings, part) in [
+        ("[security]\nsandbox = \"none\"\n", "`none` is refused while allow_unsandboxed is false"),
+        ("[providers.python.config]\nsandbox = \"none\"\n", "`none` is refused while"),
+        ("[security]\nsandbox_minimum = \"docker\"\n", "weaker than sandbox_minimum"),
+        ("[security]\nsandbox = \"vm\"\n", "security.sandbox"),
+        ("[security]\nsandbox = \"chroot\"\n", "root: missing"),
+    ] {
+        let out = run(settings);
+        assert_eq!(out.status, 2, "{settings}: {}", out.stderr);
+        assert!(out.stderr.contains(part), "{settings}: {}", out.stderr);
+    }
 }
 
 /// Figures in one document, counted at the provider.

@@ -23,6 +23,17 @@ use gleitzeit_domain::{
 };
 use serde_json::{Value, json};
 
+/// Settings whose jails are built by the program that is built beside the tests.
+fn settings() -> PythonConfig {
+    let launcher = option_env!("CARGO_BIN_EXE_gleitzeit").map(Into::into);
+    PythonConfig { launcher, ..PythonConfig::default() }
+}
+
+/// Tasks run with the rights of these tests, so that they can leave traces.
+fn unjailed() -> PythonConfig {
+    PythonConfig { sandbox: SandboxLevel::None, ..PythonConfig::default() }
+}
+
 fn sample(method: &str, params: Value) -> Sample {
     Sample::new(&ProtocolBook::builtin(), &format!("python/v1.0:{method}"), params).unwrap()
 }
@@ -38,7 +49,7 @@ async fn provider(config: PythonConfig) -> Rc<dyn Provider> {
 }
 
 async fn outcome(call: Call) -> Result<Outcome, TaskError> {
-    provider(PythonConfig::default()).await.execute(call).await
+    provider(settings()).await.execute(call).await
 }
 
 async fn run(params: Value) -> Result<Value, TaskError> {
@@ -64,9 +75,7 @@ async fn python_conforms() {
         sample("validate", json!({"code": "x = 1"}))
             .returning(json!({"is_valid": true, "errors": [], "diagnostics": []})),
     ];
-    conformance::check(&python::spec("python", PythonConfig::default()).unwrap(), &samples)
-        .await
-        .unwrap();
+    conformance::check(&python::spec("python", settings()).unwrap(), &samples).await.unwrap();
 }
 
 /// Every field that the protocol and older files read is there, with its type.
@@ -85,7 +94,7 @@ async fn a_result_has_every_field() {
         ("status", json!("ok")),
         ("signal", Value::Null),
         ("truncated", json!(false)),
-        ("sandbox", json!("none")),
+        ("sandbox", json!("process")),
     ] {
         assert_eq!(told[field], value, "{field}");
     }
@@ -199,7 +208,7 @@ async fn scripts_are_run_below_the_roots_only() {
     fs::write(dir.path().join("latin.py"), b"# -*- coding: latin-1 -*-\nresult = '\xe4'\n")
         .unwrap();
     fs::write(dir.path().join("bad.py"), "\n\nraise KeyError('k')\n").unwrap();
-    let config = PythonConfig { file_roots: vec![dir.path().into()], ..PythonConfig::default() };
+    let config = PythonConfig { file_roots: vec![dir.path().into()], ..settings() };
     let provider = provider(config).await;
     let run = async |params| provider.execute(call(params)).await.map(|outcome| outcome.value);
     let told = run(json!({"file": "a.py", "context": {"n": 1}})).await.unwrap();
@@ -237,7 +246,7 @@ async fn a_policy_violation_is_a_refusal() {
     let config = PythonConfig {
         policy: gleitzeit_sandbox::Preset::Seed,
         blocked_modules: vec!["socket".to_owned()],
-        ..PythonConfig::default()
+        ..settings()
     };
     let provider = provider(config).await;
     let error = provider.execute(call(json!({"code": "x = 1\nimport os"}))).await.unwrap_err();
@@ -267,7 +276,7 @@ async fn a_methods_security_requirements_count() {
         Call { method, ..call }
     };
     let jail = SecurityRequirements {
-        sandbox_minimum: Some(SandboxLevel::Process),
+        sandbox_minimum: Some(SandboxLevel::Docker),
         ..SecurityRequirements::default()
     };
     let error = outcome(demanding(jail)).await.unwrap_err();
@@ -284,7 +293,7 @@ async fn a_methods_security_requirements_count() {
 /// Findings have their place, as text and as data; the code does not run.
 #[actix::test]
 async fn validate_tells_places() {
-    let provider = provider(PythonConfig::default()).await;
+    let provider = provider(settings()).await;
     let validate = async |code: &str| {
         let call = sample("validate", json!({"code": code})).call("task");
         provider.execute(call).await.unwrap().value
@@ -305,7 +314,7 @@ async fn validate_tells_places() {
 /// A wrong interpreter is named at the start, and at no task's cost.
 #[actix::test]
 async fn a_missing_interpreter_is_named_at_the_start() {
-    let config = PythonConfig { interpreter: "/no/such/python".into(), ..PythonConfig::default() };
+    let config = PythonConfig { interpreter: "/no/such/python".into(), ..settings() };
     let provider = (python::spec("python", config).unwrap().factory)().unwrap();
     let error = provider.initialize().await.unwrap_err();
     assert_eq!(error.code, ErrorCode::ProviderInitializationFailed);
@@ -318,9 +327,13 @@ async fn a_missing_interpreter_is_named_at_the_start() {
 /// Health is a task that runs, and the interpreter can be told apart.
 #[actix::test]
 async fn health_is_a_task_that_runs() {
-    let report = provider(PythonConfig::default()).await.health_check().await;
+    let report = provider(settings()).await.health_check().await;
     assert_eq!(report.status, HealthStatus::Healthy);
     assert!(report.detail.starts_with("Python 3."), "{report:?}");
+    assert!(report.detail.contains("sandbox process: "), "{report:?}");
+    assert!(report.detail.contains(" ways out closed"), "{report:?}");
+    let report = provider(unjailed()).await.health_check().await;
+    assert!(report.detail.ends_with("sandbox none"), "{report:?}");
 }
 
 /// A dropped call is stopped at once, with its children.
@@ -332,7 +345,7 @@ async fn a_dropped_call_stops_the_code() {
         "import os, time\nopen({m:?}, 'w').write(str(os.getpid()))\ntime.sleep(60)",
         m = marker.to_str().unwrap()
     );
-    let provider = provider(PythonConfig::default()).await;
+    let provider = provider(unjailed()).await;
     let running = actix::spawn({
         let provider = Rc::clone(&provider);
         async move { provider.execute(call(json!({"code": code}))).await }
@@ -357,11 +370,112 @@ async fn until(mut holds: impl FnMut() -> bool) {
 /// What a supervisor and a person are told before the provider exists.
 #[actix::test]
 async fn the_spec_tells_what_it_is() {
-    let spec = python::spec("python", PythonConfig::default()).unwrap();
+    let spec = python::spec("python", settings()).unwrap();
     assert_eq!((&*spec.kind, spec.placement), ("python", Placement::Worker));
     assert!(spec.max_concurrent.unwrap() >= 1);
     assert_eq!(spec.config["interpreter"], "python3");
-    assert_eq!(spec.config["sandbox"], "none");
-    let wrong = PythonConfig { max_workers: Some(0), ..PythonConfig::default() };
+    assert_eq!(spec.config["sandbox"], "process");
+    let wrong = PythonConfig { max_workers: Some(0), ..settings() };
     assert!(python::spec("python", wrong).unwrap_err().to_string().starts_with("max_workers"));
+}
+
+/// Without a jail the result says so, each time.
+#[actix::test]
+async fn a_task_without_a_jail_says_so() {
+    let provider = provider(unjailed()).await;
+    let told = provider.execute(call(json!({"code": "1"}))).await.unwrap().value;
+    assert_eq!((&told["sandbox"], &told["result"]), (&json!("none"), &json!(1)));
+}
+
+/// A jail that cannot be had is an error, and no task runs without it.
+#[actix::test]
+async fn no_jail_means_no_task() {
+    for launcher in [None, Some("/no/such/launcher".into())] {
+        let config = PythonConfig { launcher, ..PythonConfig::default() };
+        let provider = (python::spec("python", config).unwrap().factory)().unwrap();
+        let error = provider.initialize().await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::ProviderInitializationFailed);
+        assert!(error.message.contains("gleitzeit doctor"), "{error}");
+        assert_eq!(provider.health_check().await.status, HealthStatus::Unhealthy);
+        assert!(provider.execute(call(json!({"code": "1"}))).await.is_err());
+    }
+}
+
+/// A virtual environment brings its packages, read-only.
+#[actix::test]
+async fn a_virtual_environment_brings_its_packages() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = dir.path().join("env");
+    let made = std::process::Command::new("python3")
+        .args(["-m", "venv", "--without-pip", "--symlinks"])
+        .arg(&env)
+        .output();
+    if !made.as_ref().is_ok_and(|made| made.status.success()) {
+        println!("SKIPPED: packages of a virtual environment (python3 -m venv fails: {made:?})");
+        return;
+    }
+    let packages = fs::read_dir(env.join("lib")).unwrap().next().unwrap().unwrap().path();
+    let package = packages.join("site-packages/answer.py");
+    fs::write(&package, "ANSWER = 42\n").unwrap();
+    // As root, the tasks' user is another one.
+    for path in [dir.path(), &env] {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let provider = provider(PythonConfig { virtual_env: Some(env), ..settings() }).await;
+    let code = format!(
+        "import answer\ntry: open({:?}, 'a'); left = True\nexcept OSError: left = False\n\
+         result = [answer.ANSWER, left]",
+        package.to_str().unwrap()
+    );
+    let told = provider.execute(call(json!({"code": code}))).await.unwrap().value;
+    assert_eq!(told["result"], json!([42, false]));
+}
+
+/// Providers with different interpreters run side by side, each with its own.
+#[actix::test]
+async fn interpreters_run_side_by_side() {
+    let mut tried = 0;
+    for minor in 9..=14 {
+        let home = std::env::var("HOME").unwrap_or_default();
+        let version = format!("3.{minor}");
+        let own = fs::read_dir(format!("{home}/.pyenv/versions")).into_iter().flatten().flatten();
+        let pyenv = own
+            .map(|entry| entry.path())
+            .find(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with(&format!("{version}.")))
+            })
+            .map(|path| path.join("bin/python3"));
+        let system = Some(format!("/usr/bin/python{version}").into());
+        let Some(interpreter) = [pyenv, system].into_iter().flatten().find(|path| path.exists())
+        else {
+            println!("SKIPPED: Python {version} (it is not installed)");
+            continue;
+        };
+        let config = PythonConfig { interpreter, max_workers: Some(1), ..settings() };
+        let provider = provider(config).await;
+        let code = "import asyncio, sys\nresult = ['%d.%d' % sys.version_info[:2], asyncio.run(asyncio.sleep(0, 1))]";
+        let told = provider.execute(call(json!({"code": code}))).await.unwrap().value;
+        assert_eq!(told["result"], json!([version, 1]), "{told}");
+        let error = provider.execute(call(json!({"code": "x = 1\n1 / 0"}))).await.unwrap_err();
+        assert!(error.message.contains("ZeroDivisionError: division by zero (line 2)"), "{error}");
+        provider.shutdown().await;
+        tried += 1;
+    }
+    assert!(tried > 0, "no interpreter was found");
+}
+
+/// The network is there for who asks for it, where the settings let it.
+#[actix::test]
+async fn network_is_an_opt_in() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let code = format!(
+        "import socket\ns = socket.create_connection(('127.0.0.1', {port}), 2)\nresult = 'connected'"
+    );
+    let error = run(json!({"code": code})).await.unwrap_err();
+    assert!(error.message.contains("PermissionError"), "{error}");
+    let open = provider(PythonConfig { network: true, ..settings() }).await;
+    let told = open.execute(call(json!({"code": code}))).await.unwrap().value;
+    assert_eq!(told["result"], "connected");
 }

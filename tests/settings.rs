@@ -180,7 +180,7 @@ fn values_out_of_their_bounds_are_refused_with_their_place() {
         [balancing.protocols]
         "no protocol" = "peak_ewma"
         [security]
-        sandbox_minimum = "process"
+        sandbox_minimum = "docker"
         "#,
     );
     let paths: Vec<_> = found.iter().map(|problem| problem.path.as_str()).collect();

@@ -89,7 +89,7 @@ pub struct JailSettings {
     pub queue_max: usize,
     /// True leaves jobs that ask for it in the network of the machine.
     pub network: bool,
-    /// Directories and files shown read-only besides.
+    /// Directories and files shown read-only besides, as if they were the task's own.
     pub shown: Vec<PathBuf>,
     /// Bytes that the files of a task may take together; they are in memory.
     pub task_bytes: u64,
@@ -162,19 +162,12 @@ impl Plan {
         }
         let mut arguments = SWITCHES.map(str::to_owned).to_vec();
         arguments.extend(["-c".to_owned(), BOOTSTRAP.to_owned()]);
+        let layout = layout(Some(interpreter), settings)?;
+        let program = needs.program.clone();
+        let plain = plain_spec(settings, layout, Kind::Zygote);
         Ok(Self {
             launcher: launcher(settings)?,
-            spec: Spec {
-                layout: layout(Some(interpreter), settings)?,
-                program: needs.program.clone(),
-                arguments,
-                environment,
-                task_bytes: settings.task_bytes,
-                task_inodes: settings.task_inodes,
-                network: settings.network,
-                cgroups: Vec::new(),
-                program_kind: Kind::Zygote,
-            },
+            spec: Spec { program, arguments, environment, ..plain },
             blob: blob(interpreter, settings.network)?,
             groups: Groups::find(settings.cgroup.as_deref()),
             recycle_tasks: settings.recycle_tasks,
@@ -217,18 +210,21 @@ fn layout(
             SandboxError::unavailable(format!("root `{}`: {error}", root.display()))
         });
     }
-    let mut shown: Vec<&Path> = settings.shown.iter().map(PathBuf::as_path).collect();
+    let mut needed: Vec<&Path> = Vec::new();
     if let Some(interpreter) = interpreter {
         let needs = interpreter.needs();
-        shown.push(&needs.program);
-        shown.extend(needs.loader.as_deref());
-        shown.extend(needs.libraries.iter().map(PathBuf::as_path));
-        shown.extend(interpreter.search_path().iter().map(Path::new));
+        needed.push(&needs.program);
+        needed.extend(needs.loader.as_deref());
+        needed.extend(needs.libraries.iter().map(PathBuf::as_path));
+        needed.extend(interpreter.search_path().iter().map(Path::new));
     }
     if settings.network {
-        shown.extend(NETWORK_FILES.map(Path::new));
+        needed.extend(NETWORK_FILES.map(Path::new));
     }
-    Layout::of_paths(shown).map_err(SandboxError::system("lay out the root of the jail"))
+    let shown = settings.shown.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>();
+    shown
+        .and_then(|shown| Layout::of_paths(needed, shown))
+        .map_err(SandboxError::system("lay out the root of the jail"))
 }
 
 fn blob(interpreter: &Interpreter, network: bool) -> Result<Vec<u8>, SandboxError> {
@@ -323,6 +319,27 @@ impl Drop for Jail {
     }
 }
 
+/// Builds a jail with nothing in it, to see that it can be had with these settings here. Takes
+/// milliseconds.
+///
+/// # Errors
+/// [`SandboxError::Unavailable`] with what is missing.
+pub async fn available(settings: &JailSettings) -> Result<(), SandboxError> {
+    launcher(settings)?;
+    let layout = layout(None, settings)?;
+    let asked = ask(settings, plain_spec(settings, layout, Kind::Check), &[]);
+    let output = tokio::time::timeout(PROBE_TIMEOUT, asked)
+        .await
+        .map_err(|_| SandboxError::unavailable(format!("no answer within {PROBE_TIMEOUT:?}")))?
+        .map_err(|error| SandboxError::unavailable(format!("no launcher starts: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().last().unwrap_or("it ended without a word");
+    Err(SandboxError::unavailable(format!("the launcher failed: {said}")))
+}
+
 /// Asks the interpreter that is at `path` of the root file system in the settings.
 pub(crate) async fn probe(
     path: &Path,
@@ -334,28 +351,44 @@ pub(crate) async fn probe(
         reason: format!("there is none in the root `{}`", root.display()),
     })?;
     let unusable = |reason: String| SandboxError::Interpreter { path: path.to_owned(), reason };
-    let spec = Spec {
-        layout: layout(None, settings)?,
-        program,
-        arguments: ["-I", "-B", "-X", "utf8", "-c", PROBE].map(str::to_owned).into(),
-        environment: Vec::new(),
-        task_bytes: settings.task_bytes,
-        task_inodes: settings.task_inodes,
-        network: false,
-        cgroups: Vec::new(),
-        program_kind: Kind::Probe,
-    };
-    let mut input = Vec::new();
-    frames::put(&mut input, &serde_json::to_vec(&spec).unwrap_or_default());
-    input.extend_from_slice(HARNESS.as_bytes());
-    let mut command = tokio::process::Command::new(launcher(settings)?);
-    command.arg(INIT_COMMAND).env_clear().current_dir("/").process_group(0);
-    let asked = crate::interpreter::converse(command, &input);
+    let arguments = ["-I", "-B", "-X", "utf8", "-c", PROBE].map(str::to_owned).into();
+    let plain = plain_spec(settings, layout(None, settings)?, Kind::Probe);
+    let asked = ask(settings, Spec { program, arguments, ..plain }, HARNESS.as_bytes());
     let output = tokio::time::timeout(PROBE_TIMEOUT, asked)
         .await
         .map_err(|_| unusable(format!("no answer within {PROBE_TIMEOUT:?}")))?
         .map_err(|error| unusable(error.to_string()))?;
     Interpreter::read(path, &output)
+}
+
+/// A jail of these settings with no program in it yet.
+fn plain_spec(settings: &JailSettings, layout: Layout, program_kind: Kind) -> Spec {
+    Spec {
+        layout,
+        program: PathBuf::new(),
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        task_bytes: settings.task_bytes,
+        task_inodes: settings.task_inodes,
+        network: settings.network,
+        cgroups: Vec::new(),
+        program_kind,
+    }
+}
+
+/// Runs a launcher to its end; `input` is for its program to read.
+async fn ask(
+    settings: &JailSettings,
+    spec: Spec,
+    input: &[u8],
+) -> std::io::Result<std::process::Output> {
+    let launcher = launcher(settings).map_err(std::io::Error::other)?;
+    let mut told = Vec::new();
+    frames::put(&mut told, &serde_json::to_vec(&spec)?);
+    told.extend_from_slice(input);
+    let mut command = tokio::process::Command::new(launcher);
+    command.arg(INIT_COMMAND).env_clear().current_dir("/").process_group(0);
+    crate::interpreter::converse(command, &told).await
 }
 
 /// Where `path`, or a name that is looked for where programs are, is below `root`.

@@ -12,6 +12,7 @@
 //! | `sandbox` | one interpreter at one level of isolation |
 //! | `process`, `workdir` | without a jail: a fresh process a job, and the directory it starts in |
 //! | `jail` | with one: zygotes in namespaces, one child a job |
+//! | [`machine`] | what this machine offers, and how to get what is missing |
 //! | `frames`, `reply` | what goes in and what comes back |
 //! | `watch`, `capture`, `verdict` | a process until its end, what it printed, what to make of it |
 //! | `harness/*.py` | the other side: runs inside the process, around the user's code |
@@ -33,6 +34,7 @@ mod frames;
 pub mod interpreter;
 mod jail;
 pub mod job;
+pub mod machine;
 pub mod outcome;
 pub mod policy;
 mod process;
@@ -44,7 +46,7 @@ mod workdir;
 
 pub use error::SandboxError;
 pub use interpreter::Interpreter;
-pub use jail::{Check, Controller, INIT_COMMAND, JailSettings, Verdict, init};
+pub use jail::{Check, Controller, INIT_COMMAND, JailSettings, Verdict, available, init};
 pub use job::{Job, Limits, Mode, Source};
 pub use outcome::{Diagnostic, Failure, Level, Outcome, ResultType, Status, Stream};
 pub use policy::{Policy, Preset};

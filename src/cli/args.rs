@@ -83,6 +83,9 @@ pub(crate) enum Command {
     Protocols(Protocols),
     /// Start the providers and say how they are.
     Providers,
+    /// Say what this machine offers for keeping Python code apart, and what is missing.
+    #[cfg(feature = "python")]
+    Doctor,
     /// Print the settings in force, secrets hidden.
     Config,
     /// Measure the engine on this machine; in memory unless `--store` says otherwise.

@@ -24,6 +24,7 @@ use super::{
 pub(crate) async fn batch(mut session: Session, batch: Batch) -> Outcome {
     let directory = absolute(&batch.directory)?;
     session.allow_files(&directory);
+    session.show_files(&directory);
     let work = match (batch.prompt, batch.script) {
         (Some(prompt), _) => BatchWork::Prompt { prompt, model: batch.model },
         (None, Some(script)) => {

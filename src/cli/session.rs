@@ -108,6 +108,11 @@ impl Session {
         self.settings.security.file_roots.push(directory.to_owned());
     }
 
+    /// Lets the code of tasks read what is in `directory`.
+    pub(crate) fn show_files(&mut self, directory: &Path) {
+        self.settings.security.shown.push(directory.to_owned());
+    }
+
     /// A runtime that takes up only what it is told to.
     ///
     /// # Errors

@@ -24,12 +24,17 @@ use gleitzeit_domain::{
 };
 use gleitzeit_sandbox::{Interpreter, Job, Sandbox, SandboxError, Settings, Status};
 
+use serde_json::Value;
+
 pub use config::{PythonConfig, PythonConfigError};
-pub use security::SecurityManager;
+pub use security::{Admission, SecurityManager};
 
 use request::Request;
 use script::Scripts;
 
+/// What to do where there is no jail.
+const UNAVAILABLE: &str = "`gleitzeit doctor` says what this machine lacks; for code that you trust, \
+                           set `sandbox = \"none\"` and `allow_unsandboxed = true` in [security]";
 const METHODS: [&str; 2] = ["execute", "validate"];
 /// A health check that takes longer has failed; a task that does nothing takes milliseconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,6 +81,78 @@ pub fn spec(
     })
 }
 
+/// How a Python provider of a settings file would run, as far as it can be said without a task.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Diagnosis {
+    /// The provider.
+    pub provider: ProviderId,
+    /// The interpreter, as the settings name it.
+    pub interpreter: std::path::PathBuf,
+    /// Its version, where it was found fit.
+    pub version: Option<String>,
+    /// The level that its tasks run at; `None` where they cannot run.
+    pub level: Option<&'static str>,
+    /// What the self-test of its jail found.
+    pub verdict: Option<gleitzeit_sandbox::Verdict>,
+    /// Why it cannot run.
+    pub error: Option<String>,
+}
+
+/// Starts the sandbox of a provider as its settings say, tries to get out of it, and ends it.
+/// `None` for a provider of another kind.
+pub async fn diagnose(spec: &ProviderSpec) -> Option<Diagnosis> {
+    let config = config_of(spec)?;
+    let mut diagnosis = Diagnosis {
+        provider: spec.id.clone(),
+        interpreter: config.interpreter(),
+        version: None,
+        level: None,
+        verdict: None,
+        error: None,
+    };
+    match open(&config).await {
+        Ok(sandbox) => {
+            diagnosis.version = Some(sandbox.interpreter().version().to_string());
+            diagnosis.level = Some(sandbox.level().as_str());
+            diagnosis.verdict = sandbox.verdict().cloned();
+            sandbox.stop().await;
+        }
+        Err(error) => diagnosis.error = Some(PythonProvider::advice(&error)),
+    }
+    Some(diagnosis)
+}
+
+/// The settings that a provider of this kind was made with.
+fn config_of(spec: &ProviderSpec) -> Option<PythonConfig> {
+    let config = Value::Object(spec.config.clone().into_iter().collect());
+    // What cannot be read back is not ours: somebody else calls theirs `python` as well.
+    (&*spec.kind == "python").then(|| serde_json::from_value(config).ok())?
+}
+
+/// The sandbox of these settings.
+async fn open(config: &PythonConfig) -> Result<Sandbox, SandboxError> {
+    let path = config.interpreter();
+    match config.jail() {
+        Some(jail) => Sandbox::jailed(&path, &jail).await,
+        None => {
+            let interpreter = Interpreter::probe(&path).await?;
+            Ok(Sandbox::new(interpreter, Settings::default()))
+        }
+    }
+}
+
+/// Sees, before a runtime starts, that the level of a Python provider can be had here. Other kinds
+/// of providers are none of its business.
+pub(crate) async fn check_level(spec: &ProviderSpec) -> Result<(), String> {
+    let Some(config) = config_of(spec) else { return Ok(()) };
+    match config.jail() {
+        Some(jail) => gleitzeit_sandbox::available(&jail)
+            .await
+            .map_err(|error| PythonProvider::advice(&error)),
+        None => Ok(()),
+    }
+}
+
 /// The provider itself, for whoever builds a [`ProviderSpec`] of their own around it.
 #[derive(Debug)]
 pub struct PythonProvider {
@@ -107,6 +184,14 @@ impl PythonProvider {
         })
     }
 
+    /// What is wrong, and which setting to look at.
+    fn advice(error: &SandboxError) -> String {
+        match error {
+            SandboxError::Unavailable { .. } => format!("{error}; {UNAVAILABLE}"),
+            _ => format!("{error}; set `interpreter` of the python provider"),
+        }
+    }
+
     /// A task that does nothing: shows that the interpreter starts, runs and answers.
     async fn try_out(&self, sandbox: &Sandbox) -> Result<(), String> {
         let outcome = sandbox
@@ -123,7 +208,7 @@ impl PythonProvider {
 
     async fn execute_code(&self, call: &Call) -> Result<Outcome, TaskError> {
         let sandbox = self.sandbox()?;
-        let policy = self.security.admit(call.security())?;
+        let admission = self.security.admit(call.security())?;
         let request = Request::read(&call.params)?;
         let source = match (&request.code, &request.file) {
             (Some(code), None) => request::inline(code),
@@ -132,14 +217,14 @@ impl PythonProvider {
         };
         let timeout = config::timeout(&request, call);
         let limits = self.config.limits(&request, call);
-        let job = request.into_job(source, policy, limits, call);
+        let job = request.into_job(source, admission, limits, call);
         let outcome = sandbox.run(job).await.map_err(|error| refused(&error))?;
         answer::of_execute(outcome, timeout)
     }
 
     async fn validate_code(&self, call: &Call) -> Result<Outcome, TaskError> {
         let sandbox = self.sandbox()?;
-        let policy = self.security.admit(call.security())?;
+        let admission = self.security.admit(call.security())?;
         let request = Request::read(&call.params)?;
         let Some(code) = &request.code else {
             return Err(TaskError::new(ErrorCode::InvalidParams, "`code` is missing"));
@@ -147,7 +232,7 @@ impl PythonProvider {
         let source = request::inline(code);
         let timeout = config::timeout(&request, call);
         let limits = self.config.limits(&request, call);
-        let job = request.into_job(source, policy, limits, call);
+        let job = request.into_job(source, admission, limits, call);
         let job = Job { mode: gleitzeit_sandbox::Mode::Validate, ..job };
         let outcome = sandbox.run(job).await.map_err(|error| refused(&error))?;
         answer::of_validate(outcome, timeout)
@@ -158,10 +243,11 @@ impl PythonProvider {
 fn refused(error: &SandboxError) -> TaskError {
     let code = match error {
         SandboxError::Environment { .. } | SandboxError::Import { .. } => ErrorCode::InvalidParams,
-        SandboxError::System { .. } => ErrorCode::ResourceExhausted,
-        SandboxError::Interpreter { .. } | SandboxError::Version { .. } => {
-            ErrorCode::ProviderUnhealthy
-        }
+        SandboxError::System { .. } | SandboxError::Busy { .. } => ErrorCode::ResourceExhausted,
+        SandboxError::Interpreter { .. }
+        | SandboxError::Version { .. }
+        | SandboxError::Unavailable { .. }
+        | SandboxError::Closed => ErrorCode::ProviderUnhealthy,
     };
     TaskError::new(code, error.to_string())
 }
@@ -175,12 +261,10 @@ impl Provider for PythonProvider {
         let failed = |why: String| {
             TaskError::new(ErrorCode::ProviderInitializationFailed, why).retryable(true)
         };
-        let interpreter = Interpreter::probe(&self.config.interpreter).await.map_err(|error| {
-            failed(format!("{error}; set `interpreter` of the python provider"))
-        })?;
-        let path = interpreter.path().display().to_string();
-        let version = interpreter.version();
-        let sandbox = Sandbox::new(interpreter, Settings::default());
+        let opened = open(&self.config).await;
+        let sandbox = opened.map_err(|error| failed(Self::advice(&error)))?;
+        let path = sandbox.interpreter().path().display().to_string();
+        let version = sandbox.interpreter().version();
         self.try_out(&sandbox).await.map_err(failed)?;
         tracing::info!(path, %version, sandbox = sandbox.level().as_str(), "Python is ready");
         self.sandbox.replace(Some(sandbox));
@@ -204,19 +288,21 @@ impl Provider for PythonProvider {
             Err(error) => return HealthReport::unhealthy(error.message),
         };
         match self.try_out(&sandbox).await {
-            Ok(()) => HealthReport {
-                detail: format!(
-                    "Python {}, sandbox {}",
-                    sandbox.interpreter().version(),
-                    sandbox.level().as_str()
-                ),
-                ..HealthReport::healthy()
-            },
+            Ok(()) => {
+                let (version, level) = (sandbox.interpreter().version(), sandbox.level().as_str());
+                let verdict = sandbox.verdict().map(|verdict| format!(": {verdict}"));
+                let detail =
+                    format!("Python {version}, sandbox {level}{}", verdict.unwrap_or_default());
+                HealthReport { detail, ..HealthReport::healthy() }
+            }
             Err(why) => HealthReport::unhealthy(why),
         }
     }
 
     async fn shutdown(&self) {
-        self.sandbox.replace(None);
+        let sandbox = self.sandbox.replace(None);
+        if let Some(sandbox) = sandbox {
+            sandbox.stop().await;
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! Asked when settings are loaded, so that every mistake is told at once, and when the runtime
 //! starts.
 
+#[cfg(feature = "python")]
+use gleitzeit_domain::security::SandboxLevel;
 use gleitzeit_domain::{id::ProviderId, provider::ProviderSpec};
 #[cfg(feature = "python")]
 use gleitzeit_sandbox::Preset;
@@ -99,6 +101,18 @@ impl Settings {
         let general = &self.security;
         if !config.contains_key("sandbox") {
             own.sandbox = general.sandbox;
+        } else if let Some(message) = self.weakness_of(own.sandbox) {
+            let key = format!("{place}.config.sandbox");
+            return Err(vec![SettingsProblem::new(key, message)]);
+        }
+        if !config.contains_key("network") {
+            own.network = general.network;
+        }
+        if own.root.is_none() && own.sandbox == SandboxLevel::Chroot {
+            own.root.clone_from(&general.root);
+        }
+        if own.launcher.is_none() {
+            own.launcher.clone_from(&general.launcher);
         }
         if !config.contains_key("policy") {
             own.policy = match general.policy {
@@ -110,6 +124,7 @@ impl Settings {
         if !config.contains_key("file_roots") {
             own.file_roots.clone_from(&general.file_roots);
         }
+        own.shown.extend_from_slice(&general.shown);
         own.allowed_modules.extend_from_slice(&general.allowed_modules);
         own.blocked_modules.extend_from_slice(&general.blocked_modules);
         providers::python::spec(id.clone(), own).map_err(|error| vec![refused(place, &error)])

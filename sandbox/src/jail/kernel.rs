@@ -70,23 +70,31 @@ pub(crate) fn attach_tree(tree: BorrowedFd<'_>, target: &CStr) -> io::Result<()>
 
 /// Adds attributes to a tree and to all that is mounted below it.
 pub(crate) fn restrict_tree(tree: BorrowedFd<'_>, flags: MountFlags) -> io::Result<()> {
-    set_attributes(tree, c"", libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, flags)
+    let attributes = MountAttr { set: flags.0, ..MountAttr::default() };
+    set_attributes(tree, c"", libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, &attributes)
+}
+
+/// Lets a tree look as if its files belonged to whom `owners`, a user namespace, maps theirs to.
+pub(crate) fn map_owners(tree: BorrowedFd<'_>, owners: BorrowedFd<'_>) -> io::Result<()> {
+    let userns_fd = owners.as_raw_fd().try_into().map_err(io::Error::other)?;
+    let set = libc::MOUNT_ATTR_IDMAP;
+    let attributes = MountAttr { set, userns_fd, ..MountAttr::default() };
+    set_attributes(tree, c"", libc::AT_EMPTY_PATH, &attributes)
 }
 
 /// Adds attributes to the one mount at `path`.
 pub(crate) fn restrict_mount(path: &CStr, flags: MountFlags) -> io::Result<()> {
     // SAFETY: `AT_FDCWD` stands for the working directory, which is always there.
     let cwd = unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) };
-    set_attributes(cwd, path, 0, flags)
+    set_attributes(cwd, path, 0, &MountAttr { set: flags.0, ..MountAttr::default() })
 }
 
 fn set_attributes(
     at: BorrowedFd<'_>,
     path: &CStr,
     how: libc::c_int,
-    flags: MountFlags,
+    attributes: &MountAttr,
 ) -> io::Result<()> {
-    let attributes = MountAttr { set: flags.0, ..MountAttr::default() };
     // SAFETY: `path` and `attributes` outlive the call, and the size told is that of `attributes`.
     checked(unsafe {
         libc::syscall(
@@ -94,7 +102,7 @@ fn set_attributes(
             at.as_raw_fd(),
             path.as_ptr(),
             how,
-            &raw const attributes,
+            &raw const *attributes,
             size_of::<MountAttr>(),
         )
     })

@@ -109,7 +109,7 @@ fn launch() -> Result<i32, Refused> {
         .map_err(read)?;
     let blob = match spec.program_kind {
         Kind::Zygote => Some(blob(&mut input).map_err(while_("keep the program's frames"))?),
-        Kind::Probe => None,
+        Kind::Probe | Kind::Check => None,
     };
     for cgroup in &spec.cgroups {
         // Each group narrows by itself; the service tells the limits and knows whether it can.
@@ -117,7 +117,7 @@ fn launch() -> Result<i32, Refused> {
     }
     let is_root = geteuid().is_root();
     let ids = namespaces::enter(is_root, spec.network)?;
-    let rules = super::mounts::build(&spec)?;
+    let rules = super::mounts::build(&spec, &ids)?;
     let line = namespaces::Line::new()?;
     let Some(child) = kernel::fork().map_err(while_("fork"))? else {
         let Err(error) = become_program(&spec, is_root, line, blob, rules, input);
@@ -206,6 +206,7 @@ fn become_program(
     let descriptors = match spec.program_kind {
         Kind::Zygote => zygote_descriptors(blob, rules),
         Kind::Probe => kernel::place_descriptor(&input, 0).map(|()| BLOB_FD),
+        Kind::Check => process::exit(0),
     };
     let first_unused = descriptors.map_err(while_("arrange the program's descriptors"))?;
     kernel::close_from(first_unused.unsigned_abs())

@@ -7,7 +7,7 @@
 //! Invariant: nothing is shown that was not added, or that a link of it does not lead to.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     ffi::OsString,
     fs, io,
     path::{Component, Path, PathBuf},
@@ -26,6 +26,8 @@ pub(crate) struct Bind {
     pub(crate) source: PathBuf,
     pub(crate) target: PathBuf,
     pub(crate) is_dir: bool,
+    /// True for what the settings name: the task may read it as if it were its own.
+    pub(crate) is_shown: bool,
 }
 
 /// The root of a jail.
@@ -38,26 +40,35 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Lays out `paths` of this machine, as they are. What is not there is left out.
+    /// Lays out paths of this machine, as they are: what is `needed`, and what is `shown` besides.
+    /// What is not there is left out.
     ///
     /// # Errors
     /// When a path leads to the root itself, which would show everything.
-    pub(crate) fn of_paths<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> io::Result<Self> {
+    pub(crate) fn of_paths<N: AsRef<Path>, S: AsRef<Path>>(
+        needed: impl IntoIterator<Item = N>,
+        shown: impl IntoIterator<Item = S>,
+    ) -> io::Result<Self> {
         let mut links = BTreeMap::new();
-        let mut real = BTreeSet::new();
-        for path in paths {
+        let mut real = BTreeMap::new();
+        for path in shown {
             if let Some(found) = follow(path.as_ref(), &mut links)? {
-                real.insert(found);
+                real.insert(found, true);
+            }
+        }
+        for path in needed {
+            if let Some(found) = follow(path.as_ref(), &mut links)? {
+                real.entry(found).or_insert(false);
             }
         }
         // In the order of paths a directory comes before what is in it.
         let mut binds: Vec<Bind> = Vec::new();
-        for path in real {
+        for (path, is_shown) in real {
             if binds.iter().any(|bind| path.starts_with(&bind.target)) {
                 continue;
             }
             let is_dir = fs::metadata(&path)?.is_dir();
-            binds.push(Bind { source: path.clone(), target: path, is_dir });
+            binds.push(Bind { source: path.clone(), target: path, is_dir, is_shown });
         }
         links.retain(|at, _| !binds.iter().any(|bind| at.starts_with(&bind.target)));
         Ok(Self { links, binds })
@@ -80,7 +91,7 @@ impl Layout {
                 layout.links.insert(target, fs::read_link(entry.path())?);
             } else {
                 let is_dir = entry.file_type()?.is_dir();
-                layout.binds.push(Bind { source: entry.path(), target, is_dir });
+                layout.binds.push(Bind { source: entry.path(), target, is_dir, is_shown: false });
             }
         }
         layout.binds.sort();
@@ -140,6 +151,10 @@ mod tests {
 
     use super::*;
 
+    fn lay_out<P: AsRef<Path>>(needed: impl IntoIterator<Item = P>) -> io::Result<Layout> {
+        Layout::of_paths(needed, ["/no/such/place"])
+    }
+
     fn targets(layout: &Layout) -> Vec<&Path> {
         layout.binds.iter().map(|bind| &*bind.target).collect()
     }
@@ -153,7 +168,7 @@ mod tests {
         fs::write(at.join("usr/lib/deep/loader"), "x").unwrap();
         symlink("usr/lib", at.join("lib")).unwrap();
         symlink(at.join("lib/deep/loader"), at.join("usr/start")).unwrap();
-        let layout = Layout::of_paths([at.join("usr/start")]).unwrap();
+        let layout = lay_out([at.join("usr/start")]).unwrap();
         assert_eq!(targets(&layout), [at.join("usr/lib/deep/loader")]);
         assert!(!layout.binds[0].is_dir);
         let links: Vec<_> = layout.links.into_iter().collect();
@@ -174,7 +189,7 @@ mod tests {
         fs::create_dir_all(at.join("a/b")).unwrap();
         symlink("b", at.join("a/link")).unwrap();
         let paths = [at.join("a/link"), at.join("a"), at.join("a/b"), at.join("missing")];
-        let layout = Layout::of_paths(paths).unwrap();
+        let layout = lay_out(paths).unwrap();
         assert_eq!(targets(&layout), [at.join("a")]);
         assert!(layout.links.is_empty(), "{layout:?}");
     }
@@ -187,9 +202,9 @@ mod tests {
         symlink("two", at.join("one")).unwrap();
         symlink("one", at.join("two")).unwrap();
         symlink("/", at.join("all")).unwrap();
-        assert_eq!(Layout::of_paths([at.join("one")]).unwrap().binds, []);
-        assert!(Layout::of_paths([at.join("all")]).is_err());
-        assert!(Layout::of_paths(["/"]).is_err());
+        assert_eq!(lay_out([at.join("one")]).unwrap().binds, []);
+        assert!(lay_out([at.join("all")]).is_err());
+        assert!(lay_out(["/"]).is_err());
     }
 
     /// An operator's root is shown as it is, without what would get in the way of the jail's own.

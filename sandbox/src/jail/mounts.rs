@@ -25,6 +25,7 @@ use super::{
     kernel::{self, MountFlags},
     landlock::{self, Access},
     launcher::{JAIL_ID, Refused, while_},
+    namespaces::Ids,
     spec::Spec,
 };
 
@@ -43,11 +44,11 @@ struct Tree {
 }
 
 /// Builds the root, moves into it, and gives the rules of Landlock for it, where there are some.
-pub(crate) fn build(spec: &Spec) -> Result<Option<OwnedFd>, Refused> {
+pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, Refused> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(while_("keep mounts to itself"))?;
-    let trees = copies(spec)?;
+    let trees = copies(spec, ids)?;
     let stage = STAGES.iter().map(Path::new).find(|place| place.is_dir());
     let stage = stage.ok_or_else(|| {
         while_(format!("find a place for the new root among {STAGES:?}"))(io::Error::from(
@@ -75,23 +76,32 @@ pub(crate) fn build(spec: &Spec) -> Result<Option<OwnedFd>, Refused> {
 }
 
 /// Everything that is shown, copied before the new root can be in its way.
-fn copies(spec: &Spec) -> Result<Vec<Tree>, Refused> {
-    let devices = DEVICES.map(|device| (Path::new(device), Path::new(device), false));
-    let binds = spec.layout.binds.iter().map(|bind| (&*bind.source, &*bind.target, bind.is_dir));
-    devices
-        .into_iter()
-        .map(|device| (device, MountFlags::DEVICE))
-        .chain(binds.map(|bind| (bind, MountFlags::READ_ONLY)))
-        .map(|((source, target, is_dir), flags)| {
-            let copy = || -> io::Result<OwnedFd> {
-                let copy = kernel::clone_tree(&text(source)?)?;
-                kernel::restrict_tree(copy.as_fd(), flags)?;
-                Ok(copy)
-            };
-            let copy = copy().map_err(while_(format!("copy the mount `{}`", source.display())))?;
-            Ok(Tree { copy, target: target.to_owned(), is_dir })
-        })
-        .collect()
+fn copies(spec: &Spec, ids: &Ids) -> Result<Vec<Tree>, Refused> {
+    let mut trees = Vec::new();
+    for device in DEVICES.map(Path::new) {
+        trees.push(copy(device, device, MountFlags::DEVICE, false)?);
+    }
+    for bind in &spec.layout.binds {
+        let tree = copy(&bind.source, &bind.target, MountFlags::READ_ONLY, bind.is_dir)?;
+        if bind.is_shown
+            && let Some(owners) = ids.owners()
+        {
+            // A file system that cannot do it shows what everyone may read.
+            let _ = kernel::map_owners(tree.copy.as_fd(), owners);
+        }
+        trees.push(tree);
+    }
+    Ok(trees)
+}
+
+fn copy(source: &Path, target: &Path, flags: MountFlags, is_dir: bool) -> Result<Tree, Refused> {
+    let copy = || -> io::Result<OwnedFd> {
+        let copy = kernel::clone_tree(&text(source)?)?;
+        kernel::restrict_tree(copy.as_fd(), flags)?;
+        Ok(copy)
+    };
+    let copy = copy().map_err(while_(format!("copy the mount `{}`", source.display())))?;
+    Ok(Tree { copy, target: target.to_owned(), is_dir })
 }
 
 /// Attaches a tree at its place below the working directory.

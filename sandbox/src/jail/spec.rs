@@ -46,6 +46,8 @@ pub(crate) enum Kind {
     Zygote,
     /// A question: standard input and output stay its own.
     Probe,
+    /// Nothing: the jail is built to see that it can be.
+    Check,
 }
 
 /// Reads a frame.

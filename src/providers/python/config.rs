@@ -9,7 +9,7 @@ use gleitzeit_domain::{
     provider::Call,
     security::SandboxLevel,
 };
-use gleitzeit_sandbox::{Limits, Policy, Preset};
+use gleitzeit_sandbox::{JailSettings, Limits, Policy, Preset};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -25,8 +25,26 @@ pub struct PythonConfig {
     /// Tasks running at once; as many as there are cores where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_workers: Option<u32>,
+    /// A virtual environment whose interpreter and packages are used, instead of `interpreter`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtual_env: Option<PathBuf>,
     /// How far tasks are kept from the machine.
     pub sandbox: SandboxLevel,
+    /// With `sandbox = "chroot"`: the root file system that tasks see. `interpreter` is in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// The program that builds jails, where this one does not call
+    /// [`sandbox::init`](crate::sandbox::init): the path of `gleitzeit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<PathBuf>,
+    /// True lets tasks reach the network, where their method does not forbid it.
+    pub network: bool,
+    /// Directories and files that tasks see besides, read-only.
+    pub shown: Vec<PathBuf>,
+    /// MiB that the files of a task may take together; they are in memory.
+    pub task_dir_mb: u64,
+    /// Tasks that may wait for a worker.
+    pub queue_max: u32,
     /// Which modules and calls are refused with a message.
     pub policy: Preset,
     /// Modules let in besides those of the policy; outside of a list that is not empty, nothing is.
@@ -52,7 +70,14 @@ impl Default for PythonConfig {
         Self {
             interpreter: "python3".into(),
             max_workers: None,
-            sandbox: SandboxLevel::None,
+            virtual_env: None,
+            sandbox: SandboxLevel::Process,
+            root: None,
+            launcher: None,
+            network: false,
+            shown: Vec::new(),
+            task_dir_mb: 256,
+            queue_max: 1024,
             policy: Preset::Off,
             allowed_modules: Vec::new(),
             blocked_modules: Vec::new(),
@@ -89,11 +114,19 @@ pub enum PythonConfigError {
         /// The setting.
         field: &'static str,
     },
-    /// A level that there is not.
-    #[error("sandbox: `{level}` is not available; this version runs tasks with `none` only")]
+    /// A level that this build does not have.
+    #[error("sandbox: `{level}` is not available; this build has `process`, `chroot` and `none`")]
     Sandbox {
         /// As given.
         level: &'static str,
+    },
+    /// Two settings that do not go together, or one without the other.
+    #[error("{field}: {message}")]
+    Together {
+        /// The setting.
+        field: &'static str,
+        /// What is wrong.
+        message: &'static str,
     },
 }
 
@@ -110,6 +143,8 @@ impl PythonConfig {
         let numbers = [
             ("max_workers", u64::from(self.max_workers.unwrap_or(1))),
             ("file_size_mb", self.file_size_mb),
+            ("task_dir_mb", self.task_dir_mb),
+            ("queue_max", self.queue_max.into()),
             ("output_kept_kb", self.output_kept_kb.into()),
             ("output_max_mb", self.output_max_mb.into()),
             ("result_max_kb", self.result_max_kb.into()),
@@ -124,12 +159,46 @@ impl PythonConfig {
         if self.interpreter.as_os_str().is_empty() {
             return Err(PythonConfigError::Empty { field: "interpreter" });
         }
-        if self.sandbox != SandboxLevel::None {
+        if self.sandbox == SandboxLevel::Docker {
             return Err(PythonConfigError::Sandbox {
                 level: super::security::name_of(self.sandbox),
             });
         }
-        Ok(())
+        let together = |field, message| Err(PythonConfigError::Together { field, message });
+        match (self.sandbox == SandboxLevel::Chroot, &self.root, &self.virtual_env) {
+            (true, None, _) => together("root", "missing; `sandbox = \"chroot\"` needs one"),
+            (true, _, Some(_)) => together("virtual_env", "not with `root`; name its interpreter"),
+            (false, Some(_), _) => together("root", "needs `sandbox = \"chroot\"`"),
+            (_, _, Some(_)) if self.interpreter != Self::default().interpreter => {
+                together("virtual_env", "it has an interpreter; leave out `interpreter`")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The interpreter's path.
+    pub(super) fn interpreter(&self) -> PathBuf {
+        match &self.virtual_env {
+            Some(environment) => environment.join("bin/python"),
+            None => self.interpreter.clone(),
+        }
+    }
+
+    /// The jail that tasks run in; `None` where they run in none.
+    pub(super) fn jail(&self) -> Option<JailSettings> {
+        if self.sandbox == SandboxLevel::None {
+            return None;
+        }
+        Some(JailSettings {
+            launcher: self.launcher.clone(),
+            root: self.root.clone(),
+            workers: self.workers() as usize,
+            queue_max: self.queue_max as usize,
+            network: self.network,
+            shown: self.shown.clone(),
+            task_bytes: self.task_dir_mb << 20,
+            ..JailSettings::default()
+        })
     }
 
     /// Tasks running at once.
@@ -142,7 +211,7 @@ impl PythonConfig {
     pub(super) fn security(&self) -> SecurityManager {
         let policy =
             Policy::preset(self.policy).with_lists(&self.allowed_modules, &self.blocked_modules);
-        SecurityManager::new(self.sandbox, policy)
+        SecurityManager::new(self.sandbox, policy, self.network)
     }
 
     /// As it is shown to a person; there are no secrets in it.
@@ -194,6 +263,9 @@ mod tests {
             (json!({"interpreter": ""}), "interpreter: must not be empty"),
             (json!({"sandbox": "docker"}), "sandbox: `docker` is not available"),
             (json!({"output_max_mb": 0}), "output_max_mb: must be more than 0"),
+            (json!({"sandbox": "chroot"}), "root: missing"),
+            (json!({"root": "/x"}), "root: needs `sandbox = \"chroot\"`"),
+            (json!({"virtual_env": "v", "interpreter": "p"}), "virtual_env: it has an"),
         ] {
             let config: PythonConfig = serde_json::from_value(settings).unwrap();
             let error = config.check().unwrap_err().to_string();

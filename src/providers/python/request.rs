@@ -6,9 +6,11 @@ use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     provider::Call,
 };
-use gleitzeit_sandbox::{Job, Limits, Mode, Policy, Source};
+use gleitzeit_sandbox::{Job, Limits, Mode, Source};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
+
+use super::security::Admission;
 
 /// The parameters of `execute`; those of `validate` are some of them.
 #[derive(Debug, Default, Deserialize)]
@@ -53,7 +55,7 @@ impl Request {
     pub(super) fn into_job(
         self,
         source: Source,
-        policy: Policy,
+        admission: Admission,
         limits: Limits,
         call: &Call,
     ) -> Job {
@@ -73,7 +75,8 @@ impl Request {
                 .collect(),
             imports: self.imports.unwrap_or_default(),
             globals,
-            policy,
+            policy: admission.policy,
+            network: admission.network,
             limits,
         }
     }

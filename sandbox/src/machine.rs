@@ -1,0 +1,198 @@
+//! What this machine offers for keeping code apart, and how to get what is missing.
+//!
+//! Asked by `gleitzeit doctor`. Nothing is guessed from version numbers where it can be tried.
+
+use std::{fs, io, os::unix::net::UnixStream, path::Path};
+
+use serde::Serialize;
+
+use crate::{
+    Controller, JailSettings,
+    jail::{self, cgroup::Groups, kernel},
+};
+
+/// Namespaces that a jail is made of, by their files below `/proc/self/ns`.
+const NAMESPACES: [(&str, &str); 6] = [
+    ("user", "user"),
+    ("mount", "mnt"),
+    ("process", "pid"),
+    ("network", "net"),
+    ("ipc", "ipc"),
+    ("host name", "uts"),
+];
+/// Where a container engine listens.
+const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
+
+/// One thing that the machine has or lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is.
+    pub name: &'static str,
+    /// True when it is there and works.
+    pub available: bool,
+    /// What was found.
+    pub detail: String,
+    /// How to get it; `None` where nothing is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<&'static str>,
+}
+
+impl Finding {
+    fn new(name: &'static str, found: Result<String, String>, remedy: &'static str) -> Self {
+        match found {
+            Ok(detail) => Self { name, available: true, detail, remedy: None },
+            Err(detail) => Self { name, available: false, detail, remedy: Some(remedy) },
+        }
+    }
+}
+
+/// Looks at everything that a level of isolation may need.
+pub async fn look(settings: &JailSettings) -> Vec<Finding> {
+    vec![
+        kernel_version(),
+        namespaces(),
+        jail(settings).await,
+        landlock(),
+        system_calls(),
+        control_groups(settings),
+        docker(),
+    ]
+}
+
+fn kernel_version() -> Finding {
+    let found = nix::sys::utsname::uname().map_err(|error| error.to_string()).map(|name| {
+        format!(
+            "{} {} on {}",
+            name.sysname().to_string_lossy(),
+            name.release().to_string_lossy(),
+            name.machine().to_string_lossy()
+        )
+    });
+    Finding::new("kernel", found, "Linux is what jails are made with")
+}
+
+fn namespaces() -> Finding {
+    let missing: Vec<_> = NAMESPACES
+        .iter()
+        .filter(|(_, file)| !Path::new("/proc/self/ns").join(file).exists())
+        .map(|(name, _)| *name)
+        .collect();
+    let allowed = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    let found = if !missing.is_empty() {
+        Err(format!("missing: {}", missing.join(", ")))
+    } else if allowed.trim() == "0" {
+        Err("user namespaces are switched off".to_owned())
+    } else {
+        Ok(NAMESPACES.map(|(name, _)| name).join(", "))
+    };
+    Finding::new(
+        "namespaces",
+        found,
+        "use a kernel that has them, and set the sysctl user.max_user_namespaces above 0",
+    )
+}
+
+async fn jail(settings: &JailSettings) -> Finding {
+    let found = match jail::available(settings).await {
+        Ok(()) if nix::unistd::geteuid().is_root() => Ok("built one as root".to_owned()),
+        Ok(()) => Ok("built one as an ordinary user".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    Finding::new(
+        "jail",
+        found,
+        "Linux 5.12 or newer; outside of a container, or in one that may make namespaces \
+         (--security-opt seccomp=unconfined --security-opt apparmor=unconfined, or privileged); \
+         sysctl kernel.unprivileged_userns_clone=1 on Debian, \
+         kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu",
+    )
+}
+
+fn landlock() -> Finding {
+    let found = kernel::landlock_version()
+        .map(|version| format!("version {version}"))
+        .ok_or_else(|| "the kernel has none, or has it switched off".to_owned());
+    Finding::new(
+        "landlock",
+        found,
+        "Linux 5.13 or newer with `landlock` among the `lsm=` of its command line; jails work \
+         without, with one wall less around files",
+    )
+}
+
+fn system_calls() -> Finding {
+    let found = if kernel::filters_system_calls() {
+        Ok("filters with error numbers".to_owned())
+    } else {
+        Err("the kernel cannot filter system calls".to_owned())
+    };
+    Finding::new("seccomp", found, "use a kernel with CONFIG_SECCOMP_FILTER")
+}
+
+fn control_groups(settings: &JailSettings) -> Finding {
+    let groups = Groups::find(settings.cgroup.as_deref());
+    let found = match groups.as_ref().map(Groups::controllers).as_deref() {
+        None => Err("none can be made by this user".to_owned()),
+        Some([Controller::Unified, ..]) => Ok("version 2, memory and processes".to_owned()),
+        Some(some) => {
+            let names = some.iter().map(|controller| match controller {
+                Controller::Pids => "processes",
+                Controller::Memory | Controller::Unified => "memory",
+            });
+            Ok(format!("version 1, {}", names.collect::<Vec<_>>().join(" and ")))
+        }
+    };
+    Finding::new(
+        "cgroups",
+        found,
+        "run the service as root, or with `Delegate=yes` in its systemd unit; without, memory is \
+         limited as address space alone",
+    )
+}
+
+/// Whether something listens where a container engine would.
+fn docker() -> Finding {
+    let mut refused = None;
+    for socket in DOCKER_SOCKETS {
+        match UnixStream::connect(socket) {
+            Ok(_) => {
+                let found = Ok(format!("an engine listens at {socket}"));
+                return Finding::new("docker", found, "");
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => refused = Some(format!("{socket}: {error}")),
+        }
+    }
+    let why = refused.unwrap_or_else(|| "no engine listens on this machine".to_owned());
+    Finding::new(
+        "docker",
+        Err(why),
+        "install docker.io, start it, and be in the group `docker`; needed for the level `docker` \
+         only",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is there needs no remedy, what is missing has one.
+    #[tokio::test]
+    async fn findings_come_with_what_to_do() {
+        let findings = look(&JailSettings::default()).await;
+        let names: Vec<_> = findings.iter().map(|finding| finding.name).collect();
+        let expected = ["kernel", "namespaces", "jail", "landlock", "seccomp", "cgroups", "docker"];
+        assert_eq!(names, expected);
+        for finding in findings {
+            assert_ne!(finding.available, finding.remedy.is_some(), "{finding:?}");
+            assert!(!finding.detail.is_empty(), "{finding:?}");
+        }
+    }
+
+    /// A program that is no launcher of its own is told so, before anything is tried.
+    #[tokio::test]
+    async fn a_jail_without_a_launcher_is_not_available() {
+        let finding = jail(&JailSettings::default()).await;
+        assert!(!finding.available && finding.detail.contains("sandbox::init()"), "{finding:?}");
+    }
+}

@@ -1,0 +1,71 @@
+//! `gleitzeit doctor`: what this machine offers for keeping Python code apart, the level that
+//! results for each provider of the settings, what is missing and how to get it.
+
+use gleitzeit::{
+    providers::python::{self, Diagnosis},
+    sandbox::{Finding, machine},
+};
+use gleitzeit_sandbox::JailSettings;
+use serde::Serialize;
+
+use super::{
+    Outcome,
+    output::{self, Exit},
+    session::Session,
+};
+
+/// All that was found.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// True when every Python provider of the settings can run its tasks.
+    healthy: bool,
+    machine: Vec<Finding>,
+    python: Vec<Diagnosis>,
+}
+
+/// Looks, tries every provider's sandbox out, and tells.
+///
+/// # Errors
+/// Everything wrong with the settings.
+pub(crate) async fn doctor(session: &Session) -> Outcome {
+    let security = &session.settings.security;
+    let jail = JailSettings { launcher: security.launcher.clone(), ..JailSettings::default() };
+    let mut report =
+        Report { healthy: true, machine: machine::look(&jail).await, python: Vec::new() };
+    for spec in session.settings.provider_specs()? {
+        report.python.extend(python::diagnose(&spec).await);
+    }
+    report.healthy = report.python.iter().all(|it| it.error.is_none());
+    let exit = if report.healthy { Exit::Success } else { Exit::Infrastructure };
+    if session.json {
+        output::document(&report);
+    } else {
+        tell(&report);
+    }
+    Ok(exit)
+}
+
+fn tell(report: &Report) {
+    let mut table = output::table(["this machine", "", "found", "what to do"]);
+    for finding in &report.machine {
+        table.add_row([
+            finding.name,
+            if finding.available { "yes" } else { "no" },
+            &finding.detail,
+            finding.remedy.unwrap_or(""),
+        ]);
+    }
+    output::text(table.trim_fmt());
+    output::text("");
+    let mut table = output::table(["provider", "Python", "level", "self-test"]);
+    for it in &report.python {
+        let verdict = it.verdict.as_ref().map(ToString::to_string);
+        table.add_row([
+            it.provider.to_string(),
+            format!("{} {}", it.version.as_deref().unwrap_or("-"), it.interpreter.display()),
+            it.level.unwrap_or("-").to_owned(),
+            it.error.clone().or(verdict).unwrap_or_else(|| "nothing keeps tasks in".to_owned()),
+        ]);
+    }
+    output::text(table.trim_fmt());
+}
