@@ -73,7 +73,10 @@ impl Bell {
     }
 
     /// True while nobody hears it.
-    #[cfg_attr(not(all(feature = "sqlite", target_os = "linux")), allow(dead_code))]
+    #[cfg_attr(
+        not(all(feature = "sqlite", target_os = "linux")),
+        allow(dead_code, reason = "asked by the watch on a file alone")
+    )]
     fn is_unheard(&self) -> bool {
         self.rings.receiver_count() == 0
     }

@@ -54,6 +54,10 @@ pub(super) enum Request {
     /// To renew the leases that are due.
     Wake,
     /// To tell whether another connection has written since this was asked before.
+    #[cfg_attr(
+        not(all(feature = "sqlite", target_os = "linux")),
+        allow(dead_code, reason = "asked by the watch on a file alone")
+    )]
     Look(oneshot::Sender<bool>),
     /// To finish what was asked before, and to end.
     Close,

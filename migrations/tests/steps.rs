@@ -1,0 +1,80 @@
+//! The steps of the schema, there and back, over rows that a step finds.
+//!
+//! On PostgreSQL in a database of its own on the server at `GLEITZEIT_TEST_POSTGRES` (default
+//! `postgres://postgres@127.0.0.1:5432/postgres`); without one it says `SKIPPED`.
+#![cfg(any(feature = "sqlite", feature = "postgres"))]
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
+
+use gleitzeit_migrations::{Migrator, migrate, status};
+use sea_orm_migration::{
+    MigratorTrait as _,
+    sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement},
+};
+
+async fn connect(url: &str) -> DatabaseConnection {
+    let mut options = ConnectOptions::new(url);
+    // A database in memory is that of its connection.
+    options.max_connections(1).sqlx_logging(false);
+    Database::connect(options).await.unwrap()
+}
+
+async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
+    let statement = Statement::from_string(db.get_database_backend(), sql);
+    db.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
+}
+
+/// A workflow of the first schema belongs to nobody, and can be claimed; what a step takes away its
+/// way back brings again.
+async fn leases_come_and_go(db: &DatabaseConnection) {
+    Migrator::up(db, Some(1)).await.unwrap();
+    let insert = "INSERT INTO gleitzeit_workflows (id, name, status, created_at, task_count, \
+                  last_sequence, lease_owner, lease_until, spec) \
+                  VALUES ('a', 'a', 'running', 1, 0, 1, NULL, NULL, '{}')";
+    db.execute_unprepared(insert).await.unwrap();
+    assert_eq!(migrate(db).await.unwrap(), 1);
+    assert!(status(db).await.unwrap().iter().all(|step| step.applied));
+    let free = "SELECT COUNT(*) FROM gleitzeit_workflows WHERE lease_epoch = 0 \
+                AND status IN ('pending', 'running')";
+    assert_eq!(number(db, free).await, 1);
+    let lease = "INSERT INTO gleitzeit_leases (owner, process) VALUES ('me', '') RETURNING epoch";
+    let first = number(db, lease).await;
+    db.execute_unprepared("DELETE FROM gleitzeit_leases").await.unwrap();
+    assert!(number(db, lease).await > first, "an epoch was given twice");
+    let gone = "SELECT COUNT(lease_owner) + COUNT(lease_until) FROM gleitzeit_workflows";
+    assert!(db.execute_unprepared(gone).await.is_err());
+    let take = format!("UPDATE gleitzeit_workflows SET lease_epoch = {first}");
+    db.execute_unprepared(&take).await.unwrap();
+    Migrator::down(db, Some(1)).await.unwrap();
+    assert_eq!(number(db, gone).await, 0);
+    assert!(db.execute_unprepared("SELECT * FROM gleitzeit_leases").await.is_err());
+    // Its lease is gone with its table.
+    assert_eq!(number(db, free).await, 1);
+    assert_eq!(migrate(db).await.unwrap(), 1);
+    Migrator::down(db, None).await.unwrap();
+    assert_eq!(migrate(db).await.unwrap(), 2);
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn steps_on_sqlite() {
+    leases_come_and_go(&connect("sqlite::memory:").await).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "it says what was skipped")]
+async fn steps_on_postgres() {
+    let url = std::env::var("GLEITZEIT_TEST_POSTGRES")
+        .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".into());
+    let Ok(server) = Database::connect(&url).await else {
+        println!("SKIPPED: steps_on_postgres: no PostgreSQL");
+        return;
+    };
+    let name = format!("gleitzeit_test_{}_steps", std::process::id());
+    server.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+    let (server_url, _) = url.rsplit_once('/').unwrap();
+    let db = connect(&format!("{server_url}/{name}")).await;
+    leases_come_and_go(&db).await;
+    db.close().await.unwrap();
+    server.execute_unprepared(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+}
