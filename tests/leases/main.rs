@@ -33,7 +33,7 @@ use gleitzeit_domain::{
 use serde_json::json;
 
 /// Longer than anything takes here.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// A term that does not run out in a test.
 const TERM: Duration = Duration::from_mins(10);
@@ -176,12 +176,12 @@ async fn a_killed_process_is_taken_over_at_once(test: &str, url: &StoreUrl) {
 
 /// A request crosses to the process that runs the workflow, and its answer comes back; both hear.
 async fn a_request_crosses_and_is_answered(url: &StoreUrl) {
-    let (owner, asker) = (open(url).await, open(url).await);
+    let (owner, other) = (open(url).await, open(url).await);
     let epoch = lease(&owner).await;
     owner.submit(vec![owned("a", epoch)]).await.unwrap();
-    let (mut at_owner, mut at_asker) = (is_listening(&owner).await, is_listening(&asker).await);
+    let (mut at_owner, mut at_other) = (is_listening(&owner).await, is_listening(&other).await);
     let request = Request { workflow: "a".into(), ask: Ask::Cancel { reason: "enough".into() } };
-    let key = asker.ask(request.clone()).await.unwrap();
+    let key = other.ask(request.clone()).await.unwrap();
     let mut asked = Vec::new();
     while asked.is_empty() {
         heard(&mut at_owner).await;
@@ -191,8 +191,8 @@ async fn a_request_crosses_and_is_answered(url: &StoreUrl) {
     owner.answer(key, Ok(())).await.unwrap();
     let mut answer = None;
     while answer.is_none() {
-        heard(&mut at_asker).await;
-        answer = asker.take_answer(key).await.unwrap();
+        heard(&mut at_other).await;
+        answer = other.take_answer(key).await.unwrap();
     }
     assert_eq!(answer, Some(Ok(())));
 }

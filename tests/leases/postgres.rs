@@ -91,7 +91,7 @@ async fn a_lease_that_ran_out_is_taken_over_and_its_late_writes_are_refused() {
         tokio::time::sleep(pause).await;
         claimed = heir.claim(epoch, 10).await.unwrap();
     }
-    assert_eq!(claimed.workflows, [new.record.clone()]);
+    assert_eq!(claimed.workflows, std::slice::from_ref(&new.record));
     let lost = StoreError::LeaseLost { epoch: gone };
     assert_eq!(paused.record(vec![outcome(&new.record, gone)]).await, Err(lost.clone()));
     assert_eq!(paused.claim(gone, 10).await, Err(lost));
