@@ -132,7 +132,9 @@ pub(super) async fn write<C: ConnectionTrait>(
     let mut answers: Vec<Answer> = Vec::with_capacity(calls.len());
     answers.resize_with(calls.len(), || Ok(Vec::new()));
     group.submit(calls, &mut answers).await?;
+    gleitzeit_actors::failpoint!("store.write.workflows");
     group.record(calls, &mut answers).await?;
+    gleitzeit_actors::failpoint!("store.write.found");
     group.flush().await?;
     Ok((answers, group.lesson))
 }
@@ -256,14 +258,20 @@ impl<C: ConnectionTrait> Group<'_, C> {
         let rows = std::mem::take(&mut self.rows);
         if !rows.blobs.is_empty() {
             super::prune::keep_blobs(self.db).await?;
+            gleitzeit_actors::failpoint!("store.write.blobs_kept");
         }
         let statements = self.statements;
         let blobs =
             rows.blobs.into_iter().flat_map(|(hash, body)| [hash.to_vec().into(), body.into()]);
+        gleitzeit_actors::failpoint!("store.write.rows");
         self.run(&statements.add_blobs, blobs.collect()).await?;
+        gleitzeit_actors::failpoint!("store.write.blobs");
         self.run(&statements.set_tasks, rows::last_of_each(rows.tasks)).await?;
+        gleitzeit_actors::failpoint!("store.write.tasks");
         self.run(&statements.add_events, rows::sorted(rows.events)).await?;
+        gleitzeit_actors::failpoint!("store.write.events");
         self.run(&statements.set_states, rows::last_of_each(rows.states)).await?;
+        gleitzeit_actors::failpoint!("store.write.states");
         self.run(&statements.raise_sequences, rows::last_of_each(rows.sequences)).await
     }
 

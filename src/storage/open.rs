@@ -48,7 +48,9 @@ impl Connector {
         if let Location::Sqlite(path) = &self.location {
             make_folder(path)?;
         }
+        gleitzeit_actors::failpoint!("store.open.before");
         let db = self.writer().await.map_err(|error| self.cannot_open(error))?;
+        gleitzeit_actors::failpoint!("store.open.connected");
         match gleitzeit_migrations::migrate(&db).await {
             Ok(0) => {}
             Ok(applied) => tracing::info!(applied, "database schema brought up to date"),
@@ -57,6 +59,7 @@ impl Connector {
             }
             Err(MigrateError::Database(error)) => return Err(self.cannot_open(error)),
         }
+        gleitzeit_actors::failpoint!("store.open.migrated");
         Ok(db)
     }
 

@@ -73,6 +73,7 @@ pub(super) async fn batch<C: ConnectionTrait>(
         pruned.ids.push(WorkflowId::from(unescape(id)));
     }
     if !keys.is_empty() {
+        gleitzeit_actors::failpoint!("store.prune.found");
         remove(db, keys).await?;
     }
     Ok(pruned)
@@ -101,10 +102,12 @@ async fn settled_before<C: ConnectionTrait>(
 
 async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr> {
     let blobs = blobs_of(db, &keys).await?;
+    gleitzeit_actors::failpoint!("store.prune.referred");
     event::Entity::delete_many()
         .filter(event::Column::WorkflowKey.is_in(keys.iter().copied()))
         .exec(db)
         .await?;
+    gleitzeit_actors::failpoint!("store.prune.events");
     task::Entity::delete_many()
         .filter(task::Column::WorkflowKey.is_in(keys.iter().copied()))
         .exec(db)
@@ -113,13 +116,17 @@ async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr>
         .filter(request::Column::WorkflowKey.is_in(keys.iter().copied()))
         .exec(db)
         .await?;
+    gleitzeit_actors::failpoint!("store.prune.tasks");
     workflow::Entity::delete_many().filter(workflow::Column::Key.is_in(keys)).exec(db).await?;
+    gleitzeit_actors::failpoint!("store.prune.workflows");
     if !blobs.is_empty() {
         lock_blobs(db, "pg_advisory_xact_lock").await?;
+        gleitzeit_actors::failpoint!("store.prune.locked");
     }
     let blobs: Vec<Vec<u8>> = blobs.into_iter().collect();
     for some in blobs.chunks(BLOBS_MAX) {
         remove_unused(db, some).await?;
+        gleitzeit_actors::failpoint!("store.prune.blobs");
     }
     Ok(())
 }

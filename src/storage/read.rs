@@ -173,8 +173,11 @@ impl Reader {
             tasks.entry(task.workflow_key).or_default().push(task);
         }
         hashes.extend(rows.iter().filter_map(|row| row.spec_blob.clone()));
+        gleitzeit_actors::failpoint!("store.read.tasks");
         let blobs = self.fetch(snapshot, hashes).await?;
+        gleitzeit_actors::failpoint!("store.read.blobs");
         let sequences = self.sequences(snapshot, &keys).await?;
+        gleitzeit_actors::failpoint!("store.read.sequences");
         let mut records = Vec::with_capacity(rows.len());
         for row in rows {
             let parts = Parts {

@@ -61,6 +61,7 @@ fn live(connector: Connector, told: oneshot::Sender<Result<Opened, StoreError>>)
         let opened = async {
             let db = connector.open().await?;
             let reader = Arc::new(Reader::new(connector.readers().await?));
+            gleitzeit_actors::failpoint!("store.open.readers");
             Ok((db, reader))
         };
         let (db, reader) = match opened.await {
@@ -86,9 +87,12 @@ fn live(connector: Connector, told: oneshot::Sender<Result<Opened, StoreError>>)
         };
         // Whoever asked may have gone away; then nobody can write, and the writer ends at once.
         let _ = told.send(Ok(opened));
+        gleitzeit_actors::failpoint!("store.open.told");
         writer.run(queue).await;
         // Waits for the reads that are under way.
+        gleitzeit_actors::failpoint!("store.close.written");
         reader.close().await;
+        gleitzeit_actors::failpoint!("store.close.ended");
     });
     drop(runtime);
     let _ = end.send(true);

@@ -129,6 +129,7 @@ impl Writer {
                     requests.push(request);
                 }
             }
+            gleitzeit_actors::failpoint!("store.write.taken");
             if self.serve(requests.drain(..)).await {
                 queue.close();
                 // What is left to forget can wait for the next run.
@@ -139,7 +140,9 @@ impl Writer {
             self.prune_some().await;
         }
         self.close_leases().await;
+        gleitzeit_actors::failpoint!("store.close.leases");
         if let Some(db) = self.db.take() {
+            gleitzeit_actors::failpoint!("store.close.drained");
             close(db).await;
         }
     }
@@ -188,10 +191,12 @@ impl Writer {
             Err(failure) if failure.is_content && calls.len() > 1 => self.one_by_one(&calls).await,
             Err(failure) => calls.iter().map(|_| Err(failure.error.clone())).collect(),
         };
+        gleitzeit_actors::failpoint!("store.answer.before");
         for (waiting, answer) in waiting.into_iter().zip(answers) {
             // Whoever asked may be gone; the write stands all the same.
             let _ = waiting.send(answer);
         }
+        gleitzeit_actors::failpoint!("store.answer.after");
     }
 
     /// Something in a group is refused: each call in a transaction of its own, so that only the
@@ -237,7 +242,9 @@ impl Writer {
     }
 
     async fn attempt(&mut self, calls: &[&Write]) -> Result<(Vec<Answer>, Lesson), Attempt> {
+        gleitzeit_actors::failpoint!("store.begin.before");
         let transaction = self.begin().await?;
+        gleitzeit_actors::failpoint!("store.begin.after");
         let written = self.write(&transaction, calls).await;
         self.end(transaction, written).await
     }
@@ -249,6 +256,7 @@ impl Writer {
         calls: &[&Write],
     ) -> Result<(Vec<Answer>, Lesson), DbErr> {
         let lost = self.desk.lost(db, calls).await?;
+        gleitzeit_actors::failpoint!("store.write.owned");
         let (statements, places) = (&self.statements, &self.places);
         let (answers, lesson) = if lost.is_empty() {
             group::write(db, statements, places, calls).await?
@@ -266,6 +274,7 @@ impl Writer {
         };
         if lesson.leaves_free {
             bell::announce(db).await?;
+            gleitzeit_actors::failpoint!("store.write.rung");
         }
         Ok((answers, lesson))
     }
@@ -381,8 +390,9 @@ impl Writer {
         written: Result<T, DbErr>,
     ) -> Result<T, Attempt> {
         match written {
-            Ok(written) => match transaction.commit().await {
+            Ok(written) => match Self::commit_now(transaction).await {
                 Ok(()) => {
+                    gleitzeit_actors::failpoint!("store.commit.after");
                     self.commits.fetch_add(1, Ordering::Relaxed);
                     Ok(written)
                 }
@@ -394,6 +404,11 @@ impl Writer {
                 Err(Attempt::rolled_back(error))
             }
         }
+    }
+
+    async fn commit_now(transaction: DatabaseTransaction) -> Result<(), DbErr> {
+        gleitzeit_actors::failpoint!("store.commit.before");
+        transaction.commit().await
     }
 
     /// Lets go of a connection that may be in any state, and of what was known by it.
@@ -410,6 +425,7 @@ impl Writer {
         let Some(mut prune) = self.pruning.pop_front() else { return };
         let pruned = match self.begin().await {
             Ok(transaction) => {
+                gleitzeit_actors::failpoint!("store.prune.begun");
                 let pruned = prune::batch(&transaction, prune.before, prune.limit).await;
                 self.end(transaction, pruned).await
             }
@@ -417,6 +433,7 @@ impl Writer {
         };
         match pruned {
             Ok(pruned) => {
+                gleitzeit_actors::failpoint!("store.prune.committed");
                 prune.count += pruned.ids.len();
                 prune.limit -= pruned.ids.len();
                 self.places.forget(&pruned.ids);

@@ -64,6 +64,7 @@ impl Writer {
                 let asked = self
                     .transact_alone(async |db, _| {
                         let key = requests::ask(db, &workflow, &body).await?;
+                        gleitzeit_actors::failpoint!("store.request.asked");
                         bell::announce(db).await?;
                         Ok(key)
                     })
@@ -74,12 +75,14 @@ impl Writer {
                 let answered = self
                     .transact_alone(async |db, _| {
                         requests::answer(db, key, &answer).await?;
+                        gleitzeit_actors::failpoint!("store.request.answered");
                         Ok(bell::announce(db).await?)
                     })
                     .await;
                 self.tell_all(asker, answered);
             }
             Call::Forget { key, asker } => {
+                gleitzeit_actors::failpoint!("store.request.forgetting");
                 let forgotten = self.transact_alone(async |db, _| {
                     requests::forget(db, key).await.map_err(Refusal::from)
                 });
@@ -99,11 +102,13 @@ impl Writer {
     /// Renews what is to be renewed before anything else is written.
     pub(in crate::storage) async fn renew_due(&mut self) {
         for Renewal { epoch, term, asker } in self.desk.renewals() {
+            gleitzeit_actors::failpoint!("store.lease.renewing");
             let renewed = if self.desk.goes_by_time() {
                 self.transact_alone(async |db, _| Ok(sql::renew(db, epoch, term).await?)).await
             } else {
                 Ok(self.desk.has_open(epoch))
             };
+            gleitzeit_actors::failpoint!("store.lease.renewed");
             if renewed == Ok(false) {
                 self.forget_places();
             }
@@ -125,6 +130,7 @@ impl Writer {
         let opened = self
             .transact_alone(async |db, desk| {
                 let lease = desk.open(db, owner, term).await??;
+                gleitzeit_actors::failpoint!("store.lease.opened");
                 tried.push(lease.epoch);
                 Ok(lease)
             })
@@ -149,7 +155,9 @@ impl Writer {
                 if !sql::close(db, epoch).await? {
                     return Ok(false);
                 }
+                gleitzeit_actors::failpoint!("store.lease.deleted");
                 sql::free(db, epoch).await?;
+                gleitzeit_actors::failpoint!("store.lease.freed");
                 bell::announce(db).await?;
                 Ok(true)
             })
@@ -159,6 +167,7 @@ impl Writer {
             self.desk.closed(epoch);
             self.forget_places();
         }
+        gleitzeit_actors::failpoint!("store.lease.forgotten");
         if was_there? {
             self.desk.ring();
         }
@@ -193,6 +202,7 @@ impl Writer {
         // Whatever is written after this is seen by the survey, or rings.
         let rings = self.desk.rings();
         let (outlook, has_free) = self.look_around(epoch).await?;
+        gleitzeit_actors::failpoint!("store.claim.looked");
         if outlook.dead.is_empty() && !has_free && self.desk.doubtful(epoch).is_empty() {
             self.desk.found_nothing(epoch, rings, &outlook);
             return Ok(Claimed { ask_again_in: outlook.ask_again_in, ..Claimed::default() });
@@ -205,10 +215,13 @@ impl Writer {
                 let outlook = outlook.get_or_insert_default();
                 let mut taken = Taken::default();
                 check(desk.keep(db, epoch).await?, epoch)?;
+                gleitzeit_actors::failpoint!("store.claim.kept");
                 let freed = end_dead(db, outlook).await?;
+                gleitzeit_actors::failpoint!("store.claim.ended");
                 let mut rows = sql::owned(db, epoch, desk.doubtful(epoch)).await?;
                 let left = limit.saturating_sub(rows.len());
                 let mut fresh = sql::claim(db, epoch, left).await?;
+                gleitzeit_actors::failpoint!("store.claim.taken");
                 taken.more = fresh.len() == left;
                 if freed > fresh.len() as u64 {
                     bell::announce(db).await?;
@@ -218,10 +231,12 @@ impl Writer {
                 keys.extend(rows.iter().map(|row| row.key));
                 taken.keys.clone_from(keys);
                 taken.workflows = read_all(&reader, db, rows).await?;
+                gleitzeit_actors::failpoint!("store.claim.read");
                 taken.outlook.ask_again_in = outlook.ask_again_in;
                 Ok(taken)
             })
             .await?;
+        gleitzeit_actors::failpoint!("store.claim.committed");
         self.learn(Lesson::of_claimed(&taken.keys, &taken.workflows));
         let Taken { workflows, more, outlook, .. } = taken;
         Ok(Claimed { workflows, more, ask_again_in: outlook.ask_again_in })
@@ -229,6 +244,7 @@ impl Writer {
 
     async fn claim_one(&mut self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError> {
         let (mut outlook, _) = self.look_around(epoch).await?;
+        gleitzeit_actors::failpoint!("store.claim_one.looked");
         let reader = self.reader();
         let id = encode::escape(id.as_str());
         self.transact_alone(async |db, desk| {
@@ -243,6 +259,7 @@ impl Writer {
             }
             if !is_mine {
                 sql::take(db, epoch, row.key).await?;
+                gleitzeit_actors::failpoint!("store.claim_one.taken");
             }
             let mut read = read_all(&reader, db, vec![row]).await?;
             Ok(read.pop().map_or(ClaimedOne::Unknown, |record| ClaimedOne::Taken(Box::new(record))))
@@ -269,7 +286,9 @@ async fn end_dead(db: &DatabaseTransaction, outlook: &mut Outlook) -> Result<u64
     let mut freed = 0;
     for dead in outlook.dead.clone() {
         if sql::end(db, dead).await? {
+            gleitzeit_actors::failpoint!("store.takeover.ended");
             let some = sql::free(db, dead.epoch).await?;
+            gleitzeit_actors::failpoint!("store.takeover.freed");
             let Dead { epoch, is_gone } = dead;
             tracing::info!(%epoch, is_gone, workflows = some, "ended the lease of another process");
             freed += some;
