@@ -292,6 +292,7 @@ fn control_thread(
     system.block_on(async move {
         match begin(builder).await {
             Ok((actors, store, handle, recovered)) => {
+                gleitzeit_actors::failpoint!("runtime.start.ready");
                 if ready.send(Ok((handle, recovered))).is_ok() {
                     run(actors, store, stops).await;
                 } else {
@@ -332,10 +333,12 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
             .await
             .map_err(|message| StartError::Provider { id, message })?;
     }
+    gleitzeit_actors::failpoint!("runtime.start.before");
     let store = match store {
         Some(store) => store,
         None => parts::open_store(&settings).await?,
     };
+    gleitzeit_actors::failpoint!("runtime.start.store");
     let parts = parts::parts(&settings, strategies, book, recover);
     let actors = match system::start(parts, Arc::clone(&store)) {
         Ok(actors) => actors,
@@ -345,6 +348,7 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
         }
     };
     let handle = Handle::new(actors.cast.clone(), Arc::clone(&store));
+    gleitzeit_actors::failpoint!("runtime.start.actors");
     let begun = take_up(&handle, specs, recover).await;
     match begun {
         Ok(recovered) => {
@@ -370,11 +374,13 @@ async fn take_up(
             .await
             .map_err(|error| StartError::Provider { id, message: error.message.into_owned() })?;
     }
+    gleitzeit_actors::failpoint!("runtime.start.providers");
     if !recover {
         return Ok(Recovered::default());
     }
     let recovered = handle.cast().engine.send(Recover { id: None, hold: false }).await;
     let recovered = recovered.map_err(|_| StartError::Died)?.map_err(StartError::Recovery)?;
+    gleitzeit_actors::failpoint!("runtime.start.recovered");
     if recovered.workflows > 0 {
         tracing::info!(recovered.workflows, recovered.tasks, "unfinished workflows go on");
     }
@@ -403,8 +409,11 @@ async fn run(
 }
 
 async fn end(actors: Actors, store: &dyn Store, deadline: Duration) -> StopReport {
+    gleitzeit_actors::failpoint!("runtime.stop.asked");
     let report = actors.stop(deadline).await;
+    gleitzeit_actors::failpoint!("runtime.stop.actors");
     close(store).await;
+    gleitzeit_actors::failpoint!("runtime.stop.store");
     report
 }
 
