@@ -88,6 +88,7 @@ impl Handle {
         id: &WorkflowId,
         ask: Ask,
     ) -> Result<Reached, TaskError> {
+        gleitzeit_actors::failpoint!("handle.elsewhere.before");
         let hold = Recover { id: Some(id.clone()), hold: true };
         let recovered = self.cast.engine.send(hold).await.map_err(stopped)??;
         if recovered.held == 0 {
@@ -96,9 +97,11 @@ impl Handle {
         let Some(leases) = self.store.leases() else { return Ok(Reached::Here) };
         let mut bell = leases.bell();
         let key = leases.ask(Request { workflow: id.clone(), ask }).await?;
+        gleitzeit_actors::failpoint!("handle.request.asked");
         let answered = tokio::time::timeout(ANSWER_LIMIT, async {
             loop {
                 if let Some(answer) = leases.take_answer(key).await? {
+                    gleitzeit_actors::failpoint!("handle.request.answered");
                     return Ok::<RequestAnswer, TaskError>(answer);
                 }
                 let _ = tokio::time::timeout(ANSWER_PAUSE, bell.next()).await;
