@@ -108,6 +108,7 @@ impl ExecutionEngine {
             cancels: Vec::new(),
         };
         self.admission.waiting.insert(key, askers);
+        crate::failpoint!("engine.submit.taken");
         self.intake.push((key, draft));
         self.pump_soon(ctx);
     }
@@ -185,6 +186,7 @@ impl ExecutionEngine {
 
     fn stored(&mut self, fates: Fates, ctx: &mut Context<Self>) {
         let batch = std::mem::take(&mut self.admission.storing);
+        crate::failpoint!("engine.submit.known");
         let mut events = Vec::new();
         let mut unwanted = Vec::new();
         let mut cancelled = Vec::new();
@@ -230,6 +232,7 @@ impl ExecutionEngine {
         ctx: &mut Context<Self>,
     ) -> Option<(RunKey, Arc<str>)> {
         self.stats.workflows_submitted += 1;
+        crate::failpoint!("engine.submit.activated");
         if self.is_lost(run.epoch()) {
             self.stored_too_late(key, &run);
             return None;
@@ -242,6 +245,7 @@ impl ExecutionEngine {
             for accepted in askers.accepted {
                 let _ = accepted.send(Ok(askers.id.clone()));
             }
+            crate::failpoint!("engine.submit.told");
             active.waiters = askers.settled;
             active.acks = askers.cancels;
             cancelled = askers.reason.map(|reason| (key, reason));
@@ -260,6 +264,7 @@ impl ExecutionEngine {
     /// The store had a workflow of this id before; it is not run here a second time.
     fn existed(&mut self, key: RunKey, id: &WorkflowId) {
         self.ids.remove(id);
+        crate::failpoint!("engine.submit.existed");
         let Some(askers) = self.admission.waiting.remove(&key) else { return };
         self.load -= askers.tasks;
         for accepted in askers.accepted {
@@ -328,12 +333,15 @@ async fn validate(
     batch: Vec<(RunKey, Draft)>,
 ) -> Vec<(RunKey, Result<Sound, SubmitError>)> {
     let (keys, drafts): (Vec<RunKey>, Vec<Draft>) = batch.into_iter().unzip();
+    crate::failpoint!("engine.submit.asked");
     let Ok(plans) = cast.registry.send(ValidateWorkflows(drafts)).await else {
         return keys.into_iter().map(|key| (key, Err(SubmitError::Stopped))).collect();
     };
+    crate::failpoint!("engine.submit.planned");
     let sound = keys.iter().zip(&plans);
     let sound = sound.filter_map(|(key, plan)| Some((*key, Arc::clone(plan.as_ref().ok()?))));
     let ready = cast.resolver.send(AddWorkflows(sound.collect())).await;
+    crate::failpoint!("engine.submit.added");
     let mut ready = ready.unwrap_or_default().into_iter();
     let answer = |plan: Result<Arc<Plan>, SubmitError>| {
         let plan = plan?;
@@ -359,8 +367,12 @@ fn write(store: Arc<dyn Store>, new: Vec<NewWorkflow>) -> Writing {
     Box::pin(async move {
         let kept = if store.is_fallible() { new.clone() } else { Vec::new() };
         let count = new.len();
+        crate::failpoint!("engine.submit.storing");
         match store.submit(new).await {
-            Ok(fates) => fates.into_iter().map(Ok).collect(),
+            Ok(fates) => {
+                crate::failpoint!("engine.submit.stored");
+                fates.into_iter().map(Ok).collect()
+            }
             Err(error) if kept.is_empty() => vec![Err(Refusal::Store(error)); count],
             Err(error) => write_again(store, kept, error).await,
         }

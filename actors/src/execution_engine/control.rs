@@ -162,6 +162,7 @@ fn stopped() -> TaskError {
 /// What is not settled can be claimed by others at once.
 async fn hand_over(store: &dyn Store, epoch: Epoch) {
     let Some(leases) = store.leases() else { return };
+    crate::failpoint!("engine.lease.closing");
     match tokio::time::timeout(HAND_OVER_LIMIT, leases.close_lease(epoch)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, %epoch, "the lease could not be closed"),
@@ -192,8 +193,10 @@ impl ExecutionEngine {
         active.backlog.clear();
         self.stats.tasks_cancelled += open;
         self.end_calls(under_way);
+        crate::failpoint!("engine.stop_run.ended");
         self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
         self.touch(key);
+        crate::failpoint!("engine.stop_run.noted");
         self.write_changes(ctx);
     }
 
@@ -272,6 +275,7 @@ impl ExecutionEngine {
         self.publish_loose(EventData::EngineStopped {
             abandoned_tasks: report.abandoned.len() as u64,
         });
+        crate::failpoint!("engine.shutdown.halted");
         let _ = answer.send(report);
     }
 }
@@ -366,6 +370,7 @@ impl Handler<CancelTask> for ExecutionEngine {
             return Box::pin(async { Err(refusal) });
         };
         let counted = active.counts(index);
+        crate::failpoint!("engine.cancel_task.before");
         if !active.run.cancel_task(index, &reason, now) {
             let message = format!("task `{task}` is {status} already");
             return Box::pin(async {
@@ -395,9 +400,11 @@ impl ExecutionEngine {
         let Some(index) = found.map(|record| record.index) else {
             return Err(no_task(&id, &task));
         };
+        crate::failpoint!("engine.word.before");
         let spoken = active.run.settle_unknown(index, verdict, now)?;
         let (stored, done) = oneshot::channel();
         active.acks.push(stored);
+        crate::failpoint!("engine.word.said");
         match spoken {
             Spoken::Settled => self.settle_stopped(TaskKey { run: key, index }, false, ctx),
             Spoken::Queued => {
@@ -423,7 +430,9 @@ impl Handler<Settle> for ExecutionEngine {
 }
 
 async fn await_ack(done: oneshot::Receiver<()>) -> Result<(), TaskError> {
-    done.await.map_err(|_| stopped())
+    let stored = done.await.map_err(|_| stopped());
+    crate::failpoint!("engine.stop_run.stored");
+    stored
 }
 
 impl Handler<IsIdle> for ExecutionEngine {
@@ -469,7 +478,9 @@ impl Handler<Shutdown> for ExecutionEngine {
         }
         let (answer, report) = oneshot::channel();
         self.phase = Phase::Draining(answer);
+        crate::failpoint!("engine.shutdown.begun");
         self.end_waits();
+        crate::failpoint!("engine.shutdown.waits_ended");
         ctx.run_later(deadline, Self::halt);
         self.check_drained(ctx);
         let store = Arc::clone(&self.store);
@@ -477,7 +488,9 @@ impl Handler<Shutdown> for ExecutionEngine {
         Box::pin(async move {
             let report = report.await.unwrap_or_default();
             if let Ok(Some(epoch)) = engine.send(GiveUpLease).await {
+                crate::failpoint!("engine.lease.given_up");
                 hand_over(&*store, epoch).await;
+                crate::failpoint!("engine.lease.closed");
             }
             report
         })

@@ -81,6 +81,7 @@ impl ExecutionEngine {
             return;
         }
         self.in_flight += batch.len();
+        crate::failpoint!("engine.dispatch");
         actix_rt::spawn(pipeline::run(Rc::clone(self.cast()), batch));
     }
 
@@ -120,6 +121,7 @@ impl Handler<TasksStarted> for ExecutionEngine {
             }
             if start.save {
                 active.run.save_start(start.task.index);
+                crate::failpoint!("engine.start.noted");
                 to_save = Some(start.task.run);
                 self.touch(start.task.run);
             } else if !active.run.is_uncommitted() {

@@ -135,11 +135,13 @@ fn take(store: Arc<dyn Store>, held: Option<Epoch>, owner: Arc<str>, term: Durat
         let Some(leases) = store.leases() else {
             return Err(StoreError::Open { detail: "it has no leases".into() });
         };
+        crate::failpoint!("engine.lease.before");
         if let Some(epoch) = held
             && leases.renew_lease(epoch, term).await?
         {
             return Ok(Lease { epoch, term: Some(term) });
         }
+        crate::failpoint!("engine.lease.opening");
         leases.open_lease(&owner, term).await
     })
 }
@@ -194,6 +196,7 @@ impl ExecutionEngine {
         self.ownership.asking = false;
         let told = match answer {
             Ok(lease) => {
+                crate::failpoint!("engine.lease.taken");
                 let before = self.ownership.held.replace(Held { lease, since });
                 if let Some(before) = before.filter(|it| it.lease.epoch != lease.epoch) {
                     self.part_with_all(before.lease.epoch);
@@ -344,6 +347,7 @@ impl ExecutionEngine {
             return;
         }
         self.ownership.looking = Looking::Now;
+        crate::failpoint!("engine.look.begun");
         let store = Arc::clone(&self.store);
         let cast = Rc::clone(self.cast());
         let takes_over = self.settings.takes_over && self.ownership.has_begun;
@@ -401,8 +405,10 @@ async fn serve_requests(store: &dyn Store, cast: &Cast, epoch: Epoch) {
             return;
         }
     };
+    crate::failpoint!("engine.request.read");
     for (key, request) in requests {
         let Some(answer) = serve(cast, request).await else { return };
+        crate::failpoint!("engine.request.served");
         if let Err(error) = leases.answer(key, answer).await {
             tracing::error!(%error, "the answer to another process could not be stored");
         }
@@ -476,6 +482,7 @@ impl Handler<Looked> for ExecutionEngine {
     type Result = ();
 
     fn handle(&mut self, _: Looked, ctx: &mut Self::Context) {
+        crate::failpoint!("engine.look.ended");
         if std::mem::take(&mut self.ownership.looking) == Looking::NowAndAgain {
             self.look(ctx);
         }

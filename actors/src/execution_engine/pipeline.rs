@@ -127,6 +127,7 @@ impl Ends {
 impl Drop for Ends {
     fn drop(&mut self) {
         if !self.ends.is_empty() {
+            crate::failpoint!("pipeline.end.telling");
             self.cast.engine.do_send(TasksFinished(std::mem::take(&mut self.ends)));
         }
     }
@@ -154,10 +155,15 @@ struct Placed {
 /// Runs a group of dispatched tasks.
 pub(super) async fn run(cast: Rc<Cast>, batch: Vec<Item>) {
     let mut ends = Ends::new(&cast);
+    crate::failpoint!("pipeline.begun");
     let resolved = resolve(&cast, batch, &mut ends).await;
+    crate::failpoint!("pipeline.resolved");
     let checked = check(&cast, resolved, &mut ends).await;
+    crate::failpoint!("pipeline.checked");
     let leased = acquire(&cast, checked, &mut ends).await;
+    crate::failpoint!("pipeline.leased");
     let picked = pick(&cast, leased, &mut ends).await;
+    crate::failpoint!("pipeline.picked");
     execute(&cast, picked, &mut ends).await;
 }
 
@@ -265,10 +271,12 @@ async fn acquire(cast: &Rc<Cast>, checked: Vec<Checked>, ends: &mut Ends) -> Vec
 async fn wait_for_lease(cast: Rc<Cast>, mut checked: Checked, lease: oneshot::Receiver<Lease>) {
     let mut ends = Ends::new(&cast);
     let parked = Parked::new(&cast);
+    crate::failpoint!("pipeline.lease.waits");
     let lease = if is_wanted(&cast, &mut checked.item).await { lease.await.ok() } else { None };
     drop(parked);
     match lease {
         Some(lease) => {
+            crate::failpoint!("pipeline.lease.granted");
             let picked = pick(&cast, vec![Leased { checked, lease }], &mut ends).await;
             execute(&cast, picked, &mut ends).await;
         }
@@ -313,6 +321,7 @@ type AwaitedTicket = oneshot::Receiver<Result<ProviderTicket, TaskError>>;
 async fn wait_for_provider(cast: Rc<Cast>, mut checked: Checked, ticket: AwaitedTicket) {
     let mut ends = Ends::new(&cast);
     let parked = Parked::new(&cast);
+    crate::failpoint!("pipeline.provider.waits");
     let ticket = if is_wanted(&cast, &mut checked.item).await {
         ticket.await.unwrap_or_else(|_| Err(cancelled()))
     } else {
@@ -325,6 +334,7 @@ async fn wait_for_provider(cast: Rc<Cast>, mut checked: Checked, ticket: Awaited
     drop(parked);
     match placed {
         Ok((ticket, lease)) => {
+            crate::failpoint!("pipeline.provider.granted");
             let ready = Placed { leased: Leased { checked, lease }, ticket };
             execute(&cast, vec![ready], &mut ends).await;
         }
@@ -397,9 +407,11 @@ async fn announce(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) -> Vec<
         cast.engine.do_send(TasksStarted { starts, saved: None });
         return picked;
     }
+    crate::failpoint!("pipeline.start.saving");
     let (saved, committed) = oneshot::channel();
     cast.engine.do_send(TasksStarted { starts, saved: Some(saved) });
     if committed.await.is_ok() {
+        crate::failpoint!("pipeline.start.saved");
         return picked;
     }
     let error = TaskError::new(ErrorCode::PersistenceWriteFailed, "its start could not be stored");
@@ -416,8 +428,10 @@ async fn execute(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) {
         return;
     }
     let picked = announce(cast, picked, ends).await;
+    crate::failpoint!("pipeline.start.announced");
     // Something may have been cancelled between the commit and here.
     let picked = still_wanted(cast, picked, ends).await;
+    crate::failpoint!("pipeline.start.wanted");
     let mut groups: Vec<Vec<Placed>> = Vec::new();
     for it in picked {
         let same = |group: &&mut Vec<Placed>| group[0].ticket.same_provider(&it.ticket);
@@ -457,6 +471,7 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
         };
         (item.task, call)
     };
+    crate::failpoint!("pipeline.call.before");
     let calls = group.iter().map(call).collect();
     let longest = group.iter().map(|it| it.leased.checked.item.planned().timeout).max();
     let limit = longest.unwrap_or_default().saturating_add(BLOCKED_GRACE);
@@ -468,6 +483,7 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
     };
     // Where answers are missing, the thread is blocked or the supervisor died with the message:
     // nobody knows what became of the call.
+    crate::failpoint!("pipeline.call.asked");
     let mut answers = answers.into_iter();
     for it in group {
         match answers.next() {
@@ -508,6 +524,7 @@ async fn await_call(cast: Rc<Cast>, it: Placed, answer: oneshot::Receiver<Finish
         answered = tokio::time::timeout(limit, answer) => Some(answered),
         () = it.ticket.abandoned() => None,
     };
+    crate::failpoint!("pipeline.call.ended");
     let mut ends = Ends::new(&cast);
     ends.push(match answered {
         Some(Ok(Ok(finished))) => conclude(it, finished),

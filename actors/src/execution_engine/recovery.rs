@@ -178,6 +178,7 @@ async fn load_one(
         let record = store.workflow(id).await?.ok_or_else(unknown)?;
         return Ok(Some((record, None)));
     };
+    crate::failpoint!("engine.claim_one.before");
     match leases.claim_one(mine, id).await? {
         ClaimedOne::Taken(record) => Ok(Some((*record, epoch))),
         ClaimedOne::Held => Ok(None),
@@ -217,6 +218,7 @@ async fn take_up_one(
     let Some((record, epoch)) = load_one(&recovery.cast, &*store, &id).await? else {
         return Ok((Recovered { held: 1, ..Recovered::default() }, None));
     };
+    crate::failpoint!("engine.claim_one.after");
     check_settled(&record, wish.reopen)?;
     let mut taken = Taken::default();
     adopt_all(&recovery, vec![record], epoch, wish, &mut taken).await?;
@@ -242,8 +244,11 @@ pub(super) async fn claim_all(
         if !engine.send(HasRoom).await.map_err(gone)? {
             return Ok(taken.recovered);
         }
+        crate::failpoint!("engine.claim.before");
         let Claimed { workflows, more, ask_again_in } = leases.claim(mine, CLAIM_MAX).await?;
+        crate::failpoint!("engine.claim.after");
         adopt_all(recovery, workflows, epoch, wish, &mut taken).await?;
+        crate::failpoint!("engine.claim.adopted");
         if !more {
             engine.do_send(LookIn(ask_again_in));
             return Ok(taken.recovered);
@@ -272,6 +277,7 @@ async fn adopt_all(
     let (drafts, sound) = read(records);
     taken.recovered.unreadable += sound.unreadable;
     let plans = cast.registry.send(PlanAgain(drafts)).await.map_err(gone)?;
+    crate::failpoint!("engine.recover.planned");
     let found = plans.into_iter().zip(sound.records).collect();
     let adopt = Adopt { found, epoch, reopen: wish.reopen, begun: recovery.begun };
     for adopted in cast.engine.send(adopt).await.map_err(gone)? {
@@ -282,9 +288,11 @@ async fn adopt_all(
                 continue;
             }
         };
+        crate::failpoint!("engine.recover.adopted");
         let open = tasks.iter().filter(|task| !task.status.is_settled()).count() as u64;
         let restore = RestoreWorkflow { run, plan, tasks };
         let settlement = cast.resolver.send(restore).await.map_err(gone)?;
+        crate::failpoint!("engine.recover.restored");
         if settlement.is_ok() {
             taken.recovered.workflows += 1;
             taken.recovered.tasks += open;
@@ -368,6 +376,7 @@ impl ExecutionEngine {
         run.belongs_to(epoch);
         for index in unknown {
             run.outcome_unknown(index, now);
+            crate::failpoint!("engine.recover.in_doubt");
         }
         if reopen && !run.reopen() {
             return Err(NotAdopted::Complete);
@@ -378,6 +387,7 @@ impl ExecutionEngine {
         let mut active = Active::new(run);
         if reopen {
             active.born = now;
+            crate::failpoint!("engine.reopen");
         }
         self.runs.insert(key, Box::new(active));
         self.touch(key);
@@ -412,6 +422,7 @@ impl ExecutionEngine {
             active.run.fail_dependency(index, because, now);
         }
         active.run.conclude(now);
+        crate::failpoint!("engine.recover.concluded");
         active.held = hold;
         for index in settlement.ready {
             self.take_up_task(TaskKey { run: key, index }, ctx);
@@ -438,6 +449,7 @@ impl ExecutionEngine {
             (TaskStatus::RetryPending, Some(due)) => {
                 let pause = (due - now).to_std().unwrap_or_default();
                 self.time_retry(task, pause, ctx);
+                crate::failpoint!("engine.recover.timed");
             }
             (TaskStatus::Pending | TaskStatus::RetryPending, _)
                 if active.run.queue(task.index, now).is_ok() =>

@@ -110,8 +110,12 @@ fn write(store: Arc<dyn Store>, changes: Vec<WorkflowChange>) -> Writing {
     Box::pin(async move {
         // Kept for another try, where there can be need of one.
         let kept = if store.is_fallible() { changes.clone() } else { Vec::new() };
+        crate::failpoint!("engine.write.before");
         match store.record(changes).await {
-            Ok(()) => Written::default(),
+            Ok(()) => {
+                crate::failpoint!("engine.write.after");
+                Written::default()
+            }
             Err(error) if error.is_transient() || error == StoreError::Closed => {
                 Written { again: Some((error, kept)), refused: Vec::new() }
             }
@@ -191,6 +195,7 @@ impl ExecutionEngine {
                 self.call_seconds += duration.as_secs_f64();
                 self.calls += 1;
             }
+            crate::failpoint!("engine.end.known");
             match active.run.finish(task.index, attempt, outcome, duration, now, random) {
                 Verdict::Settled(completed) => {
                     self.stats.tasks_processed += 1;
@@ -201,6 +206,7 @@ impl ExecutionEngine {
                     self.make_room(task.run);
                 }
                 Verdict::Retry(pause) => {
+                    crate::failpoint!("engine.end.retries");
                     self.make_room(task.run);
                     self.time_retry(task, pause, ctx);
                     self.touch(task.run);
@@ -212,6 +218,7 @@ impl ExecutionEngine {
         if !samples.is_empty() {
             self.cast().monitor.do_send(RecordCalls { calls: samples });
         }
+        crate::failpoint!("engine.end.concluded");
         self.follow(settled);
         self.write_changes(ctx);
         self.check_drained(ctx);
@@ -228,6 +235,7 @@ impl ExecutionEngine {
             let asked = settled.iter().map(|settled| settled.task.run).collect();
             // A resolver that is gone takes the system with it; nothing follows then.
             if let Ok(settlements) = cast.resolver.send(SettleTasks(settled)).await {
+                crate::failpoint!("engine.end.followed");
                 cast.engine.do_send(Followed { asked, settlements });
             }
         });
@@ -323,7 +331,9 @@ impl ExecutionEngine {
         }
         self.writer.busy = false;
         self.writer.failures = 0;
+        crate::failpoint!("engine.written.known");
         self.writer.keep_promises();
+        crate::failpoint!("engine.written.promises");
         let mut events = Vec::new();
         let mut done = Vec::new();
         for key in std::mem::take(&mut self.writer.writing) {
@@ -340,13 +350,16 @@ impl ExecutionEngine {
             }
         }
         self.publish(events);
+        crate::failpoint!("engine.written.told");
         self.forget(done, ctx);
+        crate::failpoint!("engine.written.forgotten");
         let now = self.clock.now();
         for (key, ready) in std::mem::take(&mut self.writer.writing_ready) {
             for index in ready {
                 let Some(active) = self.runs.get_mut(&key) else { break };
                 // Cancelled meanwhile, or already on its way: nothing to queue.
                 if active.run.queue(index, now).is_ok() {
+                    crate::failpoint!("engine.written.queued");
                     self.enqueue(key, index, ctx);
                 }
             }
@@ -420,6 +433,7 @@ impl ExecutionEngine {
             let Some(active) = self.runs.remove(key) else { continue };
             self.ids.remove(active.run.id());
             self.recoveries.note(active.run.id());
+            crate::failpoint!("engine.forget.before");
             self.drop_timers(&active.timers);
             self.load = self.load.saturating_sub(active.run.record().tasks.len() as u64);
             match active.run.record().status {
@@ -431,6 +445,7 @@ impl ExecutionEngine {
             for waiter in active.waiters {
                 let _ = waiter.send(Ok(Arc::clone(&record)));
             }
+            crate::failpoint!("engine.forget.answered");
             for reader in active.readers {
                 let _ = reader.send(Some(Arc::clone(&record)));
             }
@@ -471,6 +486,7 @@ impl Handler<Followed> for ExecutionEngine {
     fn handle(&mut self, Followed { asked, settlements }: Followed, ctx: &mut Self::Context) {
         for (key, settlement) in settlements {
             self.apply(key, settlement);
+            crate::failpoint!("engine.end.applied");
         }
         self.settling = self.settling.saturating_sub(asked.len());
         let now = self.clock.now();
