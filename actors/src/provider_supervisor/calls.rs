@@ -106,8 +106,10 @@ fn call_future(provider: Rc<dyn Provider>, id: ProviderId, call: Call) -> CallFu
     let run = async move {
         let limit = call.timeout;
         let begun = Instant::now();
+        crate::failpoint!("provider.call.begins");
         // In a block of its own, for a provider may panic before it has made a future.
         let ended = guarded(limit, async { provider.execute(call).await }).await;
+        crate::failpoint!("provider.call.ended");
         let duration = begun.elapsed();
         // The last call of an instance that was replaced drops it.
         if let Some(text) = discard(provider) {
@@ -159,7 +161,9 @@ impl ProviderSupervisor {
             ending.ended = Some(CallEnded { call, failed: ended.0.is_err(), panicked });
             // Before the answer, so that whoever has the answer finds the books in order.
             drop(ending);
+            crate::failpoint!("provider.call.counted");
             let _ = answer.send(ended.into());
+            crate::failpoint!("provider.call.answered");
         });
         self.running.insert(call, RunningCall { generation: self.generation, handle });
         Execution::Running(answered)
@@ -196,6 +200,7 @@ impl Handler<CancelCalls> for ProviderSupervisor {
     fn handle(&mut self, CancelCalls(tasks): CancelCalls, _: &mut Self::Context) {
         for task in tasks {
             for (_, call) in self.running.range((task, 0)..=(task, u64::MAX)) {
+                crate::failpoint!("provider.call.cancelled");
                 call.handle.abort();
             }
         }
