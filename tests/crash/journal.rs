@@ -1,0 +1,76 @@
+//! The file that all processes of a test append to: what they were told, ran and decided, in the
+//! order in which it happened.
+//!
+//! Invariant: a line is written whole and is in the file before its writer goes on, whatever
+//! becomes of the process.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    path::Path,
+};
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// A process was told that a workflow is stored.
+    Accepted { workflow: String },
+    /// A call begins.
+    Begins { process: String, task: String, attempt: u32, key: String },
+    /// A call has ended, well or not.
+    Ends { process: String, task: String, attempt: u32, well: bool },
+    /// A person says that a task whose outcome is unknown may be done with, or run again.
+    Word { task: String },
+}
+
+impl Line {
+    fn text(&self) -> String {
+        match self {
+            Self::Accepted { workflow } => format!("accepted {workflow}\n"),
+            Self::Begins { process, task, attempt, key } => {
+                format!("begins {process} {task} {attempt} {key}\n")
+            }
+            Self::Ends { process, task, attempt, well } => {
+                format!("ends {process} {task} {attempt} {well}\n")
+            }
+            Self::Word { task } => format!("word {task}\n"),
+        }
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split(' ').collect();
+        Some(match *words.as_slice() {
+            ["accepted", workflow] => Self::Accepted { workflow: workflow.into() },
+            ["begins", process, task, attempt, key] => Self::Begins {
+                process: process.into(),
+                task: task.into(),
+                attempt: attempt.parse().ok()?,
+                key: key.into(),
+            },
+            ["ends", process, task, attempt, well] => Self::Ends {
+                process: process.into(),
+                task: task.into(),
+                attempt: attempt.parse().ok()?,
+                well: well.parse().ok()?,
+            },
+            ["word", task] => Self::Word { task: task.into() },
+            _ => return None,
+        })
+    }
+}
+
+/// Appends a line; it is on the disk when this returns.
+pub(crate) fn append(folder: &Path, line: &Line) {
+    let path = folder.join("journal");
+    let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+    // One write, so that lines of several processes do not mix.
+    file.write_all(line.text().as_bytes()).unwrap();
+    file.sync_data().unwrap();
+}
+
+/// All lines, in order.
+pub(crate) fn read(folder: &Path) -> Vec<Line> {
+    let text = fs::read_to_string(folder.join("journal")).unwrap_or_default();
+    let line = |text| Line::read(text).unwrap_or_else(|| panic!("`{text}` in the journal"));
+    text.lines().map(line).collect()
+}

@@ -1,0 +1,23 @@
+//! Processes that are killed by SIGKILL, at a named place or at any moment: whoever goes on loses
+//! nothing that was accepted, runs nothing again that had ended, and begins no call twice that must
+//! not be.
+//!
+//! What was run is told by no part of gleitzeit, but by a [`journal`] to which each call appends a
+//! line; the [`verdict`] compares it with what the database says in the end.
+#![cfg(all(feature = "sqlite", unix))]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test's helpers may panic and print"
+)]
+
+mod ground;
+mod journal;
+#[cfg(feature = "failpoints")]
+mod matrix;
+mod process;
+mod program;
+mod random;
+mod timers;
+mod verdict;
+mod workload;

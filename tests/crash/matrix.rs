@@ -1,0 +1,286 @@
+//! A process killed at every failpoint, on each database, alone and with two others beside it.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use gleitzeit::actors::failpoint;
+use nix::sys::signal::Signal;
+
+use crate::{
+    ground::{Ground, Kind},
+    process::{Orders, Process, Role},
+    verdict::{Verdict, judge},
+    workload,
+};
+
+/// Kills at once, on databases of their own.
+const LANES: usize = 2;
+
+/// Every name is that of one place in the code, and every place has a name.
+#[test]
+fn every_failpoint_is_in_the_code_once() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut places = Vec::new();
+    for folder in ["src", "actors/src"] {
+        for entry in walkdir::WalkDir::new(root.join(folder)) {
+            let entry = entry.unwrap();
+            if entry.path().extension().is_some_and(|it| it == "rs") {
+                let text = fs::read_to_string(entry.path()).unwrap();
+                let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+                places.extend(code.filter_map(|line| {
+                    let (_, rest) = line.split_once("failpoint!(\"")?;
+                    Some(rest.split_once('"')?.0.to_owned())
+                }));
+            }
+        }
+    }
+    places.sort();
+    let mut names: Vec<&str> = failpoint::NAMES.to_vec();
+    names.sort_unstable();
+    assert_eq!(places, names);
+    assert!(names.len() >= 60, "{}", names.len());
+}
+
+/// What a kill begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A database that is not there yet.
+    Empty,
+    /// Work that another killed process left behind.
+    LeftOver,
+}
+
+/// One process to be killed at one place.
+#[derive(Debug, Clone)]
+struct Kill {
+    place: &'static str,
+    nth: u64,
+    state: State,
+}
+
+/// A test of the matrix: a database, and how many processes.
+#[derive(Debug, Clone, Copy)]
+struct Setup {
+    test: &'static str,
+    kind: Kind,
+    processes: usize,
+}
+
+/// Why a place need not be come to in a setup.
+fn absent(place: &str, setup: Setup) -> Option<&'static str> {
+    let (part, _) = place.rsplit_once('.')?;
+    match part {
+        _ if setup.kind == Kind::Sqlite && place.starts_with("store.lease.renew") => {
+            Some("a lease on SQLite goes with its process, and is not renewed")
+        }
+        "store.request" | "engine.request" | "handle.request" if setup.processes == 1 => {
+            Some("there is no other process to be asked")
+        }
+        _ => None,
+    }
+}
+
+impl Setup {
+    fn start(
+        self,
+        ground: &Ground,
+        name: &str,
+        role: Role,
+        neighbour: Option<&str>,
+        failpoint: Option<&str>,
+    ) -> Process {
+        let share = match role {
+            Role::First => None,
+            Role::Last => Some("a"),
+            _ => Some(name),
+        };
+        let orders = Orders {
+            store: ground.url.clone(),
+            folder: ground.folder(),
+            name: name.into(),
+            role,
+            shares: share.into_iter().map(str::to_owned).collect(),
+            neighbour: neighbour.map(str::to_owned),
+        };
+        Process::start(self.test, &orders, failpoint)
+    }
+
+    /// A ground with work that a killed process left behind.
+    fn ground(self, lane: usize) -> Result<Ground, String> {
+        let ground = Ground::new(self.kind, &format!("{}_{lane}", self.processes))?;
+        let mut first = self.start(&ground, workload::FIRST, Role::First, None, None);
+        first.says("ready")?;
+        first.signal(Signal::SIGKILL);
+        first.dies()?;
+        ground.keep();
+        Ok(ground)
+    }
+
+    /// How often an undisturbed process comes to each place.
+    fn passes(self, ground: &Ground) -> Result<Vec<(&'static str, u64)>, String> {
+        ground.restore();
+        self.run(ground, "count", Process::ends)?;
+        judge(&ground.url, &ground.folder(), &BTreeSet::from([workload::FIRST.to_owned()]))?;
+        let text = fs::read_to_string(ground.folder().join("passes")).unwrap();
+        let count = |name: &str| {
+            let line = text.lines().find(|line| line.split(' ').next() == Some(name))?;
+            line.split(' ').nth(1)?.parse().ok()
+        };
+        Ok(failpoint::NAMES.iter().map(|name| (*name, count(name).unwrap())).collect())
+    }
+
+    /// Kills a process and has the others, or the next one, go on.
+    fn kill(self, ground: &Ground, kill: &Kill) -> Result<Verdict, String> {
+        match kill.state {
+            State::Empty => ground.clear(),
+            State::LeftOver => ground.restore(),
+        }
+        self.run(ground, &format!("{}:{}", kill.place, kill.nth), Process::dies)?;
+        let killed = BTreeSet::from([workload::FIRST, "a"].map(str::to_owned));
+        judge(&ground.url, &ground.folder(), &killed)
+    }
+
+    /// Runs process `a`, and others beside it or after it until all is done.
+    fn run(
+        self,
+        ground: &Ground,
+        failpoint: &str,
+        end: fn(&mut Process) -> Result<(), String>,
+    ) -> Result<(), String> {
+        if self.processes == 1 {
+            end(&mut self.start(ground, "a", Role::Worker, None, Some(failpoint)))?;
+            return self.start(ground, "z", Role::Last, None, None).ends();
+        }
+        // Each stops something of the next one's.
+        let mut a = self.start(ground, "a", Role::Worker, Some("b"), Some(failpoint));
+        let mut b = self.start(ground, "b", Role::Helper, Some("c"), None);
+        let mut c = self.start(ground, "c", Role::Helper, Some("a"), None);
+        end(&mut a)?;
+        b.finish(&["a", "b", "c"]);
+        b.ends()?;
+        c.stop();
+        c.ends()
+    }
+}
+
+/// All kills of a setup.
+fn plan(setup: Setup, passes: &[(&'static str, u64)]) -> (Vec<Kill>, Vec<String>) {
+    let mut kills = Vec::new();
+    let mut unmet = Vec::new();
+    for (at, (place, count)) in (1..).zip(passes) {
+        if *count == 0 {
+            if absent(place, setup).is_none() {
+                unmet.push(format!("{place} is never come to"));
+            }
+            continue;
+        }
+        // At the first time, or at a later one that comes on every run.
+        let nth = 1 + at % (count / 2).max(1);
+        kills.push(Kill { place, nth, state: State::LeftOver });
+        if place.starts_with("store.open.") || place.starts_with("runtime.start.") {
+            kills.push(Kill { place, nth: 1, state: State::Empty });
+        }
+    }
+    (kills, unmet)
+}
+
+fn matrix(setup: Setup) {
+    if let Some(orders) = Orders::told() {
+        return crate::program::live(orders);
+    }
+    let begun = Instant::now();
+    let first = match setup.ground(0) {
+        Ok(ground) => ground,
+        Err(why) if why.starts_with("no PostgreSQL") => {
+            return println!("SKIPPED: {}: {why}", setup.test);
+        }
+        Err(why) => panic!("{why}"),
+    };
+    let passes = setup.passes(&first).unwrap();
+    let (kills, unmet) = plan(setup, &passes);
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        let (kills, next, results) = (&kills, &next, &results);
+        let mut first = Some(first);
+        for lane in 0..LANES {
+            let ground = first.take();
+            scope.spawn(move || {
+                let ground = ground.unwrap_or_else(|| setup.ground(lane).unwrap());
+                while let Some(kill) = kills.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let begun = Instant::now();
+                    let verdict = setup.kill(&ground, kill).map_err(|wrong| {
+                        let left = ground.leave(&format!("{}-{}", kill.place, kill.nth));
+                        format!("{kill:?}, left in {left}:\n{wrong}")
+                    });
+                    if let Err(wrong) = &verdict {
+                        println!("{wrong}");
+                    }
+                    results.lock().unwrap().push((begun.elapsed(), kill.place, verdict));
+                }
+            });
+        }
+    });
+    report(setup, passes.len(), begun.elapsed(), results.into_inner().unwrap(), unmet);
+}
+
+type Judged = (Duration, &'static str, Result<Verdict, String>);
+
+fn report(setup: Setup, places: usize, took: Duration, results: Vec<Judged>, unmet: Vec<String>) {
+    let kills = results.len();
+    let slowest =
+        results.iter().max_by_key(|(took, ..)| *took).map(|(took, place, _)| (*took, *place));
+    let mut total = Verdict::default();
+    let mut wrong = unmet;
+    for (_, _, verdict) in results {
+        match verdict {
+            Ok(verdict) => {
+                total.workflows += verdict.workflows;
+                total.calls += verdict.calls;
+                total.repeated += verdict.repeated;
+                total.words += verdict.words;
+            }
+            Err(text) => wrong.push(text),
+        }
+    }
+    println!(
+        "{:?}, processes: {}; places: {places}; kills: {kills} in {took:.1?}, the slowest {slowest:?}; {total:?}",
+        setup.kind, setup.processes
+    );
+    assert!(wrong.is_empty(), "{} of {kills} went wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Whatever the place, the next process goes on.
+#[test]
+fn sqlite_alone() {
+    matrix(Setup { test: "matrix::sqlite_alone", kind: Kind::Sqlite, processes: 1 });
+}
+
+/// The others take over what it ran, while they run their own.
+#[test]
+fn sqlite_three() {
+    matrix(Setup { test: "matrix::sqlite_three", kind: Kind::Sqlite, processes: 3 });
+}
+
+/// The same on a server, which goes on for a moment with what a dead process asked.
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_alone() {
+    matrix(Setup { test: "matrix::postgres_alone", kind: Kind::Postgres, processes: 1 });
+}
+
+/// The same where leases go by the clock of a server.
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_three() {
+    matrix(Setup { test: "matrix::postgres_three", kind: Kind::Postgres, processes: 3 });
+}

@@ -1,0 +1,341 @@
+//! What a process of a test does: an engine over the shared database, and a client of it.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use gleitzeit::{
+    Handle, LeftoverCounts, ListFilter, Runtime, Store, TaskRecord, TaskStatus, WorkflowId,
+    WorkflowSpec, WorkflowSummary, domain::store::lease::PersonsVerdict, runtime::open_store,
+};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::{
+    journal::{self, Line},
+    process::{Orders, Role, say},
+    workload,
+};
+
+/// Between two looks at a state that another process changes.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Nothing is waited for longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// More workflows than a test has.
+const ALL: ListFilter = ListFilter { status: None, name: None, limit: 1_000_000, offset: 0 };
+
+/// The whole life of a process.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn live(orders: Orders) {
+    let store = open_store(&workload::settings(&orders.store)).await.unwrap();
+    let runtime = workload::builder(&orders.store, &orders.folder, &orders.name)
+        .store(Arc::clone(&store))
+        .start()
+        .await
+        .unwrap();
+    let client = Client { handle: runtime.handle(), store, orders };
+    let mut told = told();
+    match client.orders.role {
+        Role::First => client.leave_behind().await,
+        Role::Worker => client.do_share().await,
+        Role::Helper => client.help(&mut told).await,
+        Role::Last => client.finish(&client.orders.shares).await,
+        Role::Stream => client.stream(&mut told).await,
+    }
+    let folder = client.orders.folder.clone();
+    drop(client);
+    end(runtime).await;
+    write_passes(&folder);
+}
+
+async fn end(runtime: Runtime) {
+    let report = runtime.stop(Duration::from_secs(10)).await;
+    assert!(report.stored, "{report:?}");
+}
+
+/// Lines that the process is told; closed with its input.
+type Told = mpsc::UnboundedReceiver<String>;
+
+fn told() -> Told {
+    let (hears, told) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            let _ = hears.send(line.unwrap());
+        }
+    });
+    told
+}
+
+/// How often this process has come to each failpoint, where it was asked to count.
+#[cfg_attr(not(feature = "failpoints"), expect(unused_variables, reason = "there are none"))]
+fn write_passes(folder: &Path) {
+    #[cfg(feature = "failpoints")]
+    {
+        let passes = gleitzeit::actors::failpoint::passes();
+        let lines: Vec<String> =
+            passes.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        if !lines.is_empty() {
+            std::fs::write(folder.join("passes"), lines.join("\n")).unwrap();
+        }
+    }
+}
+
+fn ids(specs: &[WorkflowSpec]) -> Vec<String> {
+    specs.iter().filter_map(|spec| Some(spec.id.as_ref()?.to_string())).collect()
+}
+
+struct Client {
+    handle: Handle,
+    store: Arc<dyn Store>,
+    orders: Orders,
+}
+
+impl Client {
+    fn folder(&self) -> &Path {
+        &self.orders.folder
+    }
+
+    /// Submits all at once; what is accepted is written down.
+    async fn submit(&self, specs: Vec<WorkflowSpec>) {
+        join_all(specs.into_iter().map(|spec| async {
+            let id = self.handle.submit(spec).await.unwrap();
+            let workflow = id.to_string();
+            journal::append(self.folder(), &Line::Accepted { workflow });
+        }))
+        .await;
+    }
+
+    async fn wait(&self, id: &str) {
+        let id = WorkflowId::from(id);
+        let waited = tokio::time::timeout(PATIENCE, self.handle.wait(&id)).await;
+        let record = waited.unwrap_or_else(|_| panic!("{id} has not settled")).unwrap();
+        assert!(record.status.is_settled(), "{id}: {}", record.status);
+    }
+
+    async fn wait_all(&self, ids: impl IntoIterator<Item = String>) {
+        join_all(ids.into_iter().map(|id| async move { self.wait(&id).await })).await;
+    }
+
+    /// Waits until a task that is stored has come to a status.
+    async fn await_status(&self, workflow: &str, task: usize, status: TaskStatus) {
+        let come = async {
+            loop {
+                let record = self.store.workflow(&workflow.into()).await.unwrap();
+                if record.is_some_and(|record| record.tasks[task].status == status) {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let come = tokio::time::timeout(PATIENCE, come).await;
+        come.unwrap_or_else(|_| panic!("{workflow}, task {task}: not {status}"));
+    }
+
+    /// The first process: work that is half done.
+    async fn leave_behind(&self) {
+        self.submit(workload::old()).await;
+        self.wait_all(ids(&workload::old())).await;
+        let now = chrono::Utc::now().to_rfc3339();
+        std::fs::write(self.folder().join("old-before"), now).unwrap();
+        self.submit(workload::left_over()).await;
+        for in_doubt in workload::IN_DOUBT {
+            self.await_status(in_doubt, 0, TaskStatus::Executing).await;
+        }
+        self.await_status("left-half", 0, TaskStatus::Completed).await;
+        self.await_status("left-retry", 0, TaskStatus::RetryPending).await;
+        self.await_status("left-settled", 0, TaskStatus::Failed).await;
+        self.wait("left-settled").await;
+        say("ready");
+        std::future::pending::<()>().await;
+    }
+
+    /// All that a client asks of a runtime: about its own share, and what it found left over.
+    async fn do_share(&self) {
+        let work = async {
+            for share in &self.orders.shares {
+                self.work_through(share).await;
+            }
+        };
+        // Somebody else may have been faster.
+        let _ = self.handle.retry(&"left-settled".into()).await;
+        tokio::join!(work, self.settle_left_over());
+        self.forget_old().await;
+    }
+
+    async fn settle_left_over(&self) {
+        let is_left = |it: &WorkflowSummary| it.id.as_str().starts_with("left-");
+        let settled = async {
+            while self.unsettled().await.iter().any(is_left) {
+                self.give_word().await;
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, settled).await.expect("what was left over has not settled");
+    }
+
+    /// Submits a share, sees it end, and stops what would not; the neighbour stops the last one, or
+    /// whoever is alone.
+    async fn work_through(&self, share: &str) {
+        let mut all = workload::ending(share);
+        all.extend(workload::endless(share));
+        self.submit(all).await;
+        self.enqueue(workload::enqueued(share)).await;
+        self.wait_all(ids(&workload::ending(share))).await;
+        self.stop_endless(share).await;
+        let neighbour = self.orders.neighbour.as_deref().unwrap_or(share);
+        self.stop_asked(neighbour).await;
+        self.wait_all(ids(&workload::endless(share))).await;
+        self.wait(&workload::id(share, "enqueued")).await;
+        // Submitted again, it is known.
+        self.submit(workload::ending(share)).await;
+        // Settled, it cannot be stopped.
+        self.stop_endless(share).await;
+        let chain = workload::id(share, "chain").into();
+        assert!(!self.handle.events(&chain, 0, 1_000).await.unwrap().is_empty());
+    }
+
+    /// Stores a workflow for whoever claims it.
+    async fn enqueue(&self, spec: WorkflowSpec) {
+        let id = self.handle.enqueue(spec).await.unwrap();
+        let workflow = id.to_string();
+        journal::append(self.folder(), &Line::Accepted { workflow });
+    }
+
+    /// Stops what would go on for ever; where an earlier life or another process did so, that is
+    /// told by an error.
+    async fn stop_endless(&self, share: &str) {
+        let _ = self.handle.cancel(&workload::id(share, "cancelled").into(), "unwanted").await;
+        let part = workload::id(share, "part").into();
+        let _ = self.handle.cancel_task(&part, &"hold".into(), "unwanted").await;
+    }
+
+    /// The same for that which its own process does not stop.
+    async fn stop_asked(&self, share: &str) {
+        let asked = WorkflowId::from(workload::id(share, "asked"));
+        while self.store.workflow(&asked).await.unwrap().is_none() {
+            tokio::time::sleep(LOOK).await;
+        }
+        let _ = self.handle.cancel(&asked, "unwanted").await;
+    }
+
+    /// A person looks at what is in doubt, and gives word on each.
+    async fn give_word(&self) {
+        for summary in self.store.list(ALL).await.unwrap() {
+            if summary.outcome_unknown_count > 0 {
+                self.give_word_on(&summary.id).await;
+            }
+        }
+    }
+
+    /// The word goes by the id: it is done, it is to be done again, it failed; else it need not be
+    /// done any more, and the rest of `left-word` is run all the same. Somebody else may be faster:
+    /// then it is an error.
+    async fn give_word_on(&self, id: &WorkflowId) {
+        let Some(record) = self.handle.workflow(id).await.unwrap() else { return };
+        let in_doubt = |task: &&TaskRecord| task.status == TaskStatus::OutcomeUnknown;
+        for task in record.tasks.iter().filter(in_doubt) {
+            journal::append(self.folder(), &Line::Word { task: format!("{id}/{}", task.id) });
+            let verdict = match id.as_str() {
+                "left-done" => PersonsVerdict::Completed { result: json!({ "by": "person" }) },
+                "left-again" => PersonsVerdict::Retry,
+                "left-failed" => PersonsVerdict::Failed { message: "it was not done".into() },
+                _ => {
+                    let _ = self.handle.cancel_task(id, &task.id, "nobody knows").await;
+                    continue;
+                }
+            };
+            let _ = self.handle.settle(id, &task.id, verdict).await;
+        }
+        if id.as_str() == "left-word" {
+            self.wait(id.as_str()).await;
+            let _ = self.handle.retry(id).await;
+        }
+    }
+
+    async fn forget_old(&self) {
+        let before = std::fs::read_to_string(self.folder().join("old-before"));
+        if let Ok(before) = before {
+            self.store.prune(before.parse().unwrap(), 1_000).await.unwrap();
+        }
+    }
+
+    async fn help(&self, told: &mut Told) {
+        let work = async {
+            for share in &self.orders.shares {
+                self.work_through(share).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let shares = tokio::select! {
+            () = work => None,
+            shares = told.recv() => shares,
+        };
+        if let Some(shares) = shares {
+            let shares: Vec<String> = shares.split(' ').map(str::to_owned).collect();
+            self.finish(&shares).await;
+        }
+    }
+
+    /// Does all that is left, of these shares and of what is there, and finds nothing left over.
+    async fn finish(&self, shares: &[String]) {
+        let mut specs = Vec::new();
+        for share in shares {
+            specs.extend(workload::ending(share));
+            specs.extend(workload::endless(share));
+            specs.push(workload::enqueued(share));
+        }
+        self.submit(specs).await;
+        let settled = async {
+            loop {
+                let unsettled = self.unsettled().await;
+                if unsettled.is_empty() {
+                    return;
+                }
+                for summary in unsettled {
+                    match summary.id.as_str().rsplit_once('-') {
+                        Some((share, "cancelled" | "part")) => self.stop_endless(share).await,
+                        Some((share, "asked")) => self.stop_asked(share).await,
+                        _ => {}
+                    }
+                }
+                self.give_word().await;
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let is_settled = tokio::time::timeout(PATIENCE, settled).await.is_ok();
+        assert!(is_settled, "not settled: {:#?}", self.unsettled().await);
+        self.check_leftovers().await;
+    }
+
+    /// Share after share, two at a time, until told to stop.
+    async fn stream(&self, told: &mut Told) {
+        let one = |half: &'static str| async move {
+            for number in 0.. {
+                self.work_through(&format!("{}{half}{number}", self.orders.name)).await;
+            }
+        };
+        tokio::select! {
+            () = one("a") => {}
+            () = one("b") => {}
+            _ = told.recv() => {}
+        }
+    }
+
+    async fn unsettled(&self) -> Vec<WorkflowSummary> {
+        let mut all = self.store.list(ALL).await.unwrap();
+        all.retain(|summary| !summary.status.is_settled());
+        all
+    }
+
+    /// An engine whose workflows have all settled holds nothing.
+    async fn check_leftovers(&self) {
+        let empty = async {
+            while self.handle.leftovers().await.unwrap() != LeftoverCounts::default() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let is_empty = tokio::time::timeout(PATIENCE, empty).await.is_ok();
+        assert!(is_empty, "left over: {:?}", self.handle.leftovers().await.unwrap());
+    }
+}
