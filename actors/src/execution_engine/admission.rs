@@ -17,7 +17,7 @@ use gleitzeit_domain::{
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-use super::{Active, ExecutionEngine, Phase, Submit, WaitAnswer};
+use super::{Active, ExecutionEngine, Phase, Recover, Submit, WaitAnswer};
 use crate::{
     cast::Cast,
     dependency_resolver::{AddWorkflows, RemoveWorkflows},
@@ -47,6 +47,14 @@ impl Admission {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.new.is_empty() && self.storing.is_empty()
     }
+
+    /// Notes that the workflow of a submission on its way was found in the store, and belongs to
+    /// this engine's lease: nobody else can run it.
+    pub(super) fn note_claimed(&mut self, key: RunKey) {
+        if let Some(askers) = self.waiting.get_mut(&key) {
+            askers.is_claimed = true;
+        }
+    }
 }
 
 /// Who asked for one workflow; several when it was submitted again meanwhile.
@@ -59,6 +67,8 @@ struct Askers {
     /// Why it is to be stopped once it is stored, and who waits for that.
     reason: Option<Arc<str>>,
     cancels: Vec<oneshot::Sender<()>>,
+    /// Claimed from the store meanwhile, and to be run once the submission is over.
+    is_claimed: bool,
 }
 
 /// A workflow with the tasks that are ready at once.
@@ -106,6 +116,7 @@ impl ExecutionEngine {
             settled: settled.into_iter().collect(),
             reason: None,
             cancels: Vec::new(),
+            is_claimed: false,
         };
         self.admission.waiting.insert(key, askers);
         crate::failpoint!("engine.submit.taken");
@@ -273,6 +284,14 @@ impl ExecutionEngine {
         for settled in askers.settled {
             self.answer_from_store(id.clone(), settled);
         }
+        self.run_claimed(id, askers.is_claimed);
+    }
+
+    /// Runs what was claimed while the same was submitted again.
+    fn run_claimed(&self, id: &WorkflowId, is_claimed: bool) {
+        if is_claimed {
+            self.cast().engine.do_send(Recover { id: Some(id.clone()), hold: false });
+        }
     }
 
     /// Stored under a lease that is gone since: whoever claims it runs it.
@@ -311,6 +330,7 @@ impl ExecutionEngine {
         for settled in askers.settled {
             let _ = settled.send(Err(error.clone().into()));
         }
+        self.run_claimed(&askers.id, askers.is_claimed);
     }
 }
 

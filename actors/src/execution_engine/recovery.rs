@@ -356,8 +356,11 @@ impl ExecutionEngine {
         if self.is_lost(epoch) {
             return Err(NotAdopted::Lost);
         }
-        let is_here = self.ids.contains_key(&record.id);
-        if is_here || self.recoveries.has_settled_since(&record.id, begun) {
+        if let Some(&key) = self.ids.get(&record.id) {
+            self.admission.note_claimed(key);
+            return Err(NotAdopted::Runs);
+        }
+        if self.recoveries.has_settled_since(&record.id, begun) {
             return Err(NotAdopted::Runs);
         }
         let now = self.clock.now();
