@@ -43,7 +43,8 @@ use crate::{
 pub struct Recover {
     /// This one, or all that are not settled.
     pub id: Option<WorkflowId>,
-    /// Loads without running anything, as for a cancellation.
+    /// Loads without running anything, as for a cancellation; no effect in an engine that runs
+    /// whatever nobody runs.
     pub hold: bool,
 }
 
@@ -426,7 +427,9 @@ impl ExecutionEngine {
         }
         active.run.conclude(now);
         crate::failpoint!("engine.recover.concluded");
-        active.held = hold;
+        // An engine that runs whatever nobody runs would have taken it up by itself a moment later;
+        // held here, it would not run anywhere.
+        active.held = hold && !self.settings.takes_over;
         for index in settlement.ready {
             self.take_up_task(TaskKey { run: key, index }, ctx);
         }
