@@ -112,6 +112,10 @@ impl Connector {
     fn sqlite(&self, options: &mut ConnectOptions, path: &Path, to: Use) {
         use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
+        /// Rows that SQLite's thread may be ahead of whoever reads them. With few of them, the two
+        /// wake each other more than they work.
+        const ROWS: usize = 2_048;
+
         /// How long a statement waits for another process that writes to the same file.
         const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -127,6 +131,7 @@ impl Connector {
                 .create_if_missing(to == Use::Write)
                 .busy_timeout(BUSY_TIMEOUT)
                 .foreign_keys(true)
+                .row_buffer_size(ROWS)
                 .statement_cache_capacity(PREPARED);
             match to {
                 Use::Write => sqlite
