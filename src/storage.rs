@@ -51,6 +51,8 @@ mod group;
 mod leases;
 mod location;
 mod multi_row;
+#[cfg(feature = "postgres")]
+mod no_delay;
 mod open;
 mod prune;
 mod read;

@@ -156,6 +156,9 @@ impl Connector {
             Durability::Full => "on",
             Durability::Normal => "off",
         };
+        options.map_sqlx_postgres_pool_opts(|pool| {
+            pool.after_connect(|connection, _| Box::pin(super::no_delay::set(connection)))
+        });
         options.map_sqlx_postgres_opts(move |postgres| {
             let postgres = postgres
                 .application_name("gleitzeit")
