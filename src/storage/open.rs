@@ -25,6 +25,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[cfg(feature = "postgres")]
 const STANDSTILL: &str = "3s";
 
+/// Each statement has an index to go by, in its order. A table that has just grown has no statistics
+/// yet, and the planner would walk through all of it, or sort all that is free, for each page; what
+/// it then takes for expensive is not worth compiling either.
+#[cfg(feature = "postgres")]
+const PLANS: [(&str, &str); 3] =
+    [("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("jit", "off")];
+
 /// Statements that a connection keeps prepared: more than the writer has shapes.
 const PREPARED: usize = 256;
 
@@ -163,7 +170,8 @@ impl Connector {
             let postgres = postgres
                 .application_name("gleitzeit")
                 .statement_cache_capacity(PREPARED)
-                .options([("synchronous_commit", synchronous_commit)]);
+                .options([("synchronous_commit", synchronous_commit)])
+                .options(PLANS);
             match to {
                 Use::Write => {
                     postgres.options([("idle_in_transaction_session_timeout", STANDSTILL)])

@@ -123,18 +123,22 @@ impl Reader {
         let open = WorkflowStatus::ALL.into_iter().filter(|status| !status.is_settled());
         let open: Vec<&str> = open.map(WorkflowStatus::as_str).collect();
         let snapshot = self.snapshot().await?;
-        let mut records = Vec::new();
-        let mut after = i64::MIN;
-        loop {
+        // All keys at once: a page by status and key would sort all that is not settled anew.
+        let mut keys: Vec<i64> = workflow::Entity::find()
+            .select_only()
+            .column(workflow::Column::Key)
+            .filter(workflow::Column::Status.is_in(open))
+            .into_tuple()
+            .all(&snapshot)
+            .await?;
+        keys.sort_unstable();
+        let mut records = Vec::with_capacity(keys.len());
+        for some in keys.chunks(PAGE) {
             let page = workflow::Entity::find()
-                .filter(workflow::Column::Status.is_in(open.iter().copied()))
-                .filter(workflow::Column::Key.gt(after))
+                .filter(workflow::Column::Key.is_in(some.iter().copied()))
                 .order_by_asc(workflow::Column::Key)
-                .limit(PAGE as u64)
                 .all(&snapshot)
                 .await?;
-            let Some(last) = page.last() else { break };
-            after = last.key;
             records.append(&mut self.load(&snapshot, page).await?);
         }
         snapshot.commit().await?;
