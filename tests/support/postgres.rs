@@ -5,6 +5,7 @@
 //! `SKIPPED: <test>: no PostgreSQL`.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![expect(clippy::print_stdout, reason = "it says what was skipped")]
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
