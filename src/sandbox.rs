@@ -4,10 +4,8 @@
 //! it calls [`init`] first thing in its `main`:
 //!
 //! ```
-//! fn main() {
-//!     gleitzeit::sandbox::init();
-//!     // the service
-//! }
+//! gleitzeit::sandbox::init();
+//! // the service
 //! ```
 //!
 //! Where that cannot be, `launcher` in the settings' `[security]` names another program that does:

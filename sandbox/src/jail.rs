@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `launcher`, `spec` | the program that becomes the interpreter, and what it is told |
 //! | `namespaces`, `mounts`, `layout` | what the jail sees of the machine |
-//! | `filter`, `landlock`, `cgroup` | what a task may do and take in it |
+//! | `filter`, `bpf`, `landlock`, `cgroup` | what a task may do and take in it |
 //! | `zygote`, `child`, `channel` | the service's side of both, and the line to them |
 //! | `keeper`, `pool` | places with a zygote each, and the queue in front of them |
 //! | `selftest` | a few attempts to get out, before the first task |
@@ -15,6 +15,7 @@
 //!
 //! Invariant: a task runs behind every wall that the kernel has, or not at all.
 
+mod bpf;
 pub(crate) mod cgroup;
 mod channel;
 mod child;
@@ -140,8 +141,6 @@ struct Told {
     own_pid: u32,
     network: bool,
     landlock: bool,
-    filters: usize,
-    strict: usize,
 }
 
 impl Plan {
@@ -168,7 +167,7 @@ impl Plan {
         Ok(Self {
             launcher: launcher(settings)?,
             spec: Spec { program, arguments, environment, ..plain },
-            blob: blob(interpreter, settings.network)?,
+            blob: blob(interpreter, settings.network),
             groups: Groups::find(settings.cgroup.as_deref()),
             recycle_tasks: settings.recycle_tasks,
             recycle_age: settings.recycle_age,
@@ -227,23 +226,21 @@ fn layout(
         .map_err(SandboxError::system("lay out the root of the jail"))
 }
 
-fn blob(interpreter: &Interpreter, network: bool) -> Result<Vec<u8>, SandboxError> {
-    let filters = filter::programs(network)?;
-    let strict = if network { filter::programs(false)? } else { Vec::new() };
-    let told = Told {
-        own_pid: filter::OWN_PID,
-        network,
-        landlock: kernel::landlock_version().is_some(),
-        filters: filters.len(),
-        strict: strict.len(),
-    };
+fn blob(interpreter: &Interpreter, network: bool) -> Vec<u8> {
+    let mut filters = vec![filter::program(network)];
+    if network {
+        // For a task that may not use it.
+        filters.push(filter::program(false));
+    }
+    let told =
+        Told { own_pid: filter::OWN_PID, network, landlock: kernel::landlock_version().is_some() };
     let mut blob = Vec::new();
     frames::put(&mut blob, interpreter.harness());
     frames::put(&mut blob, &serde_json::to_vec(&told).unwrap_or_default());
-    for program in filters.iter().chain(&strict) {
+    for program in &filters {
         frames::put(&mut blob, program);
     }
-    Ok(blob)
+    blob
 }
 
 /// Places with a zygote each. Dropped, all of them are ended.

@@ -132,13 +132,11 @@ fn config_of(spec: &ProviderSpec) -> Option<PythonConfig> {
 /// The sandbox of these settings.
 async fn open(config: &PythonConfig) -> Result<Sandbox, SandboxError> {
     let path = config.interpreter();
-    match config.jail() {
-        Some(jail) => Sandbox::jailed(&path, &jail).await,
-        None => {
-            let interpreter = Interpreter::probe(&path).await?;
-            Ok(Sandbox::new(interpreter, Settings::default()))
-        }
+    if let Some(jail) = config.jail() {
+        return Sandbox::jailed(&path, &jail).await;
     }
+    let interpreter = Interpreter::probe(&path).await?;
+    Ok(Sandbox::new(interpreter, Settings::default()))
 }
 
 /// Sees, before a runtime starts, that the level of a Python provider can be had here. Other kinds

@@ -52,13 +52,16 @@ def leave(code=None):
     raise SystemExit(code)
 
 
+def give_streams():
+    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+    # `site` would have given these two.
+    builtins.exit = builtins.quit = leave
+
+
 def prepare(job):
     give_environment(job["environment"])
     sys.path[:] = job["search_path"]
     sys.argv[:] = [job["filename"]]
-    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
-    # `site` would have given these two.
-    builtins.exit = builtins.quit = leave
     set_limits(job["limits"])
 
 

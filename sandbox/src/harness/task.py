@@ -113,6 +113,7 @@ def main(stream):
     control = Control(stream)
     control.hold_lifeline()
     give_stdin(job["stdin"])
+    give_streams()
     prepare(job)
     mode = validate if job["mode"] == "validate" else execute
     finish(control, *mode(job, source))

@@ -92,14 +92,13 @@ class Zygote:
         self.kernel = Kernel()
         placeholder = told["own_pid"].to_bytes(4, sys.byteorder)
 
-        def programs(count):
-            ctypes = self.kernel.ctypes
-            return [Program(ctypes, read_frame(stream), placeholder) for _ in range(count)]
+        def program():
+            return Program(self.kernel.ctypes, read_frame(stream), placeholder)
 
         self.network = told["network"]
-        self.filters = programs(told["filters"])
+        self.filters = [program()]
         # For a task that may not use the network of a zygote that can.
-        self.strict = programs(told["strict"])
+        self.strict = [program()] if self.network else []
         self.rules = RULES_FD if told["landlock"] else None
         self.socket = _socket
         family, kind = _socket.AF_UNIX, _socket.SOCK_SEQPACKET
@@ -183,7 +182,6 @@ class Zygote:
         posix.dup2(line, LINE_FD)
         # It stands in the task directory since it was forked: a task that runs by now may have
         # closed that to everyone.
-        give_environment({})
         if self.rules is not None:
             self.kernel.obey(self.rules)
         posix.closerange(LINE_FD + 1, 256)
@@ -280,4 +278,7 @@ def warm():
 def serve(stream):
     warm()
     atexit._clear()
+    # What is the same for every task is done once.
+    give_environment({})
+    give_streams()
     Zygote(stream).serve()

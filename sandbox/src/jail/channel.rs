@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use nix::{
@@ -42,7 +42,7 @@ pub(crate) fn send(
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let numbers: Vec<_> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
+    let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let extra = [ControlMessage::ScmRights(&numbers)];
     let extra = if numbers.is_empty() { &extra[..0] } else { &extra[..] };
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;

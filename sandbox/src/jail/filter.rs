@@ -1,7 +1,6 @@
-//! Which system calls a task may make: a list of what is allowed, and the programs made of it.
+//! Which system calls a task may make: a list of what is allowed, and the program made of it.
 //!
-//! Asked once for each zygote; the programs travel to it, and each task puts them upon itself
-//! before it runs a line of the user's code. What is not on the list fails with `EPERM`, as any
+//! Asked once for each zygote; the program travels to it, and each task puts it upon itself before it runs a line of the user's code. What is not on the list fails with `EPERM`, as any
 //! refusal does, and nothing is killed for asking.
 //!
 //! Invariant: no call on the list starts a program or a process, reaches another process, changes
@@ -9,12 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
-
-use crate::SandboxError;
+use super::bpf::{self, Decision};
 
 /// Stands in the programs for the task's own process number, which only the task itself knows.
 pub(crate) const OWN_PID: u32 = 0x5AFE_71D0;
@@ -83,132 +77,77 @@ const LEGACY: Calls = calls![
     SYS_epoll_wait SYS_eventfd SYS_time SYS_alarm SYS_pause SYS_getpgrp SYS_arch_prctl
     SYS_getrlimit SYS_setrlimit
 ];
+/// By their numbers: the library that names the others has no names for these.
 #[cfg(target_arch = "aarch64")]
-const LEGACY: Calls = calls![SYS_renameat SYS_getrlimit SYS_setrlimit];
+const LEGACY: Calls = &[("SYS_renameat", 38), ("SYS_getrlimit", 163), ("SYS_setrlimit", 164)];
 
-/// A call that is allowed where one argument is one of these numbers, or has that bit.
-enum Only {
-    /// One of them.
-    Is(u8, &'static [u64]),
-    /// This bit is set.
-    Bit(u8, u64),
+use Decision::{Bit, Is};
+
+const fn number(constant: i32) -> u32 {
+    constant.cast_unsigned()
 }
 
-const AF_UNIX: u64 = libc::AF_UNIX as u64;
-const AF_INET: u64 = libc::AF_INET as u64;
-const AF_INET6: u64 = libc::AF_INET6 as u64;
-const PID: u64 = OWN_PID as u64;
+/// Requests of `ioctl`: how much there is to read, blocking or not, and whether it is a terminal.
+const REQUESTS: &[u32] = &[0x541B, 0x5421, 0x5451, 0x5450, 0x5401];
 
-/// Calls that are allowed with some arguments only.
-const CONDITIONAL: &[(&str, libc::c_long, Only)] = &[
+/// Calls that are allowed with some arguments only: the argument's place, and what it may be.
+const CONDITIONAL: &[(&str, libc::c_long, Decision)] = &[
     // Threads, no processes.
-    ("SYS_clone", libc::SYS_clone, Only::Bit(0, libc::CLONE_THREAD as u64)),
+    ("SYS_clone", libc::SYS_clone, Bit(0, number(libc::CLONE_THREAD))),
     // To itself: `abort` and `raise` are made of these.
-    ("SYS_kill", libc::SYS_kill, Only::Is(0, &[PID])),
-    ("SYS_tgkill", libc::SYS_tgkill, Only::Is(0, &[PID])),
-    ("SYS_tkill", libc::SYS_tkill, Only::Is(0, &[PID])),
-    ("SYS_prlimit64", libc::SYS_prlimit64, Only::Is(0, &[0, PID])),
-    ("SYS_getpriority", libc::SYS_getpriority, Only::Is(1, &[0, PID])),
-    ("SYS_socketpair", libc::SYS_socketpair, Only::Is(0, &[AF_UNIX])),
-    // How much there is to read, blocking or not, and whether it is a terminal.
-    (
-        "SYS_ioctl",
-        libc::SYS_ioctl,
-        Only::Is(1, &[libc::FIONREAD, libc::FIONBIO, libc::FIOCLEX, libc::FIONCLEX, libc::TCGETS]),
-    ),
+    ("SYS_kill", libc::SYS_kill, Is(0, &[OWN_PID])),
+    ("SYS_tgkill", libc::SYS_tgkill, Is(0, &[OWN_PID])),
+    ("SYS_tkill", libc::SYS_tkill, Is(0, &[OWN_PID])),
+    ("SYS_prlimit64", libc::SYS_prlimit64, Is(0, &[0, OWN_PID])),
+    ("SYS_getpriority", libc::SYS_getpriority, Is(1, &[0, OWN_PID])),
+    ("SYS_socketpair", libc::SYS_socketpair, Is(0, &[number(libc::AF_UNIX)])),
+    ("SYS_ioctl", libc::SYS_ioctl, Is(1, REQUESTS)),
     // Names of threads and of memory, and more of what is done to it already.
     (
         "SYS_prctl",
         libc::SYS_prctl,
-        Only::Is(
+        Is(
             0,
             &[
-                libc::PR_SET_NAME as u64,
-                libc::PR_GET_NAME as u64,
-                libc::PR_SET_VMA as u64,
-                libc::PR_SET_NO_NEW_PRIVS as u64,
-                libc::PR_SET_SECCOMP as u64,
+                number(libc::PR_SET_NAME),
+                number(libc::PR_GET_NAME),
+                number(libc::PR_SET_VMA),
+                number(libc::PR_SET_NO_NEW_PRIVS),
+                number(libc::PR_SET_SECCOMP),
             ],
         ),
     ),
+    // The C library falls back to `clone`, whose flags a filter can read: those of `clone3` are in
+    // memory, where it cannot.
+    ("SYS_clone3", libc::SYS_clone3, Decision::Refuse(libc::ENOSYS.cast_unsigned() as u16)),
 ];
 /// With network, besides: the two families that there are.
-const CONDITIONAL_NETWORK: &[(&str, libc::c_long, Only)] =
-    &[("SYS_socket", libc::SYS_socket, Only::Is(0, &[AF_INET, AF_INET6]))];
+const CONDITIONAL_NETWORK: &[(&str, libc::c_long, Decision)] =
+    &[("SYS_socket", libc::SYS_socket, Is(0, &[number(libc::AF_INET), number(libc::AF_INET6)]))];
 
-impl Only {
-    fn rules(&self) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-        let rule = |argument, operator, number| {
-            let condition =
-                SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, number)?;
-            SeccompRule::new(vec![condition])
-        };
-        match *self {
-            Self::Is(argument, numbers) => {
-                numbers.iter().map(|number| rule(argument, SeccompCmpOp::Eq, *number)).collect()
-            }
-            Self::Bit(argument, bit) => Ok(vec![rule(argument, SeccompCmpOp::MaskedEq(bit), bit)?]),
-        }
-    }
+/// The program of a task, as the kernel reads it.
+pub(crate) fn program(network: bool) -> Vec<u8> {
+    bpf::as_bytes(&bpf::compile(&decisions(network)))
 }
 
-/// The programs of a task, in the order in which it puts them upon itself.
-///
-/// # Errors
-/// [`SandboxError::Unavailable`] on an architecture that there are no tables for.
-pub(crate) fn programs(network: bool) -> Result<Vec<Vec<u8>>, SandboxError> {
-    let unavailable = |error: &dyn std::fmt::Display| {
-        SandboxError::unavailable(format!("the filter of system calls cannot be made: {error}"))
-    };
-    let allowed = allowed(network).map_err(|error| unavailable(&error))?;
-    // `ENOSYS` makes the C library fall back to `clone`, whose flags a filter can read: those of
-    // `clone3` are in memory, where it cannot.
-    let without_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    let (enosys, eperm) = (errno(libc::ENOSYS), errno(libc::EPERM));
-    let programs =
-        [(allowed, eperm, SeccompAction::Allow), (without_clone3, SeccompAction::Allow, enosys)];
-    programs
-        .into_iter()
-        .map(|(rules, otherwise, matched)| {
-            let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-            let filter = SeccompFilter::new(rules, otherwise, matched, arch)?;
-            BpfProgram::try_from(filter).map(|program| as_bytes(&program))
-        })
-        .collect::<Result<_, seccompiler::BackendError>>()
-        .map_err(|error| unavailable(&error))
-}
-
-fn allowed(
-    network: bool,
-) -> Result<BTreeMap<libc::c_long, Vec<SeccompRule>>, seccompiler::BackendError> {
+fn decisions(network: bool) -> BTreeMap<u32, Decision> {
     let tables = [STREAMS, FILES, MEMORY, SELF, SIGNALS, WAITING, SOCKETS, LEGACY];
     let more = if network { NETWORK } else { &[] };
-    let mut rules = BTreeMap::new();
-    for (_, number) in tables.into_iter().flatten().chain(more) {
-        rules.insert(*number, Vec::new());
+    let mut decisions = BTreeMap::new();
+    let mut decide = |call: libc::c_long, decision| {
+        // Numbers of calls are small; one that is not cannot be told to the kernel either.
+        if let Ok(call) = u32::try_from(call) {
+            decisions.insert(call, decision);
+        }
+    };
+    for (_, call) in tables.into_iter().flatten().chain(more) {
+        decide(*call, Decision::Allow);
     }
-    // The second program answers it; here it only has to pass.
-    rules.insert(libc::SYS_clone3, Vec::new());
     let conditional_more = if network { CONDITIONAL_NETWORK } else { &[] };
-    for (_, number, only) in CONDITIONAL.iter().chain(conditional_more) {
-        rules.insert(*number, only.rules()?);
+    for (_, call, decision) in CONDITIONAL.iter().chain(conditional_more) {
+        decide(*call, *decision);
     }
-    Ok(rules)
-}
-
-fn errno(number: i32) -> SeccompAction {
-    SeccompAction::Errno(number.unsigned_abs())
-}
-
-/// As the kernel reads it: eight bytes an instruction, in the machine's order.
-fn as_bytes(program: &BpfProgram) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(program.len() * 8);
-    for step in program {
-        bytes.extend_from_slice(&step.code.to_ne_bytes());
-        bytes.extend_from_slice(&[step.jt, step.jf]);
-        bytes.extend_from_slice(&step.k.to_ne_bytes());
-    }
-    bytes
+    decisions
 }
 
 #[cfg(test)]
@@ -233,7 +172,7 @@ mod tests {
     ];
 
     fn numbers(network: bool) -> BTreeSet<libc::c_long> {
-        allowed(network).unwrap().into_keys().collect()
+        decisions(network).into_keys().map(libc::c_long::from).collect()
     }
 
     /// The list holds none of the calls that a jail stands or falls with.
@@ -265,18 +204,35 @@ mod tests {
         assert!((100..170).contains(&seen.len()), "{} calls", seen.len());
     }
 
-    /// A task finds its own number's place in the first program, and nowhere else.
+    /// A task finds the places of its own number, each in the last four bytes of a step.
     #[test]
-    fn the_programs_are_what_the_kernel_reads() {
+    fn the_program_has_room_for_the_tasks_own_number() {
         for network in [false, true] {
-            let programs = programs(network).unwrap();
-            let places = |program: &[u8]| {
-                program.chunks_exact(8).filter(|step| step[4..] == OWN_PID.to_ne_bytes()).count()
-            };
-            assert_eq!(programs.len(), 2);
-            assert!(programs.iter().all(|program| program.len() % 8 == 0));
-            assert!(programs.iter().all(|program| program.len() / 8 < 4096));
-            assert_eq!((places(&programs[0]), places(&programs[1])), (5, 0));
+            let program = program(network);
+            let steps = program.chunks_exact(8);
+            assert!(steps.remainder().is_empty() && steps.len() < 400, "{} steps", steps.len());
+            let places = steps.filter(|step| step[4..] == OWN_PID.to_ne_bytes()).count();
+            assert_eq!(places, 5);
+        }
+    }
+
+    /// For every number the program says what the tables say.
+    #[test]
+    fn the_program_decides_as_the_tables_do() {
+        for network in [false, true] {
+            let steps = bpf::compile(&decisions(network));
+            for call in (0..600).chain([0x4000_0000, 0x4000_0039, u32::MAX]) {
+                let expected = decisions(network).get(&call).copied();
+                for first in [0, 1, 2, 10, 17, OWN_PID, number(libc::CLONE_THREAD), u32::MAX] {
+                    let told = bpf::run(&steps, bpf::ARCHITECTURE, call, [first; 6]);
+                    let wanted = match expected {
+                        None => bpf::refuse(libc::EPERM),
+                        Some(decision) => decision.on(first),
+                    };
+                    assert_eq!(told, wanted, "call {call} with {first}");
+                }
+            }
+            assert_eq!(bpf::run(&steps, 0x4000_0003, 1, [0; 6]), bpf::KILL, "32 bits");
         }
     }
 }

@@ -110,20 +110,17 @@ impl Keeper {
                 successor = serving => successor,
                 _ = closed.wait_for(|closed| *closed) => break,
             };
-            let old = match successor {
-                Some(successor) => {
-                    let old = self.replace(successor);
-                    self.shared.emptied();
-                    old
-                }
-                None => {
-                    // Nothing serves; whoever waits is told when no start succeeds.
-                    self.withdraw();
-                    self.shared.emptied();
-                    tokio::select! {
-                        successor = self.start_again() => self.replace(successor),
-                        _ = closed.wait_for(|closed| *closed) => break,
-                    }
+            let old = if let Some(successor) = successor {
+                let old = self.replace(successor);
+                self.shared.emptied();
+                old
+            } else {
+                // Nothing serves; whoever waits is told when no start succeeds.
+                self.withdraw();
+                self.shared.emptied();
+                tokio::select! {
+                    successor = self.start_again() => self.replace(successor),
+                    _ = closed.wait_for(|closed| *closed) => break,
                 }
             };
             // What it still runs ends in its own time; the task's own limit sees to that.

@@ -66,10 +66,8 @@ pub(crate) fn is_available() -> bool {
 /// once. Call it at the very beginning of `main`, before any thread is started.
 ///
 /// ```
-/// fn main() {
-///     gleitzeit_sandbox::init();
-///     // the program
-/// }
+/// gleitzeit_sandbox::init();
+/// // the program
 /// ```
 pub fn init() {
     CALLED.store(true, Ordering::Relaxed);
@@ -120,7 +118,7 @@ fn launch() -> Result<i32, Refused> {
     let rules = super::mounts::build(&spec, &ids)?;
     let line = namespaces::Line::new()?;
     let Some(child) = kernel::fork().map_err(while_("fork"))? else {
-        let Err(error) = become_program(&spec, is_root, line, blob, rules, input);
+        let Err(error) = become_program(&spec, is_root, line, blob, rules, &input);
         let _ = writeln!(io::stderr(), "{error}");
         process::exit(125);
     };
@@ -184,7 +182,7 @@ fn become_program(
     line: namespaces::Line,
     blob: Option<OwnedFd>,
     rules: Option<OwnedFd>,
-    input: fs::File,
+    input: &fs::File,
 ) -> Result<Infallible, Refused> {
     if is_root {
         take_mapped_place(line)?;
@@ -205,7 +203,7 @@ fn become_program(
     nix::unistd::chdir("/task").map_err(while_("enter /task"))?;
     let descriptors = match spec.program_kind {
         Kind::Zygote => zygote_descriptors(blob, rules),
-        Kind::Probe => kernel::place_descriptor(&input, 0).map(|()| BLOB_FD),
+        Kind::Probe => kernel::place_descriptor(input, 0).map(|()| BLOB_FD),
         Kind::Check => process::exit(0),
     };
     let first_unused = descriptors.map_err(while_("arrange the program's descriptors"))?;
@@ -247,6 +245,7 @@ fn zygote_descriptors(blob: Option<OwnedFd>, rules: Option<OwnedFd>) -> io::Resu
 /// The same, with a number that no descriptor of the program has.
 fn above(fd: OwnedFd) -> io::Result<OwnedFd> {
     let number = nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(32))?;
+    drop(fd);
     Ok(kernel::received(number))
 }
 

@@ -65,7 +65,7 @@ pub(super) async fn run(
 ) -> Result<Verdict, SandboxError> {
     let failed = SandboxError::system("prepare the self-test of the sandbox");
     let (bait, listener) = bait().map_err(failed)?;
-    let port = listener.local_addr().map(|address| address.port()).unwrap_or(0);
+    let port = listener.local_addr().map_or(0, |address| address.port());
     let context = json!({ "file": bait.path, "port": port });
     let job = Job::execute(ATTEMPTS).global("context", context).timeout(TIMEOUT);
     let mode = job.mode;
