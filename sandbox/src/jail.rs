@@ -149,8 +149,8 @@ impl Plan {
         if !needs.has_ctypes {
             let path = interpreter.path().display();
             return Err(SandboxError::unavailable(format!(
-                "Python interpreter `{path}` was built without ctypes, by which a task shuts \
-                 itself in; use another one"
+                "Python interpreter `{path}` cannot import ctypes, by which a task shuts itself \
+                 in; use one that can"
             )));
         }
         let mut environment = vec!["MALLOC_ARENA_MAX=2".to_owned()];

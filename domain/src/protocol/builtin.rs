@@ -11,6 +11,18 @@ use crate::id::Version;
 
 const V1: Version = Version { major: 1, minor: 0, patch: 0 };
 
+/// How Python code ends.
+const PYTHON_STATUSES: [&str; 8] = [
+    "ok",
+    "error",
+    "timeout",
+    "memory_limit",
+    "output_limit",
+    "policy_violation",
+    "cancelled",
+    "killed",
+];
+
 /// Every built-in protocol.
 pub fn all() -> Vec<ProtocolSpec> {
     vec![python(), llm(), echo()]
@@ -77,6 +89,27 @@ fn python_execute() -> MethodSpec {
             ("exit_code", ParameterSpec::integer()),
             ("output", ParameterSpec::string().optional().describe("The same as `stdout`")),
             ("success", ParameterSpec::boolean().optional()),
+            (
+                "result_type",
+                ParameterSpec::string()
+                    .one_of(["json", "repr", "stdout"])
+                    .optional()
+                    .describe("What `result` is: the value, its text, or what was printed"),
+            ),
+            ("status", ParameterSpec::string().one_of(PYTHON_STATUSES).optional()),
+            (
+                "signal",
+                ParameterSpec::any().optional().describe("Number of the signal that ended it"),
+            ),
+            ("truncated", ParameterSpec::boolean().optional()),
+            ("cpu_time", ParameterSpec::any().optional().describe("Seconds, where known")),
+            ("max_rss_bytes", ParameterSpec::any().optional().describe("Where known")),
+            (
+                "sandbox",
+                ParameterSpec::string()
+                    .optional()
+                    .describe("How far the code was kept from the machine"),
+            ),
         ]));
     MethodSpec {
         description: Some("Execute Python code".into()),
