@@ -479,3 +479,21 @@ async fn network_is_an_opt_in() {
     let told = open.execute(call(json!({"code": code}))).await.unwrap().value;
     assert_eq!(told["result"], "connected");
 }
+
+/// Tasks that take long do not make their provider ill.
+#[actix::test]
+async fn a_busy_provider_is_healthy() {
+    let config = PythonConfig { max_workers: Some(1), ..settings() };
+    let provider = provider(config).await;
+    let long = actix::spawn({
+        let provider = Rc::clone(&provider);
+        let sleep = call(json!({"code": "import time\ntime.sleep(30)"}));
+        async move { provider.execute(sleep).await }
+    });
+    // Its place is taken when it was polled once.
+    tokio::task::yield_now().await;
+    let report = provider.health_check().await;
+    assert_eq!(report.status, HealthStatus::Healthy, "{report:?}");
+    long.abort();
+    provider.shutdown().await;
+}

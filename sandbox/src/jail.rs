@@ -133,6 +133,9 @@ pub(crate) struct Plan {
     groups: Option<Groups>,
     recycle_tasks: u32,
     recycle_age: Duration,
+    /// Nothing is sent: everything that belongs to the sandbox holds the plan, and the other end
+    /// tells when nothing does any more.
+    _alive: mpsc::Sender<Infallible>,
 }
 
 /// The first frame of a zygote, by the names that the harness reads.
@@ -144,7 +147,11 @@ struct Told {
 }
 
 impl Plan {
-    fn new(interpreter: &Interpreter, settings: &JailSettings) -> Result<Self, SandboxError> {
+    fn new(
+        interpreter: &Interpreter,
+        settings: &JailSettings,
+        alive: mpsc::Sender<Infallible>,
+    ) -> Result<Self, SandboxError> {
         let needs = interpreter.needs();
         if !needs.has_ctypes {
             let path = interpreter.path().display();
@@ -171,6 +178,7 @@ impl Plan {
             groups: Groups::find(settings.cgroup.as_deref()),
             recycle_tasks: settings.recycle_tasks,
             recycle_age: settings.recycle_age,
+            _alive: alive,
         })
     }
 
@@ -259,27 +267,21 @@ impl Jail {
         interpreter: &Interpreter,
         settings: &JailSettings,
     ) -> Result<Self, SandboxError> {
-        let plan = Arc::new(Plan::new(interpreter, settings)?);
-        let shared = Arc::new(Shared::new(settings.queue_max));
         let (alive, ended) = mpsc::channel(1);
-        // The first one alone: what is wrong is told once.
-        let mut started = vec![Zygote::start(Arc::clone(&plan)).await?];
-        let more: Vec<_> = (1..settings.workers.max(1))
-            .map(|_| tokio::spawn(Zygote::start(Arc::clone(&plan))))
-            .collect();
-        for start in more {
-            started.push(start.await.map_err(|error| {
-                SandboxError::unavailable(format!("a zygote's start was cut off: {error}"))
-            })??);
-        }
-        for zygote in started {
-            let (shared, plan) = (Arc::clone(&shared), Arc::clone(&plan));
-            tokio::spawn(Keeper::new(shared, plan, zygote, alive.clone()).keep());
-        }
+        let plan = Arc::new(Plan::new(interpreter, settings, alive)?);
+        let shared = Arc::new(Shared::new(settings.queue_max));
+        // The first one alone: what is wrong is told once, and a task need not wait for the others.
+        let first = Zygote::start(Arc::clone(&plan)).await?;
+        let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&plan), first);
+        tokio::spawn(keeper.keep());
         let level = if settings.root.is_some() { Level::Chroot } else { Level::Process };
         let mut jail =
             Self { shared, level, verdict: Verdict::default(), ended: Mutex::new(Some(ended)) };
         jail.verdict = selftest::run(&jail, interpreter, &plan).await?;
+        for _ in 1..settings.workers {
+            let (shared, plan) = (Arc::clone(&jail.shared), Arc::clone(&plan));
+            tokio::spawn(keeper::keep_new(shared, plan));
+        }
         Ok(jail)
     }
 
@@ -293,6 +295,11 @@ impl Jail {
 
     pub(crate) fn level(&self) -> Level {
         self.level
+    }
+
+    /// True while at least one place has a zygote.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.shared.is_serving()
     }
 
     pub(crate) fn verdict(&self) -> &Verdict {

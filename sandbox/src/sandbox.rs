@@ -91,6 +91,14 @@ impl Sandbox {
         }
     }
 
+    /// True while it can run jobs, at once or when those that run have ended.
+    pub fn is_serving(&self) -> bool {
+        match &self.backend {
+            Backend::Unjailed(_) => true,
+            Backend::Jail(jail) => jail.is_serving(),
+        }
+    }
+
     /// Runs a job to its end. Whatever the code does is an outcome.
     ///
     /// Dropping the future kills the process, and all that it started, at once.

@@ -1,4 +1,5 @@
 //! In a jail with a root file system of the operator's.
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 mod support;
 

@@ -4,6 +4,7 @@
 //! can tell, these tests do. A program's word is not enough: a random token is planted in a file
 //! that everyone may read and in the service's own environment, and a listener waits on loopback;
 //! the token must be in no output, and nobody must come to the listener.
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 mod support;
 

@@ -1,6 +1,7 @@
 //! That nothing is left of a jail: no process, no descriptor, no file, no control group.
 //!
 //! What belongs to this process is counted, so that one test at a time has it to itself.
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 mod support;
 
@@ -13,6 +14,10 @@ use tokio::sync::{Mutex, MutexGuard};
 
 /// The level of this file's tests.
 const LEVEL: Level = Level::Process;
+
+/// Set for the process that plays the service to be killed: the file for the numbers of all that it
+/// started.
+const MARKER: &str = "SANDBOX_TEST_MARKER";
 
 /// The whole process, for one test.
 async fn alone() -> MutexGuard<'static, ()> {
@@ -66,6 +71,41 @@ async fn a_dropped_sandbox_ends_its_jails() {
     assert!(!descendants().is_empty());
     drop(bench);
     until("all processes are gone", || descendants().is_empty()).await;
+}
+
+/// Killed with -9, the service takes its jails with it, and what runs in them.
+#[tokio::test]
+async fn jails_die_with_the_service() {
+    if let Some(marker) = std::env::var_os(MARKER) {
+        // This is the service: it runs one task for as long as it is let.
+        let bench = Bench::new().await;
+        let hang = bench.execute("import time\ntime.sleep(60)");
+        let tell = async {
+            until("the next child waits", || descendants().len() >= 4).await;
+            let told = format!("{marker:?}").trim_matches('"').to_owned();
+            std::fs::write(told.clone() + "~", format!("{:?}", descendants())).unwrap();
+            std::fs::rename(told.clone() + "~", told).unwrap();
+        };
+        let (outcome, ()) = tokio::join!(hang, tell);
+        panic!("the service outlived its task: {outcome:?}");
+    }
+    let _alone = alone().await;
+    let root = tempfile::tempdir().unwrap();
+    let marker = root.path().join("pids");
+    let mut service = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "jails_die_with_the_service"])
+        .env(MARKER, &marker)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the task runs", || marker.exists()).await;
+    let told = std::fs::read_to_string(&marker).unwrap();
+    let pids: Vec<u64> = serde_json::from_str(&told).unwrap();
+    // A launcher, a zygote, a child that works and one that waits.
+    assert!(pids.len() == 4 && pids.iter().all(|pid| support::is_alive(*pid)), "{pids:?}");
+    service.kill().unwrap();
+    service.wait().unwrap();
+    until("no orphan is left", || !pids.iter().any(|pid| support::is_alive(*pid))).await;
 }
 
 /// Twenty thousand tasks in a row leave what there was before them.

@@ -36,6 +36,8 @@ use script::Scripts;
 const UNAVAILABLE: &str = "`gleitzeit doctor` says what this machine lacks; for code that you trust, \
                            set `sandbox = \"none\"` and `allow_unsandboxed = true` in [security]";
 const METHODS: [&str; 2] = ["execute", "validate"];
+/// A health check waits so long for a place among the tasks.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A health check that takes longer has failed; a task that does nothing takes milliseconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -285,7 +287,12 @@ impl Provider for PythonProvider {
             Ok(sandbox) => sandbox,
             Err(error) => return HealthReport::unhealthy(error.message),
         };
-        match self.try_out(&sandbox).await {
+        let tried = tokio::time::timeout(PLACE_TIMEOUT, self.try_out(&sandbox)).await;
+        // Long tasks in all places are no illness; only a jail that is gone is one.
+        let tried = tried.unwrap_or_else(|_| {
+            if sandbox.is_serving() { Ok(()) } else { Err("no jail can be had".to_owned()) }
+        });
+        match tried {
             Ok(()) => {
                 let (version, level) = (sandbox.interpreter().version(), sandbox.level().as_str());
                 let verdict = sandbox.verdict().map(|verdict| format!(": {verdict}"));

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+#[expect(clippy::print_stderr, reason = "a person started it by mistake, and is told")]
 fn main() -> ExitCode {
     gleitzeit_sandbox::init();
     eprintln!("this program is started by a sandbox, with `{}`", gleitzeit_sandbox::INIT_COMMAND);

@@ -24,11 +24,11 @@ const NUMBER_AT: u32 = 0;
 const ARCHITECTURE_AT: u32 = 4;
 const ARGUMENTS_AT: u32 = 16;
 
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-const IF_BITS: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-const ANSWER: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const IF_AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+const IF_BITS: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+const ANSWER: u32 = libc::BPF_RET | libc::BPF_K;
 
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) enum Decision {
     /// It is made.
     Allow,
     /// It fails with this error.
-    Refuse(u16),
+    Refuse(i32),
     /// It is made where this argument is one of these numbers.
     Is(u8, &'static [u32]),
     /// It is made where this argument has one of these bits.
@@ -46,7 +46,7 @@ pub(crate) enum Decision {
 /// One step of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
-    code: u16,
+    code: u32,
     if_true: u8,
     if_false: u8,
     number: u32,
@@ -57,7 +57,7 @@ pub(crate) const fn refuse(error: i32) -> u32 {
     libc::SECCOMP_RET_ERRNO | error.cast_unsigned()
 }
 
-const fn step(code: u16, number: u32) -> Step {
+const fn step(code: u32, number: u32) -> Step {
     Step { code, if_true: 0, if_false: 0, number }
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn compile(decisions: &BTreeMap<u32, Decision>) -> Vec<Step> {
 
 /// The numbers from which on another decision holds than before.
 fn spans(decisions: &BTreeMap<u32, Decision>) -> Vec<(u32, Decision)> {
-    let refused = Decision::Refuse(libc::EPERM.cast_unsigned() as u16);
+    let refused = Decision::Refuse(libc::EPERM);
     let mut spans = vec![(0, refused)];
     let mut next = 0;
     let mut from = |at, decision| {
@@ -119,7 +119,7 @@ fn leaf(decision: Decision) -> Vec<Step> {
     let argument = |at: u8| step(LOAD, ARGUMENTS_AT + 8 * u32::from(at));
     match decision {
         Decision::Allow => vec![step(ANSWER, ALLOW)],
-        Decision::Refuse(error) => vec![step(ANSWER, refuse(error.into()))],
+        Decision::Refuse(error) => vec![step(ANSWER, refuse(error))],
         Decision::Bit(at, bits) => vec![
             argument(at),
             Step { if_false: 1, ..step(IF_BITS, bits) },
@@ -143,7 +143,8 @@ fn leaf(decision: Decision) -> Vec<Step> {
 pub(crate) fn as_bytes(program: &[Step]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(program.len() * 8);
     for step in program {
-        bytes.extend_from_slice(&step.code.to_ne_bytes());
+        // All codes of the kernel's machine are within sixteen bits.
+        bytes.extend_from_slice(&u16::try_from(step.code).unwrap_or_default().to_ne_bytes());
         bytes.extend_from_slice(&[step.if_true, step.if_false]);
         bytes.extend_from_slice(&step.number.to_ne_bytes());
     }
@@ -156,7 +157,7 @@ impl Decision {
     pub(crate) fn on(self, argument: u32) -> u32 {
         let allowed = match self {
             Self::Allow => true,
-            Self::Refuse(error) => return refuse(error.into()),
+            Self::Refuse(error) => return refuse(error),
             Self::Is(_, numbers) => numbers.contains(&argument),
             Self::Bit(_, bits) => argument & bits != 0,
         };

@@ -119,7 +119,7 @@ const CONDITIONAL: &[(&str, libc::c_long, Decision)] = &[
     ),
     // The C library falls back to `clone`, whose flags a filter can read: those of `clone3` are in
     // memory, where it cannot.
-    ("SYS_clone3", libc::SYS_clone3, Decision::Refuse(libc::ENOSYS.cast_unsigned() as u16)),
+    ("SYS_clone3", libc::SYS_clone3, Decision::Refuse(libc::ENOSYS)),
 ];
 /// With network, besides: the two families that there are.
 const CONDITIONAL_NETWORK: &[(&str, libc::c_long, Decision)] =

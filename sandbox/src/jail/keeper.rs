@@ -7,7 +7,7 @@
 //! Invariants: at most one task at a time is run by a zygote; a successor serves before its
 //! predecessor goes, unless the predecessor is not to be used at all.
 
-use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -45,9 +45,6 @@ struct Current {
     works: bool,
 }
 
-/// Held by everything that belongs to a sandbox: it has stopped when all of them are dropped.
-pub(crate) type Alive = mpsc::Sender<Infallible>;
-
 /// One place of the pool.
 pub(crate) struct Keeper {
     /// Tells its children from those of other zygotes, whose numbers are the same.
@@ -67,7 +64,6 @@ pub(crate) struct Keeper {
     own_bytes: u64,
     kills: u64,
     wear: Wear,
-    alive: Alive,
 }
 
 impl Keeper {
@@ -76,7 +72,6 @@ impl Keeper {
         shared: Arc<Shared>,
         plan: Arc<Plan>,
         (mut zygote, first): (Zygote, Told),
-        alive: Alive,
     ) -> Self {
         zygote.log();
         let (notes_to, notes) = mpsc::unbounded_channel();
@@ -94,7 +89,6 @@ impl Keeper {
             own_bytes: 0,
             kills: 0,
             wear: Wear::None,
-            alive,
         };
         keeper.hear(first);
         keeper.shared.filled();
@@ -118,9 +112,9 @@ impl Keeper {
                 // Nothing serves; whoever waits is told when no start succeeds.
                 self.withdraw();
                 self.shared.emptied();
-                tokio::select! {
-                    successor = self.start_again() => self.replace(successor),
-                    _ = closed.wait_for(|closed| *closed) => break,
+                match start_again(&self.shared, &self.plan).await {
+                    Some(successor) => self.replace(successor),
+                    None => break,
                 }
             };
             // What it still runs ends in its own time; the task's own limit sees to that.
@@ -253,8 +247,7 @@ impl Keeper {
 
     /// Puts the successor into this place; the predecessor comes back.
     fn replace(&mut self, started: (Zygote, Told)) -> Self {
-        let alive = self.alive.clone();
-        let new = Self::new(Arc::clone(&self.shared), Arc::clone(&self.plan), started, alive);
+        let new = Self::new(Arc::clone(&self.shared), Arc::clone(&self.plan), started);
         let mut old = std::mem::replace(self, new);
         old.withdraw();
         old
@@ -276,21 +269,33 @@ impl Keeper {
         }
         self.zygote.end().await;
     }
+}
 
-    /// Starts zygotes until one does.
-    async fn start_again(&self) -> (Zygote, Told) {
-        let mut pause = BACKOFF;
-        loop {
-            match Zygote::start(Arc::clone(&self.plan)).await {
-                Ok(started) => return started,
-                Err(error) => {
-                    tracing::warn!(%error, ?pause, "no Python zygote starts");
-                    self.shared.failed(&error);
-                }
+/// Keeps a place whose zygote has yet to start.
+pub(crate) async fn keep_new(shared: Arc<Shared>, plan: Arc<Plan>) {
+    if let Some(started) = start_again(&shared, &plan).await {
+        Keeper::new(shared, plan, started).keep().await;
+    }
+}
+
+/// Starts zygotes until one does, or until the sandbox is closed.
+async fn start_again(shared: &Shared, plan: &Arc<Plan>) -> Option<(Zygote, Told)> {
+    let mut closed = shared.closed();
+    let mut pause = BACKOFF;
+    loop {
+        match Zygote::start(Arc::clone(plan)).await {
+            Ok(started) => return Some(started),
+            Err(error) => {
+                tracing::warn!(%error, ?pause, "no Python zygote starts");
+                shared.failed(&error);
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(BACKOFF_MAX);
         }
+        let is_closed =
+            tokio::time::timeout(pause, closed.wait_for(|closed| *closed)).await.is_ok();
+        if is_closed {
+            return None;
+        }
+        pause = (pause * 2).min(BACKOFF_MAX);
     }
 }
 

@@ -82,6 +82,11 @@ impl Shared {
         *lock(&self.broken) = None;
     }
 
+    /// True while at least one place has a zygote.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.served.load(Ordering::Acquire) > 0
+    }
+
     /// A place has none any more.
     pub(crate) fn emptied(&self) {
         self.served.fetch_sub(1, Ordering::AcqRel);

@@ -79,12 +79,13 @@ impl Report {
 #[derive(Debug)]
 pub(crate) struct Zygote {
     control: Channel,
-    launcher: tokio::process::Child,
+    launcher: Option<tokio::process::Child>,
     /// Its closing ends the jail.
     input: Option<ChildStdin>,
     log: Option<ChildStderr>,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) born: Instant,
+    plan: Arc<Plan>,
 }
 
 impl Zygote {
@@ -92,7 +93,7 @@ impl Zygote {
     pub(crate) async fn start(plan: Arc<Plan>) -> Result<(Self, Told), SandboxError> {
         let group = plan.groups.as_ref().map(|groups| groups.create().map(Arc::new)).transpose();
         let group = group.map_err(SandboxError::system("make a control group"))?;
-        let mut zygote = Self::spawn(&plan, group)
+        let mut zygote = Self::spawn(Arc::clone(&plan), group)
             .map_err(|error| SandboxError::unavailable(format!("no launcher starts: {error}")))?;
         let frames = plan.frames(zygote.group.as_deref());
         match tokio::time::timeout(START_TIMEOUT, zygote.first_child(&frames)).await {
@@ -102,7 +103,7 @@ impl Zygote {
         }
     }
 
-    fn spawn(plan: &Plan, group: Option<Arc<Group>>) -> io::Result<Self> {
+    fn spawn(plan: Arc<Plan>, group: Option<Arc<Group>>) -> io::Result<Self> {
         let (ours, theirs) = channel::pair()?;
         let mut launcher = Command::new(&plan.launcher)
             .arg(INIT_COMMAND)
@@ -118,9 +119,10 @@ impl Zygote {
             control: Channel::new(ours)?,
             input: launcher.stdin.take(),
             log: launcher.stderr.take(),
-            launcher,
+            launcher: Some(launcher),
             group,
             born: Instant::now(),
+            plan,
         })
     }
 
@@ -185,13 +187,35 @@ impl Zygote {
 
     /// Ends the jail, with whatever runs in it, and waits until it is gone.
     pub(crate) async fn end(mut self) {
-        self.input = None;
-        if tokio::time::timeout(END_TIMEOUT, self.launcher.wait()).await.is_err() {
-            tracing::warn!(launcher = ?self.launcher.id(), "a jail does not end");
-            let _ = self.launcher.start_kill();
+        if let Some(burial) = self.burial() {
+            burial.await;
         }
-        if let Some(group) = self.group.take() {
-            group.remove().await;
+    }
+
+    /// Ends the jail; what is to be waited for then.
+    fn burial(&mut self) -> Option<impl Future<Output = ()> + use<>> {
+        self.input = None;
+        let (mut launcher, group) = (self.launcher.take()?, self.group.take());
+        // A sandbox has stopped when nobody holds its plan any more.
+        let plan = Arc::clone(&self.plan);
+        Some(async move {
+            if tokio::time::timeout(END_TIMEOUT, launcher.wait()).await.is_err() {
+                tracing::warn!(launcher = ?launcher.id(), "a jail does not end");
+                let _ = launcher.start_kill();
+            }
+            if let Some(group) = group {
+                group.remove().await;
+            }
+            drop(plan);
+        })
+    }
+}
+
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        if let (Some(burial), Ok(runtime)) = (self.burial(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(burial);
         }
     }
 }
