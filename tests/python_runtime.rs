@@ -1,5 +1,6 @@
 //! A whole runtime with Python tasks in jails.
 #![cfg(all(feature = "python", feature = "cli"))]
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 #[path = "support/whole.rs"]
 mod whole;
