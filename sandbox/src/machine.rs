@@ -101,7 +101,7 @@ async fn jail(settings: &JailSettings) -> Finding {
     Finding::new(
         "jail",
         found,
-        "Linux 5.12 or newer; outside of a container, or in one that may make namespaces \
+        "Linux 5.14 or newer; outside of a container, or in one that may make namespaces \
          (--security-opt seccomp=unconfined --security-opt apparmor=unconfined, or privileged); \
          sysctl kernel.unprivileged_userns_clone=1 on Debian, \
          kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu",

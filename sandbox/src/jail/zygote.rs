@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     Plan,
     cgroup::Group,
-    channel::{self, Channel},
+    channel::{self, Channel, Message},
     child::seconds,
     launcher::INIT_COMMAND,
 };
@@ -72,6 +72,21 @@ impl Report {
             peak_bytes: Some(self.peak_bytes),
             out_of_memory,
         }
+    }
+}
+
+/// Reads what a zygote tells. It is our own code, and believed no more than it has to be.
+fn read(message: Message) -> io::Result<Told> {
+    let odd = |why: &str| {
+        let text = String::from_utf8_lossy(&message.bytes).into_owned();
+        io::Error::other(format!("it told {text:?}: {why}"))
+    };
+    let line = serde_json::from_slice(&message.bytes).map_err(|error| odd(&error.to_string()))?;
+    let mut descriptors = message.descriptors.into_iter();
+    match (line, descriptors.next(), descriptors.next()) {
+        (Line::Child { child }, Some(process), Some(line)) => Ok(Told::Child(child, process, line)),
+        (Line::Ended(report), None, None) => Ok(Told::Ended(report)),
+        _ => Err(io::Error::other("what it told does not go with its descriptors")),
     }
 }
 
@@ -143,19 +158,7 @@ impl Zygote {
     pub(crate) async fn told(&self) -> io::Result<Told> {
         let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "it closed its line");
         let message = self.control.receive().await?.ok_or_else(closed)?;
-        let odd = |why: &str| {
-            let text = String::from_utf8_lossy(&message.bytes).into_owned();
-            io::Error::other(format!("it told {text:?}: {why}"))
-        };
-        let line = serde_json::from_slice(&message.bytes).map_err(|error| odd(&error.to_string()));
-        let mut descriptors = message.descriptors.into_iter();
-        match (line?, descriptors.next(), descriptors.next()) {
-            (Line::Child { child }, Some(process), Some(line)) => {
-                Ok(Told::Child(child, process, line))
-            }
-            (Line::Ended(report), None, None) => Ok(Told::Ended(report)),
-            _ => Err(odd("it does not go with its descriptors")),
-        }
+        read(message)
     }
 
     /// Passes on what it prints from here on, until it ends.
@@ -217,5 +220,59 @@ impl Drop for Zygote {
         {
             runtime.spawn(burial);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDED: &str =
+        r#"{"ended":7,"status":9,"cpu_seconds":0.5,"peak_bytes":1,"clean":true,"own_bytes":2}"#;
+
+    fn told(bytes: &[u8], count: usize) -> io::Result<Told> {
+        let (one, two) = channel::pair()?;
+        let descriptors = [one, two].into_iter().take(count).collect();
+        read(Message { bytes: bytes.to_vec(), descriptors })
+    }
+
+    /// What a zygote says is read as it was meant, with its descriptors or not at all.
+    #[test]
+    fn messages_go_with_their_descriptors() {
+        assert!(matches!(told(br#"{"child":3}"#, 2), Ok(Told::Child(3, ..))));
+        let Ok(Told::Ended(report)) = told(ENDED.as_bytes(), 0) else { panic!("it is a report") };
+        assert_eq!((report.ended, report.exit(false).status.code()), (7, None));
+        assert!(told(br#"{"child":3}"#, 1).is_err() && told(ENDED.as_bytes(), 2).is_err());
+        assert!(told(b"", 0).is_err() && told(br#"{"child":-1}"#, 2).is_err());
+    }
+
+    /// Whatever comes over the line is a message or an error, and never a panic.
+    #[test]
+    fn damaged_messages_are_errors() {
+        // A generator of its own: the same damage each time, and no crate for it.
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let (mut good, mut bad) = (0, 0);
+        for _ in 0..20_000 {
+            let mut bytes = ENDED.as_bytes().to_vec();
+            for _ in 0..next() % 4 {
+                let at = usize::try_from(next() % bytes.len() as u64).unwrap_or(0);
+                match next() % 3 {
+                    0 => bytes[at] = next().to_le_bytes()[0],
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.insert(at, next().to_le_bytes()[0]),
+                }
+            }
+            match told(&bytes, 0) {
+                Ok(_) => good += 1,
+                Err(_) => bad += 1,
+            }
+        }
+        assert!(good > 1_000 && bad > 1_000, "{good} good, {bad} bad");
     }
 }

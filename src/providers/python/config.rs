@@ -43,6 +43,10 @@ pub struct PythonConfig {
     pub shown: Vec<PathBuf>,
     /// MiB that the files of a task may take together; they are in memory.
     pub task_dir_mb: u64,
+    /// A directory of control groups, version 2, that was delegated to the service; what it finds
+    /// itself where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
     /// Tasks that may wait for a worker.
     pub queue_max: u32,
     /// Which modules and calls are refused with a message.
@@ -77,6 +81,7 @@ impl Default for PythonConfig {
             network: false,
             shown: Vec::new(),
             task_dir_mb: 256,
+            cgroup: None,
             queue_max: 1024,
             policy: Preset::Off,
             allowed_modules: Vec::new(),
@@ -197,6 +202,7 @@ impl PythonConfig {
             network: self.network,
             shown: self.shown.clone(),
             task_bytes: self.task_dir_mb << 20,
+            cgroup: self.cgroup.clone(),
             ..JailSettings::default()
         })
     }
