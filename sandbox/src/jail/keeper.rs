@@ -180,9 +180,7 @@ impl Keeper {
     }
 
     fn bury(&mut self, report: &Report) {
-        let kills = self.zygote.group.as_ref().map_or(0, |group| group.kills());
-        let out_of_memory = kills > self.kills;
-        self.kills = kills;
+        let out_of_memory = report.was_killed() && self.kernel_has_killed();
         // Its end is told last: whoever hears it may ask for the next one at once.
         let end = self.ends.remove(&report.ended);
         let had_task = match self.current {
@@ -212,6 +210,14 @@ impl Keeper {
         if let Some(end) = end {
             let _ = end.send(report.exit(out_of_memory));
         }
+    }
+
+    /// True when the kernel has killed something in the jail, for want of memory, since it was asked
+    /// last.
+    fn kernel_has_killed(&mut self) -> bool {
+        let kills = self.zygote.group.as_ref().map_or(0, |group| group.kills());
+        let before = std::mem::replace(&mut self.kills, kills);
+        kills > before
     }
 
     /// A child that was offered has got a task: the next one is made while it works.

@@ -65,6 +65,11 @@ enum Line {
 }
 
 impl Report {
+    /// True when it was killed, by us or by the kernel.
+    pub(crate) fn was_killed(&self) -> bool {
+        ExitStatus::from_raw(self.status).signal() == Some(libc::SIGKILL)
+    }
+
     pub(crate) fn exit(&self, out_of_memory: bool) -> Exit {
         Exit {
             status: ExitStatus::from_raw(self.status),
