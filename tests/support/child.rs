@@ -19,6 +19,11 @@ pub(crate) fn told() -> Option<(String, PathBuf)> {
     Some((store, PathBuf::from(std::env::var_os(FOLDER)?)))
 }
 
+/// Has a command that runs this program again tell it so.
+pub(crate) fn tell_by_environment(command: &mut Command, store: &str, folder: &Path) {
+    command.env(STORE, store).env(FOLDER, folder);
+}
+
 /// In the second process: says something.
 pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
