@@ -430,11 +430,14 @@ impl Handler<NeedLease> for ExecutionEngine {
     type Result = ResponseFuture<Result<Option<Epoch>, StoreError>>;
 
     fn handle(&mut self, _: NeedLease, ctx: &mut Self::Context) -> Self::Result {
+        let (answer, answered) = oneshot::channel();
+        // Before it is asked for: a store may refuse at once, and whoever waits must hear of it.
+        self.ownership.waiting.push(answer);
         if let Ok(lease) = self.lease_now(ctx) {
+            drop(answered);
+            self.ownership.waiting.retain(|waiting| !waiting.is_closed());
             return Box::pin(async move { Ok(lease) });
         }
-        let (answer, answered) = oneshot::channel();
-        self.ownership.waiting.push(answer);
         Box::pin(async { answered.await.unwrap_or(Err(StoreError::Closed)) })
     }
 }
