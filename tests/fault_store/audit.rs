@@ -136,7 +136,7 @@ impl Audit {
             if task.status.is_settled() {
                 let is_told = status == task.status;
                 self.expect(is_told, || format!("8: {id}/{} is {status} by events", task.id));
-                self.look_at_end(id, &task.id, format!("{} {:?}", task.status, task.result));
+                self.look_at_end(id, &task.id, &format!("{} {:?}", task.status, task.result));
             }
             if task.status == TaskStatus::OutcomeUnknown {
                 // The test may be over.
@@ -146,9 +146,9 @@ impl Audit {
     }
 
     /// What is stored as the end of a task stays.
-    fn look_at_end(&self, id: &WorkflowId, task: &TaskId, end: String) {
+    fn look_at_end(&self, id: &WorkflowId, task: &TaskId, end: &str) {
         let key = (id.clone(), task.clone());
-        let before = self.notes().ended.entry(key).or_insert_with(|| end.clone()).clone();
+        let before = self.notes().ended.entry(key).or_insert_with(|| end.to_owned()).clone();
         self.expect(before == end, || format!("2: {id}/{task} was {before}, and is {end}"));
     }
 

@@ -66,7 +66,8 @@ impl RandomTask {
             .iter()
             .take(index)
             .enumerate()
-            .filter_map(|(at, depends)| depends.then(|| format!("t{at}")))
+            .filter(|(_, depends)| **depends)
+            .map(|(at, _)| format!("t{at}"))
             .collect();
         // Refers to what it needs, where that has a result for certain.
         let heard: Vec<String> = before

@@ -56,8 +56,9 @@ async fn watched(store: &str, durability: Durability) {
     say("open");
     for number in 0..WORKFLOWS {
         // Differs from page to page and from workflow to workflow.
-        let text: String = (0..TEXT / 8).map(|at| format!("{:08}", at * 7_919 + number)).collect();
-        let task = TaskSpec::new("only", "echo/echo").params(json!({ "text": text }));
+        let text: Vec<String> =
+            (0..TEXT / 8).map(|at| format!("{:08}", at * 7_919 + number)).collect();
+        let task = TaskSpec::new("only", "echo/echo").params(json!({ "text": text.concat() }));
         let workflow = WorkflowSpec::new("w").id(id(number)).task(task);
         let id = handle.submit(workflow).await.expect("it is taken");
         say("submitted");
@@ -113,7 +114,7 @@ async fn steps_kept(folder: &Path, durability: Durability) -> usize {
     for workflow in listed.iter().rev().take(2) {
         check_whole(&store, &workflow.id).await;
     }
-    store.close(Duration::from_secs(60)).await.expect("it closes");
+    store.close(Duration::from_mins(1)).await.expect("it closes");
     listed.len() + completed
 }
 
@@ -153,7 +154,7 @@ async fn power_off_at_many(done: &[Done], durability: Durability) -> Seen {
         disk.apply(step);
         match step {
             Done::Said(line) if line == "@submitted" || line == "@completed" => acknowledged += 1,
-            Done::Flush { file } if file.ends_with(".db") && at > open => seen.write_backs += 1,
+            Done::Flush { file } if file.ends_with("/g.db") && at > open => seen.write_backs += 1,
             _ => {}
         }
         if at < open || (at - open) % stride != 0 {
