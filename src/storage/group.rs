@@ -12,11 +12,11 @@ use gleitzeit_domain::{
     store::{Epoch, NewWorkflow, StoreError, Submitted, WorkflowChange},
     workflow::{WorkflowRecord, WorkflowStatus},
 };
-use sea_orm::{ConnectionTrait, DbErr, Value};
+use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
 use super::{
     encode::{self, unescape},
-    multi_row::MultiRow,
+    multi_row::{self, MultiRow},
     rows::{self, Rows, Submissions},
     statements::Statements,
 };
@@ -263,20 +263,30 @@ impl<C: ConnectionTrait> Group<'_, C> {
         let statements = self.statements;
         let blobs =
             rows.blobs.into_iter().flat_map(|(hash, body)| [hash.to_vec().into(), body.into()]);
+        let parts: [(&MultiRow, Vec<Value>); 5] = [
+            (&statements.add_blobs, blobs.collect()),
+            (&statements.set_tasks, rows::last_of_each(rows.tasks)),
+            (&statements.add_events, rows::sorted(rows.events)),
+            (&statements.set_states, rows::last_of_each(rows.states)),
+            (&statements.raise_sequences, rows::last_of_each(rows.sequences)),
+        ];
+        let mut parts = parts.map(|(statement, rows)| statement.statements(rows).collect());
+        multi_row::join(self.db.get_database_backend(), &mut parts);
+        let [blobs, tasks, events, states, sequences] = parts;
         gleitzeit_actors::failpoint!("store.write.rows");
-        self.run(&statements.add_blobs, blobs.collect()).await?;
+        self.run(blobs).await?;
         gleitzeit_actors::failpoint!("store.write.blobs");
-        self.run(&statements.set_tasks, rows::last_of_each(rows.tasks)).await?;
+        self.run(tasks).await?;
         gleitzeit_actors::failpoint!("store.write.tasks");
-        self.run(&statements.add_events, rows::sorted(rows.events)).await?;
+        self.run(events).await?;
         gleitzeit_actors::failpoint!("store.write.events");
-        self.run(&statements.set_states, rows::last_of_each(rows.states)).await?;
+        self.run(states).await?;
         gleitzeit_actors::failpoint!("store.write.states");
-        self.run(&statements.raise_sequences, rows::last_of_each(rows.sequences)).await
+        self.run(sequences).await
     }
 
-    async fn run(&self, statement: &MultiRow, rows: Vec<Value>) -> Result<(), DbErr> {
-        for statement in statement.statements(rows) {
+    async fn run(&self, statements: Vec<Statement>) -> Result<(), DbErr> {
+        for statement in statements {
             self.db.execute_raw(statement).await?;
         }
         Ok(())

@@ -33,7 +33,7 @@ const PLANS: [(&str, &str); 3] =
     [("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("jit", "off")];
 
 /// Statements that a connection keeps prepared: more than the writer has shapes.
-const PREPARED: usize = 256;
+const PREPARED: usize = 512;
 
 /// Opens connections to one database.
 #[derive(Debug, Clone)]
