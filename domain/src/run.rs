@@ -486,16 +486,19 @@ impl Run {
         self.dirty.push(index);
     }
 
-    /// What a store writes first.
+    /// What a store writes first. That a task is in line is not worth a row, here as later: after a
+    /// restart it is put there anew.
     pub fn take_new(&mut self) -> NewWorkflow {
         self.outstanding = true;
         self.dirty = Vec::new();
         self.workflow_dirty = false;
-        NewWorkflow {
-            record: self.record.clone(),
-            events: std::mem::take(&mut self.unsaved),
-            epoch: self.epoch,
+        let mut record = self.record.clone();
+        for task in &mut record.tasks {
+            if task.status == TaskStatus::Queued {
+                task.status = TaskStatus::Pending;
+            }
         }
+        NewWorkflow { record, events: std::mem::take(&mut self.unsaved), epoch: self.epoch }
     }
 
     /// What [`take_new`](Self::take_new) gave was not stored, and is to be given again.
