@@ -54,6 +54,7 @@ mod multi_row;
 #[cfg(feature = "postgres")]
 mod no_delay;
 mod open;
+pub mod plain;
 mod prune;
 mod read;
 mod rows;
