@@ -424,28 +424,3 @@ fn a_level_that_cannot_be_had_is_an_error_at_start() {
         assert!(out.stderr.contains(part), "{settings}: {}", out.stderr);
     }
 }
-
-/// Figures in one document, counted at the provider.
-#[test]
-fn bench_drives_the_real_engine() {
-    let place = Place::new();
-    for workload in ["burn-down", "workflows", "chain", "latency"] {
-        let arguments = ["bench", "--workload", workload, "--tasks", "20", "--json"];
-        let told = place.json(&arguments).success();
-        let expected = [
-            "durability",
-            "executed",
-            "p50_ms",
-            "p99_ms",
-            "per_second",
-            "seconds",
-            "tasks",
-            "workload",
-        ];
-        assert_eq!(keys(&told), expected);
-        assert_eq!((&told["workload"], &told["executed"]), (&json!(workload), &json!(20)));
-    }
-    let arguments = ["bench", "--workload", "fan-out", "--tasks", "20", "--json", "--store"];
-    let told = place.json(&[&arguments[..], &["sqlite:b.db"]].concat()).success();
-    assert_eq!((&told["executed"], &told["durability"]), (&json!(22), &json!("full")));
-}

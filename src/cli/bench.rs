@@ -1,27 +1,46 @@
 //! `gleitzeit bench`: drives the real engine and prints what it measured.
 //!
 //! The same runtime, actors, store and providers as any other command; only the workload is made
-//! up. `executed` counts what the provider was really asked, not what was reported.
+//! up. `executed` counts what the provider was really asked, not what was reported. Beside the
+//! figures stands what disk and database charge, measured in the same run: the price of a flush
+//! differs by forty times from disk to disk, and from hour to hour on the same one.
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod database;
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+#[path = "bench/no_database.rs"]
+mod database;
+mod drive;
+mod figures;
+mod price;
+mod recovery;
+mod replay;
+mod report;
+mod sustained;
+mod work;
 
 use std::{
-    num::NonZeroU64,
+    num::{NonZeroU32, NonZeroU64},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use gleitzeit::{
-    Handle, Runtime, TaskSpec, WorkflowSpec, WorkflowStatus, domain::plan::Draft, providers::echo,
-    settings::Durability,
-};
+use gleitzeit::{Handle, Runtime, Store, providers::echo, settings::Durability};
 use serde::Serialize;
-use serde_json::json;
-use tokio::task::JoinSet;
 
+use self::{
+    database::Ground,
+    drive::Driven,
+    figures::{Spread, each, median, ms, percentile, rate},
+    price::Prices,
+    replay::Shape,
+    report::{Ratios, Recovery, Report},
+};
 use super::{
     Outcome,
     output::{self, Exit, Failure},
@@ -44,10 +63,16 @@ pub(crate) enum Workload {
     Latency,
     /// N workflows of one Python task, one at a time.
     Python,
+    /// N workflows of one task, left behind by a process that is killed, and gone on with.
+    Recovery,
+    /// The same with one workflow of N tasks.
+    RecoveryOne,
+    /// N workflows of one task; by tenths, while settled ones are forgotten.
+    Sustained,
 }
 
 /// Options of `gleitzeit bench`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct BenchArgs {
     /// What to drive the engine with.
     #[arg(long, value_enum, default_value = "burn-down")]
@@ -55,38 +80,48 @@ pub(crate) struct BenchArgs {
     /// Tasks, N.
     #[arg(long, default_value_t = 100_000)]
     tasks: u64,
-    /// Workflows of `workflows` that are under way at once.
+    /// How often; the figures are medians.
+    #[arg(long, default_value = "1")]
+    rounds: NonZeroU32,
+    /// Workflows of `workflows` and `sustained` that are under way at once.
     #[arg(long, default_value_t = 512)]
     in_flight: u64,
+    /// Seconds after which `sustained` forgets a settled workflow.
+    #[arg(long, default_value_t = 1.0)]
+    keep: f64,
     /// What a commit survives: the loss of power, or of the process.
     #[arg(long, default_value = "full", value_parser = ["full", "normal"])]
     durability: String,
     /// Tasks executing at once.
     #[arg(long, default_value = "1024")]
     max_concurrent_tasks: NonZeroU64,
-}
-
-/// What was measured.
-#[derive(Debug, Serialize)]
-struct Report {
-    workload: Workload,
-    tasks: u64,
-    seconds: f64,
-    per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    durability: String,
-    executed: u64,
+    /// Submits, and waits to be killed.
+    #[arg(long, hide = true)]
+    hold: bool,
 }
 
 /// Runs the workload and prints the figures.
 ///
 /// # Errors
 /// When the runtime cannot start, or a workflow does not complete.
-pub(crate) async fn bench(session: Session, args: BenchArgs) -> Outcome {
+pub(crate) async fn bench(mut session: Session, args: BenchArgs) -> Outcome {
     let json = session.json;
     let failed = |error: anyhow::Error| Failure::infrastructure(format!("{error:#}"));
-    let report = measure(args, session).await.map_err(failed)?;
+    let settings = &mut session.settings;
+    settings.storage.durability = match args.durability.as_str() {
+        "normal" => Durability::Normal,
+        _ => Durability::Full,
+    };
+    settings.engine.max_concurrent_tasks = args.max_concurrent_tasks;
+    if args.hold {
+        recovery::hold(&args, session.settings).await.map_err(failed)?;
+        return Ok(Exit::Success);
+    }
+    let report = match args.workload {
+        Workload::Recovery | Workload::RecoveryOne => continued(args, &session).await,
+        _ => measure(args, &session).await,
+    };
+    let report = report.map_err(failed)?;
     if json {
         output::document(&report);
     } else {
@@ -95,57 +130,162 @@ pub(crate) async fn bench(session: Session, args: BenchArgs) -> Outcome {
     Ok(Exit::Success)
 }
 
-impl std::fmt::Display for Report {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { tasks, seconds, per_second, p50_ms, p99_ms, durability, executed, .. } = self;
-        write!(
-            out,
-            "{tasks} tasks in {seconds:.3} s: {per_second:.0}/s, p50 {p50_ms:.3} ms, p99 \
-             {p99_ms:.3} ms, durability {durability}, {executed} calls executed"
-        )
-    }
+/// What was seen of one round.
+struct Round {
+    driven: Driven,
+    commits: Option<u64>,
+    /// What the database charged before and behind it.
+    prices: Prices,
+    /// A plain loop over the same rows.
+    plain: Option<Duration>,
 }
 
-async fn measure(args: BenchArgs, mut session: Session) -> anyhow::Result<Report> {
-    let settings = &mut session.settings;
-    let is_memory = settings.storage.url.is_memory();
-    settings.storage.durability = match args.durability.as_str() {
-        "normal" => Durability::Normal,
-        _ => Durability::Full,
-    };
-    settings.engine.max_concurrent_tasks = args.max_concurrent_tasks;
-    let (runtime, executed) = start(&args, &session).await?;
+async fn measure(args: BenchArgs, session: &Session) -> anyhow::Result<Report> {
+    let load = price::load();
+    let mut ground = Ground::new(&session.settings);
+    let store = ground.open(&session.settings).await?;
+    let (runtime, executed) = start(&args, session, Arc::clone(&store)).await?;
     let handle = runtime.handle();
     // What is measured is a provider that serves, not its start.
     if args.workload == Workload::Python {
-        run(&handle, python()).await?;
+        drive::run(&handle, work::python()).await?;
     }
     let before = calls(&handle).await?;
-    let driven = drive(&args, &handle).await;
-    let executed = match executed {
+    let mut rounds = Vec::new();
+    let mut report = blank(&args, session, load);
+    let measured = async {
+        for _ in 0..args.rounds.get() {
+            let mut prices = ground.prices().await?;
+            let before = ground.commits();
+            let driven = if args.workload == Workload::Sustained {
+                let run = sustained::sustained(&args, &handle, &ground, Arc::clone(&store)).await?;
+                (report.tenths, report.ratios.last_to_first) = (run.tenths, run.last_to_first);
+                Driven { elapsed: run.elapsed, latencies: run.latencies, sample: None }
+            } else {
+                drive(&args, &handle).await?
+            };
+            let commits = ground.commits().zip(before).map(|(after, before)| after - before);
+            prices.add(ground.prices().await?);
+            let plain = plain(&args, &handle, &ground, &driven).await?;
+            rounds.push(Round { driven, commits, prices, plain });
+        }
+        anyhow::Ok(())
+    };
+    let measured = measured.await;
+    report.executed = match executed {
         Some(executed) => executed.load(Ordering::Relaxed),
         None => calls(&handle).await? - before,
     };
     runtime.stop(Duration::from_secs(10)).await;
-    let (elapsed, mut latencies) = driven?;
-    let seconds = elapsed.as_secs_f64();
-    latencies.sort_unstable();
-    let tasks = match args.workload {
-        Workload::FanOut => args.tasks + 2,
-        _ => args.tasks,
-    };
-    #[expect(clippy::cast_precision_loss, reason = "a rate of counts")]
-    let per_second = tasks as f64 / seconds;
-    Ok(Report {
+    measured?;
+    fill(&mut report, &args, rounds);
+    Ok(report)
+}
+
+/// A report without figures.
+fn blank(args: &BenchArgs, session: &Session, load: Option<f64>) -> Report {
+    let is_memory = session.settings.storage.url.is_memory();
+    Report {
         workload: args.workload,
-        tasks,
-        seconds,
-        per_second,
-        p50_ms: percentile(&latencies, 50),
-        p99_ms: percentile(&latencies, 99),
-        durability: if is_memory { "none".to_owned() } else { args.durability },
-        executed,
-    })
+        tasks: match args.workload {
+            Workload::FanOut => args.tasks + 2,
+            _ => args.tasks,
+        },
+        rounds: args.rounds.get(),
+        seconds: 0.0,
+        per_second: 0.0,
+        per_second_range: [0.0; 2],
+        p50_ms: 0.0,
+        p99_ms: 0.0,
+        durability: if is_memory { "none".to_owned() } else { args.durability.clone() },
+        executed: 0,
+        load,
+        price: None,
+        commits: None,
+        ratios: Ratios::default(),
+        recovery: None,
+        tenths: Vec::new(),
+    }
+}
+
+/// Fills in what rounds tell.
+fn fill(report: &mut Report, args: &BenchArgs, mut rounds: Vec<Round>) {
+    let tasks = report.tasks;
+    for round in &mut rounds {
+        round.driven.latencies.sort_unstable();
+    }
+    let of_rounds =
+        |figure: &dyn Fn(&Round) -> Option<f64>| Spread::of(rounds.iter().filter_map(figure));
+    let pace = |round: &Round| rate(tasks, round.driven.elapsed);
+    let p50 = |round: &Round| percentile(&round.driven.latencies, 50);
+    let bare = |round: &Round| round.prices.medians().map(|price| price.bare_commit_ms);
+    if let Some(paces) = of_rounds(&|round| Some(pace(round))) {
+        report.per_second = paces.median;
+        report.per_second_range = [paces.least, paces.greatest];
+    }
+    report.seconds = median(rounds.iter().map(|round| round.driven.elapsed.as_secs_f64()));
+    report.p50_ms = median(rounds.iter().map(p50));
+    report.p99_ms = median(rounds.iter().map(|it| percentile(&it.driven.latencies, 99)));
+    report.commits = of_rounds(&|round| Some(each(round.commits?, 1))).map(|it| it.median);
+    let ratios = &mut report.ratios;
+    match args.workload {
+        Workload::Chain => {
+            ratios.flushes_per_hop = of_rounds(&|round| Some(each(round.commits?, tasks)));
+            ratios.hop_in_bare_commits = of_rounds(&|round| Some(p50(round) / bare(round)?));
+        }
+        Workload::Latency => {
+            ratios.p50_in_bare_commits = of_rounds(&|round| Some(p50(round) / bare(round)?));
+        }
+        _ => {
+            let plain = |round: &Round| Some(rate(tasks, round.plain?));
+            ratios.plain_per_second = of_rounds(&plain);
+            ratios.share_of_plain = of_rounds(&|round| Some(pace(round) / plain(round)?));
+        }
+    }
+    let mut prices = Prices::default();
+    for round in rounds {
+        prices.add(round.prices);
+    }
+    report.price = prices.medians();
+}
+
+/// The figures of recoveries.
+async fn continued(args: BenchArgs, session: &Session) -> anyhow::Result<Report> {
+    if session.settings.storage.url.is_memory() {
+        bail!("a store in memory survives no kill; name another by `--store`");
+    }
+    let mut report = blank(&args, session, price::load());
+    let mut ground = Ground::new(&session.settings);
+    let mut prices = Prices::default();
+    let mut rounds = Vec::new();
+    for _ in 0..args.rounds.get() {
+        let continued = recovery::recovery(&args, &session.settings, &mut ground).await?;
+        report.executed += continued.executed;
+        rounds.push(continued);
+        prices.add(ground.prices().await?);
+    }
+    let of = |span: fn(&recovery::Continued) -> Duration| {
+        median(rounds.iter().map(|round| span(round).as_secs_f64()))
+    };
+    let taken_up = Spread::of(rounds.iter().map(|round| round.taken_up.as_secs_f64()));
+    let paces = Spread::of(rounds.iter().map(|round| rate(report.tasks, round.taken_up)));
+    if let (Some(taken_up), Some(paces)) = (taken_up, paces) {
+        report.seconds = taken_up.median;
+        report.per_second = paces.median;
+        report.per_second_range = [paces.least, paces.greatest];
+        report.recovery = Some(Recovery {
+            workflows: rounds.iter().map(|round| round.workflows).sum::<u64>()
+                / u64::from(args.rounds.get()),
+            opened: of(|round| round.opened),
+            first_call: of(|round| round.first_call),
+            taken_up,
+            completed: of(|round| round.completed),
+        });
+    }
+    report.p50_ms = median(rounds.iter().map(|round| ms(round.taken_up)));
+    report.p99_ms = report.p50_ms;
+    report.price = prices.medians();
+    Ok(report)
 }
 
 /// Calls that providers have begun.
@@ -157,114 +297,46 @@ async fn calls(handle: &Handle) -> anyhow::Result<u64> {
 async fn start(
     args: &BenchArgs,
     session: &Session,
+    store: Arc<dyn Store>,
 ) -> anyhow::Result<(Runtime, Option<Arc<AtomicU64>>)> {
     if args.workload == Workload::Python {
-        let runtime = session.start_for([&python()]).await;
-        return Ok((runtime.map_err(|failure| failure.error)?, None));
+        let builder = session.builder_for([&work::python()]).map_err(|failure| failure.error)?;
+        return Ok((builder.store(store).start().await?, None));
     }
     let (spec, executed) = echo::spec_counted("echo");
-    let builder = Runtime::builder(session.settings.clone()).without_recovery();
+    let builder = Runtime::builder(session.settings.clone()).without_recovery().store(store);
     let runtime = builder.without_settings_providers().provider(spec).start().await?;
     Ok((runtime, Some(executed)))
 }
 
-/// Milliseconds that `share` percent stay under.
-fn percentile(sorted: &[Duration], share: usize) -> f64 {
-    let at = (sorted.len() * share).div_ceil(100).saturating_sub(1);
-    sorted.get(at).map_or(0.0, |span| span.as_secs_f64() * 1e3)
-}
-
-/// How long all of it took, and how long each workflow.
-type Times = (Duration, Vec<Duration>);
-
-/// Runs the workload. The clock runs from the first submission, with its spec made, to the last
-/// answer.
-async fn drive(args: &BenchArgs, handle: &Handle) -> anyhow::Result<Times> {
+/// Runs the workload once.
+async fn drive(args: &BenchArgs, handle: &Handle) -> anyhow::Result<Driven> {
     match args.workload {
-        Workload::BurnDown => one(handle, burn_down(args.tasks)).await,
-        Workload::Chain => one(handle, chain(args.tasks)).await,
-        Workload::FanOut => one(handle, fan_out(args.tasks)).await,
-        Workload::Workflows => many(handle, args.tasks, args.in_flight, single).await,
-        Workload::Latency => many(handle, args.tasks, 1, single).await,
-        Workload::Python => many(handle, args.tasks, 1, python).await,
+        Workload::BurnDown => drive::one(handle, work::burn_down(args.tasks)).await,
+        Workload::Chain => drive::chain(handle, work::chain(args.tasks)).await,
+        Workload::FanOut => drive::one(handle, work::fan_out(args.tasks)).await,
+        Workload::Workflows => drive::many(handle, args.tasks, args.in_flight, work::single).await,
+        Workload::Python => drive::many(handle, args.tasks, 1, work::python).await,
+        _ => drive::many(handle, args.tasks, 1, work::single).await,
     }
 }
 
-async fn one(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result<Times> {
-    let begun = Instant::now();
-    run(handle, spec).await?;
-    let elapsed = begun.elapsed();
-    Ok((elapsed, vec![elapsed]))
-}
-
-async fn run(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result<()> {
-    let ended = handle.run_draft(Draft::new(spec)?).await?;
-    if ended.status != WorkflowStatus::Completed {
-        let why = ended.error.as_ref().map(ToString::to_string).unwrap_or_default();
-        bail!("workflow {} is {}: {why}", ended.id, ended.status);
-    }
-    Ok(())
-}
-
-/// `count` workflows, at most `in_flight` at once.
-async fn many(
+/// The rows of a round in a plain loop, where that is what it is to be held against.
+async fn plain(
+    args: &BenchArgs,
     handle: &Handle,
-    count: u64,
-    in_flight: u64,
-    spec: fn() -> WorkflowSpec,
-) -> anyhow::Result<Times> {
-    let begun = Instant::now();
-    let left = Arc::new(AtomicU64::new(count));
-    let mut lanes = JoinSet::new();
-    for _ in 0..in_flight.clamp(1, count.max(1)) {
-        let (handle, left) = (handle.clone(), Arc::clone(&left));
-        lanes.spawn(async move {
-            let mut latencies = Vec::new();
-            let take = |left: u64| left.checked_sub(1);
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
-                let begun = Instant::now();
-                run(&handle, spec()).await?;
-                latencies.push(begun.elapsed());
-            }
-            anyhow::Ok(latencies)
-        });
-    }
-    let mut latencies = Vec::new();
-    while let Some(lane) = lanes.join_next().await {
-        latencies.extend(lane??);
-    }
-    Ok((begun.elapsed(), latencies))
-}
-
-fn echo_task(id: impl Into<String>) -> TaskSpec {
-    TaskSpec::new(id, "echo/echo").params(json!({ "n": 1 }))
-}
-
-fn single() -> WorkflowSpec {
-    WorkflowSpec::new("single").task(echo_task("only"))
-}
-
-fn python() -> WorkflowSpec {
-    let task = TaskSpec::new("only", "python/execute").params(json!({ "code": "result = 1" }));
-    WorkflowSpec::new("python").task(task)
-}
-
-fn burn_down(tasks: u64) -> WorkflowSpec {
-    (0..tasks).fold(WorkflowSpec::new("burn-down"), |spec, n| spec.task(echo_task(format!("t{n}"))))
-}
-
-fn chain(tasks: u64) -> WorkflowSpec {
-    (0..tasks).fold(WorkflowSpec::new("chain"), |spec, n| {
-        let task = echo_task(format!("t{n}"));
-        spec.task(if n == 0 { task } else { task.after(format!("t{}", n - 1)) })
-    })
-}
-
-fn fan_out(tasks: u64) -> WorkflowSpec {
-    let spread = (0..tasks)
-        .fold(WorkflowSpec::new("fan-out").task(echo_task("first")), |spec, n| {
-            spec.task(echo_task(format!("t{n}")).after("first"))
-        });
-    let last = (0..tasks).fold(echo_task("last"), |last, n| last.after(format!("t{n}")));
-    spread.task(last)
+    ground: &Ground,
+    driven: &Driven,
+) -> anyhow::Result<Option<Duration>> {
+    let shape = match args.workload {
+        Workload::Workflows => Shape::Many { count: args.tasks, group: args.in_flight },
+        Workload::BurnDown => {
+            let group = usize::try_from(args.max_concurrent_tasks.get()).unwrap_or(usize::MAX);
+            Shape::One { group }
+        }
+        _ => return Ok(None),
+    };
+    let Some(sample) = &driven.sample else { return Ok(None) };
+    let events = handle.events(&sample.id, 0, usize::MAX).await?;
+    ground.replay(sample, &events, shape).await
 }

@@ -10,7 +10,7 @@ use std::{
 
 use gleitzeit::{
     protocol_files::{self, ProtocolFileError},
-    runtime::{self, Runtime},
+    runtime::{self, Runtime, RuntimeBuilder},
     settings::{LogFormat, Settings, Sources, StoreUrl},
 };
 use gleitzeit_domain::{
@@ -130,6 +130,17 @@ impl Session {
         &self,
         workflows: impl IntoIterator<Item = &'w WorkflowSpec>,
     ) -> Result<Runtime, Failure> {
+        Ok(self.builder_for(workflows)?.start().await?)
+    }
+
+    /// What [`start_for`](Self::start_for) starts.
+    ///
+    /// # Errors
+    /// What is wrong with the settings of a provider.
+    pub(crate) fn builder_for<'w>(
+        &self,
+        workflows: impl IntoIterator<Item = &'w WorkflowSpec>,
+    ) -> Result<RuntimeBuilder, Failure> {
         let tasks = workflows.into_iter().flat_map(|workflow| &workflow.tasks);
         let called: HashSet<&str> = tasks.map(protocol_of).collect();
         let mut builder =
@@ -140,7 +151,7 @@ impl Session {
                 builder = builder.provider(provider);
             }
         }
-        Ok(builder.start().await?)
+        Ok(builder)
     }
 
     /// The same without providers: for what runs no task.

@@ -1,0 +1,176 @@
+//! What `gleitzeit bench` says: for a person, and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Workload, figures::Spread, price::Price};
+
+/// What was measured; medians over the rounds.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) workload: Workload,
+    /// Of one round.
+    pub(super) tasks: u64,
+    pub(super) rounds: u32,
+    pub(super) seconds: f64,
+    pub(super) per_second: f64,
+    /// Of the slowest round and the fastest.
+    pub(super) per_second_range: [f64; 2],
+    /// Of workflows; of the hops of a chain.
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) durability: String,
+    /// Calls that the provider was asked for, over all rounds.
+    pub(super) executed: u64,
+    /// Of the machine, over the last minute.
+    pub(super) load: Option<f64>,
+    /// `None` for the store in memory.
+    pub(super) price: Option<Price>,
+    /// Transactions that wrote, of one round.
+    pub(super) commits: Option<f64>,
+    #[serde(flatten)]
+    pub(super) ratios: Ratios,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) recovery: Option<Recovery>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tenths: Vec<Tenth>,
+}
+
+/// Figures that mean the same on every disk. Each stands with the workloads that it is about.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Ratios {
+    /// Commits for each task of a chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) flushes_per_hop: Option<Spread>,
+    /// From the end of one task of a chain to that of the next, in bare commits; medians of both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hop_in_bare_commits: Option<Spread>,
+    /// From submission to end of a workflow alone, in bare commits; medians of both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) p50_in_bare_commits: Option<Spread>,
+    /// What a plain loop writes a second, of the same rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) plain_per_second: Option<Spread>,
+    /// What the engine does, of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) share_of_plain: Option<Spread>,
+    /// The last tenth's pace, of the first one's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last_to_first: Option<f64>,
+}
+
+/// How a killed process was continued, in seconds after the start of the next one.
+#[derive(Debug, Serialize)]
+pub(super) struct Recovery {
+    pub(super) workflows: u64,
+    /// The store was open.
+    pub(super) opened: f64,
+    /// A provider was called.
+    pub(super) first_call: f64,
+    /// Every task was in line again, or executing.
+    pub(super) taken_up: Spread,
+    /// Every task had completed.
+    pub(super) completed: f64,
+}
+
+/// A tenth of a long run, at its end.
+#[derive(Debug, Serialize)]
+pub(super) struct Tenth {
+    /// The median of its ten slices.
+    pub(super) per_second: f64,
+    pub(super) memory_mib: Option<f64>,
+    pub(super) store_mib: Option<f64>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tasks, seconds, per_second, p50_ms, p99_ms, durability, executed, .. } = self;
+        let [least, greatest] = self.per_second_range;
+        write!(
+            out,
+            "{tasks} tasks in {seconds:.3} s: {per_second:.0}/s [{least:.0}–{greatest:.0}], p50 \
+             {p50_ms:.3} ms, p99 {p99_ms:.3} ms, durability {durability}, {executed} calls executed"
+        )?;
+        if self.rounds > 1 {
+            write!(out, ", {} rounds", self.rounds)?;
+        }
+        if let Some(load) = self.load {
+            write!(out, ", load {load:.2}")?;
+        }
+        if let Some(Price { raw_flush_ms, bare_commit_ms }) = self.price {
+            write!(out, "\nprice: bare commit {bare_commit_ms:.3} ms")?;
+            if let Some(raw_flush_ms) = raw_flush_ms {
+                write!(out, ", raw flush {raw_flush_ms:.3} ms")?;
+            }
+        }
+        if let Some(commits) = self.commits {
+            write!(out, ", {commits:.0} commits")?;
+        }
+        write!(out, "{}", self.ratios)?;
+        if let Some(recovery) = &self.recovery {
+            write!(out, "\n{recovery}")?;
+        }
+        for (number, tenth) in (1..).zip(&self.tenths) {
+            write!(out, "\n{number:>3}/10 {tenth}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Ratios {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(flushes) = self.flushes_per_hop {
+            write!(out, "\nhop: {flushes:.3} flushes")?;
+        }
+        if let Some(commits) = self.hop_in_bare_commits {
+            write!(out, ", the time of {commits:.2} bare commits")?;
+        }
+        if let Some(commits) = self.p50_in_bare_commits {
+            write!(out, "\np50: the time of {commits:.2} bare commits")?;
+        }
+        if let (Some(plain), Some(share)) = (self.plain_per_second, self.share_of_plain) {
+            write!(out, "\nplain loop over the same rows: {plain:.0}/s; of that {share:.2}")?;
+        }
+        if let Some(ratio) = self.last_to_first {
+            write!(out, "\nthe last tenth at {ratio:.2} of the first one's pace")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = out.precision().unwrap_or(2);
+        write!(out, "{:.digits$}", self.median)?;
+        if self.least < self.greatest {
+            write!(out, " [{:.digits$}–{:.digits$}]", self.least, self.greatest)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workflows, opened, first_call, taken_up, completed } = self;
+        write!(
+            out,
+            "after kill -9, {workflows} workflows: store open in {opened:.3} s, first call \
+             after {first_call:.3} s, all taken up after {taken_up:.3} s, all completed after \
+             {completed:.3} s"
+        )
+    }
+}
+
+impl fmt::Display for Tenth {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:.0}/s", self.per_second)?;
+        if let Some(memory) = self.memory_mib {
+            write!(out, ", {memory:.0} MiB of memory")?;
+        }
+        if let Some(store) = self.store_mib {
+            write!(out, ", {store:.0} MiB of store")?;
+        }
+        Ok(())
+    }
+}

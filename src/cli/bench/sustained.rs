@@ -1,0 +1,120 @@
+//! A long run through one store, with retention at work: does it keep its pace and its size?
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gleitzeit::{Handle, Store, telemetry};
+use tokio::task::JoinSet;
+
+use super::{BenchArgs, database::Ground, drive, figures, report::Tenth, work};
+
+/// Slices of a tenth; its figure is their median.
+const SLICES: u64 = 10;
+
+/// Between two rounds of forgetting.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// Workflows forgotten in one go.
+const BATCH: usize = 500;
+
+/// Latencies that are kept: as few, that they are not what grows.
+const LATENCIES: u64 = 100_000;
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// What was seen.
+pub(super) struct Sustained {
+    pub(super) elapsed: Duration,
+    pub(super) latencies: Vec<Duration>,
+    pub(super) tenths: Vec<Tenth>,
+    pub(super) last_to_first: Option<f64>,
+}
+
+/// Runs the workflows; those that settled `args.keep` seconds ago are forgotten meanwhile.
+///
+/// # Errors
+/// When one of them does not complete.
+pub(super) async fn sustained(
+    args: &BenchArgs,
+    handle: &Handle,
+    ground: &Ground,
+    store: Arc<dyn Store>,
+) -> anyhow::Result<Sustained> {
+    let tidying = tokio::spawn(forget(store, Duration::from_secs_f64(args.keep)));
+    let done = run(args, handle, ground).await;
+    tidying.abort();
+    done
+}
+
+async fn forget(store: Arc<dyn Store>, age: Duration) {
+    loop {
+        let before = chrono::Utc::now() - age;
+        while let Ok(BATCH) = store.prune(before, BATCH).await {}
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
+async fn run(args: &BenchArgs, handle: &Handle, ground: &Ground) -> anyhow::Result<Sustained> {
+    let begun = Instant::now();
+    let left = Arc::new(AtomicU64::new(args.tasks));
+    let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    let mut lanes = JoinSet::new();
+    for _ in 0..args.in_flight.clamp(1, args.tasks.max(1)) {
+        let (handle, left, ends) = (handle.clone(), Arc::clone(&left), ends.clone());
+        lanes.spawn(async move {
+            let take = |left: u64| left.checked_sub(1);
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+                let begun = Instant::now();
+                drive::run(&handle, work::single()).await?;
+                let now = Instant::now();
+                let _ = ends.send((now, now - begun));
+            }
+            anyhow::Ok(())
+        });
+    }
+    drop(ends);
+    let stride = args.tasks.div_ceil(LATENCIES);
+    let slice = (args.tasks / (10 * SLICES)).max(1);
+    let mut done = Sustained {
+        elapsed: Duration::ZERO,
+        latencies: Vec::new(),
+        tenths: Vec::new(),
+        last_to_first: None,
+    };
+    let (mut count, mut since, mut paces) = (0, begun, Vec::new());
+    while let Some((at, latency)) = ended.recv().await {
+        count += 1;
+        if count % stride == 0 {
+            done.latencies.push(latency);
+        }
+        if count % slice == 0 {
+            paces.push(figures::rate(slice, at.saturating_duration_since(since)));
+            since = at;
+        }
+        if count % (slice * SLICES) == 0 {
+            done.tenths.push(tenth(std::mem::take(&mut paces), ground));
+        }
+    }
+    done.elapsed = begun.elapsed();
+    while let Some(lane) = lanes.join_next().await {
+        lane??;
+    }
+    if let [first, .., last] = done.tenths.as_slice() {
+        done.last_to_first = Some(last.per_second / first.per_second);
+    }
+    Ok(done)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a size to be shown")]
+fn tenth(paces: Vec<f64>, ground: &Ground) -> Tenth {
+    Tenth {
+        per_second: figures::median(paces),
+        memory_mib: telemetry::process_memory_mib(),
+        store_mib: ground.bytes().map(|bytes| bytes as f64 / MIB),
+    }
+}
