@@ -39,8 +39,9 @@ use whole::echo_workflow;
 const IDLE: Duration = Duration::from_millis(5_500);
 /// Of the scheduler, of which there are 100 a second: 0.5 % of one core.
 const TICKS_MAX: u64 = 3;
-/// Between the last work and the span that is measured.
-const REST: Duration = Duration::from_millis(500);
+/// Between the last work and the span that is measured: after a write, a database file is looked at
+/// some more times, ever more seldom, for less than three seconds.
+const REST: Duration = Duration::from_secs(4);
 
 /// Passes every question on, and counts them.
 struct Counting {
@@ -150,7 +151,6 @@ type Trace = Vec<String>;
 fn check(test: &str, url: &str, folder: &Path, trace: impl Fn(u32) -> Trace) {
     let mut process = Process::start(test, url, folder);
     let asked = process.says().unwrap();
-    // What the last workflow left to be done, such as looking after what rang, comes to its end.
     thread::sleep(REST);
     let (before, seen) = (ticks(process.id()), trace(process.id()));
     // What is measured is a span of real time in which nothing happens.
