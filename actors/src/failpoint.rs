@@ -2,8 +2,8 @@
 //!
 //! `failpoint!("store.commit.after")` marks one. Without the feature `failpoints` it is nothing at
 //! all. With it, `GLEITZEIT_FAILPOINT=store.commit.after:3` kills the process, by SIGKILL, when it
-//! comes there for the third time, and `GLEITZEIT_FAILPOINT=count` counts how often it comes to
-//! each; a place that nobody asks about costs one load.
+//! comes there for the third time, `…:3:stop` stops it there by SIGSTOP, and `=count` counts how
+//! often it comes to each; a place that nobody asks about costs one load.
 //!
 //! Invariant: [`NAMES`] are the places in the code, each once; a name that is not among them does
 //! not compile.
@@ -31,7 +31,11 @@ static IS_ASKED: AtomicBool = AtomicBool::new(true);
 static WISH: LazyLock<Option<Wish>> = LazyLock::new(|| {
     let wish = std::env::var(VARIABLE).ok().map(|text| {
         Wish::read(&text).unwrap_or_else(|| {
-            panic!("{VARIABLE} is `{text}`; it must be `count`, or a known place and a number from 1, as in `{}:1`", NAMES[0])
+            panic!(
+                "{VARIABLE} is `{text}`; it must be `count`, or a known place and a number from 1, \
+                 as in `{}:1`, and then `:stop`",
+                NAMES[0]
+            )
         })
     });
     IS_ASKED.store(wish.is_some(), Ordering::Relaxed);
@@ -41,8 +45,9 @@ static WISH: LazyLock<Option<Wish>> = LazyLock::new(|| {
 /// What the environment asks for.
 #[derive(Debug)]
 struct Wish {
-    /// Where to be killed, and at which time; never, where passes are only counted.
+    /// Where to be signalled, and at which time; never, where passes are only counted.
     end: Option<(usize, u64)>,
+    signal: Signal,
     passes: Vec<AtomicU64>,
 }
 
@@ -50,21 +55,25 @@ impl Wish {
     fn read(text: &str) -> Option<Self> {
         let passes = NAMES.iter().map(|_| AtomicU64::new(0)).collect();
         if text == "count" {
-            return Some(Self { end: None, passes });
+            return Some(Self { end: None, signal: Signal::SIGKILL, passes });
         }
+        let (text, signal) = match text.strip_suffix(":stop") {
+            Some(text) => (text, Signal::SIGSTOP),
+            None => (text, Signal::SIGKILL),
+        };
         let (name, nth) = text.rsplit_once(':')?;
         let place = NAMES.iter().position(|known| *known == name)?;
         let nth = nth.parse().ok().filter(|nth| *nth > 0)?;
-        Some(Self { end: Some((place, nth)), passes })
+        Some(Self { end: Some((place, nth)), signal, passes })
     }
 
     fn pass(&self, place: usize) {
         let pass = self.passes[place].fetch_add(1, Ordering::Relaxed) + 1;
         if self.end == Some((place, pass)) {
-            // It cannot fail: every process may signal itself.
-            let _ = kill(getpid(), Signal::SIGKILL);
-            // The signal reaches this thread before it does anything else.
-            loop {
+            // It cannot fail: every process may signal itself. The signal reaches this thread before
+            // it does anything else.
+            let _ = kill(getpid(), self.signal);
+            while self.signal == Signal::SIGKILL {
                 std::thread::park();
             }
         }
@@ -130,7 +139,10 @@ mod tests {
         assert_eq!(Wish::read("count").unwrap().end, None);
         let last = NAMES.len() - 1;
         assert_eq!(Wish::read(&format!("{}:3", NAMES[last])).unwrap().end, Some((last, 3)));
-        for wrong in ["", "count:1", "no.such.place:1", NAMES[0], &format!("{}:0", NAMES[0])] {
+        assert_eq!(Wish::read(&format!("{}:3:stop", NAMES[0])).unwrap().signal, Signal::SIGSTOP);
+        for wrong in
+            ["", "count:1", ":stop", "no.such.place:1", NAMES[0], &format!("{}:0", NAMES[0])]
+        {
             assert!(Wish::read(wrong).is_none(), "{wrong}");
         }
     }

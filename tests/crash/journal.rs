@@ -15,25 +15,30 @@ use std::{
 pub(crate) enum Line {
     /// A process was told that a workflow is stored.
     Accepted { workflow: String },
-    /// A call begins.
-    Begins { process: String, task: String, attempt: u32, key: String },
+    /// A call begins, so many microseconds after 1970.
+    Begins { process: String, task: String, attempt: u32, key: String, at_us: i64 },
     /// A call has ended, well or not.
     Ends { process: String, task: String, attempt: u32, well: bool },
     /// A person says that a task whose outcome is unknown may be done with, or run again.
     Word { task: String },
+    /// A process found that it had lost leases, and so many of its changes refused.
+    Lost { process: String, leases: u64, refused: u64 },
 }
 
 impl Line {
     fn text(&self) -> String {
         match self {
             Self::Accepted { workflow } => format!("accepted {workflow}\n"),
-            Self::Begins { process, task, attempt, key } => {
-                format!("begins {process} {task} {attempt} {key}\n")
+            Self::Begins { process, task, attempt, key, at_us } => {
+                format!("begins {process} {task} {attempt} {key} {at_us}\n")
             }
             Self::Ends { process, task, attempt, well } => {
                 format!("ends {process} {task} {attempt} {well}\n")
             }
             Self::Word { task } => format!("word {task}\n"),
+            Self::Lost { process, leases, refused } => {
+                format!("lost {process} {leases} {refused}\n")
+            }
         }
     }
 
@@ -41,11 +46,12 @@ impl Line {
         let words: Vec<&str> = text.split(' ').collect();
         Some(match *words.as_slice() {
             ["accepted", workflow] => Self::Accepted { workflow: workflow.into() },
-            ["begins", process, task, attempt, key] => Self::Begins {
+            ["begins", process, task, attempt, key, at_us] => Self::Begins {
                 process: process.into(),
                 task: task.into(),
                 attempt: attempt.parse().ok()?,
                 key: key.into(),
+                at_us: at_us.parse().ok()?,
             },
             ["ends", process, task, attempt, well] => Self::Ends {
                 process: process.into(),
@@ -54,6 +60,11 @@ impl Line {
                 well: well.parse().ok()?,
             },
             ["word", task] => Self::Word { task: task.into() },
+            ["lost", process, leases, refused] => Self::Lost {
+                process: process.into(),
+                leases: leases.parse().ok()?,
+                refused: refused.parse().ok()?,
+            },
             _ => return None,
         })
     }

@@ -15,6 +15,8 @@ mod ground;
 mod journal;
 #[cfg(feature = "failpoints")]
 mod matrix;
+#[cfg(all(feature = "failpoints", feature = "postgres"))]
+mod pause;
 mod process;
 mod program;
 mod random;

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "failpoints")]
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -28,6 +30,8 @@ const ORDERS: &str = "GLEITZEIT_TEST_ORDERS";
 pub(crate) enum Role {
     /// Leaves work behind, and waits to be killed.
     First,
+    /// Leaves tasks that wait for another attempt, and waits to be killed.
+    Retries,
     /// Does its share, and stops.
     Worker,
     /// Does its share, and waits to be told: to do what is left, or to stop.
@@ -156,6 +160,17 @@ impl Process {
         }
         let status = self.wait()?;
         Err(format!("{} ended with {status} before it said {word}{}", self.name, self.last_words()))
+    }
+
+    /// Waits until it was stopped by SIGSTOP.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn stops(&mut self) -> Result<(), String> {
+        let id = Pid::from_raw(self.child.id().try_into().unwrap());
+        let status = self.patiently(|_| waitpid(id, Some(WaitPidFlag::WUNTRACED)).unwrap())?;
+        if status == WaitStatus::Stopped(id, Signal::SIGSTOP) {
+            return Ok(());
+        }
+        Err(format!("{} was not stopped: {status:?}{}", self.name, self.last_words()))
     }
 
     /// Waits until it was killed.

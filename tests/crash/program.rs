@@ -36,14 +36,17 @@ pub(crate) async fn live(orders: Orders) {
         .unwrap();
     let client = Client { handle: runtime.handle(), store, orders };
     let mut told = told();
+    say("started");
     match client.orders.role {
         Role::First => client.leave_behind().await,
+        Role::Retries => client.leave_retries().await,
         Role::Worker => client.do_share().await,
         Role::Helper => client.help(&mut told).await,
         Role::Last => client.finish(&client.orders.shares).await,
         Role::Stream => client.stream(&mut told).await,
     }
     let folder = client.orders.folder.clone();
+    client.write_lost_leases().await;
     drop(client);
     end(runtime).await;
     write_passes(&folder);
@@ -117,6 +120,16 @@ impl Client {
         join_all(ids.into_iter().map(|id| async move { self.wait(&id).await })).await;
     }
 
+    /// Whoever lost its lease was taken for dead: what it ran was run again elsewhere.
+    async fn write_lost_leases(&self) {
+        let stats = self.handle.stats().await.unwrap();
+        if stats.leases_lost > 0 {
+            let process = self.orders.name.clone();
+            let (leases, refused) = (stats.leases_lost, stats.fenced_writes);
+            journal::append(self.folder(), &Line::Lost { process, leases, refused });
+        }
+    }
+
     /// Waits until a task that is stored has come to a status.
     async fn await_status(&self, workflow: &str, task: usize, status: TaskStatus) {
         let come = async {
@@ -146,6 +159,18 @@ impl Client {
         self.await_status("left-retry", 0, TaskStatus::RetryPending).await;
         self.await_status("left-settled", 0, TaskStatus::Failed).await;
         self.wait("left-settled").await;
+        say("ready");
+        std::future::pending::<()>().await;
+    }
+
+    /// Tasks that wait for their second attempt.
+    async fn leave_retries(&self) {
+        let specs = workload::retrying();
+        let ids = ids(&specs);
+        self.submit(specs).await;
+        for id in ids {
+            self.await_status(&id, 0, TaskStatus::RetryPending).await;
+        }
         say("ready");
         std::future::pending::<()>().await;
     }

@@ -2,8 +2,9 @@
 //!
 //! The rules, for every task:
 //! - no call begins after the end of the one whose outcome is stored;
-//! - a call is repeated only where the process that ran it was killed, where a policy says so after
-//!   a failure, or where a person does; what must not run twice only where a person does;
+//! - a call is repeated only where the process that ran it was killed or taken for dead, where a
+//!   policy says so after a failure, or where a person does; what must not run twice only where a
+//!   person does;
 //! - it begins after the stored end of every task that it needs.
 //!
 //! What was accepted is there; all of it has settled, as its shape says; its events are numbered
@@ -12,6 +13,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
+    ops::AddAssign,
     path::Path,
     time::Duration,
 };
@@ -23,6 +25,15 @@ use gleitzeit::{
 };
 
 use crate::journal::{self, Line};
+
+impl AddAssign for Verdict {
+    fn add_assign(&mut self, other: Self) {
+        self.workflows += other.workflows;
+        self.calls += other.calls;
+        self.repeated += other.repeated;
+        self.words += other.words;
+    }
+}
 
 /// What a test can tell of its processes when nothing was wrong.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,8 +56,17 @@ pub(crate) fn judge(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let stored = runtime.block_on(read_all(store));
     let lines = journal::read(folder);
-    let mut case =
-        Case { killed, calls: by_task(&lines), wrong: String::new(), verdict: Verdict::default() };
+    let lost = lines.iter().filter_map(|line| match line {
+        Line::Lost { process, .. } => Some(process.clone()),
+        _ => None,
+    });
+    let mut case = Case {
+        killed,
+        lost: lost.collect(),
+        calls: by_task(&lines),
+        wrong: String::new(),
+        verdict: Verdict::default(),
+    };
     case.accepted(&lines, &stored);
     for (record, events) in &stored {
         case.workflow(record, events);
@@ -92,8 +112,8 @@ fn by_task(lines: &[Line]) -> HashMap<String, Calls> {
     let mut tasks: HashMap<String, Calls> = HashMap::new();
     for (at, line) in lines.iter().cloned().enumerate() {
         match line {
-            Line::Accepted { .. } => {}
-            Line::Begins { process, task, attempt, key } => {
+            Line::Accepted { .. } | Line::Lost { .. } => {}
+            Line::Begins { process, task, attempt, key, .. } => {
                 let begun = Begun { at, process, attempt, key, end: None };
                 tasks.entry(task).or_default().begun.push(begun);
             }
@@ -111,6 +131,8 @@ fn by_task(lines: &[Line]) -> HashMap<String, Calls> {
 
 struct Case<'a> {
     killed: &'a BTreeSet<String>,
+    /// Processes that were taken for dead, and went on.
+    lost: BTreeSet<String>,
     calls: HashMap<String, Calls>,
     wrong: String,
     verdict: Verdict,
@@ -280,8 +302,8 @@ impl Case<'_> {
         for pair in begun.windows(2) {
             let [before, after] = pair else { continue };
             let is_said = words.iter().any(|word| (before.at..after.at).contains(word));
-            let is_repeated =
-                self.killed.contains(&before.process) && after.process != before.process;
+            let is_repeated = self.lost.contains(&before.process)
+                || self.killed.contains(&before.process) && after.process != before.process;
             let is_retry =
                 before.end.is_some_and(|(_, well)| !well) && after.attempt == before.attempt + 1;
             self.verdict.repeated += usize::from(is_repeated);

@@ -48,10 +48,10 @@ pub(crate) fn provider(folder: PathBuf, process: String) -> ProviderSpec {
         let key = call.idempotency_key();
         let task = format!("{}/{}", call.workflow_id, call.task_id);
         let attempt = call.attempt;
-        journal::append(
-            &folder,
-            &Line::Begins { process: process.clone(), task: task.clone(), attempt, key },
-        );
+        let at_us = chrono::Utc::now().timestamp_micros();
+        let begins =
+            Line::Begins { process: process.clone(), task: task.clone(), attempt, key, at_us };
+        journal::append(&folder, &begins);
         async move {
             let stalls = call.param("stalls").and_then(Value::as_str).unwrap_or_default();
             if stalls == "*" || stalls == process {
@@ -232,14 +232,26 @@ pub(crate) const IN_DOUBT: [&str; 5] =
 /// The process that leaves [`left_over`] behind.
 pub(crate) const FIRST: &str = "first";
 
+/// Between the two attempts of [`retrying`]: longer than it takes to start another process.
+const RETRY_PAUSE: Duration = Duration::from_millis(1_500);
+
+/// Tasks whose second attempt comes later than the process that ran the first.
+pub(crate) fn retrying() -> Vec<WorkflowSpec> {
+    let one = |number| {
+        let first = task("t1", "again").params(json!({ "fails": 1 }));
+        workflow(&format!("{number}-retry"), [first.retry(after_pause(RETRY_PAUSE))])
+    };
+    (0..20).map(one).collect()
+}
+
 /// Workflows that are forgotten later on.
 pub(crate) fn old() -> Vec<WorkflowSpec> {
     let one = |id| workflow(id, [task("t1", "pure").params(json!({ "size": LARGE }))]);
     vec![one("old-1"), one("old-2")]
 }
 
-/// As short as can be, so that takeovers come soon.
-pub(crate) const LEASE_SECONDS: f64 = 0.5;
+/// Short, so that takeovers come soon.
+pub(crate) const LEASE_SECONDS: f64 = 1.0;
 
 /// Settings of every process of a test.
 pub(crate) fn settings(store: &str) -> gleitzeit::Settings {

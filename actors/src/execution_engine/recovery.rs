@@ -25,7 +25,7 @@ use serde::Serialize;
 
 use super::{
     Active, ExecutionEngine, Phase,
-    ownership::{LookIn, Looked, NeedLease},
+    ownership::{Look, LookIn, Looked, NeedLease},
 };
 use crate::{
     cast::Cast,
@@ -252,6 +252,10 @@ pub(super) async fn claim_all(
         crate::failpoint!("engine.claim.adopted");
         if !more {
             engine.do_send(LookIn(ask_again_in));
+            if taken.recovered.workflows > 0 {
+                // What was asked of the process that ran them waits for an answer.
+                engine.do_send(Look);
+            }
             return Ok(taken.recovered);
         }
     }

@@ -1,0 +1,90 @@
+//! A process that is stopped past its lease, and continued: what it still writes is refused.
+
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    ground::{Ground, Kind},
+    journal::{self, Line},
+    process::{Orders, Process, Role},
+    verdict::judge,
+    workload,
+};
+
+const TEST: &str = "pause::a_process_that_is_stopped_past_its_lease_is_fenced";
+
+/// The stopped process is about to store outcomes, so that its write comes after the takeover.
+const PLACE: &str = "engine.write.before:4:stop";
+
+/// Each workflow ends once, though two processes ran it; the one that was taken for dead goes on
+/// with other work.
+#[test]
+fn a_process_that_is_stopped_past_its_lease_is_fenced() {
+    if let Some(orders) = Orders::told() {
+        return crate::program::live(orders);
+    }
+    let ground = match Ground::new(Kind::Postgres, "pause") {
+        Ok(ground) => ground,
+        Err(why) => return println!("SKIPPED: {TEST}: {why}"),
+    };
+    let start = |name: &str, failpoint| {
+        let orders = Orders {
+            store: ground.url.clone(),
+            folder: ground.folder(),
+            name: name.into(),
+            role: Role::Helper,
+            shares: vec![name.into()],
+            neighbour: None,
+        };
+        Process::start(TEST, &orders, failpoint)
+    };
+    let mut live = start("live", None);
+    live.says("started").unwrap();
+    let mut stopped = start("stopped", Some(PLACE));
+    stopped.stops().unwrap();
+    let begun = Instant::now();
+    let took = await_takeover(&ground, begun);
+    println!("a lease of {} s was taken over after {took:.2?}", workload::LEASE_SECONDS);
+    live.finish(&["live", "stopped"]);
+    live.ends().unwrap();
+
+    stopped.signal(Signal::SIGCONT);
+    stopped.finish(&["stopped", "later"]);
+    stopped.ends().unwrap();
+    let lines = journal::read(&ground.folder());
+    let lost = lines.iter().find_map(|line| match line {
+        Line::Lost { process, leases, refused } if process == "stopped" => {
+            Some((*leases, *refused))
+        }
+        _ => None,
+    });
+    assert!(
+        lost.is_some_and(|(leases, refused)| leases >= 1 && refused >= 1),
+        "(leases lost, writes refused): {lost:?}"
+    );
+    let serves_again = |line: &Line| {
+        matches!(line, Line::Begins { process, task, .. }
+            if process == "stopped" && task.starts_with("later-"))
+    };
+    assert!(lines.iter().any(serves_again));
+    let verdict = judge(&ground.url, &ground.folder(), &BTreeSet::new()).unwrap();
+    println!("lost leases and refused writes: {lost:?}; {verdict:?}");
+}
+
+/// How long until another process runs what the stopped one had taken.
+fn await_takeover(ground: &Ground, begun: Instant) -> Duration {
+    let is_taken = |line: &Line| {
+        matches!(line, Line::Begins { process, task, .. }
+            if process == "live" && task.starts_with("stopped-"))
+    };
+    while !journal::read(&ground.folder()).iter().any(is_taken) {
+        assert!(begun.elapsed() < Duration::from_mins(1), "nobody took it over");
+        thread::sleep(Duration::from_millis(5));
+    }
+    begun.elapsed()
+}
