@@ -73,8 +73,10 @@ impl Wish {
             // It cannot fail: every process may signal itself. The signal reaches this thread before
             // it does anything else.
             let _ = kill(getpid(), self.signal);
-            while self.signal == Signal::SIGKILL {
-                std::thread::park();
+            if self.signal == Signal::SIGKILL {
+                loop {
+                    std::thread::park();
+                }
             }
         }
     }
