@@ -100,6 +100,8 @@ fn copy_all(from: &Path, to: &Path) {
 
 #[cfg(feature = "postgres")]
 mod postgres {
+    use std::fmt::Write as _;
+
     use sea_orm::{
         ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbBackend, Statement,
     };
@@ -182,10 +184,12 @@ mod postgres {
             let mut sql = "SET session_replication_role = replica;".to_owned();
             for table in tables {
                 // Much faster than to truncate, which makes new files.
-                sql += &format!("DELETE FROM public.{table};");
-                sql += &format!(
-                    "INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM kept.{table};"
-                );
+                write!(
+                    sql,
+                    "DELETE FROM public.{table}; \
+                     INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM kept.{table};"
+                )
+                .unwrap();
             }
             sql += "SELECT setval(format('public.%I', sequencename)::regclass, \
                     coalesce(last_value, 1), last_value IS NOT NULL) FROM kept.all_sequences;";

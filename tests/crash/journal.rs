@@ -21,6 +21,8 @@ pub(crate) enum Line {
     Ends { process: String, task: String, attempt: u32, well: bool },
     /// A person says that a task whose outcome is unknown may be done with, or run again.
     Word { task: String },
+    /// A process stopped while a call ran, and said so.
+    Cut { process: String, task: String },
     /// A process found that it had lost leases, and so many of its changes refused.
     Lost { process: String, leases: u64, refused: u64 },
 }
@@ -36,6 +38,7 @@ impl Line {
                 format!("ends {process} {task} {attempt} {well}\n")
             }
             Self::Word { task } => format!("word {task}\n"),
+            Self::Cut { process, task } => format!("cut {process} {task}\n"),
             Self::Lost { process, leases, refused } => {
                 format!("lost {process} {leases} {refused}\n")
             }
@@ -60,6 +63,7 @@ impl Line {
                 well: well.parse().ok()?,
             },
             ["word", task] => Self::Word { task: task.into() },
+            ["cut", process, task] => Self::Cut { process: process.into(), task: task.into() },
             ["lost", process, leases, refused] => Self::Lost {
                 process: process.into(),
                 leases: leases.parse().ok()?,

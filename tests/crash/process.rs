@@ -195,7 +195,7 @@ impl Process {
         let text = std::fs::read_to_string(&self.stderr).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let last = lines.len().saturating_sub(30);
-        lines[last..].iter().map(|line| format!("\n    {line}")).collect()
+        format!(":\n    {}", lines[last..].join("\n    "))
     }
 }
 

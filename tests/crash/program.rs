@@ -45,16 +45,23 @@ pub(crate) async fn live(orders: Orders) {
         Role::Last => client.finish(&client.orders.shares).await,
         Role::Stream => client.stream(&mut told).await,
     }
-    let folder = client.orders.folder.clone();
+    let orders = client.orders.clone();
     client.write_lost_leases().await;
     drop(client);
-    end(runtime).await;
-    write_passes(&folder);
+    end(runtime, &orders).await;
+    write_passes(&orders.folder);
 }
 
-async fn end(runtime: Runtime) {
-    let report = runtime.stop(Duration::from_secs(10)).await;
+/// Stops; a stream has calls that never end.
+async fn end(runtime: Runtime, orders: &Orders) {
+    let is_stream = orders.role == Role::Stream;
+    let deadline = if is_stream { Duration::from_millis(200) } else { Duration::from_secs(10) };
+    let report = runtime.stop(deadline).await;
     assert!(report.stored, "{report:?}");
+    for (workflow, task) in report.abandoned {
+        let (process, task) = (orders.name.clone(), format!("{workflow}/{task}"));
+        journal::append(&orders.folder, &Line::Cut { process, task });
+    }
 }
 
 /// Lines that the process is told; closed with its input.

@@ -1,10 +1,11 @@
 //! Compares what processes did with what the database says of it, once all of them have ended.
 //!
 //! The rules, for every task:
-//! - no call begins after the end of the one whose outcome is stored;
-//! - a call is repeated only where the process that ran it was killed or taken for dead, where a
-//!   policy says so after a failure, or where a person does; what must not run twice only where a
-//!   person does;
+//! - no call begins after the end of the one whose outcome is stored, unless its process was taken
+//!   for dead and has not heard of it yet, and the call may be repeated;
+//! - a call is repeated only where the process that ran it was killed, cut it off when it stopped, or
+//!   was taken for dead, where a policy says so after a failure, or where a person does; what must
+//!   not run twice only where a person does;
 //! - it begins after the stored end of every task that it needs.
 //!
 //! What was accepted is there; all of it has settled, as its shape says; its events are numbered
@@ -96,6 +97,8 @@ struct Calls {
     begun: Vec<Begun>,
     /// Where a person gave word.
     words: Vec<usize>,
+    /// Processes that cut a call off, because they stopped.
+    cut_by: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -122,6 +125,9 @@ fn by_task(lines: &[Line]) -> HashMap<String, Calls> {
                 let is_it = |call: &&mut Begun| call.process == process && call.attempt == attempt;
                 let call = calls.begun.iter_mut().rev().find(is_it).expect("it had begun");
                 call.end = Some((at, well));
+            }
+            Line::Cut { process, task } => {
+                tasks.entry(task).or_default().cut_by.insert(process);
             }
             Line::Word { task } => tasks.entry(task).or_default().words.push(at),
         }
@@ -279,11 +285,14 @@ impl Case<'_> {
     fn calls_of(&mut self, record: &WorkflowRecord, index: usize, ends: &BTreeMap<String, usize>) {
         let spec = &record.spec.tasks[index];
         let name = format!("{}/{}", record.id, spec.id);
-        let Some(Calls { begun, words }) = self.calls.remove(&name) else { return };
+        let Some(Calls { begun, words, cut_by }) = self.calls.remove(&name) else { return };
         self.verdict.calls += begun.len();
         self.verdict.words += usize::from(!words.is_empty());
+        let is_once = spec.method.ends_with("/once");
         for call in &begun {
-            if ends.get(&spec.id).is_some_and(|end| call.at > *end) {
+            // Whoever was stopped past its lease may begin a call before it hears of that.
+            let is_stale = self.lost.contains(&call.process) && !is_once;
+            if !is_stale && ends.get(&spec.id).is_some_and(|end| call.at > *end) {
                 wrong!(self, "{name} is run after its outcome was stored: {call:?}");
             }
             if call.key != name {
@@ -298,11 +307,12 @@ impl Case<'_> {
                 }
             }
         }
-        let is_once = spec.method.ends_with("/once");
         for pair in begun.windows(2) {
             let [before, after] = pair else { continue };
             let is_said = words.iter().any(|word| (before.at..after.at).contains(word));
-            let is_repeated = self.lost.contains(&before.process)
+            let is_repeated = cut_by.contains(&before.process)
+                || self.lost.contains(&before.process)
+                || self.lost.contains(&after.process)
                 || self.killed.contains(&before.process) && after.process != before.process;
             let is_retry =
                 before.end.is_some_and(|(_, well)| !well) && after.attempt == before.attempt + 1;

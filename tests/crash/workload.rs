@@ -96,8 +96,8 @@ pub(crate) fn after_pause(pause: Duration) -> RetryPolicy {
 }
 
 /// The ids of a share: `{share}-{shape}`.
-pub(crate) fn id(share: &str, shape: &str) -> String {
-    format!("{share}-{shape}")
+pub(crate) fn id(of: &str, shape: &str) -> String {
+    format!("{of}-{shape}")
 }
 
 /// A workflow of this id; its shape is the last part of the id.
