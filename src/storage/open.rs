@@ -2,11 +2,14 @@
 //!
 //! Invariant: of all connections of a store, one writes; those that read cannot.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use gleitzeit_domain::store::StoreError;
 use gleitzeit_migrations::MigrateError;
-use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr, RuntimeErr, sqlx};
 
 use super::{fault::Fault, location::Location};
 use crate::settings::Durability;
@@ -32,6 +35,9 @@ const STANDSTILL: &str = "3s";
 const PLANS: [(&str, &str); 3] =
     [("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("jit", "off")];
 
+/// Before a file that others are making is opened again.
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
+
 /// Statements that a connection keeps prepared: more than the writer has shapes.
 const PREPARED: usize = 512;
 
@@ -56,7 +62,7 @@ impl Connector {
             make_folder(path)?;
         }
         gleitzeit_actors::failpoint!("store.open.before");
-        let db = self.writer().await.map_err(|error| self.cannot_open(error))?;
+        let db = self.first_writer().await.map_err(|error| self.cannot_open(error))?;
         gleitzeit_actors::failpoint!("store.open.connected");
         match gleitzeit_migrations::migrate(&db).await {
             Ok(0) => {}
@@ -68,6 +74,20 @@ impl Connector {
         }
         gleitzeit_actors::failpoint!("store.open.migrated");
         Ok(db)
+    }
+
+    /// The same, however many processes make the file at once: while one of them turns the log on,
+    /// the others are refused at once, whatever time they would wait.
+    async fn first_writer(&self) -> Result<DatabaseConnection, DbErr> {
+        let begun = Instant::now();
+        loop {
+            match self.writer().await {
+                Err(error) if is_locked(&error) && begun.elapsed() < CONNECT_TIMEOUT => {
+                    tokio::time::sleep(LOCKED_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// The connection that writes.
@@ -184,6 +204,14 @@ impl Connector {
     #[cfg(not(feature = "postgres"))]
     #[expect(clippy::unused_self, reason = "the same shape in every build")]
     fn postgres(&self, _options: &mut ConnectOptions, _to: Use) {}
+}
+
+/// True where SQLite says that another process is in the way.
+fn is_locked(error: &DbErr) -> bool {
+    let DbErr::Conn(RuntimeErr::SqlxError(error)) = error else { return false };
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    // The low byte of an extended result code: busy, locked.
+    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| matches!(code & 0xff, 5 | 6))
 }
 
 fn make_folder(path: &Path) -> Result<(), StoreError> {
