@@ -18,6 +18,7 @@ use gleitzeit::{
 };
 use serde_json::{Value, json};
 
+use TaskStatus::{Completed, Failed, Skipped};
 use child::{Process, say, told};
 use support::Place;
 use whole::{sqlite_settings, within};
@@ -107,7 +108,6 @@ fn a_payment_cut_off_by_a_crash_is_settled_by_a_person() {
     });
     assert_eq!(record.status, WorkflowStatus::Failed, "one payment failed");
     let statuses: Vec<TaskStatus> = record.tasks.iter().map(|task| task.status).collect();
-    use TaskStatus::{Completed, Failed, Skipped};
     assert_eq!(statuses, [Completed, Completed, Failed, Skipped, Completed, Completed]);
     let told = |task: usize| record.tasks[task].result.as_deref().cloned();
     assert_eq!(told(1), Some(json!({"paid": 1})), "the person's word");

@@ -62,7 +62,6 @@ async fn steps_on_sqlite() {
 
 #[cfg(feature = "postgres")]
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "it says what was skipped")]
 async fn steps_on_postgres() {
     let url = std::env::var("GLEITZEIT_TEST_POSTGRES")
         .unwrap_or_else(|_| "postgres://postgres@127.0.0.1:5432/postgres".into());

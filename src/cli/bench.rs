@@ -118,8 +118,8 @@ pub(crate) async fn bench(mut session: Session, args: BenchArgs) -> Outcome {
         return Ok(Exit::Success);
     }
     let report = match args.workload {
-        Workload::Recovery | Workload::RecoveryOne => continued(args, &session).await,
-        _ => measure(args, &session).await,
+        Workload::Recovery | Workload::RecoveryOne => Box::pin(continued(args, &session)).await,
+        _ => Box::pin(measure(args, &session)).await,
     };
     let report = report.map_err(failed)?;
     if json {
@@ -155,7 +155,7 @@ async fn measure(args: BenchArgs, session: &Session) -> anyhow::Result<Report> {
     let mut report = blank(&args, session, load);
     let measured = async {
         for _ in 0..args.rounds.get() {
-            let mut prices = ground.prices().await?;
+            let mut prices = Box::pin(ground.prices()).await?;
             let before = ground.commits();
             let driven = if args.workload == Workload::Sustained {
                 let run = sustained::sustained(&args, &handle, &ground, Arc::clone(&store)).await?;
@@ -165,13 +165,13 @@ async fn measure(args: BenchArgs, session: &Session) -> anyhow::Result<Report> {
                 drive(&args, &handle).await?
             };
             let commits = ground.commits().zip(before).map(|(after, before)| after - before);
-            prices.add(ground.prices().await?);
-            let plain = plain(&args, &handle, &ground, &driven).await?;
+            prices.add(Box::pin(ground.prices()).await?);
+            let plain = Box::pin(plain(&args, &handle, &ground, &driven)).await?;
             rounds.push(Round { driven, commits, prices, plain });
         }
         anyhow::Ok(())
     };
-    let measured = measured.await;
+    let measured = Box::pin(measured).await;
     report.executed = match executed {
         Some(executed) => executed.load(Ordering::Relaxed),
         None => calls(&handle).await? - before,
@@ -262,7 +262,7 @@ async fn continued(args: BenchArgs, session: &Session) -> anyhow::Result<Report>
         let continued = recovery::recovery(&args, &session.settings, &mut ground).await?;
         report.executed += continued.executed;
         rounds.push(continued);
-        prices.add(ground.prices().await?);
+        prices.add(Box::pin(ground.prices()).await?);
     }
     let of = |span: fn(&recovery::Continued) -> Duration| {
         median(rounds.iter().map(|round| span(round).as_secs_f64()))

@@ -88,7 +88,7 @@ fn live(connector: Connector, told: oneshot::Sender<Result<Opened, StoreError>>)
         // Whoever asked may have gone away; then nobody can write, and the writer ends at once.
         let _ = told.send(Ok(opened));
         gleitzeit_actors::failpoint!("store.open.told");
-        writer.run(queue).await;
+        Box::pin(writer.run(queue)).await;
         // Waits for the reads that are under way.
         gleitzeit_actors::failpoint!("store.close.written");
         reader.close().await;
