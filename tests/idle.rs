@@ -3,11 +3,7 @@
 //!
 //! Measured from outside, in a process of its own, where nothing else runs.
 #![cfg(target_os = "linux")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test's helpers may panic and print"
-)]
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic and print")]
 
 #[path = "support/child.rs"]
 mod child;

@@ -338,5 +338,5 @@ async fn plain(
     };
     let Some(sample) = &driven.sample else { return Ok(None) };
     let events = handle.events(&sample.id, 0, usize::MAX).await?;
-    ground.replay(sample, &events, shape).await
+    Box::pin(ground.replay(sample, &events, shape)).await
 }
