@@ -31,14 +31,18 @@ use serde_json::{Map, Value};
 #[rtype(result = "Vec<Result<Vec<u32>, SubmitError>>")]
 pub struct AddWorkflows(pub Vec<(RunKey, Arc<Plan>)>);
 
-/// Adds a workflow as a store remembers it; the tasks that may run come back, and those that others
-/// have decided.
+/// Adds workflows as a store remembers them; of each, the tasks that may run come back, and those
+/// that others have decided.
 ///
 /// # Errors
 /// As [`AddWorkflows`].
 #[derive(Debug, Message)]
-#[rtype(result = "Result<Settlement, SubmitError>")]
-pub struct RestoreWorkflow {
+#[rtype(result = "Vec<Result<Settlement, SubmitError>>")]
+pub struct RestoreWorkflows(pub Vec<Remembered>);
+
+/// A workflow as a store remembers it.
+#[derive(Debug)]
+pub struct Remembered {
     /// Its key.
     pub run: RunKey,
     /// What it does.
@@ -128,6 +132,29 @@ impl DependencyResolver {
         Self { runs: FxHashMap::default(), env: Arc::new(env) }
     }
 
+    fn restore(
+        &mut self,
+        Remembered { run, plan, tasks }: Remembered,
+    ) -> Result<Settlement, SubmitError> {
+        let mut graph = plan.graph()?;
+        let settled = || tasks.iter().filter(|task| task.status.is_settled());
+        let by_itself = |task: &&TaskRecord| {
+            let because = task.error.as_ref().map(|error| error.code);
+            task.status != TaskStatus::Skipped && because != Some(ErrorCode::TaskDependencyFailed)
+        };
+        let flags: Vec<(u32, bool)> = settled()
+            .filter(by_itself)
+            .map(|task| (task.index, task.status == TaskStatus::Completed))
+            .collect();
+        let settlement = graph.restore(&flags);
+        let outcomes = settled()
+            .filter(|task| !graph.dependents(task.index).is_empty())
+            .map(|task| (task.index, TaskOutcome::from(task)))
+            .collect();
+        self.runs.insert(run, Known { plan, graph, outcomes });
+        Ok(settlement)
+    }
+
     fn resolve(&self, task: TaskKey) -> Result<Arc<Value>, TaskError> {
         let known = self
             .runs
@@ -199,28 +226,15 @@ impl Handler<AddWorkflows> for DependencyResolver {
     }
 }
 
-impl Handler<RestoreWorkflow> for DependencyResolver {
-    type Result = Result<Settlement, SubmitError>;
+impl Handler<RestoreWorkflows> for DependencyResolver {
+    type Result = MessageResult<RestoreWorkflows>;
 
-    fn handle(&mut self, message: RestoreWorkflow, _: &mut Self::Context) -> Self::Result {
-        let RestoreWorkflow { run, plan, tasks } = message;
-        let mut graph = plan.graph()?;
-        let settled = || tasks.iter().filter(|task| task.status.is_settled());
-        let by_itself = |task: &&TaskRecord| {
-            let because = task.error.as_ref().map(|error| error.code);
-            task.status != TaskStatus::Skipped && because != Some(ErrorCode::TaskDependencyFailed)
-        };
-        let flags: Vec<(u32, bool)> = settled()
-            .filter(by_itself)
-            .map(|task| (task.index, task.status == TaskStatus::Completed))
-            .collect();
-        let settlement = graph.restore(&flags);
-        let outcomes = settled()
-            .filter(|task| !graph.dependents(task.index).is_empty())
-            .map(|task| (task.index, TaskOutcome::from(task)))
-            .collect();
-        self.runs.insert(run, Known { plan, graph, outcomes });
-        Ok(settlement)
+    fn handle(
+        &mut self,
+        RestoreWorkflows(remembered): RestoreWorkflows,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        MessageResult(remembered.into_iter().map(|one| self.restore(one)).collect())
     }
 }
 

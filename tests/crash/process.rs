@@ -90,6 +90,7 @@ impl Process {
             .args([test, "--exact", "--nocapture", "--test-threads=1"])
             .env(ORDERS, serde_json::to_string(orders).unwrap())
             .env_remove("GLEITZEIT_FAILPOINT")
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&stderr).unwrap());

@@ -253,6 +253,9 @@ pub(crate) fn old() -> Vec<WorkflowSpec> {
 /// Short, so that takeovers come soon.
 pub(crate) const LEASE_SECONDS: f64 = 1.0;
 
+/// In this time a lease is renewed several times.
+pub(crate) const RENEWALS: Duration = Duration::from_millis(1_500);
+
 /// Settings of every process of a test.
 pub(crate) fn settings(store: &str) -> gleitzeit::Settings {
     let text = format!(

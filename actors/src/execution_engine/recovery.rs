@@ -14,22 +14,22 @@ use gleitzeit_domain::{
     problem::SubmitError,
     protocol::Effect,
     run::{Run, RunKey, TaskKey},
-    store::{
-        Epoch, Store,
-        lease::{Claimed, ClaimedOne},
-    },
+    store::{Epoch, Store, lease::ClaimedOne},
     task::{TaskRecord, TaskStatus},
     workflow::WorkflowRecord,
 };
 use serde::Serialize;
 
+mod claims;
+
+pub(super) use self::claims::claim_all;
 use super::{
     Active, ExecutionEngine, Phase,
-    ownership::{Look, LookIn, Looked, NeedLease},
+    ownership::{Looked, NeedLease},
 };
 use crate::{
     cast::Cast,
-    dependency_resolver::{RemoveWorkflows, RestoreWorkflow},
+    dependency_resolver::{Remembered, RemoveWorkflows, RestoreWorkflows},
     protocol_registry::PlanAgain,
 };
 
@@ -68,15 +68,6 @@ pub struct Recovered {
     /// Those asked for by name that another process runs.
     pub held: u64,
 }
-
-/// Workflows that are claimed at once: enough to share the price of a transaction, and few enough
-/// that processes which start together share the work.
-const CLAIM_MAX: usize = 1_000;
-
-/// Asks whether more workflows may be claimed.
-#[derive(Debug, Message)]
-#[rtype(result = "bool")]
-struct HasRoom;
 
 /// Recoveries under way, and the workflows that settled here meanwhile: what was read of one of
 /// those before that is not to be run.
@@ -120,9 +111,9 @@ impl Drop for Recovery {
 #[rtype(result = "()")]
 struct RecoveryEnded;
 
-/// Stored workflows, planned anew; answered for each, with what is left to be restored.
+/// Stored workflows, planned anew; answered for each, with the graph that is to be restored.
 #[derive(Debug, Message)]
-#[rtype(result = "Vec<Result<Adopted, NotAdopted>>")]
+#[rtype(result = "Vec<Result<Remembered, NotAdopted>>")]
 struct Adopt {
     found: Vec<(Arc<Plan>, WorkflowRecord)>,
     /// The lease that they were claimed for.
@@ -130,14 +121,6 @@ struct Adopt {
     reopen: bool,
     /// When the recovery began that read them.
     begun: u64,
-}
-
-/// A workflow whose graph is to be restored.
-#[derive(Debug)]
-struct Adopted {
-    run: RunKey,
-    plan: Arc<Plan>,
-    tasks: Vec<TaskRecord>,
 }
 
 /// Why a stored workflow was not taken up.
@@ -153,12 +136,11 @@ enum NotAdopted {
     Lost,
 }
 
-/// A graph stands again, or never will.
+/// Graphs that stand again, or never will.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Restored {
-    run: RunKey,
-    settlement: Result<Settlement, SubmitError>,
+    graphs: Vec<(RunKey, Result<Settlement, SubmitError>)>,
     hold: bool,
 }
 
@@ -226,41 +208,6 @@ async fn take_up_one(
     Ok((taken.recovered, taken.refusal))
 }
 
-/// Takes up everything that is not settled and that no live process runs, a part at a time, as far
-/// as there is room.
-pub(super) async fn claim_all(
-    recovery: &Recovery,
-    store: Arc<dyn Store>,
-) -> Result<Recovered, TaskError> {
-    let wish = Wish { reopen: false, hold: false };
-    let mut taken = Taken::default();
-    let engine = &recovery.cast.engine;
-    loop {
-        let epoch = engine.send(NeedLease).await.map_err(gone)??;
-        let (Some(leases), Some(mine)) = (store.leases(), epoch) else {
-            let records = store.unsettled().await?;
-            adopt_all(recovery, records, None, wish, &mut taken).await?;
-            return Ok(taken.recovered);
-        };
-        if !engine.send(HasRoom).await.map_err(gone)? {
-            return Ok(taken.recovered);
-        }
-        crate::failpoint!("engine.claim.before");
-        let Claimed { workflows, more, ask_again_in } = leases.claim(mine, CLAIM_MAX).await?;
-        crate::failpoint!("engine.claim.after");
-        adopt_all(recovery, workflows, epoch, wish, &mut taken).await?;
-        crate::failpoint!("engine.claim.adopted");
-        if !more {
-            engine.do_send(LookIn(ask_again_in));
-            if taken.recovered.workflows > 0 {
-                // What was asked of the process that ran them waits for an answer.
-                engine.do_send(Look);
-            }
-            return Ok(taken.recovered);
-        }
-    }
-}
-
 /// What was taken up so far.
 #[derive(Default)]
 struct Taken {
@@ -285,27 +232,32 @@ async fn adopt_all(
     crate::failpoint!("engine.recover.planned");
     let found = plans.into_iter().zip(sound.records).collect();
     let adopt = Adopt { found, epoch, reopen: wish.reopen, begun: recovery.begun };
+    let mut remembered = Vec::new();
+    let mut runs = Vec::new();
     for adopted in cast.engine.send(adopt).await.map_err(gone)? {
-        let Adopted { run, plan, tasks } = match adopted {
-            Ok(adopted) => adopted,
-            Err(why) => {
-                taken.refusal = Some(why);
-                continue;
+        match adopted {
+            Ok(adopted) => {
+                let open = adopted.tasks.iter().filter(|task| !task.status.is_settled()).count();
+                runs.push((adopted.run, open as u64));
+                remembered.push(adopted);
             }
-        };
-        crate::failpoint!("engine.recover.adopted");
-        let open = tasks.iter().filter(|task| !task.status.is_settled()).count() as u64;
-        let restore = RestoreWorkflow { run, plan, tasks };
-        let settlement = cast.resolver.send(restore).await.map_err(gone)?;
-        crate::failpoint!("engine.recover.restored");
+            Err(why) => taken.refusal = Some(why),
+        }
+    }
+    crate::failpoint!("engine.recover.adopted");
+    let settlements = cast.resolver.send(RestoreWorkflows(remembered)).await.map_err(gone)?;
+    crate::failpoint!("engine.recover.restored");
+    let mut graphs = Vec::with_capacity(runs.len());
+    for ((run, open), settlement) in runs.into_iter().zip(settlements) {
         if settlement.is_ok() {
             taken.recovered.workflows += 1;
             taken.recovered.tasks += open;
         } else {
             taken.recovered.unreadable += 1;
         }
-        cast.engine.do_send(Restored { run, settlement, hold: wish.hold });
+        graphs.push((run, settlement));
     }
+    cast.engine.do_send(Restored { graphs, hold: wish.hold });
     Ok(())
 }
 
@@ -404,7 +356,9 @@ impl ExecutionEngine {
 
     fn restored(
         &mut self,
-        Restored { run: key, settlement, hold }: Restored,
+        key: RunKey,
+        settlement: Result<Settlement, SubmitError>,
+        hold: bool,
         ctx: &mut Context<Self>,
     ) {
         let settlement = match settlement {
@@ -438,9 +392,6 @@ impl ExecutionEngine {
             self.take_up_task(TaskKey { run: key, index }, ctx);
         }
         self.touch(key);
-        self.write_changes(ctx);
-        self.release(key);
-        self.pump_soon(ctx);
     }
 
     fn take_up_task(&mut self, task: TaskKey, ctx: &mut Context<Self>) {
@@ -535,18 +486,6 @@ impl Handler<Reopen> for ExecutionEngine {
     }
 }
 
-impl Handler<HasRoom> for ExecutionEngine {
-    type Result = bool;
-
-    fn handle(&mut self, _: HasRoom, _: &mut Self::Context) -> bool {
-        let has_room = self.load < self.settings.max_queued_tasks;
-        if !has_room {
-            self.leave_some();
-        }
-        has_room && matches!(self.phase, Phase::Running)
-    }
-}
-
 impl Handler<RecoveryEnded> for ExecutionEngine {
     type Result = ();
 
@@ -565,7 +504,7 @@ impl Handler<Adopt> for ExecutionEngine {
         let Adopt { found, epoch, reopen, begun } = message;
         let adopt = |(plan, record): (Arc<Plan>, WorkflowRecord)| {
             let run = self.adopt(Arc::clone(&plan), record, epoch, reopen, begun)?;
-            Ok(Adopted { run, plan, tasks: self.runs[&run].run.record().tasks.clone() })
+            Ok(Remembered { run, plan, tasks: self.runs[&run].run.record().tasks.clone() })
         };
         MessageResult(found.into_iter().map(adopt).collect())
     }
@@ -574,7 +513,16 @@ impl Handler<Adopt> for ExecutionEngine {
 impl Handler<Restored> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, restored: Restored, ctx: &mut Self::Context) {
-        self.restored(restored, ctx);
+    fn handle(&mut self, Restored { graphs, hold }: Restored, ctx: &mut Self::Context) {
+        let mut runs = Vec::with_capacity(graphs.len());
+        for (run, settlement) in graphs {
+            self.restored(run, settlement, hold, ctx);
+            runs.push(run);
+        }
+        self.write_changes(ctx);
+        for run in runs {
+            self.release(run);
+        }
+        self.pump_soon(ctx);
     }
 }

@@ -1,0 +1,111 @@
+//! Takes up all that nobody runs, a part at a time.
+//!
+//! Asked at the start, and whenever the engine looks around. Invariant: what was claimed is adopted
+//! before the recovery ends, whatever becomes of the claim after it.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use futures_util::future::join;
+use gleitzeit_domain::{
+    error::TaskError,
+    store::{Epoch, Store, lease::Claimed},
+    workflow::WorkflowRecord,
+};
+
+use super::{Recovered, Recovery, Taken, Wish, adopt_all, gone};
+use crate::{
+    cast::Cast,
+    execution_engine::{
+        ExecutionEngine, Phase,
+        ownership::{Look, LookIn, NeedLease},
+    },
+};
+
+/// Workflows that are claimed at once: enough to share the price of a transaction, and few enough
+/// that processes which start together share the work.
+const CLAIM_MAX: usize = 1_000;
+
+/// Asks whether more workflows may be claimed, beside those tasks that are about to be taken up.
+#[derive(Debug, Message)]
+#[rtype(result = "bool")]
+struct HasRoom {
+    besides: u64,
+}
+
+/// What there is to be taken up next.
+enum Page {
+    /// All of it, from a store without leases.
+    Everything(Vec<WorkflowRecord>),
+    /// A part, which was claimed for a lease.
+    Part(Claimed, Epoch),
+    /// Nothing, for want of room.
+    NoRoom,
+}
+
+/// Claims the next part, if there is room for it beside so many tasks.
+async fn next_page(cast: &Cast, store: &dyn Store, besides: u64) -> Result<Page, TaskError> {
+    let epoch = cast.engine.send(NeedLease).await.map_err(gone)??;
+    let (Some(leases), Some(mine)) = (store.leases(), epoch) else {
+        return Ok(Page::Everything(store.unsettled().await?));
+    };
+    if !cast.engine.send(HasRoom { besides }).await.map_err(gone)? {
+        return Ok(Page::NoRoom);
+    }
+    crate::failpoint!("engine.claim.before");
+    let claimed = leases.claim(mine, CLAIM_MAX).await?;
+    crate::failpoint!("engine.claim.after");
+    Ok(Page::Part(claimed, mine))
+}
+
+/// Takes up everything that is not settled and that no live process runs, a part at a time, as far
+/// as there is room. The next part is claimed while one is taken up.
+pub(in crate::execution_engine) async fn claim_all(
+    recovery: &Recovery,
+    store: Arc<dyn Store>,
+) -> Result<Recovered, TaskError> {
+    let wish = Wish { reopen: false, hold: false };
+    let mut taken = Taken::default();
+    let engine = &recovery.cast.engine;
+    let mut page = next_page(&recovery.cast, &*store, 0).await?;
+    loop {
+        let (Claimed { workflows, more, ask_again_in }, mine) = match page {
+            Page::NoRoom => return Ok(taken.recovered),
+            Page::Everything(records) => {
+                adopt_all(recovery, records, None, wish, &mut taken).await?;
+                return Ok(taken.recovered);
+            }
+            Page::Part(claimed, mine) => (claimed, mine),
+        };
+        let tasks = workflows.iter().map(|record| record.tasks.len() as u64).sum();
+        let adopting = adopt_all(recovery, workflows, Some(mine), wish, &mut taken);
+        let next = async {
+            if more { next_page(&recovery.cast, &*store, tasks).await.map(Some) } else { Ok(None) }
+        };
+        let (adopted, next) = join(adopting, next).await;
+        adopted?;
+        crate::failpoint!("engine.claim.adopted");
+        if let Some(next) = next? {
+            page = next;
+            continue;
+        }
+        engine.do_send(LookIn(ask_again_in));
+        if taken.recovered.workflows > 0 {
+            // What was asked of the process that ran them waits for an answer.
+            engine.do_send(Look);
+        }
+        return Ok(taken.recovered);
+    }
+}
+
+impl Handler<HasRoom> for ExecutionEngine {
+    type Result = bool;
+
+    fn handle(&mut self, HasRoom { besides }: HasRoom, _: &mut Self::Context) -> bool {
+        let has_room = self.load + besides < self.settings.max_queued_tasks;
+        if !has_room {
+            self.leave_some();
+        }
+        has_room && matches!(self.phase, Phase::Running)
+    }
+}
