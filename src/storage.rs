@@ -34,7 +34,7 @@ use tokio::{
 
 use self::{
     bell::Bell,
-    group::Write,
+    call::{Call, Write},
     leases::{Asker, Renewals},
     location::Location,
     open::Connector,
@@ -44,6 +44,7 @@ use self::{
 use crate::settings::{Durability, StoreUrl};
 
 mod bell;
+mod call;
 mod encode;
 pub mod entity;
 mod fault;
@@ -133,7 +134,7 @@ impl SqlStore {
     }
 
     async fn write(&self, write: Write) -> Result<Vec<Submitted>, StoreError> {
-        self.ask_writer(|asker| Request::Write(write, asker)).await
+        self.ask_writer(|asker| Request::Write(Call::new(write), asker)).await
     }
 
     async fn ask_writer<T>(

@@ -3,7 +3,10 @@
 //! A workflow that no live process runs is taken up here, without running its tasks, changed, and
 //! left to whoever claims it. The process that runs one is asked through the store.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::StreamExt as _;
 use gleitzeit_actors::{
@@ -20,7 +23,7 @@ use gleitzeit_domain::{
     run::Run,
     store::{
         LeaseStore, NewWorkflow,
-        lease::{Ask, PersonsVerdict, Request, RequestAnswer, RequestKey},
+        lease::{Ask, PersonsVerdict, Request, RequestKey},
     },
     workflow::WorkflowSpec,
 };
@@ -29,6 +32,9 @@ use super::{Handle, stopped};
 
 /// How long the process that runs a workflow may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two looks whether the process that was asked still runs it.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Between two looks for the answer, should the bell not be heard.
 const ANSWER_PAUSE: Duration = Duration::from_millis(250);
@@ -89,28 +95,42 @@ impl Handle {
         ask: Ask,
     ) -> Result<Reached, TaskError> {
         gleitzeit_actors::failpoint!("handle.elsewhere.before");
-        let hold = Recover { id: Some(id.clone()), hold: true };
-        let recovered = self.cast.engine.send(hold).await.map_err(stopped)??;
-        if recovered.held == 0 {
+        if self.take_up(id).await? {
             return Ok(Reached::Here);
         }
         let Some(leases) = self.store.leases() else { return Ok(Reached::Here) };
         let mut bell = leases.bell();
         let key = leases.ask(Request { workflow: id.clone(), ask }).await?;
         gleitzeit_actors::failpoint!("handle.request.asked");
-        let answered = tokio::time::timeout(ANSWER_LIMIT, async {
+        let mut next_look = Instant::now() + LOOK_PAUSE;
+        let reached = tokio::time::timeout(ANSWER_LIMIT, async {
             loop {
                 if let Some(answer) = leases.take_answer(key).await? {
                     gleitzeit_actors::failpoint!("handle.request.answered");
-                    return Ok::<RequestAnswer, TaskError>(answer);
+                    return answer.map(|()| Reached::Asked);
+                }
+                if Instant::now() >= next_look {
+                    // Whoever was asked may be dead since, or have let go of it.
+                    if self.take_up(id).await? {
+                        leases.withdraw(key).await?;
+                        return Ok(Reached::Here);
+                    }
+                    next_look = Instant::now() + LOOK_PAUSE;
                 }
                 let _ = tokio::time::timeout(ANSWER_PAUSE, bell.next()).await;
             }
         });
-        match answered.await {
-            Ok(answer) => answer?.map(|()| Reached::Asked),
+        match reached.await {
+            Ok(reached) => reached,
             Err(_) => Err(not_answered(leases, key, id).await),
         }
+    }
+
+    /// Takes up a stored workflow without running its tasks; false where another process runs it.
+    async fn take_up(&self, id: &WorkflowId) -> Result<bool, TaskError> {
+        let hold = Recover { id: Some(id.clone()), hold: true };
+        let recovered = self.cast.engine.send(hold).await.map_err(stopped)??;
+        Ok(recovered.held == 0)
     }
 }
 

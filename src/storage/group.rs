@@ -5,49 +5,22 @@
 //!
 //! Invariant: the group leaves what the calls would have left one by one, in their order.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use gleitzeit_domain::{
     id::WorkflowId,
-    store::{Epoch, NewWorkflow, StoreError, Submitted, WorkflowChange},
+    store::{StoreError, Submitted},
     workflow::{WorkflowRecord, WorkflowStatus},
 };
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
 
 use super::{
+    call::{Call, Write},
     encode::{self, unescape},
     multi_row::{self, MultiRow},
     rows::{self, Rows, Submissions},
     statements::Statements,
 };
-
-/// A call that writes.
-#[derive(Debug)]
-pub(super) enum Write {
-    /// `Store::submit`
-    Submit(Vec<NewWorkflow>),
-    /// `Store::record`
-    Record(Vec<WorkflowChange>),
-}
-
-impl Write {
-    /// Adds the leases that it bears, which are one as a rule.
-    pub(super) fn add_epochs(&self, epochs: &mut BTreeSet<Epoch>) {
-        match self {
-            Self::Submit(news) => epochs.extend(news.iter().filter_map(|new| new.epoch)),
-            Self::Record(changes) => {
-                epochs.extend(changes.iter().filter_map(|change| change.epoch));
-            }
-        }
-    }
-
-    /// Which of `lost` it bears.
-    pub(super) fn lost_of(&self, lost: &[Epoch]) -> Option<Epoch> {
-        let mut borne = BTreeSet::new();
-        self.add_epochs(&mut borne);
-        lost.iter().copied().find(|epoch| borne.contains(epoch))
-    }
-}
 
 /// What became of a call within a committed group; a record has no [`Submitted`] to tell.
 pub(super) type Answer = Result<Vec<Submitted>, StoreError>;
@@ -125,7 +98,7 @@ pub(super) async fn write<C: ConnectionTrait>(
     db: &C,
     statements: &Statements,
     places: &Places,
-    calls: &[&Write],
+    calls: &[&Call],
 ) -> Result<(Vec<Answer>, Lesson), DbErr> {
     let mut group =
         Group { db, statements, places, lesson: Lesson::default(), rows: Rows::default() };
@@ -149,18 +122,18 @@ struct Group<'a, C> {
 
 impl<C: ConnectionTrait> Group<'_, C> {
     /// Adds the workflows that are not there yet.
-    async fn submit(&mut self, calls: &[&Write], answers: &mut [Answer]) -> Result<(), DbErr> {
+    async fn submit(&mut self, calls: &[&Call], answers: &mut [Answer]) -> Result<(), DbErr> {
         let mut submissions = Submissions::default();
         for (call, answer) in calls.iter().zip(&mut *answers) {
-            if let Write::Submit(news) = call
-                && let Err(refused) = submissions.add(news)
+            if let Write::Submit(news) = &call.write
+                && let Err(refused) = submissions.add(news, call.take_prepared())
             {
                 *answer = Err(refused);
             }
         }
         let mut created = self.add_workflows(submissions).await?;
         for (call, answer) in calls.iter().zip(answers) {
-            let (Write::Submit(news), Ok(told)) = (call, answer) else { continue };
+            let (Write::Submit(news), Ok(told)) = (&call.write, answer) else { continue };
             // The first call that names a created workflow is the one that made it.
             told.extend(news.iter().map(|new| match created.take(&new.record.id) {
                 Some(_) => {
@@ -195,14 +168,14 @@ impl<C: ConnectionTrait> Group<'_, C> {
     }
 
     /// Takes in the changes of workflows that are there.
-    async fn record(&mut self, calls: &[&Write], answers: &mut [Answer]) -> Result<(), DbErr> {
+    async fn record(&mut self, calls: &[&Call], answers: &mut [Answer]) -> Result<(), DbErr> {
         self.find_unknown(calls).await?;
         for (call, answer) in calls.iter().zip(answers) {
-            let Write::Record(changes) = call else { continue };
+            let Write::Record(changes) = &call.write else { continue };
             let place = |id: &WorkflowId| {
                 self.lesson.found.get(id).or_else(|| self.places.by_id.get(id)).copied()
             };
-            match rows::of_changes(changes, place) {
+            match rows::of_call(changes, call.take_prepared(), place) {
                 Err(refused) => *answer = Err(refused),
                 Ok(rows) => {
                     self.rows.append(rows);
@@ -217,10 +190,10 @@ impl<C: ConnectionTrait> Group<'_, C> {
     }
 
     /// Looks up the workflows that nobody here knows the place of.
-    async fn find_unknown(&mut self, calls: &[&Write]) -> Result<(), DbErr> {
+    async fn find_unknown(&mut self, calls: &[&Call]) -> Result<(), DbErr> {
         let mut unknown: HashSet<&WorkflowId> = HashSet::new();
         for call in calls {
-            let Write::Record(changes) = call else { continue };
+            let Write::Record(changes) = &call.write else { continue };
             for change in changes {
                 let is_known = self.places.by_id.contains_key(&change.id)
                     || self.lesson.found.contains_key(&change.id);

@@ -89,7 +89,7 @@ impl Plain {
         changes: &[WorkflowChange],
     ) -> Result<Duration, StoreError> {
         let mut submissions = Submissions::default();
-        submissions.add(news)?;
+        submissions.add(news, None)?;
         let outcomes = rows::of_changes(changes, |id| self.places.get(id).copied())?;
         let begun = Instant::now();
         let made = self.transact(submissions, outcomes).await.map_err(of_write)?;

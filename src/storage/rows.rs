@@ -1,7 +1,7 @@
 //! The rows that a group of calls writes: encoded before the first statement runs, so that what
 //! cannot be stored is known by then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use gleitzeit_domain::{
     event::Event,
@@ -13,6 +13,7 @@ use gleitzeit_domain::{
 use sea_orm::Value;
 
 use super::{
+    call::Prepared,
     encode::{self, Blobs, refused},
     group::Place,
     statements::{EVENT_COLUMNS, SEQUENCE_COLUMNS, STATE_COLUMNS, TASK_COLUMNS, WORKFLOW_COLUMNS},
@@ -29,11 +30,14 @@ pub(super) struct Row<const COLUMNS: usize> {
 
 impl<const COLUMNS: usize> Row<COLUMNS> {
     /// Moves the row to the workflow of `key`.
-    fn place(mut self, key: i64) -> Self {
+    fn set_key(&mut self, key: i64) {
         self.key = key;
         self.values[0] = key.into();
-        self
     }
+}
+
+fn place_at(places: &[Place], number: i64) -> Option<Place> {
+    places.get(usize::try_from(number).ok()?).copied()
 }
 
 /// Rows to be written, in the order of the calls.
@@ -54,6 +58,27 @@ impl Rows {
         self.events.append(&mut more.events);
         self.states.append(&mut more.states);
         self.sequences.append(&mut more.sequences);
+    }
+
+    /// Puts keys in the place of numbers; `None` when a task is not one of its workflow.
+    fn placed(mut self, places: &[Place]) -> Option<Self> {
+        for row in &mut self.tasks {
+            let place = place_at(places, row.key)?;
+            if row.number >= u64::from(place.task_count) {
+                return None;
+            }
+            row.set_key(place.key);
+        }
+        for row in &mut self.events {
+            row.set_key(place_at(places, row.key)?.key);
+        }
+        for row in &mut self.states {
+            row.set_key(place_at(places, row.key)?.key);
+        }
+        for row in &mut self.sequences {
+            row.set_key(place_at(places, row.key)?.key);
+        }
+        Some(self)
     }
 
     fn add_events(&mut self, key: i64, events: &[Event]) -> Result<(), StoreError> {
@@ -145,14 +170,10 @@ pub(super) struct Encoded {
 impl Encoded {
     /// What is written beside the workflow's own row.
     pub(super) fn place(self, key: i64) -> Rows {
-        let Rows { blobs, tasks, events, states, sequences } = self.rows;
-        Rows {
-            blobs,
-            tasks: tasks.into_iter().map(|row| row.place(key)).collect(),
-            events: events.into_iter().map(|row| row.place(key)).collect(),
-            states,
-            sequences,
-        }
+        let mut rows = self.rows;
+        rows.tasks.iter_mut().for_each(|row| row.set_key(key));
+        rows.events.iter_mut().for_each(|row| row.set_key(key));
+        rows
     }
 }
 
@@ -166,28 +187,41 @@ pub(super) struct Submissions<'a> {
 
 impl<'a> Submissions<'a> {
     /// Takes in a call, whole or not at all.
-    pub(super) fn add(&mut self, news: &'a [NewWorkflow]) -> Result<(), StoreError> {
-        let mut encoded = Vec::with_capacity(news.len());
-        for new in news {
-            let id = &new.record.id;
-            if !self.by_id.contains_key(id) {
-                encoded.push((id, encode_new(new).map_err(|error| naming(id, error))?));
-            }
-        }
-        for (id, (row, rest)) in encoded {
-            // The same id twice in one call: the first one counts.
-            if !self.by_id.contains_key(id) {
+    pub(super) fn add(
+        &mut self,
+        news: &'a [NewWorkflow],
+        prepared: Option<Prepared>,
+    ) -> Result<(), StoreError> {
+        let encoded = match prepared {
+            Some(Prepared::Submit(encoded)) => encoded,
+            _ => encode_all(news)?,
+        };
+        for (new, EncodedNew { row, rest }) in news.iter().zip(encoded) {
+            // The first one of an id counts.
+            if let Entry::Vacant(place) = self.by_id.entry(&new.record.id) {
                 self.workflow_rows.extend(row);
-                self.by_id.insert(id, rest);
+                place.insert(rest);
             }
         }
         Ok(())
     }
 }
 
+/// A new workflow's own row, and what belongs to it.
+#[derive(Debug)]
+pub(super) struct EncodedNew {
+    row: [Value; WORKFLOW_COLUMNS],
+    rest: Encoded,
+}
+
+/// The rows of each new workflow.
+pub(super) fn encode_all(news: &[NewWorkflow]) -> Result<Vec<EncodedNew>, StoreError> {
+    news.iter().map(|new| encode_new(new).map_err(|error| naming(&new.record.id, error))).collect()
+}
+
 fn encode_new(
     NewWorkflow { record, events, epoch }: &NewWorkflow,
-) -> Result<([Value; WORKFLOW_COLUMNS], Encoded), StoreError> {
+) -> Result<EncodedNew, StoreError> {
     let mut rows = Rows::default();
     let task_count = u32::try_from(record.tasks.len())
         .map_err(|_| refused(format!("{} tasks are too many", record.tasks.len())))?;
@@ -202,7 +236,7 @@ fn encode_new(
     }
     rows.add_events(0, events)?;
     let row = workflow_row(record, task_count, *epoch, &mut rows.blobs)?;
-    Ok((row, Encoded { task_count, rows }))
+    Ok(EncodedNew { row, rest: Encoded { task_count, rows } })
 }
 
 fn workflow_row(
@@ -242,6 +276,32 @@ pub(super) fn of_changes(
     Ok(rows)
 }
 
+/// The rows of changes, each with the number of its change for a key.
+pub(super) fn by_number(changes: &[WorkflowChange]) -> Result<Rows, StoreError> {
+    let mut rows = Rows::default();
+    for (change, number) in changes.iter().zip(0..) {
+        rows.add_change(Place { key: number, task_count: u32::MAX }, change)?;
+    }
+    Ok(rows)
+}
+
+/// What a call that records writes: its prepared rows, where all of its workflows have a place and
+/// all of its tasks are theirs.
+pub(super) fn of_call(
+    changes: &[WorkflowChange],
+    prepared: Option<Prepared>,
+    place: impl Fn(&WorkflowId) -> Option<Place>,
+) -> Result<Rows, StoreError> {
+    if let Some(Prepared::Record(rows)) = prepared
+        && let Some(places) =
+            changes.iter().map(|change| place(&change.id)).collect::<Option<Vec<_>>>()
+        && let Some(rows) = rows.placed(&places)
+    {
+        return Ok(rows);
+    }
+    of_changes(changes, place)
+}
+
 fn naming(id: &WorkflowId, error: StoreError) -> StoreError {
     match error {
         StoreError::Integrity { detail } => refused(format!("workflow `{id}`: {detail}")),
@@ -274,6 +334,9 @@ pub(super) fn last_of_each<const COLUMNS: usize>(mut rows: Vec<Row<COLUMNS>>) ->
 
 #[cfg(test)]
 mod tests {
+    use gleitzeit_domain::store::conformance::sample;
+    use serde_json::json;
+
     use super::*;
 
     fn row(key: i64, number: u64, mark: &str) -> Row<2> {
@@ -287,5 +350,32 @@ mod tests {
         let expected: Vec<Value> =
             vec![1_i64.into(), "d".into(), 1_i64.into(), "b".into(), 2_i64.into(), "c".into()];
         assert_eq!(last_of_each(rows), expected);
+    }
+
+    /// Encoded before their places were known, rows are those that are encoded with them; where
+    /// that cannot be, the answer is the same as well.
+    #[test]
+    fn prepared_rows_are_those_that_are_encoded_in_place() {
+        let news = [sample::workflow("a", 2), sample::workflow("b", 1)];
+        let change = |new: &NewWorkflow| WorkflowChange {
+            tasks: new.record.tasks.iter().map(|it| sample::completed(it, json!(1))).collect(),
+            events: sample::events(&new.record.id, 2, 3),
+            ..sample::change(&new.record.id, 4)
+        };
+        let changes = [change(&news[1]), change(&news[0])];
+        let prepared = || Some(Prepared::Record(by_number(&changes).unwrap()));
+        let place = |tasks| {
+            move |id: &WorkflowId| match id.as_str() {
+                "a" => Some(Place { key: 7, task_count: tasks }),
+                _ => (tasks > 0).then_some(Place { key: 5, task_count: 1 }),
+            }
+        };
+        for tasks in [2, 1, 0] {
+            let text = |rows| format!("{rows:?}");
+            let with = of_call(&changes, prepared(), place(tasks)).map(text);
+            let without = of_changes(&changes, place(tasks)).map(text);
+            assert_eq!(with, without, "{tasks} tasks");
+            assert_eq!(with.is_ok(), tasks == 2, "{with:?}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     bell::Bell,
+    call,
     leases::{Desk, Renewals},
     open::Connector,
     read::Reader,
@@ -57,6 +58,7 @@ fn live(connector: Connector, told: oneshot::Sender<Result<Opened, StoreError>>)
     let (end, ended) = watch::channel(false);
     runtime.block_on(async {
         let (requests, queue) = mpsc::unbounded_channel();
+        let (prepared, prepared_queue) = mpsc::unbounded_channel();
         let commits = Arc::new(AtomicU64::new(0));
         let opened = async {
             let db = connector.open().await?;
@@ -88,7 +90,8 @@ fn live(connector: Connector, told: oneshot::Sender<Result<Opened, StoreError>>)
         // Whoever asked may have gone away; then nobody can write, and the writer ends at once.
         let _ = told.send(Ok(opened));
         gleitzeit_actors::failpoint!("store.open.told");
-        Box::pin(writer.run(queue)).await;
+        tokio::spawn(call::pass_on(queue, prepared));
+        Box::pin(writer.run(prepared_queue)).await;
         // Waits for the reads that are under way.
         gleitzeit_actors::failpoint!("store.close.written");
         reader.close().await;

@@ -26,9 +26,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     bell,
+    call::{Call, Write},
     fault::{Cause, Fault},
-    group::{self, Answer, Lesson, Places, Write},
-    leases::{Call, Desk},
+    group::{self, Answer, Lesson, Places},
+    leases::{self, Desk},
     open::Connector,
     prune,
     read::{ReadError, Reader},
@@ -46,11 +47,11 @@ const TRIES: usize = 3;
 #[derive(Debug)]
 pub(super) enum Request {
     /// To write.
-    Write(Write, oneshot::Sender<Answer>),
+    Write(Call, oneshot::Sender<Answer>),
     /// To forget what settled before a time.
     Prune(Prune),
     /// To do something about a lease.
-    Lease(Box<Call>),
+    Lease(Box<leases::Call>),
     /// To renew the leases that are due.
     Wake,
     /// To tell whether another connection has written since this was asked before.
@@ -153,11 +154,11 @@ impl Writer {
         let mut group = Gathered::default();
         for request in requests {
             match request {
-                Request::Write(write, answer) => {
-                    if group.must_end_before(&write) {
+                Request::Write(call, answer) => {
+                    if group.must_end_before(&call.write) {
                         self.commit(std::mem::take(&mut group)).await;
                     }
-                    group.add(write, answer);
+                    group.add(call, answer);
                 }
                 Request::Prune(prune) => {
                     self.commit(std::mem::take(&mut group)).await;
@@ -180,12 +181,12 @@ impl Writer {
 
     /// Writes a group and answers for each of its calls.
     async fn commit(&mut self, group: Gathered) {
-        let Gathered { writes, waiting, .. } = group;
-        if writes.is_empty() {
+        let Gathered { calls, waiting, .. } = group;
+        if calls.is_empty() {
             return;
         }
         self.renew_due().await;
-        let calls: Vec<&Write> = writes.iter().collect();
+        let calls: Vec<&Call> = calls.iter().collect();
         let answers = match self.transact(&calls).await {
             Ok(answers) => answers,
             Err(failure) if failure.is_content && calls.len() > 1 => self.one_by_one(&calls).await,
@@ -201,7 +202,7 @@ impl Writer {
 
     /// Something in a group is refused: each call in a transaction of its own, so that only the
     /// bad ones fail.
-    async fn one_by_one(&mut self, calls: &[&Write]) -> Vec<Answer> {
+    async fn one_by_one(&mut self, calls: &[&Call]) -> Vec<Answer> {
         let mut answers = Vec::with_capacity(calls.len());
         for call in calls {
             answers.push(match self.transact(&[call]).await {
@@ -213,7 +214,7 @@ impl Writer {
     }
 
     /// Writes calls in one transaction; tries again where that cannot do harm.
-    async fn transact(&mut self, calls: &[&Write]) -> Result<Vec<Answer>, Failure> {
+    async fn transact(&mut self, calls: &[&Call]) -> Result<Vec<Answer>, Failure> {
         let mut tries = 1;
         loop {
             match self.attempt(calls).await {
@@ -241,7 +242,7 @@ impl Writer {
         }
     }
 
-    async fn attempt(&mut self, calls: &[&Write]) -> Result<(Vec<Answer>, Lesson), Attempt> {
+    async fn attempt(&mut self, calls: &[&Call]) -> Result<(Vec<Answer>, Lesson), Attempt> {
         gleitzeit_actors::failpoint!("store.begin.before");
         let transaction = self.begin().await?;
         gleitzeit_actors::failpoint!("store.begin.after");
@@ -253,7 +254,7 @@ impl Writer {
     async fn write(
         &self,
         db: &DatabaseTransaction,
-        calls: &[&Write],
+        calls: &[&Call],
     ) -> Result<(Vec<Answer>, Lesson), DbErr> {
         let lost = self.desk.lost(db, calls).await?;
         gleitzeit_actors::failpoint!("store.write.owned");
@@ -261,12 +262,12 @@ impl Writer {
         let (answers, lesson) = if lost.is_empty() {
             group::write(db, statements, places, calls).await?
         } else {
-            let kept = calls.iter().filter(|call| call.lost_of(&lost).is_none());
-            let kept: Vec<&Write> = kept.copied().collect();
+            let kept = calls.iter().filter(|call| call.write.lost_of(&lost).is_none());
+            let kept: Vec<&Call> = kept.copied().collect();
             let (written, mut lesson) = group::write(db, statements, places, &kept).await?;
             lesson.has_lost = true;
             let mut written = written.into_iter();
-            let answer = |call: &&Write| match call.lost_of(&lost) {
+            let answer = |call: &&Call| match call.write.lost_of(&lost) {
                 Some(epoch) => Err(StoreError::LeaseLost { epoch }),
                 None => written.next().unwrap_or_else(|| Ok(Vec::new())),
             };
@@ -508,7 +509,7 @@ struct Failure {
 /// Calls that go into one transaction, and who waits for them.
 #[derive(Debug, Default)]
 struct Gathered {
-    writes: Vec<Write>,
+    calls: Vec<Call>,
     waiting: Vec<oneshot::Sender<Answer>>,
     recorded: HashSet<WorkflowId>,
 }
@@ -526,11 +527,11 @@ impl Gathered {
         }
     }
 
-    fn add(&mut self, write: Write, waiting: oneshot::Sender<Answer>) {
-        if let Write::Record(changes) = &write {
+    fn add(&mut self, call: Call, waiting: oneshot::Sender<Answer>) {
+        if let Write::Record(changes) = &call.write {
             self.recorded.extend(changes.iter().map(|change| change.id.clone()));
         }
-        self.writes.push(write);
+        self.calls.push(call);
         self.waiting.push(waiting);
     }
 }

@@ -19,6 +19,7 @@ use std::{collections::BTreeSet, io::Read as _, time::Duration};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use gleitzeit::{
+    Runtime, Settings,
     settings::StoreUrl,
     storage::{SqlOptions, SqlStore},
 };
@@ -195,6 +196,31 @@ async fn a_request_crosses_and_is_answered(url: &StoreUrl) {
         answer = other.take_answer(key).await.unwrap();
     }
     assert_eq!(answer, Some(Ok(())));
+}
+
+/// Whoever asked a process that ends before it answers does what it asked for itself.
+async fn a_request_to_a_process_that_ends_is_done_by_who_asked(url: &StoreUrl) {
+    let owner = open(url).await;
+    let epoch = lease(&owner).await;
+    owner.submit(vec![owned("a", epoch)]).await.unwrap();
+    let settings = Settings::from_toml(&format!("storage.url = \"{}\"", url.expose())).unwrap();
+    let builder = Runtime::builder(settings).without_recovery().without_settings_providers();
+    let runtime = builder.start().await.unwrap();
+    let handle = runtime.handle();
+    let id = "a".into();
+    let cancelled = handle.cancel(&id, "enough");
+    let ends = async {
+        let mut bell = is_listening(&owner).await;
+        while owner.requests(epoch).await.unwrap().is_empty() {
+            heard(&mut bell).await;
+        }
+        owner.close_lease(epoch).await.unwrap();
+    };
+    let (cancelled, ()) = futures_util::join!(cancelled, ends);
+    assert_eq!(cancelled, Ok(()));
+    let record = handle.wait(&id).await.unwrap();
+    assert_eq!(record.status, WorkflowStatus::Cancelled);
+    runtime.stop(LONG).await;
 }
 
 /// An id that was forgotten and given again names another workflow: what a store knew of the first

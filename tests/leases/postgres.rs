@@ -59,6 +59,13 @@ async fn requests_cross() {
     server.drop_all().await;
 }
 
+#[tokio::test]
+async fn requests_outlive_who_was_asked() {
+    let Some(server) = Server::reach("unanswered").await else { return };
+    a_request_to_a_process_that_ends_is_done_by_who_asked(&server.database().await).await;
+    server.drop_all().await;
+}
+
 /// On the same machine nobody need wait for the time to run out.
 #[tokio::test]
 async fn a_killed_process_has_no_lease() {

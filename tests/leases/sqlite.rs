@@ -55,6 +55,12 @@ async fn requests_cross() {
 }
 
 #[tokio::test]
+async fn requests_outlive_who_was_asked() {
+    let folder = TempDir::new().unwrap();
+    a_request_to_a_process_that_ends_is_done_by_who_asked(&file(&folder)).await;
+}
+
+#[tokio::test]
 async fn a_killed_process_has_no_lease() {
     if let Some((store, _)) = child::told() {
         return own_and_wait(&store).await;

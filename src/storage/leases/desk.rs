@@ -19,7 +19,7 @@ use super::{
     process::Process,
     sql::{self, Dead, Survey},
 };
-use crate::storage::{bell::Bell, group::Write, location::Location};
+use crate::storage::{bell::Bell, call::Call, location::Location};
 
 /// When to look again whether the process of a lease on a file still runs: a question to the
 /// kernel alone.
@@ -159,11 +159,11 @@ impl Desk {
     pub(in crate::storage) async fn lost<C: ConnectionTrait>(
         &self,
         db: &C,
-        calls: &[&Write],
+        calls: &[&Call],
     ) -> Result<Vec<Epoch>, DbErr> {
         let mut borne = BTreeSet::new();
         for call in calls {
-            call.add_epochs(&mut borne);
+            call.write.add_epochs(&mut borne);
         }
         let mut lost = Vec::new();
         for epoch in borne {
