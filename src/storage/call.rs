@@ -66,12 +66,29 @@ impl Call {
         Self { write, prepared: RefCell::new(None) }
     }
 
-    fn prepare(&self) {
+    /// Encodes its rows, and lets the writer have a turn between two lots of them.
+    async fn prepare(&mut self) {
         let prepared = match &self.write {
-            Write::Submit(news) => rows::encode_all(news).map(Prepared::Submit),
-            Write::Record(changes) => rows::by_number(changes).map(Prepared::Record),
+            Write::Submit(news) => {
+                let mut encoded = Vec::with_capacity(news.len());
+                for lot in news.chunks(LOT) {
+                    let Ok(rows) = rows::encode_all(lot) else { return };
+                    encoded.extend(rows);
+                    tokio::task::yield_now().await;
+                }
+                Prepared::Submit(encoded)
+            }
+            Write::Record(changes) => {
+                let mut all = Rows::default();
+                for (lot, number) in changes.chunks(LOT).zip((0..).step_by(LOT)) {
+                    let Ok(rows) = rows::by_number(lot, number) else { return };
+                    all.append(rows);
+                    tokio::task::yield_now().await;
+                }
+                Prepared::Record(all)
+            }
         };
-        *self.prepared.borrow_mut() = prepared.ok();
+        self.prepared = RefCell::new(Some(prepared));
     }
 
     /// Its rows, once.
@@ -80,8 +97,8 @@ impl Call {
     }
 }
 
-/// Requests that are passed on at a time. Between two lots the writer has a turn: the database
-/// must not wait for it.
+/// Workflows that are encoded at a time: some ten microseconds, by which the database may have to
+/// wait for the writer.
 const LOT: usize = 8;
 
 /// Prepares requests and passes them on, until nobody asks or nobody listens any more.
@@ -89,16 +106,12 @@ pub(super) async fn pass_on(
     mut queue: mpsc::UnboundedReceiver<Request>,
     writer: mpsc::UnboundedSender<Request>,
 ) {
-    let mut lot = Vec::with_capacity(LOT);
-    while queue.recv_many(&mut lot, LOT).await > 0 {
-        for request in lot.drain(..) {
-            if let Request::Write(call, _) = &request {
-                call.prepare();
-            }
-            if writer.send(request).is_err() {
-                return;
-            }
+    while let Some(mut request) = queue.recv().await {
+        if let Request::Write(call, _) = &mut request {
+            call.prepare().await;
         }
-        tokio::task::yield_now().await;
+        if writer.send(request).is_err() {
+            return;
+        }
     }
 }

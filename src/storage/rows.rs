@@ -276,10 +276,10 @@ pub(super) fn of_changes(
     Ok(rows)
 }
 
-/// The rows of changes, each with the number of its change for a key.
-pub(super) fn by_number(changes: &[WorkflowChange]) -> Result<Rows, StoreError> {
+/// The rows of changes, each with the number of its change for a key, from `first` on.
+pub(super) fn by_number(changes: &[WorkflowChange], first: i64) -> Result<Rows, StoreError> {
     let mut rows = Rows::default();
-    for (change, number) in changes.iter().zip(0..) {
+    for (change, number) in changes.iter().zip(first..) {
         rows.add_change(Place { key: number, task_count: u32::MAX }, change)?;
     }
     Ok(rows)
@@ -363,7 +363,7 @@ mod tests {
             ..sample::change(&new.record.id, 4)
         };
         let changes = [change(&news[1]), change(&news[0])];
-        let prepared = || Some(Prepared::Record(by_number(&changes).unwrap()));
+        let prepared = || Some(Prepared::Record(by_number(&changes, 0).unwrap()));
         let place = |tasks| {
             move |id: &WorkflowId| match id.as_str() {
                 "a" => Some(Place { key: 7, task_count: tasks }),
