@@ -247,6 +247,7 @@ fn refused(error: &SandboxError) -> TaskError {
         SandboxError::Interpreter { .. }
         | SandboxError::Version { .. }
         | SandboxError::Unavailable { .. }
+        | SandboxError::Engine { .. }
         | SandboxError::Closed => ErrorCode::ProviderUnhealthy,
     };
     TaskError::new(code, error.to_string())
