@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use bollard::{container::LogOutput, errors::Error};
+use bollard::{container::LogOutput, errors::Error, models::ContainerCreateBody};
 use futures_util::{Stream, StreamExt as _};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _, DuplexStream},
@@ -66,15 +66,20 @@ impl Container {
     async fn start(
         engine: &Engine,
         living: &Living,
-        body: bollard::models::ContainerCreateBody,
+        body: ContainerCreateBody,
     ) -> Result<(Self, Heard, Told), SandboxError> {
+        let engine = engine.clone();
         // Counted before it is there, so that nobody believes that there is none.
         let alive = Some(living.one_more());
-        let id = engine.create(body).await?;
-        let container = Self { engine: engine.clone(), id, alive };
-        let streams = engine.attach(&container.id).await?;
-        engine.start(&container.id).await?;
-        Ok((container, streams.output, streams.input))
+        // To its end, whoever still wants it: one whose number nobody has heard would stay.
+        let started = tokio::spawn(async move {
+            let id = engine.create(body).await?;
+            let container = Self { engine, id, alive };
+            let streams = container.engine.attach(&container.id).await?;
+            container.engine.start(&container.id).await?;
+            Ok((container, streams.output, streams.input))
+        });
+        started.await.unwrap_or(Err(SandboxError::Closed))
     }
 }
 

@@ -20,12 +20,13 @@ pub(super) async fn keep(shared: Arc<Shared<Warm>>, plan: Arc<Plan>, first: Opti
     let mut closed = shared.closed();
     let mut next = first;
     loop {
-        let warm = match next.take() {
-            Some(warm) => warm,
-            None => tokio::select! {
+        let warm = if let Some(warm) = next.take() {
+            warm
+        } else {
+            tokio::select! {
                 warm = start(&shared, &plan) => warm,
                 _ = closed.wait_for(|closed| *closed) => break,
-            },
+            }
         };
         let (mut line, mut place) = warm.lines();
         shared.filled();

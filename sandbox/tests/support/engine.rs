@@ -1,13 +1,21 @@
 //! The engine to test containers with: `GLEITZEIT_TEST_DOCKER`, and an image made on the spot of
 //! this machine's Python.
 
-use std::{process::Command, time::Duration};
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+#![expect(clippy::print_stdout, reason = "what was skipped is told")]
+
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
-    query_parameters::{CreateImageOptionsBuilder, ListContainersOptionsBuilder},
+    query_parameters::{
+        CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveImageOptions,
+        TagImageOptionsBuilder,
+    },
 };
 use futures_util::StreamExt as _;
+use tokio::net::{UnixListener, UnixStream};
 
 /// The address of the engine.
 pub const ADDRESS: &str = "GLEITZEIT_TEST_DOCKER";
@@ -37,6 +45,9 @@ pub async fn image(docker: &Docker, python: &str) -> String {
     let version = output(Command::new(python).args(["-c", version]));
     let tag = format!("{}-{:x}", String::from_utf8(version).unwrap().trim(), sum(IMAGE));
     let name = format!("gleitzeit-test:{tag}");
+    // One of the tests that run at once makes it.
+    let lock = std::fs::File::create(std::env::temp_dir().join("gleitzeit-test-image")).unwrap();
+    lock.lock().unwrap();
     if docker.inspect_image(&name).await.is_ok() {
         return name;
     }
@@ -78,6 +89,24 @@ pub async fn containers_of(docker: &Docker, pid: u32) -> Vec<String> {
         .collect()
 }
 
+/// A name of its own for an image, by which the containers of one test are told from others of the
+/// same process.
+pub async fn own_name(docker: &Docker, image: &str, test: &str) -> String {
+    let tag = format!("{test}-{}", std::process::id());
+    let options = TagImageOptionsBuilder::new().repo("gleitzeit-test").tag(&tag).build();
+    docker.tag_image(image, Some(options)).await.unwrap();
+    format!("gleitzeit-test:{tag}")
+}
+
+/// Takes the name away again; there must be no container of it.
+pub async fn none_is_left_of(docker: &Docker, name: &str) {
+    let options = ListContainersOptionsBuilder::new().all(true).build();
+    let found = docker.list_containers(Some(options)).await.unwrap();
+    let left: Vec<_> = found.iter().filter(|one| one.image.as_deref() == Some(name)).collect();
+    assert!(left.is_empty(), "containers are left: {left:?}");
+    docker.remove_image(name, None::<RemoveImageOptions>, None).await.unwrap();
+}
+
 /// Waits until nothing of the process `pid` is left.
 pub async fn until_none_of(docker: &Docker, pid: u32) {
     let end = std::time::Instant::now() + Duration::from_secs(30);
@@ -88,5 +117,50 @@ pub async fn until_none_of(docker: &Docker, pid: u32) {
         }
         assert!(std::time::Instant::now() < end, "containers are left: {left:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A way to the engine that can be cut.
+pub struct Way {
+    folder: tempfile::TempDir,
+    to: PathBuf,
+    running: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Way {
+    pub fn to(address: &str) -> Self {
+        let to = address.trim_start_matches("unix://").into();
+        let mut way = Self { folder: tempfile::tempdir().unwrap(), to, running: None };
+        way.open();
+        way
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("engine")
+    }
+
+    pub fn address(&self) -> String {
+        format!("unix://{}", self.path().display())
+    }
+
+    pub fn open(&mut self) {
+        let (listener, to) = (UnixListener::bind(self.path()).unwrap(), self.to.clone());
+        self.running = Some(tokio::spawn(async move {
+            let mut passing = tokio::task::JoinSet::new();
+            while let Ok((mut from, _)) = listener.accept().await {
+                let mut to = UnixStream::connect(&to).await.unwrap();
+                passing.spawn(async move {
+                    let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                });
+            }
+        }));
+    }
+
+    /// All that passes is cut off, and nothing new begins.
+    pub async fn cut(&mut self) {
+        let running = self.running.take().unwrap();
+        running.abort();
+        let _ = running.await;
+        let _ = std::fs::remove_file(self.path());
     }
 }
