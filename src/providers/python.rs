@@ -162,6 +162,11 @@ pub(crate) async fn check_level(spec: &ProviderSpec) -> Result<(), String> {
     told.map_err(|error| PythonProvider::advice(&error))
 }
 
+/// The interpreter of a Python provider, as its settings name it. `None` for one of another kind.
+pub fn interpreter(spec: &ProviderSpec) -> Option<std::path::PathBuf> {
+    Some(config_of(spec)?.interpreter())
+}
+
 /// The containers of a Python provider's settings: the engine's address and the image. `None` for
 /// one without.
 #[cfg(feature = "docker")]
