@@ -54,10 +54,14 @@ use spec::{Kind, Spec};
 use zygote::Zygote;
 
 pub use cgroup::Controller;
+#[cfg(feature = "fuzzing")]
+pub(crate) use channel::Message;
 #[cfg(feature = "docker")]
 pub(crate) use filter::{OWN_PID, names as filter_names, program as filter_program};
 pub use launcher::{INIT_COMMAND, init};
 pub use selftest::{Check, Verdict};
+#[cfg(feature = "fuzzing")]
+pub(crate) use zygote::read as read_message;
 
 /// Reads the harness from the frames, which are descriptor 3, and hands over to it.
 const BOOTSTRAP: &str = "\

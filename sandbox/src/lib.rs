@@ -35,6 +35,9 @@ mod capture;
 mod docker;
 mod error;
 mod frames;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod interpreter;
 mod jail;
 pub mod job;

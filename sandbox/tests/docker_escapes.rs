@@ -3,8 +3,6 @@
 //! As in a jail, a program's word is not enough: a random token is planted in a file of the machine
 //! and in the service's environment, a listener waits on loopback, and the token must be in no
 //! output. A container has files that a jail has not; what that lets be seen is named here.
-#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
-#![expect(clippy::print_stdout, reason = "what was tried is a figure")]
 
 mod support;
 

@@ -1,7 +1,6 @@
 //! No container outlives its task, its sandbox or its service, and an engine that goes away comes
 //! back.
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
-#![expect(clippy::print_stdout, reason = "a service that is killed tells when")]
 
 mod support;
 
