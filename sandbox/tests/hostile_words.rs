@@ -8,7 +8,8 @@ const RESULT_MAX_BYTES: usize = 1024;
 
 /// A frame around a body, whose length may be a lie.
 fn framed(body: &[u8], lie: i64) -> Vec<u8> {
-    let length = u32::try_from(i64::try_from(body.len()).unwrap() + lie).unwrap_or(u32::MAX);
+    let length = i64::try_from(body.len()).unwrap_or(0) + lie;
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
     [&length.to_be_bytes(), body].concat()
 }
 

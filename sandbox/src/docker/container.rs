@@ -47,6 +47,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 const COMPLAINT_MAX_BYTES: usize = 4096;
 /// What is read ahead of each stream of a task.
 const STREAM_BYTES: usize = 64 << 10;
+/// A container that cannot be removed is tried again so often, after so long: its engine may come
+/// back.
+const REMOVALS_MAX: u32 = 360;
+const REMOVAL_PAUSE: Duration = Duration::from_secs(5);
 /// A busy engine takes its time to kill, too.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -90,10 +94,19 @@ impl Drop for Container {
         let (engine, id, alive) =
             (self.engine.clone(), std::mem::take(&mut self.id), self.alive.take());
         runtime.spawn(async move {
-            if let Err(error) = engine.remove(&id).await {
-                tracing::warn!(container = id, %error, "a container stays behind");
-            }
+            let mut removed = engine.remove(&id).await;
+            // Whoever waits for its end does not wait for an engine that is gone.
             drop(alive);
+            if let Err(error) = &removed {
+                tracing::warn!(container = id, %error, "a container stays behind for now");
+            }
+            for _ in 0..REMOVALS_MAX {
+                if removed.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(REMOVAL_PAUSE).await;
+                removed = engine.remove(&id).await;
+            }
         });
     }
 }

@@ -49,17 +49,13 @@ fn status(error: &Error) -> Option<u16> {
 fn reason(error: &Error) -> String {
     match error {
         Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),
+        // Of a connection that fails, only the innermost cause says something.
         other => {
-            let mut told = other.to_string();
-            let mut source = std::error::Error::source(other);
-            while let Some(cause) = source {
-                let cause_told = cause.to_string();
-                if !told.contains(&cause_told) {
-                    told = format!("{told}: {cause_told}");
-                }
-                source = cause.source();
+            let mut cause: &dyn std::error::Error = other;
+            while let Some(inner) = cause.source() {
+                cause = inner;
             }
-            told
+            cause.to_string()
         }
     }
 }
@@ -257,7 +253,10 @@ impl Engine {
             }
         };
         match tokio::time::timeout(GONE_TIMEOUT, asked).await {
-            Ok(ended) => ended.map_err(|error: SandboxError| io::Error::other(error.to_string())),
+            Ok(ended) => ended.map_err(|error| match error {
+                SandboxError::Engine { reason, .. } => io::Error::other(reason),
+                other => io::Error::other(other.to_string()),
+            }),
             Err(_) => Err(io::Error::other(format!("container `{id}` does not die"))),
         }
     }
