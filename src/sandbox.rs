@@ -13,5 +13,5 @@
 
 pub use gleitzeit_sandbox::{
     INIT_COMMAND, Level, Verdict, init,
-    machine::{self, Finding},
+    machine::{self, EngineWanted, Finding},
 };

@@ -139,3 +139,18 @@ fn bench_goes_on_after_a_kill_and_keeps_its_size() {
     }
     assert!(is_positive(&told["last_to_first"]));
 }
+
+/// Python tasks stand beside a cold interpreter, measured in turns with them.
+#[cfg(feature = "python")]
+#[test]
+fn bench_holds_python_tasks_against_a_cold_interpreter() {
+    let told = bench(&Place::new(), "python", &[]);
+    let python = &told["python"];
+    assert_eq!((&told["tasks"], &python["sandbox"]), (&json!(20), &json!("process")), "{told}");
+    for figure in ["share_of_cold", "cpu_ms_per_task", "parallel_per_second", "parallel"] {
+        assert!(is_positive(&python[figure]), "{figure}: {told}");
+    }
+    let [p50, p99] = [0, 1].map(|at| python["cold_ms"][at].as_f64().unwrap());
+    assert!(p50 > 0.0 && p50 <= p99, "{told}");
+    assert_eq!(python["docker_run_ms"], Value::Null, "{told}");
+}

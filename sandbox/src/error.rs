@@ -53,6 +53,16 @@ pub enum SandboxError {
         /// How many.
         waiting: usize,
     },
+    /// The engine of containers does not answer, or refuses. Later may be better.
+    #[error("cannot {what} with the container engine at `{address}`: {reason}")]
+    Engine {
+        /// What was tried.
+        what: &'static str,
+        /// Where it listens.
+        address: String,
+        /// Its answer.
+        reason: String,
+    },
     /// The sandbox was closed. Another one is needed.
     #[error("the sandbox is closed")]
     Closed,
@@ -69,7 +79,7 @@ pub enum SandboxError {
 impl SandboxError {
     /// True when the same job may well run at another time.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::System { .. } | Self::Busy { .. })
+        matches!(self, Self::System { .. } | Self::Busy { .. } | Self::Engine { .. })
     }
 
     /// Says what is missing for a level of isolation.

@@ -40,6 +40,16 @@ pub(crate) fn of_job(interpreter: &Interpreter, job: &Job) -> Vec<u8> {
     frames
 }
 
+/// All that a supervisor is told of a task: its time limit in milliseconds, and the job.
+#[cfg(feature = "docker")]
+pub(crate) fn with_limit(interpreter: &Interpreter, job: &Job) -> Vec<u8> {
+    let mut frames = Vec::new();
+    let limit = u64::try_from(job.limits.timeout.as_millis()).unwrap_or(u64::MAX);
+    put(&mut frames, &limit.min(1 << 40).to_be_bytes());
+    put_job(&mut frames, interpreter, job, &job.stdin);
+    frames
+}
+
 fn put_job(out: &mut Vec<u8>, interpreter: &Interpreter, job: &Job, stdin: &str) {
     let header = Header {
         mode: match job.mode {

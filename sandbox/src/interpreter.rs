@@ -32,6 +32,17 @@ pub(crate) const HARNESS: &str = concat!(
     include_str!("harness/task.py"),
     include_str!("harness/zygote.py"),
 );
+/// That of a container: the same, and the supervisor.
+#[cfg(feature = "docker")]
+pub(crate) const DOCKER_HARNESS: &str = concat!(
+    include_str!("harness/wire.py"),
+    include_str!("harness/process.py"),
+    include_str!("harness/source.py"),
+    include_str!("harness/errors.py"),
+    include_str!("harness/task.py"),
+    include_str!("harness/zygote.py"),
+    include_str!("harness/supervisor.py"),
+);
 pub(crate) const PROBE: &str = include_str!("probe.py");
 /// A cold start of a slow machine is within it.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(15);

@@ -9,7 +9,7 @@
 //! | `namespaces`, `mounts`, `layout` | what the jail sees of the machine |
 //! | `filter`, `bpf`, `landlock`, `cgroup` | what a task may do and take in it |
 //! | `zygote`, `child`, `channel` | the service's side of both, and the line to them |
-//! | `keeper`, `pool` | places with a zygote each, and the queue in front of them |
+//! | `keeper` | places with a zygote each |
 //! | `selftest` | a few attempts to get out, before the first task |
 //! | `kernel` | the system calls that no safe wrapper has |
 //!
@@ -27,8 +27,7 @@ mod launcher;
 mod layout;
 mod mounts;
 mod namespaces;
-mod pool;
-mod selftest;
+pub(crate) mod selftest;
 mod spec;
 mod zygote;
 
@@ -45,18 +44,24 @@ use tokio::sync::mpsc;
 use crate::{
     Interpreter, Job, Level, SandboxError, frames,
     interpreter::{HARNESS, PROBE, PROBE_TIMEOUT},
+    pool::Shared,
     watch::Ended,
 };
 use cgroup::{Group, Groups};
 use keeper::Keeper;
 use layout::Layout;
-use pool::Shared;
 use spec::{Kind, Spec};
 use zygote::Zygote;
 
 pub use cgroup::Controller;
+#[cfg(feature = "fuzzing")]
+pub(crate) use channel::Message;
+#[cfg(feature = "docker")]
+pub(crate) use filter::{OWN_PID, names as filter_names, program as filter_program};
 pub use launcher::{INIT_COMMAND, init};
 pub use selftest::{Check, Verdict};
+#[cfg(feature = "fuzzing")]
+pub(crate) use zygote::read as read_message;
 
 /// Reads the harness from the frames, which are descriptor 3, and hands over to it.
 const BOOTSTRAP: &str = "\
@@ -254,7 +259,7 @@ fn blob(interpreter: &Interpreter, network: bool) -> Vec<u8> {
 /// Places with a zygote each. Dropped, all of them are ended.
 #[derive(Debug)]
 pub(crate) struct Jail {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<child::Child>>,
     level: Level,
     verdict: Verdict,
     /// Answers when everything that belongs to it is gone.
@@ -290,7 +295,8 @@ impl Jail {
         interpreter: &Interpreter,
         job: &Job,
     ) -> Result<Ended, SandboxError> {
-        self.shared.child().await?.run(interpreter, job).await
+        let child = self.shared.next(&self.shared.line_up()?).await?;
+        child.run(interpreter, job).await
     }
 
     pub(crate) fn level(&self) -> Level {

@@ -12,6 +12,8 @@
 //! | `sandbox` | one interpreter at one level of isolation |
 //! | `process`, `workdir` | without a jail: a fresh process a job, and the directory it starts in |
 //! | `jail` | with one: zygotes in namespaces, one child a job |
+//! | `docker` | with the feature of that name: a stock of warm containers, one a job |
+//! | `pool` | what waits for a job, and the jobs that wait |
 //! | [`machine`] | what this machine offers, and how to get what is missing |
 //! | `frames`, `reply` | what goes in and what comes back |
 //! | `watch`, `capture`, `verdict` | a process until its end, what it printed, what to make of it |
@@ -29,14 +31,20 @@
 //! ```
 
 mod capture;
+#[cfg(feature = "docker")]
+mod docker;
 mod error;
 mod frames;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod interpreter;
 mod jail;
 pub mod job;
 pub mod machine;
 pub mod outcome;
 pub mod policy;
+mod pool;
 mod process;
 mod reply;
 mod sandbox;
@@ -44,6 +52,8 @@ mod verdict;
 mod watch;
 mod workdir;
 
+#[cfg(feature = "docker")]
+pub use docker::{DockerSettings, EngineInfo, docker_available, engine_at};
 pub use error::SandboxError;
 pub use interpreter::Interpreter;
 pub use jail::{Check, Controller, INIT_COMMAND, JailSettings, Verdict, available, init};

@@ -2,7 +2,9 @@
 //!
 //! Asked by `gleitzeit doctor`. Nothing is guessed from version numbers where it can be tried.
 
-use std::{fs, io, os::unix::net::UnixStream, path::Path};
+use std::{fs, path::Path};
+#[cfg(not(feature = "docker"))]
+use std::{io, os::unix::net::UnixStream};
 
 use serde::Serialize;
 
@@ -21,6 +23,7 @@ const NAMESPACES: [(&str, &str); 6] = [
     ("host name", "uts"),
 ];
 /// Where a container engine listens.
+#[cfg(not(feature = "docker"))]
 const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
 
 /// One thing that the machine has or lacks.
@@ -46,8 +49,17 @@ impl Finding {
     }
 }
 
+/// An engine of containers to look for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EngineWanted {
+    /// Its address; where it usually listens where absent.
+    pub address: Option<String>,
+    /// The image that it should have.
+    pub image: Option<String>,
+}
+
 /// Looks at everything that a level of isolation may need.
-pub async fn look(settings: &JailSettings) -> Vec<Finding> {
+pub async fn look(settings: &JailSettings, engine: &EngineWanted) -> Vec<Finding> {
     vec![
         kernel_version(),
         namespaces(),
@@ -55,7 +67,7 @@ pub async fn look(settings: &JailSettings) -> Vec<Finding> {
         landlock(),
         system_calls(),
         control_groups(settings),
-        docker(),
+        docker(engine).await,
     ]
 }
 
@@ -150,26 +162,46 @@ fn control_groups(settings: &JailSettings) -> Finding {
     )
 }
 
+const DOCKER_REMEDY: &str = "install docker.io, start it, and be in the group `docker`; have the \
+                             image there; needed for the level `docker` only";
+
+/// Whether an engine answers, and has the image.
+#[cfg(feature = "docker")]
+async fn docker(engine: &EngineWanted) -> Finding {
+    let settings = crate::DockerSettings {
+        host: engine.address.clone(),
+        ..crate::DockerSettings::of(String::new())
+    };
+    let found = crate::engine_at(&settings.address(), engine.image.as_deref()).await;
+    let found = match (found, &engine.image) {
+        (Ok(info), Some(_)) => Ok(format!("{info} is there")),
+        (Ok(info), None) => Ok(info.to_string()),
+        (Err(crate::SandboxError::Unavailable { reason }), _) => Err(reason),
+        (Err(error), _) => Err(error.to_string()),
+    };
+    Finding::new("docker", found, DOCKER_REMEDY)
+}
+
 /// Whether something listens where a container engine would.
-fn docker() -> Finding {
+#[cfg(not(feature = "docker"))]
+#[expect(clippy::unused_async, reason = "that with the feature asks")]
+async fn docker(_: &EngineWanted) -> Finding {
     let mut refused = None;
     for socket in DOCKER_SOCKETS {
         match UnixStream::connect(socket) {
             Ok(_) => {
-                let found = Ok(format!("an engine listens at {socket}"));
-                return Finding::new("docker", found, "");
+                let found = format!(
+                    "an engine listens at {socket}, and this program was built without the feature \
+                     `docker`"
+                );
+                return Finding::new("docker", Ok(found), "");
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => refused = Some(format!("{socket}: {error}")),
         }
     }
     let why = refused.unwrap_or_else(|| "no engine listens on this machine".to_owned());
-    Finding::new(
-        "docker",
-        Err(why),
-        "install docker.io, start it, and be in the group `docker`; needed for the level `docker` \
-         only",
-    )
+    Finding::new("docker", Err(why), DOCKER_REMEDY)
 }
 
 #[cfg(test)]
@@ -179,7 +211,7 @@ mod tests {
     /// What is there needs no remedy, what is missing has one.
     #[tokio::test]
     async fn findings_come_with_what_to_do() {
-        let findings = look(&JailSettings::default()).await;
+        let findings = look(&JailSettings::default(), &EngineWanted::default()).await;
         let names: Vec<_> = findings.iter().map(|finding| finding.name).collect();
         let expected = ["kernel", "namespaces", "jail", "landlock", "seccomp", "cgroups", "docker"];
         assert_eq!(names, expected);

@@ -30,8 +30,8 @@ impl Default for Settings {
 /// Runs jobs with one interpreter, each in a process of its own. A clone is the same sandbox.
 ///
 /// At [`Level::None`] a job runs with the rights of the service: its limits protect from accidents,
-/// and from nothing else. At [`Level::Process`] and [`Level::Chroot`] it runs in a jail. Dropping
-/// the last clone ends all that belongs to it.
+/// and from nothing else. At [`Level::Process`] and [`Level::Chroot`] it runs in a jail, at
+/// [`Level::Docker`] in a container of its own. Dropping the last clone ends all that belongs to it.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
     interpreter: Interpreter,
@@ -43,6 +43,8 @@ pub struct Sandbox {
 enum Backend {
     Unjailed(Unjailed),
     Jail(Arc<Jail>),
+    #[cfg(feature = "docker")]
+    Docker(Arc<crate::docker::Docker>),
 }
 
 impl Sandbox {
@@ -70,6 +72,23 @@ impl Sandbox {
         Ok(Self { interpreter, backend: Backend::Jail(Arc::new(jail)) })
     }
 
+    /// One at [`Level::Docker`]: asks the interpreter at `path` of the image, warms a stock of
+    /// containers, and has one of them try to get out.
+    ///
+    /// Must be called in a tokio runtime with I/O and time, which keeps the stock from then on.
+    ///
+    /// # Errors
+    /// [`SandboxError::Unavailable`] where the engine, the image or its interpreter does not do,
+    /// [`SandboxError::Engine`] when the engine fails on the way.
+    #[cfg(feature = "docker")]
+    pub async fn docker(
+        path: &Path,
+        settings: &crate::DockerSettings,
+    ) -> Result<Self, SandboxError> {
+        let (docker, interpreter) = crate::docker::Docker::start(path, settings).await?;
+        Ok(Self { interpreter, backend: Backend::Docker(Arc::new(docker)) })
+    }
+
     /// The interpreter.
     pub fn interpreter(&self) -> &Interpreter {
         &self.interpreter
@@ -80,6 +99,8 @@ impl Sandbox {
         match &self.backend {
             Backend::Unjailed(_) => Level::None,
             Backend::Jail(jail) => jail.level(),
+            #[cfg(feature = "docker")]
+            Backend::Docker(_) => Level::Docker,
         }
     }
 
@@ -88,6 +109,8 @@ impl Sandbox {
         match &self.backend {
             Backend::Unjailed(_) => None,
             Backend::Jail(jail) => Some(jail.verdict()),
+            #[cfg(feature = "docker")]
+            Backend::Docker(docker) => Some(docker.verdict()),
         }
     }
 
@@ -96,6 +119,8 @@ impl Sandbox {
         match &self.backend {
             Backend::Unjailed(_) => true,
             Backend::Jail(jail) => jail.is_serving(),
+            #[cfg(feature = "docker")]
+            Backend::Docker(docker) => docker.is_serving(),
         }
     }
 
@@ -111,14 +136,19 @@ impl Sandbox {
         let ended = match &self.backend {
             Backend::Unjailed(unjailed) => unjailed.run(&self.interpreter, &job).await?,
             Backend::Jail(jail) => jail.run(&self.interpreter, &job).await?,
+            #[cfg(feature = "docker")]
+            Backend::Docker(docker) => docker.run(&job).await?,
         };
         Ok(verdict::outcome(ended, job.mode, self.level()))
     }
 
     /// Ends everything that belongs to it, jobs that run included, and waits until it is gone.
     pub async fn stop(&self) {
-        if let Backend::Jail(jail) = &self.backend {
-            jail.stop().await;
+        match &self.backend {
+            Backend::Unjailed(_) => {}
+            Backend::Jail(jail) => jail.stop().await,
+            #[cfg(feature = "docker")]
+            Backend::Docker(docker) => docker.stop().await,
         }
     }
 }

@@ -38,6 +38,9 @@ pub(crate) struct Exit {
 
 /// A process that runs a task.
 pub(crate) trait Process {
+    /// A killed one is gone within this.
+    const REAP: Duration = REAP;
+
     /// Waits for its end; may be asked again when it was not waited out.
     fn wait(&mut self) -> impl Future<Output = io::Result<Exit>>;
     /// Kills it at once, with all that belongs to it. One that has ended is no error.
@@ -120,10 +123,7 @@ async fn end_of(
     process.kill();
     let exit = match exit {
         Some(exit) => exit,
-        None => tokio::time::timeout(REAP, process.wait())
-            .await
-            .unwrap_or_else(|_| Err(io::Error::other("it does not die of SIGKILL")))
-            .map_err(SandboxError::system("wait for Python"))?,
+        None => wait_for_end(process).await.map_err(SandboxError::system("wait for Python"))?,
     };
     if talking {
         match tokio::time::timeout(DRAIN, talk).await {
@@ -132,4 +132,10 @@ async fn end_of(
         }
     }
     Ok((exit, ending))
+}
+
+async fn wait_for_end<P: Process>(process: &mut P) -> io::Result<Exit> {
+    tokio::time::timeout(P::REAP, process.wait())
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("it does not die of SIGKILL")))
 }

@@ -13,6 +13,11 @@ mod database;
 mod drive;
 mod figures;
 mod price;
+#[cfg(feature = "python")]
+mod python;
+#[cfg(not(feature = "python"))]
+#[path = "bench/no_python.rs"]
+mod python;
 mod recovery;
 mod replay;
 mod report;
@@ -95,6 +100,12 @@ pub(crate) struct BenchArgs {
     /// Tasks executing at once.
     #[arg(long, default_value = "1024")]
     max_concurrent_tasks: NonZeroU64,
+    /// The level that the tasks of `python` run at; as the settings say where absent.
+    #[arg(long, value_parser = ["process", "docker"])]
+    sandbox: Option<String>,
+    /// With `--sandbox docker`: the image, in place of that of the settings.
+    #[arg(long)]
+    docker_image: Option<String>,
     /// Submits, and waits to be killed.
     #[arg(long, hide = true)]
     hold: bool,
@@ -113,6 +124,7 @@ pub(crate) async fn bench(mut session: Session, args: BenchArgs) -> Outcome {
         _ => Durability::Full,
     };
     settings.engine.max_concurrent_tasks = args.max_concurrent_tasks;
+    python::set(&args, &mut session).map_err(failed)?;
     if args.hold {
         recovery::hold(&args, session.settings).await.map_err(failed)?;
         return Ok(Exit::Success);
@@ -150,6 +162,10 @@ async fn measure(args: BenchArgs, session: &Session) -> anyhow::Result<Report> {
     if args.workload == Workload::Python {
         drive::run(&handle, work::python()).await?;
     }
+    let beside = match args.workload {
+        Workload::Python => Some(python::Beside::find(session).await?),
+        _ => None,
+    };
     let before = calls(&handle).await?;
     let mut rounds = Vec::new();
     let mut report = blank(&args, session, load);
@@ -157,7 +173,11 @@ async fn measure(args: BenchArgs, session: &Session) -> anyhow::Result<Report> {
         for _ in 0..args.rounds.get() {
             let mut prices = Box::pin(ground.prices()).await?;
             let before = ground.commits();
-            let driven = if args.workload == Workload::Sustained {
+            let driven = if let Some(beside) = &beside {
+                let (driven, figures) = beside.drive(&args, &handle).await?;
+                report.python = Some(figures);
+                driven
+            } else if args.workload == Workload::Sustained {
                 let run = sustained::sustained(&args, &handle, &ground, Arc::clone(&store)).await?;
                 (report.tenths, report.ratios.last_to_first) = (run.tenths, run.last_to_first);
                 Driven { elapsed: run.elapsed, latencies: run.latencies, sample: None }
@@ -204,6 +224,7 @@ fn blank(args: &BenchArgs, session: &Session, load: Option<f64>) -> Report {
         commits: None,
         ratios: Ratios::default(),
         recovery: None,
+        python: None,
         tenths: Vec::new(),
     }
 }
@@ -316,7 +337,6 @@ async fn drive(args: &BenchArgs, handle: &Handle) -> anyhow::Result<Driven> {
         Workload::Chain => drive::chain(handle, work::chain(args.tasks)).await,
         Workload::FanOut => drive::one(handle, work::fan_out(args.tasks)).await,
         Workload::Workflows => drive::many(handle, args.tasks, args.in_flight, work::single).await,
-        Workload::Python => drive::many(handle, args.tasks, 1, work::python).await,
         _ => drive::many(handle, args.tasks, 1, work::single).await,
     }
 }

@@ -3,7 +3,7 @@
 
 use gleitzeit::{
     providers::python::{self, Diagnosis},
-    sandbox::{Finding, machine},
+    sandbox::{EngineWanted, Finding, machine},
 };
 use gleitzeit_sandbox::JailSettings;
 use serde::Serialize;
@@ -30,9 +30,19 @@ struct Report {
 pub(crate) async fn doctor(session: &Session) -> Outcome {
     let security = &session.settings.security;
     let jail = JailSettings { launcher: security.launcher.clone(), ..JailSettings::default() };
-    let mut report =
-        Report { healthy: true, machine: machine::look(&jail).await, python: Vec::new() };
-    for spec in session.settings.provider_specs()? {
+    let specs = session.settings.provider_specs()?;
+    // One line for the machine; each provider has one of its own besides.
+    #[cfg(feature = "docker")]
+    let wanted = specs.iter().find_map(python::containers);
+    #[cfg(not(feature = "docker"))]
+    let wanted: Option<(String, String)> = None;
+    let engine = wanted.map_or_else(EngineWanted::default, |(address, image)| EngineWanted {
+        address: Some(address),
+        image: Some(image),
+    });
+    let machine = machine::look(&jail, &engine).await;
+    let mut report = Report { healthy: true, machine, python: Vec::new() };
+    for spec in specs {
         report.python.extend(python::diagnose(&spec).await);
     }
     report.healthy = report.python.iter().all(|it| it.error.is_none());

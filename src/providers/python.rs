@@ -26,7 +26,7 @@ use gleitzeit_sandbox::{Interpreter, Job, Sandbox, SandboxError, Settings, Statu
 
 use serde_json::Value;
 
-pub use config::{PythonConfig, PythonConfigError};
+pub use config::{DockerConfig, PythonConfig, PythonConfigError};
 pub use security::{Admission, SecurityManager};
 
 use request::Request;
@@ -35,6 +35,7 @@ use script::Scripts;
 /// What to do where there is no jail.
 const UNAVAILABLE: &str = "`gleitzeit doctor` says what this machine lacks; for code that you trust, \
                            set `sandbox = \"none\"` and `allow_unsandboxed = true` in [security]";
+const NO_PLACE: &str = "no jail and no container can be had";
 const METHODS: [&str; 2] = ["execute", "validate"];
 /// A health check waits so long for a place among the tasks.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -137,6 +138,10 @@ async fn open(config: &PythonConfig) -> Result<Sandbox, SandboxError> {
     if let Some(jail) = config.jail() {
         return Sandbox::jailed(&path, &jail).await;
     }
+    #[cfg(feature = "docker")]
+    if let Some(containers) = config.containers() {
+        return Sandbox::docker(&path, &containers).await;
+    }
     let interpreter = Interpreter::probe(&path).await?;
     Ok(Sandbox::new(interpreter, Settings::default()))
 }
@@ -145,12 +150,29 @@ async fn open(config: &PythonConfig) -> Result<Sandbox, SandboxError> {
 /// of providers are none of its business.
 pub(crate) async fn check_level(spec: &ProviderSpec) -> Result<(), String> {
     let Some(config) = config_of(spec) else { return Ok(()) };
-    match config.jail() {
-        Some(jail) => gleitzeit_sandbox::available(&jail)
-            .await
-            .map_err(|error| PythonProvider::advice(&error)),
+    let told = match config.jail() {
+        Some(jail) => gleitzeit_sandbox::available(&jail).await,
         None => Ok(()),
-    }
+    };
+    #[cfg(feature = "docker")]
+    let told = match config.containers() {
+        Some(containers) => gleitzeit_sandbox::docker_available(&containers).await.map(|_| ()),
+        None => told,
+    };
+    told.map_err(|error| PythonProvider::advice(&error))
+}
+
+/// The interpreter of a Python provider, as its settings name it. `None` for one of another kind.
+pub fn interpreter(spec: &ProviderSpec) -> Option<std::path::PathBuf> {
+    Some(config_of(spec)?.interpreter())
+}
+
+/// The containers of a Python provider's settings: the engine's address and the image. `None` for
+/// one without.
+#[cfg(feature = "docker")]
+pub fn containers(spec: &ProviderSpec) -> Option<(String, String)> {
+    let containers = config_of(spec)?.containers()?;
+    Some((containers.address(), containers.image))
 }
 
 /// The provider itself, for whoever builds a [`ProviderSpec`] of their own around it.
@@ -187,7 +209,9 @@ impl PythonProvider {
     /// What is wrong, and which setting to look at.
     fn advice(error: &SandboxError) -> String {
         match error {
-            SandboxError::Unavailable { .. } => format!("{error}; {UNAVAILABLE}"),
+            SandboxError::Unavailable { .. } | SandboxError::Engine { .. } => {
+                format!("{error}; {UNAVAILABLE}")
+            }
             _ => format!("{error}; set `interpreter` of the python provider"),
         }
     }
@@ -247,6 +271,7 @@ fn refused(error: &SandboxError) -> TaskError {
         SandboxError::Interpreter { .. }
         | SandboxError::Version { .. }
         | SandboxError::Unavailable { .. }
+        | SandboxError::Engine { .. }
         | SandboxError::Closed => ErrorCode::ProviderUnhealthy,
     };
     TaskError::new(code, error.to_string())
@@ -290,7 +315,7 @@ impl Provider for PythonProvider {
         let tried = tokio::time::timeout(PLACE_TIMEOUT, self.try_out(&sandbox)).await;
         // Long tasks in all places are no illness; only a jail that is gone is one.
         let tried = tried.unwrap_or_else(|_| {
-            if sandbox.is_serving() { Ok(()) } else { Err("no jail can be had".to_owned()) }
+            if sandbox.is_serving() { Ok(()) } else { Err(NO_PLACE.to_owned()) }
         });
         match tried {
             Ok(()) => {

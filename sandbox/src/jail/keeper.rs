@@ -14,10 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Plan,
     child::Child,
-    pool::Shared,
     zygote::{Report, Told, Zygote},
 };
-use crate::{SandboxError, watch::Exit};
+use crate::{SandboxError, pool::Shared, watch::Exit};
 
 /// A zygote that has grown by so much is replaced.
 const GROWTH_MAX_BYTES: u64 = 64 << 20;
@@ -49,7 +48,7 @@ struct Current {
 pub(crate) struct Keeper {
     /// Tells its children from those of other zygotes, whose numbers are the same.
     id: u64,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Child>>,
     plan: Arc<Plan>,
     zygote: Zygote,
     /// The child that waits, and is not offered while another one works.
@@ -69,7 +68,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Keeps the place from here on with a zygote that has started.
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<Shared<Child>>,
         plan: Arc<Plan>,
         (mut zygote, first): (Zygote, Told),
     ) -> Self {
@@ -244,10 +243,8 @@ impl Keeper {
 
     /// Takes back what was offered and not taken.
     fn withdraw(&mut self) {
-        if let Some(current) = self.current {
-            // Dropped, it is killed.
-            drop(self.shared.withdraw(self.id, current.pid));
-        }
+        // Dropped, it is killed.
+        drop(self.shared.withdraw(self.id));
         self.spare = None;
     }
 
@@ -278,14 +275,14 @@ impl Keeper {
 }
 
 /// Keeps a place whose zygote has yet to start.
-pub(crate) async fn keep_new(shared: Arc<Shared>, plan: Arc<Plan>) {
+pub(crate) async fn keep_new(shared: Arc<Shared<Child>>, plan: Arc<Plan>) {
     if let Some(started) = start_again(&shared, &plan).await {
         Keeper::new(shared, plan, started).keep().await;
     }
 }
 
 /// Starts zygotes until one does, or until the sandbox is closed.
-async fn start_again(shared: &Shared, plan: &Arc<Plan>) -> Option<(Zygote, Told)> {
+async fn start_again(shared: &Shared<Child>, plan: &Arc<Plan>) -> Option<(Zygote, Told)> {
     let mut closed = shared.closed();
     let mut pause = BACKOFF;
     loop {

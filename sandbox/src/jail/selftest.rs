@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Controller, Jail, Plan, kernel};
-use crate::{Interpreter, Job, SandboxError, Status, verdict};
+use crate::{Interpreter, Job, Level, SandboxError, Status, verdict, watch::Ended};
 
 const ATTEMPTS: &str = include_str!("selftest.py");
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,6 +34,10 @@ pub struct Verdict {
     pub cgroups: Vec<Controller>,
     /// True where a job that asks for it gets the network of the machine.
     pub network: bool,
+    /// The engine, where the level is that of containers.
+    #[cfg(feature = "docker")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<crate::EngineInfo>,
 }
 
 impl fmt::Display for Verdict {
@@ -41,6 +45,10 @@ impl fmt::Display for Verdict {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held = self.checks.iter().filter(|check| check.held).count();
         write!(out, "{held} of {} ways out closed; ", self.checks.len())?;
+        #[cfg(feature = "docker")]
+        if let Some(engine) = &self.engine {
+            return write!(out, "{engine}");
+        }
         match self.landlock {
             Some(version) => write!(out, "Landlock {version}")?,
             None => out.write_str("no Landlock")?,
@@ -63,13 +71,28 @@ pub(super) async fn run(
     interpreter: &Interpreter,
     plan: &Plan,
 ) -> Result<Verdict, SandboxError> {
+    let run = async |job: &Job| jail.run(interpreter, job).await;
+    Ok(Verdict {
+        checks: attempts(jail.level(), run).await?,
+        landlock: kernel::landlock_version(),
+        cgroups: plan.groups.as_ref().map(super::Groups::controllers).unwrap_or_default(),
+        network: plan.spec.network,
+        ..Verdict::default()
+    })
+}
+
+/// What came of every attempt, as a task that `run` runs at `level`.
+pub(crate) async fn attempts(
+    level: Level,
+    run: impl AsyncFnOnce(&Job) -> Result<Ended, SandboxError>,
+) -> Result<Vec<Check>, SandboxError> {
     let failed = SandboxError::system("prepare the self-test of the sandbox");
     let (bait, listener) = bait().map_err(failed)?;
     let port = listener.local_addr().map_or(0, |address| address.port());
     let context = json!({ "file": bait.path, "port": port });
     let job = Job::execute(ATTEMPTS).global("context", context).timeout(TIMEOUT);
     let mode = job.mode;
-    let outcome = verdict::outcome(jail.run(interpreter, &job).await?, mode, jail.level());
+    let outcome = verdict::outcome(run(&job).await?, mode, level);
     if outcome.status != Status::Ok {
         let why = outcome.error.map(|error| error.headline()).unwrap_or_default();
         let said = outcome.stderr.text;
@@ -84,12 +107,7 @@ pub(super) async fn run(
             open.join(", ")
         )));
     }
-    Ok(Verdict {
-        checks: checks.into_iter().map(|(name, held)| Check { name, held }).collect(),
-        landlock: kernel::landlock_version(),
-        cgroups: plan.groups.as_ref().map(super::Groups::controllers).unwrap_or_default(),
-        network: plan.spec.network,
-    })
+    Ok(checks.into_iter().map(|(name, held)| Check { name, held }).collect())
 }
 
 /// A file of the machine, gone when dropped.

@@ -81,7 +81,7 @@ impl Report {
 }
 
 /// Reads what a zygote tells. It is our own code, and believed no more than it has to be.
-fn read(message: Message) -> io::Result<Told> {
+pub(crate) fn read(message: Message) -> io::Result<Told> {
     let odd = |why: &str| {
         let text = String::from_utf8_lossy(&message.bytes).into_owned();
         io::Error::other(format!("it told {text:?}: {why}"))

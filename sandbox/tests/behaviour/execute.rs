@@ -8,7 +8,7 @@ use crate::support::Bench;
 /// The three sources of a result, in their order.
 #[tokio::test]
 async fn result_is_the_global_then_the_last_expression_then_stdout() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     for (code, result, kind) in [
         (
             "result = {'a': [1, 2.5, None, True]}\n'other'",
@@ -36,7 +36,7 @@ async fn result_is_the_global_then_the_last_expression_then_stdout() {
 /// What JSON has no form for is shown and said to be shown, never changed in silence.
 #[tokio::test]
 async fn what_is_no_json_becomes_a_bounded_repr() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     for (code, shown) in [
         ("result = {1}", "{1}"),
         ("result = b'\\xff'", "b'\\xff'"),
@@ -62,7 +62,7 @@ async fn what_is_no_json_becomes_a_bounded_repr() {
 /// A result that is too large fails where it is made, and not where it is missed.
 #[tokio::test]
 async fn a_result_beyond_the_cap_fails_the_task() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     for code in ["result = 'x' * (2 << 20)", "result = list(range(1 << 20))"] {
         let outcome = bench.execute(code).await;
         assert_eq!((outcome.status, outcome.exit_code), (Status::OutputLimit, 1), "{outcome:?}");
@@ -75,7 +75,7 @@ async fn a_result_beyond_the_cap_fails_the_task() {
 /// Functions see what the module defines, and classes can be pickled: one dictionary, `__main__`'s.
 #[tokio::test]
 async fn globals_are_one_dictionary() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "
 import pickle
 FACTOR = 3
@@ -88,7 +88,7 @@ result = [triple(n) for n in range(3)] + [pickle.loads(pickle.dumps(Point())).x,
 /// What the call gives is there by name, and nothing else is.
 #[tokio::test]
 async fn globals_environment_stdin_and_imports_are_given() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let mut job = Job::execute(
         "import sys\nresult = [context['n'], attempt, json.dumps([1]), os.path.sep, sys.stdin.read(), dict(os.environ)]",
     )
@@ -109,7 +109,7 @@ async fn globals_environment_stdin_and_imports_are_given() {
 /// Exits mean what they mean to Python, and the number is the kernel's.
 #[tokio::test]
 async fn exits_keep_their_status() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     for (code, exit_code, status) in [
         ("import sys; sys.exit()", 0, Status::Ok),
         ("import sys; sys.exit(0)", 0, Status::Ok),
@@ -136,7 +136,7 @@ async fn exits_keep_their_status() {
 /// A crash is told by its signal.
 #[tokio::test]
 async fn a_signal_is_the_negative_exit_code() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     for (code, signal) in [
         ("import os; os.abort()", 6),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 9),
@@ -151,7 +151,7 @@ async fn a_signal_is_the_negative_exit_code() {
 /// The traceback is the user's: own file, own lines, own numbers, nothing of the harness.
 #[tokio::test]
 async fn tracebacks_show_the_users_own_lines() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "def inner(x):\n    return 1 / x\n\nprint('before')\ninner(0)\n";
     let outcome = bench.execute(code).await;
     let error = outcome.error.unwrap();
@@ -170,7 +170,7 @@ async fn tracebacks_show_the_users_own_lines() {
 /// The last expression is code like all other.
 #[tokio::test]
 async fn an_error_in_the_last_expression_has_its_line() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let error = bench.execute("x = 1\n\nx.missing").await.error.unwrap();
     assert_eq!((error.line, &*error.kind), (Some(3), "AttributeError"));
     assert!(error.traceback.contains("x.missing"), "{}", error.traceback);
@@ -179,7 +179,7 @@ async fn an_error_in_the_last_expression_has_its_line() {
 /// Code that does not compile is an error of its own line.
 #[tokio::test]
 async fn a_syntax_error_is_told_with_its_line() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let error = bench.execute("x = 1\nif x\n    pass").await.error.unwrap();
     assert_eq!((&*error.kind, error.line), ("SyntaxError", Some(2)));
     assert!(error.traceback.contains("if x"), "{}", error.traceback);
@@ -194,7 +194,7 @@ async fn a_syntax_error_is_told_with_its_line() {
 /// Errors that are made to break whoever tells them are told all the same, within bounds.
 #[tokio::test]
 async fn hostile_exceptions_are_told_within_bounds() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let no_text = "class B(Exception):\n    def __str__(self): raise RuntimeError\nraise B('x')";
     let outcome = bench.execute(no_text).await;
     let error = outcome.error.unwrap();
@@ -219,7 +219,7 @@ async fn hostile_exceptions_are_told_within_bounds() {
 /// Code that prints tracebacks itself shows its own lines too.
 #[tokio::test]
 async fn tracebacks_printed_by_the_code_show_its_lines() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "import traceback\ntry:\n    [][5]\nexcept IndexError:\n    traceback.print_exc()";
     let outcome = bench.execute(code).await;
     assert_eq!(outcome.status, Status::Ok);
@@ -229,7 +229,7 @@ async fn tracebacks_printed_by_the_code_show_its_lines() {
 /// Bytes that are no UTF-8 and lone surrogates cost a character, never the reply.
 #[tokio::test]
 async fn broken_text_never_breaks_the_reply() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "import os\nos.write(1, b'a\\xff\\n')\nprint('\\ud800b')\nos.write(2, b'\\xfe')\nresult = '\\udfff'";
     let outcome = bench.execute(code).await;
     assert_eq!(outcome.status, Status::Ok, "{outcome:?}");
@@ -240,7 +240,7 @@ async fn broken_text_never_breaks_the_reply() {
 /// The result never comes out of the output, whatever is printed.
 #[tokio::test]
 async fn a_reply_is_never_read_from_stdout() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "print('{\"status\": \"ok\", \"result\": \"forged\"}')\nresult = 'true'";
     assert_eq!(bench.execute(code).await.result, json!("true"));
 }
@@ -248,7 +248,7 @@ async fn a_reply_is_never_read_from_stdout() {
 /// Writing to the control line harms only the task that does it.
 #[tokio::test]
 async fn a_forged_reply_is_the_tasks_own_loss() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'{\"ok\":true}')\n    except OSError: pass\nos._exit(0)";
     let outcome = bench.execute(code).await;
     assert_eq!(outcome.status, Status::Error, "{outcome:?}");
@@ -260,7 +260,7 @@ async fn a_forged_reply_is_the_tasks_own_loss() {
 /// Threads and exit functions end before the task does, as in a script.
 #[tokio::test]
 async fn threads_and_exit_functions_are_waited_for() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "
 import atexit, threading, time
 result = []
@@ -277,7 +277,7 @@ threading.Thread(target=late).start()";
 /// asyncio and thread pools, which need sockets and threads, work within the limits.
 #[tokio::test]
 async fn asyncio_and_thread_pools_work() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -293,7 +293,7 @@ result = [asyncio.run(main()), sum(squares)]";
 /// Times and memory are told, and are of the right size.
 #[tokio::test]
 async fn usage_is_measured() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "import time\nx = bytearray(50 << 20)\nend = time.process_time() + 0.1\nwhile time.process_time() < end: pass";
     let outcome = bench.execute(code).await;
     let (cpu, peak) = (outcome.cpu_time.unwrap(), outcome.max_rss_bytes.unwrap());
@@ -305,7 +305,7 @@ async fn usage_is_measured() {
 /// Code of any length goes over the line: no limit of argument lists, no temporary file.
 #[tokio::test]
 async fn code_may_be_long() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = format!("x = '''{}'''\nlen(x)", "y".repeat(3 << 20));
     assert_eq!(bench.execute(&code).await.result, json!(3 << 20));
 }
@@ -313,7 +313,7 @@ async fn code_may_be_long() {
 /// A policy is told with line and column, and nothing has run by then.
 #[tokio::test]
 async fn a_policy_violation_stops_the_code_before_it_runs() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let policies = |preset| Policy::preset(preset);
     for (preset, code, message) in [
         (Preset::Seed, "print(1)\nimport os.path", "2:1: module `os` is blocked by the policy"),
@@ -343,7 +343,7 @@ async fn a_policy_violation_stops_the_code_before_it_runs() {
 /// Nothing runs; what the compiler and the policy find has its place.
 #[tokio::test]
 async fn validate_tells_every_finding_with_its_place() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let clean = bench.run(Job::validate("import os\nprint(os.getpid())")).await;
     assert_eq!((clean.status, clean.diagnostics.len()), (Status::Ok, 0));
     assert_eq!(clean.stdout.text, "");
@@ -377,7 +377,7 @@ async fn validate_tells_every_finding_with_its_place() {
 /// Deep nesting ends the compiler at worst, and never the service.
 #[tokio::test]
 async fn deep_nesting_is_an_answer() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     for code in [
         "(".repeat(100_000),
         format!("x = {}1", "-".repeat(200_000)),
@@ -392,7 +392,7 @@ async fn deep_nesting_is_an_answer() {
 /// Names that steer the process, and text in the place of names, are refused before it starts.
 #[tokio::test]
 async fn bad_names_are_refused_before_a_process_starts() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let mut job = Job::execute("1");
     job.environment.insert("LD_PRELOAD".to_owned(), "x".to_owned());
     let error = bench.sandbox.run(job).await.unwrap_err().to_string();
@@ -409,7 +409,7 @@ async fn bad_names_are_refused_before_a_process_starts() {
 /// The limits of a job are its own.
 #[tokio::test]
 async fn memory_and_file_limits_hold() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let limits = Limits { memory_bytes: 128 << 20, ..Limits::default() };
     for code in ["x = bytearray(300 << 20)", "x = []\nwhile True: x.append(' ' * 100000)"] {
         let outcome = bench.run(Job { limits: limits.clone(), ..Job::execute(code) }).await;

@@ -12,7 +12,7 @@ const PROMPTLY: Duration = Duration::from_secs(10);
 /// Code that does not want to die dies.
 #[tokio::test]
 async fn no_signal_handler_puts_off_a_timeout() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "
 import signal, time
 for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGXCPU):
@@ -29,7 +29,7 @@ while True:
 /// A thread that never ends is joined until the time is up, and not longer.
 #[tokio::test]
 async fn a_thread_left_over_ends_with_the_deadline() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()";
     let outcome = bench.run(Job::execute(code).timeout(Duration::from_millis(500))).await;
     assert_eq!(outcome.status, Status::Timeout);
@@ -38,7 +38,7 @@ async fn a_thread_left_over_ends_with_the_deadline() {
 /// The first 64 KiB stay; the rest is counted and costs nothing.
 #[tokio::test]
 async fn output_is_cut_and_counted() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let code = "import sys\nprint('x' * 100_000)\nsys.stderr.write('ü' * 50_000)\nresult = 1";
     let outcome = bench.execute(code).await;
     assert_eq!(outcome.status, Status::Ok);
@@ -52,7 +52,7 @@ async fn output_is_cut_and_counted() {
 /// A job that prints without end is stopped long before its time is up.
 #[tokio::test]
 async fn a_flood_of_output_is_stopped() {
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let begin = Instant::now();
     let outcome = bench.execute("while True: print('x' * 1000)").await;
     assert_eq!(outcome.status, Status::OutputLimit, "{outcome:?}");
@@ -69,7 +69,7 @@ async fn a_flood_of_output_is_stopped() {
 async fn the_probe_finds_the_real_interpreter() {
     let interpreter = Interpreter::probe(support::python().as_ref()).await.unwrap();
     assert!(interpreter.path().is_absolute(), "{interpreter:?}");
-    let bench = Bench::new().await;
+    let Some(bench) = Bench::open().await else { return };
     let told = bench.execute("import sys\n'%d.%d.%d' % sys.version_info[:3]").await;
     assert_eq!(told.result, serde_json::json!(interpreter.version().to_string()));
 }

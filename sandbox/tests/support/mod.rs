@@ -3,6 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
+#[cfg(feature = "docker")]
+pub mod engine;
+
 use std::{path::PathBuf, time::Duration};
 
 use gleitzeit_sandbox::{Interpreter, JailSettings, Job, Level, Outcome, Sandbox, Settings};
@@ -24,6 +27,20 @@ pub fn jail_settings() -> JailSettings {
     }
 }
 
+/// Settings of containers, one of which waits; `None`, and a word about it, without an engine.
+#[cfg(feature = "docker")]
+pub async fn docker_settings() -> Option<gleitzeit_sandbox::DockerSettings> {
+    let name = std::thread::current().name().unwrap_or("containers").to_owned();
+    let address = engine::address(&name)?;
+    let image = engine::image(&engine::connect(&address).await, &python()).await;
+    Some(gleitzeit_sandbox::DockerSettings {
+        host: Some(address),
+        workers: 2,
+        pool_size: 1,
+        ..gleitzeit_sandbox::DockerSettings::of(image)
+    })
+}
+
 /// A sandbox over this machine's Python, at the level of the test's file. Without a jail its
 /// directories are below one of the test's own.
 pub struct Bench {
@@ -43,6 +60,26 @@ impl Bench {
         };
         assert_eq!(sandbox.level(), crate::LEVEL);
         Self { sandbox, root }
+    }
+
+    /// One at the level of the test's file; `None`, and a word about it, where it cannot be had.
+    pub async fn open() -> Option<Self> {
+        #[cfg(feature = "docker")]
+        if crate::LEVEL == Level::Docker {
+            return Self::in_containers(|_| ()).await;
+        }
+        Some(Self::new().await)
+    }
+
+    /// One with containers of an image of this machine's Python.
+    #[cfg(feature = "docker")]
+    pub async fn in_containers(
+        set: impl FnOnce(&mut gleitzeit_sandbox::DockerSettings),
+    ) -> Option<Self> {
+        let mut settings = docker_settings().await?;
+        set(&mut settings);
+        let sandbox = Sandbox::docker("python3".as_ref(), &settings).await.unwrap();
+        Some(Self { sandbox, root: tempfile::tempdir().unwrap() })
     }
 
     /// One in a jail of other settings.

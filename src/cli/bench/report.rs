@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Workload, figures::Spread, price::Price};
+use super::{Workload, figures::Spread, price::Price, python};
 
 /// What was measured; medians over the rounds.
 #[derive(Debug, Serialize)]
@@ -33,6 +33,9 @@ pub(super) struct Report {
     pub(super) ratios: Ratios,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) recovery: Option<Recovery>,
+    /// Of the last round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) python: Option<python::Figures>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) tenths: Vec<Tenth>,
 }
@@ -110,6 +113,9 @@ impl fmt::Display for Report {
         write!(out, "{}", self.ratios)?;
         if let Some(recovery) = &self.recovery {
             write!(out, "\n{recovery}")?;
+        }
+        if let Some(python) = &self.python {
+            write!(out, "\n{python}")?;
         }
         for (number, tenth) in (1..).zip(&self.tenths) {
             write!(out, "\n{number:>3}/10 {tenth}")?;

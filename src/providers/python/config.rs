@@ -43,6 +43,9 @@ pub struct PythonConfig {
     pub shown: Vec<PathBuf>,
     /// MiB that the files of a task may take together; they are in memory.
     pub task_dir_mb: u64,
+    /// With `sandbox = "docker"`: the containers that tasks run in. `interpreter` is in the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub docker: Option<DockerConfig>,
     /// A directory of control groups, version 2, that was delegated to the service; what it finds
     /// itself where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,6 +72,30 @@ pub struct PythonConfig {
     pub result_max_kb: u32,
 }
 
+/// The containers of a Python provider.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DockerConfig {
+    /// The image. It must be at the engine already: nothing is pulled.
+    pub image: String,
+    /// Where the engine listens, `unix://PATH` or `tcp://HOST:PORT`; `DOCKER_HOST`, or
+    /// `unix:///var/run/docker.sock`, where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The runtime that starts containers, such as `runsc`; the engine's own choice where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// Containers that wait for a task; twice as many as there are workers where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool_size: Option<u32>,
+    /// Processor time of a task, in thousandths of a core; 1000 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millicores: Option<u32>,
+    /// Processes and threads of a container, of which the supervisor is one; 64 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
 impl Default for PythonConfig {
     fn default() -> Self {
         Self {
@@ -81,6 +108,7 @@ impl Default for PythonConfig {
             network: false,
             shown: Vec::new(),
             task_dir_mb: 256,
+            docker: None,
             cgroup: None,
             queue_max: 1024,
             policy: Preset::Off,
@@ -120,7 +148,10 @@ pub enum PythonConfigError {
         field: &'static str,
     },
     /// A level that this build does not have.
-    #[error("sandbox: `{level}` is not available; this build has `process`, `chroot` and `none`")]
+    #[error(
+        "sandbox: `{level}` is not available: this build has `process`, `chroot` and `none`; \
+         build it with the feature `docker`"
+    )]
     Sandbox {
         /// As given.
         level: &'static str,
@@ -164,11 +195,12 @@ impl PythonConfig {
         if self.interpreter.as_os_str().is_empty() {
             return Err(PythonConfigError::Empty { field: "interpreter" });
         }
-        if self.sandbox == SandboxLevel::Docker {
+        if self.sandbox == SandboxLevel::Docker && cfg!(not(feature = "docker")) {
             return Err(PythonConfigError::Sandbox {
                 level: super::security::name_of(self.sandbox),
             });
         }
+        self.check_docker()?;
         let together = |field, message| Err(PythonConfigError::Together { field, message });
         match (self.sandbox == SandboxLevel::Chroot, &self.root, &self.virtual_env) {
             (true, None, _) => together("root", "missing; `sandbox = \"chroot\"` needs one"),
@@ -181,6 +213,68 @@ impl PythonConfig {
         }
     }
 
+    /// What goes with containers, and what goes with them only.
+    fn check_docker(&self) -> Result<(), PythonConfigError> {
+        let together = |field, message| Err(PythonConfigError::Together { field, message });
+        let Some(docker) = &self.docker else {
+            if self.sandbox == SandboxLevel::Docker {
+                return together("docker.image", "missing; `sandbox = \"docker\"` needs one");
+            }
+            return Ok(());
+        };
+        let numbers = [
+            ("docker.pool_size", docker.pool_size),
+            ("docker.cpu_millicores", docker.cpu_millicores),
+            ("docker.pids", docker.pids),
+        ];
+        if let Some((field, _)) = numbers.into_iter().find(|(_, number)| *number == Some(0)) {
+            return Err(PythonConfigError::Zero { field });
+        }
+        let texts = [("docker.host", &docker.host), ("docker.runtime", &docker.runtime)];
+        if let Some((field, _)) = texts.into_iter().find(|(_, text)| text.as_deref() == Some("")) {
+            return Err(PythonConfigError::Empty { field });
+        }
+        if self.sandbox != SandboxLevel::Docker {
+            return together("docker", "needs `sandbox = \"docker\"`");
+        }
+        if docker.image.is_empty() {
+            return together("docker.image", "missing; name an image that the engine has");
+        }
+        if self.network {
+            let message = "containers have none; set `network = false` for this provider";
+            return together("network", message);
+        }
+        match &self.virtual_env {
+            Some(_) => together("virtual_env", "not with containers; put it into the image"),
+            None => Ok(()),
+        }
+    }
+
+    /// The containers that tasks run in; `None` where they run in none.
+    #[cfg(feature = "docker")]
+    pub(super) fn containers(&self) -> Option<gleitzeit_sandbox::DockerSettings> {
+        let docker = self.docker.as_ref().filter(|_| self.sandbox == SandboxLevel::Docker)?;
+        let workers = self.workers() as usize;
+        let plain = gleitzeit_sandbox::DockerSettings::of(&docker.image);
+        Some(gleitzeit_sandbox::DockerSettings {
+            host: docker.host.clone(),
+            runtime: docker.runtime.clone(),
+            pool_size: docker.pool_size.map_or(workers * 2, |size| size as usize),
+            workers,
+            queue_max: self.queue_max as usize,
+            cpu_millicores: docker.cpu_millicores.unwrap_or(plain.cpu_millicores),
+            pids: docker.pids.unwrap_or(plain.pids),
+            task_bytes: self.task_dir_mb << 20,
+            usual: Limits {
+                memory_bytes: self.memory_mb << 20,
+                file_bytes: self.file_size_mb << 20,
+                ..Limits::default()
+            },
+            shown: self.shown.clone(),
+            ..plain
+        })
+    }
+
     /// The interpreter's path.
     pub(super) fn interpreter(&self) -> PathBuf {
         match &self.virtual_env {
@@ -191,7 +285,7 @@ impl PythonConfig {
 
     /// The jail that tasks run in; `None` where they run in none.
     pub(super) fn jail(&self) -> Option<JailSettings> {
-        if self.sandbox == SandboxLevel::None {
+        if matches!(self.sandbox, SandboxLevel::None | SandboxLevel::Docker) {
             return None;
         }
         Some(JailSettings {
@@ -267,7 +361,28 @@ mod tests {
             (json!({"max_workers": 0}), "max_workers: must be more than 0"),
             (json!({"memory_mb": 8}), "memory_mb: 8 is less than the 32 MiB"),
             (json!({"interpreter": ""}), "interpreter: must not be empty"),
+            #[cfg(not(feature = "docker"))]
             (json!({"sandbox": "docker"}), "sandbox: `docker` is not available"),
+            #[cfg(feature = "docker")]
+            (json!({"sandbox": "docker"}), "docker.image: missing"),
+            #[cfg(feature = "docker")]
+            (json!({"sandbox": "docker", "docker": {}}), "docker.image: missing"),
+            #[cfg(feature = "docker")]
+            (
+                json!({"sandbox": "docker", "docker": {"image": "i", "pids": 0}}),
+                "docker.pids: must",
+            ),
+            #[cfg(feature = "docker")]
+            (
+                json!({"sandbox": "docker", "docker": {"image": "i"}, "network": true}),
+                "network: containers have none",
+            ),
+            #[cfg(feature = "docker")]
+            (
+                json!({"sandbox": "docker", "docker": {"image": "i"}, "virtual_env": "v"}),
+                "virtual_env: not with containers",
+            ),
+            (json!({"docker": {"image": "i"}}), "docker: needs `sandbox = \"docker\"`"),
             (json!({"output_max_mb": 0}), "output_max_mb: must be more than 0"),
             (json!({"sandbox": "chroot"}), "root: missing"),
             (json!({"root": "/x"}), "root: needs `sandbox = \"chroot\"`"),

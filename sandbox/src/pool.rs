@@ -1,7 +1,7 @@
-//! The children that wait for a task, and the tasks that wait for a child.
+//! The processes that wait for a task, and the tasks that wait for a process.
 //!
 //! Shared by all keepers of a sandbox and by everyone who runs a job in it. Invariants: who waits
-//! is bounded in number; nobody waits for a child that will never come.
+//! is bounded in number; nobody waits for a process that will never come.
 
 use std::{
     collections::VecDeque,
@@ -13,26 +13,25 @@ use std::{
 
 use tokio::sync::{Semaphore, watch};
 
-use super::child::Child;
 use crate::SandboxError;
 
-/// What keepers and jobs share.
+/// What keepers and jobs share: processes of a kind, each with room for one task.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    offered: Mutex<VecDeque<(u64, Child)>>,
-    /// One for each child that was offered, and one for everyone who is to look again.
+pub(crate) struct Shared<T> {
+    offered: Mutex<VecDeque<(u64, T)>>,
+    /// One for each process that was offered, and one for everyone who is to look again.
     calls: Semaphore,
     waiting: AtomicUsize,
     queue_max: usize,
-    /// Why no zygote starts, while none does.
+    /// Why nothing starts, while nothing does.
     broken: Mutex<Option<String>>,
-    /// Places that have a zygote.
+    /// Places that are filled.
     served: AtomicUsize,
     ids: AtomicU64,
     closed: watch::Sender<bool>,
 }
 
-impl Shared {
+impl<T> Shared<T> {
     pub(crate) fn new(queue_max: usize) -> Self {
         Self {
             offered: Mutex::default(),
@@ -62,37 +61,37 @@ impl Shared {
         self.calls.close();
     }
 
-    /// Puts a child up for the next task.
-    pub(crate) fn offer(&self, keeper: u64, child: Child) {
-        lock(&self.offered).push_back((keeper, child));
+    /// Puts a process up for the next task.
+    pub(crate) fn offer(&self, keeper: u64, process: T) {
+        lock(&self.offered).push_back((keeper, process));
         self.calls.add_permits(1);
     }
 
-    /// Takes back a child that no task has got.
-    pub(crate) fn withdraw(&self, keeper: u64, pid: u64) -> Option<Child> {
+    /// Takes back what this keeper has offered and no task has got.
+    pub(crate) fn withdraw(&self, keeper: u64) -> Option<T> {
         let mut offered = lock(&self.offered);
-        let at = offered.iter().position(|(of, child)| *of == keeper && child.pid == pid)?;
+        let at = offered.iter().position(|(of, _)| *of == keeper)?;
         // Whoever its permit calls finds nothing and waits again.
-        offered.remove(at).map(|(_, child)| child)
+        offered.remove(at).map(|(_, process)| process)
     }
 
-    /// A place has a zygote.
+    /// A place is filled.
     pub(crate) fn filled(&self) {
         self.served.fetch_add(1, Ordering::AcqRel);
         *lock(&self.broken) = None;
     }
 
-    /// True while at least one place has a zygote.
+    /// True while at least one place is filled.
     pub(crate) fn is_serving(&self) -> bool {
         self.served.load(Ordering::Acquire) > 0
     }
 
-    /// A place has none any more.
+    /// A place is empty.
     pub(crate) fn emptied(&self) {
         self.served.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// No zygote starts: where it was the last hope, everyone who waits is told.
+    /// Nothing starts: where it was the last hope, everyone who waits is told.
     pub(crate) fn failed(&self, error: &SandboxError) {
         if self.served.load(Ordering::Acquire) == 0 {
             *lock(&self.broken) = Some(error.to_string());
@@ -100,34 +99,47 @@ impl Shared {
         }
     }
 
-    /// The next child, once there is one.
+    /// Why nothing starts, while nothing does.
+    #[cfg(feature = "docker")]
+    pub(crate) fn broken(&self) -> Option<String> {
+        lock(&self.broken).clone()
+    }
+
+    /// A place among those who wait.
     ///
     /// # Errors
-    /// [`SandboxError::Busy`] when too many wait already, [`SandboxError::Unavailable`] while no
-    /// zygote starts, and [`SandboxError::Closed`].
-    pub(crate) async fn child(&self) -> Result<Child, SandboxError> {
-        let _waiting = Waiting::new(self)?;
+    /// [`SandboxError::Busy`] when too many wait already.
+    pub(crate) fn line_up(&self) -> Result<Waiting<'_>, SandboxError> {
+        Waiting::new(&self.waiting, self.queue_max)
+    }
+
+    /// The next process, once there is one.
+    ///
+    /// # Errors
+    /// [`SandboxError::Unavailable`] while nothing starts, and [`SandboxError::Closed`].
+    pub(crate) async fn next(&self, _: &Waiting<'_>) -> Result<T, SandboxError> {
         loop {
             if let Some(reason) = lock(&self.broken).clone() {
                 return Err(SandboxError::unavailable(reason));
             }
             let call = self.calls.acquire().await.map_err(|_| SandboxError::Closed)?;
             call.forget();
-            if let Some((_, child)) = lock(&self.offered).pop_front() {
-                return Ok(child);
+            if let Some((_, process)) = lock(&self.offered).pop_front() {
+                return Ok(process);
             }
         }
     }
 }
 
-/// Someone who waits for a child.
-struct Waiting<'a>(&'a AtomicUsize);
+/// Someone who waits for a process.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn new(shared: &'a Shared) -> Result<Self, SandboxError> {
-        let before = shared.waiting.fetch_add(1, Ordering::AcqRel);
-        let waiting = Self(&shared.waiting);
-        if before >= shared.queue_max {
+    fn new(count: &'a AtomicUsize, most: usize) -> Result<Self, SandboxError> {
+        let before = count.fetch_add(1, Ordering::AcqRel);
+        let waiting = Self(count);
+        if before >= most {
             return Err(SandboxError::Busy { waiting: before });
         }
         Ok(waiting)
@@ -152,10 +164,11 @@ mod tests {
     /// The queue has an end, and whoever is sent away takes no place in it.
     #[tokio::test]
     async fn too_many_are_sent_away() {
-        let shared = Shared::new(1);
-        let first = tokio::time::timeout(std::time::Duration::from_millis(1), shared.child());
-        let (first, second) = tokio::join!(first, shared.child());
-        assert!(first.is_err(), "there is no child");
+        let shared = Shared::<()>::new(1);
+        let next = async || shared.next(&shared.line_up()?).await;
+        let first = tokio::time::timeout(std::time::Duration::from_millis(1), next());
+        let (first, second) = tokio::join!(first, next());
+        assert!(first.is_err(), "there is nothing");
         assert!(matches!(second, Err(SandboxError::Busy { waiting: 1 })), "{second:?}");
         assert_eq!(shared.waiting.load(Ordering::Relaxed), 0);
     }
@@ -163,14 +176,15 @@ mod tests {
     /// Whoever waits is told when it is in vain.
     #[tokio::test]
     async fn waiting_ends_when_nothing_will_come() {
-        let shared = Shared::new(8);
+        let shared = Shared::<()>::new(8);
+        let next = async || shared.next(&shared.line_up()?).await;
         let error = SandboxError::unavailable("no namespaces");
         let fail = async { shared.failed(&error) };
-        let (waited, ()) = tokio::join!(shared.child(), fail);
+        let (waited, ()) = tokio::join!(next(), fail);
         assert!(waited.unwrap_err().to_string().contains("no namespaces"));
         let close = async { shared.close() };
         shared.filled();
-        let (waited, ()) = tokio::join!(shared.child(), close);
+        let (waited, ()) = tokio::join!(next(), close);
         assert!(matches!(waited, Err(SandboxError::Closed)));
     }
 }

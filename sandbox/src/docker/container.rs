@@ -1,0 +1,382 @@
+//! One container: started, warmed, given its task, gone.
+//!
+//! Invariant: it is killed when this value is dropped, used or not; the engine removes it then.
+
+use std::{
+    io,
+    os::unix::process::ExitStatusExt as _,
+    path::Path,
+    pin::Pin,
+    process::{ExitStatus, Output},
+    sync::Arc,
+    time::Duration,
+};
+
+use bollard::{container::LogOutput, errors::Error, models::ContainerCreateBody};
+use futures_util::{Stream, StreamExt as _};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _, DuplexStream},
+    sync::{oneshot, watch as channel},
+    task::AbortHandle,
+};
+
+use super::{
+    Alive, DockerSettings, Living, Plan,
+    engine::Engine,
+    line::{Decoder, Mark, Report, Said},
+    profile,
+};
+use crate::{
+    Interpreter, Job, SandboxError, frames,
+    interpreter::{DOCKER_HARNESS, PROBE},
+    reply::read_reply,
+    watch::{self, Ended, Exit},
+};
+
+/// Reads the harness from standard input and hands over to it.
+const BOOTSTRAP: &str = "\
+import marshal
+stream = open(0, 'rb', closefd=False)
+harness = {'__name__': 'gleitzeit'}
+exec(marshal.loads(stream.read(int.from_bytes(stream.read(4), 'big'))), harness)
+harness['supervise'](stream)
+";
+/// A cold start on a machine that starts others at the same time is within it.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is kept of the complaints of a container that does not start.
+const COMPLAINT_MAX_BYTES: usize = 4096;
+/// What is read ahead of each stream of a task.
+const STREAM_BYTES: usize = 64 << 10;
+/// A container that cannot be removed is tried again so often, after so long: its engine may come
+/// back.
+const REMOVALS_MAX: u32 = 360;
+const REMOVAL_PAUSE: Duration = Duration::from_secs(5);
+/// A busy engine takes its time to kill, too.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+
+type Heard = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
+type Told = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// A container of the engine; removed when dropped.
+#[derive(Debug)]
+struct Container {
+    engine: Engine,
+    id: String,
+    alive: Option<Alive>,
+}
+
+impl Container {
+    /// Makes and starts one.
+    async fn start(
+        engine: &Engine,
+        living: &Living,
+        body: ContainerCreateBody,
+    ) -> Result<(Self, Heard, Told), SandboxError> {
+        let engine = engine.clone();
+        // Counted before it is there, so that nobody believes that there is none.
+        let alive = Some(living.one_more());
+        // To its end, whoever still wants it: one whose number nobody has heard would stay.
+        let started = tokio::spawn(async move {
+            let id = engine.create(body).await?;
+            let container = Self { engine, id, alive };
+            let streams = container.engine.attach(&container.id).await?;
+            container.engine.start(&container.id).await?;
+            Ok((container, streams.output, streams.input))
+        });
+        started.await.unwrap_or(Err(SandboxError::Closed))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        // Without a runtime, it ends with our connection.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (engine, id, alive) =
+            (self.engine.clone(), std::mem::take(&mut self.id), self.alive.take());
+        runtime.spawn(async move {
+            let mut removed = engine.remove(&id).await;
+            // Whoever waits for its end does not wait for an engine that is gone.
+            drop(alive);
+            if let Err(error) = &removed {
+                tracing::warn!(container = id, %error, "a container stays behind for now");
+            }
+            for _ in 0..REMOVALS_MAX {
+                if removed.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(REMOVAL_PAUSE).await;
+                removed = engine.remove(&id).await;
+            }
+        });
+    }
+}
+
+/// Asks the interpreter at `path` of the image, in a container that ends with the answer.
+pub(super) async fn probe(
+    engine: &Engine,
+    settings: &DockerSettings,
+    owner: &str,
+    path: &Path,
+    living: &Living,
+) -> Result<Interpreter, SandboxError> {
+    let unusable = |why: String| SandboxError::Interpreter {
+        path: path.to_owned(),
+        reason: format!("image `{}`: {why}", settings.image),
+    };
+    let mut command = vec![path.display().to_string()];
+    command.extend(["-I", "-B", "-X", "utf8", "-c", PROBE].map(str::to_owned));
+    let mut body = profile::container(settings, owner, command);
+    // Its exit status is asked for; dropping it removes it.
+    body.host_config.get_or_insert_default().auto_remove = None;
+    let asked = async {
+        let (container, mut heard, mut told) = Container::start(engine, living, body)
+            .await
+            .map_err(|error| unusable(error.to_string()))?;
+        // One that reads nothing tells more by how it ends.
+        let _ = told.write_all(DOCKER_HARNESS.as_bytes()).await;
+        let _ = told.shutdown().await;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        while let Some(Ok(part)) = heard.next().await {
+            match part {
+                LogOutput::StdOut { message } => stdout.extend_from_slice(&message),
+                other => stderr.extend_from_slice(&other.into_bytes()),
+            }
+        }
+        let code = engine.exit_code(&container.id).await?;
+        let status = ExitStatus::from_raw(i32::try_from(code).unwrap_or(255) << 8);
+        Ok(Output { status, stdout, stderr })
+    };
+    let output = tokio::time::timeout(START_TIMEOUT, asked)
+        .await
+        .map_err(|_| unusable(format!("no answer within {START_TIMEOUT:?}")))??;
+    Interpreter::read(path, &output)
+}
+
+/// A container that waits for its task.
+#[derive(Debug)]
+pub(super) struct Warm {
+    container: Container,
+    told: Line,
+    streams: [DuplexStream; 3],
+    end: oneshot::Receiver<Report>,
+    /// Closed when its line is.
+    line: channel::Receiver<()>,
+    /// Dropped when a task gets it.
+    place: channel::Sender<()>,
+    listener: Listener,
+}
+
+/// The container's standard input.
+struct Line(Told);
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Line")
+    }
+}
+
+/// The task that hears a container; ends with whoever wants to know.
+#[derive(Debug)]
+struct Listener(AbortHandle);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Warm {
+    /// Starts a container and waits until it is warm.
+    pub(super) async fn start(plan: &Arc<Plan>) -> Result<Self, SandboxError> {
+        let path = plan.interpreter.path().display().to_string();
+        let mut command = vec![path];
+        command.extend(["-I", "-S", "-E", "-B", "-X", "utf8", "-c", BOOTSTRAP].map(str::to_owned));
+        let body = profile::container(&plan.settings, &plan.owner, command);
+        let warmed = async {
+            let (container, heard, mut told) =
+                Container::start(&plan.engine, &plan.living, body).await?;
+            // One that has ended is judged by its complaints.
+            let _ = told.write_all(&plan.blob).await;
+            let _ = told.flush().await;
+            let (ready, is_ready) = oneshot::channel();
+            let (reported, end) = oneshot::channel();
+            let (open, line) = channel::channel(());
+            let (ours, theirs): (Vec<_>, Vec<_>) =
+                (0..3).map(|_| tokio::io::duplex(STREAM_BYTES)).unzip();
+            let ears = Ears { ready: Some(ready), streams: theirs, end: Some(reported) };
+            let listening = tokio::spawn(async move {
+                ears.listen(heard).await;
+                drop(open);
+            });
+            let listener = Listener(listening.abort_handle());
+            let streams = ours.try_into().map_err(|_| SandboxError::Closed)?;
+            let (told, place) = (Line(told), channel::Sender::new(()));
+            let warm = Self { container, told, streams, end, line, place, listener };
+            match is_ready.await {
+                Ok(Ok(())) => Ok(warm),
+                Ok(Err(complaint)) => Err(SandboxError::unavailable(format!(
+                    "a container of image `{}` does not get ready: {complaint}",
+                    plan.settings.image
+                ))),
+                Err(_) => Err(SandboxError::Closed),
+            }
+        };
+        tokio::time::timeout(START_TIMEOUT, warmed).await.unwrap_or_else(|_| {
+            Err(SandboxError::unavailable(format!(
+                "a container of image `{}` is not ready within {START_TIMEOUT:?}",
+                plan.settings.image
+            )))
+        })
+    }
+
+    /// Closed, without being kept from it, when it has ended, and when a task has got it.
+    pub(super) fn lines(&self) -> (channel::Receiver<()>, channel::Receiver<()>) {
+        (self.line.clone(), self.place.subscribe())
+    }
+
+    /// False once it has ended.
+    pub(super) fn is_alive(&self) -> bool {
+        self.line.has_changed().is_ok()
+    }
+
+    /// Runs a job to its end.
+    pub(super) async fn run(self, plan: &Plan, job: &Job) -> Result<Ended, SandboxError> {
+        // From here on it is nobody's to withdraw, and its place is free.
+        let Self { container, told: Line(mut told), streams, end, listener, .. } = self;
+        let memory = profile::memory_bytes(&job.limits);
+        if memory != profile::memory_bytes(&plan.settings.usual) {
+            container.engine.limit_memory(&container.id, memory).await?;
+        }
+        let mut running = Running { container, end: Some(end), _listener: listener };
+        let frames = frames::with_limit(&plan.interpreter, job);
+        let [stdout, stderr, reply] = streams;
+        let converse = async {
+            // One that dies while it is told something is judged by how it died.
+            let _ = told.write_all(&frames).await;
+            let _ = told.flush().await;
+            read_reply(reply, job.limits.result_max_bytes).await
+        };
+        let ended = watch::watch(&mut running, job, (stdout, stderr), converse).await;
+        ended.map_err(|error| match error {
+            SandboxError::System { what, source } => SandboxError::Engine {
+                what,
+                address: plan.engine.address().to_owned(),
+                reason: source.to_string(),
+            },
+            other => other,
+        })
+    }
+}
+
+/// A container whose task is under way.
+struct Running {
+    container: Container,
+    end: Option<oneshot::Receiver<Report>>,
+    /// Held for its end.
+    _listener: Listener,
+}
+
+impl watch::Process for Running {
+    const REAP: Duration = KILL_TIMEOUT;
+
+    async fn wait(&mut self) -> io::Result<Exit> {
+        if let Some(end) = &mut self.end {
+            let report = end.await;
+            self.end = None;
+            if let Ok(report) = report {
+                return Ok(Exit {
+                    status: ExitStatus::from_raw(report.status),
+                    cpu_time: Duration::try_from_secs_f64(report.cpu_seconds).ok(),
+                    peak_bytes: Some(report.peak_bytes),
+                    out_of_memory: report.out_of_memory,
+                });
+            }
+        }
+        // Nothing more is heard: the engine is asked.
+        let (status, out_of_memory) = self.container.engine.end_of(&self.container.id).await?;
+        Ok(Exit { status, cpu_time: None, peak_bytes: None, out_of_memory })
+    }
+
+    fn kill(&mut self) {
+        // One that has told its end ends by itself.
+        if self.end.is_none() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (engine, id) = (self.container.engine.clone(), self.container.id.clone());
+        runtime.spawn(async move {
+            if let Err(error) = engine.kill(&id).await {
+                tracing::warn!(container = id, %error, "a container is not killed");
+            }
+        });
+    }
+}
+
+/// Who hears what of a container.
+struct Ears {
+    ready: Option<oneshot::Sender<Result<(), String>>>,
+    /// Of what is printed, of the error stream, and of the reply.
+    streams: Vec<DuplexStream>,
+    end: Option<oneshot::Sender<Report>>,
+}
+
+impl Ears {
+    /// Hears until the line ends.
+    async fn listen(mut self, mut heard: Heard) {
+        let mut decoder = Decoder::default();
+        let mut complaint = Vec::new();
+        while let Some(part) = heard.next().await {
+            let told = match part {
+                Ok(LogOutput::StdOut { message }) => self.hear(&mut decoder, &message).await,
+                Ok(other) => {
+                    let room = COMPLAINT_MAX_BYTES - complaint.len();
+                    let said = other.into_bytes();
+                    complaint.extend_from_slice(&said[..said.len().min(room)]);
+                    Ok(())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(why) = told {
+                tracing::debug!(why, "a container is not understood");
+                complaint = why.into_bytes();
+                break;
+            }
+        }
+        if let Some(ready) = self.ready.take() {
+            let said = String::from_utf8_lossy(&complaint);
+            let last = said.trim().lines().last().unwrap_or("it ended without a word").to_owned();
+            let _ = ready.send(Err(last));
+        }
+    }
+
+    async fn hear(&mut self, decoder: &mut Decoder, mut message: &[u8]) -> Result<(), String> {
+        while !message.is_empty() {
+            match decoder.next(&mut message)? {
+                None => {}
+                Some(Said::Ready) => {
+                    if let Some(ready) = self.ready.take() {
+                        let _ = ready.send(Ok(()));
+                    }
+                }
+                Some(Said::Data(mark, data)) => {
+                    let at = match mark {
+                        Mark::Stdout => 0,
+                        Mark::Stderr => 1,
+                        _ => 2,
+                    };
+                    // Whoever has heard enough is gone.
+                    if let Some(stream) = self.streams.get_mut(at) {
+                        let _ = stream.write_all(data).await;
+                    }
+                }
+                Some(Said::Report(report)) => {
+                    self.streams.clear();
+                    if let Some(end) = self.end.take() {
+                        let _ = end.send(report);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

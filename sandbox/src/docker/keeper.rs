@@ -1,0 +1,66 @@
+//! Keeps one place of the stock filled: a container that waits, then the next one.
+//!
+//! A keeper is a task of the runtime that started the sandbox. Invariant: a container that has ended
+//! is not offered any longer than it takes to hear of it.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Plan, container::Warm};
+use crate::pool::Shared;
+
+/// After a start that failed, the next one waits so long, then twice as long, up to the most.
+const BACKOFF: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// A container does not wait longer than this.
+const AGE_MAX: Duration = Duration::from_hours(1);
+
+/// Fills the place until the sandbox is closed.
+pub(super) async fn keep(shared: Arc<Shared<Warm>>, plan: Arc<Plan>, first: Option<Warm>) {
+    let id = shared.next_id();
+    let mut closed = shared.closed();
+    let mut next = first;
+    loop {
+        let warm = if let Some(warm) = next.take() {
+            warm
+        } else {
+            tokio::select! {
+                warm = start(&shared, &plan) => warm,
+                _ = closed.wait_for(|closed| *closed) => break,
+            }
+        };
+        let (mut line, mut place) = warm.lines();
+        shared.filled();
+        shared.offer(id, warm);
+        tokio::select! {
+            // It has ended.
+            _ = line.changed() => {}
+            // A task has got it.
+            _ = place.changed() => {}
+            () = tokio::time::sleep(AGE_MAX) => {}
+            _ = closed.wait_for(|closed| *closed) => break,
+        }
+        drop(shared.withdraw(id));
+        shared.emptied();
+    }
+    drop(shared.withdraw(id));
+}
+
+/// Warms containers until one is.
+async fn start(shared: &Shared<Warm>, plan: &Arc<Plan>) -> Warm {
+    let mut pause = BACKOFF;
+    loop {
+        let started = match plan.warming.acquire().await {
+            Ok(_permit) => Warm::start(plan).await,
+            Err(_) => std::future::pending().await,
+        };
+        match started {
+            Ok(warm) => return warm,
+            Err(error) => {
+                tracing::warn!(%error, ?pause, "no container gets warm");
+                shared.failed(&error);
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(BACKOFF_MAX);
+    }
+}
