@@ -43,6 +43,7 @@ use self::{
 };
 use crate::settings::{Durability, StoreUrl};
 
+pub mod admin;
 mod bell;
 mod encode;
 pub mod entity;

@@ -19,6 +19,7 @@ use crate::{
     workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
 };
 
+pub mod audit;
 pub mod conformance;
 pub mod lease;
 
