@@ -10,6 +10,7 @@
 //! or on a thread without one. Times are kept to the microsecond.
 
 use std::{
+    any::Any,
     fmt,
     future::Future,
     sync::{
@@ -60,6 +61,7 @@ mod prune;
 mod read;
 mod rows;
 mod statements;
+mod submit_in;
 mod thread;
 mod writer;
 
@@ -181,6 +183,10 @@ impl Store for SqlStore {
     }
 
     fn leases(&self) -> Option<&dyn LeaseStore> {
+        Some(self)
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
         Some(self)
     }
 

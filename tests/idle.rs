@@ -11,6 +11,7 @@ mod child;
 mod whole;
 
 use std::{
+    any::Any,
     path::Path,
     sync::{
         Arc,
@@ -56,6 +57,10 @@ impl Counting {
 impl Store for Counting {
     fn describe(&self) -> String {
         self.store.describe()
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        self.store.as_any()
     }
 
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {

@@ -120,6 +120,11 @@ async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr>
     workflow::Entity::delete_many().filter(workflow::Column::Key.is_in(keys)).exec(db).await?;
     gleitzeit_actors::failpoint!("store.prune.workflows");
     if !blobs.is_empty() {
+        if db.get_database_backend() == DbBackend::Postgres {
+            // A host may take its time with a transaction that submits: to forget can wait, and
+            // what is queued behind it cannot.
+            db.execute_unprepared("SET LOCAL lock_timeout = '1s'").await?;
+        }
         lock_blobs(db, "pg_advisory_xact_lock").await?;
         gleitzeit_actors::failpoint!("store.prune.locked");
     }

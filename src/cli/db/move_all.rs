@@ -93,7 +93,7 @@ pub(super) async fn import(session: &Session, file: &Path) -> Outcome {
     let storage = &session.settings.storage;
     let options = SqlOptions { durability: storage.durability };
     let mut skipped = |id: &WorkflowId| {
-        output::note(format_args!("workflow {id} is there already; left as it is"))
+        output::note(format_args!("workflow {id} is there already; left as it is"));
     };
     let imported = if is_standard(file) {
         let mut lines = BufReader::with_capacity(BUFFER, io::stdin());
