@@ -60,6 +60,7 @@ pub mod plain;
 mod prune;
 mod read;
 mod rows;
+mod shrink;
 mod statements;
 mod submit_in;
 mod thread;
@@ -70,6 +71,8 @@ mod writer;
 pub struct SqlOptions {
     /// What a commit survives.
     pub durability: Durability,
+    /// Above so many bytes in use, the oldest settled workflows are forgotten; `None` for any size.
+    pub max_bytes: Option<u64>,
 }
 
 /// Keeps workflows in a database.
@@ -110,7 +113,7 @@ impl SqlStore {
         let location = Location::of(url)?;
         location.check_build()?;
         let connector = Connector { location: location.clone(), durability: options.durability };
-        let opened = thread::start(connector).await?;
+        let opened = thread::start(connector, options.max_bytes).await?;
         Ok(Self {
             name: url.to_string(),
             requests: opened.requests,
@@ -222,7 +225,10 @@ impl Store for SqlStore {
     }
 
     async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
-        self.ask_writer(|answer| Request::Prune(Prune { before, limit, count: 0, answer })).await
+        self.ask_writer(|answer| {
+            Request::Prune(Prune { before: Some(before), limit, count: 0, answer })
+        })
+        .await
     }
 
     async fn close(&self, limit: Duration) -> Result<(), StoreError> {

@@ -105,7 +105,9 @@ impl Store for Counting {
 /// how often the store was asked, where that is counted.
 #[tokio::main]
 async fn idle(url: &str) {
-    let text = format!("[storage]\nurl = \"{url}\"\n[supervision]\nhealth_interval = 3600");
+    let text = format!(
+        "[storage]\nurl = \"{url}\"\nmax_size_mb = 1000\n[supervision]\nhealth_interval = 3600"
+    );
     let settings = Settings::from_toml(&text).unwrap();
     let here = echo::spec("here");
     let supervision = settings.supervision.over(here.supervision);

@@ -110,6 +110,16 @@ impl Reader {
         snapshot(&self.db).await
     }
 
+    /// The bytes of the database that are in use.
+    pub(super) async fn in_use(&self) -> Answer<u64> {
+        Ok(super::shrink::measure(&self.db).await?)
+    }
+
+    /// How many workflows there are.
+    pub(super) async fn count(&self) -> Answer<u64> {
+        Ok(super::shrink::count(&self.db).await?)
+    }
+
     pub(super) async fn unsettled(&self) -> Answer<Vec<WorkflowRecord>> {
         let open = WorkflowStatus::ALL.into_iter().filter(|status| !status.is_settled());
         let open: Vec<&str> = open.map(WorkflowStatus::as_str).collect();

@@ -91,7 +91,7 @@ fn unfinished(file: &Path) -> PathBuf {
 /// Takes in the workflows of a file.
 pub(super) async fn import(session: &Session, file: &Path) -> Outcome {
     let storage = &session.settings.storage;
-    let options = SqlOptions { durability: storage.durability };
+    let options = SqlOptions { durability: storage.durability, ..SqlOptions::default() };
     let mut skipped = |id: &WorkflowId| {
         output::note(format_args!("workflow {id} is there already; left as it is"));
     };
