@@ -61,7 +61,9 @@ async fn run(store: &dyn Store, (news, outcomes): Work) {
 fn sqlite(runtime: &Runtime, folder: &TempDir, durability: Durability) -> SqlStore {
     let url = format!("sqlite:{}/{durability}.db", folder.path().display());
     let url = url.parse().expect("a URL");
-    runtime.block_on(SqlStore::connect(&url, SqlOptions { durability })).expect("opened")
+    runtime
+        .block_on(SqlStore::connect(&url, SqlOptions { durability, ..SqlOptions::default() }))
+        .expect("opened")
 }
 
 fn submit_and_record(criterion: &mut Criterion) {
@@ -100,7 +102,8 @@ fn plain(criterion: &mut Criterion) {
     for durability in [Durability::Normal, Durability::Full] {
         let url = format!("sqlite:{}/{durability}.db", folder.path().display());
         let url = url.parse().expect("a URL");
-        let plain = runtime.block_on(Plain::open(&url, SqlOptions { durability }));
+        let plain =
+            runtime.block_on(Plain::open(&url, SqlOptions { durability, ..SqlOptions::default() }));
         let mut plain = plain.expect("a database");
         criterion.bench_function(&format!("store/bare_commit/sqlite_{durability}"), |bencher| {
             bencher.iter(|| runtime.block_on(plain.commit_one()).expect("committed"));
@@ -147,7 +150,7 @@ fn share_of_plain(criterion: &mut Criterion) {
         let url = format!("sqlite:{}/{round}.db", folder.path().display());
         let engine = runtime.block_on(engine(&url, WORKFLOWS, GROUP));
         let url = url.parse().expect("a URL");
-        let options = SqlOptions { durability: Durability::Full };
+        let options = SqlOptions::default();
         let mut plain = runtime.block_on(Plain::open(&url, options)).expect("a database");
         let groups = (0..WORKFLOWS.div_ceil(GROUP)).map(|_| work(GROUP, &made));
         let alone: Duration = groups.map(|work| run_plain(&runtime, &mut plain, &work)).sum();

@@ -8,6 +8,8 @@ mod args;
 mod batch;
 mod bench;
 mod check;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod db;
 #[cfg(feature = "python")]
 mod doctor;
 mod drive;
@@ -106,6 +108,8 @@ async fn dispatch(session: Session, command: Command) -> Outcome {
         Command::Settle(settle) => run::settle(&session, settle).await,
         Command::Resume(resume) => run::resume(session, resume).await,
         Command::Retry(retry) => run::retry(session, &retry.id).await,
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        Command::Db(command) => db::db(&session, command).await,
         Command::Protocols(protocols) => protocols::protocols(&session, protocols),
         Command::Providers => query::providers(&session).await,
         #[cfg(feature = "python")]

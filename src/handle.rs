@@ -6,6 +6,8 @@
 
 mod elsewhere;
 mod follow;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod transaction;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 

@@ -64,6 +64,9 @@ pub use gleitzeit_domain::{
 };
 pub use handle::{CheckedWorkflow, Follow, Handle, SubmitFileError};
 pub use runtime::{BlockingRuntime, Runtime, RuntimeBuilder, StartError};
+/// For transactions that [`Handle::submit_in`] takes part in.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use sea_orm;
 pub use settings::Settings;
 
 /// The program of the README is compiled and run.

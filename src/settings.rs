@@ -147,6 +147,9 @@ pub struct StorageSettings {
     pub durability: Durability,
     /// Settled workflows are forgotten after so many days; 0 keeps them.
     pub retention_days: u32,
+    /// Of a database: above so many MiB in use, the oldest settled workflows are forgotten; 0 for
+    /// any size.
+    pub max_size_mb: u64,
     /// Settled workflows that the memory store keeps, the newest.
     pub settled_kept: usize,
     /// On PostgreSQL: what a process ran is taken over by others so long after it last renewed its
@@ -159,6 +162,11 @@ pub struct StorageSettings {
 const LEASE_MIN: Duration = Duration::from_millis(500);
 
 impl StorageSettings {
+    /// The size that a database is kept below, in bytes; `None` for any.
+    pub fn max_bytes(&self) -> Option<u64> {
+        (self.max_size_mb > 0).then(|| self.max_size_mb.saturating_mul(1024 * 1024))
+    }
+
     /// How long settled workflows are kept; `None` for ever.
     pub fn retention(&self) -> Option<Duration> {
         (self.retention_days > 0)

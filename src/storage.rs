@@ -10,6 +10,7 @@
 //! or on a thread without one. Times are kept to the microsecond.
 
 use std::{
+    any::Any,
     fmt,
     future::Future,
     sync::{
@@ -43,6 +44,7 @@ use self::{
 };
 use crate::settings::{Durability, StoreUrl};
 
+pub mod admin;
 mod bell;
 mod call;
 mod encode;
@@ -59,7 +61,9 @@ pub mod plain;
 mod prune;
 mod read;
 mod rows;
+mod shrink;
 mod statements;
+mod submit_in;
 mod thread;
 mod writer;
 
@@ -68,6 +72,8 @@ mod writer;
 pub struct SqlOptions {
     /// What a commit survives.
     pub durability: Durability,
+    /// Above so many bytes in use, the oldest settled workflows are forgotten; `None` for any size.
+    pub max_bytes: Option<u64>,
 }
 
 /// Keeps workflows in a database.
@@ -108,7 +114,7 @@ impl SqlStore {
         let location = Location::of(url)?;
         location.check_build()?;
         let connector = Connector { location: location.clone(), durability: options.durability };
-        let opened = thread::start(connector).await?;
+        let opened = thread::start(connector, options.max_bytes).await?;
         Ok(Self {
             name: url.to_string(),
             requests: opened.requests,
@@ -184,6 +190,10 @@ impl Store for SqlStore {
         Some(self)
     }
 
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
         self.write(Write::Submit(new)).await
     }
@@ -216,7 +226,10 @@ impl Store for SqlStore {
     }
 
     async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
-        self.ask_writer(|answer| Request::Prune(Prune { before, limit, count: 0, answer })).await
+        self.ask_writer(|answer| {
+            Request::Prune(Prune { before: Some(before), limit, count: 0, answer })
+        })
+        .await
     }
 
     async fn close(&self, limit: Duration) -> Result<(), StoreError> {

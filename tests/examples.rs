@@ -14,6 +14,10 @@ mod custom_provider;
 #[expect(dead_code, reason = "its `main` is that of the example")]
 #[path = "../examples/embed_in_tokio.rs"]
 mod embed_in_tokio;
+#[cfg(feature = "sqlite")]
+#[expect(dead_code, reason = "its `main` is that of the example")]
+#[path = "../examples/submit_in_transaction.rs"]
+mod submit_in_transaction;
 
 /// The first program that a newcomer writes.
 #[test]
@@ -75,4 +79,12 @@ async fn an_actix_web_service_takes_workflows_and_streams_their_events() {
     let (status, missing) = parts(missing);
     assert_eq!(status, "404");
     assert_eq!(missing[0]["name"], "WORKFLOW_NOT_FOUND");
+}
+
+/// An order and the work for it are there together, or neither is.
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_and_its_workflow_are_committed_together() {
+    let (orders, shipped) = submit_in_transaction::run().await.unwrap();
+    assert_eq!((orders, shipped), (1, json!({ "text": "shipped order 1" })));
 }

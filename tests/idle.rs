@@ -11,6 +11,7 @@ mod child;
 mod whole;
 
 use std::{
+    any::Any,
     path::Path,
     sync::{
         Arc,
@@ -58,6 +59,10 @@ impl Store for Counting {
         self.store.describe()
     }
 
+    fn as_any(&self) -> Option<&dyn Any> {
+        self.store.as_any()
+    }
+
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
         self.counted().submit(new).await
     }
@@ -100,7 +105,9 @@ impl Store for Counting {
 /// how often the store was asked, where that is counted.
 #[tokio::main]
 async fn idle(url: &str) {
-    let text = format!("[storage]\nurl = \"{url}\"\n[supervision]\nhealth_interval = 3600");
+    let text = format!(
+        "[storage]\nurl = \"{url}\"\nmax_size_mb = 1000\n[supervision]\nhealth_interval = 3600"
+    );
     let settings = Settings::from_toml(&text).unwrap();
     let here = echo::spec("here");
     let supervision = settings.supervision.over(here.supervision);

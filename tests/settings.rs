@@ -28,6 +28,9 @@ fn defaults_are_complete() {
     assert_eq!(settings.engine.default_timeout, Duration::from_mins(5));
     assert_eq!(settings.storage.url.to_string(), "sqlite:gleitzeit.db");
     assert_eq!(settings.storage.retention(), Some(Duration::from_hours(30 * 24)));
+    assert_eq!(settings.storage.max_bytes(), None);
+    let limited = Settings::from_toml("storage.max_size_mb = 3").unwrap();
+    assert_eq!(limited.storage.max_bytes(), Some(3 << 20));
     assert_eq!(settings.resources.cpu_cores, Amount::Detect);
     let kinds: Vec<_> = settings.enabled_providers().map(|(_, it)| it.kind).collect();
     assert_eq!(kinds, [ProviderKind::Echo, ProviderKind::Ollama, ProviderKind::Python]);

@@ -34,7 +34,9 @@ async fn postgres_does_what_a_store_must() {
     for durability in [Durability::Full, Durability::Normal] {
         let url = server.database().await;
         let broken = conformance::check(|| async {
-            let store = SqlStore::connect(&url, SqlOptions { durability }).await.unwrap();
+            let store = SqlStore::connect(&url, SqlOptions { durability, ..SqlOptions::default() })
+                .await
+                .unwrap();
             // Much faster than another database for each check.
             let db = Database::connect(url.expose()).await.unwrap();
             let tables = ["workflows", "tasks", "events", "blobs", "leases", "requests"];

@@ -55,7 +55,7 @@ async fn sqlite_does_what_a_store_must() {
         let number = AtomicUsize::new(0);
         let broken = conformance::check(|| async {
             let name = format!("{}.db", number.fetch_add(1, Ordering::Relaxed));
-            let options = SqlOptions { durability };
+            let options = SqlOptions { durability, ..SqlOptions::default() };
             let store = SqlStore::connect(&url(&folder, &name), options).await.unwrap();
             Arc::new(store) as Arc<dyn Store>
         })

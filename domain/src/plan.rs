@@ -183,11 +183,16 @@ impl Draft {
         (Self { id, spec: Arc::new(spec), tasks, edges }, problems)
     }
 
+    /// Tasks that wait for each other in a circle.
+    pub(crate) fn circle(&self) -> Option<Problem> {
+        graph(&self.spec, &self.edges).err()
+    }
+
     /// Everything wrong with its methods, its parameters and its order.
     pub fn problems(&self, book: &ProtocolBook) -> Vec<Problem> {
         let mut problems = Vec::new();
         self.look_up(book, &mut problems);
-        problems.extend(graph(&self.spec, &self.edges).err());
+        problems.extend(self.circle());
         problems
     }
 
@@ -199,7 +204,7 @@ impl Draft {
         let mut problems = Vec::new();
         let methods = self.look_up(book, &mut problems);
         if !problems.is_empty() {
-            problems.extend(graph(&self.spec, &self.edges).err());
+            problems.extend(self.circle());
             return Err(SubmitError::Invalid(problems));
         }
         let mut methods = methods.into_iter();

@@ -5,7 +5,7 @@
 //!
 //! A store keeps times to the microsecond; finer parts may be cut off.
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -19,6 +19,7 @@ use crate::{
     workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
 };
 
+pub mod audit;
 pub mod conformance;
 pub mod lease;
 
@@ -192,6 +193,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// How several processes share it; `None` for a store that is used by one process at a time.
     fn leases(&self) -> Option<&dyn LeaseStore> {
+        None
+    }
+
+    /// Itself, for whoever asks for more than a store of any kind can do: only the store in a
+    /// database writes within a transaction of its caller. A store around another one passes on
+    /// what that one says.
+    fn as_any(&self) -> Option<&dyn Any> {
         None
     }
 

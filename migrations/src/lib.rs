@@ -10,8 +10,8 @@
 use sea_orm_migration::{
     MigrationTrait, MigratorTrait,
     sea_orm::{
-        ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, DynIden,
-        SqliteTransactionMode, TransactionOptions, TransactionTrait as _,
+        ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, DynIden,
+        SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
     },
     sea_query::{Alias, IntoIden as _},
 };
@@ -68,18 +68,73 @@ pub struct Step {
     pub applied: bool,
 }
 
-/// Brings the schema up to this program's; says how many migrations that took.
+/// The schema of a database, as its list of applied migrations tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    /// The migrations of this program, in order.
+    pub steps: Vec<Step>,
+    /// Those that only a newer program knows.
+    pub newer: Vec<String>,
+}
+
+impl Schema {
+    /// The last migration that the database has; `None` for an empty one.
+    pub fn version(&self) -> Option<&str> {
+        let known = self.steps.iter().filter(|step| step.applied).map(|step| &step.name);
+        self.newer.iter().chain(known).max().map(String::as_str)
+    }
+
+    /// What a start would apply, in order.
+    pub fn pending(&self) -> Vec<&str> {
+        let pending = self.steps.iter().filter(|step| !step.applied);
+        pending.map(|step| step.name.as_str()).collect()
+    }
+
+    /// True when it is the one that this program works with.
+    pub fn is_current(&self) -> bool {
+        self.newer.is_empty() && self.steps.iter().all(|step| step.applied)
+    }
+}
+
+/// Brings the schema up to this program's; the migrations that it took, in order.
 ///
 /// # Errors
 /// [`MigrateError`]; then nothing was changed.
-pub async fn migrate(db: &DatabaseConnection) -> Result<usize, MigrateError> {
+pub async fn migrate(db: &DatabaseConnection) -> Result<Vec<String>, MigrateError> {
     let transaction = begin(db).await?;
-    let pending = steps(&transaction).await?.iter().filter(|step| !step.applied).count();
-    if pending > 0 {
+    let steps = steps(&transaction).await?;
+    let pending: Vec<String> =
+        steps.into_iter().filter(|step| !step.applied).map(|step| step.name).collect();
+    if !pending.is_empty() {
         Migrator::up(&transaction, None).await?;
     }
     transaction.commit().await?;
     Ok(pending)
+}
+
+/// The schema that a database has, newer than this program's or not. It writes nothing, takes no
+/// lock, and may be asked on a connection that only reads.
+///
+/// # Errors
+/// What the database says.
+pub async fn look<C: ConnectionTrait>(db: &C) -> Result<Schema, DbErr> {
+    let backend = db.get_database_backend();
+    let exists = match backend {
+        DbBackend::Postgres => format!("SELECT 1 WHERE to_regclass('{APPLIED}') IS NOT NULL"),
+        _ => format!("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{APPLIED}'"),
+    };
+    let mut applied: Vec<String> = Vec::new();
+    if db.query_one_raw(Statement::from_string(backend, exists)).await?.is_some() {
+        let select = format!("SELECT version FROM {APPLIED} ORDER BY version");
+        for row in db.query_all_raw(Statement::from_string(backend, select)).await? {
+            applied.push(row.try_get_by_index(0)?);
+        }
+    }
+    let known: Vec<String> =
+        Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
+    let newer = applied.iter().filter(|version| !known.contains(version)).cloned().collect();
+    let steps = known.into_iter().map(|name| Step { applied: applied.contains(&name), name });
+    Ok(Schema { steps: steps.collect(), newer })
 }
 
 /// What [`migrate`] would do; changes nothing.

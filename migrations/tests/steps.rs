@@ -5,7 +5,7 @@
 #![cfg(any(feature = "sqlite", feature = "postgres"))]
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
-use gleitzeit_migrations::{Migrator, migrate, status};
+use gleitzeit_migrations::{Migrator, look, migrate, status};
 use sea_orm_migration::{
     MigratorTrait as _,
     sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement},
@@ -26,13 +26,19 @@ async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
 /// A workflow of the first schema belongs to nobody, and can be claimed; what a step takes away its
 /// way back brings again.
 async fn leases_come_and_go(db: &DatabaseConnection) {
+    let empty = look(db).await.unwrap();
+    assert_eq!((empty.version(), empty.pending().len()), (None, 2));
     Migrator::up(db, Some(1)).await.unwrap();
+    let first = look(db).await.unwrap();
+    assert_eq!(first.version(), Some("m20261123_000001_workflows"));
+    assert_eq!((first.pending(), first.is_current()), (vec!["m20261124_000001_leases"], false));
     let insert = "INSERT INTO gleitzeit_workflows (id, name, status, created_at, task_count, \
                   last_sequence, lease_owner, lease_until, spec) \
                   VALUES ('a', 'a', 'running', 1, 0, 1, NULL, NULL, '{}')";
     db.execute_unprepared(insert).await.unwrap();
-    assert_eq!(migrate(db).await.unwrap(), 1);
+    assert_eq!(migrate(db).await.unwrap(), ["m20261124_000001_leases"]);
     assert!(status(db).await.unwrap().iter().all(|step| step.applied));
+    assert!(look(db).await.unwrap().is_current());
     let free = "SELECT COUNT(*) FROM gleitzeit_workflows WHERE lease_epoch = 0 \
                 AND status IN ('pending', 'running')";
     assert_eq!(number(db, free).await, 1);
@@ -49,9 +55,9 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
     assert!(db.execute_unprepared("SELECT * FROM gleitzeit_leases").await.is_err());
     // Its lease is gone with its table.
     assert_eq!(number(db, free).await, 1);
-    assert_eq!(migrate(db).await.unwrap(), 1);
+    assert_eq!(migrate(db).await.unwrap(), ["m20261124_000001_leases"]);
     Migrator::down(db, None).await.unwrap();
-    assert_eq!(migrate(db).await.unwrap(), 2);
+    assert_eq!(migrate(db).await.unwrap().len(), 2);
 }
 
 #[cfg(feature = "sqlite")]

@@ -78,6 +78,10 @@ pub(crate) enum Command {
     Resume(Resume),
     /// Run the failed, skipped and cancelled tasks of a workflow again.
     Retry(Id),
+    /// Look into the database itself, and care for it.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    #[command(subcommand)]
+    Db(Db),
     /// What can be called.
     #[command(subcommand)]
     Protocols(Protocols),
@@ -283,6 +287,32 @@ pub(crate) struct Cancel {
 pub(crate) struct Resume {
     /// Id of the workflow; without it, every workflow that is not settled.
     pub(crate) id: Option<WorkflowId>,
+}
+
+/// `gleitzeit db`.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[derive(Debug, Subcommand)]
+pub(crate) enum Db {
+    /// Say what is in it: its schema, how many of what, its size, which processes work on it.
+    Status,
+    /// Say everything in it that contradicts itself; exit status 1 where there is something.
+    Check,
+    /// Bring its schema up to date, as the next start would.
+    Migrate,
+    /// Give back the space of what was forgotten.
+    Vacuum,
+    /// Write all workflows to a file, one a line, as JSON.
+    Export {
+        /// The file, which must not exist; `-` for standard output.
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Take in the workflows of such a file; those that are there already stay as they are.
+    Import {
+        /// The file; `-` for standard input.
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
 }
 
 /// `gleitzeit protocols`.

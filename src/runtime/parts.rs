@@ -52,7 +52,10 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     {
         use crate::storage::{SqlOptions, SqlStore};
-        let options = SqlOptions { durability: settings.storage.durability };
+        let options = SqlOptions {
+            durability: settings.storage.durability,
+            max_bytes: settings.storage.max_bytes(),
+        };
         match SqlStore::connect(url, options).await {
             Ok(store) => Ok(Arc::new(store)),
             Err(error) => Err(StartError::Store { url: url.to_string(), error }),

@@ -7,7 +7,7 @@
 //! Invariant: a call whose rows are not there, for they were used or cannot be encoded, is encoded
 //! by the writer, which answers for it.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{collections::BTreeSet, sync::Mutex};
 
 use gleitzeit_domain::store::{Epoch, NewWorkflow, WorkflowChange};
 use tokio::sync::mpsc;
@@ -58,12 +58,12 @@ pub(super) enum Prepared {
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) write: Write,
-    prepared: RefCell<Option<Prepared>>,
+    prepared: Mutex<Option<Prepared>>,
 }
 
 impl Call {
     pub(super) fn new(write: Write) -> Self {
-        Self { write, prepared: RefCell::new(None) }
+        Self { write, prepared: Mutex::new(None) }
     }
 
     /// Encodes its rows, and lets the writer have a turn between two lots of them.
@@ -88,12 +88,12 @@ impl Call {
                 Prepared::Record(all)
             }
         };
-        self.prepared = RefCell::new(Some(prepared));
+        self.prepared = Mutex::new(Some(prepared));
     }
 
     /// Its rows, once.
     pub(super) fn take_prepared(&self) -> Option<Prepared> {
-        self.prepared.take()
+        self.prepared.lock().ok()?.take()
     }
 }
 

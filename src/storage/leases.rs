@@ -26,10 +26,11 @@ use tokio::sync::oneshot;
 
 use super::{SqlStore, bell, encode, writer};
 
-pub(super) use self::desk::Desk;
+pub(super) use self::{desk::Desk, look::look};
 
 mod desk;
 mod file_locks;
+mod look;
 mod process;
 mod requests;
 mod serve;

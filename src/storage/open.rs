@@ -50,30 +50,48 @@ pub(super) struct Connector {
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Use {
+pub(super) enum Use {
+    /// By the store's writer.
     Write,
+    /// By those who ask the store.
     Read,
+    /// By someone who looks through all of it, once; cannot write.
+    Inspect,
+    /// By upkeep.
+    Maintain,
 }
 
 impl Connector {
     /// Opens the connection that writes, makes what is missing, and brings the schema up to date.
     pub(super) async fn open(&self) -> Result<DatabaseConnection, StoreError> {
+        self.migrate().await.map(|(db, _)| db)
+    }
+
+    /// The same, with the migrations that it took.
+    pub(super) async fn migrate(&self) -> Result<(DatabaseConnection, Vec<String>), StoreError> {
         if let Location::Sqlite(path) = &self.location {
             make_folder(path)?;
         }
         gleitzeit_actors::failpoint!("store.open.before");
         let db = self.first_writer().await.map_err(|error| self.cannot_open(error))?;
         gleitzeit_actors::failpoint!("store.open.connected");
-        match gleitzeit_migrations::migrate(&db).await {
-            Ok(0) => {}
-            Ok(applied) => tracing::info!(applied, "database schema brought up to date"),
+        let applied = match gleitzeit_migrations::migrate(&db).await {
+            Ok(applied) => applied,
             Err(error @ MigrateError::Newer { .. }) => {
                 return Err(StoreError::Open { detail: error.to_string() });
             }
             Err(MigrateError::Database(error)) => return Err(self.cannot_open(error)),
+        };
+        if !applied.is_empty() {
+            tracing::info!(?applied, "database schema brought up to date");
         }
         gleitzeit_actors::failpoint!("store.open.migrated");
-        Ok(db)
+        Ok((db, applied))
+    }
+
+    /// One connection for a person's questions, or for upkeep; nothing is made or migrated.
+    pub(super) async fn one(&self, to: Use) -> Result<DatabaseConnection, StoreError> {
+        Database::connect(self.options(to)).await.map_err(|error| self.cannot_open(error))
     }
 
     /// The same, however many processes make the file at once: while one of them turns the log on,
@@ -118,7 +136,7 @@ impl Connector {
         options
             .sqlx_logging(false)
             .record_stmt_in_spans(false)
-            .max_connections(if to == Use::Write { 1 } else { READERS })
+            .max_connections(if to == Use::Read { READERS } else { 1 })
             .min_connections(u32::from(to == Use::Write))
             .connect_timeout(CONNECT_TIMEOUT)
             // The writer has its connection for itself: it waits for the server alone.
@@ -143,6 +161,9 @@ impl Connector {
         /// wake each other more than they work.
         const ROWS: usize = 2_048;
 
+        /// The same for someone who looks through everything, and must not hold much of it.
+        const ROWS_INSPECTED: usize = 16;
+
         /// How long a statement waits for another process that writes to the same file.
         const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -158,7 +179,7 @@ impl Connector {
                 .create_if_missing(to == Use::Write)
                 .busy_timeout(BUSY_TIMEOUT)
                 .foreign_keys(true)
-                .row_buffer_size(ROWS)
+                .row_buffer_size(if to == Use::Inspect { ROWS_INSPECTED } else { ROWS })
                 .statement_cache_capacity(PREPARED);
             match to {
                 Use::Write => sqlite
@@ -168,7 +189,8 @@ impl Connector {
                     .pragma("wal_autocheckpoint", "4096")
                     .pragma("journal_size_limit", "67108864")
                     .pragma("cache_size", "-32768"),
-                Use::Read => sqlite.pragma("query_only", "on"),
+                Use::Read | Use::Inspect => sqlite.pragma("query_only", "on"),
+                Use::Maintain => sqlite,
             }
         });
     }
@@ -190,13 +212,20 @@ impl Connector {
             let postgres = postgres
                 .application_name("gleitzeit")
                 .statement_cache_capacity(PREPARED)
-                .options([("synchronous_commit", synchronous_commit)])
-                .options(PLANS);
+                .options([("synchronous_commit", synchronous_commit)]);
+            let postgres = match to {
+                Use::Write | Use::Read => postgres.options(PLANS),
+                // Where whole tables are read, the planner knows best.
+                Use::Inspect | Use::Maintain => postgres,
+            };
             match to {
                 Use::Write => {
                     postgres.options([("idle_in_transaction_session_timeout", STANDSTILL)])
                 }
-                Use::Read => postgres.options([("default_transaction_read_only", "on")]),
+                Use::Read | Use::Inspect => {
+                    postgres.options([("default_transaction_read_only", "on")])
+                }
+                Use::Maintain => postgres,
             }
         });
     }

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use gleitzeit_domain::{id::WorkflowId, workflow::WorkflowStatus};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, QueryFilter as _,
-    QuerySelect as _,
+    QueryOrder as _, QuerySelect as _, Select,
     sea_query::{LockBehavior, LockType, Query},
 };
 
@@ -55,11 +55,14 @@ pub(super) struct Pruned {
 /// Removes one batch, of at most `limit` workflows.
 pub(super) async fn batch<C: ConnectionTrait>(
     db: &C,
-    before: DateTime<Utc>,
+    before: Option<DateTime<Utc>>,
     limit: usize,
 ) -> Result<Pruned, DbErr> {
     let wanted = WORKFLOWS_MAX.min(limit as u64);
-    let found = settled_before(db, before, wanted).await?;
+    let found = match before {
+        Some(before) => settled_before(db, before, wanted).await?,
+        None => oldest(db, wanted).await?,
+    };
     let mut tasks = 0;
     let mut keys = Vec::new();
     let mut pruned = Pruned { ids: Vec::new(), more: found.len() as u64 == wanted };
@@ -79,12 +82,15 @@ pub(super) async fn batch<C: ConnectionTrait>(
     Ok(pruned)
 }
 
-/// (key, id, number of tasks) of workflows that may go.
+/// (key, id, number of tasks) of a workflow that may go.
+type Found = (i64, String, i64);
+
+/// Those that settled before a time.
 async fn settled_before<C: ConnectionTrait>(
     db: &C,
     before: DateTime<Utc>,
     limit: u64,
-) -> Result<Vec<(i64, String, i64)>, DbErr> {
+) -> Result<Vec<Found>, DbErr> {
     let settled = WorkflowStatus::ALL.into_iter().filter(|status| status.is_settled());
     let found = workflow::Entity::find()
         .select_only()
@@ -92,12 +98,38 @@ async fn settled_before<C: ConnectionTrait>(
         .filter(workflow::Column::Status.is_in(settled.map(WorkflowStatus::as_str)))
         .filter(workflow::Column::CompletedAt.lt(before.timestamp_micros()))
         .limit(limit);
-    let found = match db.get_database_backend() {
-        // Another process may be about to write to one of them, or to forget it too.
+    locked(db, found).into_tuple().all(db).await
+}
+
+/// Those that settled first. Each status by itself, for then the index has them in order.
+async fn oldest<C: ConnectionTrait>(db: &C, limit: u64) -> Result<Vec<Found>, DbErr> {
+    let mut all: Vec<(i64, i64, String, i64)> = Vec::new();
+    for status in WorkflowStatus::ALL.into_iter().filter(|status| status.is_settled()) {
+        let found = workflow::Entity::find()
+            .select_only()
+            .columns([
+                workflow::Column::CompletedAt,
+                workflow::Column::Key,
+                workflow::Column::Id,
+                workflow::Column::TaskCount,
+            ])
+            .filter(workflow::Column::Status.eq(status.as_str()))
+            .filter(workflow::Column::CompletedAt.is_not_null())
+            .order_by_asc(workflow::Column::CompletedAt)
+            .limit(limit);
+        all.append(&mut locked(db, found).into_tuple().all(db).await?);
+    }
+    all.sort_unstable();
+    all.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(all.into_iter().map(|(_, key, id, task_count)| (key, id, task_count)).collect())
+}
+
+/// On a server another process may be about to write to one of them, or to forget it too.
+fn locked<C: ConnectionTrait>(db: &C, found: Select<workflow::Entity>) -> Select<workflow::Entity> {
+    match db.get_database_backend() {
         DbBackend::Postgres => found.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked),
         _ => found,
-    };
-    found.into_tuple().all(db).await
+    }
 }
 
 async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr> {
@@ -120,6 +152,11 @@ async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr>
     workflow::Entity::delete_many().filter(workflow::Column::Key.is_in(keys)).exec(db).await?;
     gleitzeit_actors::failpoint!("store.prune.workflows");
     if !blobs.is_empty() {
+        if db.get_database_backend() == DbBackend::Postgres {
+            // A host may take its time with a transaction that submits: to forget can wait, and
+            // what is queued behind it cannot.
+            db.execute_unprepared("SET LOCAL lock_timeout = '1s'").await?;
+        }
         lock_blobs(db, "pg_advisory_xact_lock").await?;
         gleitzeit_actors::failpoint!("store.prune.locked");
     }

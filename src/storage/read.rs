@@ -106,17 +106,18 @@ impl Reader {
     }
 
     /// A transaction in which every statement sees the same.
-    async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
-        let options = match self.db.get_database_backend() {
-            DbBackend::Postgres => TransactionOptions {
-                isolation_level: Some(IsolationLevel::RepeatableRead),
-                access_mode: Some(AccessMode::ReadOnly),
-                ..TransactionOptions::default()
-            },
-            // On SQLite every transaction sees one snapshot.
-            _ => TransactionOptions::default(),
-        };
-        self.db.begin_with_options(options).await
+    pub(super) async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
+        snapshot(&self.db).await
+    }
+
+    /// The bytes of the database that are in use.
+    pub(super) async fn in_use(&self) -> Answer<u64> {
+        Ok(super::shrink::measure(&self.db).await?)
+    }
+
+    /// How many workflows there are.
+    pub(super) async fn count(&self) -> Answer<u64> {
+        Ok(super::shrink::count(&self.db).await?)
     }
 
     pub(super) async fn unsettled(&self) -> Answer<Vec<WorkflowRecord>> {
@@ -350,32 +351,45 @@ impl Reader {
             .into_tuple()
             .one(&snapshot)
             .await?;
-        let mut events = Vec::new();
-        let (Some(key), Ok(wanted)) = (key, i64::try_from(after.saturating_add(1))) else {
-            return Ok(events);
+        let events = match key {
+            Some(key) => events_of(&snapshot, id, key, after, limit).await?,
+            None => Vec::new(),
         };
-        let mut from = first_row(&snapshot, key, wanted).await?;
-        while events.len() < limit {
-            let rows = event::Entity::find()
-                .filter(event::Column::WorkflowKey.eq(key))
-                .filter(event::Column::FirstSequence.gte(from))
-                .order_by_asc(event::Column::FirstSequence)
-                .limit(EVENT_ROWS.min((limit - events.len()) as u64))
-                .all(&snapshot)
-                .await?;
-            let Some(last) = rows.last() else { break };
-            from = last.first_sequence.saturating_add(1);
-            for row in rows {
-                let first: u64 = count_of(row.first_sequence)?;
-                let body = encode::events_of(id, first, &row.body)
-                    .map_err(|error| naming(id.as_str(), error))?;
-                events.extend(body.into_iter().filter(|event| event.sequence > after));
-            }
-        }
-        events.truncate(limit);
         snapshot.commit().await?;
         Ok(events)
     }
+}
+
+/// The events of a workflow, as a snapshot has them.
+pub(super) async fn events_of(
+    snapshot: &DatabaseTransaction,
+    id: &WorkflowId,
+    key: i64,
+    after: u64,
+    limit: usize,
+) -> Answer<Vec<Event>> {
+    let mut events = Vec::new();
+    let Ok(wanted) = i64::try_from(after.saturating_add(1)) else { return Ok(events) };
+    let mut from = first_row(snapshot, key, wanted).await?;
+    while events.len() < limit {
+        let rows = event::Entity::find()
+            .filter(event::Column::WorkflowKey.eq(key))
+            .filter(event::Column::FirstSequence.gte(from))
+            .order_by_asc(event::Column::FirstSequence)
+            .limit(EVENT_ROWS.min((limit - events.len()) as u64))
+            .all(snapshot)
+            .await?;
+        let Some(last) = rows.last() else { break };
+        from = last.first_sequence.saturating_add(1);
+        for row in rows {
+            let first: u64 = count_of(row.first_sequence)?;
+            let body = encode::events_of(id, first, &row.body)
+                .map_err(|error| naming(id.as_str(), error))?;
+            events.extend(body.into_iter().filter(|event| event.sequence > after));
+        }
+    }
+    events.truncate(limit);
+    Ok(events)
 }
 
 /// Where the row begins that holds the event `wanted`, or the first one behind it.
@@ -393,11 +407,70 @@ async fn first_row(snapshot: &DatabaseTransaction, key: i64, wanted: i64) -> Ans
     Ok(before.unwrap_or(wanted))
 }
 
+/// A transaction in which every statement sees the same, and none writes.
+pub(super) async fn snapshot(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    let options = match db.get_database_backend() {
+        DbBackend::Postgres => TransactionOptions {
+            isolation_level: Some(IsolationLevel::RepeatableRead),
+            access_mode: Some(AccessMode::ReadOnly),
+            ..TransactionOptions::default()
+        },
+        // On SQLite every transaction sees one snapshot.
+        _ => TransactionOptions::default(),
+    };
+    db.begin_with_options(options).await
+}
+
 async fn query(
     snapshot: &DatabaseTransaction,
     statement: sea_orm::Statement,
 ) -> Result<Vec<sea_orm::QueryResult>, DbErr> {
     sea_orm::ConnectionTrait::query_all_raw(snapshot, statement).await
+}
+
+/// A workflow from its row, and what does not stand in it.
+pub(super) fn record_of(
+    row: workflow::Model,
+    spec: Arc<WorkflowSpec>,
+    tasks: Vec<TaskRecord>,
+    last_sequence: u64,
+) -> Result<WorkflowRecord, StoreError> {
+    Ok(WorkflowRecord {
+        id: unescape(row.id).into(),
+        name: unescape(row.name).into(),
+        status: workflow_status(&row.status)?,
+        created_at: time_of(row.created_at)?,
+        started_at: time_of_nullable(row.started_at)?,
+        completed_at: time_of_nullable(row.completed_at)?,
+        error: row.error.as_deref().map(parse).transpose()?.map(Arc::new),
+        last_sequence,
+        spec,
+        tasks,
+    })
+}
+
+/// A task from its row, and its result.
+pub(super) fn task_of(
+    index: u32,
+    row: task::Model,
+    result: Option<Arc<serde_json::Value>>,
+) -> Result<TaskRecord, StoreError> {
+    let id = TaskId::from(unescape(row.id));
+    let name = row.name.map_or_else(|| id.shared(), |name| unescape(name).into());
+    Ok(TaskRecord {
+        index,
+        id,
+        name,
+        status: task_status(&row.status)?,
+        attempts: count_of(row.attempts)?,
+        provider_id: row.provider_id.map(|id| ProviderId::from(unescape(id))),
+        started_at: time_of_nullable(row.started_at)?,
+        completed_at: time_of_nullable(row.completed_at)?,
+        due_at: time_of_nullable(row.due_at)?,
+        duration: row.duration,
+        result,
+        error: row.error.as_deref().map(parse).transpose()?.map(Arc::new),
+    })
 }
 
 /// What completes the row of a workflow.
@@ -413,18 +486,7 @@ impl Parts<'_> {
         let spec = self.payload(row.spec.as_deref(), row.spec_blob.as_deref())?;
         let spec = Arc::new(parse::<WorkflowSpec>(spec.ok_or_else(|| missing("its spec"))?)?);
         let tasks = self.tasks(&spec, count_of(row.task_count)?)?;
-        Ok(WorkflowRecord {
-            id: unescape(row.id).into(),
-            name: unescape(row.name).into(),
-            status: workflow_status(&row.status)?,
-            created_at: time_of(row.created_at)?,
-            started_at: time_of_nullable(row.started_at)?,
-            completed_at: time_of_nullable(row.completed_at)?,
-            error: row.error.as_deref().map(parse).transpose()?.map(Arc::new),
-            last_sequence,
-            spec,
-            tasks,
-        })
+        record_of(row, spec, tasks, last_sequence)
     }
 
     /// Tasks without a row are as the spec describes them.
@@ -448,23 +510,7 @@ impl Parts<'_> {
     fn task(&self, index: u32, row: task::Model) -> Result<TaskRecord, StoreError> {
         let result = self.payload(row.result.as_deref(), row.result_blob.as_deref())?;
         let result = result.map(parse).transpose()?.map(Arc::new);
-        let id = TaskId::from(unescape(row.id));
-        let name = row.name.map_or_else(|| id.shared(), |name| unescape(name).into());
-        let status = task_status(&row.status)?;
-        Ok(TaskRecord {
-            index,
-            id,
-            name,
-            status,
-            attempts: count_of(row.attempts)?,
-            provider_id: row.provider_id.map(|id| ProviderId::from(unescape(id))),
-            started_at: time_of_nullable(row.started_at)?,
-            completed_at: time_of_nullable(row.completed_at)?,
-            due_at: time_of_nullable(row.due_at)?,
-            duration: row.duration,
-            result,
-            error: row.error.as_deref().map(parse).transpose()?.map(Arc::new),
-        })
+        task_of(index, row, result)
     }
 
     fn payload<'a>(
@@ -483,7 +529,7 @@ impl Parts<'_> {
     }
 }
 
-fn shown(hash: &[u8]) -> String {
+pub(super) fn shown(hash: &[u8]) -> String {
     Hash::try_from(hash).map_or_else(
         |_| format!("of {} bytes", hash.len()),
         |hash| blake3::Hash::from(hash).to_hex().to_string(),

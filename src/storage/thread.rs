@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 use gleitzeit_domain::store::StoreError;
 use tokio::{
     runtime::{Builder, Handle},
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
 };
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     leases::{Desk, Renewals},
     open::Connector,
     read::Reader,
+    shrink,
     writer::{Request, Writer},
 };
 
@@ -30,11 +31,14 @@ pub(super) struct Opened {
 }
 
 /// Starts the thread and opens the database on it.
-pub(super) async fn start(connector: Connector) -> Result<Opened, StoreError> {
+pub(super) async fn start(
+    connector: Connector,
+    max_bytes: Option<u64>,
+) -> Result<Opened, StoreError> {
     let (told, hears) = oneshot::channel();
     std::thread::Builder::new()
         .name("gleitzeit-store".into())
-        .spawn(move || live(connector, told))
+        .spawn(move || live(connector, max_bytes, told))
         .map_err(|error| StoreError::Unavailable {
             detail: format!("cannot start the thread of the store: {error}"),
         })?;
@@ -46,7 +50,11 @@ pub(super) async fn start(connector: Connector) -> Result<Opened, StoreError> {
 }
 
 /// The whole life of the thread.
-fn live(connector: Connector, told: oneshot::Sender<Result<Opened, StoreError>>) {
+fn live(
+    connector: Connector,
+    max_bytes: Option<u64>,
+    told: oneshot::Sender<Result<Opened, StoreError>>,
+) {
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -76,7 +84,13 @@ fn live(connector: Connector, told: oneshot::Sender<Result<Opened, StoreError>>)
         let bell = Arc::new(Bell::new());
         let renewals = Arc::new(Renewals::default());
         let desk = Desk::new(&connector.location, Arc::clone(&bell), Arc::clone(&renewals));
-        let writer = Writer::new(connector, db, Arc::clone(&reader), desk, Arc::clone(&commits));
+        let written = Arc::new(Notify::new());
+        let shrinking = max_bytes.map(|limit| {
+            let (reader, writer) = (Arc::clone(&reader), requests.downgrade());
+            tokio::spawn(shrink::keep_below(limit, reader, writer, Arc::clone(&written)))
+        });
+        let writer =
+            Writer::new(connector, db, Arc::clone(&reader), desk, Arc::clone(&commits), written);
         let runtime = Handle::current();
         let opened = Opened {
             requests,
@@ -92,6 +106,9 @@ fn live(connector: Connector, told: oneshot::Sender<Result<Opened, StoreError>>)
         gleitzeit_actors::failpoint!("store.open.told");
         tokio::spawn(call::pass_on(queue, prepared));
         Box::pin(writer.run(prepared_queue)).await;
+        if let Some(shrinking) = shrinking {
+            shrinking.abort();
+        }
         // Waits for the reads that are under way.
         gleitzeit_actors::failpoint!("store.close.written");
         reader.close().await;

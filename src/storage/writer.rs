@@ -22,7 +22,7 @@ use sea_orm::{
     ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     bell,
@@ -48,7 +48,7 @@ const TRIES: usize = 3;
 pub(super) enum Request {
     /// To write.
     Write(Call, oneshot::Sender<Answer>),
-    /// To forget what settled before a time.
+    /// To forget what settled long ago.
     Prune(Prune),
     /// To do something about a lease.
     Lease(Box<leases::Call>),
@@ -67,7 +67,8 @@ pub(super) enum Request {
 /// A request to forget, under way.
 #[derive(Debug)]
 pub(super) struct Prune {
-    pub(super) before: DateTime<Utc>,
+    /// What settled before this; `None` for the oldest, whenever they did.
+    pub(super) before: Option<DateTime<Utc>>,
     /// How many more.
     pub(super) limit: usize,
     /// How many so far.
@@ -85,6 +86,8 @@ pub(super) struct Writer {
     places: Places,
     pruning: VecDeque<Prune>,
     commits: Arc<AtomicU64>,
+    /// Told of each commit.
+    written: Arc<Notify>,
     pub(super) desk: Desk,
     /// For what it claims.
     reader: Arc<Reader>,
@@ -99,6 +102,7 @@ impl Writer {
         reader: Arc<Reader>,
         desk: Desk,
         commits: Arc<AtomicU64>,
+        written: Arc<Notify>,
     ) -> Self {
         let statements = Statements::new(db.get_database_backend());
         Self {
@@ -108,6 +112,7 @@ impl Writer {
             places: Places::default(),
             pruning: VecDeque::new(),
             commits,
+            written,
             desk,
             reader,
             data_version: None,
@@ -395,6 +400,7 @@ impl Writer {
                 Ok(()) => {
                     gleitzeit_actors::failpoint!("store.commit.after");
                     self.commits.fetch_add(1, Ordering::Relaxed);
+                    self.written.notify_one();
                     Ok(written)
                 }
                 Err(error) => Err(Attempt::NotCommitted(error.into())),

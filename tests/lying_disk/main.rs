@@ -99,7 +99,9 @@ fn database(folder: &Path) -> String {
 /// How many steps a store has of those that the process took: submitted, completed, submitted …
 async fn steps_kept(folder: &Path, durability: Durability) -> usize {
     let url = database(folder).parse().expect("an address");
-    let store = SqlStore::connect(&url, SqlOptions { durability }).await.expect("a sound file");
+    let store = SqlStore::connect(&url, SqlOptions { durability, ..SqlOptions::default() })
+        .await
+        .expect("a sound file");
     let filter = ListFilter { limit: WORKFLOWS + 1, ..ListFilter::default() };
     let mut listed = store.list(filter).await.expect("a sound file");
     listed.sort_by(|one, other| one.id.cmp(&other.id));

@@ -54,6 +54,14 @@ impl Server {
         self.url(&name)
     }
 
+    /// A new database with all that is in another one of these, to which nobody is connected.
+    pub(crate) async fn copy_of(&self, database: &StoreUrl) -> StoreUrl {
+        let (_, template) = database.expose().rsplit_once('/').unwrap();
+        let name = self.name(self.made.fetch_add(1, Ordering::Relaxed));
+        self.run(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+        self.url(&name)
+    }
+
     pub(crate) async fn drop_all(self) {
         for number in 0..self.made.load(Ordering::Relaxed) {
             self.run(&format!("DROP DATABASE {} WITH (FORCE)", self.name(number))).await;

@@ -4,7 +4,7 @@
 //! waited for for ever. A write that panicked may have been committed or not; like every write of
 //! which that is not known, it is written again, which the port allows.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -59,6 +59,10 @@ impl Store for GuardedStore {
 
     fn leases(&self) -> Option<&dyn LeaseStore> {
         self.0.leases().is_some().then_some(self as &dyn LeaseStore)
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        self.0.as_any()
     }
 
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {

@@ -33,7 +33,7 @@ pub(super) struct Ground {
 impl Ground {
     pub(super) fn new(settings: &Settings) -> Self {
         let storage = &settings.storage;
-        let options = SqlOptions { durability: storage.durability };
+        let options = SqlOptions { durability: storage.durability, ..SqlOptions::default() };
         Self { url: storage.url.clone(), options, sql: None }
     }
 

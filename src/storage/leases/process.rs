@@ -54,6 +54,11 @@ impl Process {
         })
     }
 
+    /// The number of the process of this name, where it ran.
+    pub(super) fn id_of(name: &str) -> Option<i32> {
+        Self::of(name).map(|process| process.id)
+    }
+
     /// True when the process of this name ran where this one does, and certainly has ended.
     pub(super) fn knows_to_be_gone(&self, name: &str) -> bool {
         match Self::of(name) {

@@ -156,6 +156,28 @@ pub(super) async fn survey<C: ConnectionTrait>(db: &C) -> Result<Survey, DbErr> 
     Ok(survey)
 }
 
+/// All leases, with who holds each and how many unsettled workflows it owns. Locks nothing.
+pub(super) async fn holders<C: ConnectionTrait>(
+    db: &C,
+) -> Result<Vec<(Stored, String, i64)>, DbErr> {
+    let now = if is_server(db) { SERVER_NOW } else { "0" };
+    let select = format!(
+        "SELECT l.epoch, l.process, l.until - {now}, l.owner, (SELECT COUNT(*) \
+         FROM gleitzeit_workflows w WHERE w.lease_epoch = l.epoch AND w.{OPEN}) \
+         FROM gleitzeit_leases l ORDER BY l.epoch"
+    );
+    let mut holders = Vec::new();
+    for row in db.query_all_raw(statement(db, select, [])).await? {
+        let stored = Stored {
+            epoch: epoch_of(row.try_get_by_index(0)?),
+            process: row.try_get_by_index(1)?,
+            left: row.try_get_by_index(2)?,
+        };
+        holders.push((stored, row.try_get_by_index(3)?, row.try_get_by_index(4)?));
+    }
+    Ok(holders)
+}
+
 /// Ends a lease if it is there; whether it was.
 pub(super) async fn close<C: ConnectionTrait>(db: &C, epoch: Epoch) -> Result<bool, DbErr> {
     let delete = "DELETE FROM gleitzeit_leases WHERE epoch = $1";

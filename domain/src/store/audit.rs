@@ -1,0 +1,209 @@
+//! What must hold of one stored workflow by itself, whatever store it lies in.
+//!
+//! Asked by whoever checks a database, or takes workflows in from a file.
+//!
+//! A workflow that is not settled while all of its tasks are lies between two writes, and is sound:
+//! the next one to run it settles it.
+
+use crate::{
+    plan::Draft,
+    task::{TaskRecord, TaskStatus},
+    workflow::{TaskSpec, WorkflowRecord, WorkflowStatus},
+};
+
+/// So many tasks of one workflow are told of by name; the rest of them by number.
+const NAMED_MAX: usize = 5;
+
+/// Everything in a record that contradicts the rest of it; nothing in a sound one. Whether a task
+/// has a result counts, and not which.
+pub fn contradictions(record: &WorkflowRecord) -> Vec<String> {
+    let mut found = shape(record);
+    tasks(record, &mut found);
+    outcome(record, &mut found);
+    found
+}
+
+/// The spec for itself, and against the record.
+fn shape(record: &WorkflowRecord) -> Vec<String> {
+    let (draft, problems) = Draft::read((*record.spec).clone());
+    let mut found: Vec<String> = problems
+        .iter()
+        .chain(&draft.circle())
+        .map(|problem| format!("its spec: {problem}"))
+        .collect();
+    let (rows, specs) = (record.tasks.len(), record.spec.tasks.len());
+    if rows != specs {
+        found.push(format!("it has {rows} tasks, and its spec has {specs}"));
+    }
+    found
+}
+
+/// Each task for itself, and against its spec.
+fn tasks(record: &WorkflowRecord, found: &mut Vec<String>) {
+    let mut wrong = Named::default();
+    for (at, task) in record.tasks.iter().enumerate() {
+        if task.index as usize != at {
+            wrong.add(|| format!("task {} stands where task {at} belongs", task.index));
+        }
+        if let Some(spec) = record.spec.tasks.get(at) {
+            let (id, name) = called(at, spec);
+            if task.id.as_str() != id || *task.name != *name {
+                let (is, named) = (&task.id, &task.name);
+                wrong.add(|| {
+                    format!("task {at} is `{is}` ({named}), and `{id}` ({name}) in its spec")
+                });
+            }
+        }
+        if let Some(what) = missing(task) {
+            wrong.add(|| format!("task `{}` is {} and has no {what}", task.id, task.status));
+        }
+    }
+    wrong.tell("tasks", found);
+}
+
+/// What a task of this status must have, and has not.
+fn missing(task: &TaskRecord) -> Option<&'static str> {
+    match task.status {
+        status if status.is_settled() && task.completed_at.is_none() => Some("time of its end"),
+        TaskStatus::Completed if task.result.is_none() => Some("result"),
+        TaskStatus::Failed | TaskStatus::Skipped | TaskStatus::Cancelled
+            if task.error.is_none() =>
+        {
+            Some("error")
+        }
+        _ => None,
+    }
+}
+
+/// The workflow's status against those of its tasks.
+fn outcome(record: &WorkflowRecord, found: &mut Vec<String>) {
+    let status = record.status;
+    if status.is_settled() != record.completed_at.is_some() {
+        let has = if record.completed_at.is_some() { "a" } else { "no" };
+        found.push(format!("it is {status} and has {has} time of its end"));
+    }
+    if !status.is_settled() {
+        return;
+    }
+    let mut open = Named::default();
+    for task in record.tasks.iter().filter(|task| !task.status.is_settled()) {
+        open.add(|| format!("it is {status}, and its task `{}` is {}", task.id, task.status));
+    }
+    open.tell("open tasks", found);
+    let completed = record.tasks.iter().all(|task| task.status == TaskStatus::Completed);
+    match status {
+        WorkflowStatus::Completed if open.count == 0 && !completed => {
+            found.push("it is completed, and not all of its tasks are".into());
+        }
+        WorkflowStatus::Failed if completed => {
+            found.push("it is failed, and all of its tasks are completed".into());
+        }
+        _ => {}
+    }
+}
+
+/// The id and the name that a spec gives its task.
+fn called(at: usize, spec: &TaskSpec) -> (String, String) {
+    let id = if spec.id.is_empty() { format!("task-{}", at + 1) } else { spec.id.clone() };
+    let name = spec.name.clone().unwrap_or_else(|| id.clone());
+    (id, name)
+}
+
+/// The first few of a kind, and how many there are.
+#[derive(Default)]
+struct Named {
+    first: Vec<String>,
+    count: usize,
+}
+
+impl Named {
+    fn add(&mut self, text: impl FnOnce() -> String) {
+        if self.first.len() < NAMED_MAX {
+            self.first.push(text());
+        }
+        self.count += 1;
+    }
+
+    fn tell(&self, what: &str, found: &mut Vec<String>) {
+        found.extend_from_slice(&self.first);
+        if self.count > self.first.len() {
+            found.push(format!("so are {} more {what}", self.count - self.first.len()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::conformance::sample;
+
+    /// Three tasks that completed, in a workflow of `status`.
+    fn record(status: WorkflowStatus) -> WorkflowRecord {
+        let mut record = sample::workflow("w", 3).record;
+        record.tasks = record.tasks.iter().map(|task| sample::completed(task, json!(1))).collect();
+        record.status = status;
+        record.completed_at = status.is_settled().then(|| sample::at(9));
+        record
+    }
+
+    #[test]
+    fn sound_records_have_nothing_against_them() {
+        // The last one lies between two writes.
+        for status in
+            [WorkflowStatus::Completed, WorkflowStatus::Cancelled, WorkflowStatus::Running]
+        {
+            assert_eq!(contradictions(&record(status)), [""; 0], "{status}");
+        }
+        assert_eq!(contradictions(&sample::workflow("w", 2).record), [""; 0]);
+    }
+
+    /// Each by itself, so that no finding hides behind another one.
+    #[test]
+    fn each_contradiction_is_told() {
+        type Break = fn(&mut WorkflowRecord);
+        let breaks: [(&str, Break); 9] = [
+            ("`t1` is executing", |it| it.tasks[1].status = TaskStatus::Executing),
+            ("not all of its tasks are", |it| {
+                it.tasks[1].status = TaskStatus::Skipped;
+                it.tasks[1].error = Some(std::sync::Arc::new(sample::failure()));
+            }),
+            ("all of its tasks are completed", |it| it.status = WorkflowStatus::Failed),
+            ("no time of its end", |it| it.completed_at = None),
+            ("has no result", |it| it.tasks[0].result = None),
+            ("`t0` is completed and has no time", |it| it.tasks[0].completed_at = None),
+            ("its spec has 3", |it| drop(it.tasks.pop())),
+            ("is `x` (t0), and `t0` (t0) in its spec", |it| it.tasks[0].id = "x".into()),
+            ("no task has the id or name `gone`", |it| {
+                let mut spec = (*it.spec).clone();
+                spec.tasks[0].dependencies.push("gone".into());
+                it.spec = std::sync::Arc::new(spec);
+            }),
+        ];
+        for (told, alter) in breaks {
+            let mut broken = record(WorkflowStatus::Completed);
+            alter(&mut broken);
+            let found = contradictions(&broken);
+            assert!(matches!(&*found, [one] if one.contains(told)), "{told}: {found:?}");
+        }
+        let mut circle = record(WorkflowStatus::Completed);
+        let mut spec = (*circle.spec).clone();
+        spec.tasks[0].dependencies.push("t1".into());
+        spec.tasks[1].dependencies.push("t0".into());
+        circle.spec = std::sync::Arc::new(spec);
+        let found = contradictions(&circle);
+        assert!(matches!(&*found, [one] if one.contains("circle")), "{found:?}");
+    }
+
+    /// A workflow of a million open tasks must not be a million lines.
+    #[test]
+    fn many_of_a_kind_are_counted() {
+        let mut record = sample::workflow("w", 50).record;
+        record.status = WorkflowStatus::Cancelled;
+        record.completed_at = Some(sample::at(9));
+        let found = contradictions(&record);
+        assert_eq!(found.len(), NAMED_MAX + 1);
+        assert_eq!(found[NAMED_MAX], "so are 45 more open tasks");
+    }
+}

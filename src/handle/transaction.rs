@@ -1,0 +1,47 @@
+//! What a handle writes within a transaction of its host.
+
+use gleitzeit_domain::{
+    id::WorkflowId, problem::SubmitError, store::StoreError, workflow::WorkflowSpec,
+};
+use sea_orm::DatabaseTransaction;
+
+use super::{Handle, elsewhere::unowned};
+use crate::storage::SqlStore;
+
+impl Handle {
+    /// Stores a workflow within a transaction of the host's own, in the database that workflows are
+    /// kept in: what the host writes there and the workflow are committed together, or neither is.
+    ///
+    /// Nobody sees the workflow before the commit. After it, an engine on the database takes it up
+    /// at once, this one or another, without polling; after a rollback there is nothing. An id that
+    /// was submitted before gives the first submission.
+    ///
+    /// Keep the transaction short. On SQLite nobody else writes while it is open, engines included;
+    /// begin it with `SqliteTransactionMode::Immediate`, or it may be refused after a read. On
+    /// PostgreSQL it holds back who submits the same id.
+    ///
+    /// Where the system cannot tell that a SQLite file was written to (other than on Linux), engines
+    /// look every five minutes; [`resume`](Self::resume) after the commit has this one look at once.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; `CONFIGURATION_ERROR` where workflows are not kept in the transaction's
+    /// database. Whatever it is, the transaction is as it was before, and may go on.
+    pub async fn submit_in(
+        &self,
+        transaction: &DatabaseTransaction,
+        spec: WorkflowSpec,
+    ) -> Result<WorkflowId, SubmitError> {
+        let plan = self.plan(spec).await?;
+        let id = plan.id.clone();
+        let store = self.store.as_any().and_then(|store| store.downcast_ref::<SqlStore>());
+        let store = store.ok_or_else(|| StoreError::Open {
+            detail: format!(
+                "workflows are kept in `{}`, which takes part in no transaction; name a database \
+                 in `storage.url`",
+                self.store.describe()
+            ),
+        })?;
+        store.submit_in(transaction, unowned(plan)).await?;
+        Ok(id)
+    }
+}
