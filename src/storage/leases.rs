@@ -45,7 +45,7 @@ pub(super) enum Call {
     Open { owner: String, term: Duration, asker: Asker<Lease> },
     Close { epoch: Epoch, asker: Asker<()> },
     Claim { epoch: Epoch, limit: usize, asker: Asker<Claimed> },
-    ClaimOne { epoch: Epoch, id: WorkflowId, asker: Asker<ClaimedOne> },
+    ClaimOne { epoch: Epoch, id: WorkflowId, reopens: bool, asker: Asker<ClaimedOne> },
     Ask { workflow: WorkflowId, body: String, asker: Asker<RequestKey> },
     Answer { key: RequestKey, answer: String, asker: Asker<()> },
     Forget { key: RequestKey, asker: Asker<()> },
@@ -102,9 +102,14 @@ impl LeaseStore for SqlStore {
         self.call(|asker| Call::Claim { epoch, limit, asker }).await
     }
 
-    async fn claim_one(&self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError> {
+    async fn claim_one(
+        &self,
+        epoch: Epoch,
+        id: &WorkflowId,
+        reopens: bool,
+    ) -> Result<ClaimedOne, StoreError> {
         let id = id.clone();
-        self.call(|asker| Call::ClaimOne { epoch, id, asker }).await
+        self.call(|asker| Call::ClaimOne { epoch, id, reopens, asker }).await
     }
 
     async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {

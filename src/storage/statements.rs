@@ -77,8 +77,9 @@ impl Statements {
             ),
             set_states: rows(
                 "UPDATE gleitzeit_workflows SET status = v.column2, started_at = v.column3, \
-                 completed_at = v.column4, error = v.column5, last_sequence = v.column6 \
-                 FROM (VALUES",
+                 completed_at = v.column4, error = v.column5, last_sequence = v.column6, \
+                 lease_epoch = CASE WHEN v.column2 IN ('pending', 'running') THEN lease_epoch \
+                 ELSE 0 END FROM (VALUES",
                 STATE_COLUMNS,
                 ") AS v WHERE gleitzeit_workflows.key = v.column1",
             ),

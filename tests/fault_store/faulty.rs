@@ -261,8 +261,13 @@ impl LeaseStore for Faulty {
         self.meet(Kind::Claim, self.leased().claim(epoch, limit)).await
     }
 
-    async fn claim_one(&self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError> {
-        self.meet(Kind::Claim, self.leased().claim_one(epoch, id)).await
+    async fn claim_one(
+        &self,
+        epoch: Epoch,
+        id: &WorkflowId,
+        reopens: bool,
+    ) -> Result<ClaimedOne, StoreError> {
+        self.meet(Kind::Claim, self.leased().claim_one(epoch, id, reopens)).await
     }
 
     async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {

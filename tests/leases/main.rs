@@ -244,7 +244,7 @@ async fn an_id_that_is_given_again_is_another_workflow(url: &StoreUrl) {
     assert_eq!(theirs.prune(sample::at(6), 10).await, Ok(1));
     theirs.submit(vec![sample::workflow("a", 2)]).await.unwrap();
     let again = lease(&ours).await;
-    let taken = ours.claim_one(again, &"a".into()).await.unwrap();
+    let taken = ours.claim_one(again, &"a".into(), false).await.unwrap();
     let ClaimedOne::Taken(record) = taken else { panic!("{taken:?}") };
     ours.record(vec![outcome(&record, again)]).await.unwrap();
     let stored = theirs.workflow(&"a".into()).await.unwrap().unwrap();

@@ -129,8 +129,13 @@ impl LeaseStore for GuardedStore {
         caught(async || self.leased()?.claim(epoch, limit).await, unknown).await
     }
 
-    async fn claim_one(&self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError> {
-        caught(async || self.leased()?.claim_one(epoch, id).await, unknown).await
+    async fn claim_one(
+        &self,
+        epoch: Epoch,
+        id: &WorkflowId,
+        reopens: bool,
+    ) -> Result<ClaimedOne, StoreError> {
+        caught(async || self.leased()?.claim_one(epoch, id, reopens).await, unknown).await
     }
 
     async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {

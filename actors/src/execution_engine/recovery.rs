@@ -154,6 +154,7 @@ async fn load_one(
     cast: &Cast,
     store: &dyn Store,
     id: &WorkflowId,
+    reopens: bool,
 ) -> Result<Option<(WorkflowRecord, Option<Epoch>)>, TaskError> {
     let unknown = || refused(ErrorCode::WorkflowNotFound, format!("no workflow has the id `{id}`"));
     let epoch = cast.engine.send(NeedLease).await.map_err(gone)??;
@@ -162,7 +163,7 @@ async fn load_one(
         return Ok(Some((record, None)));
     };
     crate::failpoint!("engine.claim_one.before");
-    match leases.claim_one(mine, id).await? {
+    match leases.claim_one(mine, id, reopens).await? {
         ClaimedOne::Taken(record) => Ok(Some((*record, epoch))),
         ClaimedOne::Held => Ok(None),
         ClaimedOne::Unknown => Err(unknown()),
@@ -198,7 +199,7 @@ async fn take_up_one(
     id: WorkflowId,
     wish: Wish,
 ) -> TakenUp {
-    let Some((record, epoch)) = load_one(&recovery.cast, &*store, &id).await? else {
+    let Some((record, epoch)) = load_one(&recovery.cast, &*store, &id, wish.reopen).await? else {
         return Ok((Recovered { held: 1, ..Recovered::default() }, None));
     };
     crate::failpoint!("engine.claim_one.after");

@@ -48,13 +48,18 @@ impl LeaseStore for MemoryStore {
         })?
     }
 
-    async fn claim_one(&self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError> {
+    async fn claim_one(
+        &self,
+        epoch: Epoch,
+        id: &WorkflowId,
+        reopens: bool,
+    ) -> Result<ClaimedOne, StoreError> {
         self.with(|shelf| {
             shelf.desk.check(Some(epoch))?;
             for dead in shelf.desk.end_dead(epoch) {
                 shelf.free(dead);
             }
-            Ok(shelf.claim_one(epoch, id))
+            Ok(shelf.claim_one(epoch, id, reopens))
         })?
     }
 

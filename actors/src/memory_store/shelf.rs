@@ -132,6 +132,7 @@ impl Shelf {
     fn settle(&mut self, age: u64) {
         let Some(entry) = self.by_age.get_mut(&age) else { return };
         entry.settled = Some(self.next_settling);
+        entry.owner = None;
         self.free.remove(&age);
         self.settled.push_back((self.next_settling, age));
         self.next_settling += 1;
@@ -198,9 +199,11 @@ impl Shelf {
     /// Frees what a lease owned that is gone.
     pub(super) fn free(&mut self, epoch: Epoch) {
         for (age, entry) in &mut self.by_age {
-            if entry.owner == Some(epoch) && entry.settled.is_none() {
+            if entry.owner == Some(epoch) {
                 entry.owner = None;
-                self.free.insert(*age);
+                if entry.settled.is_none() {
+                    self.free.insert(*age);
+                }
             }
         }
     }
@@ -217,15 +220,17 @@ impl Shelf {
         (claimed, !self.free.is_empty())
     }
 
-    /// Takes one workflow, unless another lease runs it.
-    pub(super) fn claim_one(&mut self, epoch: Epoch, id: &WorkflowId) -> ClaimedOne {
+    /// Takes one workflow, unless another lease runs it; a settled one only to be opened again.
+    pub(super) fn claim_one(&mut self, epoch: Epoch, id: &WorkflowId, reopens: bool) -> ClaimedOne {
         let Some(age) = self.ages.get(id) else { return ClaimedOne::Unknown };
         let Some(entry) = self.by_age.get_mut(age) else { return ClaimedOne::Unknown };
-        if entry.settled.is_none() && entry.owner.is_some_and(|owner| owner != epoch) {
-            return ClaimedOne::Held;
+        if entry.settled.is_none() || reopens {
+            if entry.owner.is_some_and(|owner| owner != epoch) {
+                return ClaimedOne::Held;
+            }
+            entry.owner = Some(epoch);
+            self.free.remove(age);
         }
-        entry.owner = Some(epoch);
-        self.free.remove(age);
         ClaimedOne::Taken(Box::new(entry.record.clone()))
     }
 

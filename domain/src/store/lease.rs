@@ -59,9 +59,10 @@ pub struct Claimed {
 /// What became of a claim on one workflow.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClaimedOne {
-    /// It belongs to the lease now, or did before; as it is stored.
+    /// It belongs to the lease now, or did before; or it is settled, and was only read. As it is
+    /// stored.
     Taken(Box<WorkflowRecord>),
-    /// A live process runs it.
+    /// A live process runs it, or is about to.
     Held,
     /// There is none.
     Unknown,
@@ -156,11 +157,18 @@ pub trait LeaseStore: Send + Sync {
     /// [`StoreError::LeaseLost`] when the lease is gone; any other; then nothing was claimed.
     async fn claim(&self, epoch: Epoch, limit: usize) -> Result<Claimed, StoreError>;
 
-    /// Takes one workflow, settled or not, unless a live process runs it.
+    /// Takes one workflow, unless a live process runs it. What is settled belongs to nobody: it is
+    /// read and stays so, unless it is taken to be opened again (`reopens`), which a live process
+    /// keeps others from that has done the same.
     ///
     /// # Errors
     /// As [`claim`](Self::claim).
-    async fn claim_one(&self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError>;
+    async fn claim_one(
+        &self,
+        epoch: Epoch,
+        id: &WorkflowId,
+        reopens: bool,
+    ) -> Result<ClaimedOne, StoreError>;
 
     /// Stores a request, and tells whoever listens.
     ///

@@ -55,10 +55,10 @@ impl Writer {
             }
             Call::Close { epoch, asker } => tell(asker, self.close_lease(epoch).await),
             Call::Claim { epoch, limit, asker } => self.claim(epoch, limit, asker).await,
-            Call::ClaimOne { epoch, id, asker } => {
+            Call::ClaimOne { epoch, id, reopens, asker } => {
                 // Another process may have forgotten the one of this id, and made a new one.
                 self.forget_place(&id);
-                tell(asker, self.claim_one(epoch, &id).await);
+                tell(asker, self.claim_one(epoch, &id, reopens).await);
             }
             Call::Ask { workflow, body, asker } => {
                 let asked = self
@@ -242,7 +242,12 @@ impl Writer {
         Ok(Claimed { workflows, more, ask_again_in: outlook.ask_again_in })
     }
 
-    async fn claim_one(&mut self, epoch: Epoch, id: &WorkflowId) -> Result<ClaimedOne, StoreError> {
+    async fn claim_one(
+        &mut self,
+        epoch: Epoch,
+        id: &WorkflowId,
+        reopens: bool,
+    ) -> Result<ClaimedOne, StoreError> {
         let (mut outlook, _) = self.look_around(epoch).await?;
         gleitzeit_actors::failpoint!("store.claim_one.looked");
         let reader = self.reader();
@@ -253,11 +258,11 @@ impl Writer {
                 bell::announce(db).await?;
             }
             let Some(row) = sql::workflow(db, &id).await? else { return Ok(ClaimedOne::Unknown) };
-            let is_mine = row.lease_epoch == sql::column(epoch);
-            if is_open(&row) && row.lease_epoch != 0 && !is_mine {
+            let (is_mine, is_open) = (row.lease_epoch == sql::column(epoch), is_open(&row));
+            if is_owned(db, &row, is_open).await? && !is_mine && (is_open || reopens) {
                 return Ok(ClaimedOne::Held);
             }
-            if !is_mine {
+            if !is_mine && (is_open || reopens) {
                 sql::take(db, epoch, row.key).await?;
                 gleitzeit_actors::failpoint!("store.claim_one.taken");
             }
@@ -313,6 +318,15 @@ async fn read_all(
         }
         records.append(&mut reader.load(db, page).await?);
     }
+}
+
+/// Whether a lease owns a workflow. One that is gone has freed what is open, and nothing else.
+async fn is_owned(
+    db: &DatabaseTransaction,
+    row: &workflow::Model,
+    is_open: bool,
+) -> Result<bool, Refusal> {
+    Ok(row.lease_epoch != 0 && (is_open || sql::is_there(db, row.lease_epoch).await?))
 }
 
 fn is_open(row: &workflow::Model) -> bool {

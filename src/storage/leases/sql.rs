@@ -135,6 +135,12 @@ pub(super) async fn keep<C: ConnectionTrait>(db: &C, epoch: Epoch) -> Result<boo
     Ok(row.is_some())
 }
 
+/// Whether a lease is there.
+pub(super) async fn is_there<C: ConnectionTrait>(db: &C, epoch: i64) -> Result<bool, DbErr> {
+    let select = "SELECT 1 FROM gleitzeit_leases WHERE epoch = $1";
+    Ok(db.query_one_raw(statement(db, select, [epoch.into()])).await?.is_some())
+}
+
 /// Looks at all leases, and for something to claim. Locks nothing.
 pub(super) async fn survey<C: ConnectionTrait>(db: &C) -> Result<Survey, DbErr> {
     let now = if is_server(db) { SERVER_NOW } else { "0" };

@@ -92,7 +92,7 @@ pub(super) async fn a_lost_lease_writes_nothing_more(store: &dyn Store) -> Outco
     same!(store.record(vec![late]).await, Err(lost.clone()), "a change");
     same!(store.submit(vec![owned("late", epoch)]).await, Err(lost.clone()), "a submission");
     same!(leases.claim(epoch, 10).await, Err(lost.clone()), "a claim");
-    same!(leases.claim_one(epoch, &"kept".into()).await, Err(lost), "a claim on one");
+    same!(leases.claim_one(epoch, &"kept".into(), false).await, Err(lost), "a claim on one");
     same!(leases.renew_lease(epoch, TERM).await?, false, "renewed once it is gone");
     same!(store.workflow(&"kept".into()).await?, Some(record), "what it wrote before");
     same!(store.workflow(&"late".into()).await?, None, "what it did not write");
@@ -123,11 +123,12 @@ pub(super) async fn what_a_live_lease_owns_is_not_claimed(store: &dyn Store) -> 
     store.submit(vec![new.clone()]).await?;
     let none: [&str; 0] = [];
     same!(claim(leases, other, 10).await?, none, "by another one");
-    same!(leases.claim_one(other, &"a".into()).await?, ClaimedOne::Held, "by its name");
+    same!(leases.claim_one(other, &"a".into(), false).await?, ClaimedOne::Held, "by its name");
     same!(claim(leases, owner, 10).await?, none, "by the owner again");
     let taken = ClaimedOne::Taken(Box::new(new.record));
-    same!(leases.claim_one(owner, &"a".into()).await?, taken, "by its name, by the owner");
-    same!(leases.claim_one(other, &"b".into()).await?, ClaimedOne::Unknown, "what is not there");
+    same!(leases.claim_one(owner, &"a".into(), false).await?, taken, "by its name, by the owner");
+    let unknown = leases.claim_one(other, &"b".into(), false).await?;
+    same!(unknown, ClaimedOne::Unknown, "what is not there");
     Ok(())
 }
 
@@ -192,10 +193,19 @@ pub(super) async fn a_settled_workflow_can_be_claimed_by_name(store: &dyn Store)
     let mut record = new.record.clone();
     super::sample::apply(&mut record, &end);
     store.record(vec![end]).await?;
-    // Nobody runs what is settled, even where its last owner lives.
+    // Nobody runs what is settled, even where its last owner lives; to look at it takes nothing.
     let taken = ClaimedOne::Taken(Box::new(record));
-    same!(leases.claim_one(other, &"a".into()).await?, taken, "by another one");
-    store.record(vec![outcome(&new, other)]).await?;
+    let id = "a".into();
+    same!(leases.claim_one(owner, &id, false).await?, taken, "by its last owner");
+    same!(leases.claim_one(other, &id, false).await?, taken, "by another one");
+    same!(leases.claim_one(other, &id, true).await?, taken, "to be opened again");
+    // Two that opened it again would both run it.
+    same!(leases.claim_one(owner, &id, true).await?, ClaimedOne::Held, "to be opened twice");
+    same!(leases.claim_one(other, &id, true).await?, taken, "by the same once more");
+    leases.close_lease(other).await?;
+    same!(leases.claim(owner, 10).await?.workflows.len(), 0, "settled workflows to run");
+    same!(leases.claim_one(owner, &id, true).await?, taken, "after who had taken it");
+    store.record(vec![outcome(&new, owner)]).await?;
     Ok(())
 }
 
