@@ -43,6 +43,8 @@ async fn a_dead_zygote_is_followed_by_another() {
     let error = running.await.unwrap().unwrap_err();
     assert!(error.is_transient(), "{error}");
     assert_eq!(bench.execute("1").await.result, json!(1));
+    // The tests that follow look for what is left.
+    bench.sandbox.stop().await;
 }
 
 /// Stopped, a sandbox leaves nothing behind: no process, no descriptor, no control group.
@@ -71,6 +73,7 @@ async fn a_dropped_sandbox_ends_its_jails() {
     assert!(!descendants().is_empty());
     drop(bench);
     until("all processes are gone", || descendants().is_empty()).await;
+    until("all control groups are gone", || groups().is_empty()).await;
 }
 
 /// Killed with -9, the service takes its jails with it, and what runs in them.

@@ -9,6 +9,7 @@
 
 mod answer;
 mod config;
+mod docker;
 mod request;
 mod script;
 mod security;
@@ -26,7 +27,8 @@ use gleitzeit_sandbox::{Interpreter, Job, Sandbox, SandboxError, Settings, Statu
 
 use serde_json::Value;
 
-pub use config::{DockerConfig, PythonConfig, PythonConfigError};
+pub use config::{PythonConfig, PythonConfigError};
+pub use docker::DockerConfig;
 pub use security::{Admission, SecurityManager};
 
 use request::Request;

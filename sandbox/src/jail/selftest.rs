@@ -77,7 +77,8 @@ pub(super) async fn run(
         landlock: kernel::landlock_version(),
         cgroups: plan.groups.as_ref().map(super::Groups::controllers).unwrap_or_default(),
         network: plan.spec.network,
-        ..Verdict::default()
+        #[cfg(feature = "docker")]
+        engine: None,
     })
 }
 

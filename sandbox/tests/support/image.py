@@ -8,13 +8,18 @@ import sysconfig
 import tarfile
 
 SKIPPED = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3",
-           "site-packages", "dist-packages", "__pycache__", "pydoc_data", "unittest"}
+           "site-packages", "dist-packages", "pydoc_data", "unittest"}
+
+LEFT_OUT = (".a", ".opt-1.pyc", ".opt-2.pyc")
 
 
 def plain(entry):
-    """Root's, and readable for everyone, wherever it was found."""
+    """Root's, and readable for everyone, wherever it was found.
+
+    What is compiled goes along: a container that compiles its library anew takes twice as long.
+    """
     name = os.path.basename(entry.name)
-    if entry.isdir() and (name in SKIPPED or name.startswith("config-")) or name.endswith(".a"):
+    if entry.isdir() and (name in SKIPPED or name.startswith("config-")) or name.endswith(LEFT_OUT):
         return None
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = "root"

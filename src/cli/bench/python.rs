@@ -63,23 +63,29 @@ pub(super) struct Beside {
 
 /// Sets what the command line says of the sandbox.
 pub(super) fn set(args: &BenchArgs, session: &mut Session) -> anyhow::Result<()> {
-    use gleitzeit::domain::security::SandboxLevel;
-    let security = &mut session.settings.security;
-    match args.sandbox.as_deref() {
-        Some("docker") => security.sandbox = SandboxLevel::Docker,
-        Some(_) => security.sandbox = SandboxLevel::Process,
-        None => {}
-    }
-    if let Some(image) = &args.docker_image {
-        for provider in session.settings.providers.values_mut() {
-            if provider.kind == gleitzeit::settings::ProviderKind::Python {
-                let docker = provider.config.0.entry("docker").or_insert_with(|| json!({}));
-                let Some(docker) = docker.as_object_mut() else {
-                    bail!("providers.python.config.docker is no table");
-                };
-                docker.insert("image".to_owned(), json!(image));
-            }
+    use gleitzeit::{domain::security::SandboxLevel, settings::ProviderKind};
+    let settings = &mut session.settings;
+    let providers = settings.providers.values_mut();
+    let configs = providers.filter(|provider| provider.kind == ProviderKind::Python);
+    for config in configs.map(|provider| &mut provider.config.0) {
+        if args.sandbox.is_some() {
+            config.remove("sandbox");
         }
+        if args.sandbox.as_deref() == Some("process") {
+            config.remove("docker");
+        }
+        if let Some(image) = &args.docker_image {
+            let docker = config.entry("docker").or_insert_with(|| json!({}));
+            let Some(docker) = docker.as_object_mut() else {
+                bail!("`docker` in the `config` of a python provider is no table");
+            };
+            docker.insert("image".to_owned(), json!(image));
+        }
+    }
+    match args.sandbox.as_deref() {
+        Some("docker") => settings.security.sandbox = SandboxLevel::Docker,
+        Some(_) => settings.security.sandbox = SandboxLevel::Process,
+        None => {}
     }
     Ok(())
 }
