@@ -5,7 +5,6 @@
 //! test starts and kills. Where one of them cannot be had, a test says `SKIPPED: what (why)`.
 #![cfg(all(feature = "sqlite", target_os = "linux"))]
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
-#![expect(clippy::print_stdout, reason = "it says what was skipped")]
 
 mod disk;
 #[cfg(feature = "postgres")]
