@@ -113,11 +113,13 @@ fn named(id: &str) -> WorkflowSpec {
 async fn on_both<F: Future<Output = ()>>(name: &'static str, check: impl Fn(Host) -> F) {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("a.db").display());
-    within("the check on SQLite", check(Host::over(&url).await)).await;
+    let host = Host::over(&url).await;
+    within("the check on SQLite", Box::pin(check(host))).await;
     #[cfg(feature = "postgres")]
     if let Some(server) = postgres::Server::reach(name).await {
         let url = server.database().await;
-        within("the check on PostgreSQL", check(Host::over(url.expose()).await)).await;
+        let host = Host::over(url.expose()).await;
+        within("the check on PostgreSQL", Box::pin(check(host))).await;
         server.drop_all().await;
     }
     let _ = name;

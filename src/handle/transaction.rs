@@ -41,7 +41,8 @@ impl Handle {
                 self.store.describe()
             ),
         })?;
-        store.submit_in(transaction, unowned(plan)).await?;
+        // Statements of many kinds make it large.
+        Box::pin(store.submit_in(transaction, unowned(plan))).await?;
         Ok(id)
     }
 }

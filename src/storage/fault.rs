@@ -15,6 +15,9 @@ pub(super) enum Cause {
     Locked,
     /// The connection: a new one may pass.
     Connection,
+    /// The disk under a file is full. A commit that met it has certainly not happened: its last
+    /// page was not written.
+    Full,
     /// The database takes no writes at all: full, read-only, broken.
     Database,
 }
@@ -44,6 +47,9 @@ impl Fault {
             Cause::Connection | Cause::Contention | Cause::Locked => {
                 StoreError::Unavailable { detail: self.detail }
             }
+            Cause::Full => StoreError::Write {
+                detail: format!("{}; make room on the disk: it is tried again", self.detail),
+            },
             Cause::Content | Cause::Database => StoreError::Write { detail: self.detail },
         }
     }
@@ -54,7 +60,9 @@ impl Fault {
             Cause::Connection | Cause::Contention | Cause::Locked => {
                 StoreError::Unavailable { detail: self.detail }
             }
-            Cause::Content | Cause::Database => StoreError::Read { detail: self.detail },
+            Cause::Content | Cause::Full | Cause::Database => {
+                StoreError::Read { detail: self.detail }
+            }
         }
     }
 
@@ -63,7 +71,7 @@ impl Fault {
     pub(super) fn of_commit(self) -> StoreError {
         match self.cause {
             Cause::Connection | Cause::Database => StoreError::Unknown { detail: self.detail },
-            Cause::Contention | Cause::Locked | Cause::Content => self.of_write(),
+            Cause::Contention | Cause::Locked | Cause::Content | Cause::Full => self.of_write(),
         }
     }
 }
@@ -92,8 +100,9 @@ fn of_code(code: &str) -> Cause {
         Ok(number) if code.len() < 5 => match number & 0xff {
             // busy, locked
             5 | 6 => Cause::Locked,
-            // no memory, read-only, interrupted, I/O, corrupt, full, cannot open, not a database
-            7 | 8 | 9 | 10 | 11 | 13 | 14 | 26 => Cause::Database,
+            13 => Cause::Full,
+            // no memory, read-only, interrupted, I/O, corrupt, cannot open, not a database
+            7 | 8 | 9 | 10 | 11 | 14 | 26 => Cause::Database,
             _ => Cause::Content,
         },
         _ => match code {
@@ -125,7 +134,7 @@ mod tests {
         for (code, cause) in [
             ("5", Cause::Locked),
             ("517", Cause::Locked),
-            ("13", Cause::Database),
+            ("13", Cause::Full),
             ("8", Cause::Database),
             ("1032", Cause::Database),
             ("778", Cause::Database),
@@ -149,6 +158,8 @@ mod tests {
     fn an_unanswered_commit_is_unknown() {
         let fault = |cause| Fault { cause, detail: String::new() };
         assert!(matches!(fault(Cause::Connection).of_commit(), StoreError::Unknown { .. }));
+        assert!(matches!(fault(Cause::Database).of_commit(), StoreError::Unknown { .. }));
+        assert!(matches!(fault(Cause::Full).of_commit(), StoreError::Write { .. }));
         assert!(matches!(fault(Cause::Content).of_commit(), StoreError::Write { .. }));
         assert!(matches!(fault(Cause::Contention).of_commit(), StoreError::Unavailable { .. }));
     }

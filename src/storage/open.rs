@@ -23,6 +23,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection to a server may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same for the connection that writes when it was lost: intake waits for it, and is to be told
+/// soon. What is kept is tried again.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How long a server waits for the next statement of a transaction. A process that stands still
 /// within one holds its locks no longer than that: others wait for them to take over its work.
 #[cfg(feature = "postgres")]
@@ -109,8 +113,15 @@ impl Connector {
     }
 
     /// The connection that writes.
-    pub(super) async fn writer(&self) -> Result<DatabaseConnection, DbErr> {
+    async fn writer(&self) -> Result<DatabaseConnection, DbErr> {
         Database::connect(self.options(Use::Write)).await
+    }
+
+    /// Another connection that writes, for one that was lost.
+    pub(super) async fn writer_again(&self) -> Result<DatabaseConnection, DbErr> {
+        let mut options = self.options(Use::Write);
+        options.connect_timeout(RECONNECT_TIMEOUT).acquire_timeout(RECONNECT_TIMEOUT);
+        Database::connect(options).await
     }
 
     /// The connections that read.

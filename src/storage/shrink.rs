@@ -123,17 +123,16 @@ pub(super) async fn count<C: ConnectionTrait>(db: &C) -> Result<u64, DbErr> {
 
 /// The bytes that rows and indexes are in. Of a large table of a server it is an estimate.
 pub(super) async fn measure<C: ConnectionTrait>(db: &C) -> Result<u64, DbErr> {
-    let bytes = if db.get_database_backend() == DbBackend::Postgres {
-        let mut bytes = 0;
+    let mut bytes = 0;
+    if db.get_database_backend() == DbBackend::Postgres {
         for (table, columns) in COLUMNS {
             bytes += live_bytes(db, table, columns).await?;
         }
-        bytes
     } else {
         let used = "SELECT (c.page_count - f.freelist_count) * s.page_size \
                     FROM pragma_page_count c, pragma_freelist_count f, pragma_page_size s";
-        number(db, used).await?
-    };
+        bytes = number(db, used).await?;
+    }
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 

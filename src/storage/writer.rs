@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
@@ -42,6 +43,9 @@ const GROUP_MAX: usize = 1024;
 /// How often a group is tried while another process is in the way, or the connection breaks
 /// before the commit was asked for.
 const TRIES: usize = 3;
+
+/// After so long a connection is not looked for again: whoever waits is told, and asks again.
+const TRIES_LAST: Duration = Duration::from_secs(2);
 
 /// What the writer is asked.
 #[derive(Debug)]
@@ -220,7 +224,7 @@ impl Writer {
 
     /// Writes calls in one transaction; tries again where that cannot do harm.
     async fn transact(&mut self, calls: &[&Call]) -> Result<Vec<Answer>, Failure> {
-        let mut tries = 1;
+        let mut tries = Tries::begin();
         loop {
             match self.attempt(calls).await {
                 Ok((answers, lesson)) => {
@@ -232,18 +236,17 @@ impl Writer {
                 }
                 Err(Attempt::RolledBack(fault)) => {
                     self.reset().await;
-                    if !fault.may_pass_again() || tries == TRIES {
+                    if !fault.may_pass_again() || tries.are_over(&fault) {
                         let is_content = fault.cause == Cause::Content;
                         return Err(Failure { is_content, error: fault.of_write() });
                     }
-                    tracing::debug!(detail = fault.detail, tries, "group is written again");
+                    tracing::debug!(detail = fault.detail, "group is written again");
                 }
                 Err(Attempt::NotCommitted(fault)) => {
                     self.reset().await;
                     return Err(Failure { is_content: false, error: fault.of_commit() });
                 }
             }
-            tries += 1;
         }
     }
 
@@ -290,7 +293,7 @@ impl Writer {
         &mut self,
         mut work: impl AsyncFnMut(&DatabaseTransaction, &mut Desk) -> Result<T, Refusal>,
     ) -> Result<T, StoreError> {
-        let mut tries = 1;
+        let mut tries = Tries::begin();
         loop {
             let attempt = match self.begin().await {
                 Ok(transaction) => match work(&transaction, &mut self.desk).await {
@@ -315,10 +318,9 @@ impl Writer {
                 }
             };
             self.reset().await;
-            if !fault.may_pass_again() || tries == TRIES {
+            if !fault.may_pass_again() || tries.are_over(&fault) {
                 return Err(fault.of_write());
             }
-            tries += 1;
         }
     }
 
@@ -327,7 +329,7 @@ impl Writer {
         &mut self,
         mut ask: impl AsyncFnMut(&DatabaseConnection) -> Result<T, DbErr>,
     ) -> Result<T, StoreError> {
-        let mut tries = 1;
+        let mut tries = Tries::begin();
         loop {
             let answer = match self.connection().await {
                 Ok(db) => ask(db).await,
@@ -338,10 +340,9 @@ impl Writer {
                 Err(error) => Fault::from(error),
             };
             self.reset().await;
-            if !fault.may_pass_again() || tries == TRIES {
+            if !fault.may_pass_again() || tries.are_over(&fault) {
                 return Err(fault.of_read());
             }
-            tries += 1;
         }
     }
 
@@ -376,7 +377,7 @@ impl Writer {
     async fn connection(&mut self) -> Result<&DatabaseConnection, DbErr> {
         let db = match self.db.take() {
             Some(db) => db,
-            None => self.connector.writer().await?,
+            None => self.connector.writer_again().await?,
         };
         Ok(self.db.insert(db))
     }
@@ -459,6 +460,25 @@ impl Writer {
                 let _ = prune.answer.send(Err(error));
             }
         }
+    }
+}
+
+/// How often something was tried, and since when.
+struct Tries {
+    count: usize,
+    since: Instant,
+}
+
+impl Tries {
+    fn begin() -> Self {
+        Self { count: 0, since: Instant::now() }
+    }
+
+    /// Counts one that failed; true where it was the last.
+    fn are_over(&mut self, fault: &Fault) -> bool {
+        self.count += 1;
+        let is_away = fault.cause == Cause::Connection && self.since.elapsed() > TRIES_LAST;
+        self.count == TRIES || is_away
     }
 }
 
