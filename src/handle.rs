@@ -206,12 +206,17 @@ impl Handle {
         &self,
         id: &WorkflowId,
     ) -> Result<Option<Arc<WorkflowRecord>>, TaskError> {
+        match self.running(id).await {
+            Some(record) => Ok(Some(record)),
+            None => Ok(self.store.workflow(id).await?.map(Arc::new)),
+        }
+    }
+
+    /// A workflow that runs here.
+    async fn running(&self, id: &WorkflowId) -> Option<Arc<WorkflowRecord>> {
         let (answer, answered) = oneshot::channel();
         self.cast.engine.do_send(GetWorkflow { id: id.clone(), answer });
-        if let Some(record) = answered.await.unwrap_or_default() {
-            return Ok(Some(record));
-        }
-        Ok(self.store.workflow(id).await?.map(Arc::new))
+        answered.await.unwrap_or_default()
     }
 
     /// Workflows by age, the newest first.
@@ -236,7 +241,8 @@ impl Handle {
     }
 
     /// A workflow's events with a sequence above `after`: those stored, then those to come, up to
-    /// its end, none missing and none twice. One that does not run here is waited for.
+    /// its end, none missing and none twice. Those of one that another process runs are looked for
+    /// in the store, about three times a second.
     ///
     /// # Errors
     /// `SYSTEM_SHUTDOWN`; others come with the events.

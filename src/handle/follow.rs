@@ -6,7 +6,7 @@
 //!
 //! Invariant: the sequences that come out grow by one.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use futures_util::{Stream, stream};
 use gleitzeit_actors::event_bus::{Delivery, Subscription};
@@ -21,6 +21,9 @@ use super::{Handle, stopped};
 /// Stored events that are read at once.
 const PAGE: usize = 1_000;
 
+/// Between two looks at what another process runs: of its events nobody here is told.
+const LOOK_PAUSE: Duration = Duration::from_millis(300);
+
 /// The events of one workflow, in order and without a gap; made by [`Handle::follow`].
 #[derive(Debug)]
 pub struct Follow {
@@ -34,13 +37,24 @@ pub struct Follow {
     live: Subscription,
     /// The store may have more than came out.
     is_behind: bool,
+    /// Another process runs it, or nobody does.
+    is_elsewhere: bool,
     is_over: bool,
 }
 
 impl Follow {
     pub(super) fn new(handle: Handle, id: WorkflowId, after: u64, live: Subscription) -> Self {
         let page = VecDeque::new();
-        Self { handle, id, last: after, page, live, is_behind: true, is_over: false }
+        Self {
+            handle,
+            id,
+            last: after,
+            page,
+            live,
+            is_behind: true,
+            is_elsewhere: false,
+            is_over: false,
+        }
     }
 
     /// The next event; `None` once the workflow has settled and all of its events came out. Nothing
@@ -62,7 +76,16 @@ impl Follow {
                 self.catch_up().await?;
                 continue;
             }
-            match self.live.next().await {
+            let told = if self.is_elsewhere {
+                tokio::time::timeout(LOOK_PAUSE, self.live.next()).await
+            } else {
+                Ok(self.live.next().await)
+            };
+            let Ok(told) = told else {
+                self.is_behind = true;
+                continue;
+            };
+            match told {
                 None => return Err(stopped(())),
                 Some(Delivery::Event(event)) if event.sequence <= self.last => {}
                 Some(Delivery::Event(event)) if event.sequence == self.last + 1 => {
@@ -89,7 +112,13 @@ impl Follow {
         if self.read_on().await? {
             return Ok(());
         }
-        match self.handle.workflow(&self.id).await? {
+        let running = self.handle.running(&self.id).await;
+        self.is_elsewhere = running.is_none();
+        let record = match running {
+            Some(record) => Some(record),
+            None => self.handle.workflow(&self.id).await?,
+        };
+        match record {
             // Its next event will be told: the listening began before this look.
             Some(record) if !record.status.is_settled() => self.is_behind = false,
             // All of it is stored now; some may not have been a moment ago.

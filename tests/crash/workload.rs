@@ -215,9 +215,7 @@ pub(crate) fn left_over() -> Vec<WorkflowSpec> {
         ),
         workflow(
             "left-retry",
-            [task("t1", "again")
-                .params(json!({ "fails": 1 }))
-                .retry(after_pause(Duration::from_millis(200)))],
+            [task("t1", "again").params(json!({ "fails": 1 })).retry(after_pause(RETRY_PAUSE))],
         ),
         // It fails for good, and is run again by a person's word.
         workflow("left-settled", [task("t1", "again").params(json!({ "fails": 1 }))]),

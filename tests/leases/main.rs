@@ -223,6 +223,38 @@ async fn a_request_to_a_process_that_ends_is_done_by_who_asked(url: &StoreUrl) {
     runtime.stop(LONG).await;
 }
 
+/// What another process writes of a workflow comes out here as well, up to its end.
+async fn what_another_process_runs_is_followed(url: &StoreUrl) {
+    let owner = open(url).await;
+    let epoch = lease(&owner).await;
+    let new = owned("a", epoch);
+    owner.submit(vec![new.clone()]).await.unwrap();
+    let settings = Settings::from_toml(&format!("storage.url = \"{}\"", url.expose())).unwrap();
+    let builder = Runtime::builder(settings).without_recovery().without_settings_providers();
+    let runtime = builder.start().await.unwrap();
+    let mut follow = runtime.handle().follow(&"a".into(), 0).await.unwrap();
+    let mut told = Vec::new();
+    while told.len() < new.events.len() {
+        told.push(follow.next().await.unwrap().unwrap().sequence);
+    }
+    let first = new.record.last_sequence + 1;
+    let end = WorkflowChange {
+        events: sample::events(&new.record.id, first, 2),
+        last_sequence: first + 1,
+        epoch: Some(epoch),
+        ..sample::settles(&new, WorkflowStatus::Completed, sample::at(5))
+    };
+    let rest = async {
+        while let Some(event) = follow.next().await.unwrap() {
+            told.push(event.sequence);
+        }
+    };
+    let (recorded, ()) = futures_util::join!(owner.record(vec![end]), rest);
+    recorded.unwrap();
+    assert_eq!(told, (1..=first + 1).collect::<Vec<u64>>());
+    runtime.stop(LONG).await;
+}
+
 /// An id that was forgotten and given again names another workflow: what a store knew of the first
 /// one must not lead a write astray.
 async fn an_id_that_is_given_again_is_another_workflow(url: &StoreUrl) {

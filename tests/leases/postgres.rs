@@ -60,6 +60,13 @@ async fn requests_cross() {
 }
 
 #[tokio::test]
+async fn other_processes_are_followed() {
+    let Some(server) = Server::reach("followed").await else { return };
+    what_another_process_runs_is_followed(&server.database().await).await;
+    server.drop_all().await;
+}
+
+#[tokio::test]
 async fn requests_outlive_who_was_asked() {
     let Some(server) = Server::reach("unanswered").await else { return };
     a_request_to_a_process_that_ends_is_done_by_who_asked(&server.database().await).await;

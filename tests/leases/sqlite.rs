@@ -61,6 +61,12 @@ async fn requests_outlive_who_was_asked() {
 }
 
 #[tokio::test]
+async fn other_processes_are_followed() {
+    let folder = TempDir::new().unwrap();
+    what_another_process_runs_is_followed(&file(&folder)).await;
+}
+
+#[tokio::test]
 async fn a_killed_process_has_no_lease() {
     if let Some((store, _)) = child::told() {
         return own_and_wait(&store).await;
