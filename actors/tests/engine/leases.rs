@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gleitzeit_actors::{
-    execution_engine::{EngineSettings, Settle, Shutdown},
+    execution_engine::{EngineSettings, Recover, Settle, Shutdown},
     memory_store::MemoryStore,
     monitor::GetStats,
 };
@@ -20,7 +20,9 @@ use gleitzeit_domain::{
 };
 use serde_json::json;
 
-use crate::support::{Ending, Setup, Stage, code, quick, result, secs, statuses, task, within};
+use crate::support::{
+    Ending, Reluctant, Setup, Stage, code, quick, result, secs, statuses, task, within,
+};
 
 const TERM: Duration = secs(15);
 
@@ -185,6 +187,39 @@ async fn a_submission_that_meets_a_lost_lease_is_stored_under_the_next() {
     assert_eq!(record.status, WorkflowStatus::Completed);
     assert_eq!(stats(&stage).await.leases_lost, 1);
     stage.finish().await;
+}
+
+/// A start that gets no lease says so at once, and the next one gets it.
+#[actix::test]
+async fn a_lease_that_is_refused_at_once_is_an_error_and_no_wait() {
+    let memory = shared();
+    let free = stored(WorkflowSpec::new("free").id("free").task(quick("a")), None);
+    memory.submit(vec![free]).await.unwrap();
+    let store = Reluctant::new(Arc::clone(&memory), 1);
+    let stage = Setup { store, ..on(&memory, true) }.open_again().await;
+    let recover = || stage.actors.cast.engine.send(Recover { id: None, hold: false });
+    let refused = within(recover()).await.unwrap().unwrap_err();
+    assert_eq!(refused.code, ErrorCode::PersistenceConnectionFailed, "{refused}");
+    let recovered = within(recover()).await.unwrap().unwrap();
+    assert_eq!(recovered.workflows, 1);
+    assert_eq!(settled(&memory, "free").await, WorkflowStatus::Completed);
+    stage.finish().await;
+}
+
+/// More than is claimed at once: each is taken up, and run once.
+#[actix::test]
+async fn many_workflows_are_taken_up_part_by_part() {
+    const COUNT: usize = 2_500;
+    let memory = shared();
+    let ids: Vec<String> = (0..COUNT).map(|n| format!("w{n}")).collect();
+    let spec = |id: &String| WorkflowSpec::new("many").id(id.as_str()).task(quick("a"));
+    memory.submit(ids.iter().map(|id| stored(spec(id), None)).collect()).await.unwrap();
+    let worker = worker(&memory).await;
+    for id in &ids {
+        assert_eq!(settled(&memory, id).await, WorkflowStatus::Completed, "{id}");
+    }
+    assert_eq!(worker.board.calls().len(), COUNT);
+    worker.finish().await;
 }
 
 /// Another process can stop what runs here.

@@ -4,6 +4,7 @@
 //! nobody has anything left to do.
 
 mod invariants;
+mod reluctant;
 mod script;
 mod stores;
 
@@ -40,6 +41,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use invariants::{check_events, check_sequences};
+pub(crate) use reluctant::Reluctant;
 pub(crate) use script::{Board, Ending};
 pub(crate) use stores::Unruly;
 
