@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     ground::{Ground, Kind},
-    process::{Orders, Process, Role},
+    process::{ENDED_WELL, Orders, Process, Role},
     verdict::{Verdict, judge},
     workload,
 };
@@ -149,6 +149,17 @@ impl Setup {
         judge(&ground.url, &ground.folder(), &killed)
     }
 
+    /// The same at the first time, where this run does not come to a place as often as the one that
+    /// counted: how often leases are taken, and how writes are grouped, depends on the machine.
+    fn kill_sooner_or_later(self, ground: &Ground, kill: &Kill) -> Result<Verdict, String> {
+        match self.kill(ground, kill) {
+            Err(wrong) if kill.nth > 1 && wrong.contains(ENDED_WELL) => {
+                self.kill(ground, &Kill { nth: 1, ..kill.clone() })
+            }
+            other => other,
+        }
+    }
+
     /// Runs process `a`, and others beside it or after it until all is done.
     fn run(
         self,
@@ -220,7 +231,7 @@ fn matrix(setup: Setup) {
                 let ground = ground.unwrap_or_else(|| setup.ground(lane).unwrap());
                 while let Some(kill) = kills.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let begun = Instant::now();
-                    let verdict = setup.kill(&ground, kill).map_err(|wrong| {
+                    let verdict = setup.kill_sooner_or_later(&ground, kill).map_err(|wrong| {
                         let left = ground.leave(&format!("{}-{}", kill.place, kill.nth));
                         format!("{kill:?}, left in {left}:\n{wrong}")
                     });

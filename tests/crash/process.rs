@@ -81,6 +81,9 @@ pub(crate) struct Process {
     stderr: PathBuf,
 }
 
+/// What is said of a process that came to its end before it came to its failpoint.
+pub(crate) const ENDED_WELL: &str = "was not killed, but ended well";
+
 impl Process {
     /// Runs the test of this name again. `failpoint` is what it reads from its environment.
     pub(crate) fn start(test: &str, orders: &Orders, failpoint: Option<&str>) -> Self {
@@ -179,6 +182,9 @@ impl Process {
         let status = self.wait()?;
         if status.signal() == Some(Signal::SIGKILL as i32) {
             return Ok(());
+        }
+        if status.success() {
+            return Err(format!("{} {ENDED_WELL}", self.name));
         }
         Err(format!("{} was not killed, but ended with {status}{}", self.name, self.last_words()))
     }
