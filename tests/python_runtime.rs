@@ -5,11 +5,18 @@
 #[path = "support/whole.rs"]
 mod whole;
 
-use std::time::Duration;
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use gleitzeit::{
-    ErrorCode, ResourceRequirements, Runtime, StartError, TaskSpec, WorkflowSpec, WorkflowStatus,
-    providers::python::{self, PythonConfig},
+    ErrorCode, ResourceRequirements, RetryPolicy, Runtime, StartError, TaskSpec, TaskStatus,
+    WorkflowSpec, WorkflowStatus,
+    providers::{
+        echo,
+        python::{self, PythonConfig},
+    },
 };
 use serde_json::json;
 use whole::{settings, within};
@@ -64,6 +71,60 @@ async fn the_memory_reserved_is_the_memory_enforced() {
     let ended = within("the workflow", runtime.handle().run(with("little", 100))).await.unwrap();
     let error = ended.tasks[0].error.as_ref().unwrap();
     assert_eq!(error.data.as_deref().unwrap()["status"], "memory_limit", "{error}");
+    runtime.stop(Duration::from_secs(5)).await;
+}
+
+/// How long echo workflows take, one after another, as long as there are to be `more` than so many:
+/// the median, and the 99th of a hundred.
+async fn echoes(handle: &gleitzeit::Handle, more: impl Fn(usize) -> bool) -> [Duration; 2] {
+    let mut took = Vec::new();
+    while more(took.len()) {
+        let echo = TaskSpec::new("a", "echo/echo").params(json!({ "n": 1 }));
+        let begun = Instant::now();
+        let ended = within("an echo", handle.run(WorkflowSpec::new("echo").task(echo))).await;
+        took.push(begun.elapsed());
+        assert_eq!(ended.unwrap().status, WorkflowStatus::Completed);
+    }
+    took.sort();
+    [took[took.len() / 2], took[took.len() * 99 / 100]]
+}
+
+/// Tasks that crash, hang, print without end or eat memory hold up nothing but themselves. What an
+/// echo takes meanwhile is printed.
+#[tokio::test]
+async fn other_work_goes_on_beside_hostile_tasks() {
+    const HOSTILE: [&str; 4] = [
+        "import os\nos.abort()",
+        "while True: pass",
+        "while True: print('x' * 4096)",
+        "x = []\nwhile True: x.append(bytearray(1 << 20))",
+    ];
+    let builder = Runtime::builder(settings("")).without_settings_providers();
+    let builder = builder.provider(python::spec("python", config()).unwrap());
+    let builder = builder.provider(echo::spec("echo"));
+    let runtime = within("the start", builder.start()).await.unwrap();
+    let handle = runtime.handle();
+    let alone = echoes(&handle, |count| count < 1_000).await;
+    let is_over = Cell::new(false);
+    let hostile = async {
+        let mut ended = 0;
+        for round in 0..10 {
+            let tasks = HOSTILE.iter().enumerate().map(|(n, text)| {
+                let task = code(&format!("t{n}"), text).timeout(Duration::from_millis(200));
+                task.retry(RetryPolicy::never())
+            });
+            let workflow = WorkflowSpec::new(format!("hostile-{round}"));
+            let workflow = tasks.fold(workflow, WorkflowSpec::task);
+            let record = within("a hostile one", handle.run(workflow)).await.unwrap();
+            assert!(record.tasks.iter().all(|task| task.status == TaskStatus::Failed));
+            ended += record.tasks.len();
+        }
+        is_over.set(true);
+        ended
+    };
+    let (ended, beside) = futures_util::join!(hostile, echoes(&handle, |_| !is_over.get()));
+    assert_eq!(ended, 10 * HOSTILE.len());
+    println!("p50 and p99 of an echo: alone {alone:.2?}, beside hostile tasks {beside:.2?}");
     runtime.stop(Duration::from_secs(5)).await;
 }
 
