@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use gleitzeit_domain::{
     id::WorkflowId,
-    store::{StoreError, Submitted},
+    store::{StoreError, Submitted, WorkflowChange},
     workflow::{WorkflowRecord, WorkflowStatus},
 };
 use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
@@ -112,6 +112,19 @@ pub(super) async fn write<C: ConnectionTrait>(
     Ok((answers, group.lesson))
 }
 
+/// Whether a change was written before, and its workflow has gone on under another lease since.
+///
+/// Its own lease is there, and what a lease owns nobody else claims before it settles. So it did
+/// settle, by this change, whose commit was not confirmed: to write it again would end a second time
+/// what was reopened meanwhile.
+fn is_overtaken(change: &WorkflowChange, owner: i64, last_sequence: i64) -> bool {
+    let Some(epoch) = change.epoch else { return false };
+    match u64::try_from(owner) {
+        Ok(0) => u64::try_from(last_sequence).is_ok_and(|last| last > change.last_sequence),
+        owner => owner != Ok(epoch.0),
+    }
+}
+
 struct Group<'a, C> {
     db: &'a C,
     statements: &'a Statements,
@@ -191,21 +204,27 @@ impl<C: ConnectionTrait> Group<'_, C> {
 
     /// Looks up the workflows that nobody here knows the place of.
     async fn find_unknown(&mut self, calls: &[&Call]) -> Result<(), DbErr> {
-        let mut unknown: HashSet<&WorkflowId> = HashSet::new();
+        let mut unknown: HashMap<&WorkflowId, Vec<&WorkflowChange>> = HashMap::new();
         for call in calls {
             let Write::Record(changes) = &call.write else { continue };
             for change in changes {
                 let is_known = self.places.by_id.contains_key(&change.id)
                     || self.lesson.found.contains_key(&change.id);
                 if !is_known {
-                    unknown.insert(&change.id);
+                    unknown.entry(&change.id).or_default().push(change);
                 }
             }
         }
-        let ids = unknown.iter().map(|id| encode::text(id.as_str())).collect();
+        let ids = unknown.keys().map(|id| encode::text(id.as_str())).collect();
         for statement in self.statements.find_workflows.statements(ids) {
             for row in self.db.query_all_raw(statement).await? {
                 let id = WorkflowId::from(unescape(row.try_get_by_index(0)?));
+                let changes = unknown.remove(&id).unwrap_or_default();
+                let (owner, last) = (row.try_get_by_index(4)?, row.try_get_by_index(5)?);
+                if changes.iter().any(|change| is_overtaken(change, owner, last)) {
+                    tracing::warn!(workflow = %id, "repeated change of a workflow that goes on elsewhere passed over");
+                    continue;
+                }
                 let task_count: i64 = row.try_get_by_index(2)?;
                 let place = Place {
                     key: row.try_get_by_index(1)?,
@@ -218,10 +237,8 @@ impl<C: ConnectionTrait> Group<'_, C> {
                 self.lesson.found.insert(id, place);
             }
         }
-        for id in unknown {
-            if !self.lesson.found.contains_key(id) {
-                tracing::warn!(workflow = %id, "change of a workflow that is not there passed over");
-            }
+        for id in unknown.into_keys() {
+            tracing::warn!(workflow = %id, "change of a workflow that is not there passed over");
         }
         Ok(())
     }

@@ -29,11 +29,16 @@ pub(super) async fn set(connection: &mut PgConnection) -> Result<(), sqlx::Error
 
 #[cfg(target_os = "linux")]
 mod socket {
-    #![expect(unsafe_code, reason = "the driver keeps its socket to itself")]
+    use std::{
+        io::{self, IoSlice, IoSliceMut},
+        mem::MaybeUninit,
+        net::TcpStream,
+        os::fd::{AsRawFd as _, OwnedFd},
+        os::unix::net::UnixStream,
+    };
 
-    use std::{io, os::fd::BorrowedFd};
-
-    use nix::sys::socket::{setsockopt, sockopt};
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
     /// False when this process has no connected socket of that number.
     pub(super) fn send_at_once(port: u16) -> io::Result<bool> {
@@ -41,17 +46,37 @@ mod socket {
             // The second one is not there without IPv6.
             let Ok(table) = std::fs::read_to_string(table) else { continue };
             for name in table.lines().filter_map(|line| connected(line, port)) {
-                if let Some(number) = file(&format!("socket:[{name}]"))? {
-                    // SAFETY: the number was found as that of an open socket. Its connection is the
-                    // caller's, who keeps it until this returns. Were it another one, and closed
-                    // meanwhile, an option would be set on what has its number now, or refused.
-                    let socket = unsafe { BorrowedFd::borrow_raw(number) };
-                    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+                let Some(number) = file(&format!("socket:[{name}]"))? else { continue };
+                let stream = TcpStream::from(another(number)?);
+                // The number may have become that of another file meanwhile.
+                if stream.local_addr().is_ok_and(|address| address.port() == port) {
+                    stream.set_nodelay(true)?;
                     return Ok(true);
                 }
             }
         }
         Ok(false)
+    }
+
+    /// Another descriptor of an open file that is known by number alone. It is passed through a
+    /// pair of sockets, for the kernel answers to a number that is not open with an error, and what
+    /// comes out belongs to the caller.
+    fn another(number: i32) -> io::Result<OwnedFd> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let number = [number];
+        let message = [ControlMessage::ScmRights(&number)];
+        let word = [IoSlice::new(b"f")];
+        sendmsg::<()>(ours.as_raw_fd(), &word, &message, MsgFlags::empty(), None)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut messages = RecvAncillaryBuffer::new(&mut space);
+        let mut word = [0];
+        let mut words = [IoSliceMut::new(&mut word)];
+        recvmsg(&theirs, &mut words, &mut messages, RecvFlags::CMSG_CLOEXEC)?;
+        let passed = messages.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+            _ => None,
+        });
+        passed.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     /// The name of a connected socket that has `port` at this end, from a line of the kernel's
@@ -98,6 +123,12 @@ mod socket {
             assert!(accepted.iter().any(|stream| stream.nodelay().unwrap()));
             drop(accepted);
             assert!(!send_at_once(1).unwrap());
+        }
+
+        /// A number that is closed by then is an error, and not somebody else's file.
+        #[test]
+        fn a_number_that_is_not_open_is_refused() {
+            assert_eq!(another(i32::MAX).unwrap_err().raw_os_error(), Some(nix::libc::EBADF));
         }
     }
 }

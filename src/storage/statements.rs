@@ -22,7 +22,8 @@ pub(super) struct Statements {
     pub(super) set_states: MultiRow,
     /// [`SEQUENCE_COLUMNS`]: `key, last_sequence`
     pub(super) raise_sequences: MultiRow,
-    /// `id`; answers `id, key, task_count, status`, and keeps them from being pruned
+    /// `id`; answers `id, key, task_count, status, lease_epoch, last_sequence`, and keeps them from
+    /// being pruned or claimed
     pub(super) find_workflows: MultiRow,
 }
 
@@ -90,9 +91,14 @@ impl Statements {
                  AND gleitzeit_workflows.last_sequence < v.column2",
             ),
             find_workflows: rows(
-                "SELECT id, key, task_count, status FROM gleitzeit_workflows WHERE id IN (VALUES",
+                "SELECT id, key, task_count, status, lease_epoch, last_sequence \
+                 FROM gleitzeit_workflows WHERE id IN (VALUES",
                 1,
-                if backend == DbBackend::Postgres { ") FOR KEY SHARE" } else { ")" },
+                if backend == DbBackend::Postgres {
+                    ") ORDER BY key FOR NO KEY UPDATE"
+                } else {
+                    ")"
+                },
             ),
         }
     }

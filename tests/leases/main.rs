@@ -282,3 +282,48 @@ async fn an_id_that_is_given_again_is_another_workflow(url: &StoreUrl) {
     let stored = theirs.workflow(&"a".into()).await.unwrap().unwrap();
     assert_eq!(stored.tasks[0].result.as_deref(), Some(&json!(again.0)));
 }
+
+/// A write whose commit was not confirmed is repeated. Where another process has reopened the
+/// workflow meanwhile, the repeat must not end it a second time.
+async fn a_repeated_end_leaves_what_was_reopened_alone(url: &StoreUrl) {
+    let (ours, theirs) = (open(url).await, open(url).await);
+    let (epoch, other) = (lease(&ours).await, lease(&theirs).await);
+    let new = owned("a", epoch);
+    let first = new.record.last_sequence + 1;
+    let end = WorkflowChange {
+        tasks: vec![sample::completed(&new.record.tasks[0], json!("ours"))],
+        events: sample::events(&new.record.id, first, 1),
+        last_sequence: first,
+        epoch: Some(epoch),
+        ..sample::settles(&new, WorkflowStatus::Failed, sample::at(5))
+    };
+    ours.submit(vec![new.clone()]).await.unwrap();
+    ours.record(vec![end.clone()]).await.unwrap();
+    // Claimed to be reopened, but nothing of it written yet.
+    let taken = theirs.claim_one(other, &"a".into(), true).await.unwrap();
+    assert!(matches!(taken, ClaimedOne::Taken(_)), "{taken:?}");
+    ours.record(vec![end.clone()]).await.unwrap();
+    let reopened = WorkflowChange {
+        tasks: vec![sample::completed(&new.record.tasks[0], json!("theirs"))],
+        events: sample::events(&new.record.id, first + 1, 1),
+        last_sequence: first + 1,
+        epoch: Some(other),
+        ..sample::settles(&new, WorkflowStatus::Running, sample::at(6))
+    };
+    theirs.record(vec![reopened.clone()]).await.unwrap();
+    ours.record(vec![end.clone()]).await.unwrap();
+    let stored = theirs.workflow(&"a".into()).await.unwrap().unwrap();
+    assert_eq!(stored.status, WorkflowStatus::Running, "ended a second time");
+    assert_eq!(stored.tasks[0].result.as_deref(), Some(&json!("theirs")));
+    // It belongs to who reopened it: that one goes on, and ends it.
+    let ended = WorkflowChange {
+        events: sample::events(&new.record.id, first + 2, 1),
+        last_sequence: first + 2,
+        epoch: Some(other),
+        ..sample::settles(&new, WorkflowStatus::Completed, sample::at(7))
+    };
+    theirs.record(vec![ended]).await.unwrap();
+    ours.record(vec![end]).await.unwrap();
+    let stored = theirs.workflow(&"a".into()).await.unwrap().unwrap();
+    assert_eq!((stored.status, stored.last_sequence), (WorkflowStatus::Completed, first + 2));
+}

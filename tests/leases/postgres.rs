@@ -53,6 +53,14 @@ async fn an_id_is_given_again() {
 }
 
 #[tokio::test]
+async fn a_repeated_end_is_passed_over() {
+    let Some(server) = Server::reach("repeated").await else { return };
+    let url = server.database().await;
+    a_repeated_end_leaves_what_was_reopened_alone(&url).await;
+    server.drop_all().await;
+}
+
+#[tokio::test]
 async fn requests_cross() {
     let Some(server) = Server::reach("requests").await else { return };
     a_request_crosses_and_is_answered(&server.database().await).await;

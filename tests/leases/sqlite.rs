@@ -49,6 +49,12 @@ async fn an_id_is_given_again() {
 }
 
 #[tokio::test]
+async fn a_repeated_end_is_passed_over() {
+    let folder = TempDir::new().unwrap();
+    a_repeated_end_leaves_what_was_reopened_alone(&file(&folder)).await;
+}
+
+#[tokio::test]
 async fn requests_cross() {
     let folder = TempDir::new().unwrap();
     a_request_crosses_and_is_answered(&file(&folder)).await;
