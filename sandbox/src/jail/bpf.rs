@@ -165,6 +165,18 @@ impl Decision {
     }
 }
 
+/// The steps of a program that the kernel reads.
+#[cfg(test)]
+pub(crate) fn from_bytes(program: &[u8]) -> Vec<Step> {
+    let read = |bytes: &[u8]| Step {
+        code: u16::from_ne_bytes([bytes[0], bytes[1]]).into(),
+        if_true: bytes[2],
+        if_false: bytes[3],
+        number: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+    };
+    program.chunks_exact(8).map(read).collect()
+}
+
 /// Runs a program as the kernel does.
 #[cfg(test)]
 pub(crate) fn run(program: &[Step], architecture: u32, call: u32, arguments: [u32; 6]) -> u32 {
