@@ -301,3 +301,27 @@ async fn the_self_test_tells_what_holds() {
     let told = verdict.to_string();
     assert!(told.contains(&format!("{0} of {0} ways out closed", verdict.checks.len())), "{told}");
 }
+
+/// A directory that is shown may hold the socket of a service; showing it does not open it.
+#[tokio::test]
+async fn a_socket_that_is_shown_is_no_way_out() {
+    let shown = tempfile::tempdir().unwrap();
+    let path = shown.path().join("socket");
+    let listener = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let settings = JailSettings { shown: vec![shown.path().to_owned()], ..jail_settings() };
+    let bench = Bench::with(&settings).await;
+    let code = "
+import os, socket, stat
+result = stat.S_ISSOCK(os.stat(context).st_mode)
+for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM, socket.SOCK_RAW):
+    for send in (lambda one: one.sendto(b'out', context),
+                 lambda one: one.sendmsg([b'out'], [], 0, context)):
+        try:
+            one, other = socket.socketpair(socket.AF_UNIX, kind)
+            send(one)
+        except OSError: pass";
+    let outcome = bench.run(Job::execute(code).global("context", json!(path))).await;
+    assert_eq!(outcome.result, json!(true), "it cannot even be seen: {outcome:?}");
+    assert!(listener.recv(&mut [0; 16]).is_err(), "it was heard: {outcome:?}");
+}

@@ -80,7 +80,7 @@ const LEGACY: Calls = calls![
 #[cfg(target_arch = "aarch64")]
 const LEGACY: Calls = calls![SYS_renameat SYS_getrlimit SYS_setrlimit];
 
-use Decision::{Bit, Is};
+use Decision::{Are, Bit, Is};
 
 const fn number(constant: i32) -> u32 {
     constant.cast_unsigned()
@@ -88,6 +88,23 @@ const fn number(constant: i32) -> u32 {
 
 /// Requests of `ioctl`: how much there is to read, blocking or not, and whether it is a terminal.
 const REQUESTS: &[u32] = &[0x541B, 0x5421, 0x5451, 0x5450, 0x5401];
+
+/// Kinds of socket pairs: those that send to their other end and nowhere else. One of datagrams
+/// would reach every named socket that can be seen, by `sendto` with an address.
+const PAIRS: &[u32] = &{
+    let (stream, packets) = (number(libc::SOCK_STREAM), number(libc::SOCK_SEQPACKET));
+    let (cloexec, nonblock) = (number(libc::SOCK_CLOEXEC), number(libc::SOCK_NONBLOCK));
+    [
+        stream,
+        stream | cloexec,
+        stream | nonblock,
+        stream | cloexec | nonblock,
+        packets,
+        packets | cloexec,
+        packets | nonblock,
+        packets | cloexec | nonblock,
+    ]
+};
 
 /// Calls that are allowed with some arguments only: the argument's place, and what it may be.
 const CONDITIONAL: &[(&str, libc::c_long, Decision)] = &[
@@ -99,7 +116,7 @@ const CONDITIONAL: &[(&str, libc::c_long, Decision)] = &[
     ("SYS_tkill", libc::SYS_tkill, Is(0, &[OWN_PID])),
     ("SYS_prlimit64", libc::SYS_prlimit64, Is(0, &[0, OWN_PID])),
     ("SYS_getpriority", libc::SYS_getpriority, Is(1, &[0, OWN_PID])),
-    ("SYS_socketpair", libc::SYS_socketpair, Is(0, &[number(libc::AF_UNIX)])),
+    ("SYS_socketpair", libc::SYS_socketpair, Are([(0, &[number(libc::AF_UNIX)]), (1, PAIRS)])),
     ("SYS_ioctl", libc::SYS_ioctl, Is(1, REQUESTS)),
     // Names of threads and of memory, and more of what is done to it already.
     (
@@ -240,6 +257,27 @@ mod tests {
                     assert_eq!(told(*call, other), bpf::refuse(libc::EPERM), "{name} of {other}");
                 }
             }
+        }
+    }
+
+    /// A pair of sockets reaches nothing but itself: no other family, and no datagrams.
+    #[test]
+    fn a_pair_of_sockets_is_of_streams_or_packets() {
+        let steps = bpf::compile(&decisions(true));
+        let call = u32::try_from(libc::SYS_socketpair).unwrap();
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        for (family, kind, told) in [
+            (libc::AF_UNIX, libc::SOCK_STREAM, libc::SECCOMP_RET_ALLOW),
+            (libc::AF_UNIX, libc::SOCK_SEQPACKET | flags, libc::SECCOMP_RET_ALLOW),
+            (libc::AF_UNIX, libc::SOCK_DGRAM, bpf::refuse(libc::EPERM)),
+            (libc::AF_UNIX, libc::SOCK_DGRAM | flags, bpf::refuse(libc::EPERM)),
+            // A pair of datagrams by another name.
+            (libc::AF_UNIX, libc::SOCK_RAW, bpf::refuse(libc::EPERM)),
+            (libc::AF_TIPC, libc::SOCK_STREAM, bpf::refuse(libc::EPERM)),
+        ] {
+            let arguments = [number(family), number(kind), 0, 0, 0, 0];
+            let answer = bpf::run(&steps, bpf::ARCHITECTURE, call, arguments);
+            assert_eq!(answer, told, "family {family}, kind {kind}");
         }
     }
 
