@@ -168,11 +168,18 @@ async fn tasks_wait_for_a_place_and_the_queue_has_an_end() {
 async fn places_work_side_by_side() {
     let bench = Bench::with(&JailSettings { workers: 3, ..jail_settings() }).await;
     let code = "import time\nbegin = time.monotonic()\ntime.sleep(0.5)\nresult = [begin, time.monotonic()]";
-    let (one, two, three) =
-        tokio::join!(bench.execute(code), bench.execute(code), bench.execute(code));
-    let times = [one.result, two.result, three.result];
-    let latest = times.iter().filter_map(|time| time[0].as_f64()).fold(0.0, f64::max);
-    assert!(times.iter().all(|time| time[1].as_f64().unwrap() > latest), "{times:?}");
+    // A sandbox starts with one place; the others are there as soon as their zygotes are.
+    let begin = Instant::now();
+    loop {
+        let (one, two, three) =
+            tokio::join!(bench.execute(code), bench.execute(code), bench.execute(code));
+        let times = [one.result, two.result, three.result];
+        let latest = times.iter().filter_map(|time| time[0].as_f64()).fold(0.0, f64::max);
+        if times.iter().all(|time| time[1].as_f64().unwrap() > latest) {
+            break;
+        }
+        assert!(begin.elapsed() < support::AMPLE, "{times:?}");
+    }
 }
 
 /// Zygotes are replaced while tasks go on, and none of them notices.
