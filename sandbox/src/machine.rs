@@ -157,8 +157,8 @@ fn control_groups(settings: &JailSettings) -> Finding {
     Finding::new(
         "cgroups",
         found,
-        "run the service as root, or with `Delegate=yes` in its systemd unit; without, memory is \
-         limited as address space alone",
+        "run the service as root, or with `Delegate=yes` and `DelegateSubgroup=service` in its \
+         systemd unit (systemd 254 or newer); without, memory is limited as address space alone",
     )
 }
 

@@ -93,7 +93,7 @@ result = [
     assert_eq!((&told[0], &told[4]), (&json!("of this root"), &json!("/task")));
     assert_eq!((&told[1], &told[3]), (&json!("FileNotFoundError"), &json!("FileNotFoundError")));
     assert!(["PermissionError", "OSError"].contains(&told[2].as_str().unwrap()), "{told}");
-    assert!(fs::read_to_string(root.path().join("etc/marker")).unwrap() == "of this root");
+    assert_eq!(fs::read_to_string(root.path().join("etc/marker")).unwrap(), "of this root");
     sandbox.stop().await;
 }
 

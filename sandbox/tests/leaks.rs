@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use gleitzeit_sandbox::{JailSettings, Job, Level, SandboxError, Status};
 use serde_json::json;
@@ -187,7 +187,10 @@ fn descriptors() -> usize {
 /// Bytes of this process that are resident.
 fn memory() -> u64 {
     let told = std::fs::read_to_string("/proc/self/statm").unwrap();
-    told.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    let pages: u64 = told.split(' ').nth(1).unwrap().parse().unwrap();
+    // Kernels for 64-bit ARM also come with pages of 16 and 64 KiB.
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).unwrap().unwrap();
+    pages * u64::try_from(page).unwrap()
 }
 
 fn children_of(pid: u32) -> Vec<u32> {
@@ -217,12 +220,17 @@ fn descendants() -> Vec<u32> {
 /// Control groups that this process has made and not removed.
 fn groups() -> Vec<String> {
     let own = format!("gleitzeit-jail-{}-", std::process::id());
-    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"];
-    roots
-        .iter()
-        .filter_map(|root| std::fs::read_dir(root).ok())
-        .flat_map(|entries| entries.flatten().map(|entry| entry.file_name()))
-        .filter_map(|name| name.into_string().ok())
-        .filter(|name| name.starts_with(&own))
-        .collect()
+    let (mut found, mut ahead) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
+    // At whatever depth: version 2 has them where the service is, or above that.
+    while let Some(place) = ahead.pop() {
+        let entries = std::fs::read_dir(&place).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&own) {
+                found.push(name);
+            }
+            ahead.push(entry.path());
+        }
+    }
+    found
 }

@@ -39,6 +39,8 @@ pub(crate) enum Decision {
     Refuse(i32),
     /// It is made where this argument is one of these numbers.
     Is(u8, &'static [u32]),
+    /// It is made where each of these arguments is one of its numbers.
+    Are([(u8, &'static [u32]); 2]),
     /// It is made where this argument has one of these bits.
     Bit(u8, u32),
 }
@@ -116,7 +118,6 @@ fn tree(spans: &[(u32, Decision)]) -> Vec<Step> {
 
 fn leaf(decision: Decision) -> Vec<Step> {
     let refused = refuse(libc::EPERM);
-    let argument = |at: u8| step(LOAD, ARGUMENTS_AT + 8 * u32::from(at));
     match decision {
         Decision::Allow => vec![step(ANSWER, ALLOW)],
         Decision::Refuse(error) => vec![step(ANSWER, refuse(error))],
@@ -127,16 +128,35 @@ fn leaf(decision: Decision) -> Vec<Step> {
             step(ANSWER, refused),
         ],
         Decision::Is(at, numbers) => {
-            let mut steps = vec![argument(at)];
-            for (left, number) in (1..=numbers.len()).rev().zip(numbers) {
-                // Over the other comparisons, and over the refusal behind them.
-                let if_true = u8::try_from(left).unwrap_or(u8::MAX);
-                steps.push(Step { if_true, ..step(IF_EQUAL, *number) });
+            let mut steps = unless(at, numbers);
+            steps.push(step(ANSWER, ALLOW));
+            steps
+        }
+        Decision::Are(arguments) => {
+            let mut steps = Vec::new();
+            for (at, numbers) in arguments {
+                steps.extend(unless(at, numbers));
             }
-            steps.extend([step(ANSWER, refused), step(ANSWER, ALLOW)]);
+            steps.push(step(ANSWER, ALLOW));
             steps
         }
     }
+}
+
+fn argument(at: u8) -> Step {
+    step(LOAD, ARGUMENTS_AT + 8 * u32::from(at))
+}
+
+/// Refuses unless the argument is one of the numbers; goes on with the next step where it is.
+fn unless(at: u8, numbers: &[u32]) -> Vec<Step> {
+    let mut steps = vec![argument(at)];
+    for (left, number) in (1..=numbers.len()).rev().zip(numbers) {
+        // Over the other comparisons, and over the refusal behind them.
+        let if_true = u8::try_from(left).unwrap_or(u8::MAX);
+        steps.push(Step { if_true, ..step(IF_EQUAL, *number) });
+    }
+    steps.push(step(ANSWER, refuse(libc::EPERM)));
+    steps
 }
 
 /// As the kernel reads it: eight bytes a step, in the machine's order.
@@ -159,10 +179,23 @@ impl Decision {
             Self::Allow => true,
             Self::Refuse(error) => return refuse(error),
             Self::Is(_, numbers) => numbers.contains(&argument),
+            Self::Are(arguments) => arguments.iter().all(|(_, of)| of.contains(&argument)),
             Self::Bit(_, bits) => argument & bits != 0,
         };
         if allowed { ALLOW } else { refuse(libc::EPERM) }
     }
+}
+
+/// The steps of a program that the kernel reads.
+#[cfg(test)]
+pub(crate) fn from_bytes(program: &[u8]) -> Vec<Step> {
+    let read = |bytes: &[u8]| Step {
+        code: u16::from_ne_bytes([bytes[0], bytes[1]]).into(),
+        if_true: bytes[2],
+        if_false: bytes[3],
+        number: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+    };
+    program.chunks_exact(8).map(read).collect()
 }
 
 /// Runs a program as the kernel does.

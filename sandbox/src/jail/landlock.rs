@@ -31,8 +31,10 @@ const MAKE_SYM: u64 = 1 << 12;
 const REFER: u64 = 1 << 13;
 const TRUNCATE: u64 = 1 << 14;
 const IOCTL_DEV: u64 = 1 << 15;
+const RESOLVE_UNIX: u64 = 1 << 16;
 
 const BIND_AND_CONNECT_TCP: u64 = 0b11;
+const BIND_AND_SEND_UDP: u64 = 0b11 << 2;
 const SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS: u64 = 0b11;
 
 /// What the first version decides about.
@@ -74,13 +76,15 @@ pub(crate) enum Access {
 /// What a version of Landlock knows, and the size of the attributes that it reads.
 fn attributes(version: u32, network: bool) -> (RulesetAttr, usize) {
     let mut attributes = RulesetAttr { handled_access_fs: FIRST, ..RulesetAttr::default() };
-    for (since, right) in [(2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)] {
+    for (since, right) in [(2, REFER), (3, TRUNCATE), (5, IOCTL_DEV), (9, RESOLVE_UNIX)] {
         if version >= since {
             attributes.handled_access_fs |= right;
         }
     }
-    if version >= 4 && !network {
-        attributes.handled_access_net = BIND_AND_CONNECT_TCP;
+    for (since, rights) in [(4, BIND_AND_CONNECT_TCP), (10, BIND_AND_SEND_UDP)] {
+        if version >= since && !network {
+            attributes.handled_access_net |= rights;
+        }
     }
     if version >= 6 {
         attributes.scoped = SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS;
@@ -135,14 +139,19 @@ mod tests {
             (4, 16, TRUNCATE, 3, 0),
             (5, 16, IOCTL_DEV, 3, 0),
             (6, 24, IOCTL_DEV, 3, 3),
-            (9, 24, IOCTL_DEV, 3, 3),
+            (8, 24, IOCTL_DEV, 3, 3),
+            (9, 24, RESOLVE_UNIX, 3, 3),
+            (10, 24, RESOLVE_UNIX, 15, 3),
+            (11, 24, RESOLVE_UNIX, 15, 3),
         ] {
             let (told, length) = attributes(version, false);
             assert_eq!(length, size, "version {version}");
             assert_eq!(told.handled_access_fs, newest * 2 - 1, "version {version}");
             assert_eq!((told.handled_access_net, told.scoped), (network, scoped));
         }
-        assert_eq!(attributes(6, true).0.handled_access_net, 0);
+        for version in [6, 10] {
+            assert_eq!(attributes(version, true).0.handled_access_net, 0);
+        }
     }
 
     /// A task never gets to make a link or a device, nor to start a program.
