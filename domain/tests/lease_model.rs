@@ -41,6 +41,7 @@ fn protocol(holding: Holding) -> Protocol {
         has_clock: true,
         laggards_max: PROCESSES,
         answers_get_lost: true,
+        inherits: false,
         reached: Reached::default(),
     }
 }
@@ -86,6 +87,26 @@ fn three_processes_share_three_workflows_by_timed_leases() {
 fn three_late_processes_share_two_workflows_by_timed_leases() {
     let two = Protocol { once: TWO, ..protocol(Holding::Timed) };
     check_all("3 processes, 2 workflows, all may be late, lost answers", two, 200_000);
+}
+
+/// Whoever is alone inherits what a dead one owned, at once, and shares what it has not begun with.
+#[test]
+fn heirs_of_two_workflows_by_timed_leases() {
+    let one_late = Protocol {
+        once: TWO,
+        inherits: true,
+        laggards_max: 1,
+        answers_get_lost: false,
+        ..protocol(Holding::Timed)
+    };
+    check_all("3 processes, 2 workflows, timed leases, heirs", one_late, 20_000);
+}
+
+/// The same in a file.
+#[test]
+fn heirs_of_two_workflows_by_locked_leases() {
+    let heirs = Protocol { once: TWO, inherits: true, ..protocol(Holding::Locked) };
+    check_all("3 processes, 2 workflows, locked leases, heirs", heirs, 1_000);
 }
 
 /// In a file, where a lease ends with its process: there are no late processes.

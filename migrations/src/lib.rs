@@ -18,6 +18,7 @@ use sea_orm_migration::{
 
 mod m20261123_000001_workflows;
 mod m20261124_000001_leases;
+mod m20261124_000002_heirs;
 
 /// The table of applied migrations.
 const APPLIED: &str = "gleitzeit_migrations";
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261123_000001_workflows::Migration),
             Box::new(m20261124_000001_leases::Migration),
+            Box::new(m20261124_000002_heirs::Migration),
         ]
     }
 

@@ -11,6 +11,9 @@ use sea_orm_migration::{
     sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement},
 };
 
+/// The steps after the first one.
+const LATER: [&str; 2] = ["m20261124_000001_leases", "m20261124_000002_heirs"];
+
 async fn connect(url: &str) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     // A database in memory is that of its connection.
@@ -27,16 +30,16 @@ async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
 /// way back brings again.
 async fn leases_come_and_go(db: &DatabaseConnection) {
     let empty = look(db).await.unwrap();
-    assert_eq!((empty.version(), empty.pending().len()), (None, 2));
+    assert_eq!((empty.version(), empty.pending().len()), (None, 3));
     Migrator::up(db, Some(1)).await.unwrap();
     let first = look(db).await.unwrap();
     assert_eq!(first.version(), Some("m20261123_000001_workflows"));
-    assert_eq!((first.pending(), first.is_current()), (vec!["m20261124_000001_leases"], false));
+    assert_eq!((first.pending(), first.is_current()), (LATER.to_vec(), false));
     let insert = "INSERT INTO gleitzeit_workflows (id, name, status, created_at, task_count, \
                   last_sequence, lease_owner, lease_until, spec) \
                   VALUES ('a', 'a', 'running', 1, 0, 1, NULL, NULL, '{}')";
     db.execute_unprepared(insert).await.unwrap();
-    assert_eq!(migrate(db).await.unwrap(), ["m20261124_000001_leases"]);
+    assert_eq!(migrate(db).await.unwrap(), LATER);
     assert!(status(db).await.unwrap().iter().all(|step| step.applied));
     assert!(look(db).await.unwrap().is_current());
     let free = "SELECT COUNT(*) FROM gleitzeit_workflows WHERE lease_epoch = 0 \
@@ -50,14 +53,20 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
     assert!(db.execute_unprepared(gone).await.is_err());
     let take = format!("UPDATE gleitzeit_workflows SET lease_epoch = {first}");
     db.execute_unprepared(&take).await.unwrap();
+    // What was inherited is free, once nobody knows of heirs.
+    let heir = format!("INSERT INTO gleitzeit_heirs (epoch, heir) VALUES ({first}, {first} + 1)");
+    db.execute_unprepared(&heir).await.unwrap();
+    Migrator::down(db, Some(1)).await.unwrap();
+    assert_eq!(number(db, free).await, 1);
+    db.execute_unprepared(&take).await.unwrap();
     Migrator::down(db, Some(1)).await.unwrap();
     assert_eq!(number(db, gone).await, 0);
     assert!(db.execute_unprepared("SELECT * FROM gleitzeit_leases").await.is_err());
     // Its lease is gone with its table.
     assert_eq!(number(db, free).await, 1);
-    assert_eq!(migrate(db).await.unwrap(), ["m20261124_000001_leases"]);
+    assert_eq!(migrate(db).await.unwrap(), LATER);
     Migrator::down(db, None).await.unwrap();
-    assert_eq!(migrate(db).await.unwrap().len(), 2);
+    assert_eq!(migrate(db).await.unwrap().len(), 3);
 }
 
 #[cfg(feature = "sqlite")]

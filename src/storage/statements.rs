@@ -22,8 +22,8 @@ pub(super) struct Statements {
     pub(super) set_states: MultiRow,
     /// [`SEQUENCE_COLUMNS`]: `key, last_sequence`
     pub(super) raise_sequences: MultiRow,
-    /// `id`; answers `id, key, task_count, status, lease_epoch, last_sequence`, and keeps them from
-    /// being pruned or claimed
+    /// `id`; answers `id, key, task_count, status`, the lease that owns it, `last_sequence`, and keeps
+    /// them from being pruned or claimed
     pub(super) find_workflows: MultiRow,
 }
 
@@ -91,7 +91,8 @@ impl Statements {
                  AND gleitzeit_workflows.last_sequence < v.column2",
             ),
             find_workflows: rows(
-                "SELECT id, key, task_count, status, lease_epoch, last_sequence \
+                "SELECT id, key, task_count, status, COALESCE((SELECT heir FROM gleitzeit_heirs \
+                 WHERE epoch = lease_epoch), lease_epoch), last_sequence \
                  FROM gleitzeit_workflows WHERE id IN (VALUES",
                 1,
                 if backend == DbBackend::Postgres {

@@ -283,11 +283,11 @@ async fn what_is_not_of_this_schema_is_refused_and_left_alone() {
         let detail = refused(&url).await;
         assert!(detail.contains("m29990101_000001_future"), "{detail}");
         let older = "DELETE FROM gleitzeit_migrations WHERE version LIKE 'm29990101%' \
-                     OR version LIKE '%_leases'";
+                     OR version LIKE '%_heirs'";
         alter(&url, &[older]).await;
         let detail = refused(&url).await;
         assert!(
-            detail.contains("lacks m20261124_000001_leases; `gleitzeit db migrate`"),
+            detail.contains("lacks m20261124_000002_heirs; `gleitzeit db migrate`"),
             "{detail}"
         );
         ground.leave().await;

@@ -52,7 +52,10 @@ async fn a_schema_is_brought_up_once() {
             let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
             applied.extend(answer["applied"].as_array().unwrap().iter().cloned());
         }
-        assert_eq!(applied, ["m20261123_000001_workflows", "m20261124_000001_leases"]);
+        assert_eq!(
+            applied,
+            ["m20261123_000001_workflows", "m20261124_000001_leases", "m20261124_000002_heirs"]
+        );
         let again = site.run(&["migrate"]);
         assert!(again.stdout.ends_with(": up to date already\n"), "{}", again.stdout);
         let newer = "INSERT INTO gleitzeit_migrations VALUES ('m29990101_000001_future', 0)";

@@ -7,6 +7,7 @@
 
 #[path = "../support/child.rs"]
 mod child;
+mod heirs;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]

@@ -93,6 +93,28 @@ async fn a_killed_process_has_no_lease() {
     server.drop_all().await;
 }
 
+#[tokio::test]
+async fn heirs_inherit() {
+    if let Some((store, _)) = child::told() {
+        return heirs::take_two_and_wait(&store).await;
+    }
+    let Some(server) = Server::reach("heirs").await else { return };
+    let url = server.database().await;
+    heirs::what_an_heir_leaves_is_inherited_again("postgres::heirs_inherit", &url).await;
+    server.drop_all().await;
+}
+
+#[tokio::test]
+async fn heirs_share() {
+    if let Some((store, _)) = child::told() {
+        return heirs::take_two_and_wait(&store).await;
+    }
+    let Some(server) = Server::reach("shared").await else { return };
+    let url = server.database().await;
+    heirs::an_heir_shares_with_who_comes("postgres::heirs_share", &url).await;
+    server.drop_all().await;
+}
+
 /// Fencing: a process that stood still past its lease writes nothing more.
 #[tokio::test]
 async fn a_lease_that_ran_out_is_taken_over_and_its_late_writes_are_refused() {

@@ -82,6 +82,24 @@ async fn a_killed_process_has_no_lease() {
     a_killed_process_is_taken_over_at_once(test, &file(&folder)).await;
 }
 
+#[tokio::test]
+async fn heirs_inherit() {
+    if let Some((store, _)) = child::told() {
+        return heirs::take_two_and_wait(&store).await;
+    }
+    let folder = TempDir::new().unwrap();
+    heirs::what_an_heir_leaves_is_inherited_again("sqlite::heirs_inherit", &file(&folder)).await;
+}
+
+#[tokio::test]
+async fn heirs_share() {
+    if let Some((store, _)) = child::told() {
+        return heirs::take_two_and_wait(&store).await;
+    }
+    let folder = TempDir::new().unwrap();
+    heirs::an_heir_shares_with_who_comes("sqlite::heirs_share", &file(&folder)).await;
+}
+
 /// A lease without a term: nobody can take it from a process that stands still.
 #[tokio::test]
 async fn a_lease_on_a_file_ends_with_its_process_only() {
@@ -230,9 +248,15 @@ async fn what_is_free_is_found_by_its_index() {
                 WHERE lease_epoch = 0 AND status IN ('pending', 'running') ORDER BY key LIMIT 10";
     let free = plan(free).await;
     assert!(free.contains("gleitzeit_workflows_free") && !free.contains("TEMP B-TREE"), "{free}");
-    let owned = "UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE lease_epoch = 5 \
+    let owned = "UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE (lease_epoch = 5 OR \
+                 lease_epoch IN (SELECT epoch FROM gleitzeit_heirs WHERE heir = 5)) \
                  AND status IN ('pending', 'running')";
     let owned = plan(owned).await;
     assert!(owned.contains("gleitzeit_workflows_status"), "{owned}");
+    let inherited = "SELECT key FROM gleitzeit_workflows NOT INDEXED WHERE key IN (SELECT value \
+                     FROM json_each('[1]')) AND lease_epoch = 5 \
+                     AND status IN ('pending', 'running')";
+    let inherited = plan(inherited).await;
+    assert!(inherited.contains("INTEGER PRIMARY KEY"), "{inherited}");
     assert_eq!(number(&db, "SELECT COUNT(*) FROM gleitzeit_leases").await, 0);
 }

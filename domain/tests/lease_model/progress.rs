@@ -64,8 +64,11 @@ fn next(protocol: &Protocol, state: &State, survivor: usize) -> Option<Action> {
             at == survivor || (others_go && state.processes[at].life == Life::Paused)
         }
         Action::TakeOver(at, epoch) => at == survivor && epoch != own,
-        Action::Restart(at) | Action::Open(at) | Action::Renew(at) | Action::Claim(at, _) => {
-            at == survivor
+        Action::Restart(at) | Action::Open(at) | Action::Renew(at) => at == survivor,
+        // What another one inherited is its own to begin with.
+        Action::Claim(at, workflow) => {
+            let is_its_own = state.rows[workflow].epoch == state.processes[at].epoch;
+            at == survivor || (others_go && is_its_own)
         }
         Action::Go(at, _) | Action::Settle(at, _) => at == survivor || others_go,
         Action::SubmitOwned(..)
@@ -73,6 +76,8 @@ fn next(protocol: &Protocol, state: &State, survivor: usize) -> Option<Action> {
         | Action::Close(_)
         | Action::Crash(_)
         | Action::Pause(_)
+        | Action::Inherit(..)
+        | Action::Share(..)
         | Action::LoseAnswer(..) => false,
     };
     actions.iter().find(helps).copied()

@@ -11,7 +11,7 @@ use crate::{
     progress::Reached,
     properties,
     state::{
-        EPOCHS, Epoch, Lease, Life, NOBODY, PROCESSES, Process, State, Status, Step, WORKFLOWS,
+        EPOCHS, Epoch, Lease, Life, NOBODY, PROCESSES, Process, Row, State, Status, Step, WORKFLOWS,
     },
 };
 
@@ -58,6 +58,10 @@ pub(crate) enum Action {
     Continue(usize),
     Expire(Epoch),
     TakeOver(usize, Epoch),
+    /// A process with a lease takes another one over, and what it owned becomes its own at once.
+    Inherit(usize, Epoch),
+    /// An heir frees what it has not begun with.
+    Share(usize, usize),
     Claim(usize, usize),
     /// A process takes the next step of a workflow.
     Go(usize, usize),
@@ -82,6 +86,8 @@ pub(crate) struct Protocol {
     pub(crate) laggards_max: usize,
     /// Whether the answer to a commit may be lost.
     pub(crate) answers_get_lost: bool,
+    /// Whether who takes over may inherit.
+    pub(crate) inherits: bool,
     pub(crate) reached: Reached,
 }
 
@@ -108,8 +114,14 @@ impl Protocol {
             if process.epoch != NOBODY && state.lease(process.epoch) != Lease::Good {
                 actions.push(Action::Renew(at));
             }
-            let dead = (1..).take(EPOCHS - 1).filter(|epoch| self.is_dead(state, *epoch));
-            actions.extend(dead.map(|epoch| Action::TakeOver(at, epoch)));
+            let may_inherit =
+                self.inherits && process.epoch != NOBODY && state.stands(process.epoch);
+            for epoch in (1..).take(EPOCHS - 1).filter(|epoch| self.is_dead(state, *epoch)) {
+                actions.push(Action::TakeOver(at, epoch));
+                if may_inherit && epoch != process.epoch {
+                    actions.push(Action::Inherit(at, epoch));
+                }
+            }
         }
         for workflow in 0..WORKFLOWS {
             self.actions_on(state, at, workflow, actions);
@@ -139,6 +151,8 @@ impl Protocol {
             actions.push(Action::SubmitOwned(at, workflow));
         } else if row.is_unsettled() && row.epoch == NOBODY {
             actions.push(Action::Claim(at, workflow));
+        } else if is_inherited(*process, *row) {
+            actions.extend([Action::Claim(at, workflow), Action::Share(at, workflow)]);
         } else if row.status == Status::Unknown && row.epoch == process.epoch {
             actions.push(Action::Settle(at, workflow));
         }
@@ -175,7 +189,8 @@ impl Protocol {
             || state.stands(state.processes[at].epoch)
     }
 
-    fn take_over(&self, state: &mut State, epoch: Epoch) {
+    /// Ends a lease; its workflows are the heir's, or nobody's.
+    fn take_over(&self, state: &mut State, epoch: Epoch, heir: Epoch) {
         if !self.has(Flaw::LeaseKept) {
             state.leases[usize::from(epoch)] = Lease::Absent;
         }
@@ -184,7 +199,7 @@ impl Protocol {
         }
         for row in &mut state.rows {
             if row.epoch == epoch {
-                row.epoch = NOBODY;
+                row.epoch = heir;
             }
         }
     }
@@ -259,7 +274,12 @@ fn lose(state: &mut State, at: usize) {
     state.processes[at] = Process { life: state.processes[at].life, ..Process::NEW };
 }
 
-/// A process takes a workflow that nobody owns.
+/// Whether a process owns what it has not begun with: it inherited that.
+fn is_inherited(process: Process, row: Row) -> bool {
+    row.is_unsettled() && row.status != Status::Unknown && row.epoch == process.epoch
+}
+
+/// A process takes a workflow that nobody owns, or that it inherited.
 fn claim(state: &mut State, at: usize, workflow: usize) {
     let process = &mut state.processes[at];
     let row = &mut state.rows[workflow];
@@ -328,7 +348,7 @@ impl Protocol {
             Action::Close(at) => {
                 // What it runs is cancelled first. It hands over as a takeover would.
                 let epoch = state.processes[at].epoch;
-                self.take_over(&mut state, epoch);
+                self.take_over(&mut state, epoch, NOBODY);
                 lose(&mut state, at);
             }
             // A write that was sent before is one that landed before, or never.
@@ -338,7 +358,12 @@ impl Protocol {
             Action::Restart(at) | Action::Continue(at) => life(&mut state, at, Life::Up),
             Action::Pause(at) => life(&mut state, at, Life::Paused),
             Action::Expire(epoch) => state.leases[usize::from(epoch)] = Lease::Expired,
-            Action::TakeOver(_, epoch) => self.take_over(&mut state, epoch),
+            Action::TakeOver(_, epoch) => self.take_over(&mut state, epoch, NOBODY),
+            Action::Inherit(at, epoch) => {
+                let heir = state.processes[at].epoch;
+                self.take_over(&mut state, epoch, heir);
+            }
+            Action::Share(_, workflow) => state.rows[workflow].epoch = NOBODY,
             Action::Claim(at, workflow) => claim(&mut state, at, workflow),
             Action::Go(at, workflow) => self.go(&mut state, at, workflow),
             Action::LoseAnswer(at, workflow) => {

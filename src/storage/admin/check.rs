@@ -235,12 +235,14 @@ async fn strays(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbE
     Ok(())
 }
 
-/// A workflow that belongs to a lease that is gone is claimed by nobody: to end a lease frees what
-/// it owns, and here that has not happened.
+/// A workflow that belongs to a lease that is gone, and has no heir, is claimed by nobody: to end a
+/// lease frees what it owns or names an heir, and here neither has happened.
 async fn leases(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbErr> {
     let sql = "SELECT w.id, w.lease_epoch FROM gleitzeit_workflows w \
                WHERE w.status IN ('pending', 'running') AND w.lease_epoch <> 0 AND NOT EXISTS \
-               (SELECT 1 FROM gleitzeit_leases l WHERE l.epoch = w.lease_epoch) ORDER BY w.key";
+               (SELECT 1 FROM gleitzeit_leases l WHERE l.epoch = w.lease_epoch OR l.epoch IN \
+               (SELECT h.heir FROM gleitzeit_heirs h WHERE h.epoch = w.lease_epoch)) \
+               ORDER BY w.key";
     each(db, sql, |row| {
         let id = unescape(row.try_get_by_index(0)?);
         let epoch: i64 = row.try_get_by_index(1)?;

@@ -1,7 +1,7 @@
 //! What the writer knows of leases: those of this store, and whether those of others live.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     io,
     sync::Arc,
     time::Duration,
@@ -39,8 +39,21 @@ pub(in crate::storage) struct Desk {
     /// Workflows that were claimed for a lease by a commit that may or may not have happened, or
     /// for somebody who did not wait for the answer.
     doubtful: HashMap<Epoch, Vec<i64>>,
+    /// What a lease has inherited, and nobody was given yet.
+    heritages: HashMap<Epoch, Heritage>,
     /// Where the last claim of a lease found nothing.
     quiet: HashMap<Epoch, Quiet>,
+}
+
+/// What a lease inherited from others.
+#[derive(Debug, Default)]
+struct Heritage {
+    /// The ended leases whose workflows were listed.
+    listed: BTreeSet<i64>,
+    /// The workflows of these that are still to be given out, by their keys.
+    keys: VecDeque<i64>,
+    /// True when nobody knows whether there is more.
+    is_unsure: bool,
 }
 
 /// How a lease lives.
@@ -67,6 +80,8 @@ pub(super) struct Outlook {
     pub(super) dead: Vec<Dead>,
     /// The leases of others that live.
     others: Vec<Epoch>,
+    /// True when a lease lives besides the one that asks.
+    pub(super) has_others: bool,
     /// When to ask again.
     pub(super) ask_again_in: Option<Duration>,
 }
@@ -91,6 +106,7 @@ impl Desk {
             life,
             open: BTreeSet::new(),
             doubtful: HashMap::new(),
+            heritages: HashMap::new(),
             quiet: HashMap::new(),
         }
     }
@@ -148,6 +164,7 @@ impl Desk {
     pub(super) fn closed(&mut self, epoch: Epoch) {
         self.open.remove(&epoch);
         self.doubtful.remove(&epoch);
+        self.heritages.remove(&epoch);
         self.quiet.remove(&epoch);
         if let Life::Locks(locks) = &mut self.life {
             locks.drop(epoch);
@@ -216,6 +233,7 @@ impl Desk {
                 }
             }
         }
+        outlook.has_others = outlook.dead.len() + 1 < survey.leases.len();
         Ok(outlook)
     }
 
@@ -262,6 +280,53 @@ impl Desk {
     /// Whoever claimed them knows by now.
     pub(super) fn no_doubt(&mut self, epoch: Epoch) {
         self.doubtful.remove(&epoch);
+    }
+
+    /// True when something that was inherited is to be given out, or there may be.
+    pub(super) fn has_heritage(&self, epoch: Epoch) -> bool {
+        self.heritages.get(&epoch).is_some_and(|it| it.is_unsure || !it.keys.is_empty())
+    }
+
+    /// True when the workflows that an ended lease left to this one were listed.
+    pub(super) fn has_listed(&self, epoch: Epoch, ended: i64) -> bool {
+        self.heritages.get(&epoch).is_some_and(|it| it.listed.contains(&ended))
+    }
+
+    /// What is to be given out, in the order of submission of each ended lease.
+    pub(super) fn heritage(&self, epoch: Epoch) -> impl Iterator<Item = i64> {
+        self.heritages.get(&epoch).into_iter().flat_map(|it| it.keys.iter().copied())
+    }
+
+    /// Notes what a lease inherited, and what of it is given out: from its beginning.
+    pub(super) fn inherited<'a>(
+        &mut self,
+        epoch: Epoch,
+        listed: impl IntoIterator<Item = (i64, Vec<i64>)>,
+        given: impl Iterator<Item = &'a i64>,
+    ) {
+        let heritage = self.heritages.entry(epoch).or_default();
+        heritage.is_unsure = false;
+        for (ended, keys) in listed {
+            heritage.listed.insert(ended);
+            heritage.keys.extend(keys);
+        }
+        let given: HashSet<i64> = given.copied().collect();
+        let first = given.len().min(heritage.keys.len());
+        let kept: Vec<i64> =
+            heritage.keys.drain(..first).filter(|key| !given.contains(key)).collect();
+        for key in kept.into_iter().rev() {
+            heritage.keys.push_front(key);
+        }
+    }
+
+    /// What was left of it belongs to nobody any more.
+    pub(super) fn shared_heritage(&mut self, epoch: Epoch) {
+        self.heritages.entry(epoch).or_default().keys.clear();
+    }
+
+    /// Nobody knows whether more was inherited.
+    pub(super) fn doubt_heritage(&mut self, epoch: Epoch) {
+        self.heritages.entry(epoch).or_default().is_unsure = true;
     }
 }
 

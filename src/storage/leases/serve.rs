@@ -17,7 +17,7 @@ use sea_orm::DatabaseTransaction;
 
 use super::{
     Asker, Call, Renewal,
-    desk::Outlook,
+    desk::{Desk, Outlook},
     requests,
     sql::{self, Dead},
 };
@@ -38,7 +38,19 @@ struct Taken {
     keys: Vec<i64>,
     workflows: Vec<WorkflowRecord>,
     more: bool,
-    outlook: Outlook,
+    ask_again_in: Option<Duration>,
+    heritage: Heritage,
+}
+
+/// What a claim learns of what was inherited.
+#[derive(Debug, Default)]
+struct Heritage {
+    /// The workflows that an ended lease left behind, where that was not known before.
+    listed: Vec<(i64, Vec<i64>)>,
+    /// What is given out now.
+    given: Vec<i64>,
+    /// True when what is not given out was freed, for others to claim.
+    is_shared: bool,
 }
 
 impl Writer {
@@ -180,7 +192,10 @@ impl Writer {
         match &claimed {
             Ok(_) => self.desk.no_doubt(epoch),
             // It may be theirs: the next claim tells.
-            Err(StoreError::Unknown { .. }) => self.desk.doubt(epoch, keys.clone()),
+            Err(StoreError::Unknown { .. }) => {
+                self.desk.doubt(epoch, keys.clone());
+                self.desk.doubt_heritage(epoch);
+            }
             Err(StoreError::LeaseLost { .. }) => self.forget_places(),
             Err(_) => {}
         }
@@ -203,7 +218,8 @@ impl Writer {
         let rings = self.desk.rings();
         let (outlook, has_free) = self.look_around(epoch).await?;
         gleitzeit_actors::failpoint!("store.claim.looked");
-        if outlook.dead.is_empty() && !has_free && self.desk.doubtful(epoch).is_empty() {
+        let is_owed = self.desk.has_heritage(epoch) || !self.desk.doubtful(epoch).is_empty();
+        if outlook.dead.is_empty() && !has_free && !is_owed {
             self.desk.found_nothing(epoch, rings, &outlook);
             return Ok(Claimed { ask_again_in: outlook.ask_again_in, ..Claimed::default() });
         }
@@ -213,33 +229,46 @@ impl Writer {
             .transact_alone(async |db, desk| {
                 keys.clear();
                 let outlook = outlook.get_or_insert_default();
-                let mut taken = Taken::default();
                 check(desk.keep(db, epoch).await?, epoch)?;
                 gleitzeit_actors::failpoint!("store.claim.kept");
-                let freed = end_dead(db, outlook).await?;
+                let heir = (!outlook.has_others).then_some(epoch);
+                let mut freed = end_dead(db, outlook, heir).await?;
                 gleitzeit_actors::failpoint!("store.claim.ended");
+                let mut heritage = list_heritage(db, desk, epoch).await?;
                 let mut rows = sql::owned(db, epoch, desk.doubtful(epoch)).await?;
+                if outlook.has_others {
+                    freed += heritage.share(db, desk, epoch).await?;
+                } else {
+                    let page = heritage.page(desk, epoch, limit.saturating_sub(rows.len()), &rows);
+                    rows.append(&mut sql::owned(db, epoch, &page).await?);
+                    heritage.given = page;
+                }
                 let left = limit.saturating_sub(rows.len());
-                let mut fresh = sql::claim(db, epoch, left).await?;
+                let mut fresh = if left > 0 { sql::claim(db, epoch, left).await? } else { vec![] };
                 gleitzeit_actors::failpoint!("store.claim.taken");
-                taken.more = fresh.len() == left;
+                let more = fresh.len() == left;
                 if freed > fresh.len() as u64 {
                     bell::announce(db).await?;
                 }
                 rows.append(&mut fresh);
                 rows.sort_unstable_by_key(|row| row.key);
                 keys.extend(rows.iter().map(|row| row.key));
-                taken.keys.clone_from(keys);
-                taken.workflows = read_all(&reader, db, rows).await?;
+                let workflows = read_all(&reader, db, rows).await?;
                 gleitzeit_actors::failpoint!("store.claim.read");
-                taken.outlook.ask_again_in = outlook.ask_again_in;
-                Ok(taken)
+                let ask_again_in = outlook.ask_again_in;
+                Ok(Taken { keys: keys.clone(), workflows, more, ask_again_in, heritage })
             })
             .await?;
         gleitzeit_actors::failpoint!("store.claim.committed");
-        self.learn(Lesson::of_claimed(&taken.keys, &taken.workflows));
-        let Taken { workflows, more, outlook, .. } = taken;
-        Ok(Claimed { workflows, more, ask_again_in: outlook.ask_again_in })
+        let Taken { keys, workflows, more, ask_again_in, heritage } = taken;
+        self.learn(Lesson::of_claimed(&keys, &workflows));
+        let Heritage { listed, given, is_shared } = heritage;
+        self.desk.inherited(epoch, listed, given.iter().chain(&keys));
+        if is_shared {
+            self.desk.shared_heritage(epoch);
+        }
+        let more = more || self.desk.has_heritage(epoch);
+        Ok(Claimed { workflows, more, ask_again_in })
     }
 
     async fn claim_one(
@@ -254,11 +283,14 @@ impl Writer {
         let id = encode::escape(id.as_str());
         self.transact_alone(async |db, desk| {
             check(desk.keep(db, epoch).await?, epoch)?;
-            if end_dead(db, &mut outlook).await? > 0 {
+            // It takes one workflow, and leaves the others to whoever runs many.
+            if end_dead(db, &mut outlook, None).await? > 0 {
                 bell::announce(db).await?;
             }
             let Some(row) = sql::workflow(db, &id).await? else { return Ok(ClaimedOne::Unknown) };
-            let (is_mine, is_open) = (row.lease_epoch == sql::column(epoch), is_open(&row));
+            let is_open = is_open(&row);
+            let is_mine = row.lease_epoch == sql::column(epoch)
+                || sql::is_heir(db, epoch, row.lease_epoch).await?;
             if is_owned(db, &row, is_open).await? && !is_mine && (is_open || reopens) {
                 return Ok(ClaimedOne::Held);
             }
@@ -286,22 +318,79 @@ impl Writer {
     }
 }
 
-/// Ends the dead leases, and frees what they owned; how many workflows.
-async fn end_dead(db: &DatabaseTransaction, outlook: &mut Outlook) -> Result<u64, Refusal> {
+/// Ends the dead leases, and frees what they owned, unless there is an heir; how many workflows are
+/// free.
+async fn end_dead(
+    db: &DatabaseTransaction,
+    outlook: &mut Outlook,
+    heir: Option<Epoch>,
+) -> Result<u64, Refusal> {
     let mut freed = 0;
-    for dead in outlook.dead.clone() {
-        if sql::end(db, dead).await? {
-            gleitzeit_actors::failpoint!("store.takeover.ended");
-            let some = sql::free(db, dead.epoch).await?;
+    for Dead { epoch, is_gone } in outlook.dead.clone() {
+        if !sql::end(db, Dead { epoch, is_gone }).await? {
+            outlook.try_again();
+            continue;
+        }
+        gleitzeit_actors::failpoint!("store.takeover.ended");
+        if let Some(heir) = heir {
+            sql::inherit(db, epoch, heir).await?;
+            gleitzeit_actors::failpoint!("store.takeover.inherited");
+            tracing::info!(%epoch, is_gone, %heir, "inherited from the lease of another process");
+        } else {
+            let some = sql::free(db, epoch).await?;
             gleitzeit_actors::failpoint!("store.takeover.freed");
-            let Dead { epoch, is_gone } = dead;
             tracing::info!(%epoch, is_gone, workflows = some, "ended the lease of another process");
             freed += some;
-        } else {
-            outlook.try_again();
         }
     }
     Ok(freed)
+}
+
+/// Lists what a lease inherited, where the desk does not know it yet.
+async fn list_heritage(
+    db: &DatabaseTransaction,
+    desk: &Desk,
+    epoch: Epoch,
+) -> Result<Heritage, Refusal> {
+    let mut heritage = Heritage::default();
+    for ended in sql::inherited(db, epoch).await? {
+        if !desk.has_listed(epoch, ended) {
+            heritage.listed.push((ended, sql::left_behind(db, ended).await?));
+            gleitzeit_actors::failpoint!("store.claim.listed");
+        }
+    }
+    Ok(heritage)
+}
+
+impl Heritage {
+    /// What is still to be given out.
+    fn rest(&self, desk: &Desk, epoch: Epoch) -> impl Iterator<Item = i64> {
+        let listed = self.listed.iter().flat_map(|(_, keys)| keys.iter().copied());
+        desk.heritage(epoch).chain(listed)
+    }
+
+    /// The first of it, beside what is given out already.
+    fn page(&self, desk: &Desk, epoch: Epoch, limit: usize, given: &[workflow::Model]) -> Vec<i64> {
+        let rest = self.rest(desk, epoch);
+        rest.filter(|key| given.iter().all(|row| row.key != *key)).take(limit).collect()
+    }
+
+    /// Frees it, for a process that is not alone; how many workflows.
+    async fn share(
+        &mut self,
+        db: &DatabaseTransaction,
+        desk: &Desk,
+        epoch: Epoch,
+    ) -> Result<u64, Refusal> {
+        let rest: Vec<i64> = self.rest(desk, epoch).collect();
+        if rest.is_empty() {
+            return Ok(0);
+        }
+        let freed = sql::free_some(db, epoch, &rest).await?;
+        gleitzeit_actors::failpoint!("store.claim.shared");
+        self.is_shared = true;
+        Ok(freed)
+    }
 }
 
 async fn read_all(

@@ -7,8 +7,8 @@ use std::{fmt::Write as _, sync::LazyLock, time::Duration};
 
 use gleitzeit_domain::store::Epoch;
 use sea_orm::{
-    ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, IdenStatic as _,
-    Iterable as _, QueryFilter as _, Statement, Value,
+    ConnectionTrait, DbBackend, DbErr, EntityTrait as _, IdenStatic as _, Iterable as _, Statement,
+    Value,
 };
 
 use crate::storage::entity::workflow;
@@ -25,8 +25,10 @@ const TERM_MAX: Duration = Duration::from_hours(1_000_000);
 /// Workflows of one claim.
 const CLAIM_MAX: usize = 1_000_000;
 
-/// Keys of one statement.
-const KEYS_MAX: usize = 1_000;
+/// What the lease of the first parameter owns: what bears its epoch, and what bears that of a lease
+/// whose heir it is.
+const OWNED: &str =
+    "(lease_epoch = $1 OR lease_epoch IN (SELECT epoch FROM gleitzeit_heirs WHERE heir = $1))";
 
 /// All columns of a workflow.
 static COLUMNS: LazyLock<String> = LazyLock::new(|| {
@@ -169,7 +171,8 @@ pub(super) async fn holders<C: ConnectionTrait>(
     let now = if is_server(db) { SERVER_NOW } else { "0" };
     let select = format!(
         "SELECT l.epoch, l.process, l.until - {now}, l.owner, (SELECT COUNT(*) \
-         FROM gleitzeit_workflows w WHERE w.lease_epoch = l.epoch AND w.{OPEN}) \
+         FROM gleitzeit_workflows w WHERE w.{OPEN} AND (w.lease_epoch = l.epoch OR w.lease_epoch \
+         IN (SELECT h.epoch FROM gleitzeit_heirs h WHERE h.heir = l.epoch))) \
          FROM gleitzeit_leases l ORDER BY l.epoch"
     );
     let mut holders = Vec::new();
@@ -206,10 +209,81 @@ pub(super) async fn end<C: ConnectionTrait>(db: &C, dead: Dead) -> Result<bool, 
 
 /// Frees what an ended lease owned; how many workflows.
 pub(super) async fn free<C: ConnectionTrait>(db: &C, epoch: Epoch) -> Result<u64, DbErr> {
-    let update =
-        format!("UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE lease_epoch = $1 AND {OPEN}");
+    let update = format!("UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE {OWNED} AND {OPEN}");
     let freed = db.execute_raw(statement(db, update, [column(epoch).into()])).await?;
+    let forget = "DELETE FROM gleitzeit_heirs WHERE heir = $1";
+    db.execute_raw(statement(db, forget, [column(epoch).into()])).await?;
     Ok(freed.rows_affected())
+}
+
+/// Has a lease inherit what an ended one owned, however many workflows that are.
+pub(super) async fn inherit<C: ConnectionTrait>(
+    db: &C,
+    ended: Epoch,
+    heir: Epoch,
+) -> Result<(), DbErr> {
+    let values = || [column(ended).into(), column(heir).into()];
+    let pass_on = "UPDATE gleitzeit_heirs SET heir = $2 WHERE heir = $1";
+    db.execute_raw(statement(db, pass_on, values())).await?;
+    let insert = "INSERT INTO gleitzeit_heirs (epoch, heir) VALUES ($1, $2)";
+    db.execute_raw(statement(db, insert, values())).await?;
+    Ok(())
+}
+
+/// The ended leases that a lease has inherited from, by their columns.
+pub(super) async fn inherited<C: ConnectionTrait>(db: &C, heir: Epoch) -> Result<Vec<i64>, DbErr> {
+    let select = "SELECT epoch FROM gleitzeit_heirs WHERE heir = $1 ORDER BY epoch";
+    let rows = db.query_all_raw(statement(db, select, [column(heir).into()])).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
+/// The keys of what an ended lease left behind; where it is nothing, its heir forgets it.
+pub(super) async fn left_behind<C: ConnectionTrait>(db: &C, ended: i64) -> Result<Vec<i64>, DbErr> {
+    let select = format!(
+        "SELECT key FROM gleitzeit_workflows WHERE lease_epoch = $1 AND {OPEN} ORDER BY key"
+    );
+    let rows = db.query_all_raw(statement(db, select, [ended.into()])).await?;
+    if rows.is_empty() {
+        let forget = "DELETE FROM gleitzeit_heirs WHERE epoch = $1";
+        db.execute_raw(statement(db, forget, [ended.into()])).await?;
+    }
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
+/// Frees those of the keys that a lease owns; how many workflows.
+pub(super) async fn free_some<C: ConnectionTrait>(
+    db: &C,
+    epoch: Epoch,
+    keys: &[i64],
+) -> Result<u64, DbErr> {
+    let among = among(db, keys);
+    let update = format!(
+        "UPDATE {} SET lease_epoch = 0 WHERE {} AND {OWNED} AND {OPEN}",
+        among.table, among.condition
+    );
+    let update = statement(db, update, [column(epoch).into(), among.keys]);
+    Ok(db.execute_raw(update).await?.rows_affected())
+}
+
+/// The table, and a condition on the key whose text is the same for any number of keys.
+struct Among {
+    table: &'static str,
+    condition: &'static str,
+    keys: Value,
+}
+
+/// One of these keys, which are the second parameter. SQLite would look through all that is not
+/// settled for them.
+fn among<C: ConnectionTrait>(db: &C, keys: &[i64]) -> Among {
+    let list = keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    if is_server(db) {
+        let condition = "key = ANY(CAST(CAST($2 AS TEXT) AS BIGINT[]))";
+        Among { table: "gleitzeit_workflows", condition, keys: format!("{{{list}}}").into() }
+    } else {
+        let condition = "key IN (SELECT value FROM json_each($2))";
+        let table = "gleitzeit_workflows NOT INDEXED";
+        Among { table, condition, keys: format!("[{list}]").into() }
+    }
 }
 
 /// Takes the oldest that are free.
@@ -238,17 +312,27 @@ pub(super) async fn owned<C: ConnectionTrait>(
     epoch: Epoch,
     keys: &[i64],
 ) -> Result<Vec<workflow::Model>, DbErr> {
-    let mut owned = Vec::new();
-    for some in keys.chunks(KEYS_MAX) {
-        let found = workflow::Entity::find()
-            .filter(workflow::Column::Key.is_in(some.iter().copied()))
-            .filter(workflow::Column::LeaseEpoch.eq(column(epoch)))
-            .filter(workflow::Column::Status.is_in(["pending", "running"]))
-            .all(db)
-            .await?;
-        owned.extend(found);
+    if keys.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(owned)
+    let among = among(db, keys);
+    let select = format!(
+        "SELECT {} FROM {} WHERE {} AND {OWNED} AND {OPEN}",
+        *COLUMNS, among.table, among.condition
+    );
+    let select = statement(db, select, [column(epoch).into(), among.keys]);
+    workflow::Entity::find().from_raw_sql(select).all(db).await
+}
+
+/// Whether a lease owns what bears the epoch of another one, which has ended.
+pub(super) async fn is_heir<C: ConnectionTrait>(
+    db: &C,
+    heir: Epoch,
+    ended: i64,
+) -> Result<bool, DbErr> {
+    let select = "SELECT 1 FROM gleitzeit_heirs WHERE epoch = $1 AND heir = $2";
+    let select = statement(db, select, [ended.into(), column(heir).into()]);
+    Ok(db.query_one_raw(select).await?.is_some())
 }
 
 /// One workflow by its escaped id, which nobody else takes or changes until the transaction ends.

@@ -1,0 +1,86 @@
+//! A process that is alone inherits all that a killed one owned, without a write for each.
+
+use gleitzeit::storage::admin;
+use gleitzeit_domain::store::StoreError;
+
+use super::*;
+
+/// The life of the processes that are killed: the first one submits, and the others go on with two
+/// workflows of what it left.
+pub(super) async fn take_two_and_wait(url: &str) {
+    let store = open(&url.parse().unwrap()).await;
+    let epoch = lease(&store).await;
+    let taken = store.claim(epoch, 2).await.unwrap();
+    if taken.workflows.is_empty() {
+        let all = (0..5).map(|number| owned(&format!("w{number}"), epoch));
+        store.submit(all.collect()).await.unwrap();
+    }
+    child::say(&format!("took {}", ids(&taken).join(" ")));
+    // Until it is killed.
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+fn take_two_and_die(test: &str, url: &StoreUrl) -> String {
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut process = child::Process::start(test, url.expose(), folder.path());
+    let said = process.says().unwrap();
+    process.kill();
+    said
+}
+
+/// Who owns how many workflows, and what is wrong with the database.
+async fn owners(url: &StoreUrl) -> Vec<(Epoch, u64)> {
+    admin::check(url, &mut |finding| panic!("{finding:?}")).await.unwrap();
+    let contents = admin::status(url).await.unwrap().contents.unwrap();
+    contents.leases.iter().map(|holder| (holder.epoch, holder.workflows)).collect()
+}
+
+/// However many die one after the other, each heir has all of it, once.
+pub(super) async fn what_an_heir_leaves_is_inherited_again(test: &str, url: &StoreUrl) {
+    assert_eq!(take_two_and_die(test, url), "took ");
+    assert_eq!(take_two_and_die(test, url), "took w0 w1");
+    assert_eq!(take_two_and_die(test, url), "took w0 w1");
+    let store = open(url).await;
+    let epoch = lease(&store).await;
+    let first = store.claim(epoch, 3).await.unwrap();
+    assert_eq!((ids(&first).join(" "), first.more), ("w0 w1 w2".into(), true));
+    assert_eq!(owners(url).await, [(epoch, 5)]);
+    let ask = Request { workflow: "w4".into(), ask: Ask::Cancel { reason: "enough".into() } };
+    store.ask(ask.clone()).await.unwrap();
+    let asked = store.requests(epoch).await.unwrap();
+    assert_eq!(asked.into_iter().map(|(_, request)| request).collect::<Vec<_>>(), [ask]);
+    let rest = store.claim(epoch, 3).await.unwrap();
+    assert_eq!((ids(&rest).join(" "), rest.more), ("w3 w4".into(), false));
+    assert_eq!(store.claim(epoch, 3).await.unwrap().workflows, []);
+    store.record(vec![outcome(&rest.workflows[0], epoch)]).await.unwrap();
+    let stored = store.workflow(&"w3".into()).await.unwrap().unwrap();
+    assert_eq!(stored.tasks[0].result.as_deref(), Some(&json!(epoch.0)));
+    // Whoever closes in order hands all of it over, to be shared.
+    let another = open(url).await;
+    let next = lease(&another).await;
+    store.close(LONG).await.unwrap();
+    assert_eq!(owners(url).await, [(next, 0)]);
+    assert_eq!(ids(&another.claim(next, 10).await.unwrap()).join(" "), "w0 w1 w2 w3 w4");
+}
+
+/// What is not given out when another process comes is for both.
+pub(super) async fn an_heir_shares_with_who_comes(test: &str, url: &StoreUrl) {
+    take_two_and_die(test, url);
+    let store = open(url).await;
+    let epoch = lease(&store).await;
+    assert_eq!(ids(&store.claim(epoch, 1).await.unwrap()).join(" "), "w0");
+    let taken = store.claim_one(epoch, &"w1".into(), false).await.unwrap();
+    assert!(matches!(taken, ClaimedOne::Taken(_)), "{taken:?}");
+    let newcomer = open(url).await;
+    let other = lease(&newcomer).await;
+    assert_eq!(newcomer.claim(other, 10).await.unwrap().workflows, [], "it is all owned");
+    let held = newcomer.claim_one(other, &"w4".into(), false).await.unwrap();
+    assert_eq!(held, ClaimedOne::Held);
+    assert_eq!(ids(&store.claim(epoch, 2).await.unwrap()).join(" "), "w1 w2");
+    assert_eq!(owners(url).await, [(epoch, 3), (other, 0)]);
+    assert_eq!(ids(&newcomer.claim(other, 10).await.unwrap()).join(" "), "w3 w4");
+    assert_eq!(owners(url).await, [(epoch, 3), (other, 2)]);
+    // The lease that they were submitted under is gone for good.
+    let late = store.record(vec![outcome(&owned("w0", epoch).record, Epoch(1))]).await;
+    assert_eq!(late, Err(StoreError::LeaseLost { epoch: Epoch(1) }));
+}
