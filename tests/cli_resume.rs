@@ -114,6 +114,28 @@ fn a_killed_run_is_resumed_without_running_completed_tasks_again() {
     assert_eq!(again["error"]["name"], "WORKFLOW_INVALID_STATE");
 }
 
+/// What `show` tells of a workflow whose process died is of the past; a person must see that.
+#[test]
+fn show_says_when_nobody_runs_a_workflow() {
+    let chain = Chain::new();
+    let shown = || {
+        let output = chain.place.command(&["show", "chain"]).output().expect("the program starts");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let mut child = chain.start();
+    let while_it_runs = shown();
+    child.kill().expect("it runs");
+    child.wait().expect("it was started here");
+    assert!(while_it_runs.contains("running"), "{while_it_runs}");
+    assert!(!while_it_runs.contains("nobody runs it"), "{while_it_runs}");
+    let told = shown();
+    let note = "nobody runs it: its process is gone; `gleitzeit resume chain` or an engine on this \
+                store goes on with it\n";
+    assert!(told.ends_with(note), "{told}");
+    chain.place.json(&["resume", "chain", "--json"]).success();
+    assert!(!shown().contains("nobody runs it"));
+}
+
 /// Whoever does not know the id continues everything.
 #[test]
 fn resume_without_an_id_continues_all_that_is_left() {

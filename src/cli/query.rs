@@ -58,8 +58,35 @@ pub(crate) async fn list(session: &Session, list: List) -> Outcome {
 
 /// Shows a workflow and its tasks, however it stands.
 pub(crate) async fn show(session: &Session, id: &WorkflowId) -> Outcome {
-    tell(session, &find(session, id).await?);
+    let record = find(session, id).await?;
+    tell(session, &record);
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    if !session.json && !record.status.is_settled() {
+        tell_who_runs(session, id).await?;
+    }
     Ok(Exit::Success)
+}
+
+/// Says so where nobody runs a workflow that is not settled: what is shown of it is what was stored
+/// last, and a task that says `executing` may be one that a dead process had begun.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+async fn tell_who_runs(session: &Session, id: &WorkflowId) -> Result<(), Failure> {
+    let url = &session.settings.storage.url;
+    if url.is_memory() {
+        return Ok(());
+    }
+    let why = match gleitzeit::storage::admin::holder(url, id).await? {
+        Some(holder) if holder.is_alive => return Ok(()),
+        Some(holder) => match holder.process_id {
+            Some(process) => format!("its process {process} is gone"),
+            None => "its process is gone".into(),
+        },
+        None => "it is free".into(),
+    };
+    output::text(format!(
+        "nobody runs it: {why}; `gleitzeit resume {id}` or an engine on this store goes on with it"
+    ));
+    Ok(())
 }
 
 /// Shows what happened in a workflow, and goes on where it is asked to.

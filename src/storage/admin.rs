@@ -32,14 +32,15 @@ pub use self::{
     check::{Checked, Finding, Rule, check},
     export::{Exported, export},
     import::{ImportError, Imported, import},
-    status::{Contents, Holder, SchemaStatus, Size, Span, Status, status},
+    status::{Contents, Holder, SchemaStatus, Size, Span, Status, holder, status},
     upkeep::{Vacuumed, migrate, vacuum},
 };
 
 /// The tables of the store, by their names.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "gleitzeit_blobs",
     "gleitzeit_events",
+    "gleitzeit_heirs",
     "gleitzeit_leases",
     "gleitzeit_requests",
     "gleitzeit_tasks",

@@ -85,6 +85,9 @@ fn absent(place: &str, setup: Setup) -> Option<&'static str> {
         "store.request" | "engine.request" | "handle.request" if setup.processes == 1 => {
             Some("there is no other process to be asked")
         }
+        _ if matches!(place, "store.takeover.freed" | "store.claim.shared") => {
+            Some("who is alone does not share; `tests/leases` has a process killed there")
+        }
         _ => None,
     }
 }

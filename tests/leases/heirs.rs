@@ -6,7 +6,7 @@ use gleitzeit_domain::store::StoreError;
 use super::*;
 
 /// The life of the processes that are killed: the first one submits, and the others go on with two
-/// workflows of what it left.
+/// workflows of what it left, and once more where they are told to.
 pub(super) async fn take_two_and_wait(url: &str) {
     let store = open(&url.parse().unwrap()).await;
     let epoch = lease(&store).await;
@@ -16,6 +16,11 @@ pub(super) async fn take_two_and_wait(url: &str) {
         store.submit(all.collect()).await.unwrap();
     }
     child::say(&format!("took {}", ids(&taken).join(" ")));
+    let mut line = String::new();
+    if std::io::stdin().read_line(&mut line).unwrap() > 0 {
+        let taken = store.claim(epoch, 2).await.unwrap();
+        child::say(&format!("took {}", ids(&taken).join(" ")));
+    }
     // Until it is killed.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
@@ -83,4 +88,37 @@ pub(super) async fn an_heir_shares_with_who_comes(test: &str, url: &StoreUrl) {
     // The lease that they were submitted under is gone for good.
     let late = store.record(vec![outcome(&owned("w0", epoch).record, Epoch(1))]).await;
     assert_eq!(late, Err(StoreError::LeaseLost { epoch: Epoch(1) }));
+}
+
+/// Killed while it frees what it inherited, or what it ends, for another process that lives: the
+/// two places to which a process that is alone does not come.
+#[cfg(feature = "failpoints")]
+pub(super) async fn a_kill_while_sharing_loses_nothing(test: &str, url: &StoreUrl) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let start = |place| child::Process::start_to_die(test, url.expose(), folder.path(), place);
+    let all = "w0 w1 w2 w3 w4";
+    take_two_and_die(test, url);
+    let mut heir = start(Some("store.claim.shared"));
+    assert_eq!(heir.says().as_deref(), Some("took w0 w1"));
+    let store = open(url).await;
+    let epoch = lease(&store).await;
+    heir.tell("again");
+    assert_eq!(heir.says(), None, "it came past the place");
+    assert_eq!(ids(&store.claim(epoch, 10).await.unwrap()).join(" "), all);
+    assert_eq!(owners(url).await, [(epoch, 5)]);
+    // The same workflows, of a process that dies while another one lives.
+    store.close(LONG).await.unwrap();
+    let mut gone = start(None);
+    assert_eq!(gone.says().as_deref(), Some("took w0 w1"));
+    gone.tell("again");
+    assert_eq!(gone.says().as_deref(), Some("took w2 w3"));
+    let store = open(url).await;
+    let epoch = lease(&store).await;
+    gone.kill();
+    let mut taker = start(Some("store.takeover.freed"));
+    assert_eq!(taker.says(), None, "it came past the place");
+    let mut taken = store.claim(epoch, 10).await.unwrap();
+    taken.workflows.sort_by(|one, other| one.id.cmp(&other.id));
+    assert_eq!(ids(&taken).join(" "), all);
+    assert_eq!(owners(url).await, [(epoch, 5)]);
 }

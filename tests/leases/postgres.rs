@@ -104,6 +104,18 @@ async fn heirs_inherit() {
     server.drop_all().await;
 }
 
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn heirs_die_while_they_share() {
+    if let Some((store, _)) = child::told() {
+        return heirs::take_two_and_wait(&store).await;
+    }
+    let Some(server) = Server::reach("dying").await else { return };
+    let url = server.database().await;
+    heirs::a_kill_while_sharing_loses_nothing("postgres::heirs_die_while_they_share", &url).await;
+    server.drop_all().await;
+}
+
 #[tokio::test]
 async fn heirs_share() {
     if let Some((store, _)) = child::told() {

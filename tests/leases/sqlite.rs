@@ -91,6 +91,17 @@ async fn heirs_inherit() {
     heirs::what_an_heir_leaves_is_inherited_again("sqlite::heirs_inherit", &file(&folder)).await;
 }
 
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn heirs_die_while_they_share() {
+    if let Some((store, _)) = child::told() {
+        return heirs::take_two_and_wait(&store).await;
+    }
+    let folder = TempDir::new().unwrap();
+    let url = file(&folder);
+    heirs::a_kill_while_sharing_loses_nothing("sqlite::heirs_die_while_they_share", &url).await;
+}
+
 #[tokio::test]
 async fn heirs_share() {
     if let Some((store, _)) = child::told() {

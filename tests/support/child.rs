@@ -41,14 +41,27 @@ pub(crate) struct Process {
 impl Process {
     /// Runs the test of this name again.
     pub(crate) fn start(test: &str, store: &str, folder: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("its own path"))
+        Self::start_to_die(test, store, folder, None)
+    }
+
+    /// The same; it is killed when it comes to this failpoint.
+    pub(crate) fn start_to_die(
+        test: &str,
+        store: &str,
+        folder: &Path,
+        failpoint: Option<&str>,
+    ) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("its own path"));
+        command
             .args([test, "--exact", "--nocapture", "--test-threads=1"])
             .env(STORE, store)
             .env(FOLDER, folder)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a process");
+            .stdout(Stdio::piped());
+        if let Some(place) = failpoint {
+            command.env("GLEITZEIT_FAILPOINT", format!("{place}:1"));
+        }
+        let mut child = command.spawn().expect("a process");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         Self { child, lines }
     }

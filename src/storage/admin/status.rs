@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
+    id::WorkflowId,
     store::{Epoch, StoreError},
     workflow::WorkflowStatus,
 };
@@ -13,7 +14,12 @@ use serde::{Serialize, Serializer};
 use super::{Place, number, of_read, product, rows, size};
 use crate::{
     settings::StoreUrl,
-    storage::{encode::time_of, leases, open::Use, read},
+    storage::{
+        encode::{self, time_of},
+        leases,
+        open::Use,
+        read,
+    },
 };
 
 /// What is in a database.
@@ -122,6 +128,29 @@ pub async fn status(url: &StoreUrl) -> Result<Status, StoreError> {
     let status = look(&place).await.map_err(of_read);
     place.close().await;
     status
+}
+
+/// The lease that owns a workflow; `None` where there is no such workflow, or nobody owns it. Locks
+/// nothing, and may be of the past when it is told.
+///
+/// # Errors
+/// As [`status`].
+pub async fn holder(url: &StoreUrl, id: &WorkflowId) -> Result<Option<Holder>, StoreError> {
+    let place = Place::open(url, Use::Inspect).await?;
+    let holder = holder_of(&place, id).await.map_err(of_read);
+    place.close().await;
+    holder
+}
+
+async fn holder_of(place: &Place, id: &WorkflowId) -> Result<Option<Holder>, DbErr> {
+    let snapshot = read::snapshot(&place.db).await?;
+    let sql = "SELECT COALESCE((SELECT heir FROM gleitzeit_heirs WHERE epoch = lease_epoch), \
+               lease_epoch) FROM gleitzeit_workflows WHERE id = $1";
+    let found = rows(&snapshot, sql, vec![encode::text(id.as_str())]).await?;
+    let owner: Option<i64> = found.first().map(|row| row.try_get_by_index(0)).transpose()?;
+    let leases = leases::look(&snapshot, &place.location).await?;
+    snapshot.commit().await?;
+    Ok(leases.into_iter().find(|holder| owner.map(count) == Some(holder.epoch.0)))
 }
 
 async fn look(place: &Place) -> Result<Status, DbErr> {
