@@ -258,31 +258,28 @@ pub(super) async fn free_some<C: ConnectionTrait>(
 ) -> Result<u64, DbErr> {
     let among = among(db, keys);
     let update = format!(
-        "UPDATE {} SET lease_epoch = 0 WHERE {} AND {OWNED} AND {OPEN}",
-        among.table, among.condition
+        "UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE {} AND {OWNED} AND {OPEN}",
+        among.condition
     );
     let update = statement(db, update, [column(epoch).into(), among.keys]);
     Ok(db.execute_raw(update).await?.rows_affected())
 }
 
-/// The table, and a condition on the key whose text is the same for any number of keys.
+/// A condition on the key whose text is the same for any number of keys.
 struct Among {
-    table: &'static str,
     condition: &'static str,
     keys: Value,
 }
 
-/// One of these keys, which are the second parameter. SQLite would look through all that is not
-/// settled for them.
+/// One of these keys, which are the second parameter.
 fn among<C: ConnectionTrait>(db: &C, keys: &[i64]) -> Among {
     let list = keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     if is_server(db) {
         let condition = "key = ANY(CAST(CAST($2 AS TEXT) AS BIGINT[]))";
-        Among { table: "gleitzeit_workflows", condition, keys: format!("{{{list}}}").into() }
+        Among { condition, keys: format!("{{{list}}}").into() }
     } else {
         let condition = "key IN (SELECT value FROM json_each($2))";
-        let table = "gleitzeit_workflows NOT INDEXED";
-        Among { table, condition, keys: format!("[{list}]").into() }
+        Among { condition, keys: format!("[{list}]").into() }
     }
 }
 
@@ -316,9 +313,13 @@ pub(super) async fn owned<C: ConnectionTrait>(
         return Ok(Vec::new());
     }
     let among = among(db, keys);
+    // By their keys, whatever the planner knows of how many are open: it would look through all of
+    // these for each page.
+    let columns = &*COLUMNS;
     let select = format!(
-        "SELECT {} FROM {} WHERE {} AND {OWNED} AND {OPEN}",
-        *COLUMNS, among.table, among.condition
+        "WITH listed AS MATERIALIZED (SELECT {columns} FROM gleitzeit_workflows WHERE {}) \
+         SELECT {columns} FROM listed WHERE {OWNED} AND {OPEN}",
+        among.condition
     );
     let select = statement(db, select, [column(epoch).into(), among.keys]);
     workflow::Entity::find().from_raw_sql(select).all(db).await
