@@ -33,7 +33,7 @@ async fn everything_is_counted() {
         assert_eq!(told.database.starts_with("SQLite 3."), is_file, "{}", told.database);
         assert_eq!(
             (told.size.log_bytes.is_some(), told.size.tables.len()),
-            (is_file, if is_file { 0 } else { 6 })
+            (is_file, if is_file { 0 } else { 7 })
         );
         let contents = contents(told);
         let count = |status: &str| contents.workflows[status];

@@ -127,6 +127,26 @@ async fn heirs_share() {
     server.drop_all().await;
 }
 
+/// An engine that has nothing to do and knows of no other asks nothing. It must hear of a process
+/// that comes, or nobody would look when that one dies.
+#[tokio::test]
+async fn a_new_lease_is_heard_of() {
+    let Some(server) = Server::reach("heard").await else { return };
+    let url = server.database().await;
+    let (idle, comes) = (open(&url).await, open(&url).await);
+    let epoch = lease(&idle).await;
+    let mut bell = is_listening(&idle).await;
+    while tokio::time::timeout(Duration::from_millis(500), bell.next()).await.is_ok() {}
+    assert_eq!(idle.claim(epoch, 10).await.unwrap().ask_again_in, None);
+    let other = lease(&comes).await;
+    heard(&mut bell).await;
+    let claimed = idle.claim(epoch, 10).await.unwrap();
+    assert_eq!(claimed.workflows, []);
+    assert!(claimed.ask_again_in.is_some_and(|pause| pause <= TERM), "{claimed:?}");
+    assert!(other > epoch);
+    server.drop_all().await;
+}
+
 /// Fencing: a process that stood still past its lease writes nothing more.
 #[tokio::test]
 async fn a_lease_that_ran_out_is_taken_over_and_its_late_writes_are_refused() {

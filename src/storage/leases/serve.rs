@@ -143,6 +143,8 @@ impl Writer {
             .transact_alone(async |db, desk| {
                 let lease = desk.open(db, owner, term).await??;
                 gleitzeit_actors::failpoint!("store.lease.opened");
+                // Others are to know when it may have run out.
+                bell::announce(db).await?;
                 tried.push(lease.epoch);
                 Ok(lease)
             })
