@@ -115,8 +115,8 @@ pub(super) async fn a_kill_while_sharing_loses_nothing(test: &str, url: &StoreUr
     let store = open(url).await;
     let epoch = lease(&store).await;
     gone.kill();
-    let mut taker = start(Some("store.takeover.freed"));
-    assert_eq!(taker.says(), None, "it came past the place");
+    let mut doomed = start(Some("store.takeover.freed"));
+    assert_eq!(doomed.says(), None, "it came past the place");
     let mut taken = store.claim(epoch, 10).await.unwrap();
     taken.workflows.sort_by(|one, other| one.id.cmp(&other.id));
     assert_eq!(ids(&taken).join(" "), all);
