@@ -239,10 +239,10 @@ impl Writer {
                 let mut heritage = list_heritage(db, desk, epoch).await?;
                 let mut rows = sql::owned(db, epoch, desk.doubtful(epoch)).await?;
                 if outlook.has_others {
-                    freed += heritage.share(db, desk, epoch).await?;
+                    freed += heritage.share(db, desk, epoch, &rows).await?;
                 } else {
                     let page = heritage.page(desk, epoch, limit.saturating_sub(rows.len()), &rows);
-                    rows.append(&mut sql::owned(db, epoch, &page).await?);
+                    rows.append(&mut sql::still_inherited(db, epoch, &page).await?);
                     heritage.given = page;
                 }
                 let left = limit.saturating_sub(rows.len());
@@ -291,11 +291,14 @@ impl Writer {
             }
             let Some(row) = sql::workflow(db, &id).await? else { return Ok(ClaimedOne::Unknown) };
             let is_open = is_open(&row);
-            let is_mine = row.lease_epoch == sql::column(epoch)
-                || sql::is_heir(db, epoch, row.lease_epoch).await?;
-            if is_owned(db, &row, is_open).await? && !is_mine && (is_open || reopens) {
+            let is_mine = row.lease_epoch == sql::column(epoch);
+            let is_held = !is_mine
+                && is_owned(db, &row, is_open).await?
+                && !sql::is_heir(db, epoch, row.lease_epoch).await?;
+            if is_held && (is_open || reopens) {
                 return Ok(ClaimedOne::Held);
             }
+            // Also what was inherited: from here on it is run, and no longer for others to share.
             if !is_mine && (is_open || reopens) {
                 sql::take(db, epoch, row.key).await?;
                 gleitzeit_actors::failpoint!("store.claim_one.taken");
@@ -365,16 +368,21 @@ async fn list_heritage(
 }
 
 impl Heritage {
-    /// What is still to be given out.
-    fn rest(&self, desk: &Desk, epoch: Epoch) -> impl Iterator<Item = i64> {
+    /// What is still to be given out, beside what is given out already.
+    fn rest(
+        &self,
+        desk: &Desk,
+        epoch: Epoch,
+        given: &[workflow::Model],
+    ) -> impl Iterator<Item = i64> {
         let listed = self.listed.iter().flat_map(|(_, keys)| keys.iter().copied());
-        desk.heritage(epoch).chain(listed)
+        let rest = desk.heritage(epoch).chain(listed);
+        rest.filter(|key| given.iter().all(|row| row.key != *key))
     }
 
-    /// The first of it, beside what is given out already.
+    /// The first of it.
     fn page(&self, desk: &Desk, epoch: Epoch, limit: usize, given: &[workflow::Model]) -> Vec<i64> {
-        let rest = self.rest(desk, epoch);
-        rest.filter(|key| given.iter().all(|row| row.key != *key)).take(limit).collect()
+        self.rest(desk, epoch, given).take(limit).collect()
     }
 
     /// Frees it, for a process that is not alone; how many workflows.
@@ -383,8 +391,9 @@ impl Heritage {
         db: &DatabaseTransaction,
         desk: &Desk,
         epoch: Epoch,
+        given: &[workflow::Model],
     ) -> Result<u64, Refusal> {
-        let rest: Vec<i64> = self.rest(desk, epoch).collect();
+        let rest: Vec<i64> = self.rest(desk, epoch, given).collect();
         if rest.is_empty() {
             return Ok(0);
         }

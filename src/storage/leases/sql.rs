@@ -30,6 +30,9 @@ const CLAIM_MAX: usize = 1_000_000;
 const OWNED: &str =
     "(lease_epoch = $1 OR lease_epoch IN (SELECT epoch FROM gleitzeit_heirs WHERE heir = $1))";
 
+/// The latter alone.
+const INHERITED: &str = "lease_epoch IN (SELECT epoch FROM gleitzeit_heirs WHERE heir = $1)";
+
 /// All columns of a workflow.
 static COLUMNS: LazyLock<String> = LazyLock::new(|| {
     let names: Vec<&str> = workflow::Column::iter().map(|column| column.as_str()).collect();
@@ -250,7 +253,7 @@ pub(super) async fn left_behind<C: ConnectionTrait>(db: &C, ended: i64) -> Resul
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
-/// Frees those of the keys that a lease owns; how many workflows.
+/// Frees those of the keys that a lease inherited; how many workflows.
 pub(super) async fn free_some<C: ConnectionTrait>(
     db: &C,
     epoch: Epoch,
@@ -258,7 +261,7 @@ pub(super) async fn free_some<C: ConnectionTrait>(
 ) -> Result<u64, DbErr> {
     let among = among(db, keys);
     let update = format!(
-        "UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE {} AND {OWNED} AND {OPEN}",
+        "UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE {} AND {INHERITED} AND {OPEN}",
         among.condition
     );
     let update = statement(db, update, [column(epoch).into(), among.keys]);
@@ -309,6 +312,24 @@ pub(super) async fn owned<C: ConnectionTrait>(
     epoch: Epoch,
     keys: &[i64],
 ) -> Result<Vec<workflow::Model>, DbErr> {
+    read_those(db, epoch, keys, OWNED).await
+}
+
+/// Those of the keys that a lease inherited, and has not taken one by one since.
+pub(super) async fn still_inherited<C: ConnectionTrait>(
+    db: &C,
+    epoch: Epoch,
+    keys: &[i64],
+) -> Result<Vec<workflow::Model>, DbErr> {
+    read_those(db, epoch, keys, INHERITED).await
+}
+
+async fn read_those<C: ConnectionTrait>(
+    db: &C,
+    epoch: Epoch,
+    keys: &[i64],
+    whose: &str,
+) -> Result<Vec<workflow::Model>, DbErr> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
@@ -318,7 +339,7 @@ pub(super) async fn owned<C: ConnectionTrait>(
     let columns = &*COLUMNS;
     let select = format!(
         "WITH listed AS MATERIALIZED (SELECT {columns} FROM gleitzeit_workflows WHERE {}) \
-         SELECT {columns} FROM listed WHERE {OWNED} AND {OPEN}",
+         SELECT {columns} FROM listed WHERE {whose} AND {OPEN}",
         among.condition
     );
     let select = statement(db, select, [column(epoch).into(), among.keys]);
