@@ -4,7 +4,8 @@
 //! submits and claims belongs to that lease. Every write about an owned workflow carries the epoch
 //! as its fencing token: once the lease is gone, nothing that bears its number is written any more.
 //! A lease is gone when it is closed, or when it is dead and another process asks for work: its time
-//! has run out, or its process has ended. All that it owned is then free to be claimed.
+//! has run out, or its process has ended. All that it owned is then free to be claimed, or belongs to
+//! the lease of that process at once.
 //!
 //! The idea of a fencing token: M. Kleppmann, "How to do distributed locking", 2016.
 //!
@@ -201,6 +202,6 @@ pub trait LeaseStore: Send + Sync {
     async fn withdraw(&self, key: RequestKey) -> Result<(), StoreError>;
 
     /// Yields whenever another process may have written something to claim, a request, or an
-    /// answer. It may yield too often, and rings that nobody has heard yet are one.
+    /// answer, or may have taken a lease. It may yield too often, and rings that nobody has heard yet are one.
     fn bell(&self) -> BoxStream<'static, ()>;
 }
