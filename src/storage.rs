@@ -54,6 +54,7 @@ mod group;
 mod leases;
 mod location;
 mod multi_row;
+mod newcomers;
 #[cfg(feature = "postgres")]
 mod no_delay;
 mod open;

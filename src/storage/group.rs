@@ -12,12 +12,13 @@ use gleitzeit_domain::{
     store::{StoreError, Submitted, WorkflowChange},
     workflow::{WorkflowRecord, WorkflowStatus},
 };
-use sea_orm::{ConnectionTrait, DbErr, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr};
 
 use super::{
     call::{Call, Write},
     encode::{self, unescape},
-    multi_row::{self, MultiRow},
+    multi_row::{self, Part},
+    newcomers::{self, Made},
     rows::{self, Rows, Submissions},
     statements::Statements,
 };
@@ -41,6 +42,9 @@ pub(super) struct Place {
 pub(super) struct Places {
     by_id: HashMap<WorkflowId, Place>,
 }
+
+/// Up to so many rows, all that a group writes is one message to a file.
+const FEW: usize = 4;
 
 /// Beyond this many known places, all are looked up anew: a bound on memory.
 const PLACES_MAX: usize = 200_000;
@@ -100,8 +104,14 @@ pub(super) async fn write<C: ConnectionTrait>(
     places: &Places,
     calls: &[&Call],
 ) -> Result<(Vec<Answer>, Lesson), DbErr> {
-    let mut group =
-        Group { db, statements, places, lesson: Lesson::default(), rows: Rows::default() };
+    let mut group = Group {
+        db,
+        statements,
+        places,
+        lesson: Lesson::default(),
+        new_rows: Rows::default(),
+        rows: Rows::default(),
+    };
     let mut answers: Vec<Answer> = Vec::with_capacity(calls.len());
     answers.resize_with(calls.len(), || Ok(Vec::new()));
     group.submit(calls, &mut answers).await?;
@@ -130,6 +140,9 @@ struct Group<'a, C> {
     statements: &'a Statements,
     places: &'a Places,
     lesson: Lesson,
+    /// What is written beside the rows of new workflows.
+    new_rows: Rows,
+    /// What is written of changes.
     rows: Rows,
 }
 
@@ -163,19 +176,14 @@ impl<C: ConnectionTrait> Group<'_, C> {
     /// Inserts what is new; the ids of those that were not there before.
     async fn add_workflows(
         &mut self,
-        Submissions { mut by_id, workflow_rows }: Submissions<'_>,
+        submissions: Submissions<'_>,
     ) -> Result<HashSet<WorkflowId>, DbErr> {
-        let mut created = HashSet::with_capacity(by_id.len());
-        for statement in self.statements.add_workflows.statements(workflow_rows) {
-            for row in self.db.query_all_raw(statement).await? {
-                let id = WorkflowId::from(unescape(row.try_get_by_index(0)?));
-                let key = row.try_get_by_index(1)?;
-                let Some(encoded) = by_id.remove(&id) else { continue };
-                let place = Place { key, task_count: encoded.task_count };
-                self.rows.append(encoded.place(key));
-                self.lesson.found.insert(id.clone(), place);
-                created.insert(id);
-            }
+        let made = newcomers::add(self.db, self.statements, submissions).await?;
+        let mut created = HashSet::with_capacity(made.len());
+        for Made { id, place, rows } in made {
+            self.new_rows.append(rows);
+            self.lesson.found.insert(id.clone(), place);
+            created.insert(id.clone());
         }
         Ok(created)
     }
@@ -245,22 +253,24 @@ impl<C: ConnectionTrait> Group<'_, C> {
 
     /// Writes the rows that were gathered.
     async fn flush(&mut self) -> Result<(), DbErr> {
+        let mut new = std::mem::take(&mut self.new_rows);
         let rows = std::mem::take(&mut self.rows);
+        let is_file = self.db.get_database_backend() == DbBackend::Sqlite;
+        if is_file && new.len() + rows.len() > FEW {
+            // Apart, for a change writes a row into each table, as a rule: those go together.
+            self.flush_rows(new).await?;
+            return self.flush_rows(rows).await;
+        }
+        new.append(rows);
+        self.flush_rows(new).await
+    }
+
+    async fn flush_rows(&self, rows: Rows) -> Result<(), DbErr> {
         if !rows.blobs.is_empty() {
             super::prune::keep_blobs(self.db).await?;
             gleitzeit_actors::failpoint!("store.write.blobs_kept");
         }
-        let statements = self.statements;
-        let blobs =
-            rows.blobs.into_iter().flat_map(|(hash, body)| [hash.to_vec().into(), body.into()]);
-        let parts: [(&MultiRow, Vec<Value>); 5] = [
-            (&statements.add_blobs, blobs.collect()),
-            (&statements.set_tasks, rows::last_of_each(rows.tasks)),
-            (&statements.add_events, rows::sorted(rows.events)),
-            (&statements.set_states, rows::last_of_each(rows.states)),
-            (&statements.raise_sequences, rows::last_of_each(rows.sequences)),
-        ];
-        let mut parts = parts.map(|(statement, rows)| statement.statements(rows).collect());
+        let mut parts = rows.parts(self.statements);
         multi_row::join(self.db.get_database_backend(), &mut parts);
         let [blobs, tasks, events, states, sequences] = parts;
         gleitzeit_actors::failpoint!("store.write.rows");
@@ -275,8 +285,8 @@ impl<C: ConnectionTrait> Group<'_, C> {
         self.run(sequences).await
     }
 
-    async fn run(&self, statements: Vec<Statement>) -> Result<(), DbErr> {
-        for statement in statements {
+    async fn run(&self, part: Part) -> Result<(), DbErr> {
+        for statement in part.statements {
             self.db.execute_raw(statement).await?;
         }
         Ok(())

@@ -48,6 +48,11 @@ impl MultiRow {
         self.columns
     }
 
+    /// The statements that together take `rows`, all of one table.
+    pub(super) fn part(&self, rows: Vec<Value>) -> Part {
+        Part { rows: rows.len() / self.columns, statements: self.statements(rows).collect() }
+    }
+
     /// The statements that together take `rows`, each a multiple of the columns.
     pub(super) fn statements(&self, rows: Vec<Value>) -> impl Iterator<Item = Statement> {
         debug_assert!(rows.len().is_multiple_of(self.columns), "a row is not whole");
@@ -92,29 +97,56 @@ impl MultiRow {
     }
 }
 
-/// Values up to which statements are joined: a row of each table, so that there are few shapes.
+/// Values up to which all statements are joined: a row of each table, so that there are few shapes.
 const JOINED_MAX: usize = 32;
 
-/// Makes one statement of all, the first, where that makes sense; in their order.
+/// The statements for the rows of one table.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Part {
+    rows: usize,
+    pub(super) statements: Vec<Statement>,
+}
+
+/// Makes one statement of several, the first of them, where that makes sense; in their order.
 ///
-/// SQLite runs several statements that come as one, and each message to its thread costs more than
-/// a small statement does. A server takes one statement with parameters at a time.
-pub(super) fn join<const PARTS: usize>(backend: DbBackend, parts: &mut [Vec<Statement>; PARTS]) {
+/// SQLite runs several statements that come as one, and a message to its thread costs more than a
+/// small statement does, and on a busy machine more than a large one. A server takes one statement
+/// with parameters at a time.
+pub(super) fn join<const PARTS: usize>(backend: DbBackend, parts: &mut [Part; PARTS]) {
     let values = |statement: &Statement| statement.values.as_ref().map_or(0, |it| it.0.len());
-    let count: usize = parts.iter().flatten().map(values).sum();
-    if backend != DbBackend::Sqlite || count == 0 || count > JOINED_MAX {
+    let count: usize = parts.iter().flat_map(|part| &part.statements).map(values).sum();
+    if backend != DbBackend::Sqlite || count == 0 {
         return;
     }
+    if count <= JOINED_MAX {
+        let all = parts.iter_mut().flat_map(|part| std::mem::take(&mut part.statements)).collect();
+        parts[0].statements = vec![one_of(backend, all)];
+        return;
+    }
+    // Parts of as many rows are cut alike: each statement of the first has its like in the others.
+    let mut parts = parts.iter_mut().filter(|part| part.rows > 0);
+    let Some(first) = parts.next() else { return };
+    let alike = parts.take_while(|part| part.rows == first.rows);
+    let mut alike: Vec<_> = alike.map(|part| part.statements.drain(..)).collect();
+    for statement in &mut first.statements {
+        let own = std::mem::replace(statement, Statement::from_string(backend, ""));
+        let likes = alike.iter_mut().filter_map(Iterator::next);
+        *statement = one_of(backend, std::iter::once(own).chain(likes).collect());
+    }
+}
+
+/// One statement that does what all do.
+fn one_of(backend: DbBackend, statements: Vec<Statement>) -> Statement {
     let mut text = String::new();
-    let mut all = Vec::with_capacity(count);
-    for Statement { sql, values, .. } in parts.iter_mut().flat_map(std::mem::take) {
+    let mut all = Vec::new();
+    for Statement { sql, values, .. } in statements {
         if !text.is_empty() {
             text.push_str("; ");
         }
         text.push_str(&sql);
         all.extend(values.into_iter().flat_map(|values| values.0));
     }
-    parts[0] = vec![Statement::from_sql_and_values(backend, text, all)];
+    Statement::from_sql_and_values(backend, text, all)
 }
 
 #[cfg(test)]
@@ -160,27 +192,72 @@ mod tests {
         }
     }
 
-    /// What a lone task writes is one message; what a server gets, and what is large, stays as it is.
+    fn insert(backend: DbBackend, rows: i64) -> Part {
+        let insert = MultiRow::new(backend, "INSERT INTO t VALUES", 2, "");
+        insert.part((0..rows * 2).map(Value::from).collect())
+    }
+
+    fn update(backend: DbBackend, rows: i64) -> Part {
+        let update = MultiRow::new(backend, "UPDATE u SET a = 1 FROM (VALUES", 1, ") AS v");
+        update.part((0..rows).map(Value::from).collect())
+    }
+
+    /// What a lone task writes is one message.
     #[test]
     fn small_statements_go_to_a_file_as_one() {
-        let statements = |backend, rows: i64| {
-            let insert = MultiRow::new(backend, "INSERT INTO t VALUES", 2, "");
-            let update = MultiRow::new(backend, "UPDATE u SET a = 1 FROM (VALUES", 1, ") AS v");
-            let values = (0..rows * 2).map(Value::from).collect();
-            let update = update.statements(vec![9.into()]).collect();
-            [Vec::new(), insert.statements(values).collect(), update]
-        };
-        let mut parts = statements(DbBackend::Sqlite, 1);
-        join(DbBackend::Sqlite, &mut parts);
+        let backend = DbBackend::Sqlite;
+        let mut parts = [insert(backend, 0), insert(backend, 2), update(backend, 1)];
+        join(backend, &mut parts);
         let [one, none, none_either] = &parts;
-        assert!(none.is_empty() && none_either.is_empty());
-        let [Statement { sql, values: Some(values), .. }] = one.as_slice() else {
+        assert!(none.statements.is_empty() && none_either.statements.is_empty());
+        let [Statement { sql, values: Some(values), .. }] = one.statements.as_slice() else {
             panic!("{one:?}");
         };
-        assert_eq!(*sql, "INSERT INTO t VALUES (?,?); UPDATE u SET a = 1 FROM (VALUES (?)) AS v");
-        assert_eq!(values.0, [0_i64.into(), 1_i64.into(), Value::from(9)]);
-        for (backend, rows) in [(DbBackend::Postgres, 1), (DbBackend::Sqlite, 64)] {
-            let as_they_are = statements(backend, rows);
+        assert_eq!(
+            *sql,
+            "INSERT INTO t VALUES (?,?), (?,?); UPDATE u SET a = 1 FROM (VALUES (?)) AS v"
+        );
+        let values: Vec<_> = values.0.iter().cloned().collect();
+        assert_eq!(values, [0, 1, 2, 3, 0].map(|it: i64| Value::from(it)));
+    }
+
+    /// Where each workflow has a row in each table, the tables are written together.
+    #[test]
+    fn statements_of_as_many_rows_go_to_a_file_together() {
+        let backend = DbBackend::Sqlite;
+        let [inserts, updates] = [insert(backend, 70), update(backend, 70)];
+        let texts = |part: &Part| part.statements.iter().map(|it| it.sql.clone()).collect();
+        let (inserts_as, updates_as): (Vec<String>, Vec<String>) =
+            (texts(&inserts), texts(&updates));
+        let mut parts =
+            [insert(backend, 0), inserts, updates, update(backend, 3), update(backend, 70)];
+        join(backend, &mut parts);
+        let both: Vec<String> =
+            inserts_as.iter().zip(&updates_as).map(|(a, b)| format!("{a}; {b}")).collect();
+        assert_eq!(texts(&parts[1]), both);
+        let values = |part: &Part| {
+            let values = part.statements.iter().flat_map(|it| it.values.clone());
+            values.flat_map(|it| it.0).collect::<Vec<_>>()
+        };
+        // 64 rows and 6.
+        let expected: Vec<Value> = [0..128, 0..64, 128..140, 64..70]
+            .into_iter()
+            .flatten()
+            .map(|it: i64| it.into())
+            .collect();
+        assert_eq!(values(&parts[1]), expected);
+        assert!(parts[2].statements.is_empty());
+        // What follows one that differs stays behind it.
+        assert_eq!(texts(&parts[3]).len(), 1);
+        assert_eq!(texts(&parts[4]), updates_as);
+    }
+
+    /// What a server gets stays as it is.
+    #[test]
+    fn a_server_gets_each_statement_alone() {
+        let backend = DbBackend::Postgres;
+        for rows in [1, 64] {
+            let as_they_are = [insert(backend, rows), update(backend, rows)];
             let mut parts = as_they_are.clone();
             join(backend, &mut parts);
             assert_eq!(parts, as_they_are);

@@ -196,6 +196,9 @@ impl Connector {
                 Use::Write => sqlite
                     .journal_mode(SqliteJournalMode::Wal)
                     .synchronous(synchronous)
+                    // The pages that a statement would put back if it failed: by default they go
+                    // through a file, and more is written there than to the log.
+                    .pragma("temp_store", "memory")
                     // 16 MiB of log between checkpoints, 32 MiB of cache.
                     .pragma("wal_autocheckpoint", "4096")
                     .pragma("journal_size_limit", "67108864")

@@ -22,11 +22,10 @@ use sea_orm::{
 
 use super::{
     SqlOptions,
-    encode::unescape,
     fault::Fault,
     group::Place,
     location::Location,
-    multi_row::MultiRow,
+    newcomers,
     open::Connector,
     rows::{self, Rows, Submissions},
     statements::Statements,
@@ -119,34 +118,18 @@ impl Plain {
     /// Where the new workflows are.
     async fn transact(
         &self,
-        Submissions { mut by_id, workflow_rows }: Submissions<'_>,
+        submissions: Submissions<'_>,
         mut rows: Rows,
     ) -> Result<Vec<(WorkflowId, Place)>, DbErr> {
         let statements = &self.statements;
         let transaction = self.begin().await?;
-        let mut made = Vec::with_capacity(by_id.len());
-        for statement in statements.add_workflows.statements(workflow_rows) {
-            for row in transaction.query_all_raw(statement).await? {
-                let id = WorkflowId::from(unescape(row.try_get_by_index(0)?));
-                let key = row.try_get_by_index(1)?;
-                let Some(encoded) = by_id.remove(&id) else { continue };
-                made.push((id, Place { key, task_count: encoded.task_count }));
-                rows.append(encoded.place(key));
-            }
+        let mut made = Vec::with_capacity(submissions.new.len());
+        for new in newcomers::add(&transaction, statements, submissions).await? {
+            made.push((new.id.clone(), new.place));
+            rows.append(new.rows);
         }
-        let Rows { blobs, tasks, events, states, sequences } = rows;
-        let blobs = blobs.into_iter().flat_map(|(hash, body)| [hash.to_vec().into(), body.into()]);
-        let all: [(&MultiRow, Vec<sea_orm::Value>); 5] = [
-            (&statements.add_blobs, blobs.collect()),
-            (&statements.set_tasks, rows::last_of_each(tasks)),
-            (&statements.add_events, rows::sorted(events)),
-            (&statements.set_states, rows::last_of_each(states)),
-            (&statements.raise_sequences, rows::last_of_each(sequences)),
-        ];
-        for (statement, rows) in all {
-            for statement in statement.statements(rows) {
-                transaction.execute_raw(statement).await?;
-            }
+        for statement in rows.parts(statements).into_iter().flat_map(|part| part.statements) {
+            transaction.execute_raw(statement).await?;
         }
         transaction.commit().await?;
         Ok(made)

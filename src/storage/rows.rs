@@ -1,7 +1,7 @@
 //! The rows that a group of calls writes: encoded before the first statement runs, so that what
 //! cannot be stored is known by then.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::HashSet;
 
 use gleitzeit_domain::{
     event::Event,
@@ -16,7 +16,10 @@ use super::{
     call::Prepared,
     encode::{self, Blobs, refused},
     group::Place,
-    statements::{EVENT_COLUMNS, SEQUENCE_COLUMNS, STATE_COLUMNS, TASK_COLUMNS, WORKFLOW_COLUMNS},
+    multi_row::{MultiRow, Part},
+    statements::{
+        EVENT_COLUMNS, SEQUENCE_COLUMNS, STATE_COLUMNS, Statements, TASK_COLUMNS, WORKFLOW_COLUMNS,
+    },
 };
 
 /// A row with what it is found by: its workflow's key, and its number within that workflow.
@@ -58,6 +61,25 @@ impl Rows {
         self.events.append(&mut more.events);
         self.states.append(&mut more.states);
         self.sequences.append(&mut more.sequences);
+    }
+
+    /// How many there are, blobs aside.
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len() + self.events.len() + self.states.len() + self.sequences.len()
+    }
+
+    /// The statements that write them, table by table: blobs, tasks, events, states, sequences.
+    pub(super) fn parts(self, statements: &Statements) -> [Part; 5] {
+        let blobs =
+            self.blobs.into_iter().flat_map(|(hash, body)| [hash.to_vec().into(), body.into()]);
+        let parts: [(&MultiRow, Vec<Value>); 5] = [
+            (&statements.add_blobs, blobs.collect()),
+            (&statements.set_tasks, last_of_each(self.tasks)),
+            (&statements.add_events, sorted(self.events)),
+            (&statements.set_states, last_of_each(self.states)),
+            (&statements.raise_sequences, last_of_each(self.sequences)),
+        ];
+        parts.map(|(statement, rows)| statement.part(rows))
     }
 
     /// Puts keys in the place of numbers; `None` when a task is not one of its workflow.
@@ -180,9 +202,11 @@ impl Encoded {
 /// The new workflows of all calls of a group, each id once.
 #[derive(Debug, Default)]
 pub(super) struct Submissions<'a> {
-    pub(super) by_id: HashMap<&'a WorkflowId, Encoded>,
-    /// The workflows' own rows, in the order of the calls.
-    pub(super) workflow_rows: Vec<Value>,
+    /// In the order of the calls.
+    pub(super) new: Vec<(&'a WorkflowId, Encoded)>,
+    /// Their own rows, in the same order.
+    pub(super) workflow_rows: Vec<[Value; WORKFLOW_COLUMNS]>,
+    seen: HashSet<&'a WorkflowId>,
 }
 
 impl<'a> Submissions<'a> {
@@ -198,9 +222,9 @@ impl<'a> Submissions<'a> {
         };
         for (new, EncodedNew { row, rest }) in news.iter().zip(encoded) {
             // The first one of an id counts.
-            if let Entry::Vacant(place) = self.by_id.entry(&new.record.id) {
-                self.workflow_rows.extend(row);
-                place.insert(rest);
+            if self.seen.insert(&new.record.id) {
+                self.workflow_rows.push(row);
+                self.new.push((&new.record.id, rest));
             }
         }
         Ok(())
@@ -310,14 +334,14 @@ fn naming(id: &WorkflowId, error: StoreError) -> StoreError {
 }
 
 /// The values of all rows, by workflow and number: neighbours in the table are written together.
-pub(super) fn sorted<const COLUMNS: usize>(mut rows: Vec<Row<COLUMNS>>) -> Vec<Value> {
+fn sorted<const COLUMNS: usize>(mut rows: Vec<Row<COLUMNS>>) -> Vec<Value> {
     rows.sort_by_key(|row| (row.key, row.number));
     rows.into_iter().flat_map(|row| row.values).collect()
 }
 
 /// The same, with the last one of rows that are written to the same place: no statement can
 /// update a row twice.
-pub(super) fn last_of_each<const COLUMNS: usize>(mut rows: Vec<Row<COLUMNS>>) -> Vec<Value> {
+fn last_of_each<const COLUMNS: usize>(mut rows: Vec<Row<COLUMNS>>) -> Vec<Value> {
     rows.sort_by_key(|row| (row.key, row.number));
     let mut values: Vec<Value> = Vec::with_capacity(rows.len() * COLUMNS);
     let mut before = None;

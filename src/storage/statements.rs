@@ -14,6 +14,8 @@ pub(super) struct Statements {
     pub(super) add_blobs: MultiRow,
     /// [`WORKFLOW_COLUMNS`]; answers `id, key` for those that were not there before.
     pub(super) add_workflows: MultiRow,
+    /// The key and [`WORKFLOW_COLUMNS`]; a file alone takes them.
+    pub(super) add_keyed_workflows: MultiRow,
     /// [`TASK_COLUMNS`]
     pub(super) set_tasks: MultiRow,
     /// [`EVENT_COLUMNS`]: `workflow_key, first_sequence, event_count, body`
@@ -57,6 +59,13 @@ impl Statements {
                  VALUES",
                 WORKFLOW_COLUMNS,
                 " ON CONFLICT (id) DO NOTHING RETURNING id, key",
+            ),
+            add_keyed_workflows: rows(
+                "INSERT INTO gleitzeit_workflows (key, id, name, status, created_at, started_at, \
+                 completed_at, task_count, last_sequence, lease_epoch, error, spec, spec_blob) \
+                 VALUES",
+                1 + WORKFLOW_COLUMNS,
+                " ON CONFLICT (id) DO NOTHING",
             ),
             set_tasks: rows(
                 "INSERT INTO gleitzeit_tasks (workflow_key, position, id, name, status, attempts, \
@@ -131,6 +140,7 @@ mod tests {
             (&statements.add_blobs, columns::<blob::Entity>()),
             (&statements.set_tasks, columns::<task::Entity>()),
             (&statements.add_events, columns::<event::Entity>()),
+            (&statements.add_keyed_workflows, columns::<workflow::Entity>()),
         ] {
             assert_eq!(named(insert.head()), table);
             assert_eq!(insert.columns(), table.len());

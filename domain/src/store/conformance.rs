@@ -102,6 +102,7 @@ where
         keeping::ten_thousand_tasks_are_one_workflow,
         keeping::what_is_not_there_is_not_found,
         writes::the_first_submission_of_an_id_counts,
+        writes::of_many_those_that_are_there_stand,
         writes::of_submissions_at_once_one_creates,
         writes::a_change_touches_what_it_names,
         writes::a_repeated_write_does_no_harm,

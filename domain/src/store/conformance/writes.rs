@@ -30,6 +30,37 @@ pub(super) async fn the_first_submission_of_an_id_counts(store: &dyn Store) -> O
     Ok(())
 }
 
+/// However a store writes many at once, each is found as it was submitted, or as it was there.
+pub(super) async fn of_many_those_that_are_there_stand(store: &dyn Store) -> Outcome {
+    let named =
+        |from: usize, tasks| (from..from + 40).map(move |it| workflow(&format!("w{it:02}"), tasks));
+    let first: Vec<_> = named(0, 1).collect();
+    same!(store.submit(first.clone()).await?, vec![Submitted::Created; 40], "forty");
+    let second: Vec<_> = named(20, 2).collect();
+    let mut expected = vec![Submitted::Existed; 20];
+    expected.extend([Submitted::Created; 20]);
+    same!(store.submit(second.clone()).await?, expected, "forty, half of which are there");
+    let mut records: Vec<_> = first.into_iter().chain(second.into_iter().skip(20)).collect();
+    let changes = records.iter_mut().map(|new| {
+        let first = WorkflowChange {
+            tasks: vec![completed(&new.record.tasks[0], json!({"of": new.record.id.as_str()}))],
+            events: events(&new.record.id, 2, 2),
+            last_sequence: 3,
+            ..settles(new, WorkflowStatus::Completed, at(9))
+        };
+        apply(&mut new.record, &first);
+        new.events.extend(first.events.iter().cloned());
+        first
+    });
+    store.record(changes.collect()).await?;
+    for new in records {
+        let id = &new.record.id;
+        same!(store.workflow(id).await?, Some(new.record.clone()), "one of sixty");
+        same!(store.events(id, 0, 10).await?, new.events, "its events");
+    }
+    Ok(())
+}
+
 pub(super) async fn of_submissions_at_once_one_creates(store: &dyn Store) -> Outcome {
     let answers = join_all((1..=32).map(|tasks| store.submit(vec![workflow("same", tasks)]))).await;
     let answers: Vec<_> = answers.into_iter().collect::<Result<_, _>>()?;
