@@ -217,8 +217,7 @@ mod tests {
             *sql,
             "INSERT INTO t VALUES (?,?), (?,?); UPDATE u SET a = 1 FROM (VALUES (?)) AS v"
         );
-        let values: Vec<_> = values.0.iter().cloned().collect();
-        assert_eq!(values, [0, 1, 2, 3, 0].map(|it: i64| Value::from(it)));
+        assert_eq!(values.0, [0, 1, 2, 3, 0].map(|it: i64| Value::from(it)));
     }
 
     /// Where each workflow has a row in each table, the tables are written together.
@@ -236,7 +235,7 @@ mod tests {
             inserts_as.iter().zip(&updates_as).map(|(a, b)| format!("{a}; {b}")).collect();
         assert_eq!(texts(&parts[1]), both);
         let values = |part: &Part| {
-            let values = part.statements.iter().flat_map(|it| it.values.clone());
+            let values = part.statements.iter().filter_map(|it| it.values.clone());
             values.flat_map(|it| it.0).collect::<Vec<_>>()
         };
         // 64 rows and 6.

@@ -126,13 +126,6 @@ mod tests {
         storage::{SqlOptions, SqlStore, entity::workflow},
     };
 
-    async fn keys(url: &StoreUrl) -> HashSet<i64> {
-        let db = Database::connect(url.expose()).await.unwrap();
-        let keys = workflow::Entity::find().all(&db).await.unwrap();
-        db.close().await.unwrap();
-        keys.into_iter().map(|workflow| workflow.key).collect()
-    }
-
     /// Alone or with others, after the last one was forgotten and by another process.
     #[tokio::test]
     async fn a_key_is_never_given_twice() {
@@ -140,13 +133,15 @@ mod tests {
         let url: StoreUrl = format!("sqlite:{}/a.db", folder.path().display()).parse().unwrap();
         let open = || SqlStore::connect(&url, SqlOptions::default());
         let (one, other) = (open().await.unwrap(), open().await.unwrap());
+        let db = Database::connect(url.expose()).await.unwrap();
         let mut seen = HashSet::new();
         for (round, count) in [(0, 1), (1, MANY), (2, MANY + 1), (3, 1), (4, 2 * MANY)] {
             let store = if round % 2 == 0 { &one } else { &other };
             let new = |it| sample::workflow(&format!("r{round}-{it}"), 1);
             let news: Vec<_> = (0..count).map(new).collect();
             store.submit(news.clone()).await.unwrap();
-            let given = keys(&url).await;
+            let there = workflow::Entity::find().all(&db).await.unwrap();
+            let given: HashSet<i64> = there.into_iter().map(|workflow| workflow.key).collect();
             assert_eq!(given.len(), count);
             assert!(given.is_disjoint(&seen), "{given:?} after {seen:?}");
             seen.extend(given);
@@ -154,6 +149,7 @@ mod tests {
             store.record(news.iter().map(ends).collect()).await.unwrap();
             assert_eq!(store.prune(sample::at(2), count).await.unwrap(), count);
         }
+        db.close().await.unwrap();
         for store in [one, other] {
             store.close(Duration::from_secs(5)).await.unwrap();
         }
