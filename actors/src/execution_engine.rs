@@ -201,6 +201,12 @@ struct Active {
     born: DateTime<Utc>,
     /// In the list of changed runs.
     touched: bool,
+    /// Not stored yet: nothing of it is told, and what changes is written with it, or right behind.
+    is_new: bool,
+    /// Queued tasks of a new workflow that are not in line yet.
+    first: Vec<u32>,
+    /// What is to be queued behind them, once their outcome is stored.
+    follows: Vec<u32>,
     /// Here to be changed by a person's word only: none of its tasks is run.
     held: bool,
 }
@@ -221,6 +227,9 @@ impl Active {
             timers_max: timers::TIMERS_KEPT,
             born,
             touched: false,
+            is_new: false,
+            first: Vec::new(),
+            follows: Vec::new(),
             held: false,
         }
     }

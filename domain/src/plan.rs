@@ -15,7 +15,7 @@ use crate::{
     graph::Graph,
     id::{Capability, ProtocolId, TaskId, Version, WorkflowId},
     problem::{Problem, SubmitError, push_pointer},
-    protocol::{MethodRef, book::ProtocolBook},
+    protocol::{Effect, MethodRef, book::ProtocolBook},
     reference::{ReferenceError, Root, Template, has_reference},
     resources::Resources,
     retry::RetryPolicy,
@@ -45,6 +45,8 @@ impl Default for PlanDefaults {
 pub struct Draft {
     /// Its id, made up where the spec has none.
     pub id: WorkflowId,
+    /// True when the id was made up: nothing else can have it.
+    pub has_new_id: bool,
     /// The spec, with every id filled in.
     pub spec: Arc<WorkflowSpec>,
     /// Each task's id, name and parameters.
@@ -69,6 +71,8 @@ pub struct DraftTask {
 pub struct Plan {
     /// Its id.
     pub id: WorkflowId,
+    /// True when the id was made up: nothing else can have it.
+    pub has_new_id: bool,
     /// Its name for a person.
     pub name: Arc<str>,
     /// What was submitted.
@@ -111,6 +115,17 @@ impl PlannedTask {
 }
 
 impl Plan {
+    /// True when these tasks may run before the workflow is stored. Should it never be, nothing is
+    /// left of them, for they have no effect outside; and none of them has completed before, for
+    /// no other submission has the same id.
+    pub fn may_begin_early(&self, tasks: &[u32]) -> bool {
+        let is_pure = |index: &u32| {
+            let method = self.tasks[*index as usize].method.as_ref();
+            method.is_ok_and(|method| method.spec.effect == Effect::Pure)
+        };
+        self.has_new_id && tasks.iter().all(is_pure)
+    }
+
     /// The graph of its tasks.
     ///
     /// # Errors
@@ -179,8 +194,9 @@ impl Draft {
             depend(&spec, index, &names, &mut edges, &mut problems);
             tasks.push(draft_task(&spec, index, &names, &mut edges, &mut problems));
         }
+        let has_new_id = spec.id.is_none();
         let id = spec.id.get_or_insert_with(WorkflowId::generate).clone();
-        (Self { id, spec: Arc::new(spec), tasks, edges }, problems)
+        (Self { id, has_new_id, spec: Arc::new(spec), tasks, edges }, problems)
     }
 
     /// Tasks that wait for each other in a circle.
@@ -280,6 +296,7 @@ impl Draft {
         });
         Plan {
             id: self.id,
+            has_new_id: self.has_new_id,
             name: self.spec.name.as_str().into(),
             tasks: tasks.collect(),
             edges: self.edges,

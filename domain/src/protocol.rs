@@ -175,7 +175,8 @@ pub struct MethodExample {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// No effect outside: it runs again.
+    /// No effect outside: it runs again. Where the id of a workflow is made up, its first tasks
+    /// may be called before it is stored, if all of them are of this kind.
     Pure,
     /// Twice equals once: it runs again, with the same idempotency key.
     Idempotent,

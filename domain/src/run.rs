@@ -137,6 +137,7 @@ impl Run {
             tasks,
         };
         let mut run = Self::resume(plan, audience, record);
+        run.outstanding = true;
         // The submission and one for each task that is ready, at least. In a store in memory the
         // same list goes on to grow: a small one is given room for the whole course.
         let tasks = run.record.tasks.len();
@@ -486,24 +487,31 @@ impl Run {
         self.dirty.push(index);
     }
 
-    /// What a store writes first. That a task is in line is not worth a row, here as later: after a
-    /// restart it is put there anew.
+    /// What a store writes first, with all that has become of it by now. That a task is in line or
+    /// runs is not worth a row, here as later: after a restart it is put in line anew.
     pub fn take_new(&mut self) -> NewWorkflow {
         self.outstanding = true;
         self.dirty = Vec::new();
         self.workflow_dirty = false;
+        self.begun = false;
         let mut record = self.record.clone();
         for task in &mut record.tasks {
-            if task.status == TaskStatus::Queued {
-                task.status = TaskStatus::Pending;
+            match task.status {
+                TaskStatus::Queued => task.status = TaskStatus::Pending,
+                // From the second attempt on, those before it are to count.
+                TaskStatus::Executing if task.attempts == 1 => {
+                    let (id, name) = (task.id.clone(), Arc::clone(&task.name));
+                    *task = TaskRecord::pending(task.index, id, name);
+                }
+                _ => {}
             }
         }
         NewWorkflow { record, events: std::mem::take(&mut self.unsaved), epoch: self.epoch }
     }
 
     /// What [`take_new`](Self::take_new) gave was not stored, and is to be given again.
-    pub fn was_not_stored(&mut self, events: Vec<Event>) {
-        self.outstanding = false;
+    pub fn was_not_stored(&mut self, mut events: Vec<Event>) {
+        events.append(&mut self.unsaved);
         self.unsaved = events;
     }
 

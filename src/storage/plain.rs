@@ -2,7 +2,7 @@
 //!
 //! Asked by `gleitzeit bench` and the benchmark of the store, which set their figures beside these:
 //! disks differ by forty times in the price of a flush. The connection, the statements and the rows
-//! are those of the store's writer.
+//! are those of the store's writer; each statement is a message of its own.
 //!
 //! Invariant: what is timed is the database's work alone; rows are encoded before the clock runs.
 

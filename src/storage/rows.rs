@@ -270,6 +270,8 @@ fn workflow_row(
     blobs: &mut Blobs,
 ) -> Result<[Value; WORKFLOW_COLUMNS], StoreError> {
     let [spec, spec_blob] = encode::spec(&record.spec, blobs)?;
+    // What is settled belongs to nobody.
+    let owner = epoch.filter(|_| !record.status.is_settled());
     Ok([
         encode::text(record.id.as_str()),
         encode::text(&record.name),
@@ -279,7 +281,7 @@ fn workflow_row(
         encode::time(record.completed_at),
         i64::from(task_count).into(),
         encode::count(record.last_sequence)?,
-        encode::count(epoch.map_or(0, |epoch| epoch.0))?,
+        encode::count(owner.map_or(0, |epoch| epoch.0))?,
         encode::error(record.error.as_ref())?,
         spec,
         spec_blob,

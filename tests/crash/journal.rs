@@ -5,7 +5,7 @@
 //! becomes of the process.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write as _,
     path::Path,
 };
@@ -76,11 +76,16 @@ impl Line {
 
 /// Appends a line; it is on the disk when this returns.
 pub(crate) fn append(folder: &Path, line: &Line) {
+    hand_over(folder, line).sync_data().unwrap();
+}
+
+/// Appends a line; it is in the kernel's hands when this returns, which outlive a killed process.
+pub(crate) fn hand_over(folder: &Path, line: &Line) -> File {
     let path = folder.join("journal");
     let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
     // One write, so that lines of several processes do not mix.
     file.write_all(line.text().as_bytes()).unwrap();
-    file.sync_data().unwrap();
+    file
 }
 
 /// All lines, in order.

@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Nothing is waited for longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Between submissions that are to come while others are being written.
+const APART: Duration = Duration::from_micros(100);
+
 /// More workflows than a test has.
 const ALL: ListFilter = ListFilter { status: None, name: None, limit: 1_000_000, offset: 0 };
 
@@ -112,14 +115,15 @@ impl Client {
         &self.orders.folder
     }
 
-    /// Submits all at once; what is accepted is written down.
-    async fn submit(&self, specs: Vec<WorkflowSpec>) {
+    /// Submits all at once; what is accepted is written down. Their ids.
+    async fn submit(&self, specs: Vec<WorkflowSpec>) -> Vec<String> {
         join_all(specs.into_iter().map(|spec| async {
             let id = self.handle.submit(spec).await.unwrap();
             let workflow = id.to_string();
             journal::append(self.folder(), &Line::Accepted { workflow });
+            id.to_string()
         }))
-        .await;
+        .await
     }
 
     async fn wait(&self, id: &str) {
@@ -234,6 +238,15 @@ impl Client {
         self.stop_asked(neighbour).await;
         self.wait_all(ids(&workload::endless(share))).await;
         self.wait(&workload::id(share, "enqueued")).await;
+        // Nobody could go on with those of a helper that is told to stop.
+        if self.orders.role != Role::Helper {
+            let one_by_one = workload::unnamed().into_iter().map(|spec| async {
+                // Nothing else is to be done on this thread.
+                std::thread::sleep(APART);
+                self.submit(vec![spec]).await
+            });
+            self.wait_all(join_all(one_by_one).await.into_iter().flatten()).await;
+        }
         // Submitted again, it is known.
         self.submit(workload::ending(share)).await;
         // Settled, it cannot be stopped.

@@ -9,7 +9,8 @@
 //! - it begins after the stored end of every task that it needs.
 //!
 //! What was accepted is there; all of it has settled, as its shape says; its events are numbered
-//! through.
+//! through. What is not there has left no trace but calls without an effect, of a process that was
+//! killed before the submission was stored.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -72,6 +73,7 @@ pub(crate) fn judge(
     for (record, events) in &stored {
         case.workflow(record, events);
     }
+    case.not_stored();
     if case.wrong.is_empty() { Ok(case.verdict) } else { Err(case.wrong) }
 }
 
@@ -160,6 +162,20 @@ impl Case<'_> {
                 && !workflow.starts_with("old-")
             {
                 wrong!(self, "{workflow} was accepted, and is not there");
+            }
+        }
+    }
+
+    /// Calls of what is not there: the first tasks of workflows whose ids were made up.
+    fn not_stored(&mut self) {
+        for (task, Calls { begun, .. }) in std::mem::take(&mut self.calls) {
+            let (workflow, task) = task.rsplit_once('/').unwrap_or_default();
+            if workflow.starts_with("old-") {
+                continue;
+            }
+            let is_first = task == "t1" && uuid::Uuid::parse_str(workflow).is_ok();
+            if !is_first || begun.iter().any(|call| !self.killed.contains(&call.process)) {
+                wrong!(self, "{workflow} is not there, and {task} of it was run: {begun:?}");
             }
         }
     }

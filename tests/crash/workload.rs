@@ -25,6 +25,7 @@ pub(crate) fn protocol() -> ProtocolSpec {
             .param("naps_ms", ParameterSpec::integer().optional())
             .param("size", ParameterSpec::integer().optional())
             .param("stalls", ParameterSpec::string().optional())
+            .param("hurries", ParameterSpec::boolean().optional())
     };
     ProtocolSpec::new("journal", "v1.0".parse().unwrap())
         .method(method("pure", Effect::Pure))
@@ -38,7 +39,8 @@ fn number(call: &Call, name: &str) -> u64 {
 }
 
 /// The provider of process `process`: `fails` attempts fail, a call takes `naps_ms`, and the
-/// process named by `stalls` (all, for `*`) does not end it.
+/// process named by `stalls` (all, for `*`) does not end it; one that `hurries` does not wait for the
+/// disk.
 pub(crate) fn provider(folder: PathBuf, process: String) -> ProviderSpec {
     let id = format!("journal-{process}");
     // Fewer than a process runs at once, so that some calls wait for a place.
@@ -49,9 +51,15 @@ pub(crate) fn provider(folder: PathBuf, process: String) -> ProviderSpec {
         let task = format!("{}/{}", call.workflow_id, call.task_id);
         let attempt = call.attempt;
         let at_us = chrono::Utc::now().timestamp_micros();
+        let write = match call.param("hurries") {
+            Some(Value::Bool(true)) => |folder: &Path, line: &Line| {
+                journal::hand_over(folder, line);
+            },
+            _ => journal::append,
+        };
         let begins =
             Line::Begins { process: process.clone(), task: task.clone(), attempt, key, at_us };
-        journal::append(&folder, &begins);
+        write(&folder, &begins);
         async move {
             let stalls = call.param("stalls").and_then(Value::as_str).unwrap_or_default();
             if stalls == "*" || stalls == process {
@@ -62,10 +70,8 @@ pub(crate) fn provider(folder: PathBuf, process: String) -> ProviderSpec {
                 tokio::time::sleep(Duration::from_millis(naps_ms)).await;
             }
             let well = u64::from(attempt) > number(&call, "fails");
-            journal::append(
-                &folder,
-                &Line::Ends { process: process.clone(), task: task.clone(), attempt, well },
-            );
+            let ends = Line::Ends { process: process.clone(), task: task.clone(), attempt, well };
+            write(&folder, &ends);
             if !well {
                 return Err(TaskError::new(ErrorCode::ProviderOverloaded, "not this time"));
             }
@@ -192,6 +198,20 @@ pub(crate) fn enqueued(share: &str) -> WorkflowSpec {
         [task("t1", "once"), taking("t2", "again", "t1"), taking("t3", "pure", "t2")],
     )
 }
+
+/// Workflows whose ids are made up, so that nobody can submit them again: their first tasks run
+/// before they are stored.
+pub(crate) fn unnamed() -> Vec<WorkflowSpec> {
+    let one = |number: u32| {
+        let first = task("t1", "pure").params(json!({ "hurries": true }));
+        let spec = WorkflowSpec::new("unnamed").task(first);
+        if number.is_multiple_of(3) { spec.task(taking("t2", "once", "t1")) } else { spec }
+    };
+    (0..UNNAMED).map(one).collect()
+}
+
+/// Enough for some to end before their turn at the store comes.
+const UNNAMED: u32 = 64;
 
 /// What the first process of a test leaves behind: calls that must not run twice, one that may in
 /// the middle of a chain, a task that waits for its second attempt.

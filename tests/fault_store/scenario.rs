@@ -59,8 +59,9 @@ pub(crate) fn scenarios() -> impl Strategy<Value = Vec<Scenario>> {
 }
 
 impl RandomTask {
-    fn spec(&self, index: usize) -> TaskSpec {
-        let method = if self.goes == Goes::Once { "trial/once" } else { "trial/run" };
+    /// `method` is that of a call that may be made twice.
+    fn spec(&self, index: usize, method: &str) -> TaskSpec {
+        let method = if self.goes == Goes::Once { "trial/once" } else { method };
         let before: Vec<String> = self
             .depends
             .iter()
@@ -104,10 +105,16 @@ impl RandomTask {
 }
 
 impl Scenario {
-    /// The workflow of this number.
+    /// The workflow of this number. Every other one is given no id, and calls without an effect:
+    /// its first tasks may run before it is stored.
     pub(crate) fn spec(&self, number: usize) -> WorkflowSpec {
-        let tasks = self.0.iter().enumerate().map(|(index, task)| task.spec(index));
-        tasks.fold(WorkflowSpec::new("trial").id(format!("w{number}")), WorkflowSpec::task)
+        let (spec, method) = if number.is_multiple_of(2) {
+            (WorkflowSpec::new("trial").id(format!("w{number}")), "trial/run")
+        } else {
+            (WorkflowSpec::new("trial"), "trial/pure")
+        };
+        let tasks = self.0.iter().enumerate().map(|(index, task)| task.spec(index, method));
+        tasks.fold(spec, WorkflowSpec::task)
     }
 
     /// How each task must end.
@@ -128,6 +135,7 @@ pub(crate) fn protocol() -> ProtocolSpec {
     };
     ProtocolSpec::new("trial", "v1.0".parse().expect("a version"))
         .method(method("run", Effect::AtLeastOnce))
+        .method(method("pure", Effect::Pure))
         .method(method("once", Effect::AtMostOnce))
 }
 

@@ -1,7 +1,11 @@
 //! Intake: from a submission to a stored workflow whose first tasks are queued.
 //!
 //! `ProtocolRegistry` → `DependencyResolver` → store, in batches; only then does the caller get
-//! its id. Invariant: whoever asked is answered exactly once.
+//! its id. First tasks that have no effect outside do not wait for the store: what they gave by the
+//! time of the write is written with the workflow.
+//!
+//! Invariants: whoever asked is answered exactly once; of a workflow that is not stored nothing is
+//! told, and nothing runs but those first tasks.
 
 use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
 
@@ -13,11 +17,12 @@ use gleitzeit_domain::{
     problem::SubmitError,
     run::{Run, RunKey, StopCause},
     store::{Epoch, NewWorkflow, Store, StoreError, Submitted},
+    task::TaskStatus,
 };
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-use super::{Active, ExecutionEngine, Phase, Recover, Submit, WaitAnswer};
+use super::{Active, ExecutionEngine, Phase, Recover, Submit, WaitAnswer, control::under_way};
 use crate::{
     cast::Cast,
     dependency_resolver::{AddWorkflows, RemoveWorkflows},
@@ -38,9 +43,9 @@ pub(super) struct Admission {
     /// Who waits for the answer, by the key that the workflow will have.
     waiting: FxHashMap<RunKey, Askers>,
     /// Accepted by registry and resolver, not yet given to the store.
-    new: Vec<(RunKey, Box<Run>, Vec<u32>)>,
+    new: Vec<RunKey>,
     /// With the store now.
-    storing: Vec<(RunKey, Box<Run>, Vec<u32>)>,
+    storing: Vec<RunKey>,
 }
 
 impl Admission {
@@ -69,6 +74,16 @@ struct Askers {
     cancels: Vec<oneshot::Sender<()>>,
     /// Claimed from the store meanwhile, and to be run once the submission is over.
     is_claimed: bool,
+}
+
+/// What follows from a batch that was stored.
+#[derive(Debug, Default)]
+struct News {
+    events: Vec<Event>,
+    /// Ended already.
+    done: Vec<RunKey>,
+    /// To be stopped at once, and why.
+    cancelled: Vec<(RunKey, Arc<str>)>,
 }
 
 /// A workflow with the tasks that are ready at once.
@@ -173,20 +188,65 @@ impl ExecutionEngine {
         });
     }
 
+    /// A sound workflow is to be stored next.
+    fn take_on(&mut self, key: RunKey, plan: Arc<Plan>, ready: Vec<u32>, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let mut run = Box::new(Run::new(plan, self.audience.clone(), now));
+        for index in &ready {
+            // A new task is pending, and may become queued.
+            run.queue(*index, now).expect("a new task can be queued");
+        }
+        let limit = run.plan().spec.timeout;
+        let active = Active { is_new: true, first: ready, ..Active::new(run) };
+        self.runs.insert(key, Box::new(active));
+        if let Some(limit) = limit {
+            self.time_workflow(key, limit, Duration::ZERO, ctx);
+        }
+        self.admission.new.push(key);
+    }
+
+    /// What has no effect outside runs while its workflow is being stored, or waits for that. What
+    /// has ended by the time of the write is written with it.
+    fn begin_early(&mut self, keys: Vec<RunKey>, ctx: &mut Context<Self>) {
+        for key in keys {
+            // A store that answers at once has it already.
+            if self.runs.get(&key).is_some_and(|active| active.is_new) {
+                crate::failpoint!("engine.early.begun");
+                self.begin(key, ctx);
+            }
+        }
+        self.dispatch(ctx);
+    }
+
+    /// The first tasks of a workflow get in line.
+    fn begin(&mut self, key: RunKey, ctx: &mut Context<Self>) {
+        let Some(active) = self.runs.get_mut(&key) else { return };
+        for index in std::mem::take(&mut active.first) {
+            let Some(active) = self.runs.get(&key) else { return };
+            // It may have been cancelled meanwhile.
+            if active.run.task(index).status == TaskStatus::Queued {
+                self.enqueue(key, index, ctx);
+            }
+        }
+    }
+
     /// Gives what was admitted to the store, unless a batch is there already.
     pub(super) fn store_new(&mut self, ctx: &mut Context<Self>) {
         while self.admission.storing.is_empty() && !self.admission.new.is_empty() {
             let Ok(epoch) = self.lease_now(ctx) else { return };
-            self.admission.storing = std::mem::take(&mut self.admission.new);
-            let new = self.admission.storing.iter_mut().map(|(_, run, _)| {
-                run.belongs_to(epoch);
-                run.take_new()
-            });
-            let mut writing = write(Arc::clone(&self.store), new.collect());
+            let keys = std::mem::take(&mut self.admission.new);
+            let mut new = Vec::with_capacity(keys.len());
+            for key in &keys {
+                let active = self.runs.get_mut(key).expect("what is to be stored is here");
+                active.run.belongs_to(epoch);
+                new.push(active.run.take_new());
+            }
+            self.admission.storing = keys;
+            let mut writing = write(Arc::clone(&self.store), new);
             // A store in memory is done at once and needs no task.
             let mut unwoken = task::Context::from_waker(task::Waker::noop());
             match writing.as_mut().poll(&mut unwoken) {
-                task::Poll::Ready(answer) => self.stored(answer, ctx),
+                task::Poll::Ready(fates) => self.stored(fates, ctx),
                 task::Poll::Pending => {
                     let engine = ctx.address();
                     actix_rt::spawn(async move { engine.do_send(Stored(writing.await)) });
@@ -198,93 +258,101 @@ impl ExecutionEngine {
     fn stored(&mut self, fates: Fates, ctx: &mut Context<Self>) {
         let batch = std::mem::take(&mut self.admission.storing);
         crate::failpoint!("engine.submit.known");
-        let mut events = Vec::new();
+        let mut news = News::default();
         let mut unwanted = Vec::new();
-        let mut cancelled = Vec::new();
-        for ((key, mut run, ready), fate) in batch.into_iter().zip(fates) {
+        for (key, fate) in batch.into_iter().zip(fates) {
             match fate {
-                Ok(Submitted::Created) => {
-                    cancelled.extend(self.activate(key, run, &ready, &mut events, ctx));
-                }
+                Ok(Submitted::Created) => self.activate(key, &mut news, ctx),
                 Ok(Submitted::Existed) => {
                     unwanted.push(key);
-                    self.existed(key, run.id());
+                    self.existed(key);
                 }
                 Err(Refusal::Store(error)) => {
-                    tracing::error!(%error, workflow = %run.id(), "a submission could not be stored");
+                    let workflow = self.runs.get(&key).map(|active| active.run.id().clone());
+                    tracing::error!(%error, workflow = workflow.as_ref().map(WorkflowId::as_str), "a submission could not be stored");
                     unwanted.push(key);
                     self.turn_away(key, &SubmitError::Store(error));
                 }
                 // Nobody was told of it yet, so it is written again under the next lease.
                 Err(Refusal::LeaseLost(epoch, events)) => {
                     self.lose(epoch, ctx);
-                    run.was_not_stored(events);
-                    self.admission.new.push((key, run, ready));
+                    if let Some(active) = self.runs.get_mut(&key) {
+                        active.run.was_not_stored(events);
+                        self.admission.new.push(key);
+                    }
                 }
             }
         }
         if !unwanted.is_empty() {
             self.cast().resolver.do_send(RemoveWorkflows(unwanted));
         }
-        self.publish(events);
-        for (key, reason) in cancelled {
+        self.publish(news.events);
+        self.forget(news.done, ctx);
+        for (key, reason) in news.cancelled {
             self.stop_run(key, &StopCause::Cancelled { reason }, ctx);
         }
+        self.write_changes(ctx);
         self.pump_soon(ctx);
     }
 
-    /// A stored workflow begins, or is to be stopped at once: then its key and the reason.
-    fn activate(
-        &mut self,
-        key: RunKey,
-        mut run: Box<Run>,
-        ready: &[u32],
-        events: &mut Vec<Event>,
-        ctx: &mut Context<Self>,
-    ) -> Option<(RunKey, Arc<str>)> {
+    /// A stored workflow begins, or goes on, or has ended by now.
+    fn activate(&mut self, key: RunKey, news: &mut News, ctx: &mut Context<Self>) {
         self.stats.workflows_submitted += 1;
         crate::failpoint!("engine.submit.activated");
-        if self.is_lost(run.epoch()) {
-            self.stored_too_late(key, &run);
-            return None;
+        let epoch = self.runs.get(&key).and_then(|active| active.run.epoch());
+        if self.is_lost(epoch) {
+            self.stored_too_late(key);
+            return;
         }
-        run.committed();
-        run.release_events(events);
-        let mut active = Active::new(run);
-        let mut cancelled = None;
+        let Some(active) = self.runs.get_mut(&key) else { return };
+        active.is_new = false;
+        active.run.committed();
+        active.run.release_events(&mut news.events);
+        let is_stored = !active.run.is_uncommitted();
+        if is_stored {
+            active.tell_stored();
+        }
         if let Some(askers) = self.admission.waiting.remove(&key) {
             for accepted in askers.accepted {
                 let _ = accepted.send(Ok(askers.id.clone()));
             }
             crate::failpoint!("engine.submit.told");
             active.waiters = askers.settled;
-            active.acks = askers.cancels;
-            cancelled = askers.reason.map(|reason| (key, reason));
+            // Where it has ended there is nothing to cancel.
+            if !active.run.is_settled() {
+                active.acks.extend(askers.cancels);
+                news.cancelled.extend(askers.reason.map(|reason| (key, reason)));
+            }
         }
-        let limit = active.run.plan().spec.timeout;
-        self.runs.insert(key, Box::new(active));
-        if let Some(limit) = limit {
-            self.time_workflow(key, limit, Duration::ZERO, ctx);
+        if active.run.is_done() {
+            crate::failpoint!("engine.early.stored");
+            news.done.push(key);
+            return;
         }
-        for index in ready {
-            self.enqueue(key, *index, ctx);
+        let follows = std::mem::take(&mut active.follows);
+        self.begin(key, ctx);
+        if is_stored {
+            self.put_in_line(key, follows, ctx);
+        } else {
+            crate::failpoint!("engine.early.behind");
+            self.touch(key);
+            self.follow_up(key, follows);
         }
-        cancelled
     }
 
     /// The store had a workflow of this id before; it is not run here a second time.
-    fn existed(&mut self, key: RunKey, id: &WorkflowId) {
-        self.ids.remove(id);
+    fn existed(&mut self, key: RunKey) {
         crate::failpoint!("engine.submit.existed");
-        let Some(askers) = self.admission.waiting.remove(&key) else { return };
-        self.load -= askers.tasks;
-        for accepted in askers.accepted {
+        let Some(Askers { id, accepted, settled, is_claimed, .. }) = self.drop_new(key) else {
+            return;
+        };
+        for accepted in accepted {
             let _ = accepted.send(Ok(id.clone()));
         }
-        for settled in askers.settled {
+        for settled in settled {
             self.answer_from_store(id.clone(), settled);
         }
-        self.run_claimed(id, askers.is_claimed);
+        self.run_claimed(&id, is_claimed);
     }
 
     /// Runs what was claimed while the same was submitted again.
@@ -295,23 +363,20 @@ impl ExecutionEngine {
     }
 
     /// Stored under a lease that is gone since: whoever claims it runs it.
-    fn stored_too_late(&mut self, key: RunKey, run: &Run) {
-        self.ids.remove(run.id());
+    fn stored_too_late(&mut self, key: RunKey) {
         self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
-        let Some(askers) = self.admission.waiting.remove(&key) else { return };
-        self.load -= askers.tasks;
+        let Some(askers) = self.drop_new(key) else { return };
         for accepted in askers.accepted {
-            let _ = accepted.send(Ok(run.id().clone()));
+            let _ = accepted.send(Ok(askers.id.clone()));
         }
         for settled in askers.settled {
-            self.await_elsewhere(run.id().clone(), settled);
+            self.await_elsewhere(askers.id.clone(), settled);
         }
     }
 
     /// There is no lease to store anything under.
     pub(super) fn turn_all_away(&mut self, error: &SubmitError) {
-        let keys: Vec<RunKey> =
-            std::mem::take(&mut self.admission.new).into_iter().map(|(key, ..)| key).collect();
+        let keys = std::mem::take(&mut self.admission.new);
         for key in &keys {
             self.turn_away(*key, error);
         }
@@ -320,10 +385,24 @@ impl ExecutionEngine {
         }
     }
 
-    fn turn_away(&mut self, key: RunKey, error: &SubmitError) {
-        let Some(askers) = self.admission.waiting.remove(&key) else { return };
+    /// A submission that is not to be run here, and whatever of it runs already; who asked for it.
+    fn drop_new(&mut self, key: RunKey) -> Option<Askers> {
+        if let Some(active) = self.runs.remove(&key) {
+            self.drop_timers(&active.timers);
+            active.run.interrupt();
+            self.end_calls(under_way(key, &active.run));
+            for reader in active.readers {
+                let _ = reader.send(None);
+            }
+        }
+        let askers = self.admission.waiting.remove(&key)?;
         self.ids.remove(&askers.id);
         self.load -= askers.tasks;
+        Some(askers)
+    }
+
+    fn turn_away(&mut self, key: RunKey, error: &SubmitError) {
+        let Some(askers) = self.drop_new(key) else { return };
         for accepted in askers.accepted {
             let _ = accepted.send(Err(error.clone()));
         }
@@ -464,21 +543,20 @@ impl Handler<Admitted> for ExecutionEngine {
     type Result = ();
 
     fn handle(&mut self, Admitted(answers): Admitted, ctx: &mut Self::Context) {
-        let now = self.clock.now();
+        let mut early = Vec::new();
         for (key, answer) in answers {
             match answer {
                 Ok((plan, ready)) => {
-                    let mut run = Box::new(Run::new(plan, self.audience.clone(), now));
-                    for index in &ready {
-                        // A new task is pending, and may become queued.
-                        run.queue(*index, now).expect("a new task can be queued");
+                    if plan.may_begin_early(&ready) {
+                        early.push(key);
                     }
-                    self.admission.new.push((key, run, ready));
+                    self.take_on(key, plan, ready, ctx);
                 }
                 Err(error) => self.turn_away(key, &error),
             }
         }
         self.store_new(ctx);
+        self.begin_early(early, ctx);
         self.check_drained(ctx);
     }
 }

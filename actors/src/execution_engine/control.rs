@@ -258,18 +258,22 @@ impl ExecutionEngine {
         let mut report = StopReport { stored: self.writer.is_idle(), ..StopReport::default() };
         let mut running = Vec::new();
         for (key, active) in &mut self.runs {
+            active.run.interrupt();
+            // Whoever waits for resources or a provider would begin its call after the stop.
+            running.extend(under_way(*key, &active.run));
+            // What is not stored was promised to nobody.
+            if active.is_new {
+                continue;
+            }
             report.unsettled.push(active.run.id().clone());
             for waiter in active.waiters.drain(..) {
                 let _ = waiter.send(Err(stopped()));
             }
-            active.run.interrupt();
             for task in &active.run.record().tasks {
                 if task.status == TaskStatus::Executing {
                     report.abandoned.push((active.run.id().clone(), task.id.clone()));
                 }
             }
-            // Whoever waits for resources or a provider would begin its call after the stop.
-            running.extend(under_way(*key, &active.run));
         }
         self.end_calls(running);
         self.publish_loose(EventData::EngineStopped {

@@ -48,6 +48,19 @@ impl ExecutionEngine {
         }
     }
 
+    /// Queues tasks whose dependencies have settled.
+    pub(super) fn put_in_line(&mut self, key: RunKey, ready: Vec<u32>, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        for index in ready {
+            let Some(active) = self.runs.get_mut(&key) else { return };
+            // Cancelled meanwhile, or already on its way: nothing to queue.
+            if active.run.queue(index, now).is_ok() {
+                crate::failpoint!("engine.written.queued");
+                self.enqueue(key, index, ctx);
+            }
+        }
+    }
+
     /// A queued or dispatched task of a workflow is so no more: the next of its backlog may be.
     pub(super) fn make_room(&mut self, key: RunKey) {
         let Some(active) = self.runs.get_mut(&key) else { return };

@@ -25,7 +25,7 @@ use gleitzeit_domain::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Cancel, CancelTask, ExecutionEngine, Phase, Settle, WaitAnswer,
+    Active, Cancel, CancelTask, ExecutionEngine, Phase, Settle, WaitAnswer,
     control::under_way,
     recovery::{self, Recovered},
 };
@@ -242,7 +242,9 @@ impl ExecutionEngine {
     }
 
     fn part_with_all(&mut self, epoch: Epoch) {
-        let theirs = self.runs.iter().filter(|(_, active)| active.run.epoch() == Some(epoch));
+        // What is not stored is nobody else's; the answer to its write says what becomes of it.
+        let is_theirs = |active: &Active| active.run.epoch() == Some(epoch) && !active.is_new;
+        let theirs = self.runs.iter().filter(|(_, active)| is_theirs(active));
         let keys: Vec<RunKey> = theirs.map(|(key, _)| *key).collect();
         self.stats.leases_lost += 1;
         tracing::error!(

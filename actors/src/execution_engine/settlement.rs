@@ -149,10 +149,29 @@ async fn write_each(store: &dyn Store, changes: Vec<WorkflowChange>, error: Stor
     written
 }
 
+impl Active {
+    /// All of it is stored: whoever asked for its state is told.
+    fn tell_state(&mut self) {
+        let record = self.run.record();
+        for reader in self.readers.drain(..) {
+            let _ = reader.send(Some(Arc::new(record.clone())));
+        }
+    }
+
+    /// The same, and whoever waits for what was asked of it before.
+    pub(super) fn tell_stored(&mut self) {
+        self.tell_state();
+        for ack in self.acks.drain(..) {
+            let _ = ack.send(());
+        }
+    }
+}
+
 impl ExecutionEngine {
     /// Notes that a run has something to be written.
     pub(super) fn touch(&mut self, key: RunKey) {
         if let Some(active) = self.runs.get_mut(&key)
+            && !active.is_new
             && !std::mem::replace(&mut active.touched, true)
         {
             self.writer.touched.push(key);
@@ -273,8 +292,17 @@ impl ExecutionEngine {
         }
         self.stats.tasks_skipped += settlement.skipped.len() as u64;
         self.stats.tasks_failed += settlement.failed.len() as u64;
-        if !settlement.ready.is_empty() {
-            self.writer.ready.push((key, settlement.ready));
+        if active.is_new {
+            active.follows.extend(settlement.ready);
+        } else {
+            self.follow_up(key, settlement.ready);
+        }
+    }
+
+    /// Tasks become ready once what has changed is stored.
+    pub(super) fn follow_up(&mut self, key: RunKey, ready: Vec<u32>) {
+        if !ready.is_empty() {
+            self.writer.ready.push((key, ready));
         }
     }
 
@@ -343,26 +371,15 @@ impl ExecutionEngine {
             if active.run.is_done() {
                 done.push(key);
             } else if !active.run.is_uncommitted() {
-                let record = active.run.record();
-                for reader in active.readers.drain(..) {
-                    let _ = reader.send(Some(Arc::new(record.clone())));
-                }
+                active.tell_state();
             }
         }
         self.publish(events);
         crate::failpoint!("engine.written.told");
         self.forget(done, ctx);
         crate::failpoint!("engine.written.forgotten");
-        let now = self.clock.now();
         for (key, ready) in std::mem::take(&mut self.writer.writing_ready) {
-            for index in ready {
-                let Some(active) = self.runs.get_mut(&key) else { break };
-                // Cancelled meanwhile, or already on its way: nothing to queue.
-                if active.run.queue(index, now).is_ok() {
-                    crate::failpoint!("engine.written.queued");
-                    self.enqueue(key, index, ctx);
-                }
-            }
+            self.put_in_line(key, ready, ctx);
             self.release(key);
         }
         self.dispatch(ctx);
@@ -425,7 +442,7 @@ impl ExecutionEngine {
     }
 
     /// Gives back the memory of settled workflows and answers who waited for them.
-    fn forget(&mut self, keys: Vec<RunKey>, ctx: &mut Context<Self>) {
+    pub(super) fn forget(&mut self, keys: Vec<RunKey>, ctx: &mut Context<Self>) {
         if keys.is_empty() {
             return;
         }
@@ -493,6 +510,9 @@ impl Handler<Followed> for ExecutionEngine {
         for key in asked {
             let Some(active) = self.runs.get_mut(&key) else { continue };
             active.run.conclude(now);
+            if active.is_new {
+                crate::failpoint!("engine.early.ended");
+            }
             self.touch(key);
         }
         self.write_changes(ctx);

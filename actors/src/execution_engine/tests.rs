@@ -1,5 +1,6 @@
 //! What holds of the engine when writes are slow, fail or cross with what is asked meanwhile.
 
+mod early;
 mod stage;
 
 use std::time::Duration;

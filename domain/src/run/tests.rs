@@ -34,13 +34,18 @@ fn retrying(max_attempts: u32) -> RetryPolicy {
     }
 }
 
-/// A stored run of these tasks, with somebody listening.
-fn run_of(tasks: impl IntoIterator<Item = TaskSpec>) -> Run {
+/// A run of these tasks that is not stored, with somebody listening.
+fn new_run_of(tasks: impl IntoIterator<Item = TaskSpec>) -> Run {
     let spec = tasks.into_iter().fold(WorkflowSpec::new("w").id("w"), WorkflowSpec::task);
     let plan = Draft::new(spec).unwrap().plan(&book(), &PlanDefaults::default()).unwrap();
     let audience = Audience::default();
     audience.set(1);
-    let mut run = Run::new(Arc::new(plan), audience, at(0));
+    Run::new(Arc::new(plan), audience, at(0))
+}
+
+/// The same, stored.
+fn run_of(tasks: impl IntoIterator<Item = TaskSpec>) -> Run {
+    let mut run = new_run_of(tasks);
     run.take_new();
     run.committed();
     told(&mut run);
@@ -96,6 +101,49 @@ fn an_outcome_is_told_once_it_is_stored() {
     run.take_change().unwrap();
     run.committed();
     assert_eq!(told(&mut run), ["task:completed"]);
+}
+
+/// Nobody hears of a workflow that is not stored, whatever has become of it by then.
+#[test]
+fn what_became_of_a_new_run_is_written_with_it() {
+    let mut run = new_run_of([task("a"), task("b"), task("c").retry(retrying(3))]);
+    complete(&mut run, 0);
+    begin(&mut run, 1);
+    let attempt = begin(&mut run, 2);
+    run.finish(2, attempt, Err(lost()), None, at(3), 0.0);
+    begin(&mut run, 2);
+    assert_eq!(told(&mut run), [""; 0], "nothing of it is stored");
+    assert!(run.is_uncommitted() && run.take_change().is_none());
+    let new = run.take_new();
+    let sequences: Vec<_> = new.events.iter().map(|event| event.sequence).collect();
+    assert_eq!(sequences, (1..=new.record.last_sequence).collect::<Vec<_>>());
+    let stored = |index: usize| (new.record.tasks[index].status, new.record.tasks[index].attempts);
+    assert_eq!(stored(0), (Completed, 1));
+    assert_eq!(stored(1), (Pending, 0), "a first attempt begins anew after a crash");
+    assert_eq!(stored(2), (TaskStatus::Executing, 2), "the one before it counts");
+    assert_eq!(told(&mut run), [""; 0], "it is being written");
+    run.committed();
+    assert_eq!(told(&mut run).len(), sequences.len());
+    assert!(!run.is_uncommitted(), "all of it was written");
+    run.finish(1, 1, Ok(json!(1).into()), None, at(4), 0.0);
+    let change = run.take_change().unwrap();
+    assert_eq!(change.tasks.iter().map(|task| task.index).collect::<Vec<_>>(), [1]);
+    assert!(change.workflow.is_none(), "its beginning was written before");
+}
+
+/// What goes on while a write fails is not lost, and stands behind what was to be written.
+#[test]
+fn a_new_run_is_given_again_with_all_its_events() {
+    let mut run = new_run_of([task("a"), task("b")]);
+    complete(&mut run, 0);
+    let refused = run.take_new();
+    complete(&mut run, 1);
+    run.was_not_stored(refused.events);
+    assert_eq!(told(&mut run), [""; 0]);
+    let new = run.take_new();
+    let sequences: Vec<_> = new.events.iter().map(|event| event.sequence).collect();
+    assert_eq!(sequences, (1..=new.record.last_sequence).collect::<Vec<_>>());
+    assert!(new.record.tasks.iter().all(|task| task.status == Completed));
 }
 
 /// A history has no gaps and nothing twice, however writes and steps interleave.

@@ -128,6 +128,7 @@ where
         leases::what_is_free_is_claimed_once,
         leases::what_a_closed_lease_owned_is_free,
         leases::a_settled_workflow_can_be_claimed_by_name,
+        leases::what_ended_before_its_submission_belongs_to_nobody,
         leases::requests_reach_the_owner,
         leases::the_bell_rings_for_what_is_free,
     }

@@ -189,6 +189,7 @@ fn book() -> ProtocolBook {
     let open = |name: &str| MethodSpec { additional_params: true, ..MethodSpec::new(name) };
     let test = ProtocolSpec::new("test", "v1.0".parse().unwrap())
         .method(open("run"))
+        .method(MethodSpec { effect: Effect::Pure, ..open("pure") })
         .method(MethodSpec { effect: Effect::AtMostOnce, ..open("once") });
     let mut book = ProtocolBook::new();
     book.register(test).unwrap();
@@ -224,6 +225,11 @@ pub(super) fn task(id: &str, parameters: Value) -> TaskSpec {
 /// A task that must not run twice.
 pub(super) fn once(id: &str, parameters: Value) -> TaskSpec {
     TaskSpec::new(id, "test/once").params(parameters)
+}
+
+/// A task without an effect outside.
+pub(super) fn pure(id: &str, parameters: Value) -> TaskSpec {
+    TaskSpec::new(id, "test/pure").params(parameters)
 }
 
 pub(super) fn workflow(id: &str, tasks: impl IntoIterator<Item = TaskSpec>) -> WorkflowSpec {
@@ -271,13 +277,17 @@ impl Stage {
         &self,
         spec: WorkflowSpec,
     ) -> (oneshot::Receiver<Result<WorkflowId, SubmitError>>, oneshot::Receiver<WaitAnswer>) {
+        self.send_draft(Draft::new(spec).unwrap())
+    }
+
+    pub(super) fn send_draft(
+        &self,
+        draft: Draft,
+    ) -> (oneshot::Receiver<Result<WorkflowId, SubmitError>>, oneshot::Receiver<WaitAnswer>) {
         let (accepted, is_accepted) = oneshot::channel();
         let (settled, is_settled) = oneshot::channel();
-        self.actors.cast.engine.do_send(Submit {
-            draft: Draft::new(spec).unwrap(),
-            accepted: Some(accepted),
-            settled: Some(settled),
-        });
+        let submit = Submit { draft, accepted: Some(accepted), settled: Some(settled) };
+        self.actors.cast.engine.do_send(submit);
         (is_accepted, is_settled)
     }
 

@@ -209,6 +209,34 @@ pub(super) async fn a_settled_workflow_can_be_claimed_by_name(store: &dyn Store)
     Ok(())
 }
 
+pub(super) async fn what_ended_before_its_submission_belongs_to_nobody(
+    store: &dyn Store,
+) -> Outcome {
+    let leases = leases_of!(store);
+    let (owner, other) = (open(leases, "a").await?, open(leases, "b").await?);
+    let mut new = owned("a", owner);
+    let end = settles(&new, WorkflowStatus::Completed, at(5));
+    super::sample::apply(&mut new.record, &end);
+    store.submit(vec![new.clone(), owned("b", owner)]).await?;
+    let taken = ClaimedOne::Taken(Box::new(new.record.clone()));
+    let id = "a".into();
+    same!(leases.claim_one(other, &id, true).await?, taken, "to be opened again by another one");
+    same!(leases.claim_one(owner, &id, true).await?, ClaimedOne::Held, "to be opened twice");
+    leases.close_lease(other).await?;
+    leases.close_lease(owner).await?;
+    let third = open(leases, "c").await?;
+    same!(claim(leases, third, 10).await?, ["b"], "what is to be run");
+    // Whoever lost its lease has no say in what it ended before the submission either.
+    let late = NewWorkflow {
+        record: crate::workflow::WorkflowRecord { id: "c".into(), ..new.record },
+        ..new
+    };
+    let refused = store.submit(vec![late]).await;
+    same!(refused, Err(StoreError::LeaseLost { epoch: owner }), "under a lease that is gone");
+    same!(store.workflow(&"c".into()).await?, None, "what was refused");
+    Ok(())
+}
+
 pub(super) async fn requests_reach_the_owner(store: &dyn Store) -> Outcome {
     let leases = leases_of!(store);
     let (owner, other) = (open(leases, "a").await?, open(leases, "b").await?);
