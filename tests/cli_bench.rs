@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use support::Place;
 
 /// What is told of every workload.
-const COMMON: [&str; 13] = [
+const COMMON: [&str; 14] = [
     "commits",
     "durability",
+    "effect",
     "executed",
     "load",
     "p50_ms",

@@ -94,6 +94,9 @@ pub(crate) struct BenchArgs {
     /// Seconds after which `sustained` forgets a settled workflow.
     #[arg(long, default_value_t = 1.0)]
     keep: f64,
+    /// What the calls of tasks do outside.
+    #[arg(long, value_enum, default_value = "pure")]
+    effect: work::Called,
     /// What a commit survives: the loss of power, or of the process.
     #[arg(long, default_value = "full", value_parser = ["full", "normal"])]
     durability: String,
@@ -218,6 +221,10 @@ fn blank(args: &BenchArgs, session: &Session, load: Option<f64>) -> Report {
         p50_ms: 0.0,
         p99_ms: 0.0,
         durability: if is_memory { "none".to_owned() } else { args.durability.clone() },
+        effect: match args.workload {
+            Workload::Python | Workload::Recovery | Workload::RecoveryOne => None,
+            _ => Some(args.effect),
+        },
         executed: 0,
         load,
         price: None,
@@ -324,20 +331,24 @@ async fn start(
         let builder = session.builder_for([&work::python()]).map_err(|failure| failure.error)?;
         return Ok((builder.store(store).start().await?, None));
     }
-    let (spec, executed) = echo::spec_counted("echo");
+    let (mut spec, executed) = echo::spec_counted("echo");
+    let protocol = work::protocol()?;
+    spec.protocols.push(protocol.protocol_id());
     let builder = Runtime::builder(session.settings.clone()).without_recovery().store(store);
-    let runtime = builder.without_settings_providers().provider(spec).start().await?;
+    let builder = builder.without_settings_providers().protocol(protocol).provider(spec);
+    let runtime = builder.start().await?;
     Ok((runtime, Some(executed)))
 }
 
 /// Runs the workload once.
 async fn drive(args: &BenchArgs, handle: &Handle) -> anyhow::Result<Driven> {
+    let called = args.effect;
+    let in_flight = if args.workload == Workload::Workflows { args.in_flight } else { 1 };
     match args.workload {
-        Workload::BurnDown => drive::one(handle, work::burn_down(args.tasks)).await,
-        Workload::Chain => drive::chain(handle, work::chain(args.tasks)).await,
-        Workload::FanOut => drive::one(handle, work::fan_out(args.tasks)).await,
-        Workload::Workflows => drive::many(handle, args.tasks, args.in_flight, work::single).await,
-        _ => drive::many(handle, args.tasks, 1, work::single).await,
+        Workload::BurnDown => drive::one(handle, called.burn_down(args.tasks)).await,
+        Workload::Chain => drive::chain(handle, called.chain(args.tasks)).await,
+        Workload::FanOut => drive::one(handle, called.fan_out(args.tasks)).await,
+        _ => drive::many(handle, args.tasks, in_flight, move || called.single()).await,
     }
 }
 
@@ -349,7 +360,12 @@ async fn plain(
     driven: &Driven,
 ) -> anyhow::Result<Option<Duration>> {
     let shape = match args.workload {
-        Workload::Workflows => Shape::Many { count: args.tasks, group: args.in_flight },
+        Workload::Workflows => Shape::Many {
+            count: args.tasks,
+            group: args.in_flight,
+            // As the engine does it, where many are under way.
+            at_once: args.effect == work::Called::Pure,
+        },
         Workload::BurnDown => {
             let group = usize::try_from(args.max_concurrent_tasks.get()).unwrap_or(usize::MAX);
             Shape::One { group }

@@ -73,13 +73,13 @@ pub(super) async fn many(
     handle: &Handle,
     count: u64,
     in_flight: u64,
-    spec: fn() -> WorkflowSpec,
+    spec: impl Fn() -> WorkflowSpec + Clone + Send + 'static,
 ) -> anyhow::Result<Driven> {
     let begun = Instant::now();
     let left = Arc::new(AtomicU64::new(count));
     let mut lanes = JoinSet::new();
     for _ in 0..in_flight.clamp(1, count.max(1)) {
-        let (handle, left) = (handle.clone(), Arc::clone(&left));
+        let (handle, left, spec) = (handle.clone(), Arc::clone(&left), spec.clone());
         lanes.spawn(async move {
             let mut latencies = Vec::new();
             let mut sample = None;

@@ -10,9 +10,9 @@
     expect(dead_code, reason = "the same shape in every build")
 )]
 pub(super) enum Shape {
-    /// `count` workflows like the sample; a transaction submits `group` of them and writes the
-    /// outcomes of the `group` before.
-    Many { count: u64, group: u64 },
+    /// `count` workflows like the sample, `group` of them in a transaction: with their outcomes, or
+    /// with those of the `group` before.
+    Many { count: u64, group: u64, at_once: bool },
     /// The sample once; a transaction writes the outcomes of `group` tasks.
     One { group: usize },
 }
@@ -48,7 +48,10 @@ mod replaying {
     ) -> anyhow::Result<Duration> {
         let script = Script::of(sample, events);
         match shape {
-            Shape::Many { count, group } => many(plain, &script, count, group).await,
+            Shape::Many { count, group, at_once: true } => {
+                whole(plain, &script, count, group).await
+            }
+            Shape::Many { count, group, .. } => many(plain, &script, count, group).await,
             Shape::One { group } => one(plain, &script, group).await,
         }
     }
@@ -60,6 +63,7 @@ mod replaying {
         new: NewWorkflow,
         /// Told later.
         events: &'a [Event],
+        all_events: &'a [Event],
     }
 
     impl<'a> Script<'a> {
@@ -87,7 +91,14 @@ mod replaying {
                 settled,
                 new: NewWorkflow { record, events: first.to_vec(), epoch: None },
                 events: rest,
+                all_events: events,
             }
+        }
+
+        /// The submission of what has ended by then, of another id.
+        fn whole(&self) -> NewWorkflow {
+            let record = WorkflowRecord { id: new_id(), ..self.settled.clone() };
+            NewWorkflow { record, events: self.all_events.to_vec(), epoch: None }
         }
 
         /// The submission, of another id.
@@ -148,6 +159,23 @@ mod replaying {
             let changes: Vec<WorkflowChange> = before.iter().map(outcome).collect();
             took += plain.write(&news, &changes).await?;
             before = ids;
+        }
+        Ok(took)
+    }
+
+    async fn whole(
+        plain: &mut Plain,
+        script: &Script<'_>,
+        count: u64,
+        group: u64,
+    ) -> anyhow::Result<Duration> {
+        let mut took = Duration::ZERO;
+        let mut left = count;
+        while left > 0 {
+            let now = left.min(group.max(1));
+            left -= now;
+            let news: Vec<NewWorkflow> = (0..now).map(|_| script.whole()).collect();
+            took += plain.write(&news, &[]).await?;
         }
         Ok(took)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Workload, figures::Spread, price::Price, python};
+use super::{Workload, figures::Spread, price::Price, python, work::Called};
 
 /// What was measured; medians over the rounds.
 #[derive(Debug, Serialize)]
@@ -21,6 +21,9 @@ pub(super) struct Report {
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
     pub(super) durability: String,
+    /// What its calls do outside, where they are those of the benchmark.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) effect: Option<Called>,
     /// Calls that the provider was asked for, over all rounds.
     pub(super) executed: u64,
     /// Of the machine, over the last minute.
@@ -95,6 +98,9 @@ impl fmt::Display for Report {
             "{tasks} tasks in {seconds:.3} s: {per_second:.0}/s [{least:.0}–{greatest:.0}], p50 \
              {p50_ms:.3} ms, p99 {p99_ms:.3} ms, durability {durability}, {executed} calls executed"
         )?;
+        if let Some(effect) = self.effect {
+            write!(out, ", {effect}")?;
+        }
         if self.rounds > 1 {
             write!(out, ", {} rounds", self.rounds)?;
         }

@@ -11,7 +11,7 @@ use std::{
 use gleitzeit::{Handle, Store, telemetry};
 use tokio::task::JoinSet;
 
-use super::{BenchArgs, database::Ground, drive, figures, report::Tenth, work};
+use super::{BenchArgs, database::Ground, drive, figures, report::Tenth};
 
 /// Slices of a tenth; its figure is their median.
 const SLICES: u64 = 10;
@@ -63,6 +63,7 @@ async fn run(args: &BenchArgs, handle: &Handle, ground: &Ground) -> anyhow::Resu
     let begun = Instant::now();
     let left = Arc::new(AtomicU64::new(args.tasks));
     let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    let called = args.effect;
     let mut lanes = JoinSet::new();
     for _ in 0..args.in_flight.clamp(1, args.tasks.max(1)) {
         let (handle, left, ends) = (handle.clone(), Arc::clone(&left), ends.clone());
@@ -70,7 +71,7 @@ async fn run(args: &BenchArgs, handle: &Handle, ground: &Ground) -> anyhow::Resu
             let take = |left: u64| left.checked_sub(1);
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
                 let begun = Instant::now();
-                drive::run(&handle, work::single()).await?;
+                drive::run(&handle, called.single()).await?;
                 let now = Instant::now();
                 let _ = ends.send((now, now - begun));
             }
