@@ -4,7 +4,8 @@ mod cli;
 
 use std::process::ExitCode;
 
-/// Many small results are made and dropped on several threads; mimalloc is made for that.
+/// Many small results are made and dropped on several threads, SQLite's values among them; mimalloc
+/// is made for that, and serves the libraries in C, too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -45,6 +45,7 @@ use self::{
 use crate::settings::{Durability, StoreUrl};
 
 pub mod admin;
+mod assemble;
 mod bell;
 mod call;
 mod encode;

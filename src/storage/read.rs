@@ -2,20 +2,18 @@
 //!
 //! Asked by the store on its own thread; each answer comes from one snapshot.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
+use futures_util::future::join;
 use gleitzeit_domain::{
     event::Event,
-    id::{ProviderId, TaskId, WorkflowId},
+    id::WorkflowId,
     store::{
         Epoch, ListFilter, StoreError,
         lease::{Request, RequestAnswer, RequestKey},
     },
-    task::{TaskRecord, TaskStatus},
-    workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus, WorkflowSummary},
+    task::TaskStatus,
+    workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
 };
 use sea_orm::{
     AccessMode, ColumnTrait as _, ConnectionTrait as _, DatabaseConnection, DatabaseTransaction,
@@ -24,7 +22,8 @@ use sea_orm::{
 };
 
 use super::{
-    encode::{self, Hash, count_of, escape, parse, refused, time_of, time_of_nullable, unescape},
+    assemble::{Gathered, naming, task_status, workflow_status},
+    encode::{self, count_of, escape, parse, time_of, time_of_nullable, unescape},
     entity::{event, task, workflow},
     fault::Fault,
     multi_row::MultiRow,
@@ -33,6 +32,9 @@ use super::{
 /// Workflows that are loaded at a time, and payloads that are fetched in one statement.
 const PAGE: usize = 256;
 
+/// So many times that are found by one statement.
+const PAGES: usize = 4;
+
 /// Rows of events that are read at a time.
 const EVENT_ROWS: u64 = 256;
 
@@ -40,7 +42,8 @@ const EVENT_ROWS: u64 = 256;
 #[derive(Debug)]
 pub(super) struct Reader {
     db: DatabaseConnection,
-    /// `workflow_key`; answers `key, last sequence told by events`.
+    /// `workflow_key`; answers `key, last sequence told by events`, where the workflow's own row
+    /// has a smaller one.
     last_sequences: MultiRow,
     /// `workflow_key`; answers `workflow_key, status, count`.
     task_counts: MultiRow,
@@ -76,12 +79,13 @@ impl Reader {
             db,
             last_sequences: MultiRow::new(
                 backend,
-                "SELECT w.key, (SELECT e.first_sequence + e.event_count - 1 \
+                "SELECT * FROM (SELECT w.key, w.last_sequence AS known, \
+                 (SELECT e.first_sequence + e.event_count - 1 \
                  FROM gleitzeit_events e WHERE e.workflow_key = w.key \
-                 ORDER BY e.first_sequence DESC LIMIT 1) \
+                 ORDER BY e.first_sequence DESC LIMIT 1) AS last \
                  FROM gleitzeit_workflows w WHERE w.key IN (VALUES",
                 1,
-                ")",
+                ")) AS told WHERE last > known",
             ),
             task_counts: MultiRow::new(
                 backend,
@@ -134,13 +138,13 @@ impl Reader {
             .await?;
         keys.sort_unstable();
         let mut records = Vec::with_capacity(keys.len());
-        for some in keys.chunks(PAGE) {
-            let page = workflow::Entity::find()
+        for some in keys.chunks(PAGES * PAGE) {
+            let rows = workflow::Entity::find()
                 .filter(workflow::Column::Key.is_in(some.iter().copied()))
                 .order_by_asc(workflow::Column::Key)
                 .all(&snapshot)
                 .await?;
-            records.append(&mut self.load(&snapshot, page).await?);
+            records.append(&mut self.load(&snapshot, rows).await?);
         }
         snapshot.commit().await?;
         Ok(records)
@@ -160,14 +164,37 @@ impl Reader {
         Ok(record)
     }
 
-    /// Completes rows of workflows, with their tasks; in the order of the rows.
+    /// Completes rows of workflows, with their tasks; in the order of the rows. What the database
+    /// has of the next ones is fetched while these are put together.
     pub(super) async fn load(
         &self,
         snapshot: &DatabaseTransaction,
         rows: Vec<workflow::Model>,
     ) -> Answer<Vec<WorkflowRecord>> {
-        let keys: Vec<i64> = rows.iter().map(|row| row.key).collect();
-        let mut tasks: HashMap<i64, Vec<task::Model>> = HashMap::new();
+        let mut records = Vec::with_capacity(rows.len());
+        let mut rows = rows.into_iter();
+        let mut gathered = self.gather(snapshot, rows.by_ref().take(PAGE).collect()).await?;
+        while !gathered.rows.is_empty() {
+            let next = self.gather(snapshot, rows.by_ref().take(PAGE).collect());
+            // In this order: the question is on its way before these are put together.
+            let (next, done) = join(next, async { gathered.complete(&mut records) }).await;
+            done?;
+            gathered = next?;
+        }
+        Ok(records)
+    }
+
+    /// What belongs to rows of workflows.
+    async fn gather(
+        &self,
+        snapshot: &DatabaseTransaction,
+        rows: Vec<workflow::Model>,
+    ) -> Answer<Gathered> {
+        let mut gathered = Gathered { rows, ..Gathered::default() };
+        if gathered.rows.is_empty() {
+            return Ok(gathered);
+        }
+        let keys: Vec<i64> = gathered.rows.iter().map(|row| row.key).collect();
         let mut hashes = HashSet::new();
         for task in task::Entity::find()
             .filter(task::Column::WorkflowKey.is_in(keys.iter().copied()))
@@ -175,25 +202,15 @@ impl Reader {
             .await?
         {
             hashes.extend(task.result_blob.clone());
-            tasks.entry(task.workflow_key).or_default().push(task);
+            gathered.tasks.entry(task.workflow_key).or_default().push(task);
         }
-        hashes.extend(rows.iter().filter_map(|row| row.spec_blob.clone()));
+        hashes.extend(gathered.rows.iter().filter_map(|row| row.spec_blob.clone()));
         gleitzeit_actors::failpoint!("store.read.tasks");
-        let blobs = self.fetch(snapshot, hashes).await?;
+        gathered.blobs = self.fetch(snapshot, hashes).await?;
         gleitzeit_actors::failpoint!("store.read.blobs");
-        let sequences = self.sequences(snapshot, &keys).await?;
+        gathered.sequences = self.sequences(snapshot, &keys).await?;
         gleitzeit_actors::failpoint!("store.read.sequences");
-        let mut records = Vec::with_capacity(rows.len());
-        for row in rows {
-            let parts = Parts {
-                tasks: tasks.remove(&row.key).unwrap_or_default(),
-                last_sequence: sequences.get(&row.key).copied().unwrap_or(0),
-                blobs: &blobs,
-            };
-            let id = row.id.clone();
-            records.push(parts.complete(row).map_err(|error| naming(&id, error))?);
-        }
-        Ok(records)
+        Ok(gathered)
     }
 
     async fn fetch(
@@ -220,8 +237,7 @@ impl Reader {
         let keys = keys.iter().map(|key| (*key).into()).collect();
         for statement in self.last_sequences.statements(keys) {
             for row in query(snapshot, statement).await? {
-                let last: Option<i64> = row.try_get_by_index(1)?;
-                sequences.insert(row.try_get_by_index(0)?, last.unwrap_or(0));
+                sequences.insert(row.try_get_by_index(0)?, row.try_get_by_index(2)?);
             }
         }
         Ok(sequences)
@@ -427,132 +443,4 @@ async fn query(
     statement: sea_orm::Statement,
 ) -> Result<Vec<sea_orm::QueryResult>, DbErr> {
     sea_orm::ConnectionTrait::query_all_raw(snapshot, statement).await
-}
-
-/// A workflow from its row, and what does not stand in it.
-pub(super) fn record_of(
-    row: workflow::Model,
-    spec: Arc<WorkflowSpec>,
-    tasks: Vec<TaskRecord>,
-    last_sequence: u64,
-) -> Result<WorkflowRecord, StoreError> {
-    Ok(WorkflowRecord {
-        id: unescape(row.id).into(),
-        name: unescape(row.name).into(),
-        status: workflow_status(&row.status)?,
-        created_at: time_of(row.created_at)?,
-        started_at: time_of_nullable(row.started_at)?,
-        completed_at: time_of_nullable(row.completed_at)?,
-        error: row.error.as_deref().map(parse).transpose()?.map(Arc::new),
-        last_sequence,
-        spec,
-        tasks,
-    })
-}
-
-/// A task from its row, and its result.
-pub(super) fn task_of(
-    index: u32,
-    row: task::Model,
-    result: Option<Arc<serde_json::Value>>,
-) -> Result<TaskRecord, StoreError> {
-    let id = TaskId::from(unescape(row.id));
-    let name = row.name.map_or_else(|| id.shared(), |name| unescape(name).into());
-    Ok(TaskRecord {
-        index,
-        id,
-        name,
-        status: task_status(&row.status)?,
-        attempts: count_of(row.attempts)?,
-        provider_id: row.provider_id.map(|id| ProviderId::from(unescape(id))),
-        started_at: time_of_nullable(row.started_at)?,
-        completed_at: time_of_nullable(row.completed_at)?,
-        due_at: time_of_nullable(row.due_at)?,
-        duration: row.duration,
-        result,
-        error: row.error.as_deref().map(parse).transpose()?.map(Arc::new),
-    })
-}
-
-/// What completes the row of a workflow.
-struct Parts<'a> {
-    tasks: Vec<task::Model>,
-    last_sequence: i64,
-    blobs: &'a HashMap<Vec<u8>, String>,
-}
-
-impl Parts<'_> {
-    fn complete(self, row: workflow::Model) -> Result<WorkflowRecord, StoreError> {
-        let last_sequence = count_of(row.last_sequence.max(self.last_sequence))?;
-        let spec = self.payload(row.spec.as_deref(), row.spec_blob.as_deref())?;
-        let spec = Arc::new(parse::<WorkflowSpec>(spec.ok_or_else(|| missing("its spec"))?)?);
-        let tasks = self.tasks(&spec, count_of(row.task_count)?)?;
-        record_of(row, spec, tasks, last_sequence)
-    }
-
-    /// Tasks without a row are as the spec describes them.
-    fn tasks(mut self, spec: &WorkflowSpec, count: u32) -> Result<Vec<TaskRecord>, StoreError> {
-        let mut rows: HashMap<i64, task::Model> =
-            std::mem::take(&mut self.tasks).into_iter().map(|row| (row.position, row)).collect();
-        let mut tasks = Vec::with_capacity(count as usize);
-        for index in 0..count {
-            tasks.push(match (rows.remove(&i64::from(index)), spec.tasks.get(index as usize)) {
-                (Some(row), _) => self.task(index, row)?,
-                (None, Some(spec)) => encode::waiting(index, spec),
-                (None, None) => return Err(missing(&format!("its task {index}"))),
-            });
-        }
-        match rows.keys().next() {
-            None => Ok(tasks),
-            Some(stray) => Err(refused(format!("it has {count} tasks, and one at {stray}"))),
-        }
-    }
-
-    fn task(&self, index: u32, row: task::Model) -> Result<TaskRecord, StoreError> {
-        let result = self.payload(row.result.as_deref(), row.result_blob.as_deref())?;
-        let result = result.map(parse).transpose()?.map(Arc::new);
-        task_of(index, row, result)
-    }
-
-    fn payload<'a>(
-        &'a self,
-        inline: Option<&'a str>,
-        hash: Option<&[u8]>,
-    ) -> Result<Option<&'a str>, StoreError> {
-        match (inline, hash) {
-            (Some(json), _) => Ok(Some(json)),
-            (None, None) => Ok(None),
-            (None, Some(hash)) => match self.blobs.get(hash) {
-                Some(json) => Ok(Some(json)),
-                None => Err(missing(&format!("the blob {}", shown(hash)))),
-            },
-        }
-    }
-}
-
-pub(super) fn shown(hash: &[u8]) -> String {
-    Hash::try_from(hash).map_or_else(
-        |_| format!("of {} bytes", hash.len()),
-        |hash| blake3::Hash::from(hash).to_hex().to_string(),
-    )
-}
-
-fn missing(what: &str) -> StoreError {
-    refused(format!("{what} is missing"))
-}
-
-fn naming(id: &str, error: StoreError) -> ReadError {
-    ReadError(match error {
-        StoreError::Integrity { detail } => refused(format!("workflow `{id}`: {detail}")),
-        other => other,
-    })
-}
-
-fn workflow_status(name: &str) -> Result<WorkflowStatus, StoreError> {
-    WorkflowStatus::from_name(name)
-        .ok_or_else(|| refused(format!("`{name}` is no status of a workflow")))
-}
-
-fn task_status(name: &str) -> Result<TaskStatus, StoreError> {
-    TaskStatus::from_name(name).ok_or_else(|| refused(format!("`{name}` is no status of a task")))
 }

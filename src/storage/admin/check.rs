@@ -18,9 +18,10 @@ use super::{Place, of_read, rows};
 use crate::{
     settings::StoreUrl,
     storage::{
+        assemble::shown,
         encode::{self, parse, unescape},
         open::Use,
-        read::{self, shown},
+        read,
     },
 };
 

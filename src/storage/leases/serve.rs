@@ -25,12 +25,8 @@ use crate::storage::{
     bell, encode,
     entity::workflow,
     group::Lesson,
-    read::Reader,
     writer::{Refusal, Writer},
 };
-
-/// Workflows that are read at a time.
-const PAGE: usize = 256;
 
 /// What a claim took.
 #[derive(Debug, Default)]
@@ -255,7 +251,7 @@ impl Writer {
                 rows.append(&mut fresh);
                 rows.sort_unstable_by_key(|row| row.key);
                 keys.extend(rows.iter().map(|row| row.key));
-                let workflows = read_all(&reader, db, rows).await?;
+                let workflows = reader.load(db, rows).await?;
                 gleitzeit_actors::failpoint!("store.claim.read");
                 let ask_again_in = outlook.ask_again_in;
                 Ok(Taken { keys: keys.clone(), workflows, more, ask_again_in, heritage })
@@ -303,7 +299,7 @@ impl Writer {
                 sql::take(db, epoch, row.key).await?;
                 gleitzeit_actors::failpoint!("store.claim_one.taken");
             }
-            let mut read = read_all(&reader, db, vec![row]).await?;
+            let mut read = reader.load(db, vec![row]).await?;
             Ok(read.pop().map_or(ClaimedOne::Unknown, |record| ClaimedOne::Taken(Box::new(record))))
         })
         .await
@@ -401,22 +397,6 @@ impl Heritage {
         gleitzeit_actors::failpoint!("store.claim.shared");
         self.is_shared = true;
         Ok(freed)
-    }
-}
-
-async fn read_all(
-    reader: &Reader,
-    db: &DatabaseTransaction,
-    rows: Vec<workflow::Model>,
-) -> Result<Vec<WorkflowRecord>, Refusal> {
-    let mut records = Vec::with_capacity(rows.len());
-    let mut rows = rows.into_iter();
-    loop {
-        let page: Vec<_> = rows.by_ref().take(PAGE).collect();
-        if page.is_empty() {
-            return Ok(records);
-        }
-        records.append(&mut reader.load(db, page).await?);
     }
 }
 

@@ -20,9 +20,9 @@ use serde_json::Value;
 
 use super::{super::pages::Pages, Desk, Rule, detail_of};
 use crate::storage::{
+    assemble::{record_of, shown, task_of},
     encode::{self, count_of, parse, unescape},
     entity::{blob, event, task, workflow},
-    read::{record_of, shown, task_of},
 };
 
 /// A workflow of the page that is looked at.

@@ -1,0 +1,172 @@
+//! Records put together from rows.
+//!
+//! Asked by whoever reads; asks nobody. Invariant: what does not fit together is refused by the name
+//! of its workflow, and nothing is made up for it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use gleitzeit_domain::{
+    id::{ProviderId, TaskId},
+    store::StoreError,
+    task::{TaskRecord, TaskStatus},
+    workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus},
+};
+
+use super::{
+    encode::{self, Hash, count_of, parse, refused, time_of, time_of_nullable, unescape},
+    entity::{task, workflow},
+    read::ReadError,
+};
+
+/// A workflow from its row, and what does not stand in it.
+pub(super) fn record_of(
+    row: workflow::Model,
+    spec: Arc<WorkflowSpec>,
+    tasks: Vec<TaskRecord>,
+    last_sequence: u64,
+) -> Result<WorkflowRecord, StoreError> {
+    Ok(WorkflowRecord {
+        id: unescape(row.id).into(),
+        name: unescape(row.name).into(),
+        status: workflow_status(&row.status)?,
+        created_at: time_of(row.created_at)?,
+        started_at: time_of_nullable(row.started_at)?,
+        completed_at: time_of_nullable(row.completed_at)?,
+        error: row.error.as_deref().map(parse).transpose()?.map(Arc::new),
+        last_sequence,
+        spec,
+        tasks,
+    })
+}
+
+/// A task from its row, and its result.
+pub(super) fn task_of(
+    index: u32,
+    row: task::Model,
+    result: Option<Arc<serde_json::Value>>,
+) -> Result<TaskRecord, StoreError> {
+    let id = TaskId::from(unescape(row.id));
+    let name = row.name.map_or_else(|| id.shared(), |name| unescape(name).into());
+    Ok(TaskRecord {
+        index,
+        id,
+        name,
+        status: task_status(&row.status)?,
+        attempts: count_of(row.attempts)?,
+        provider_id: row.provider_id.map(|id| ProviderId::from(unescape(id))),
+        started_at: time_of_nullable(row.started_at)?,
+        completed_at: time_of_nullable(row.completed_at)?,
+        due_at: time_of_nullable(row.due_at)?,
+        duration: row.duration,
+        result,
+        error: row.error.as_deref().map(parse).transpose()?.map(Arc::new),
+    })
+}
+
+/// Rows of workflows, and what belongs to them.
+#[derive(Default)]
+pub(super) struct Gathered {
+    pub(super) rows: Vec<workflow::Model>,
+    pub(super) tasks: HashMap<i64, Vec<task::Model>>,
+    pub(super) blobs: HashMap<Vec<u8>, String>,
+    pub(super) sequences: HashMap<i64, i64>,
+}
+
+impl Gathered {
+    /// Puts the workflows together, in the order of the rows.
+    pub(super) fn complete(mut self, records: &mut Vec<WorkflowRecord>) -> Result<(), ReadError> {
+        for row in self.rows {
+            let parts = Parts {
+                tasks: self.tasks.remove(&row.key).unwrap_or_default(),
+                last_sequence: self.sequences.get(&row.key).copied().unwrap_or(0),
+                blobs: &self.blobs,
+            };
+            let id = row.id.clone();
+            records.push(parts.complete(row).map_err(|error| naming(&id, error))?);
+        }
+        Ok(())
+    }
+}
+
+/// What completes the row of a workflow.
+struct Parts<'a> {
+    tasks: Vec<task::Model>,
+    last_sequence: i64,
+    blobs: &'a HashMap<Vec<u8>, String>,
+}
+
+impl Parts<'_> {
+    fn complete(self, row: workflow::Model) -> Result<WorkflowRecord, StoreError> {
+        let last_sequence = count_of(row.last_sequence.max(self.last_sequence))?;
+        let spec = self.payload(row.spec.as_deref(), row.spec_blob.as_deref())?;
+        let spec = Arc::new(parse::<WorkflowSpec>(spec.ok_or_else(|| missing("its spec"))?)?);
+        let tasks = self.tasks(&spec, count_of(row.task_count)?)?;
+        record_of(row, spec, tasks, last_sequence)
+    }
+
+    /// Tasks without a row are as the spec describes them.
+    fn tasks(mut self, spec: &WorkflowSpec, count: u32) -> Result<Vec<TaskRecord>, StoreError> {
+        let mut rows: HashMap<i64, task::Model> =
+            std::mem::take(&mut self.tasks).into_iter().map(|row| (row.position, row)).collect();
+        let mut tasks = Vec::with_capacity(count as usize);
+        for index in 0..count {
+            tasks.push(match (rows.remove(&i64::from(index)), spec.tasks.get(index as usize)) {
+                (Some(row), _) => self.task(index, row)?,
+                (None, Some(spec)) => encode::waiting(index, spec),
+                (None, None) => return Err(missing(&format!("its task {index}"))),
+            });
+        }
+        match rows.keys().next() {
+            None => Ok(tasks),
+            Some(stray) => Err(refused(format!("it has {count} tasks, and one at {stray}"))),
+        }
+    }
+
+    fn task(&self, index: u32, row: task::Model) -> Result<TaskRecord, StoreError> {
+        let result = self.payload(row.result.as_deref(), row.result_blob.as_deref())?;
+        let result = result.map(parse).transpose()?.map(Arc::new);
+        task_of(index, row, result)
+    }
+
+    fn payload<'a>(
+        &'a self,
+        inline: Option<&'a str>,
+        hash: Option<&[u8]>,
+    ) -> Result<Option<&'a str>, StoreError> {
+        match (inline, hash) {
+            (Some(json), _) => Ok(Some(json)),
+            (None, None) => Ok(None),
+            (None, Some(hash)) => match self.blobs.get(hash) {
+                Some(json) => Ok(Some(json)),
+                None => Err(missing(&format!("the blob {}", shown(hash)))),
+            },
+        }
+    }
+}
+
+pub(super) fn shown(hash: &[u8]) -> String {
+    Hash::try_from(hash).map_or_else(
+        |_| format!("of {} bytes", hash.len()),
+        |hash| blake3::Hash::from(hash).to_hex().to_string(),
+    )
+}
+
+fn missing(what: &str) -> StoreError {
+    refused(format!("{what} is missing"))
+}
+
+pub(super) fn naming(id: &str, error: StoreError) -> ReadError {
+    ReadError(match error {
+        StoreError::Integrity { detail } => refused(format!("workflow `{id}`: {detail}")),
+        other => other,
+    })
+}
+
+pub(super) fn workflow_status(name: &str) -> Result<WorkflowStatus, StoreError> {
+    WorkflowStatus::from_name(name)
+        .ok_or_else(|| refused(format!("`{name}` is no status of a workflow")))
+}
+
+pub(super) fn task_status(name: &str) -> Result<TaskStatus, StoreError> {
+    TaskStatus::from_name(name).ok_or_else(|| refused(format!("`{name}` is no status of a task")))
+}
