@@ -1,6 +1,6 @@
 //! What is asked: code, what it sees, and how far it may go.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use serde_json::{Map, Value};
 
@@ -65,6 +65,11 @@ impl Default for Limits {
     }
 }
 
+/// Asked for once: the answer takes the reading of several files.
+static CORES: LazyLock<u64> = LazyLock::new(|| {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
+});
+
 impl Limits {
     /// The interpreter cannot start in less address space.
     pub const MEMORY_MIN_BYTES: u64 = 32 << 20;
@@ -73,7 +78,7 @@ impl Limits {
     pub(crate) fn resource_limits(&self) -> BTreeMap<&'static str, u64> {
         // Processor time is counted over all threads, so that a job that computes on every core
         // within its time must not be cut off by it; it is a backstop behind the wall clock.
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let cores = *CORES;
         let cpu_seconds = (self.timeout.as_secs().saturating_add(2)).saturating_mul(cores);
         BTreeMap::from([
             ("RLIMIT_AS", self.memory_bytes.max(Self::MEMORY_MIN_BYTES)),
