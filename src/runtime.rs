@@ -37,7 +37,7 @@ use crate::{
 /// Between two clean-ups of settled workflows.
 const RETENTION_ROUND: Duration = Duration::from_hours(1);
 /// Workflows forgotten in one go.
-const RETENTION_BATCH: usize = 500;
+const RETENTION_BATCH: usize = 5_000;
 /// The store may take this long to flush after the last outcome.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 

@@ -25,6 +25,9 @@ use crate::{
 /// So many unknown names are answered with the nearest known one: each costs a look at all tasks.
 const HINTS_MAX: usize = 20;
 
+/// More first tasks than this do not begin before their workflow is stored.
+const EARLY_MAX: usize = 256;
+
 /// What a task gets where neither it nor its method says anything.
 #[derive(Debug, Clone)]
 pub struct PlanDefaults {
@@ -117,13 +120,17 @@ impl PlannedTask {
 impl Plan {
     /// True when these tasks may run before the workflow is stored. Should it never be, nothing is
     /// left of them, for they have no effect outside; and none of them has completed before, for
-    /// no other submission has the same id.
+    /// no other submission has the same id. Many wait: their outcomes in one write behind it would
+    /// hold up what others write.
     pub fn may_begin_early(&self, tasks: &[u32]) -> bool {
+        if !self.has_new_id || tasks.len() > EARLY_MAX {
+            return false;
+        }
         let is_pure = |index: &u32| {
             let method = self.tasks[*index as usize].method.as_ref();
             method.is_ok_and(|method| method.spec.effect == Effect::Pure)
         };
-        self.has_new_id && tasks.iter().all(is_pure)
+        tasks.iter().all(is_pure)
     }
 
     /// The graph of its tasks.

@@ -66,9 +66,8 @@ impl Default for Limits {
 }
 
 /// Asked for once: the answer takes the reading of several files.
-static CORES: LazyLock<u64> = LazyLock::new(|| {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
-});
+static CORES: LazyLock<u64> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64));
 
 impl Limits {
     /// The interpreter cannot start in less address space.

@@ -89,7 +89,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value = "1")]
     rounds: NonZeroU32,
     /// Workflows of `workflows` and `sustained` that are under way at once.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 1024)]
     in_flight: u64,
     /// Seconds after which `sustained` forgets a settled workflow.
     #[arg(long, default_value_t = 1.0)]

@@ -80,6 +80,8 @@ impl Places {
 pub(super) struct Lesson {
     found: HashMap<WorkflowId, Place>,
     settled: Vec<WorkflowId>,
+    /// How many workflows are new.
+    pub(super) came: u64,
     /// True when a lease was lost.
     pub(super) has_lost: bool,
     /// True when there is something new that nobody owns.
@@ -158,6 +160,7 @@ impl<C: ConnectionTrait> Group<'_, C> {
             }
         }
         let mut created = self.add_workflows(submissions).await?;
+        self.lesson.came = created.len() as u64;
         for (call, answer) in calls.iter().zip(answers) {
             let (Write::Submit(news), Ok(told)) = (&call.write, answer) else { continue };
             // The first call that names a created workflow is the one that made it.

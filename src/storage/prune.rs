@@ -18,8 +18,11 @@ use super::{
     entity::{blob, event, request, task, workflow},
 };
 
-/// Workflows of one batch.
-const WORKFLOWS_MAX: u64 = 256;
+/// Workflows of one batch, unless more than that come in between two batches.
+const WORKFLOWS: u64 = 256;
+
+/// Workflows of one batch, however many come in.
+const WORKFLOWS_MAX: u64 = 2_048;
 
 /// Tasks of one batch, unless a single workflow has more.
 const TASKS_MAX: i64 = 5_000;
@@ -52,13 +55,15 @@ pub(super) struct Pruned {
     pub(super) more: bool,
 }
 
-/// Removes one batch, of at most `limit` workflows.
+/// Removes one batch, of at most `limit` workflows. `came` is how many came in since the one
+/// before: twice as many go, so that what is to go gets fewer.
 pub(super) async fn batch<C: ConnectionTrait>(
     db: &C,
     before: Option<DateTime<Utc>>,
     limit: usize,
+    came: u64,
 ) -> Result<Pruned, DbErr> {
-    let wanted = WORKFLOWS_MAX.min(limit as u64);
+    let wanted = came.saturating_mul(2).clamp(WORKFLOWS, WORKFLOWS_MAX).min(limit as u64);
     let found = match before {
         Some(before) => settled_before(db, before, wanted).await?,
         None => oldest(db, wanted).await?,

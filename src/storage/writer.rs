@@ -89,6 +89,8 @@ pub(super) struct Writer {
     statements: Statements,
     places: Places,
     pruning: VecDeque<Prune>,
+    /// Workflows that came in since the last batch of these.
+    came: u64,
     commits: Arc<AtomicU64>,
     /// Told of each commit.
     written: Arc<Notify>,
@@ -115,6 +117,7 @@ impl Writer {
             statements,
             places: Places::default(),
             pruning: VecDeque::new(),
+            came: 0,
             commits,
             written,
             desk,
@@ -231,6 +234,7 @@ impl Writer {
                     if lesson.leaves_free {
                         self.desk.ring();
                     }
+                    self.came += lesson.came;
                     self.places.learn(lesson);
                     return Ok(answers);
                 }
@@ -434,7 +438,8 @@ impl Writer {
         let pruned = match self.begin().await {
             Ok(transaction) => {
                 gleitzeit_actors::failpoint!("store.prune.begun");
-                let pruned = prune::batch(&transaction, prune.before, prune.limit).await;
+                let came = std::mem::take(&mut self.came);
+                let pruned = prune::batch(&transaction, prune.before, prune.limit, came).await;
                 self.end(transaction, pruned).await
             }
             Err(attempt) => Err(attempt),

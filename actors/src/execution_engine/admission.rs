@@ -389,8 +389,11 @@ impl ExecutionEngine {
     fn drop_new(&mut self, key: RunKey) -> Option<Askers> {
         if let Some(active) = self.runs.remove(&key) {
             self.drop_timers(&active.timers);
-            active.run.interrupt();
-            self.end_calls(under_way(key, &active.run));
+            // Otherwise none of them is on its way.
+            if active.first.is_empty() {
+                active.run.interrupt();
+                self.end_calls(under_way(key, &active.run));
+            }
             for reader in active.readers {
                 let _ = reader.send(None);
             }

@@ -32,6 +32,7 @@ fn book() -> ProtocolBook {
         .method(MethodSpec::new("strict").param("count", ParameterSpec::integer().minimum(1)))
         .method(MethodSpec { additional_params: true, ..MethodSpec::new("typed") }.returns(answer))
         .method(MethodSpec { name: "limited".into(), ..limited })
+        .method(MethodSpec { effect: Effect::Pure, ..MethodSpec::new("pure") })
         .method(declared);
     let mut book = ProtocolBook::new();
     book.register(test).unwrap();
@@ -67,6 +68,22 @@ fn places(problems: &[Problem]) -> Vec<(&str, ErrorCode)> {
 }
 
 /// Ids and names that nobody gave are made up, and stand in the spec that is stored.
+/// What runs before its workflow is stored must leave nothing, and cannot have been run before.
+#[test]
+fn a_few_pure_tasks_of_a_new_id_may_begin_early() {
+    let pure = |id: &str| TaskSpec::new(id, "test/pure");
+    let unnamed =
+        |tasks: Vec<TaskSpec>| tasks.into_iter().fold(WorkflowSpec::new("w"), WorkflowSpec::task);
+    let may = |spec: WorkflowSpec, first: u32| {
+        planned(spec).unwrap().may_begin_early(&(0..first).collect::<Vec<_>>())
+    };
+    assert!(may(unnamed(vec![pure("a"), task("b").after("a")]), 1));
+    assert!(!may(unnamed(vec![pure("a"), task("b")]), 2), "one of them has an effect");
+    assert!(!may(unnamed(vec![pure("a")]).id("w"), 1), "the id may be there already");
+    let alike = |count: u32| unnamed((0..count).map(|n| pure(&format!("t{n}"))).collect());
+    assert!(may(alike(256), 256) && !may(alike(257), 257));
+}
+
 #[test]
 fn what_was_left_open_is_filled_in() {
     let draft =

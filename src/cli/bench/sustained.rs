@@ -20,7 +20,7 @@ const SLICES: u64 = 10;
 const ROUND: Duration = Duration::from_millis(250);
 
 /// Workflows forgotten in one go.
-const BATCH: usize = 500;
+const BATCH: usize = 5_000;
 
 /// Latencies that are kept: as few, that they are not what grows.
 const LATENCIES: u64 = 100_000;
