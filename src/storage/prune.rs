@@ -1,7 +1,7 @@
 //! Forgets workflows that settled long ago, a few at a time, with all that only they refer to.
 //!
-//! Asked by the [`writer`](super::writer), between groups, so that intake waits for one small
-//! batch at most.
+//! Asked by the [`writer`](super::writer), between groups, so that intake waits for one batch at
+//! most, which is small where little comes in.
 
 use std::collections::HashSet;
 

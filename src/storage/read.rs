@@ -42,8 +42,8 @@ const EVENT_ROWS: u64 = 256;
 #[derive(Debug)]
 pub(super) struct Reader {
     db: DatabaseConnection,
-    /// `workflow_key`; answers `key, last sequence told by events`, where the workflow's own row
-    /// has a smaller one.
+    /// `workflow_key, last sequence of its own row`; answers `workflow_key, last sequence told by
+    /// events`, where that is greater.
     last_sequences: MultiRow,
     /// `workflow_key`; answers `workflow_key, status, count`.
     task_counts: MultiRow,
@@ -79,13 +79,13 @@ impl Reader {
             db,
             last_sequences: MultiRow::new(
                 backend,
-                "SELECT * FROM (SELECT w.key, w.last_sequence AS known, \
+                "SELECT key, last FROM (SELECT v.column1 AS key, v.column2 AS known, \
                  (SELECT e.first_sequence + e.event_count - 1 \
-                 FROM gleitzeit_events e WHERE e.workflow_key = w.key \
+                 FROM gleitzeit_events e WHERE e.workflow_key = v.column1 \
                  ORDER BY e.first_sequence DESC LIMIT 1) AS last \
-                 FROM gleitzeit_workflows w WHERE w.key IN (VALUES",
-                1,
-                ")) AS told WHERE last > known",
+                 FROM (VALUES",
+                2,
+                ") AS v) AS told WHERE last > known",
             ),
             task_counts: MultiRow::new(
                 backend,
@@ -194,10 +194,9 @@ impl Reader {
         if gathered.rows.is_empty() {
             return Ok(gathered);
         }
-        let keys: Vec<i64> = gathered.rows.iter().map(|row| row.key).collect();
         let mut hashes = HashSet::new();
         for task in task::Entity::find()
-            .filter(task::Column::WorkflowKey.is_in(keys.iter().copied()))
+            .filter(task::Column::WorkflowKey.is_in(gathered.rows.iter().map(|row| row.key)))
             .all(snapshot)
             .await?
         {
@@ -208,7 +207,7 @@ impl Reader {
         gleitzeit_actors::failpoint!("store.read.tasks");
         gathered.blobs = self.fetch(snapshot, hashes).await?;
         gleitzeit_actors::failpoint!("store.read.blobs");
-        gathered.sequences = self.sequences(snapshot, &keys).await?;
+        gathered.sequences = self.sequences(snapshot, &gathered.rows).await?;
         gleitzeit_actors::failpoint!("store.read.sequences");
         Ok(gathered)
     }
@@ -231,13 +230,13 @@ impl Reader {
     async fn sequences(
         &self,
         snapshot: &DatabaseTransaction,
-        keys: &[i64],
+        rows: &[workflow::Model],
     ) -> Answer<HashMap<i64, i64>> {
-        let mut sequences = HashMap::with_capacity(keys.len());
-        let keys = keys.iter().map(|key| (*key).into()).collect();
-        for statement in self.last_sequences.statements(keys) {
+        let mut sequences = HashMap::new();
+        let known = rows.iter().flat_map(|row| [row.key.into(), row.last_sequence.into()]);
+        for statement in self.last_sequences.statements(known.collect()) {
             for row in query(snapshot, statement).await? {
-                sequences.insert(row.try_get_by_index(0)?, row.try_get_by_index(2)?);
+                sequences.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
             }
         }
         Ok(sequences)
