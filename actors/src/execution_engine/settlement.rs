@@ -7,9 +7,10 @@ use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
-    error::TaskError,
+    error::{ErrorCode, TaskError},
     graph::Settlement,
     id::WorkflowId,
+    provider::Outcome,
     run::{RunKey, TaskKey, Verdict},
     store::{Store, StoreError, WorkflowChange},
     task::TaskStatus,
@@ -205,8 +206,13 @@ impl ExecutionEngine {
             let random = self.random.unit();
             let TaskEnd { task, attempt, outcome, duration, .. } = end;
             let Some(active) = self.runs.get_mut(&task.run) else { continue };
-            // Its call did not begin before the stop: it stays queued for the next start.
-            let is_left = active.run.task(task.index).status == TaskStatus::Queued;
+            // Its call did not begin before the stop, or was ended by it as it began: it is left to
+            // the next start.
+            let is_left = match active.run.task(task.index).status {
+                TaskStatus::Queued => true,
+                TaskStatus::Executing => is_given_up(&outcome),
+                _ => false,
+            };
             if is_left && !matches!(self.phase, Phase::Running) {
                 continue;
             }
@@ -474,6 +480,12 @@ impl ExecutionEngine {
         self.cast().resolver.do_send(RemoveWorkflows(keys));
         self.look_if_some_is_left(ctx);
     }
+}
+
+/// True where nobody heard how the call ended: it was cut off, or its provider is gone.
+fn is_given_up(outcome: &Result<Outcome, TaskError>) -> bool {
+    use ErrorCode::{ProviderUnhealthy, TaskCancelled};
+    matches!(outcome, Err(error) if matches!(error.code, ProviderUnhealthy | TaskCancelled))
 }
 
 fn sample(end: &TaskEnd) -> Option<CallSample> {

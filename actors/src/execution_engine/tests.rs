@@ -3,17 +3,20 @@
 mod early;
 mod stage;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use gleitzeit_domain::{
     error::ErrorCode,
     retry::RetryPolicy,
+    run::{RunKey, TaskKey},
     store::{NewWorkflow, Store as _, StoreError},
     task::TaskStatus,
     workflow::WorkflowStatus,
 };
 use serde_json::json;
 use tokio::sync::oneshot;
+
+use crate::load_balancer::CancelTasks;
 
 use self::stage::{Fault, HeldStore, Stage, hang, once, quiet, statuses, task, workflow};
 use super::{
@@ -207,6 +210,21 @@ async fn a_stop_waits_for_a_submission_and_no_longer() {
     assert!(accepted.await.unwrap().is_ok());
     assert_eq!((report.unsettled.len(), report.stored), (1, true));
     assert_eq!(stage.made(), Vec::<String>::new());
+}
+
+/// Whoever stops ends what waits; a call that began in the same moment has not failed by that.
+#[actix::test]
+async fn a_call_that_the_stop_ends_is_left_to_the_next_start() {
+    let stage = Stage::new().await;
+    let _settled = stage.submit(workflow("w", [task("a", hang())])).await;
+    quiet().await;
+    let stopped = stage.actors.cast.engine.send(Shutdown { deadline: Duration::from_hours(1) });
+    let begun = TaskKey { run: RunKey(1), index: 0 };
+    stage.actors.cast.balancer.do_send(CancelTasks(Arc::new(vec![begun])));
+    let report = stopped.await.unwrap();
+    assert_eq!(report.abandoned, [("w".into(), "a".into())]);
+    assert_eq!(stage.stored("w").await.status, WorkflowStatus::Pending);
+    assert_eq!(statuses(&stage.stored("w").await), [TaskStatus::Pending]);
 }
 
 /// One workflow whose outcome cannot be stored must not keep those of all others in memory.
