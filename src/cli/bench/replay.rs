@@ -48,10 +48,9 @@ mod replaying {
     ) -> anyhow::Result<Duration> {
         let script = Script::of(sample, events);
         match shape {
-            Shape::Many { count, group, at_once: true } => {
-                whole(plain, &script, count, group).await
+            Shape::Many { count, group, at_once } => {
+                many(plain, &script, count, group, at_once).await
             }
-            Shape::Many { count, group, .. } => many(plain, &script, count, group).await,
             Shape::One { group } => one(plain, &script, group).await,
         }
     }
@@ -96,8 +95,8 @@ mod replaying {
         }
 
         /// The submission of what has ended by then, of another id.
-        fn whole(&self) -> NewWorkflow {
-            let record = WorkflowRecord { id: new_id(), ..self.settled.clone() };
+        fn whole(&self, id: &WorkflowId) -> NewWorkflow {
+            let record = WorkflowRecord { id: id.clone(), ..self.settled.clone() };
             NewWorkflow { record, events: self.all_events.to_vec(), epoch: None }
         }
 
@@ -143,6 +142,7 @@ mod replaying {
         script: &Script<'_>,
         count: u64,
         group: u64,
+        at_once: bool,
     ) -> anyhow::Result<Duration> {
         let mut took = Duration::ZERO;
         let mut left = count;
@@ -151,31 +151,15 @@ mod replaying {
             let now = left.min(group.max(1));
             left -= now;
             let ids: Vec<WorkflowId> = (0..now).map(|_| new_id()).collect();
-            let news: Vec<NewWorkflow> = ids.iter().map(|id| script.submission(id)).collect();
+            let new = |id| if at_once { script.whole(id) } else { script.submission(id) };
+            let news: Vec<NewWorkflow> = ids.iter().map(new).collect();
             let outcome = |id: &WorkflowId| WorkflowChange {
                 workflow: Some(script.state()),
                 ..script.change(id, &script.settled.tasks, script.events)
             };
             let changes: Vec<WorkflowChange> = before.iter().map(outcome).collect();
             took += plain.write(&news, &changes).await?;
-            before = ids;
-        }
-        Ok(took)
-    }
-
-    async fn whole(
-        plain: &mut Plain,
-        script: &Script<'_>,
-        count: u64,
-        group: u64,
-    ) -> anyhow::Result<Duration> {
-        let mut took = Duration::ZERO;
-        let mut left = count;
-        while left > 0 {
-            let now = left.min(group.max(1));
-            left -= now;
-            let news: Vec<NewWorkflow> = (0..now).map(|_| script.whole()).collect();
-            took += plain.write(&news, &[]).await?;
+            before = if at_once { Vec::new() } else { ids };
         }
         Ok(took)
     }
