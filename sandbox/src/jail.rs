@@ -165,7 +165,8 @@ impl Plan {
                  in; use one that can"
             )));
         }
-        let mut environment = vec!["MALLOC_ARENA_MAX=2".to_owned()];
+        // What a child would look up in libraries, each anew, is looked up by the zygote.
+        let mut environment = vec!["MALLOC_ARENA_MAX=2".to_owned(), "LD_BIND_NOW=1".to_owned()];
         let libraries: Vec<_> = needs.libraries.iter().filter_map(|dir| dir.to_str()).collect();
         if !libraries.is_empty() {
             // The jail has no index of libraries.

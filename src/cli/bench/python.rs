@@ -127,14 +127,16 @@ impl Beside {
         let mut spent = 0.0;
         let mut done = 0;
         while done < args.tasks {
-            let before = processor_seconds();
+            // What the reading takes, which is of this process, is outside: its own is read last and
+            // then first.
+            let before = seconds_below() + own_seconds();
             for _ in 0..step.min(args.tasks - done) {
                 let begun = Instant::now();
                 driven.sample = Some(drive::run(handle, work::python()).await?);
                 driven.latencies.push(begun.elapsed());
                 done += 1;
             }
-            spent += processor_seconds() - before;
+            spent += own_seconds() + seconds_below() - before;
             if let Some(interpreter) = &self.interpreter {
                 cold.push(cold_start(interpreter).await?);
             }
@@ -197,23 +199,43 @@ async fn cold_start(path: &Path) -> anyhow::Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Processor time of this process and of all below it, those that have ended included, in seconds.
-fn processor_seconds() -> f64 {
-    let mut pids = vec![std::process::id()];
-    let mut ticks = 0;
+/// Processor time of this process, and of those below it that it has waited for, in seconds.
+fn own_seconds() -> f64 {
+    seconds(ticks(std::process::id()))
+}
+
+/// Processor time of all processes below this one, those that they have waited for included, in
+/// seconds.
+fn seconds_below() -> f64 {
+    let mut pids = children(std::process::id());
+    let mut sum = 0;
     while let Some(pid) = pids.pop() {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields = stat.rsplit(") ").next().unwrap_or("").split(' ');
-        // Of itself in user and kernel mode, and of the children that it has waited for.
-        ticks += fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
-        for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
-            let children = std::fs::read_to_string(task.path().join("children"));
-            let children = children.unwrap_or_default();
-            pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-        }
+        sum += ticks(pid);
+        pids.append(&mut children(pid));
     }
+    seconds(sum)
+}
+
+fn seconds(ticks: u64) -> f64 {
     // A tick is a hundredth of a second on every Linux that this runs on.
     each(ticks, 100)
+}
+
+/// Of a process in user and kernel mode, and of the children that it has waited for.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(") ").next().unwrap_or("").split(' ');
+    fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let mut pids = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let children = std::fs::read_to_string(task.path().join("children"));
+        let children = children.unwrap_or_default();
+        pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    pids
 }
 
 impl std::fmt::Display for Figures {
