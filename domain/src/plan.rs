@@ -188,6 +188,8 @@ impl Draft {
     pub fn read(mut spec: WorkflowSpec) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
         check_workflow(&spec, &mut problems);
+        // It is kept as long as the workflow runs; what read or built it left room for more.
+        spec.tasks.shrink_to_fit();
         for (index, task) in spec.tasks.iter_mut().enumerate() {
             if task.id.is_empty() {
                 task.id = format!("task-{}", index + 1);

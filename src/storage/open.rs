@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::try_join;
 use gleitzeit_domain::store::StoreError;
 use gleitzeit_migrations::MigrateError;
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr, RuntimeErr, sqlx};
@@ -71,7 +72,20 @@ impl Connector {
         self.migrate().await.map(|(db, _)| db)
     }
 
-    /// The same, with the migrations that it took.
+    /// Opens the connection that writes as [`open`](Self::open) does, and those that
+    /// read.
+    pub(super) async fn open_all(
+        &self,
+    ) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
+        match self.location {
+            // Without the file there is nothing to read.
+            Location::Sqlite(_) => Ok((self.open().await?, self.readers().await?)),
+            // Secure connections to a server take longer to come about than all that follows.
+            Location::Postgres(_) => try_join(self.open(), self.readers()).await,
+        }
+    }
+
+    /// The connection that writes, with the migrations that it took.
     pub(super) async fn migrate(&self) -> Result<(DatabaseConnection, Vec<String>), StoreError> {
         if let Location::Sqlite(path) = &self.location {
             make_folder(path)?;

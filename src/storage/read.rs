@@ -177,7 +177,7 @@ impl Reader {
         while !gathered.rows.is_empty() {
             let next = self.gather(snapshot, rows.by_ref().take(PAGE).collect());
             // In this order: the question is on its way before these are put together.
-            let (next, done) = join(next, async { gathered.complete(&mut records) }).await;
+            let (next, done) = join(next, gathered.complete(&mut records)).await;
             done?;
             gathered = next?;
         }
@@ -201,7 +201,9 @@ impl Reader {
             .await?
         {
             hashes.extend(task.result_blob.clone());
-            gathered.tasks.entry(task.workflow_key).or_default().push(task);
+            let tasks = gathered.tasks.entry(task.workflow_key);
+            // Room for one: most workflows are small, and a row is large.
+            tasks.or_insert_with(|| Vec::with_capacity(1)).push(task);
         }
         hashes.extend(gathered.rows.iter().filter_map(|row| row.spec_blob.clone()));
         gleitzeit_actors::failpoint!("store.read.tasks");

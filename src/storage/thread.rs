@@ -68,14 +68,10 @@ fn live(
         let (requests, queue) = mpsc::unbounded_channel();
         let (prepared, prepared_queue) = mpsc::unbounded_channel();
         let commits = Arc::new(AtomicU64::new(0));
-        let opened = async {
-            let db = connector.open().await?;
-            let reader = Arc::new(Reader::new(connector.readers().await?));
-            gleitzeit_actors::failpoint!("store.open.readers");
-            Ok((db, reader))
-        };
-        let (db, reader) = match opened.await {
-            Ok(opened) => opened,
+        let opened = connector.open_all().await;
+        gleitzeit_actors::failpoint!("store.open.readers");
+        let (db, reader) = match opened {
+            Ok((db, readers)) => (db, Arc::new(Reader::new(readers))),
             Err(error) => {
                 let _ = told.send(Err(error));
                 return;

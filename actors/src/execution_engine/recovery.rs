@@ -16,7 +16,7 @@ use gleitzeit_domain::{
     run::{Run, RunKey, TaskKey},
     store::{Epoch, Store, lease::ClaimedOne},
     task::{TaskRecord, TaskStatus},
-    workflow::WorkflowRecord,
+    workflow::{WorkflowRecord, WorkflowSpec},
 };
 use serde::Serialize;
 
@@ -271,9 +271,15 @@ struct Sound {
 fn read(records: Vec<WorkflowRecord>) -> (Vec<Draft>, Sound) {
     let mut drafts = Vec::with_capacity(records.len());
     let mut sound = Sound { records: Vec::with_capacity(records.len()), unreadable: 0 };
-    for record in records {
-        match Draft::new(record.spec.as_ref().clone()) {
+    let taken = Arc::new(WorkflowSpec::new(""));
+    for mut record in records {
+        // Both are to hold the same one: with many workflows, two of each would fill the memory.
+        let spec = std::mem::replace(&mut record.spec, Arc::clone(&taken));
+        let mut spec = Arc::unwrap_or_clone(spec);
+        spec.id.get_or_insert_with(|| record.id.clone());
+        match Draft::new(spec) {
             Ok(draft) if is_complete(&draft, &record) => {
+                record.spec = Arc::clone(&draft.spec);
                 drafts.push(draft);
                 sound.records.push(record);
                 continue;
