@@ -18,7 +18,7 @@ use gleitzeit_domain::{
 use sea_orm::{
     AccessMode, ColumnTrait as _, ConnectionTrait as _, DatabaseConnection, DatabaseTransaction,
     DbBackend, DbErr, EntityTrait as _, IsolationLevel, QueryFilter as _, QueryOrder as _,
-    QuerySelect as _, Statement, TransactionOptions, TransactionTrait as _,
+    QuerySelect as _, QueryTrait as _, Statement, TransactionOptions, TransactionTrait as _,
 };
 
 use super::{
@@ -139,11 +139,12 @@ impl Reader {
         keys.sort_unstable();
         let mut records = Vec::with_capacity(keys.len());
         for some in keys.chunks(PAGES * PAGE) {
-            let rows = workflow::Entity::find()
+            let select = workflow::Entity::find()
                 .filter(workflow::Column::Key.is_in(some.iter().copied()))
                 .order_by_asc(workflow::Column::Key)
-                .all(&snapshot)
-                .await?;
+                .build(snapshot.get_database_backend());
+            let rows = query(&snapshot, select).await?;
+            let rows = rows.iter().map(workflow::Model::by_place).collect::<Result<_, _>>()?;
             records.append(&mut self.load(&snapshot, rows).await?);
         }
         snapshot.commit().await?;
@@ -195,11 +196,11 @@ impl Reader {
             return Ok(gathered);
         }
         let mut hashes = HashSet::new();
-        for task in task::Entity::find()
+        let select = task::Entity::find()
             .filter(task::Column::WorkflowKey.is_in(gathered.rows.iter().map(|row| row.key)))
-            .all(snapshot)
-            .await?
-        {
+            .build(snapshot.get_database_backend());
+        for row in query(snapshot, select).await? {
+            let task = task::Model::by_place(&row)?;
             hashes.extend(task.result_blob.clone());
             let tasks = gathered.tasks.entry(task.workflow_key);
             // Room for one: most workflows are small, and a row is large.

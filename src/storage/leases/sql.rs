@@ -302,8 +302,7 @@ pub(super) async fn claim<C: ConnectionTrait>(
         free_table(db)
     );
     let _ = write!(update, "{}", *COLUMNS);
-    let update = statement(db, update, [column(epoch).into()]);
-    workflow::Entity::find().from_raw_sql(update).all(db).await
+    workflows(db, statement(db, update, [column(epoch).into()])).await
 }
 
 /// Those of the keys that a lease owns.
@@ -342,8 +341,16 @@ async fn read_those<C: ConnectionTrait>(
          SELECT {columns} FROM listed WHERE {whose} AND {OPEN}",
         among.condition
     );
-    let select = statement(db, select, [column(epoch).into(), among.keys]);
-    workflow::Entity::find().from_raw_sql(select).all(db).await
+    workflows(db, statement(db, select, [column(epoch).into(), among.keys])).await
+}
+
+/// What a statement answers that names all [`COLUMNS`].
+async fn workflows<C: ConnectionTrait>(
+    db: &C,
+    statement: Statement,
+) -> Result<Vec<workflow::Model>, DbErr> {
+    let rows = db.query_all_raw(statement).await?;
+    rows.iter().map(workflow::Model::by_place).collect()
 }
 
 /// Whether a lease owns what bears the epoch of another one, which has ended.

@@ -43,19 +43,37 @@ enum Page {
     NoRoom,
 }
 
-/// Claims the next part, if there is room for it beside so many tasks.
-async fn next_page(cast: &Cast, store: &dyn Store, besides: u64) -> Result<Page, TaskError> {
+/// What may be fetched next.
+enum Grant {
+    /// A part, for this lease.
+    Part(Epoch),
+    /// Everything, from a store without leases.
+    Everything,
+    /// Nothing, for want of room.
+    NoRoom,
+}
+
+/// Asks what may be fetched next, beside so many tasks.
+async fn grant(cast: &Cast, store: &dyn Store, besides: u64) -> Result<Grant, TaskError> {
     let epoch = cast.engine.send(NeedLease).await.map_err(gone)??;
-    let (Some(leases), Some(mine)) = (store.leases(), epoch) else {
-        return Ok(Page::Everything(store.unsettled().await?));
+    let Some(mine) = epoch.filter(|_| store.leases().is_some()) else {
+        return Ok(Grant::Everything);
     };
-    if !cast.engine.send(HasRoom { besides }).await.map_err(gone)? {
-        return Ok(Page::NoRoom);
+    let has_room = cast.engine.send(HasRoom { besides }).await.map_err(gone)?;
+    Ok(if has_room { Grant::Part(mine) } else { Grant::NoRoom })
+}
+
+async fn fetch(store: &dyn Store, grant: Grant) -> Result<Page, TaskError> {
+    match (grant, store.leases()) {
+        (Grant::NoRoom, _) => Ok(Page::NoRoom),
+        (Grant::Part(mine), Some(leases)) => {
+            crate::failpoint!("engine.claim.before");
+            let claimed = leases.claim(mine, CLAIM_MAX).await?;
+            crate::failpoint!("engine.claim.after");
+            Ok(Page::Part(claimed, mine))
+        }
+        _ => Ok(Page::Everything(store.unsettled().await?)),
     }
-    crate::failpoint!("engine.claim.before");
-    let claimed = leases.claim(mine, CLAIM_MAX).await?;
-    crate::failpoint!("engine.claim.after");
-    Ok(Page::Part(claimed, mine))
 }
 
 /// Takes up everything that is not settled and that no live process runs, a part at a time, as far
@@ -67,7 +85,7 @@ pub(in crate::execution_engine) async fn claim_all(
     let wish = Wish { reopen: false, hold: false };
     let mut taken = Taken::default();
     let engine = &recovery.cast.engine;
-    let mut page = next_page(&recovery.cast, &*store, 0).await?;
+    let mut page = fetch(&*store, grant(&recovery.cast, &*store, 0).await?).await?;
     loop {
         let (Claimed { workflows, more, ask_again_in }, mine) = match page {
             Page::NoRoom => return Ok(taken.recovered),
@@ -78,11 +96,17 @@ pub(in crate::execution_engine) async fn claim_all(
             Page::Part(claimed, mine) => (claimed, mine),
         };
         let tasks = workflows.iter().map(|record| record.tasks.len() as u64).sum();
-        let adopting = adopt_all(recovery, workflows, Some(mine), wish, &mut taken);
+        // Asked before these are planned, for the engine and the planning share a thread: the
+        // database has something to do from the beginning.
+        let granted = if more { Some(grant(&recovery.cast, &*store, tasks).await) } else { None };
         let next = async {
-            if more { next_page(&recovery.cast, &*store, tasks).await.map(Some) } else { Ok(None) }
+            match granted {
+                Some(granted) => fetch(&*store, granted?).await.map(Some),
+                None => Ok(None),
+            }
         };
-        let (adopted, next) = join(adopting, next).await;
+        let adopting = adopt_all(recovery, workflows, Some(mine), wish, &mut taken);
+        let (next, adopted) = join(next, adopting).await;
         adopted?;
         crate::failpoint!("engine.claim.adopted");
         if let Some(next) = next? {
