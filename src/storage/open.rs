@@ -72,8 +72,7 @@ impl Connector {
         self.migrate().await.map(|(db, _)| db)
     }
 
-    /// Opens the connection that writes as [`open`](Self::open) does, and those that
-    /// read.
+    /// Opens the connection that writes as [`open`](Self::open) does, and those that read.
     pub(super) async fn open_all(
         &self,
     ) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {

@@ -40,8 +40,8 @@ pub struct Model {
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Model {
-    /// A row with all columns in the order of the fields. The derived way looks each column up by its
-    /// name, which takes longer than all the rest where many rows are read.
+    /// A row with all columns in the order of the fields. The derived way looks each of them up by its
+    /// name, which is too dear where many rows are read.
     pub(in crate::storage) fn by_place(row: &QueryResult) -> Result<Self, DbErr> {
         Ok(Self {
             key: row.try_get_by_index(0)?,
