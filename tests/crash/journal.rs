@@ -1,14 +1,18 @@
 //! The file that all processes of a test append to: what they were told, ran and decided, in the
 //! order in which it happened.
 //!
-//! Invariant: a line is written whole and is in the file before its writer goes on, whatever
-//! becomes of the process.
+//! Invariant: a line is in the file, whole, before its writer goes on. One that a kill cuts short, as
+//! can happen where it crosses from one page of the file into the next, is known by its missing end
+//! and counts for nothing: its writer did not go on.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::Write as _,
     path::Path,
 };
+
+/// The end of a line.
+const END: &str = " .";
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,17 +34,17 @@ pub(crate) enum Line {
 impl Line {
     fn text(&self) -> String {
         match self {
-            Self::Accepted { workflow } => format!("accepted {workflow}\n"),
+            Self::Accepted { workflow } => format!("accepted {workflow}"),
             Self::Begins { process, task, attempt, key, at_us } => {
-                format!("begins {process} {task} {attempt} {key} {at_us}\n")
+                format!("begins {process} {task} {attempt} {key} {at_us}")
             }
             Self::Ends { process, task, attempt, well } => {
-                format!("ends {process} {task} {attempt} {well}\n")
+                format!("ends {process} {task} {attempt} {well}")
             }
-            Self::Word { task } => format!("word {task}\n"),
-            Self::Cut { process, task } => format!("cut {process} {task}\n"),
+            Self::Word { task } => format!("word {task}"),
+            Self::Cut { process, task } => format!("cut {process} {task}"),
             Self::Lost { process, leases, refused } => {
-                format!("lost {process} {leases} {refused}\n")
+                format!("lost {process} {leases} {refused}")
             }
         }
     }
@@ -83,14 +87,31 @@ pub(crate) fn append(folder: &Path, line: &Line) {
 pub(crate) fn hand_over(folder: &Path, line: &Line) -> File {
     let path = folder.join("journal");
     let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
-    // One write, so that lines of several processes do not mix.
-    file.write_all(line.text().as_bytes()).unwrap();
+    // One write, so that lines of several processes do not mix; and none begins behind one that was
+    // cut short.
+    file.write_all(format!("\n{}{END}\n", line.text()).as_bytes()).unwrap();
     file
 }
 
-/// All lines, in order.
+/// All lines that were written whole, in order.
 pub(crate) fn read(folder: &Path) -> Vec<Line> {
     let text = fs::read_to_string(folder.join("journal")).unwrap_or_default();
     let line = |text| Line::read(text).unwrap_or_else(|| panic!("`{text}` in the journal"));
-    text.lines().map(line).collect()
+    text.lines().filter_map(|text| text.strip_suffix(END)).map(line).collect()
+}
+
+/// Whatever is left of a line counts for nothing, and costs none of the others.
+#[test]
+fn a_line_that_was_cut_short_counts_for_nothing() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let line = |workflow: &str| Line::Accepted { workflow: workflow.into() };
+    append(folder.path(), &line("a"));
+    let whole = fs::read(folder.path().join("journal")).unwrap();
+    // All but the last byte, which ends nothing.
+    for length in 0..whole.len() - 1 {
+        let mut file = File::create(folder.path().join("journal")).unwrap();
+        file.write_all(&whole[..length]).unwrap();
+        append(folder.path(), &line("b"));
+        assert_eq!(read(folder.path()), [line("b")], "{length} bytes of {whole:?}");
+    }
 }
