@@ -298,7 +298,7 @@ def rehearse():
         "is_file": False,
         "globals": {},
         "imports": [],
-        "policy": {"blocked_modules": [], "allowed_modules": None, "blocked_calls": [""]},
+        "policy": {"blocked_modules": [], "allowed_modules": None, "blocked_calls": []},
         "result_max_bytes": 1024,
     }
     for _ in range(REHEARSALS):
