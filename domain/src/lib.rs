@@ -14,6 +14,7 @@
 //! | [`plan`], [`run`] | from a submission to what can run, and where that stands |
 //! | [`queue`], [`lease_queue`], [`balance`] | whose turn it is, and who serves it |
 //! | [`problem`] | what is wrong with a submission |
+//! | [`json`] | how much memory a stranger's text may take as a value |
 //! | [`retry`], [`restart`], [`random`] | when again, and after what pause |
 //! | [`resources`], [`security`] | with how much, how isolated |
 //! | [`provider`], [`store`] | the ports to the world |
@@ -25,6 +26,7 @@ pub mod event;
 pub mod graph;
 pub mod health;
 pub mod id;
+pub mod json;
 pub mod lease_queue;
 pub mod metrics;
 pub mod plan;
