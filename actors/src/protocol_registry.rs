@@ -17,7 +17,7 @@ use gleitzeit_domain::{
     protocol::{
         Method, MethodRef, ProtocolSpec,
         book::{ProtocolBook, RegisterError},
-        validate::Violation,
+        validate::{Filled, Violation},
     },
 };
 use serde_json::Value;
@@ -34,7 +34,7 @@ pub struct PlanAgain(pub Vec<Draft>);
 
 /// Checks the parameters of calls about to be made and fills in defaults.
 #[derive(Debug, Message)]
-#[rtype(result = "Vec<Result<Arc<Value>, TaskError>>")]
+#[rtype(result = "Vec<Result<Filled, TaskError>>")]
 pub struct ValidateCalls(pub Vec<CallCheck>);
 
 /// One call to be checked.
@@ -144,9 +144,9 @@ impl ProtocolRegistry {
     }
 }
 
-fn check(method: &MethodRef, params: &Arc<Value>) -> Result<Arc<Value>, TaskError> {
-    let validated = method.params.validate(params);
-    validated.map_err(|violations| refuse(&method.capability, &violations))
+fn check(method: &MethodRef, params: &Arc<Value>) -> Result<Filled, TaskError> {
+    let filled = method.params.fill(params);
+    filled.map_err(|violations| refuse(&method.capability, &violations))
 }
 
 fn refuse(capability: &Capability, violations: &[Violation]) -> TaskError {

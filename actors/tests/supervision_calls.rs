@@ -144,6 +144,33 @@ impl Drop for OnDrop {
     }
 }
 
+/// A provider that ends calls at their limit itself gets the time to say so, and no more.
+#[actix::test]
+async fn a_call_is_dropped_only_after_the_grace_of_its_provider() {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    let script = Script::executing(|_, call| async move {
+        if call.task_id.as_str() == "hang" {
+            pending::<()>().await;
+        }
+        tokio::time::sleep(call.timeout + Duration::from_secs(2)).await;
+        Err(TaskError::new(ErrorCode::TaskTimeout, "stopped with its output kept"))
+    });
+    let script = Script { grace: Duration::from_secs(3), ..script };
+    stage.employ(script.spec("p")).await;
+    let limit = Duration::from_secs(7);
+    let told = stage.run_task(task("late").timeout(limit)).await.error.unwrap();
+    assert_eq!(told.code, ErrorCode::TaskTimeout);
+    assert!(told.message.contains("output kept"), "{told}");
+
+    let begun = tokio::time::Instant::now();
+    let hung = stage.run_task(task("hang").timeout(limit)).await.error.unwrap();
+    assert_eq!(hung.code, ErrorCode::TaskTimeout);
+    assert!(hung.message.contains("within 7s"), "{hung}");
+    assert_eq!(begun.elapsed().as_secs(), 10);
+    stage.assert_nothing_left().await;
+}
+
 /// A hang costs the caller its timeout, and the provider nothing.
 #[actix::test]
 async fn a_call_that_hangs_is_dropped_when_its_time_is_up() {

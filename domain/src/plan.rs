@@ -5,6 +5,7 @@
 //! in the `ProtocolRegistry`. Circles are the resolver's to find. Each step stops at what it finds;
 //! [`problems`] goes on through all of them, for a person who wants to know everything at once.
 
+mod limit;
 #[cfg(test)]
 mod tests;
 
@@ -277,12 +278,16 @@ impl Draft {
             let declared = method.as_ref().ok().map(|method| &method.spec);
             let own = spec.resources.as_ref();
             let usual = declared.and_then(|method| method.resource_requirements.as_ref());
-            let timeout = spec
-                .timeout
-                .or(own.and_then(|it| it.execution_timeout))
-                .or(declared.and_then(|method| method.timeout_seconds))
-                .or(usual.and_then(|it| it.execution_timeout))
-                .unwrap_or(defaults.timeout);
+            let given = spec.timeout.or(own.and_then(|it| it.execution_timeout));
+            let by_parameter = declared.map_or(limit::ByParameter::None, |method| {
+                limit::by_parameter(method, draft.template.parameters())
+            });
+            let timeout = by_parameter.with(given, || {
+                declared
+                    .and_then(|method| method.timeout_seconds)
+                    .or(usual.and_then(|it| it.execution_timeout))
+                    .unwrap_or(defaults.timeout)
+            });
             let retry = spec
                 .retry
                 .as_ref()

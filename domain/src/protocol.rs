@@ -122,6 +122,10 @@ pub struct MethodSpec {
     /// The limit of one attempt, where the task says none. In files: seconds.
     #[serde(default, with = "duration::option", skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<Duration>,
+    /// The parameter that limits an attempt, in seconds. Where a task gives it, it counts like the
+    /// task's own `timeout`; its default counts only where the task gives neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_parameter: Option<String>,
     /// When and how often a failed attempt is repeated, where the task says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_policy: Option<RetryPolicy>,

@@ -31,7 +31,10 @@ pub struct Call {
     pub method: MethodRef,
     /// The parameters: references resolved, defaults filled in, checked against the schema.
     pub params: Arc<Value>,
-    /// The call is cut off after this long.
+    /// Names of the parameters in `params` that nobody gave: the default of the schema stands there.
+    pub defaulted: Arc<[Box<str>]>,
+    /// The limit of the attempt: the nearest of those that the task gives, or else of the defaults.
+    /// The supervisor drops the call after it and the provider's [`grace`](Provider::grace).
     pub timeout: Duration,
     /// What was leased for it.
     pub resources: Resources,
@@ -57,6 +60,16 @@ impl Call {
     /// A parameter by name.
     pub fn param(&self, name: &str) -> Option<&Value> {
         self.params.get(name)
+    }
+
+    /// A parameter by name, if the task gives it; `None` if the schema's default stands in for it.
+    ///
+    /// A setting of the provider may beat a default, and never what is given.
+    pub fn given(&self, name: &str) -> Option<&Value> {
+        if self.defaulted.iter().any(|defaulted| **defaulted == *name) {
+            return None;
+        }
+        self.param(name)
     }
 
     /// What the place where it runs must guarantee.
@@ -86,6 +99,9 @@ impl From<Arc<Value>> for Outcome {
     }
 }
 
+/// No provider gets more [`grace`](Provider::grace) than this.
+pub const GRACE_MAX: Duration = Duration::from_secs(10);
+
 /// Does the work of one or more protocols.
 ///
 /// Dropping the future of [`execute`](Self::execute) cancels the call: whatever it started must
@@ -106,6 +122,15 @@ pub trait Provider {
     /// # Errors
     /// Whatever made the call fail; the code decides whether it is retried.
     async fn execute(&self, call: Call) -> Result<Outcome, TaskError>;
+
+    /// How long after a call's limit the supervisor waits before it drops the call, at most
+    /// [`GRACE_MAX`]. Zero drops it at the limit.
+    ///
+    /// For a provider that ends calls at their limit itself, with an answer that says more: it must
+    /// not be cut off while it does.
+    fn grace(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Says how well it is. Asked at intervals, never twice at once.
     async fn health_check(&self) -> HealthReport {

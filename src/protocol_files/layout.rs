@@ -37,6 +37,7 @@ pub(super) static METHOD: Layout = Layout::Record(&[
     ("examples", &Layout::List(&EXAMPLE)),
     ("deprecated", &Layout::Value),
     ("timeout_seconds", &Layout::Value),
+    ("timeout_parameter", &Layout::Value),
     ("retry_policy", &RETRY),
     ("resource_requirements", &RESOURCES),
     ("security_requirements", &SECURITY),

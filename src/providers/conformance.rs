@@ -36,7 +36,7 @@ use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     health::HealthStatus,
     id::Capability,
-    protocol::{Method, MethodRef, MethodSpec, book::ProtocolBook},
+    protocol::{Method, MethodRef, MethodSpec, book::ProtocolBook, validate::Filled},
     provider::{Call, Outcome, Provider, ProviderSpec},
     resources::Resources,
 };
@@ -56,7 +56,7 @@ type Accepts = Box<dyn Fn(&Value) -> Result<(), String>>;
 /// A call that must succeed, and what its result must be.
 pub struct Sample {
     method: MethodRef,
-    params: Arc<Value>,
+    filled: Filled,
     accepts: Accepts,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Debug for Sample {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Sample")
             .field("capability", &self.method.capability)
-            .field("params", &self.params)
+            .field("params", &self.filled.params)
             .finish_non_exhaustive()
     }
 }
@@ -98,10 +98,10 @@ impl Sample {
         let name = || capability.to_owned();
         let method = capability.parse::<Capability>().ok().and_then(|id| book.method(&id));
         let method = method.ok_or_else(|| SampleError::UnknownMethod { capability: name() })?;
-        let params = method.params.validate(&Arc::new(params)).map_err(|violations| {
+        let filled = method.params.fill(&Arc::new(params)).map_err(|violations| {
             SampleError::Params { capability: name(), violations: listed(&violations) }
         })?;
-        Ok(Self { method, params, accepts: Box::new(|_| Ok(())) })
+        Ok(Self { method, filled, accepts: Box::new(|_| Ok(())) })
     }
 
     /// The result must be `expected`.
@@ -127,7 +127,8 @@ impl Sample {
             task_id: task.into(),
             attempt: 1,
             method: Arc::clone(&self.method),
-            params: Arc::clone(&self.params),
+            params: Arc::clone(&self.filled.params),
+            defaulted: Arc::clone(&self.filled.defaulted),
             timeout: PATIENCE,
             resources: Resources::default(),
         }
@@ -299,7 +300,10 @@ impl Suite<'_> {
         let Ok(method) = Method::compile(capability, MethodSpec::new(name)) else { return };
         let sample = Sample {
             method: Arc::new(method),
-            params: Arc::new(Value::Object(serde_json::Map::new())),
+            filled: Filled {
+                params: Arc::new(Value::Object(serde_json::Map::new())),
+                defaulted: Arc::default(),
+            },
             accepts: Box::new(|_| Ok(())),
         };
         let wrong = match guarded(provider.execute(sample.call("unknown"))).await {
@@ -363,9 +367,9 @@ impl Suite<'_> {
 
 async fn called(provider: &dyn Provider, sample: &Sample, task: &str) -> Result<(), String> {
     let outcome = guarded(provider.execute(sample.call(task))).await;
-    outcome
-        .and_then(|outcome| sample.judge(outcome))
-        .map_err(|wrong| format!("{:?} with {}: {wrong}", sample.method.capability, sample.params))
+    outcome.and_then(|outcome| sample.judge(outcome)).map_err(|wrong| {
+        format!("{:?} with {}: {wrong}", sample.method.capability, sample.filled.params)
+    })
 }
 
 /// What came of a step that may panic or hang.

@@ -21,7 +21,7 @@ use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     health::HealthReport,
     id::{Capability, ProtocolId, ProviderId, Version},
-    provider::{Call, Outcome, Placement, Provider, ProviderSpec, Supervision},
+    provider::{Call, GRACE_MAX, Outcome, Placement, Provider, ProviderSpec, Supervision},
 };
 use gleitzeit_sandbox::{Interpreter, Job, Sandbox, SandboxError, Settings, Status};
 
@@ -307,6 +307,12 @@ impl Provider for PythonProvider {
                 format!("the python provider has no method `{other}`; it has {METHODS:?}"),
             )),
         }
+    }
+
+    /// The sandbox ends a task at its limit, counted from the start of its code, with all that it
+    /// has printed; a call that is dropped at the limit would lose that, and end code early.
+    fn grace(&self) -> Duration {
+        GRACE_MAX
     }
 
     async fn health_check(&self) -> HealthReport {

@@ -24,8 +24,8 @@ use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::ProviderId,
     plan::Plan,
-    protocol::{Effect, MethodRef},
-    provider::{Call, Outcome},
+    protocol::{Effect, MethodRef, validate::Filled},
+    provider::{Call, GRACE_MAX, Outcome},
     run::{CancelSignal, TaskKey},
     task::Priority,
 };
@@ -43,8 +43,8 @@ use crate::{
 };
 
 /// A provider's thread that is blocked answers nothing, not even a timeout; so much later than
-/// the call's own limit, the pipeline gives the call up.
-const BLOCKED_GRACE: Duration = Duration::from_secs(5);
+/// the call's own limit and any grace, the pipeline gives the call up.
+const BLOCKED_GRACE: Duration = GRACE_MAX.saturating_add(Duration::from_secs(5));
 
 /// A dispatched task on its way.
 pub(super) struct Item {
@@ -137,7 +137,7 @@ impl Drop for Ends {
 struct Checked {
     item: Item,
     method: MethodRef,
-    params: Arc<Value>,
+    filled: Filled,
 }
 
 /// An item that may run once it has a provider.
@@ -224,7 +224,7 @@ async fn check(
     let mut checked = Vec::with_capacity(known.len());
     for (item, method) in known {
         match answers.next().unwrap_or_else(|| Err(silent("the protocol registry"))) {
-            Ok(params) => checked.push(Checked { item, method, params }),
+            Ok(filled) => checked.push(Checked { item, method, filled }),
             Err(error) => ends.push(item.fail(error)),
         }
     }
@@ -459,13 +459,14 @@ async fn execute(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) {
 async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
     let supervisor = group[0].ticket.supervisor().clone();
     let call = |it: &Placed| {
-        let Leased { checked: Checked { item, method, params }, lease } = &it.leased;
+        let Leased { checked: Checked { item, method, filled }, lease } = &it.leased;
         let call = Call {
             workflow_id: item.plan.id.clone(),
             task_id: item.planned().id.clone(),
             attempt: item.attempt,
             method: Arc::clone(method),
-            params: Arc::clone(params),
+            params: Arc::clone(&filled.params),
+            defaulted: Arc::clone(&filled.defaulted),
             timeout: item.planned().timeout,
             resources: lease.held(),
         };

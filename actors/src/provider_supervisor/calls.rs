@@ -9,7 +9,7 @@ use actix::prelude::*;
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::ProviderId,
-    provider::{Call, Outcome, Provider},
+    provider::{Call, GRACE_MAX, Outcome, Provider},
     run::TaskKey,
 };
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
@@ -108,7 +108,8 @@ fn call_future(provider: Rc<dyn Provider>, id: ProviderId, call: Call) -> CallFu
         let begun = Instant::now();
         crate::failpoint!("provider.call.begins");
         // In a block of its own, for a provider may panic before it has made a future.
-        let ended = guarded(limit, async { provider.execute(call).await }).await;
+        let patience = limit.saturating_add(provider.grace().min(GRACE_MAX));
+        let ended = guarded(patience, async { provider.execute(call).await }).await;
         crate::failpoint!("provider.call.ended");
         let duration = begun.elapsed();
         // The last call of an instance that was replaced drops it.
@@ -117,7 +118,7 @@ fn call_future(provider: Rc<dyn Provider>, id: ProviderId, call: Call) -> CallFu
         }
         let (outcome, panic) = match ended {
             Ok(outcome) => (outcome, None),
-            Err(CallError::TimedOut { limit }) => {
+            Err(CallError::TimedOut { .. }) => {
                 let message = format!(
                     "provider `{id}` did not answer {label} within {limit:?}; raise the task's \
                      `timeout` or look at the provider"

@@ -84,6 +84,7 @@ pub struct Script {
     pub health: Step<HealthReport>,
     pub shutdown: Step<()>,
     pub on_drop: Arc<dyn Fn(u64) + Send + Sync>,
+    pub grace: Duration,
     pub diary: Diary,
 }
 
@@ -96,6 +97,7 @@ impl Default for Script {
             health: step(|_| async { HealthReport::healthy() }),
             shutdown: step(|_| async {}),
             on_drop: Arc::new(|_| {}),
+            grace: Duration::ZERO,
             diary: Diary::default(),
         }
     }
@@ -179,6 +181,10 @@ impl Provider for Actress {
     async fn execute(&self, call: Call) -> Result<Outcome, TaskError> {
         self.script.diary.write(format!("call {} of {}", call.task_id, self.number));
         (self.script.execute)(self.number, call).await.map(Outcome::from)
+    }
+
+    fn grace(&self) -> Duration {
+        self.script.grace
     }
 
     async fn health_check(&self) -> HealthReport {

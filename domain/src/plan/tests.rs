@@ -249,6 +249,25 @@ fn a_path_that_no_result_has_is_refused() {
     }
 }
 
+/// The limit that a Python task gives counts, by either way, and not the parameter's default.
+#[test]
+fn the_limit_of_a_python_task_is_the_one_it_gives() {
+    let python = |id: &str, extra: Value| {
+        let mut params = json!({"code": "1"});
+        params.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        TaskSpec::new(id, "python/execute").params(params)
+    };
+    let plan = Draft::new(workflow([
+        python("default", json!({})),
+        python("task", json!({})).timeout(60 * SECOND),
+        python("parameter", json!({"timeout": 600})),
+        python("both", json!({"timeout": 600})).timeout(60 * SECOND),
+    ]));
+    let plan = plan.unwrap().plan(&ProtocolBook::builtin(), &PlanDefaults::default()).unwrap();
+    let limits: Vec<_> = plan.tasks.iter().map(|task| task.timeout.as_secs()).collect();
+    assert_eq!(limits, [30, 60, 600, 60]);
+}
+
 /// What a task says goes before what its method says, and that before the settings.
 #[test]
 fn a_task_goes_before_its_method_and_that_before_the_settings() {

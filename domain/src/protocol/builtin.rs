@@ -51,11 +51,9 @@ fn python_execute() -> MethodSpec {
         )
         .param(
             "timeout",
-            ParameterSpec::integer()
-                .minimum(1)
-                .maximum(3_600)
-                .default_value(30)
-                .describe("Execution timeout in seconds"),
+            ParameterSpec::integer().minimum(1).maximum(3_600).default_value(30).describe(
+                "Execution timeout in seconds; 30 where the task has no `timeout` either",
+            ),
         )
         .param(
             "environment",
@@ -125,6 +123,7 @@ fn python_execute() -> MethodSpec {
             description: None,
         }],
         effect: Effect::AtLeastOnce,
+        timeout_parameter: Some("timeout".into()),
         ..spec
     }
 }

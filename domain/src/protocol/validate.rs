@@ -177,6 +177,16 @@ impl Validator {
     }
 }
 
+/// Parameters ready for a call: complete, and with a note of what nobody gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filled {
+    /// By name, defaults included.
+    pub params: Arc<Value>,
+    /// Names of the parameters that were not given, so that their defaults stand in `params`. A
+    /// default inside a given parameter is not listed.
+    pub defaulted: Arc<[Box<str>]>,
+}
+
 /// The compiled parameters of a method, given by name or by position.
 ///
 /// ```
@@ -216,26 +226,55 @@ impl ParamsValidator {
     /// # Errors
     /// Everything wrong with them.
     pub fn validate(&self, params: &Arc<Value>) -> Result<Arc<Value>, Vec<Violation>> {
+        self.fill(params).map(|filled| filled.params)
+    }
+
+    /// The same, with the names of the parameters whose defaults were filled in.
+    ///
+    /// # Errors
+    /// Everything wrong with them.
+    pub fn fill(&self, params: &Arc<Value>) -> Result<Filled, Vec<Violation>> {
         let mut walk = Walk::new(None);
-        match &**params {
+        let is_unfilled;
+        let complete = match &**params {
             Value::Object(_) => {
                 walk.value(&self.node, params, &Place::Root);
+                is_unfilled = walk.unfilled;
                 finish(walk, &self.node, params)
             }
             Value::Array(items) => {
                 walk.positional(&self.node, items);
+                is_unfilled = walk.unfilled;
                 let named = || self.node.names().map(str::to_owned).zip(items.iter().cloned());
                 rebuilt(walk, &self.node, || named().collect())
             }
             Value::Null => {
                 walk.missing_all(&self.node);
+                is_unfilled = walk.unfilled;
                 rebuilt(walk, &self.node, Map::new)
             }
             other => {
                 walk.not_params(other);
-                Err(walk.violations)
+                return Err(walk.violations);
             }
-        }
+        }?;
+        // The usual call lacks nothing, and costs no list.
+        let defaulted = if is_unfilled { self.defaulted(params) } else { Arc::default() };
+        Ok(Filled { params: complete, defaulted })
+    }
+
+    /// Names of the parameters that have a default and are not in `given`.
+    fn defaulted(&self, given: &Value) -> Arc<[Box<str>]> {
+        let is_given = |index: usize, name: &str| match given {
+            Value::Object(fields) => fields.contains_key(name),
+            Value::Array(items) => index < items.len(),
+            _ => false,
+        };
+        let fields = self.node.fields.iter().enumerate();
+        fields
+            .filter(|(index, field)| field.default.is_some() && !is_given(*index, &field.name))
+            .map(|(_, field)| field.name.clone())
+            .collect()
     }
 
     /// Checks parameters in which some texts stand for values that are not known yet.

@@ -54,7 +54,7 @@ pub struct PythonConfig {
     pub queue_max: u32,
     /// Which modules and calls are refused with a message.
     pub policy: Preset,
-    /// Modules let in besides those of the policy; outside of a list that is not empty, nothing is.
+    /// Modules let in besides those of the policy, also where it blocks them.
     pub allowed_modules: Vec<String>,
     /// Modules refused besides those of the policy.
     pub blocked_modules: Vec<String>,
@@ -240,7 +240,7 @@ impl PythonConfig {
     pub(super) fn limits(&self, request: &Request, call: &Call) -> Limits {
         let leased = |amount: u64, otherwise: u64| if amount == 0 { otherwise } else { amount };
         Limits {
-            timeout: timeout(request, call).min(before(call.timeout)),
+            timeout: timeout(request, call),
             memory_bytes: leased(call.resources.memory_mib, self.memory_mb) << 20,
             file_bytes: leased(call.resources.disk_mib, self.file_size_mb) << 20,
             output_kept_bytes: self.output_kept_kb as usize * 1024,
@@ -251,15 +251,11 @@ impl PythonConfig {
     }
 }
 
-/// What a task is told to be its limit: the nearest of those it has.
+/// The limit of an attempt. The plan of the task has taken `timeout` into account where it is a
+/// number; as a reference it is known only here.
 pub(super) fn timeout(request: &Request, call: &Call) -> Duration {
-    request.timeout.map_or(call.timeout, |own| own.min(call.timeout))
-}
-
-/// A little before `limit`, so that a task is stopped here, with its output kept, and not by being
-/// dropped at the limit, without it.
-fn before(limit: Duration) -> Duration {
-    limit.saturating_sub((limit / 10).min(Duration::from_millis(250)))
+    let own = request.timeout.filter(|_| call.given("timeout").is_some());
+    own.map_or(call.timeout, |own| own.min(call.timeout))
 }
 
 #[cfg(test)]
@@ -308,13 +304,5 @@ mod tests {
         }
         assert!(serde_json::from_value::<PythonConfig>(json!({"interpeter": "x"})).is_err());
         assert_eq!(PythonConfig::default().check(), Ok(()));
-    }
-
-    /// The provider's own limit comes before the one that would throw the output away.
-    #[test]
-    fn the_own_limit_comes_first() {
-        assert_eq!(before(Duration::from_secs(1)), Duration::from_millis(900));
-        assert_eq!(before(Duration::from_mins(1)), Duration::from_millis(59_750));
-        assert_eq!(before(Duration::ZERO), Duration::ZERO);
     }
 }

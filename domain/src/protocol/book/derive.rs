@@ -88,6 +88,13 @@ fn odd_policies(spec: &MethodSpec) -> Vec<SchemaError> {
     if spec.timeout_seconds.is_some_and(|limit| limit.is_zero()) {
         errors.push(SchemaError::new("/timeout_seconds", "a limit of 0 seconds ends every call"));
     }
+    if let Some(name) = &spec.timeout_parameter
+        && !spec.params_schema.contains_key(name)
+    {
+        let message =
+            format!("`{name}` is no parameter of this method; declare it, or leave it out");
+        errors.push(SchemaError::new("/timeout_parameter", message));
+    }
     if spec.retry_policy.as_ref().is_some_and(|policy| policy.max_attempts == 0) {
         let message = "0 attempts never call the method; 1 calls it once";
         errors.push(SchemaError::new("/retry_policy/max_attempts", message));

@@ -213,6 +213,17 @@ fn what_has_a_default_need_not_be_given() {
     assert_eq!(*params.validate(&Arc::new(Value::Null)).unwrap(), json!({"n": 3}));
 }
 
+/// A default that was filled in is told apart from the same value that was given.
+#[test]
+fn parameters_that_nobody_gave_are_listed() {
+    let defaulted = |params: Value| greet().fill(&Arc::new(params)).unwrap().defaulted;
+    let times: [Box<str>; 1] = ["times".into()];
+    assert_eq!(*defaulted(json!({"name": "Ada"})), times);
+    assert_eq!(*defaulted(json!({"name": "Ada", "times": 1})), []);
+    assert_eq!(*defaulted(json!(["Ada"])), times);
+    assert_eq!(*defaulted(json!(["Ada", 1])), []);
+}
+
 /// By position, in the order of declaration; what a provider gets is always by name.
 #[test]
 fn positions_become_names() {
