@@ -1,35 +1,50 @@
 //! Reads what the process says of itself.
 //!
-//! Invariant: it is the task's own word. Its size is bounded before it is read, its depth by the
-//! reader, and nothing in it outweighs what the kernel says of the process.
+//! Invariants: it is the task's own word. Its size is bounded before it is read; its result stays
+//! text until that is held against the bound of the job, and becomes a tree whose memory is bounded
+//! as well; nothing in it outweighs what the kernel says of the process.
 
 use std::io;
 
+use gleitzeit_domain::json::{self, Bounds, JsonError};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::outcome::{Diagnostic, Failure, ResultType, Status};
 
-/// Besides the result, a reply holds a traceback and findings of at most this size.
-const OVERHEAD_BYTES: usize = 8 << 20;
+/// Besides the result, a reply holds a traceback and findings of at most this size: the harness
+/// keeps some 64 KiB of text, of which JSON escapes each character with up to six.
+const OVERHEAD_BYTES: usize = 1 << 20;
 
 /// What the harness reports.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Reply {
     pub(crate) status: Status,
-    #[serde(default)]
     pub(crate) result: Value,
-    #[serde(default)]
     pub(crate) result_type: ResultType,
-    #[serde(default)]
     pub(crate) error: Option<Failure>,
-    #[serde(default)]
     pub(crate) diagnostics: Vec<Diagnostic>,
-    #[serde(default)]
     pub(crate) cpu_seconds: Option<f64>,
-    #[serde(default)]
     pub(crate) peak_bytes: Option<u64>,
+}
+
+/// A reply as it comes, its result not looked into.
+#[derive(Deserialize)]
+struct Frame<'a> {
+    status: Status,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(default)]
+    result_type: ResultType,
+    #[serde(default)]
+    error: Option<Failure>,
+    #[serde(default)]
+    diagnostics: Vec<Diagnostic>,
+    #[serde(default)]
+    cpu_seconds: Option<f64>,
+    #[serde(default)]
+    peak_bytes: Option<u64>,
 }
 
 /// Reads one reply; `None` when the process ended without one.
@@ -56,7 +71,42 @@ pub(crate) async fn read_reply(
         Ok(read) => return Err(format!("its reply ended after {read} of {length} bytes")),
         Err(error) => return Err(error.to_string()),
     }
-    serde_json::from_slice(&frame).map(Some).map_err(|error| format!("its reply is none: {error}"))
+    let reply = serde_json::from_slice(&frame).map_err(|error| error.to_string());
+    reply
+        .and_then(|frame| understand(frame, result_max_bytes))
+        .map(Some)
+        .map_err(|error| format!("its reply is none: {error}"))
+}
+
+/// Makes a tree of the result, within the bound of the job.
+fn understand(frame: Frame<'_>, result_max_bytes: usize) -> Result<Reply, String> {
+    if matches!(frame.status, Status::Timeout | Status::Killed) {
+        let status = frame.status.as_str();
+        return Err(format!("it says `{status}` of itself, which only the kernel can tell"));
+    }
+    let mut reply = Reply {
+        status: frame.status,
+        result: Value::Null,
+        result_type: frame.result_type,
+        error: frame.error,
+        diagnostics: frame.diagnostics,
+        cpu_seconds: frame.cpu_seconds,
+        peak_bytes: frame.peak_bytes,
+    };
+    let text = frame.result.map_or("null", RawValue::get);
+    match json::read(text.as_bytes(), Bounds::of_text(result_max_bytes)) {
+        Ok(result) => reply.result = result,
+        Err(error @ (JsonError::TooLong { .. } | JsonError::TooManyValues { .. })) => {
+            reply.status = Status::OutputLimit;
+            reply.error = Some(Failure {
+                kind: "ResultTooLarge".to_owned(),
+                message: format!("the result is too large: {error}; return less, or where it is"),
+                ..Failure::default()
+            });
+        }
+        Err(JsonError::Invalid(why)) => return Err(why),
+    }
+    Ok(reply)
 }
 
 /// A process that dies with unread input resets the line instead of closing it.
@@ -96,6 +146,8 @@ mod tests {
             ([&[0, 0, 0, 9][..], b"{}"].concat(), "ended after 2 of 9 bytes"),
             (framed(b"{}"), "missing field `status`"),
             (framed(b"{\"status\":\"great\"}"), "unknown variant `great`"),
+            (framed(b"{\"status\":\"timeout\"}"), "only the kernel can tell"),
+            (framed(b"{\"status\":\"killed\"}"), "only the kernel can tell"),
             (framed(b"\xff\xfe"), "its reply is none"),
             (framed(deep.as_bytes()), "recursion limit exceeded"),
             (framed(b"{\"status\":\"ok\",\"result\":NaN}"), "its reply is none"),
@@ -112,5 +164,25 @@ mod tests {
         let reply = read(&framed(body)).await.unwrap().unwrap();
         assert_eq!((reply.status, reply.result_type), (Status::Ok, ResultType::Json));
         assert_eq!((reply.result, reply.peak_bytes), (serde_json::json!([1]), Some(7)));
+    }
+
+    /// A result is held against its own bound, whatever room the rest of a reply may take, and
+    /// against the memory of its tree.
+    #[tokio::test]
+    async fn results_are_held_against_their_bound() {
+        let reply =
+            |result: &str| framed(format!(r#"{{"status":"ok","result":{result}}}"#).as_bytes());
+        let fits = format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES - 2));
+        let told = read(&reply(&fits)).await.unwrap().unwrap();
+        assert_eq!((told.status, told.result.to_string()), (Status::Ok, fits));
+        let long = format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES - 1));
+        let told = read(&reply(&long)).await.unwrap().unwrap();
+        assert_eq!((told.status, told.result), (Status::OutputLimit, Value::Null));
+        assert!(told.error.unwrap().message.contains("1025 bytes of JSON"));
+
+        let many = format!("[{}0]", "{\"\":0},".repeat(140_000));
+        let told = read_reply(&*reply(&many), 1 << 20).await.unwrap().unwrap();
+        assert_eq!((told.status, told.result), (Status::OutputLimit, Value::Null));
+        assert!(told.error.unwrap().message.contains("many small values"));
     }
 }

@@ -7,7 +7,7 @@ use gleitzeit_domain::{
     provider::Outcome,
 };
 use gleitzeit_sandbox::{Diagnostic, Outcome as Ended, Status};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The result of `execute`, or the error with the same object as its data.
 pub(super) fn of_execute(ended: Ended, timeout: Duration) -> Result<Outcome, TaskError> {
@@ -77,38 +77,37 @@ fn failure(ended: &Ended, timeout: Duration) -> (ErrorCode, String) {
     }
 }
 
-/// Everything about it, as the protocol names it.
+/// Everything about it, as the protocol names it. The result and the output are moved, and never
+/// copied through `json!`: they may be large.
 fn told(ended: Ended) -> Value {
     let truncated = ended.truncated();
-    let mut told = json!({
-        "result": ended.result,
-        "result_type": ended.result_type.as_str(),
-        "stdout": ended.stdout.text,
-        "stderr": ended.stderr.text,
-        "execution_time": seconds(ended.execution_time),
-        "exit_code": ended.exit_code,
-        "output": ended.stdout.text,
-        "success": ended.status == Status::Ok,
-        "status": ended.status.as_str(),
-        "signal": ended.signal,
-        "truncated": truncated,
-        "cpu_time": ended.cpu_time.map(seconds),
-        "max_rss_bytes": ended.max_rss_bytes,
-        "sandbox": ended.sandbox.as_str(),
-    });
+    let mut told = Map::new();
+    let mut put = |name: &str, value: Value| drop(told.insert(name.to_owned(), value));
+    let (stdout_bytes, stderr_bytes) = (ended.stdout.total_bytes, ended.stderr.total_bytes);
+    put("result", ended.result);
+    put("result_type", ended.result_type.as_str().into());
+    put("output", ended.stdout.text.clone().into());
+    put("stdout", ended.stdout.text.into());
+    put("stderr", ended.stderr.text.into());
+    put("execution_time", seconds(ended.execution_time).into());
+    put("exit_code", ended.exit_code.into());
+    put("success", (ended.status == Status::Ok).into());
+    put("status", ended.status.as_str().into());
+    put("signal", ended.signal.into());
+    put("truncated", truncated.into());
+    put("cpu_time", ended.cpu_time.map(seconds).into());
+    put("max_rss_bytes", ended.max_rss_bytes.into());
+    put("sandbox", ended.sandbox.as_str().into());
     if truncated {
-        told["total_bytes"] = json!({
-            "stdout": ended.stdout.total_bytes,
-            "stderr": ended.stderr.total_bytes,
-        });
+        put("total_bytes", json!({ "stdout": stdout_bytes, "stderr": stderr_bytes }));
     }
     if let Some(error) = ended.error {
-        told["error"] = json!(error);
+        put("error", json!(error));
     }
     if !ended.diagnostics.is_empty() {
-        told["diagnostics"] = json!(ended.diagnostics);
+        put("diagnostics", json!(ended.diagnostics));
     }
-    told
+    Value::Object(told)
 }
 
 /// Seconds, to the microsecond.
