@@ -442,10 +442,15 @@ pub struct SecuritySettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyPreset {
+    /// [`Off`](Self::Off) in a jail or a container, which is a boundary; [`Basic`](Self::Basic) with
+    /// `sandbox = "none"`, where there is none.
+    Auto,
     /// None.
     Off,
-    /// The modules `os`, `subprocess` and `sys`; the calls `eval`, `exec` and `__import__`.
-    Seed,
+    /// The modules `os`, `subprocess` and `sys`; the calls `eval`, `exec` and `__import__`. `seed`
+    /// is an older name of it.
+    #[serde(alias = "seed")]
+    Basic,
     /// All but a list of harmless ones.
     Strict,
 }
@@ -454,8 +459,9 @@ impl PolicyPreset {
     /// Its name in files and output.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::Off => "off",
-            Self::Seed => "seed",
+            Self::Basic => "basic",
             Self::Strict => "strict",
         }
     }

@@ -334,12 +334,30 @@ fn providers_are_built_from_their_settings() {
     let [_, python, second] = &specs[..] else { panic!("{ids:?}") };
     assert_eq!((python.max_concurrent, &*python.kind), (Some(3), "python"));
     assert!((python.weight - 2.0).abs() < f64::EPSILON);
-    assert_eq!(python.config["policy"], "seed");
+    assert_eq!(python.config["policy"], "off", "a jail is the boundary");
     assert_eq!(python.config["file_roots"][0], "/data");
     assert_eq!(second.config["base_url"], "http://host:1");
     assert_eq!(second.config["file_roots"][0], "/data");
     assert_eq!(second.supervision.health_timeout, Duration::from_secs(1));
     assert_eq!(second.supervision.restarts_max, 9);
+}
+
+/// Where no jail keeps code in, the policy warns of what it might do; what is set counts anywhere,
+/// also by the older name.
+#[test]
+fn the_policy_follows_the_sandbox_unless_it_is_set() {
+    let policy = |security: &str| {
+        let text = format!("[security]\n{security}\n[providers.python]\nkind = \"python\"");
+        let specs = Settings::from_toml(&text).unwrap().provider_specs().unwrap();
+        let python = specs.into_iter().find(|spec| &*spec.kind == "python").unwrap();
+        python.config["policy"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(policy(""), "off");
+    assert_eq!(policy("policy = \"seed\""), "basic");
+    assert_eq!(policy("policy = \"strict\""), "strict");
+    let unjailed = "sandbox = \"none\"\nallow_unsandboxed = true\n";
+    assert_eq!(policy(unjailed), "basic");
+    assert_eq!(policy(&format!("{unjailed}policy = \"off\"")), "off");
 }
 
 /// Also a mistake about a secret must not show it.

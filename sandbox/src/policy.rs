@@ -15,14 +15,15 @@ pub enum Preset {
     #[default]
     Off,
     /// The modules `os`, `subprocess` and `sys` are blocked, and calls of `eval`, `exec` and
-    /// `__import__`.
-    Seed,
+    /// `__import__`. `seed` is an older name of it.
+    #[serde(alias = "seed")]
+    Basic,
     /// Only modules that compute are allowed, and calls that run text or open files are blocked.
     Strict,
 }
 
-const SEED_MODULES: [&str; 3] = ["os", "subprocess", "sys"];
-const SEED_CALLS: [&str; 3] = ["eval", "exec", "__import__"];
+const BASIC_MODULES: [&str; 3] = ["os", "subprocess", "sys"];
+const BASIC_CALLS: [&str; 3] = ["eval", "exec", "__import__"];
 const STRICT_CALLS: [&str; 7] =
     ["eval", "exec", "__import__", "compile", "open", "input", "breakpoint"];
 const STRICT_MODULES: [&str; 30] = [
@@ -74,10 +75,10 @@ impl Policy {
     pub fn preset(preset: Preset) -> Self {
         match preset {
             Preset::Off => Self::default(),
-            Preset::Seed => Self {
+            Preset::Basic => Self {
                 allowed_modules: None,
-                blocked_modules: first_components(SEED_MODULES),
-                blocked_calls: SEED_CALLS.map(str::to_owned).into(),
+                blocked_modules: first_components(BASIC_MODULES),
+                blocked_calls: BASIC_CALLS.map(str::to_owned).into(),
             },
             Preset::Strict => Self {
                 allowed_modules: Some(first_components(STRICT_MODULES)),
@@ -87,9 +88,9 @@ impl Policy {
         }
     }
 
-    /// These rules with the lists of the settings: what they block is blocked besides; what they
-    /// allow is let in although these rules block it, and makes, where it is not empty, a list
-    /// outside of which nothing is allowed.
+    /// These rules with the lists of the settings, which add to them: `allowed` modules are let in
+    /// although these rules block them or do not list them, and no other module is refused because
+    /// of that; `blocked` modules are refused, also those that are allowed.
     #[must_use]
     pub fn with_lists<S: AsRef<str>>(
         mut self,
@@ -97,9 +98,9 @@ impl Policy {
         blocked: impl IntoIterator<Item = S>,
     ) -> Self {
         let allowed = first_components(allowed);
-        if !allowed.is_empty() {
-            self.blocked_modules.retain(|module| !allowed.contains(module));
-            self.allowed_modules.get_or_insert_default().extend(allowed);
+        self.blocked_modules.retain(|module| !allowed.contains(module));
+        if let Some(list) = &mut self.allowed_modules {
+            list.extend(allowed);
         }
         self.blocked_modules.extend(first_components(blocked));
         self
@@ -143,23 +144,24 @@ mod tests {
         let strict = Policy::preset(Preset::Strict).tightened(["json", "socket"], ["math"]);
         assert_eq!(strict.allowed_modules, Some(first_components(["json"])));
         assert_eq!(strict.blocked_modules, first_components(["math"]));
-        let seed = Policy::preset(Preset::Seed).tightened([], ["os.path", "socket"]);
-        assert_eq!(seed.allowed_modules, None);
-        assert_eq!(seed.blocked_modules, first_components(["os", "subprocess", "sys", "socket"]));
+        let basic = Policy::preset(Preset::Basic).tightened([], ["os.path", "socket"]);
+        assert_eq!(basic.allowed_modules, None);
+        assert_eq!(basic.blocked_modules, first_components(["os", "subprocess", "sys", "socket"]));
     }
 
     /// Both lists of the settings work with every preset.
     #[test]
     fn lists_change_a_preset() {
-        let seed = Policy::preset(Preset::Seed).with_lists(["os.path", "json"], ["socket"]);
-        assert_eq!(seed.allowed_modules, Some(first_components(["json", "os"])));
-        assert_eq!(seed.blocked_modules, first_components(["socket", "subprocess", "sys"]));
+        let basic = Policy::preset(Preset::Basic).with_lists(["os.path", "json"], ["socket"]);
+        assert_eq!(basic.allowed_modules, None, "every other module is allowed as before");
+        assert_eq!(basic.blocked_modules, first_components(["socket", "subprocess", "sys"]));
         let strict = Policy::preset(Preset::Strict).with_lists(["numpy"], ["math"]);
         let allowed = strict.allowed_modules.unwrap();
         assert!(allowed.contains("numpy") && allowed.contains("json"));
         assert_eq!(strict.blocked_modules, first_components(["math"]));
         let none: [&str; 0] = [];
         assert_eq!(Policy::default().with_lists(none, none), Policy::default());
+        assert_eq!(Policy::default().with_lists(["os"], none), Policy::default());
     }
 
     /// A method may narrow what was open to a list.

@@ -116,8 +116,9 @@ impl Settings {
         }
         if !config.contains_key("policy") {
             own.policy = match general.policy {
-                PolicyPreset::Off => Preset::Off,
-                PolicyPreset::Seed => Preset::Seed,
+                PolicyPreset::Auto if own.sandbox == SandboxLevel::None => Preset::Basic,
+                PolicyPreset::Auto | PolicyPreset::Off => Preset::Off,
+                PolicyPreset::Basic => Preset::Basic,
                 PolicyPreset::Strict => Preset::Strict,
             };
         }

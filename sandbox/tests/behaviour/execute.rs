@@ -316,9 +316,9 @@ async fn a_policy_violation_stops_the_code_before_it_runs() {
     let Some(bench) = Bench::open().await else { return };
     let policies = |preset| Policy::preset(preset);
     for (preset, code, message) in [
-        (Preset::Seed, "print(1)\nimport os.path", "2:1: module `os` is blocked by the policy"),
-        (Preset::Seed, "from subprocess import run", "1:1: module `subprocess` is blocked"),
-        (Preset::Seed, "ä = 'ö'; eval('1')", "1:10: a call of `eval` is blocked"),
+        (Preset::Basic, "print(1)\nimport os.path", "2:1: module `os` is blocked by the policy"),
+        (Preset::Basic, "from subprocess import run", "1:1: module `subprocess` is blocked"),
+        (Preset::Basic, "ä = 'ö'; eval('1')", "1:10: a call of `eval` is blocked"),
         (Preset::Strict, "import socket", "1:1: module `socket` is not among those"),
         (Preset::Strict, "open('/etc/passwd')", "1:1: a call of `open` is blocked"),
     ] {
@@ -329,13 +329,13 @@ async fn a_policy_violation_stops_the_code_before_it_runs() {
         assert!(error.message.starts_with(message), "{code}: {}", error.message);
     }
     for (preset, code) in [
-        (Preset::Seed, "import math; math.pi"),
+        (Preset::Basic, "import math; math.pi"),
         (Preset::Strict, "import json; from math import pi; pi"),
     ] {
         let outcome = bench.run(Job { policy: policies(preset), ..Job::execute(code) }).await;
         assert_eq!(outcome.status, Status::Ok, "{code}: {outcome:?}");
     }
-    let mut job = Job { policy: policies(Preset::Seed), ..Job::execute("1") };
+    let mut job = Job { policy: policies(Preset::Basic), ..Job::execute("1") };
     job.imports.push("sys".to_owned());
     assert_eq!(bench.run(job).await.status, Status::PolicyViolation);
 }
@@ -355,7 +355,7 @@ async fn validate_tells_every_finding_with_its_place() {
     // Not an error of the grammar, which a parser alone would let pass.
     let outside = bench.run(Job::validate("x = 1\nreturn x")).await;
     assert_eq!(outside.diagnostics[0].line, 2, "{outside:?}");
-    let policy = Policy::preset(Preset::Seed);
+    let policy = Policy::preset(Preset::Basic);
     let job = Job { policy, ..Job::validate("x = 'ä'; import os, sys\n\nexec('1')") };
     let places: Vec<_> = bench
         .run(job)

@@ -102,14 +102,14 @@ mod tests {
     /// A method's lists are added to the settings' rules.
     #[test]
     fn a_method_tightens_the_policy() {
-        let seed = Policy::preset(Preset::Seed);
-        let security = SecurityManager::new(SandboxLevel::None, seed.clone(), false);
+        let basic = Policy::preset(Preset::Basic);
+        let security = SecurityManager::new(SandboxLevel::None, basic.clone(), false);
         let demands = SecurityRequirements {
             blocked_modules: vec!["socket".to_owned()],
             ..SecurityRequirements::default()
         };
         let policy = security.admit(Some(&demands)).unwrap().policy;
-        assert!(policy.blocked_modules.is_superset(&seed.blocked_modules));
+        assert!(policy.blocked_modules.is_superset(&basic.blocked_modules));
         assert!(policy.blocked_modules.contains("socket"));
     }
 
