@@ -42,6 +42,7 @@ pub use gleitzeit_actors::{
     self as actors,
     event_bus::{Delivery, EventFilter, Subscription},
     execution_engine::{LeftoverCounts, Recovered, StopReport},
+    load_balancer::WaitPolicy,
     memory_store::MemoryStore,
     provider_supervisor::{ProviderState, ProviderStatus},
 };

@@ -15,6 +15,7 @@ use std::{sync::Arc, thread, time::Duration};
 
 use gleitzeit_actors::{
     execution_engine::{Recover, Recovered, StopReport},
+    load_balancer::WaitPolicy,
     system::{self, Actors},
 };
 use gleitzeit_domain::{
@@ -149,6 +150,7 @@ impl Runtime {
             strategies: Vec::new(),
             store: None,
             recover: true,
+            wait_policy: WaitPolicy::default(),
             settings_providers: true,
         }
     }
@@ -198,6 +200,7 @@ pub struct RuntimeBuilder {
     strategies: Vec<(String, StrategyFactory)>,
     store: Option<Arc<dyn Store>>,
     recover: bool,
+    wait_policy: WaitPolicy,
     settings_providers: bool,
 }
 
@@ -243,6 +246,13 @@ impl RuntimeBuilder {
     #[must_use]
     pub fn without_recovery(mut self) -> Self {
         self.recover = false;
+        self
+    }
+
+    /// Says for which calls `engine.provider_wait` holds; without it, for each attempt.
+    #[must_use]
+    pub fn wait_policy(mut self, policy: WaitPolicy) -> Self {
+        self.wait_policy = policy;
         self
     }
 
@@ -319,6 +329,7 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
         strategies,
         store,
         recover,
+        wait_policy,
         settings_providers,
     } = builder;
     #[cfg(feature = "ollama")]
@@ -339,7 +350,7 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
         None => parts::open_store(&settings).await?,
     };
     gleitzeit_actors::failpoint!("runtime.start.store");
-    let parts = parts::parts(&settings, strategies, book, recover);
+    let parts = parts::parts(&settings, strategies, book, recover, wait_policy);
     let actors = match system::start(parts, Arc::clone(&store)) {
         Ok(actors) => actors,
         Err(unknown) => {

@@ -14,6 +14,7 @@
 //! restarted after a panic: the system stops, and the next start recovers from the store.
 
 mod admission;
+mod away;
 mod control;
 mod dispatch;
 mod guarded_store;
@@ -259,6 +260,8 @@ pub struct ExecutionEngine {
     ready: ReadyQueue<TaskKey>,
     in_flight: usize,
     parked: usize,
+    /// Dispatched tasks that wait for providers that are down.
+    away: usize,
     /// Settled tasks on their way to the resolver and back.
     settling: usize,
     /// Tasks of the workflows that were taken in and are not settled.
@@ -300,6 +303,7 @@ impl ExecutionEngine {
             ready: ReadyQueue::new(),
             in_flight: 0,
             parked: 0,
+            away: 0,
             settling: 0,
             load: 0,
             refusing: false,

@@ -3,7 +3,7 @@
 //! Asked by the pipeline for every call, by the engine to end calls, by the runtime's owner to add
 //! and remove providers; told by every `ProviderSupervisor` what it can promise. The choice is
 //! [`ProviderBook`]'s; this actor answers, and lets wait who cannot be served now: for a busy
-//! provider until it has room, for one that is down for at most `provider_wait`.
+//! provider until it has room, for one that is down as long as [`WaitPolicy`] and the method say.
 //!
 //! Invariant: a provider's calls in flight are the live [`ProviderTicket`]s.
 
@@ -11,7 +11,7 @@ mod directory;
 mod waiting;
 mod watchdog;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::Pin, sync::Arc, task, time::Duration};
 
 use actix::prelude::*;
 use actix_rt::ArbiterHandle;
@@ -21,7 +21,7 @@ use gleitzeit_domain::{
     health::HealthStatus,
     id::{Capability, ProviderId},
     protocol::MethodRef,
-    provider::ProviderSpec,
+    provider::{ProviderSpec, Supervision},
     restart::RestartBudget,
     run::TaskKey,
     task::Priority,
@@ -66,10 +66,28 @@ pub struct PickRequest {
 pub enum Picked {
     /// This one.
     Now(ProviderTicket),
-    /// It comes when one has room; the channel closes when the wait is cancelled.
-    Waiting(oneshot::Receiver<Result<ProviderTicket, TaskError>>),
+    /// It comes when one has room.
+    Waiting(Waiting),
     /// Nobody will serve it.
     Refused(TaskError),
+}
+
+/// The wait for a provider; as a future it gives what [`ticket`](Self::ticket) gives.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The provider, or why there is none; closes when the wait is cancelled.
+    pub ticket: oneshot::Receiver<Result<ProviderTicket, TaskError>>,
+    /// Sent once if the wait is one for providers that are all down: what is known of the cause.
+    /// Closes without a word when the wait ends before.
+    pub cause: oneshot::Receiver<Arc<str>>,
+}
+
+impl Future for Waiting {
+    type Output = Result<Result<ProviderTicket, TaskError>, oneshot::error::RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> task::Poll<Self::Output> {
+        Pin::new(&mut self.ticket).poll(cx)
+    }
 }
 
 /// The right to make one call; it counts as in flight until it is dropped.
@@ -141,13 +159,32 @@ pub struct CancelTasks(pub Arc<Vec<TaskKey>>);
 /// A longer wait for a provider is this long: far beyond any, and no instant overflows.
 const WAIT_MAX: Duration = Duration::from_hours(24 * 365 * 30);
 
+/// How long calls wait for providers that are down, where their method does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WaitPolicy {
+    /// Each attempt waits `provider_wait`.
+    #[default]
+    EachAttempt,
+    /// As above, but a provider that has never served is waited for only once: whoever asks when
+    /// `provider_wait` has passed since the first one asked is refused at once. For a process that
+    /// runs one workflow and ends.
+    OnceForAbsent,
+    /// Without a limit: the limits of the task and of its workflow hold. For a process that serves.
+    Unlimited,
+}
+
 /// How the balancer runs.
 #[derive(Debug, Clone)]
 pub struct BalancerSettings {
     /// Which strategy serves which protocol.
     pub balance: BalanceConfig,
-    /// How long a call waits for a provider to come up.
+    /// How long a call waits for a provider to come up; also for one of a method that no provider
+    /// serves.
     pub provider_wait: Duration,
+    /// Which calls `provider_wait` holds for.
+    pub wait_policy: WaitPolicy,
+    /// How providers are watched that do not say it themselves.
+    pub supervision: Option<Supervision>,
     /// Between two rounds that look for blocked threads.
     pub watch_interval: Duration,
 }
@@ -157,6 +194,8 @@ impl Default for BalancerSettings {
         Self {
             balance: BalanceConfig::default(),
             provider_wait: Duration::from_secs(30),
+            wait_policy: WaitPolicy::default(),
+            supervision: None,
             watch_interval: Duration::from_secs(5),
         }
     }
@@ -173,6 +212,8 @@ struct Desk {
     status: ProviderStatus,
     /// True when only a new supervisor can bring it back.
     is_lost: bool,
+    /// True once it has served, under any of its supervisors.
+    has_served: bool,
     /// Of a provider with a thread of its own.
     thread: Option<actix_rt::Arbiter>,
     /// True where a sign of life would come from this very thread.
@@ -190,6 +231,8 @@ pub struct LoadBalancer {
     book: ProviderBook<Desk>,
     waiting: HashMap<Capability, waiting::Line>,
     waiters: usize,
+    /// When a method was first asked for whose providers had never served.
+    first_missed: HashMap<Capability, Instant>,
     next_age: u64,
     /// Waiters served since it was the turn of the oldest.
     served: u32,
@@ -221,6 +264,7 @@ impl LoadBalancer {
             settings,
             waiting: HashMap::new(),
             waiters: 0,
+            first_missed: HashMap::new(),
             next_age: 0,
             served: 0,
             workers,
@@ -324,6 +368,7 @@ impl Handler<ProviderStatusChanged> for LoadBalancer {
         let serving = status.state == ProviderState::Serving;
         let health = if serving { status.health } else { HealthStatus::Unknown };
         desk.status = status;
+        desk.has_served |= serving;
         desk.last_pong = Instant::now();
         self.book.set_available(&id, serving);
         self.book.set_health(&id, health);

@@ -5,7 +5,8 @@
 //!
 //! Invariants: a panic, a hang or the loss of a call touches that call only; a call in flight
 //! stays with the instance that began it; an answer of an older generation changes nothing; health
-//! checks never overlap.
+//! checks never overlap; an `initialize` or a check that fails never ends the tries, however long
+//! the peer is away: only panics and blocked threads count against the restart budget.
 
 mod calls;
 mod lifecycle;
@@ -19,7 +20,7 @@ use gleitzeit_domain::{
     health::{HealthJudge, HealthStatus},
     id::ProviderId,
     provider::{Call, Outcome, Provider, ProviderSpec},
-    restart::{RestartBudget, RestartPolicy},
+    restart::{PeerBackoff, RestartBudget, RestartPolicy},
     run::TaskKey,
 };
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ pub enum ProviderState {
     Serving,
     /// The next instance waits for its time.
     BackingOff,
-    /// The restart budget is spent; only a [`Restart`] helps.
+    /// It panicked or blocked its thread beyond the restart budget; only a [`Restart`] helps.
     Failed,
     /// Shut down.
     Stopped,
@@ -111,14 +112,18 @@ pub struct ProviderSupervisor {
     retired: BTreeMap<u64, Rc<dyn Provider>>,
     judge: HealthJudge,
     detail: String,
+    /// For panics.
     budget: RestartBudget,
+    /// For everything else that keeps it from serving.
+    backoff: PeerBackoff,
+    /// The cause that was logged last, while it does not serve.
+    logged: Option<String>,
     restarts: u64,
     born: Instant,
     running: BTreeMap<CallKey, RunningCall>,
     next_call: u64,
     calls_total: u64,
     calls_failed: u64,
-    has_served: bool,
     stopping: Option<oneshot::Sender<()>>,
 }
 
@@ -131,9 +136,12 @@ impl ProviderSupervisor {
         clock: crate::Clock,
         tenure: Tenure,
     ) -> Self {
+        let policy = RestartPolicy::from(&spec.supervision);
         Self {
             judge: HealthJudge::new(spec.supervision.unhealthy_after),
-            budget: RestartBudget::new(RestartPolicy::from(&spec.supervision)),
+            budget: RestartBudget::new(policy),
+            backoff: PeerBackoff::new(&policy),
+            logged: None,
             spec,
             listener,
             events,
@@ -151,7 +159,6 @@ impl ProviderSupervisor {
             next_call: 0,
             calls_total: 0,
             calls_failed: 0,
-            has_served: false,
             stopping: None,
         }
     }

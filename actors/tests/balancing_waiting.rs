@@ -11,24 +11,28 @@ use std::{
 
 use futures_util::FutureExt as _;
 use gleitzeit_actors::load_balancer::{
-    BalancerSettings, CancelTasks, PickRequest, Picked, ProviderTicket, RemoveProvider,
+    BalancerSettings, CancelTasks, PickRequest, Picked, ProviderTicket, RemoveProvider, WaitPolicy,
+    Waiting,
 };
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
+    event::EventData,
     health::{HealthReport, HealthStatus},
+    retry::RetryPolicy,
     task::{Priority, TaskStatus},
+    workflow::TaskSpec,
 };
 use supervision_support::{
     Setup, Stage, assert_completed, many, one,
     provider::{Gate, Script, step},
     task,
 };
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 const RUN: &str = "work/v1.0:run";
 const OTHER: &str = "work/v1.0:other";
-
-type Waiting = oneshot::Receiver<Result<ProviderTicket, TaskError>>;
+/// Its method says that a call waits 5 s for a provider.
+const SHORT: &str = "work/v1.0:short";
 
 async fn wait(stage: &Stage, request: PickRequest) -> Waiting {
     match stage.pick_as(request).await {
@@ -302,6 +306,137 @@ async fn each_wait_for_a_provider_that_is_down_has_its_own_end() {
         assert_eq!(error.code, ErrorCode::ProviderNotAvailable);
         assert!(error.is_retryable());
     }
+    stage.assert_nothing_left().await;
+}
+
+/// Serves from its instance `number` on.
+fn down_before(number: u64) -> Script {
+    let initialize = step(move |instance| async move {
+        if instance < number { Err(TaskError::failed("nobody listens there")) } else { Ok(()) }
+    });
+    Script { initialize, ..Script::default() }
+}
+
+fn waiting_by(wait_policy: WaitPolicy) -> Setup {
+    Setup {
+        balancer: BalancerSettings { wait_policy, ..BalancerSettings::default() },
+        ..Setup::default()
+    }
+}
+
+/// The refusal says what the provider's supervisor knows: the person who reads it may have no other
+/// way to ask.
+#[actix::test]
+async fn a_refusal_names_the_cause() {
+    tokio::time::pause();
+    let stage = Stage::new(Setup::default());
+    stage.register(down_before(u64::MAX).spec("p")).await;
+    stage.register(down_before(u64::MAX).spec("q")).await;
+    let error = stage.run_task(task("t")).await.error.unwrap();
+    assert_eq!(error.code, ErrorCode::ProviderNotAvailable);
+    for part in
+        ["work/v1.0:run", "within 30s", "provider `p` is down", "`q`", "nobody listens there"]
+    {
+        assert!(error.message.contains(part), "{part}: {error}");
+    }
+}
+
+/// A process that runs one workflow waits once for a provider that has never been there, not once for
+/// each attempt; for one that was there each attempt waits.
+#[actix::test]
+async fn an_absent_provider_is_waited_for_once() {
+    tokio::time::pause();
+    let stage = Stage::new(waiting_by(WaitPolicy::OnceForAbsent));
+    stage.register(down_before(20).spec("p")).await;
+    let begun = Instant::now();
+    let retry = RetryPolicy { max_attempts: 3, jitter: false, ..RetryPolicy::default() };
+    let (_, tried) = stage.submit(one(task("tried").retry(retry))).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let (_, late) = stage.submit(one(task("late"))).await;
+    assert_eq!(late.await.tasks[0].status, TaskStatus::Failed);
+    assert_eq!(begun.elapsed().as_secs(), 30);
+    let tried = tried.await;
+    assert_eq!(tried.tasks[0].attempts, 3);
+    assert!(begun.elapsed().as_secs() < 40, "{:?}", begun.elapsed());
+    // It comes, and goes again.
+    let mut events = stage.events().await;
+    events.health(&"p".into(), HealthStatus::Healthy).await;
+    assert_completed(stage.run(one(task("served"))).await);
+    stage.restart("p").await;
+    stage.assert_nothing_left().await;
+}
+
+/// A process that serves waits as long as the task's own limits allow, but not for a method that none
+/// of its providers serves; a method may say how long.
+#[actix::test]
+async fn a_process_that_serves_waits_without_a_limit_of_its_own() {
+    tokio::time::pause();
+    let stage = Stage::new(waiting_by(WaitPolicy::Unlimited));
+    let begun = Instant::now();
+    let unserved = stage.run_task(task("unserved")).await.error.unwrap();
+    assert_eq!(unserved.code, ErrorCode::MethodNotSupported);
+    assert!(unserved.message.contains("[providers.<id>]"), "{unserved}");
+    assert_eq!(begun.elapsed().as_secs(), 30);
+
+    stage.register(down_before(2_000).spec("p")).await;
+    let (_, patient) = stage.submit(one(task("patient"))).await;
+    let limited = task("limited").total_timeout(Duration::from_mins(10));
+    let limited = stage.run_task(limited).await.error.unwrap();
+    assert_eq!(limited.code, ErrorCode::TaskTimeout);
+    assert!(limited.message.contains("nobody listens there"), "{limited}");
+    let short = Instant::now();
+    let error = stage.run_task(TaskSpec::new("short", SHORT)).await.error.unwrap();
+    assert_eq!((error.code, short.elapsed().as_secs()), (ErrorCode::ProviderNotAvailable, 5));
+    assert_completed(patient.await);
+    assert!(begun.elapsed() > Duration::from_hours(2), "{:?}", begun.elapsed());
+    stage.assert_nothing_left().await;
+}
+
+/// Who looks from outside sees what such a task waits for, and no more of it when the wait is over.
+#[actix::test]
+async fn a_wait_for_a_provider_that_is_down_is_written_down() {
+    tokio::time::pause();
+    let stage = Stage::new(waiting_by(WaitPolicy::Unlimited));
+    let script = down_before(10);
+    stage.register(script.spec("p")).await;
+    let mut events = stage.events().await;
+    let (id, ending) = stage.submit(one(task("t"))).await;
+    let told = events.until(|it| matches!(it, EventData::TaskWaiting { .. })).await;
+    let EventData::TaskWaiting { reason, .. } = told else { unreachable!() };
+    assert!(reason.contains("nobody listens there"), "{reason}");
+    stage.settle().await;
+    let stored = stage.store.workflow(&id).await.unwrap().unwrap();
+    let error = stored.tasks[0].error.as_ref().unwrap();
+    assert_eq!(stored.tasks[0].status, TaskStatus::Queued);
+    assert!(error.message.starts_with("waits for a provider: "), "{error}");
+    assert!(error.message.contains("nobody listens there"), "{error}");
+    let record = ending.await;
+    assert_completed(&record);
+    assert_eq!(record.tasks[0].error, None);
+    assert_eq!(record.tasks[0].attempts, 1);
+    let count = |events: Vec<EventData>| {
+        events.iter().filter(|it| matches!(it, EventData::TaskWaiting { .. })).count()
+    };
+    assert_eq!(count(events.so_far()), 0, "once a wait");
+    stage.assert_nothing_left().await;
+}
+
+/// An outage of one provider is nothing to the tasks of all others, however many wait for it.
+#[actix::test]
+async fn tasks_of_a_provider_that_is_down_hold_up_no_others() {
+    tokio::time::pause();
+    let mut setup = waiting_by(WaitPolicy::Unlimited);
+    setup.engine.max_concurrent_tasks = 2;
+    setup.engine.max_parked_tasks = 4;
+    let stage = Stage::new(setup);
+    stage.register(down_before(100).spec("p")).await;
+    stage.employ(Script::default().spec_of("q", "play/v1.0")).await;
+    let (_, away) = stage.submit(many(200, |at| task(&format!("t{at}")))).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let begun = Instant::now();
+    assert_completed(stage.run(one(TaskSpec::new("other", "play/v1.0:run"))).await);
+    assert_eq!(begun.elapsed().as_secs(), 0);
+    assert_completed(away.await);
     stage.assert_nothing_left().await;
 }
 

@@ -17,10 +17,11 @@ use gleitzeit_actors::{load_balancer::BalancerSettings, provider_supervisor::Pro
 use gleitzeit_domain::{
     event::EventData,
     health::{HealthReport, HealthStatus},
+    provider::Supervision,
 };
 use supervision_support::{
     Events, Setup, Stage, assert_completed, one,
-    provider::{Script, step},
+    provider::{Script, quick, step},
     task,
 };
 
@@ -163,4 +164,33 @@ async fn a_check_ends_with_its_instance() {
     let entries = script.diary.entries();
     assert!(!entries.contains(&"answer 1".to_owned()), "{entries:?}");
     assert_eq!(stage.status("p").await.health, HealthStatus::Healthy);
+}
+
+/// How the runtime's settings have providers watched holds for one that is registered from Rust and
+/// does not say it itself; a longer check of its kind stays.
+#[actix::test]
+async fn the_settings_watch_providers_that_say_nothing_of_it() {
+    tokio::time::pause();
+    let general = Supervision {
+        health_interval: Duration::from_secs(7),
+        health_timeout: Duration::from_secs(2),
+        ..quick()
+    };
+    let balancer = BalancerSettings { supervision: Some(general), ..BalancerSettings::default() };
+    let stage = Stage::new(Setup { balancer, ..Setup::default() });
+    let [silent, chosen] = [Script::default(), Script::default()];
+    let mut spec = silent.spec("silent");
+    spec.supervision = Supervision { health_timeout: Duration::from_secs(20), ..quick() };
+    spec.supervision_chosen = false;
+    stage.register(spec).await;
+    stage.register(chosen.spec("chosen")).await;
+    chosen.diary.until("check", 3).await;
+    let gaps = |script: &Script| script.diary.gaps("check").iter().map(Duration::as_secs).max();
+    assert_eq!((gaps(&silent), gaps(&chosen)), (Some(7), Some(30)));
+    let mut spec = silent.spec("third");
+    spec.supervision = Supervision { health_timeout: Duration::from_secs(20), ..quick() };
+    spec.supervision_chosen = false;
+    spec.supervise_by_default(general);
+    assert_eq!(spec.supervision.health_timeout, Duration::from_secs(20));
+    assert_eq!(spec.supervision.health_interval, Duration::from_secs(7));
 }

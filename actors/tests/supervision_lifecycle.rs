@@ -147,49 +147,46 @@ async fn a_slow_shutdown_is_waited_for() {
     assert_eq!(script.diary.count("dropped 1"), 1);
 }
 
-/// Serves once; what is built from instance 2 on fails before instance `until`.
-fn broken_until(until: u64) -> Script {
-    let initialize = step(move |instance| async move {
-        if (2..until).contains(&instance) {
-            return Err(TaskError::new(ErrorCode::ConnectionRefused, "still down"));
-        }
-        Ok(())
-    });
-    let mut script = Script::executing(|_, call| async move {
-        assert!(call.task_id.as_str() != "panic", "on purpose");
-        Ok(serde_json::Value::Null)
-    });
-    script.initialize = initialize;
-    script
-}
-
 fn seconds(gaps: &[Duration]) -> Vec<u64> {
     gaps.iter().map(Duration::as_secs).collect()
 }
 
-/// A broken provider costs less and less, and is given up where that is visible.
+/// Panics in the calls of its first instances.
+fn panics_before(instance: u64) -> Script {
+    Script::executing(move |this, call| async move {
+        assert!(this >= instance || call.task_id.as_str() != "panic", "on purpose");
+        Ok(serde_json::Value::Null)
+    })
+}
+
+/// One that draws others into its panics is given up where that is visible; a person's word gives it
+/// a whole budget again.
 #[actix::test]
-async fn pauses_double_up_to_the_cap_and_the_budget_ends_in_failed() {
+async fn panics_in_calls_spend_the_budget() {
     tokio::time::pause();
     let stage = Stage::new(Setup::default());
-    let script = broken_until(9);
+    let script = panics_before(7);
     stage.employ(script.spec("p")).await;
     let mut events = stage.events().await;
-    stage.run_task(task("panic")).await;
+    for _ in 0..6 {
+        stage.run_task(task("panic")).await;
+    }
     let reason = events.failed("p").await;
-    assert!(reason.contains("still down"), "{reason}");
-    // From the third on: the first gap is the time that the first one served.
-    assert_eq!(seconds(&script.diary.gaps("built")[1..]), [2, 4, 4, 4]);
+    assert!(reason.contains("on purpose"), "{reason}");
+    // Each waits twice as long as the one before.
+    assert_eq!(seconds(&script.diary.gaps("built")), [1, 2, 4, 4, 4]);
     let status = stage.status("p").await;
     assert_eq!((status.state, status.generation), (ProviderState::Failed, 6));
     assert_eq!((status.restarts, status.health), (5, HealthStatus::Unknown));
-    assert!(status.detail.contains("still down"), "{}", status.detail);
+    assert!(status.detail.contains("on purpose"), "{}", status.detail);
 
-    // Nothing happens any more, and who needs it is told in time.
+    // Nothing happens any more, and who needs it learns why.
     let begun = Instant::now();
-    let refused = stage.run_task(task("waits")).await;
+    let refused = stage.run_task(task("waits")).await.error.unwrap();
     assert_eq!(begun.elapsed().as_secs(), 30);
-    assert_eq!(refused.error.unwrap().code, ErrorCode::ProviderNotAvailable);
+    assert_eq!(refused.code, ErrorCode::ProviderNotAvailable);
+    assert!(refused.message.contains("provider `p` has failed"), "{refused}");
+    assert!(refused.message.contains("on purpose"), "{refused}");
     assert_eq!(script.diary.count("built"), 6);
     let told = events.so_far().into_iter();
     assert!(!told.into_iter().any(|it| matches!(
@@ -197,14 +194,69 @@ async fn pauses_double_up_to_the_cap_and_the_budget_ends_in_failed() {
         EventData::ProviderFailed { .. } | EventData::ProviderRestarted { .. }
     )));
 
-    // A word from a person gives it a whole budget again; it needs some of it.
     stage.restart("p").await;
     events.health(&"p".into(), HealthStatus::Healthy).await;
-    assert_eq!(seconds(&script.diary.gaps("built")[6..]), [1, 2]);
-    assert_completed(stage.run(one(task("next"))).await);
+    assert_completed(stage.run(one(task("panic"))).await);
     let status = stage.status("p").await;
-    assert_eq!((status.state, status.generation), (ProviderState::Serving, 9));
+    assert_eq!((status.state, status.generation), (ProviderState::Serving, 7));
     stage.assert_nothing_left().await;
+}
+
+/// A peer that served and is away for longer than any budget: its provider serves again by itself,
+/// however each try fails.
+#[actix::test]
+async fn an_outage_never_ends_in_failed() {
+    tokio::time::pause();
+    for how in ["an error", "a panic", "a hang", "an error while it is built"] {
+        let stage = Stage::new(patient());
+        let initialize = step(move |instance| async move {
+            match how {
+                "an error" if (2..60).contains(&instance) => Err(TaskError::failed("still away")),
+                "a panic" => {
+                    assert!(!(2..60).contains(&instance), "still away");
+                    Ok(())
+                }
+                "a hang" if (2..60).contains(&instance) => pending().await,
+                _ => Ok(()),
+            }
+        });
+        let build = Arc::new(move |instance| match how {
+            "an error while it is built" if (2..60).contains(&instance) => {
+                Err(TaskError::failed("still away"))
+            }
+            _ => Ok(()),
+        });
+        let health = step(|instance| async move {
+            if instance == 1 { HealthReport::unhealthy("gone") } else { HealthReport::healthy() }
+        });
+        let script = Script { initialize, build, health, ..Script::default() };
+        let mut events = stage.events().await;
+        stage.register(script.spec("p")).await;
+        script.diary.until("built 2", 1).await;
+        let (_, waiting) = stage.submit(one(task("waits"))).await;
+        assert_completed(waiting.await);
+        let status = stage.status("p").await;
+        assert_eq!((status.state, status.generation), (ProviderState::Serving, 60), "{how}");
+        let told = events.so_far();
+        assert!(!told.iter().any(|it| matches!(it, EventData::ProviderFailed { .. })), "{how}");
+    }
+}
+
+/// Checks that fail for ever replace the instance for ever: one that is made ready each time and
+/// never well is no more given up than one that cannot be made ready.
+#[actix::test]
+async fn checks_that_fail_do_not_spend_the_budget() {
+    tokio::time::pause();
+    let stage = Stage::new(patient());
+    let health = step(|instance| async move {
+        if instance < 30 { HealthReport::unhealthy("sick") } else { HealthReport::healthy() }
+    });
+    let script = Script { health, ..Script::default() };
+    let mut events = stage.events().await;
+    stage.register(script.spec("p")).await;
+    events.health(&"p".into(), HealthStatus::Healthy).await;
+    let status = stage.status("p").await;
+    assert_eq!((status.state, status.generation), (ProviderState::Serving, 30));
 }
 
 /// A peer that is down when we start may come up any time, however long that takes.

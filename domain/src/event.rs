@@ -113,6 +113,8 @@ pub enum EventData {
     WorkflowCancelled { reason: Arc<str>, duration: f64 },
     /// `task:queued`
     TaskQueued { task_id: TaskId, priority: Priority },
+    /// `task:waiting`; all providers of its method are down, `reason` says why
+    TaskWaiting { task_id: TaskId, reason: Arc<str> },
     /// `task:started`
     TaskStarted { task_id: TaskId, call: Arc<Capability>, attempt: u32, provider_id: ProviderId },
     /// `task:completed`; `execution_time` in seconds, `result_size` in bytes of JSON
@@ -180,6 +182,7 @@ impl EventData {
             Self::WorkflowFailed { .. } => "workflow:failed",
             Self::WorkflowCancelled { .. } => "workflow:cancelled",
             Self::TaskQueued { .. } => "task:queued",
+            Self::TaskWaiting { .. } => "task:waiting",
             Self::TaskStarted { .. } => "task:started",
             Self::TaskCompleted { .. } => "task:completed",
             Self::TaskFailed { .. } => "task:failed",
@@ -207,6 +210,7 @@ impl EventData {
             | Self::TaskOutcomeUnknown { .. }
             | Self::ProviderFailed { .. } => Severity::Error,
             Self::TaskRetryScheduled { .. }
+            | Self::TaskWaiting { .. }
             | Self::TaskTimeout { .. }
             | Self::TaskSkipped { .. }
             | Self::TaskCancelled { .. }
@@ -225,6 +229,7 @@ impl EventData {
     pub fn task_id(&self) -> Option<&TaskId> {
         match self {
             Self::TaskQueued { task_id, .. }
+            | Self::TaskWaiting { task_id, .. }
             | Self::TaskStarted { task_id, .. }
             | Self::TaskCompleted { task_id, .. }
             | Self::TaskFailed { task_id, .. }

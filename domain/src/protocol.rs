@@ -126,6 +126,10 @@ pub struct MethodSpec {
     /// task's own `timeout`; its default counts only where the task gives neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_parameter: Option<String>,
+    /// How long a call waits for providers that are all down, instead of `engine.provider_wait`; it
+    /// holds in a process that serves, too. In files: seconds.
+    #[serde(default, with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub provider_wait_seconds: Option<Duration>,
     /// When and how often a failed attempt is repeated, where the task says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_policy: Option<RetryPolicy>,

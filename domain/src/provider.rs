@@ -212,6 +212,9 @@ pub struct ProviderSpec {
     pub placement: Placement,
     /// How it is watched.
     pub supervision: Supervision,
+    /// True if `supervision` was chosen for this provider; false lets the runtime's `[supervision]`
+    /// take its place.
+    pub supervision_chosen: bool,
     /// What kind it is, for a person: `python`, `ollama`, `closure`.
     pub kind: Arc<str>,
     /// Settings worth showing, without secrets.
@@ -249,6 +252,7 @@ impl ProviderSpec {
             max_concurrent: None,
             placement: Placement::default(),
             supervision: Supervision::default(),
+            supervision_chosen: false,
             kind: "custom".into(),
             config: BTreeMap::new(),
             factory: Arc::new(move || Ok(Rc::new(factory()?) as Rc<dyn Provider>)),
@@ -305,11 +309,25 @@ impl ProviderSpec {
         self
     }
 
-    /// Sets how it is watched.
+    /// Sets how it is watched, whatever `[supervision]` says.
     #[must_use]
     pub fn supervision(mut self, supervision: Supervision) -> Self {
         self.supervision = supervision;
+        self.supervision_chosen = true;
         self
+    }
+
+    /// Sets how it is watched unless that was chosen. A kind that asks for more time for its checks,
+    /// its start and its stop keeps that.
+    pub fn supervise_by_default(&mut self, general: Supervision) {
+        if !self.supervision_chosen {
+            let own = self.supervision;
+            self.supervision = Supervision {
+                health_timeout: general.health_timeout.max(own.health_timeout),
+                lifecycle_timeout: general.lifecycle_timeout.max(own.lifecycle_timeout),
+                ..general
+            };
+        }
     }
 }
 

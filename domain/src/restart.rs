@@ -1,5 +1,8 @@
 //! How often, and how soon, something that failed is started again.
 //!
+//! [`RestartBudget`] is for what breaks by itself (a panic, a blocked thread) and gives up;
+//! [`PeerBackoff`] is for what depends on a peer that may come back at any time, and never does.
+//!
 //! Asked by the supervisor of actors and by those of providers. Pure: time is passed in, as a span
 //! since any fixed moment.
 
@@ -81,6 +84,34 @@ impl RestartBudget {
     }
 }
 
+/// Pauses before tries that may go on for ever: each twice as long as the one before, up to a
+/// longest one.
+#[derive(Debug, Clone)]
+pub struct PeerBackoff {
+    pause_min: Duration,
+    pause_max: Duration,
+    failures: u32,
+}
+
+impl PeerBackoff {
+    /// No failure yet.
+    pub const fn new(policy: &RestartPolicy) -> Self {
+        Self { pause_min: policy.pause_min, pause_max: policy.pause_max, failures: 0 }
+    }
+
+    /// Counts a failure; the pause before the next try.
+    pub fn failed(&mut self) -> Duration {
+        let pause = self.pause_min.saturating_mul(2_u32.saturating_pow(self.failures));
+        self.failures = self.failures.saturating_add(1);
+        pause.min(self.pause_max)
+    }
+
+    /// Forgets the failures: the next pause is the shortest one again.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -119,6 +150,18 @@ mod tests {
         assert_eq!(budget.spend(seconds(200)), Some(seconds(1)));
         budget.reset();
         assert_eq!(budget.spend(seconds(200)), Some(seconds(1)));
+    }
+
+    /// A peer that is away for a day is asked as often on its last minute as on its second one.
+    #[test]
+    fn a_backoff_has_no_end() {
+        let mut backoff = PeerBackoff::new(&POLICY);
+        let pauses: Vec<_> = (0..5).map(|_| backoff.failed().as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 5, 5]);
+        let later = (0..10_000).map(|_| backoff.failed()).max();
+        assert_eq!(later, Some(POLICY.pause_max));
+        backoff.reset();
+        assert_eq!(backoff.failed(), POLICY.pause_min);
     }
 
     proptest! {

@@ -13,6 +13,7 @@ mod tests;
 mod verdict;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -51,6 +52,9 @@ pub struct TaskKey {
     /// The task's place in it.
     pub index: u32,
 }
+
+/// How the error of a task begins that waits for a provider.
+const WAITS: &str = "waits for a provider: ";
 
 /// Tells attempts under way that something of their workflow was cancelled or interrupted.
 #[derive(Debug, Default)]
@@ -109,6 +113,8 @@ pub struct Run {
     audience: Audience,
     outstanding: bool,
     first_failure: Option<u32>,
+    /// Queued tasks that are written down as waiting for a provider.
+    waits: BTreeSet<u32>,
     epoch: Option<Epoch>,
 }
 
@@ -173,6 +179,7 @@ impl Run {
             audience,
             outstanding: false,
             first_failure,
+            waits: BTreeSet::new(),
             epoch: None,
         }
     }
@@ -279,6 +286,7 @@ impl Run {
             self.begun = true;
         }
         let call = self.plan.tasks[index as usize].capability();
+        self.waits_no_more(index);
         let task = &mut self.record.tasks[index as usize];
         task.attempts += 1;
         task.started_at = Some(now);
@@ -286,6 +294,41 @@ impl Run {
         let (task_id, attempt) = (task.id.clone(), task.attempts);
         self.log(now, EventData::TaskStarted { task_id, call, attempt, provider_id });
         Ok(attempt)
+    }
+
+    /// A queued task waits for providers that are all down, `reason` says why: written down, so that
+    /// others see it. True if that is news.
+    pub fn wait_for_provider(
+        &mut self,
+        index: u32,
+        attempt: u32,
+        reason: &Arc<str>,
+        now: DateTime<Utc>,
+    ) -> bool {
+        let task = &mut self.record.tasks[index as usize];
+        if task.status != TaskStatus::Queued || task.attempts + 1 != attempt {
+            return false;
+        }
+        let message = format!("{WAITS}{reason}");
+        task.error = Some(Arc::new(TaskError::new(ErrorCode::ProviderNotAvailable, message)));
+        let task_id = task.id.clone();
+        self.waits.insert(index);
+        self.mark(index);
+        self.log(now, EventData::TaskWaiting { task_id, reason: Arc::clone(reason) });
+        true
+    }
+
+    /// True for a task that is written down as waiting for a provider.
+    pub fn waits_for_provider(&self, index: u32) -> bool {
+        self.waits.contains(&index)
+    }
+
+    /// What was written down of a wait is over.
+    fn waits_no_more(&mut self, index: u32) {
+        if self.waits.remove(&index) {
+            self.record.tasks[index as usize].error = None;
+            self.mark(index);
+        }
     }
 
     /// An attempt goes to another provider, because the one it was to go to broke down before its
@@ -323,6 +366,7 @@ impl Run {
         if task.status == TaskStatus::Queued {
             task.attempts = attempt;
         }
+        self.waits.remove(&index);
         task.duration = duration.map(|span| span.as_secs_f64());
         match outcome {
             Ok(Outcome { value, .. }) => match json_size(&value, NESTING_MAX) {
@@ -378,10 +422,13 @@ impl Run {
             limit: limit.as_secs_f64(),
             attempt_count: task.attempts,
         };
-        let message = format!(
+        let mut message = format!(
             "task `{}` did not end within {limit:?} over all its attempts; raise `total_timeout`",
             task.id
         );
+        if let Some(wait) = task.error.as_ref().filter(|_| self.waits.contains(&index)) {
+            message.push_str(&format!("; it still {}", wait.message));
+        }
         self.log(now, event);
         self.fail(index, TaskError::new(ErrorCode::TaskTimeout, message).retryable(false), now);
         self.signal.raise();
@@ -459,6 +506,7 @@ impl Run {
         task.status = to;
         task.completed_at = Some(now);
         task.due_at = None;
+        self.waits.remove(&index);
         self.unsettled -= 1;
         if matches!(to, TaskStatus::Failed | TaskStatus::Cancelled) {
             self.first_failure.get_or_insert(index);

@@ -2,7 +2,7 @@
 
 use std::{process, time::Duration};
 
-use gleitzeit::Runtime;
+use gleitzeit::{Runtime, WaitPolicy};
 use gleitzeit_domain::{id::WorkflowId, store::Store, workflow::WorkflowRecord};
 use serde_json::json;
 
@@ -28,7 +28,8 @@ pub(crate) async fn serve(session: &Session, Serve { engine: _ }: &Serve) -> Out
             "a store in memory is seen by no other process; name one with --store".to_owned(),
         ));
     }
-    let runtime = Runtime::start(session.settings.clone()).await?;
+    let builder = Runtime::builder(session.settings.clone());
+    let runtime = builder.wait_policy(WaitPolicy::Unlimited).start().await?;
     let recovered = runtime.recovered();
     output::note(format_args!(
         "serving {url}; {} unfinished workflows go on; Ctrl-C stops",

@@ -9,6 +9,7 @@ use std::{
 };
 
 use gleitzeit::{
+    WaitPolicy,
     protocol_files::{self, ProtocolFileError},
     runtime::{self, Runtime, RuntimeBuilder},
     settings::{LogFormat, Settings, Sources, StoreUrl},
@@ -118,7 +119,8 @@ impl Session {
     /// # Errors
     /// Whatever keeps it from starting.
     pub(crate) async fn start(&self) -> Result<Runtime, Failure> {
-        Ok(Runtime::builder(self.settings.clone()).without_recovery().start().await?)
+        let builder = Runtime::builder(self.settings.clone()).without_recovery();
+        Ok(builder.wait_policy(WaitPolicy::OnceForAbsent).start().await?)
     }
 
     /// The same with the providers that these workflows call: a server that none of them asks
@@ -143,8 +145,10 @@ impl Session {
     ) -> Result<RuntimeBuilder, Failure> {
         let tasks = workflows.into_iter().flat_map(|workflow| &workflow.tasks);
         let called: HashSet<&str> = tasks.map(protocol_of).collect();
-        let mut builder =
-            Runtime::builder(self.settings.clone()).without_recovery().without_settings_providers();
+        let mut builder = Runtime::builder(self.settings.clone())
+            .without_recovery()
+            .without_settings_providers()
+            .wait_policy(WaitPolicy::OnceForAbsent);
         for provider in self.settings.provider_specs()? {
             let own = provider.capabilities.iter().map(|it| &it.protocol);
             if own.chain(&provider.protocols).any(|it| called.contains(it.name())) {

@@ -38,6 +38,7 @@ pub(super) static METHOD: Layout = Layout::Record(&[
     ("deprecated", &Layout::Value),
     ("timeout_seconds", &Layout::Value),
     ("timeout_parameter", &Layout::Value),
+    ("provider_wait_seconds", &Layout::Value),
     ("retry_policy", &RETRY),
     ("resource_requirements", &RESOURCES),
     ("security_requirements", &SECURITY),

@@ -43,6 +43,7 @@ pub fn spec_counted(id: impl Into<ProviderId>) -> (ProviderSpec, Arc<AtomicU64>)
         max_concurrent: None,
         placement: Placement::Control,
         supervision: Supervision::default(),
+        supervision_chosen: false,
         kind: "echo".into(),
         config: BTreeMap::new(),
         factory: Arc::new(move || Ok(Rc::new(Echo::counting(Arc::clone(&counter))))),

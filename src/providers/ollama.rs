@@ -78,6 +78,7 @@ pub fn spec(
             lifecycle_timeout: supervision.lifecycle_timeout.max(health_timeout),
             ..supervision
         },
+        supervision_chosen: false,
         kind: "ollama".into(),
         config: settings.shown(),
         factory: Arc::new(move || Ok(Rc::new(Ollama::new(&about, settings.clone())))),

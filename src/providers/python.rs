@@ -76,6 +76,7 @@ pub fn spec(
         max_concurrent: Some(workers),
         placement: Placement::Worker,
         supervision: Supervision::default(),
+        supervision_chosen: false,
         kind: "python".into(),
         config: shown,
         factory: Arc::new(move || {

@@ -4,13 +4,16 @@ use std::{collections::HashMap, sync::Arc};
 
 use chrono::Utc;
 use gleitzeit_actors::{
-    execution_engine::EngineSettings, load_balancer::BalancerSettings, memory_store::MemoryStore,
+    execution_engine::EngineSettings,
+    load_balancer::{BalancerSettings, WaitPolicy},
+    memory_store::MemoryStore,
     system::Parts,
 };
 use gleitzeit_domain::{
     balance::{BalanceConfig, Strategies, StrategyFactory},
     plan::PlanDefaults,
     protocol::{ProtocolSpec, book::ProtocolBook, builtin},
+    provider::Supervision,
     store::Store,
 };
 
@@ -76,6 +79,7 @@ pub(super) fn parts(
     added: Vec<(String, StrategyFactory)>,
     book: ProtocolBook,
     takes_over: bool,
+    wait_policy: WaitPolicy,
 ) -> Parts {
     let engine = &settings.engine;
     let seed = engine.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
@@ -102,6 +106,8 @@ pub(super) fn parts(
                 ..BalanceConfig::default()
             },
             provider_wait: engine.provider_wait,
+            wait_policy,
+            supervision: Some(settings.supervision.over(Supervision::default())),
             ..BalancerSettings::default()
         },
         strategies,

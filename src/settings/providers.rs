@@ -6,7 +6,10 @@
 
 #[cfg(feature = "python")]
 use gleitzeit_domain::security::SandboxLevel;
-use gleitzeit_domain::{id::ProviderId, provider::ProviderSpec};
+use gleitzeit_domain::{
+    id::ProviderId,
+    provider::{ProviderSpec, Supervision},
+};
 #[cfg(feature = "python")]
 use gleitzeit_sandbox::Preset;
 use serde::de::DeserializeOwned;
@@ -56,13 +59,10 @@ impl Settings {
         if let Some(limit) = provider.max_concurrent {
             spec.max_concurrent = Some(limit.get());
         }
-        let own = spec.supervision;
-        let mut general = self.supervision.over(own);
         // A kind that asks for more time gets it, unless the settings of this provider say less.
-        general.health_timeout = general.health_timeout.max(own.health_timeout);
-        general.lifecycle_timeout = general.lifecycle_timeout.max(own.lifecycle_timeout);
-        spec.supervision = provider.supervision.over(general);
-        Ok(spec)
+        spec.supervise_by_default(self.supervision.over(Supervision::default()));
+        let supervision = provider.supervision.over(spec.supervision);
+        Ok(spec.supervision(supervision))
     }
 
     #[cfg(feature = "ollama")]

@@ -2,7 +2,7 @@
 //!
 //! A task takes part in `max_concurrent_tasks` from its dispatch to its end, except while it waits
 //! for resources or a provider; so many may wait that way (`max_parked_tasks`) that those who need
-//! neither are not held up by them.
+//! neither are not held up by them. One whose providers are all down counts nowhere (`away`).
 
 use std::{rc::Rc, sync::Arc};
 
@@ -82,7 +82,7 @@ impl ExecutionEngine {
             return;
         }
         let mut batch = Vec::new();
-        let moving = self.in_flight.saturating_sub(self.parked);
+        let moving = self.in_flight.saturating_sub(self.parked + self.away);
         let mut room = self.settings.max_concurrent_tasks.max(1).saturating_sub(moving);
         while room > 0 && self.parked < self.settings.max_parked_tasks {
             let Some(task) = self.ready.pop() else { break };
@@ -121,6 +121,7 @@ impl Handler<TasksStarted> for ExecutionEngine {
     fn handle(&mut self, TasksStarted { starts, saved }: TasksStarted, ctx: &mut Self::Context) {
         let now = self.clock.now();
         let mut to_save = None;
+        let mut waited_runs = false;
         let mut events = Vec::new();
         for start in starts {
             let Some(active) = self.runs.get_mut(&start.task.run) else { continue };
@@ -128,6 +129,7 @@ impl Handler<TasksStarted> for ExecutionEngine {
                 active.run.hand_over(start.task.index, start.provider_id);
                 continue;
             }
+            let waited = active.run.waits_for_provider(start.task.index);
             // Settled meanwhile: its end will be found stale.
             if active.run.start(start.task.index, start.provider_id, now).is_err() {
                 continue;
@@ -136,6 +138,10 @@ impl Handler<TasksStarted> for ExecutionEngine {
                 active.run.save_start(start.task.index);
                 crate::failpoint!("engine.start.noted");
                 to_save = Some(start.task.run);
+                self.touch(start.task.run);
+            } else if waited {
+                // Others read that it waits.
+                waited_runs = true;
                 self.touch(start.task.run);
             } else if !active.run.is_uncommitted() {
                 active.run.release_events(&mut events);
@@ -154,6 +160,9 @@ impl Handler<TasksStarted> for ExecutionEngine {
                 let _ = saved.send(());
             }
             (None, _) => {}
+        }
+        if waited_runs {
+            self.write_changes(ctx);
         }
     }
 }

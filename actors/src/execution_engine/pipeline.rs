@@ -32,11 +32,14 @@ use gleitzeit_domain::{
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::{AreWanted, Parked, TaskEnd, TaskStart, TasksFinished, TasksStarted};
+use super::{
+    AreWanted, Parked, TaskEnd, TaskStart, TasksFinished, TasksStarted,
+    away::{Away, TaskWaits},
+};
 use crate::{
     cast::Cast,
     dependency_resolver::ResolveParameters,
-    load_balancer::{CancelTasks, PickProviders, PickRequest, Picked, ProviderTicket},
+    load_balancer::{CancelTasks, PickProviders, PickRequest, Picked, ProviderTicket, Waiting},
     protocol_registry::{CallCheck, ValidateCalls},
     provider_supervisor::{CancelCalls, Execute, Execution, Finished},
     resource_manager::{Acquire, CancelWaiting, Grant, Lease, Need},
@@ -304,10 +307,10 @@ async fn pick(cast: &Rc<Cast>, leased: Vec<Leased>, ends: &mut Ends) -> Vec<Plac
     for leased in leased {
         match answers.next() {
             Some(Picked::Now(ticket)) => picked.push(Placed { leased, ticket }),
-            Some(Picked::Waiting(ticket)) => {
+            Some(Picked::Waiting(waiting)) => {
                 let Leased { checked, lease } = leased;
                 drop(lease);
-                actix_rt::spawn(wait_for_provider(Rc::clone(cast), checked, ticket));
+                actix_rt::spawn(wait_for_provider(Rc::clone(cast), checked, waiting));
             }
             Some(Picked::Refused(error)) => ends.push(leased.checked.item.fail(error)),
             None => ends.push(leased.checked.item.fail(silent("the load balancer"))),
@@ -316,27 +319,68 @@ async fn pick(cast: &Rc<Cast>, leased: Vec<Leased>, ends: &mut Ends) -> Vec<Plac
     picked
 }
 
-type AwaitedTicket = oneshot::Receiver<Result<ProviderTicket, TaskError>>;
-
-async fn wait_for_provider(cast: Rc<Cast>, mut checked: Checked, ticket: AwaitedTicket) {
+async fn wait_for_provider(cast: Rc<Cast>, mut checked: Checked, waiting: Waiting) {
     let mut ends = Ends::new(&cast);
     let parked = Parked::new(&cast);
     crate::failpoint!("pipeline.provider.waits");
-    let ticket = if is_wanted(&cast, &mut checked.item).await {
-        ticket.await.unwrap_or_else(|_| Err(cancelled()))
-    } else {
-        Err(cancelled())
+    if !is_wanted(&cast, &mut checked.item).await {
+        return ends.push(checked.item.fail(cancelled()));
+    }
+    let Waiting { mut ticket, cause } = waiting;
+    let answer = tokio::select! {
+        biased;
+        answer = &mut ticket => answer.unwrap_or_else(|_| Err(cancelled())),
+        Ok(reason) = cause => {
+            return wait_while_down(cast, checked.item, ticket, parked, reason).await;
+        }
     };
-    let placed = match ticket {
+    let placed = match answer {
         Ok(ticket) => lease_again(&cast, &checked).await.map(|lease| (ticket, lease)),
         Err(error) => Err(error),
     };
     drop(parked);
+    finish_wait(&cast, checked, placed, &mut ends).await;
+}
+
+type AwaitedTicket = oneshot::Receiver<Result<ProviderTicket, TaskError>>;
+
+/// Waits for providers that are all down, which may take days. So the wait is written down for
+/// others to see, counts among none of those that dispatch waits for, and holds no parameters,
+/// which references may have made large.
+async fn wait_while_down(
+    cast: Rc<Cast>,
+    item: Item,
+    ticket: AwaitedTicket,
+    parked: Parked,
+    reason: Arc<str>,
+) {
+    let mut ends = Ends::new(&cast);
+    let away = Away::instead_of(parked);
+    cast.engine.do_send(TaskWaits { task: item.task, attempt: item.attempt, reason });
+    let ticket = match ticket.await.unwrap_or_else(|_| Err(cancelled())) {
+        Ok(ticket) => ticket,
+        Err(error) => return ends.push(item.fail(error)),
+    };
+    let parked = Parked::new(&cast);
+    drop(away);
+    let resolved = resolve(&cast, vec![item], &mut ends).await;
+    let Some(checked) = check(&cast, resolved, &mut ends).await.pop() else { return };
+    let placed = lease_again(&cast, &checked).await.map(|lease| (ticket, lease));
+    drop(parked);
+    finish_wait(&cast, checked, placed, &mut ends).await;
+}
+
+async fn finish_wait(
+    cast: &Rc<Cast>,
+    checked: Checked,
+    placed: Result<(ProviderTicket, Lease), TaskError>,
+    ends: &mut Ends,
+) {
     match placed {
         Ok((ticket, lease)) => {
             crate::failpoint!("pipeline.provider.granted");
             let ready = Placed { leased: Leased { checked, lease }, ticket };
-            execute(&cast, vec![ready], &mut ends).await;
+            execute(cast, vec![ready], ends).await;
         }
         Err(error) => ends.push(checked.item.fail(error)),
     }

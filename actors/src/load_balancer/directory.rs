@@ -171,6 +171,7 @@ impl LoadBalancer {
             tenure: tenure.number,
             status: unheard(spec, tenure),
             is_lost: false,
+            has_served: false,
             thread,
             is_local,
             last_pong: Instant::now(),
@@ -198,6 +199,7 @@ impl LoadBalancer {
         if let Some(blocks) = blocks {
             desk.blocks = blocks;
         }
+        desk.has_served = old.has_served;
         self.book.register(registration, desk);
         // Should its thread wake up, it finds that it has been given up.
         old.supervisor.do_send(Stop { deadline: Duration::ZERO });
@@ -280,7 +282,10 @@ impl Handler<RegisterProvider> for LoadBalancer {
     type Result = Result<(), RegisterProviderError>;
 
     fn handle(&mut self, message: RegisterProvider, ctx: &mut Self::Context) -> Self::Result {
-        let RegisterProvider { spec, capabilities } = message;
+        let RegisterProvider { mut spec, capabilities } = message;
+        if let Some(general) = self.settings.supervision {
+            spec.supervise_by_default(general);
+        }
         let id = spec.id.clone();
         if self.book.find(&id).is_some() {
             return Err(RegisterProviderError::IdTaken { id });

@@ -1,8 +1,9 @@
 //! Calls that wait for a provider: in line by method, by priority and age.
 //!
-//! A call whose providers are all busy waits as long as it takes; one whose providers are all down
-//! waits `provider_wait` from when it came or from when the last of them went down, whichever was
-//! later.
+//! A call whose providers are all busy waits as long as it takes. One whose providers are all down
+//! waits from when it came or from when the last of them went down, whichever was later, for as long
+//! as its method or [`WaitPolicy`] says; after [`CAUSE_AFTER`] the caller learns why, so that others
+//! can see it.
 //!
 //! The rule is that of the engine's ready queue, over all methods of a provider that has room: the
 //! most urgent first, then the oldest, and one in [`PICKS_PER_OLDEST`] is the oldest whatever its
@@ -10,13 +11,15 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use actix::prelude::*;
 use gleitzeit_domain::{
-    balance::Slot,
+    balance::{ProviderEntry, Slot},
     error::{ErrorCode, TaskError},
+    health::HealthStatus,
     id::{Capability, ProviderId},
     queue::PICKS_PER_OLDEST,
     run::TaskKey,
@@ -24,10 +27,20 @@ use gleitzeit_domain::{
 };
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{LoadBalancer, PickRequest, Picked, ProviderTicket};
+use super::{
+    Desk, LoadBalancer, PickRequest, Picked, ProviderTicket, WAIT_MAX, WaitPolicy, Waiting,
+};
+use crate::provider_supervisor::{ProviderState, ProviderStatus};
 
 /// So many waiters that avoid a free provider are looked at before the search is given up.
 const PASSED_OVER_MAX: usize = 128;
+
+/// Waits for providers that are down are told of when these have been down this long: one that is
+/// about to come up is not worth a word.
+const CAUSE_AFTER: Duration = Duration::from_secs(1);
+
+/// An error names the causes of so many providers.
+const CAUSES_MAX: usize = 3;
 
 /// Priority, then age.
 type Place = (Priority, u64);
@@ -66,18 +79,29 @@ impl Line {
         of_each.min_by_key(|(_, age)| *age)
     }
 
-    fn earliest_end(&self, wait: Duration) -> Option<Instant> {
+    /// When the next wait may be over, or its cause is to be told. `limit` is of those whose method
+    /// says none.
+    fn next_due(&self, limit: Duration) -> Option<Instant> {
         let down = self.down_since?;
-        let first = self.queue.values().map(|waiter| waiter.since.max(down)).min()?;
-        Some(first + wait)
+        let dues = self.queue.values().flat_map(|waiter| {
+            let since = waiter.since.max(down);
+            let told = waiter.cause.is_some().then(|| down + CAUSE_AFTER);
+            [Some(since + waiter.limit.unwrap_or(limit)), told]
+        });
+        dues.flatten().min()
     }
 }
 
 #[derive(Debug)]
 struct Waiter {
     task: TaskKey,
+    /// From when the wait for a provider that is down counts.
     since: Instant,
+    /// What the method says.
+    limit: Option<Duration>,
     avoid: Option<ProviderId>,
+    /// Told why there is a wait, once.
+    cause: Option<oneshot::Sender<Arc<str>>>,
     answer: oneshot::Sender<Result<ProviderTicket, TaskError>>,
 }
 
@@ -102,19 +126,49 @@ impl LoadBalancer {
         ctx: &mut Context<Self>,
     ) -> Picked {
         let capability = request.method.capability.as_ref();
-        let now = Instant::now();
-        if down && self.settings.provider_wait.is_zero() {
-            return Picked::Refused(self.unavailable(capability));
+        let limit = request.method.spec.provider_wait_seconds.map(|limit| limit.min(WAIT_MAX));
+        let mut since = Instant::now();
+        if down {
+            since = self.waits_since(capability, since);
+            let wait = limit.unwrap_or_else(|| self.wait_limit(capability));
+            if since + wait <= Instant::now() {
+                return Picked::Refused(self.unavailable(capability, wait));
+            }
         }
         let (answer, ticket) = oneshot::channel();
+        let (told, cause) = oneshot::channel();
         let line = self.waiting.entry(capability.clone()).or_default();
-        line.down_since = if down { line.down_since.or(Some(now)) } else { None };
-        let waiter = Waiter { task: request.task, since: now, avoid: request.avoid, answer };
+        line.down_since = if down { line.down_since.or(Some(since)) } else { None };
+        let (task, avoid) = (request.task, request.avoid);
+        let waiter = Waiter { task, since, limit, avoid, cause: Some(told), answer };
         self.next_age += 1;
         line.queue.insert((request.priority, self.next_age), waiter);
         self.waiters += 1;
         self.arm(ctx);
-        Picked::Waiting(ticket)
+        Picked::Waiting(Waiting { ticket, cause })
+    }
+
+    /// From when a wait that begins `now` counts.
+    fn waits_since(&mut self, capability: &Capability, now: Instant) -> Instant {
+        let absent = self.settings.wait_policy == WaitPolicy::OnceForAbsent
+            && !self.providers_of(capability).any(|desk| desk.has_served);
+        if absent { *self.first_missed.entry(capability.clone()).or_insert(now) } else { now }
+    }
+
+    /// How long a call waits whose method says nothing.
+    fn wait_limit(&self, capability: &Capability) -> Duration {
+        match self.settings.wait_policy {
+            // A method that no provider of this process serves is not worth an endless wait.
+            WaitPolicy::Unlimited if self.book.supports(capability) => WAIT_MAX,
+            _ => self.settings.provider_wait,
+        }
+    }
+
+    fn providers_of<'a>(&'a self, capability: &'a Capability) -> impl Iterator<Item = &'a Desk> {
+        let serves = move |entry: &&ProviderEntry<Desk>| {
+            entry.registration.capabilities.iter().any(|it| it == capability)
+        };
+        self.book.iter().map(|(_, entry)| entry).filter(serves).map(|entry| &entry.handle)
     }
 
     /// Serves those who wait for what a provider can do, as long as there is room.
@@ -200,10 +254,10 @@ impl LoadBalancer {
         self.waiting.retain(|_, line| !line.is_empty());
     }
 
-    /// Sets the alarm to the first wait that may be over.
+    /// Sets the alarm to the first wait that may be over, or whose cause is to be told.
     pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
-        let wait = self.settings.provider_wait;
-        let due = self.waiting.values().filter_map(|line| line.earliest_end(wait)).min();
+        let dues = self.waiting.iter();
+        let due = dues.filter_map(|(it, line)| line.next_due(self.wait_limit(it))).min();
         match (due, self.alarm) {
             (Some(due), Some((at, _))) if at <= due => {}
             (Some(due), old) => {
@@ -217,20 +271,44 @@ impl LoadBalancer {
         }
     }
 
-    fn unavailable(&self, capability: &Capability) -> TaskError {
-        let wait = self.settings.provider_wait;
+    /// Why nobody serves a method, as far as its providers' supervisors know.
+    fn cause(&self, capability: &Capability) -> String {
+        let mut causes: Vec<String> = self.providers_of(capability).map(why_down).collect();
+        causes.truncate(CAUSES_MAX);
+        if causes.is_empty() { "no provider serves it".to_owned() } else { causes.join("; ") }
+    }
+
+    fn unavailable(&self, capability: &Capability, wait: Duration) -> TaskError {
         if self.book.supports(capability) {
-            let message = format!(
-                "no provider of {capability} was well within {wait:?}; see `gleitzeit providers`"
-            );
+            let cause = self.cause(capability);
+            let message = format!("no provider of {capability} served within {wait:?}: {cause}");
             TaskError::new(ErrorCode::ProviderNotAvailable, message)
         } else {
             let message = format!(
-                "no provider serves {capability}, and none came within {wait:?}; add one to \
-                 `[[providers]]`"
+                "no provider serves {capability}, and none came within {wait:?}; a section \
+                 `[providers.<id>]` of the settings adds one of a built-in kind, and a program that \
+                 embeds gleitzeit registers its own"
             );
             TaskError::new(ErrorCode::MethodNotSupported, message)
         }
+    }
+}
+
+/// What keeps a provider from serving.
+fn why_down(desk: &Desk) -> String {
+    let ProviderStatus { provider_id, state, health, detail, .. } = &desk.status;
+    let what = match state {
+        ProviderState::Starting if detail.is_empty() => "is starting",
+        ProviderState::Starting | ProviderState::BackingOff => "is down",
+        ProviderState::Serving if *health == HealthStatus::Unhealthy => "is unhealthy",
+        ProviderState::Serving => "serves others only",
+        ProviderState::Failed => "has failed and is not tried again until it is restarted",
+        ProviderState::Stopped => "is stopped",
+    };
+    if detail.is_empty() {
+        format!("provider `{provider_id}` {what}")
+    } else {
+        format!("provider `{provider_id}` {what}: {detail}")
     }
 }
 
@@ -240,16 +318,30 @@ impl Handler<EndWaits> for LoadBalancer {
     fn handle(&mut self, _: EndWaits, ctx: &mut Self::Context) {
         self.alarm = None;
         let now = Instant::now();
-        let wait = self.settings.provider_wait;
         let lines: Vec<Capability> = self.waiting.keys().cloned().collect();
         for capability in lines {
-            let error = self.unavailable(&capability);
+            let limit = self.wait_limit(&capability);
+            // Both are made only where somebody is told.
+            let mut over = Vec::new();
+            let mut told = Vec::new();
             let Some(line) = self.waiting.get_mut(&capability) else { continue };
             let Some(down) = line.down_since else { continue };
-            let over = line.queue.extract_if(.., |_, waiter| waiter.since.max(down) + wait <= now);
+            let is_over =
+                |waiter: &Waiter| waiter.since.max(down) + waiter.limit.unwrap_or(limit) <= now;
+            over.extend(line.queue.extract_if(.., |_, waiter| is_over(waiter)));
+            if down + CAUSE_AFTER <= now {
+                told.extend(line.queue.values_mut().filter_map(|waiter| waiter.cause.take()));
+            }
             for (_, waiter) in over {
                 self.waiters -= 1;
-                let _ = waiter.answer.send(Err(error.clone()));
+                let error = self.unavailable(&capability, waiter.limit.unwrap_or(limit));
+                let _ = waiter.answer.send(Err(error));
+            }
+            if !told.is_empty() {
+                let cause: Arc<str> = self.cause(&capability).into();
+                for waiter in told {
+                    let _ = waiter.send(Arc::clone(&cause));
+                }
             }
         }
         self.waiting.retain(|_, line| !line.is_empty());

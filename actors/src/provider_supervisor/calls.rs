@@ -15,7 +15,7 @@ use gleitzeit_domain::{
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tracing::Instrument as _;
 
-use super::{Answer, KeyedCall, ProviderState, ProviderSupervisor};
+use super::{Answer, KeyedCall, ProviderState, ProviderSupervisor, lifecycle::Trouble};
 use crate::guard::{CallError, discard, guarded};
 
 /// Runs calls; each is answered at once, or when it ends.
@@ -148,7 +148,7 @@ impl ProviderSupervisor {
         if let task::Poll::Ready((answer, panic)) = future.as_mut().poll(&mut unwoken) {
             self.calls_failed += u64::from(answer.0.is_err());
             if let Some(text) = panic {
-                self.replace(format!("panicked: {text}"), ctx);
+                self.replace(format!("panicked: {text}"), Trouble::Own, ctx);
             }
             return Execution::Ended(answer.into());
         }
@@ -218,7 +218,7 @@ impl Handler<CallEnded> for ProviderSupervisor {
         if let Some(text) = panicked
             && generation == self.generation
         {
-            self.replace(format!("panicked: {text}"), ctx);
+            self.replace(format!("panicked: {text}"), Trouble::Own, ctx);
         }
         self.shut_down_retired(generation);
         self.finish_stopping();

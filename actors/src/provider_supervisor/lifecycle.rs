@@ -63,6 +63,17 @@ struct HealthChecked {
     report: HealthReport,
 }
 
+/// Why an instance is replaced; decides how often that may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It could not be built or made ready, or its checks fail. Whatever it talks to may come back
+    /// at any time, so it is tried for ever. A panic there counts the same: no call is served by
+    /// such an instance, and the longest pause bounds what it costs.
+    Peer,
+    /// It panicked in a call: the budget bounds how often others are drawn into that.
+    Own,
+}
+
 /// The deadline of [`Stop`] has passed.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -85,24 +96,29 @@ impl ProviderSupervisor {
                 self.chore = Some(actix_rt::spawn(async move {
                     let outcome = match guarded(limit, async { provider.initialize().await }).await
                     {
-                        Ok(outcome) => outcome.map_err(|error: TaskError| error.to_string()),
+                        Ok(outcome) => {
+                            outcome.map_err(|error: TaskError| error.message.to_string())
+                        }
                         Err(error) => Err(error.to_string()),
                     };
                     supervisor.do_send(Initialized { generation, outcome });
                 }));
             }
-            Ok(Err(error)) => self.back_off(format!("could not be built: {error}"), ctx),
+            Ok(Err(error)) => {
+                self.back_off(format!("could not be built: {}", error.message), Trouble::Peer, ctx);
+            }
             Err(panic) => {
                 let text = panic_text(panic.as_ref());
-                self.back_off(format!("panicked while it was built: {text}"), ctx);
+                let reason = format!("panicked while it was built: {text}");
+                self.back_off(reason, Trouble::Peer, ctx);
             }
         }
     }
 
     /// Drops the instance and sees to a new one; calls in flight keep the old one alive.
-    pub(super) fn replace(&mut self, reason: String, ctx: &mut Context<Self>) {
+    pub(super) fn replace(&mut self, reason: String, trouble: Trouble, ctx: &mut Context<Self>) {
         if matches!(self.state, ProviderState::Starting | ProviderState::Serving) {
-            self.back_off(reason, ctx);
+            self.back_off(reason, trouble, ctx);
         }
     }
 
@@ -161,35 +177,46 @@ impl ProviderSupervisor {
         });
     }
 
-    fn back_off(&mut self, reason: String, ctx: &mut Context<Self>) {
+    /// Lets go of the instance and builds the next one after a pause.
+    pub(super) fn back_off(&mut self, reason: String, trouble: Trouble, ctx: &mut Context<Self>) {
         self.retire();
-        let provider_id = self.id().clone();
-        let generation = self.generation;
+        let pause = match trouble {
+            Trouble::Peer => self.backoff.failed(),
+            Trouble::Own => match self.budget.spend(self.born.elapsed()) {
+                Some(pause) => pause,
+                None => return self.give_up(reason),
+            },
+        };
+        self.log_down(&reason, trouble, pause);
+        self.restarts += 1;
+        self.publish_restart(&reason);
+        self.detail = reason;
+        self.enter(ProviderState::BackingOff);
+        ctx.notify_later(Begin { generation: self.generation }, pause);
+    }
+
+    fn give_up(&mut self, reason: String) {
+        let (provider_id, generation) = (self.id().clone(), self.generation);
+        tracing::error!(provider = %provider_id, generation, reason, "provider failed");
         self.detail.clone_from(&reason);
-        match self.budget.spend(self.born.elapsed()) {
-            Some(pause) => {
-                tracing::warn!(provider = %provider_id, generation, reason, ?pause, "provider restarts");
-                self.restarts += 1;
-                self.publish_restart(&reason);
-                self.enter(ProviderState::BackingOff);
-                ctx.notify_later(Begin { generation }, pause);
-            }
-            None if self.never_served() => {
-                // Down since the start: it may come up any time, so it is tried for ever.
-                let pause = self.spec.supervision.backoff_max;
-                tracing::warn!(provider = %provider_id, generation, reason, ?pause, "provider is down");
-                self.enter(ProviderState::BackingOff);
-                ctx.notify_later(Begin { generation }, pause);
-            }
-            None => {
-                tracing::error!(provider = %provider_id, generation, reason, "provider failed");
-                self.publish(EventData::ProviderFailed {
-                    provider_id,
-                    generation,
-                    reason: reason.into(),
-                });
-                self.enter(ProviderState::Failed);
-            }
+        let reason = reason.into();
+        self.publish(EventData::ProviderFailed { provider_id, generation, reason });
+        self.enter(ProviderState::Failed);
+    }
+
+    /// An outage is logged when it begins and when its cause changes, not at each try: at the
+    /// longest pause that would be 8,640 lines a day.
+    fn log_down(&mut self, reason: &str, trouble: Trouble, pause: Duration) {
+        let (provider, generation) = (self.id().clone(), self.generation);
+        if matches!(trouble, Trouble::Own) {
+            tracing::warn!(%provider, generation, reason, ?pause, "provider restarts");
+        } else if self.logged.as_deref() == Some(reason) {
+            tracing::debug!(%provider, generation, reason, ?pause, "provider is still down");
+        } else {
+            tracing::warn!(
+                %provider, generation, reason, "provider is down; it is tried again until it serves"
+            );
+            self.logged = Some(reason.to_owned());
         }
     }
 
@@ -199,10 +226,6 @@ impl ProviderSupervisor {
             generation: self.generation,
             reason: reason.into(),
         });
-    }
-
-    fn never_served(&self) -> bool {
-        !self.has_served
     }
 
     fn check_health(&mut self, generation: u64, ctx: &mut Context<Self>) {
@@ -261,12 +284,14 @@ impl Handler<Initialized> for ProviderSupervisor {
         match outcome {
             Ok(()) => {
                 tracing::info!(provider = %self.id(), generation, "provider serves");
-                self.has_served = true;
+                self.logged = None;
                 self.detail.clear();
                 self.enter(ProviderState::Serving);
                 self.check_health(generation, ctx);
             }
-            Err(error) => self.back_off(format!("could not be made ready: {error}"), ctx),
+            Err(error) => {
+                self.back_off(format!("could not be made ready: {error}"), Trouble::Peer, ctx);
+            }
         }
     }
 }
@@ -290,8 +315,19 @@ impl Handler<HealthChecked> for ProviderSupervisor {
             return;
         }
         self.detail.clone_from(&report.detail);
+        if report.status != HealthStatus::Unhealthy {
+            self.backoff.reset();
+        }
         if let Some(health) = self.judge.judge(report.status) {
-            tracing::info!(provider = %self.id(), generation, %health, report.detail, "health changed");
+            if health == HealthStatus::Unhealthy {
+                tracing::warn!(
+                    provider = %self.id(), generation, report.detail, "provider is unhealthy"
+                );
+            } else {
+                tracing::info!(
+                    provider = %self.id(), generation, %health, report.detail, "health changed"
+                );
+            }
             self.publish(EventData::ProviderHealth {
                 provider_id: self.id().clone(),
                 health,
@@ -309,7 +345,7 @@ impl Handler<HealthChecked> for ProviderSupervisor {
                 self.judge.failures(),
                 report.detail
             );
-            self.replace(reason, ctx);
+            self.replace(reason, Trouble::Peer, ctx);
         } else {
             ctx.notify_later(CheckHealth { generation }, supervision.health_interval);
         }
@@ -324,6 +360,8 @@ impl Handler<Restart> for ProviderSupervisor {
             return;
         }
         self.budget.reset();
+        self.backoff.reset();
+        self.logged = None;
         self.retire();
         self.restarts += 1;
         self.publish_restart("asked for");

@@ -91,9 +91,12 @@ fn protocol(name: &str) -> ProtocolSpec {
         ..MethodSpec::default()
     };
     let version = "v1.0".parse().unwrap();
+    let short =
+        MethodSpec { provider_wait_seconds: Some(Duration::from_secs(5)), ..method("short") };
     ["run", "other"]
         .into_iter()
         .fold(ProtocolSpec::new(name, version), |spec, it| spec.method(method(it)))
+        .method(short)
 }
 
 fn book() -> ProtocolBook {
@@ -108,6 +111,7 @@ fn book() -> ProtocolBook {
 pub struct Stage {
     pub cast: Cast,
     pub actors: Actors,
+    pub store: Arc<dyn Store>,
     methods: HashMap<&'static str, MethodRef>,
     next_task: std::cell::Cell<u32>,
 }
@@ -132,8 +136,15 @@ impl Stage {
             memory_mib: || None,
             workers: setup.workers,
         };
+        let store = Arc::clone(&setup.store);
         let actors = system::start(parts, setup.store).unwrap();
-        Self { cast: actors.cast.clone(), actors, methods, next_task: std::cell::Cell::new(0) }
+        Self {
+            cast: actors.cast.clone(),
+            actors,
+            store,
+            methods,
+            next_task: std::cell::Cell::new(0),
+        }
     }
 
     pub fn method(&self, name: &'static str) -> MethodRef {
@@ -145,7 +156,8 @@ impl Stage {
     /// Registers a provider of both methods of its protocol and waits for nothing.
     pub async fn register(&self, spec: ProviderSpec) {
         let protocol = spec.protocols[0].to_string();
-        let capabilities = ["run", "other"].map(|it| format!("{protocol}:{it}").parse().unwrap());
+        let capabilities =
+            ["run", "other", "short"].map(|it| format!("{protocol}:{it}").parse().unwrap());
         let message = RegisterProvider { spec, capabilities: capabilities.to_vec() };
         self.cast.balancer.send(message).await.unwrap().unwrap();
     }
