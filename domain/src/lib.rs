@@ -13,6 +13,7 @@
 //! | [`mod@reference`], [`graph`] | what a task takes from others, and when it may run |
 //! | [`plan`], [`run`] | from a submission to what can run, and where that stands |
 //! | [`queue`], [`lease_queue`], [`balance`] | whose turn it is, and who serves it |
+//! | [`printable`] | which characters of a text a person sees as they are |
 //! | [`problem`] | what is wrong with a submission |
 //! | [`json`] | how much memory a stranger's text may take as a value |
 //! | [`retry`], [`restart`], [`random`] | when again, and after what pause |
@@ -30,6 +31,7 @@ pub mod json;
 pub mod lease_queue;
 pub mod metrics;
 pub mod plan;
+pub mod printable;
 pub mod problem;
 pub mod protocol;
 pub mod provider;
