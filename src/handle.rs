@@ -6,6 +6,7 @@
 
 mod elsewhere;
 mod follow;
+mod health;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod transaction;
 
@@ -44,6 +45,7 @@ use tokio::sync::oneshot;
 
 use elsewhere::{Reached, is_not_here};
 pub use follow::Follow;
+pub use health::{EngineState, Health, StoreState};
 
 use crate::files::{self, FileError};
 

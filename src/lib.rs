@@ -63,7 +63,9 @@ pub use gleitzeit_domain::{
     task::{OnDependencyFailure, Priority, TaskRecord, TaskStatus},
     workflow::{TaskSpec, WorkflowRecord, WorkflowSpec, WorkflowStatus, WorkflowSummary},
 };
-pub use handle::{CheckedWorkflow, Follow, Handle, SubmitFileError};
+pub use handle::{
+    CheckedWorkflow, EngineState, Follow, Handle, Health, StoreState, SubmitFileError,
+};
 pub use runtime::{BlockingRuntime, Runtime, RuntimeBuilder, StartError};
 /// For transactions that [`Handle::submit_in`] takes part in.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

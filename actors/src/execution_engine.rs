@@ -18,6 +18,7 @@ mod away;
 mod control;
 mod dispatch;
 mod guarded_store;
+mod health;
 mod ownership;
 mod pipeline;
 mod recovery;
@@ -59,6 +60,7 @@ pub use control::{
     AddressBook, Cancel, CancelTask, GetWorkflow, IsIdle, LeftoverCounts, Leftovers, Settle,
     Shutdown, StopReport, Wait,
 };
+pub use health::{EngineHealth, GetHealth, LeaseHealth};
 pub use recovery::{Recover, Recovered, Reopen};
 
 /// How the engine runs.

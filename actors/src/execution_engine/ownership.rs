@@ -89,6 +89,13 @@ impl Held {
     }
 }
 
+impl Ownership {
+    /// True if a lease is held whose term is not over.
+    pub(super) fn is_in_term(&self) -> bool {
+        self.held.is_some_and(|held| held.lease.term.is_none_or(|term| held.since.elapsed() < term))
+    }
+}
+
 /// Asks for the engine's lease; `None` where the store has none.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Option<Epoch>, StoreError>")]
