@@ -2,7 +2,7 @@
 //!
 //! Invariants: with `--json` standard output holds one document and nothing else; the exit status
 //! is 0 for success, 1 when the workflow failed, 2 for usage or an invalid file, 3 for
-//! infrastructure, 130 after Ctrl-C.
+//! infrastructure, standard output that cannot be written included, 130 after Ctrl-C.
 
 mod args;
 mod batch;
@@ -28,6 +28,7 @@ use std::{env, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser as _};
 use gleitzeit::settings::StoreUrl;
+use gleitzeit_domain::printable;
 use serde_json::json;
 
 use args::{Cli, Command};
@@ -39,25 +40,41 @@ type Outcome = Result<Exit, Failure>;
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
+    // What goes wrong before the settings are read.
+    if env::var("GLEITZEIT__LOGGING__FORMAT").is_ok_and(|format| format == "json") {
+        output::write_json_lines();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error),
     };
     let json = cli.global.json;
-    let exit = start(cli).unwrap_or_else(|failure| failure.tell(json));
-    exit.into()
+    let exit = match start(cli) {
+        Ok(exit) => exit,
+        // Whoever read the output has seen enough, and a command that could not go on writing has
+        // not failed.
+        Err(_) if output::is_reader_gone() => Exit::Success,
+        Err(failure) => failure.tell(json),
+    };
+    output::finish(exit).into()
 }
 
-/// Help and version go to standard output as they are; a mistake is told in the way asked for.
+/// Help and version go to standard output; a mistake is told in the way asked for.
 fn not_understood(error: &clap::Error) -> ExitCode {
+    let rendered = error.render();
     if !error.use_stderr() {
-        output::raw(&error.render().to_string());
-        return Exit::Success.into();
+        if output::is_coloured() {
+            output::painted(rendered.ansi().to_string().trim_end());
+        } else {
+            output::raw(&rendered.to_string());
+        }
+        return output::finish(Exit::Success).into();
     }
-    output::note(error.render().to_string().trim_end());
+    let message = rendered.to_string().trim_end().to_owned();
+    let told = Failure::usage(message.as_str()).text(printable::block(&message));
+    let exit = told.tell(false);
     if env::args_os().any(|argument| argument == "--json") {
         let kind = error.kind().to_string();
-        let told = Failure::usage(error.render().to_string().trim_end().to_owned());
         output::document(&json!({
             "error": {
                 "code": told.error.code.number(),
@@ -67,7 +84,7 @@ fn not_understood(error: &clap::Error) -> ExitCode {
             },
         }));
     }
-    Exit::Usage.into()
+    output::finish(exit).into()
 }
 
 /// Runs the command on a runtime of its own; the library brings the threads for the work.
@@ -104,10 +121,11 @@ async fn dispatch(session: Session, command: Command) -> Outcome {
         Command::List(list) => query::list(&session, list).await,
         Command::Show(show) => query::show(&session, &show.id).await,
         Command::Events(events) => query::events(&session, &events).await,
+        Command::Logs(logs) => query::logs(&session, &logs).await,
         Command::Cancel(cancel) => run::cancel(&session, cancel).await,
         Command::Settle(settle) => run::settle(&session, settle).await,
         Command::Resume(resume) => run::resume(session, resume).await,
-        Command::Retry(retry) => run::retry(session, &retry.id).await,
+        Command::Retry(retry) => run::retry(session, &retry).await,
         #[cfg(any(feature = "sqlite", feature = "postgres"))]
         Command::Db(command) => db::db(&session, command).await,
         Command::Protocols(protocols) => protocols::protocols(&session, protocols),

@@ -17,6 +17,7 @@ mod secret;
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     num::{NonZeroU32, NonZeroU64, NonZeroUsize},
     path::PathBuf,
     thread,
@@ -63,6 +64,9 @@ pub struct Settings {
     pub monitoring: MonitoringSettings,
     /// What is logged, and how.
     pub logging: LoggingSettings,
+    /// What `gleitzeit serve` offers to whoever watches it.
+    #[serde(default)]
+    pub server: ServerSettings,
     /// What code that tasks bring along may do.
     pub security: SecuritySettings,
 }
@@ -405,6 +409,16 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// `[server]`: what `gleitzeit serve` offers to whoever watches it. Only the program reads it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSettings {
+    /// The address, such as `127.0.0.1:8080`, at which `GET /healthz` is answered; nowhere if
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<SocketAddr>,
 }
 
 /// `[security]`: what code that tasks bring along may do.

@@ -1,6 +1,10 @@
 //! The program as its users meet it: exit status, what stands on standard output, and what is
 //! left behind by a kill.
 
+#[path = "cli/served.rs"]
+mod served;
+#[path = "cli/shown.rs"]
+mod shown;
 #[path = "cli/support.rs"]
 mod support;
 
@@ -31,11 +35,11 @@ fn the_quickstart_runs_and_its_json_has_the_promised_shape() {
     assert_eq!(place.json(&["show", id, "--json"]).success(), ran, "show repeats what run said");
 }
 
-/// A person sees each task's status, time and result; no progress in what is no terminal.
+/// A person sees each task's status, time and result.
 #[test]
 fn a_run_shows_a_table_to_a_person() {
     let place = Place::new();
-    let out = place.run(&["run", &quickstart()]);
+    let out = place.run(&["run", &quickstart(), "--no-progress"]);
     assert_eq!(out.status, 0, "{}", out.stderr);
     for part in ["numbers", "stubborn", "Write the report", "completed", "5 of 5 tasks"] {
         assert!(out.stdout.contains(part), "no `{part}` in:\n{}", out.stdout);

@@ -27,6 +27,8 @@ use support::Place;
 struct Chain {
     place: Place,
     file: String,
+    /// A workflow of `b` alone, with the id `alone`.
+    alone: String,
 }
 
 impl Chain {
@@ -53,18 +55,24 @@ impl Chain {
         };
         let workflow = json!({"name": "chain", "id": "chain", "tasks": [
             task("a", write("a"), &[]),
-            task("b", wait, &["a"]),
+            task("b", wait.clone(), &["a"]),
             task("c", write("c"), &["b"]),
         ]});
         let file = place.file("chain.json", &workflow.to_string());
-        Self { place, file }
+        let workflow = json!({"name": "alone", "id": "alone", "tasks": [task("b", wait, &[])]});
+        let alone = place.file("alone.json", &workflow.to_string());
+        Self { place, file, alone }
     }
 
     /// Starts the workflow; answers when `b` runs and waits.
     fn start(&self) -> Child {
+        self.start_file(&self.file)
+    }
+
+    fn start_file(&self, file: &str) -> Child {
         let child = self
             .place
-            .command(&["run", &self.file, "--json"])
+            .command(&["run", file, "--json"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -206,6 +214,68 @@ fn ctrl_c_stops_in_good_order() {
     let resumed = chain.place.json(&["resume", "chain", "--json"]).success();
     assert_eq!(resumed["status"], "completed");
     assert_eq!(chain.log(), "abc");
+}
+
+/// What ends after Ctrl-C, but in time, is told as it ended: nothing is left to be continued.
+#[test]
+fn ctrl_c_before_the_last_task_ends_is_no_interruption() {
+    let chain = Chain::new();
+    let mut child = chain.start_file(&chain.alone);
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    kill(pid, Signal::SIGINT).expect("it runs");
+    let mut errors = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    errors.read_line(&mut line).expect("a line");
+    assert!(line.starts_with("stopping;"), "{line}");
+    let mut gate = OpenOptions::new().write(true).open(chain.place.path("gate")).expect("a pipe");
+    gate.write_all(b"x").expect("b waits");
+    drop(gate);
+    let output = child.wait_with_output().expect("it was started here");
+    assert_eq!(output.status.code(), Some(0));
+    let told: Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(told["status"], "completed", "{told}");
+}
+
+/// Advice that is followed is not refused, and there is none where nothing can be done.
+#[test]
+fn a_settled_workflow_is_neither_cancelled_nor_continued() {
+    let place = Place::new();
+    let file = |name: &str, method: &str| {
+        let is_echo = method == "echo/echo";
+        let params = if is_echo { json!({"message": "x"}) } else { json!({"code": "1/0"}) };
+        let task = json!({"id": "t", "method": method, "params": params});
+        let workflow = json!({"name": name, "id": name, "tasks": [task]});
+        place.file(&format!("{name}.json"), &workflow.to_string())
+    };
+    place.run(&["run", &file("good", "echo/echo")]);
+    place.run(&["run", &file("bad", "python/execute")]);
+    for command in ["cancel", "resume", "retry"] {
+        let out = place.run(&[command, "good"]);
+        assert_eq!(out.status, 2, "{command}: {}", out.stderr);
+        let told = format!("error: workflow good is completed: there is nothing to {command}\n");
+        assert_eq!(out.stderr, told);
+    }
+    for command in ["cancel", "resume"] {
+        let out = place.run(&[command, "bad"]);
+        assert_eq!(out.status, 2, "{command}: {}", out.stderr);
+        assert!(out.stderr.contains("; `gleitzeit retry bad` runs again"), "{}", out.stderr);
+    }
+    assert_eq!(place.run(&["retry", "bad"]).status, 1, "it runs, and fails again");
+}
+
+/// In the wrong directory there is nothing, and a person must see that it is the wrong one.
+#[test]
+fn a_search_in_the_wrong_place_says_where_it_looked() {
+    let place = Place::new();
+    let whole = fs::canonicalize(place.path(".")).expect("a directory").join("gleitzeit.db");
+    for arguments in [&["list"][..], &["resume"], &["show", "w"], &["logs", "w"]] {
+        let out = place.run(arguments);
+        let told = out.stdout + &out.stderr;
+        let place = format!("in sqlite:{}: there is no such file", whole.display());
+        assert!(told.contains(&place), "{arguments:?}: {told}");
+    }
+    place.run(&["exec", "-c", "1"]);
+    assert!(!whole.exists(), "looking makes no file");
 }
 
 /// The second Ctrl-C does not wait for the task.

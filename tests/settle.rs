@@ -80,6 +80,15 @@ fn a_payment_cut_off_by_a_crash_is_settled_by_a_person() {
     let settle = |task: &str, word: &[&str]| {
         place.json(&[&["settle", "pay", task, "--json"], word].concat())
     };
+    // A result that the method cannot give is a mistake of whoever says so.
+    std::fs::create_dir_all(place.path("config/protocols")).unwrap();
+    place.file(
+        "config/protocols/bank.toml",
+        "name = \"bank\"\nversion = \"v1.0\"\n[methods.pay]\neffect = \"at_most_once\"\n\
+         returns_schema = { type = \"object\" }\n[methods.tell]\nadditional_params = true\n",
+    );
+    let wrong = settle("a", &["--completed", "\"yes\""]).status(2);
+    assert_eq!(wrong["error"]["name"], "TASK_RESULT_INVALID", "{wrong}");
     let paid = settle("a", &["--completed", "{\"paid\": 1}"]).success();
     let status = |shown: &Value, task: &str| shown["tasks"][task]["status"].clone();
     assert_eq!(status(&paid, "a"), "completed", "{paid}");

@@ -1,6 +1,6 @@
 //! What can be said at the command line.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
@@ -39,7 +39,7 @@ pub(crate) struct Global {
     /// Print one JSON document on standard output, and nothing else there.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Show no progress, on a terminal either.
+    /// Show no progress: neither a bar on a terminal nor a line for each task elsewhere.
     #[arg(long, global = true)]
     pub(crate) no_progress: bool,
     /// Log more: once for what happens, twice for details.
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Show(Id),
     /// Show what happened in a workflow.
     Events(Events),
+    /// Print what the code of a workflow's tasks wrote.
+    Logs(Logs),
     /// Stop a workflow, or one task and what waits for it.
     Cancel(Cancel),
     /// Say what became of a task whose outcome is unknown.
@@ -77,7 +79,7 @@ pub(crate) enum Command {
     /// Continue workflows that a stopped or killed process left behind.
     Resume(Resume),
     /// Run the failed, skipped and cancelled tasks of a workflow again.
-    Retry(Id),
+    Retry(Retry),
     /// Look into the database itself, and care for it.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     #[command(subcommand)]
@@ -121,6 +123,9 @@ pub(crate) struct Run {
     /// Id of the workflow, instead of the file's own or a new one.
     #[arg(long)]
     pub(crate) id: Option<WorkflowId>,
+    /// Whether output is shown.
+    #[command(flatten)]
+    pub(crate) logs: ShowLogs,
 }
 
 /// `gleitzeit submit`.
@@ -143,6 +148,9 @@ pub(crate) struct Serve {
     /// Run workflows; the only thing that can be served.
     #[arg(long, required = true)]
     pub(crate) engine: bool,
+    /// Answer `GET /healthz` at this address: 200 while engine, store and lease are well, else 503.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) health: Option<SocketAddr>,
 }
 
 /// `gleitzeit settle`.
@@ -246,6 +254,33 @@ pub(crate) struct List {
     pub(crate) offset: usize,
 }
 
+/// `gleitzeit logs`.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Id of the workflow.
+    pub(crate) id: WorkflowId,
+    /// Only this task; its lines are printed as they are.
+    pub(crate) task: Option<TaskId>,
+}
+
+/// `gleitzeit retry`.
+#[derive(Debug, Args)]
+pub(crate) struct Retry {
+    /// Id of the workflow.
+    pub(crate) id: WorkflowId,
+    /// Whether output is shown.
+    #[command(flatten)]
+    pub(crate) logs: ShowLogs,
+}
+
+/// Whether the output of tasks is shown.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ShowLogs {
+    /// Print what each task wrote, on standard error, when the task ends.
+    #[arg(long)]
+    pub(crate) logs: bool,
+}
+
 /// A workflow's id.
 #[derive(Debug, Args)]
 pub(crate) struct Id {
@@ -287,6 +322,9 @@ pub(crate) struct Cancel {
 pub(crate) struct Resume {
     /// Id of the workflow; without it, every workflow that is not settled.
     pub(crate) id: Option<WorkflowId>,
+    /// Whether output is shown.
+    #[command(flatten)]
+    pub(crate) logs: ShowLogs,
 }
 
 /// `gleitzeit db`.

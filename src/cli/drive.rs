@@ -1,6 +1,8 @@
 //! Follows workflows to their end: progress on the way, a stop in good order on Ctrl-C.
 
-use std::{process, sync::Arc, time::Duration};
+mod logs;
+
+use std::{future::Future, pin::Pin, process, sync::Arc, time::Duration};
 
 use futures_util::future;
 use gleitzeit::{
@@ -16,20 +18,24 @@ use gleitzeit_domain::{
 
 use super::{
     interrupt::Interrupts,
-    output::{Exit, Failure},
-    progress::Progress,
+    output::{self, Exit, Failure},
+    progress::{Progress, Shown},
     session::Session,
 };
+use logs::Logs;
 
 /// A runtime that has nothing more to do stops within this.
 pub(crate) const STOPPING: Duration = Duration::from_secs(5);
+
+/// How the workflows ended, each once it has.
+type Answers<'a> = Pin<Box<dyn Future<Output = Vec<WaitAnswer>> + 'a>>;
 
 /// A runtime on its way through some workflows.
 pub(crate) struct Drive<'s> {
     session: &'s Session,
     runtime: Runtime,
     interrupts: Interrupts,
-    /// Only where progress is drawn: nobody makes events that nobody looks at.
+    /// Only where progress is shown: nobody makes events that nobody looks at.
     events: Option<Subscription>,
 }
 
@@ -42,7 +48,7 @@ impl<'s> Drive<'s> {
         let interrupts = Interrupts::listen().map_err(|error| {
             Failure::infrastructure(format!("signals cannot be waited for: {error}"))
         })?;
-        let events = if session.progress {
+        let events = if session.progress != Shown::Nothing || session.logs {
             Some(runtime.handle().subscribe(tasks_only()).await?)
         } else {
             None
@@ -65,8 +71,15 @@ impl<'s> Drive<'s> {
         refused: impl FnOnce(SubmitError) -> Failure,
     ) -> Result<Arc<WorkflowRecord>, Failure> {
         let total = spec.tasks.len();
+        let name = spec.name.clone();
         match self.handle().submit(spec).await {
-            Ok(id) => self.follow_one(&id, total, 0).await,
+            Ok(id) => {
+                // A workflow in memory cannot be named to another command.
+                if self.session.progress != Shown::Nothing && self.session.is_kept() {
+                    output::note(format_args!("workflow {id} `{name}`, tasks: {total}"));
+                }
+                self.follow_one(&id, total, 0).await
+            }
             Err(error) => {
                 self.stop().await;
                 Err(refused(error))
@@ -125,41 +138,76 @@ impl<'s> Drive<'s> {
         settled: usize,
     ) -> Result<Vec<WaitAnswer>, Failure> {
         let mut progress = Progress::new(self.session.progress, total, settled);
+        let mut logs = Logs::new(self.session.logs);
         let handle = self.handle();
-        let mut all = Box::pin(future::join_all(ids.iter().map(|id| handle.wait(id))));
+        let mut all: Answers<'_> = Box::pin(future::join_all(ids.iter().map(|id| handle.wait(id))));
         let ended = loop {
             tokio::select! {
                 records = &mut all => break Some(records),
                 delivery = next(&mut self.events) => match delivery {
-                    Delivery::Event(event) => progress.event(&event),
+                    Delivery::Event(event) => {
+                        progress.event(&event);
+                        logs.event(&event);
+                    }
                     Delivery::Lagged { .. } => progress.set_settled(count(&handle, ids).await),
                 },
+                () = logs.due() => logs.tell(&handle, &progress).await,
                 () = self.interrupts.next() => break None,
             }
         };
-        drop(all);
-        let lost = self.session.settings.storage.url.is_memory();
-        let Some(records) = ended else {
-            self.interrupted(progress).await;
-            return Err(if lost { gone() } else { interruption(ids) });
+        let records = match ended {
+            Some(records) => {
+                self.stop().await;
+                records
+            }
+            None => self.interrupted(ids, all, &progress).await?,
         };
+        for record in records.iter().flatten() {
+            progress.rest(record);
+        }
+        logs.tell_rest(&records, &progress);
         drop(progress);
-        self.stop().await;
         Ok(records)
     }
 
-    /// Lets running tasks end, unless a second signal comes.
-    async fn interrupted(self, progress: Progress) {
+    /// Lets running tasks end, unless a second signal comes. Answers what has ended by then, if
+    /// that is all of it.
+    ///
+    /// # Errors
+    /// That someone interrupted, and how to continue; that outcomes could not be stored.
+    async fn interrupted(
+        self,
+        ids: &[WorkflowId],
+        all: Answers<'_>,
+        progress: &Progress,
+    ) -> Result<Vec<WaitAnswer>, Failure> {
         let Self { session, runtime, mut interrupts, .. } = self;
         let deadline = session.settings.engine.shutdown_deadline;
         progress.say(&format!(
             "stopping; running tasks have {} s to end; press Ctrl-C again to stop at once",
             deadline.as_secs()
         ));
-        tokio::select! {
-            _ = runtime.stop(deadline) => {}
+        // Asked on during the stop: the last task may end in time, and its workflow with it.
+        let (report, answers) = tokio::select! {
+            both = future::join(runtime.stop(deadline), all) => both,
             () = interrupts.next() => process::exit(130),
+        };
+        let open: Vec<WorkflowId> = ids
+            .iter()
+            .zip(&answers)
+            .filter(|(_, answer)| matches!(answer, Err(error) if error.code == ErrorCode::SystemShutdown))
+            .map(|(id, _)| id.clone())
+            .collect();
+        if open.is_empty() {
+            return Ok(answers);
         }
+        if session.is_kept() && !report.stored {
+            return Err(Failure::infrastructure(
+                "interrupted, and the last outcomes could not be stored: the tasks that ended last \
+                 run again when their workflow is continued",
+            ));
+        }
+        Err(if session.is_kept() { interruption(&open) } else { gone() })
     }
 
     /// Stops a runtime that has nothing more to do.

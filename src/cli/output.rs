@@ -1,14 +1,17 @@
-//! Where words go: results to standard output, everything else to standard error.
+//! What the program writes: results to standard output, everything else to standard error.
 //!
 //! Invariant: with `--json`, one document is written to standard output, and nothing else.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    process::ExitCode,
-};
+mod log;
+mod stream;
+mod style;
+mod table;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use std::{fmt::Display, process::ExitCode};
+
+use comfy_table::{ContentArrangement, presets};
 use gleitzeit::{runtime::StartError, settings::SettingsError};
+use gleitzeit_domain::printable;
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     problem::SubmitError,
@@ -17,6 +20,13 @@ use gleitzeit_domain::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
+
+pub(crate) use log::start_log;
+pub(crate) use stream::{
+    JsonOut, finish, is_broken, is_reader_gone, write_json_lines, writes_json_lines,
+};
+pub(crate) use style::{Style, can_move, errors_are_coloured, is_coloured, width};
+pub(crate) use table::{Cell, Lines};
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +87,8 @@ impl Failure {
         Self { exit, error, text: None }
     }
 
-    /// Shows a person more than the message.
+    /// Shows a person more than the message: text whose values are cleaned, in the program's
+    /// colours.
     pub(crate) fn text(mut self, text: impl Into<String>) -> Self {
         self.text = Some(text.into());
         self
@@ -85,10 +96,14 @@ impl Failure {
 
     /// Says it, in the way that was asked for.
     pub(crate) fn tell(&self, json: bool) -> Exit {
-        match &self.text {
-            Some(text) => note(text.trim_end()),
-            None => note(format_args!("error: {}", self.error.message.trim_end())),
-        }
+        let message = self.error.message.trim_end();
+        let shown = if let Some(text) = &self.text {
+            text.trim_end().to_owned()
+        } else {
+            let title = Style::Bad.paint("error:", style::errors_are_coloured());
+            format!("{title} {}", printable::block(message).replace('\n', "\n  "))
+        };
+        stream::remark("ERROR", message, &shown);
         if json {
             document(&json!({ "error": error_json(&self.error) }));
         }
@@ -122,7 +137,8 @@ impl From<SubmitError> for Failure {
         let text = match &error {
             SubmitError::Invalid(problems) => {
                 let lines: Vec<String> = problems.iter().map(|it| format!("\n  {it}")).collect();
-                Some(format!("error: the workflow is not valid:{}", lines.concat()))
+                let lines = lines.concat();
+                Some(format!("error: the workflow is not valid:{}", printable::block(&lines)))
             }
             _ => None,
         };
@@ -178,50 +194,58 @@ pub(crate) fn error_json(error: &TaskError) -> Value {
 
 /// Writes the one JSON document.
 pub(crate) fn document(value: &impl Serialize) {
-    let mut out = io::stdout().lock();
-    // Whoever read the output may have gone; there is nobody left to tell.
-    let _ = serde_json::to_writer_pretty(&mut out, value).map(|()| writeln!(out));
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => raw(&printable::json(&(text + "\n"))),
+        Err(error) => note(format_args!("error: no JSON can be made of the result: {error}")),
+    }
 }
 
 /// Writes text for a person, with a line end.
-pub(crate) fn text(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
+pub(crate) fn text(text: impl Display) {
+    raw(&format!("{text}\n"));
 }
 
-/// Writes text as it is.
+/// Writes text without a line end of its own.
 pub(crate) fn raw(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    // A failure is remembered, and told when the program ends.
+    let _ = stream::put(&stream::cleaned(text, false));
+}
+
+/// Writes text whose values are cleaned already and whose colours are the program's.
+pub(crate) fn painted(text: &str) {
+    let _ = stream::put(&stream::cleaned(&format!("{text}\n"), style::is_coloured()));
 }
 
 /// Writes a remark to standard error.
-pub(crate) fn note(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+pub(crate) fn note(text: impl Display) {
+    let text = text.to_string();
+    stream::remark("INFO", &text, &printable::block(&text));
 }
 
-/// True where live progress can be shown.
-pub(crate) fn on_terminal() -> bool {
-    io::stderr().is_terminal()
-}
+/// A table whose cells are broken into several lines where they are long.
+#[derive(Debug)]
+pub(crate) struct Table(comfy_table::Table);
 
 /// A table with these columns.
 pub(crate) fn table<const N: usize>(columns: [&str; N]) -> Table {
-    let mut table = Table::new();
+    let mut table = comfy_table::Table::new();
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width())
-        .set_header(columns);
-    table
+        .set_width(u16::try_from(style::width()).unwrap_or(u16::MAX))
+        .set_header(columns.map(|title| printable::line(title).into_owned()));
+    Table(table)
 }
 
-/// Columns to fill: those of `COLUMNS`, or a hundred.
-pub(crate) fn width() -> u16 {
-    let told = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
-    told.filter(|width| *width >= 40).unwrap_or(100)
-}
+impl Table {
+    /// Adds a row.
+    pub(crate) fn add_row(&mut self, cells: impl IntoIterator<Item = impl Display>) {
+        let cells = cells.into_iter().map(|cell| printable::block(&cell.to_string()).into_owned());
+        self.0.add_row(cells.collect::<Vec<_>>());
+    }
 
-/// True where diagnostics may be coloured (<https://no-color.org>).
-pub(crate) fn in_colour() -> bool {
-    on_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    /// Its lines, without the spaces at their ends.
+    pub(crate) fn trim_fmt(&self) -> String {
+        self.0.trim_fmt()
+    }
 }

@@ -1,24 +1,21 @@
-//! `list`, `show`, `events` and `providers`: looks without touching.
+//! `list`, `show`, `events`, `logs` and `providers`: looks without touching.
 
-use std::{
-    io::{self, Write as _},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use gleitzeit::{EventFilter, ProviderState, ProviderStatus};
 use gleitzeit_domain::{
-    error::TaskError,
+    error::{ErrorCode, TaskError},
     event::Event,
     health::HealthStatus,
     id::WorkflowId,
+    printable,
     store::{ListFilter, Store},
 };
 use serde_json::Value;
 
 use super::{
     Outcome,
-    args::{Events, List},
+    args::{Events, List, Logs},
     drive::STOPPING,
     interrupt::Interrupts,
     output::{self, Exit, Failure},
@@ -39,6 +36,7 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(300);
 /// Lists workflows, the newest first.
 pub(crate) async fn list(session: &Session, list: List) -> Outcome {
     let List { status, name, limit, offset } = list;
+    let is_narrowed = status.is_some() || name.is_some() || offset > 0;
     let filter = ListFilter { status, name, limit, offset };
     let found = match session.store().await? {
         None => Vec::new(),
@@ -50,8 +48,11 @@ pub(crate) async fn list(session: &Session, list: List) -> Outcome {
     };
     if session.json {
         output::document(&found);
+    } else if found.is_empty() {
+        let what = if is_narrowed { "no such workflows" } else { "no workflows" };
+        output::text(format_args!("{what} in {}", session.place()));
     } else {
-        output::text(report::list_text(&found));
+        output::painted(&report::list_text(&found, session.view()));
     }
     Ok(Exit::Success)
 }
@@ -60,6 +61,9 @@ pub(crate) async fn list(session: &Session, list: List) -> Outcome {
 pub(crate) async fn show(session: &Session, id: &WorkflowId) -> Outcome {
     let record = find(session, id).await?;
     tell(session, &record);
+    if !session.json {
+        output::text(report::times(&record));
+    }
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     if !session.json && !record.status.is_settled() {
         tell_who_runs(session, id).await?;
@@ -126,12 +130,16 @@ async fn pages(
         let over = record.is_none_or(|record| record.status.is_settled());
         let page = store.events(&asked.id, after, left.min(PAGE)).await?;
         for event in &page {
+            // Nobody reads on, or it cannot be written; the program says so when it ends.
+            if output::is_broken() {
+                return Ok(());
+            }
             out.write(event);
             after = event.sequence;
             left -= 1;
         }
         if page.len() < PAGE {
-            if over || !asked.follow {
+            if over || !asked.follow || output::is_broken() {
                 break;
             }
             tokio::time::sleep(FOLLOW_PAUSE).await;
@@ -154,10 +162,8 @@ impl EventWriter {
     fn write(&mut self, event: &Event) {
         if self.json {
             let before = if self.written == 0 { "[\n" } else { ",\n" };
-            let mut out = io::stdout().lock();
             let text = serde_json::to_string(event).unwrap_or_default();
-            // Whoever follows wants each event when it happens.
-            let _ = write!(out, "{before}  {text}").and_then(|()| out.flush());
+            output::raw(&format!("{before}  {}", printable::json(&text)));
         } else {
             output::text(report::event_text(event));
         }
@@ -169,6 +175,33 @@ impl EventWriter {
             output::raw(if self.written == 0 { "[]\n" } else { "\n]\n" });
         }
     }
+}
+
+/// Prints what the code of a workflow's tasks wrote, as far as it is stored: a task's output comes
+/// with its outcome, that of an attempt which was retried is gone.
+pub(crate) async fn logs(session: &Session, Logs { id, task }: &Logs) -> Outcome {
+    let record = find(session, id).await?;
+    let tasks: Vec<_> =
+        record.tasks.iter().filter(|it| task.as_ref().is_none_or(|task| it.id == *task)).collect();
+    if let Some(task) = task
+        && tasks.is_empty()
+    {
+        let ids: Vec<&str> = record.tasks.iter().take(20).map(|it| it.id.as_str()).collect();
+        let message = format!("workflow `{id}` has no task `{task}`; it has {}", ids.join(", "));
+        return Err(TaskError::new(ErrorCode::TaskNotFound, message).into());
+    }
+    if session.json {
+        output::document(&report::logs_json(&tasks));
+        return Ok(Exit::Success);
+    }
+    output::raw(&report::logs_text(&tasks, task.is_some()));
+    if tasks.iter().all(|task| report::Written::of(task).is_empty()) {
+        match tasks.as_slice() {
+            [task] => output::note(format_args!("task {} {}", task.id, report::why_nothing(task))),
+            _ => output::note(format_args!("no task of workflow {id} has written anything yet")),
+        }
+    }
+    Ok(Exit::Success)
 }
 
 /// Starts the providers and says how they are, once each has had its first check.

@@ -1,19 +1,23 @@
 //! A workflow and its tasks, for a program and for a person.
 
+mod workflow;
+mod written;
+
 use std::fmt::Write as _;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use gleitzeit_domain::{
     event::Event,
+    printable,
     task::{TaskRecord, TaskStatus},
     workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
 };
 use serde_json::{Map, Value, json};
 
-use super::output;
+use super::output::{self, Cell, Lines, Style};
 
-/// Characters of a result that a table shows.
-const RESULT_SHOWN: usize = 160;
+pub(crate) use workflow::{View, times, workflow_text};
+pub(crate) use written::{Written, logs_json, logs_text, why_nothing};
 
 /// `{"workflow_id","name","status","tasks":{"<id>":{…}}}`, the tasks by id.
 pub(crate) fn workflow_json(record: &WorkflowRecord) -> Value {
@@ -39,73 +43,6 @@ fn task_json(task: &TaskRecord) -> Value {
     })
 }
 
-/// The workflow as a table, with every error in full below it.
-pub(crate) fn workflow_text(record: &WorkflowRecord) -> String {
-    let mut table = output::table(["", "task", "status", "tries", "time", "result"]);
-    for task in &record.tasks {
-        table.add_row([
-            mark(task.status).to_owned(),
-            task_title(task),
-            task.status.to_string(),
-            task.attempts.to_string(),
-            task.duration.map(seconds).unwrap_or_default(),
-            result_line(task),
-        ]);
-    }
-    let mut text = table.trim_fmt();
-    for task in &record.tasks {
-        if task.status == TaskStatus::Failed
-            && let Some(error) = &task.error
-        {
-            let _ = write!(text, "\n\n{} failed: {error}", task.id);
-            text.push_str(&indented_output(error.data.as_deref()));
-        }
-    }
-    let _ = write!(text, "\n\n{}", summary_line(record));
-    text
-}
-
-/// What Python code wrote before it failed, where the error tells.
-fn indented_output(data: Option<&Value>) -> String {
-    let mut text = String::new();
-    for stream in ["stdout", "stderr"] {
-        let written = data.and_then(|data| data.get(stream)).and_then(Value::as_str);
-        for line in written.unwrap_or_default().lines() {
-            let _ = write!(text, "\n    {line}");
-        }
-    }
-    text
-}
-
-fn task_title(task: &TaskRecord) -> String {
-    if *task.name == *task.id.as_str() {
-        task.id.to_string()
-    } else {
-        format!("{}\n{}", task.id, task.name)
-    }
-}
-
-fn summary_line(record: &WorkflowRecord) -> String {
-    let done = record.tasks.iter().filter(|it| it.status == TaskStatus::Completed).count();
-    let mut line = format!(
-        "workflow {} `{}` {}: {done} of {} tasks completed",
-        record.id,
-        record.name,
-        record.status,
-        record.tasks.len()
-    );
-    if let (Some(from), Some(to)) = (record.started_at, record.completed_at) {
-        let spent = (to - from).to_std().unwrap_or_default();
-        let _ = write!(line, " in {}", seconds(spent.as_secs_f64()));
-    }
-    if record.status != WorkflowStatus::Completed
-        && let Some(error) = &record.error
-    {
-        let _ = write!(line, "\n{error}");
-    }
-    line
-}
-
 /// One sign for a status.
 pub(crate) const fn mark(status: TaskStatus) -> &'static str {
     match status {
@@ -119,22 +56,14 @@ pub(crate) const fn mark(status: TaskStatus) -> &'static str {
     }
 }
 
-/// What there is to say of a task in one line: its result, or why there is none.
-fn result_line(task: &TaskRecord) -> String {
-    let text = match (&task.error, &task.result) {
-        (Some(error), _) => error.message.to_string(),
-        (None, Some(result)) => essence(result),
-        (None, None) => String::new(),
-    };
-    shortened(&text, RESULT_SHOWN)
-}
-
-/// The part of a provider's result that a person looks for.
-fn essence(result: &Value) -> String {
-    let inner = ["result", "response", "embedding"].iter().find_map(|key| result.get(key));
-    match inner.unwrap_or(result) {
-        Value::String(text) => text.trim_end().to_owned(),
-        other => other.to_string(),
+/// How a status looks.
+pub(crate) const fn style(status: TaskStatus) -> Style {
+    match status {
+        TaskStatus::Completed => Style::Good,
+        TaskStatus::Failed => Style::Bad,
+        TaskStatus::Cancelled | TaskStatus::OutcomeUnknown | TaskStatus::RetryPending => Style::Odd,
+        TaskStatus::Executing => Style::Busy,
+        TaskStatus::Skipped | TaskStatus::Pending | TaskStatus::Queued => Style::Faint,
     }
 }
 
@@ -167,25 +96,41 @@ pub(crate) fn moment(at: DateTime<Utc>) -> String {
 }
 
 /// Workflows as a table.
-pub(crate) fn list_text(workflows: &[WorkflowSummary]) -> String {
-    if workflows.is_empty() {
-        return "no workflows".to_owned();
-    }
-    let mut table = output::table(["id", "name", "status", "tasks", "accepted"]);
+pub(crate) fn list_text(workflows: &[WorkflowSummary], view: View) -> String {
+    let mut table = Lines::new(["", "id", "~name", "status", "tasks", "age"]);
     for it in workflows {
+        let (mark, style) = match it.status {
+            WorkflowStatus::Completed => ("✓", Style::Good),
+            WorkflowStatus::Failed | WorkflowStatus::TimedOut => ("✗", Style::Bad),
+            WorkflowStatus::Cancelled => ("■", Style::Odd),
+            WorkflowStatus::Running => ("▶", Style::Busy),
+            WorkflowStatus::Pending => ("·", Style::Faint),
+        };
         let mut tasks = format!("{}/{}", it.settled_count, it.task_count);
         if it.outcome_unknown_count > 0 {
             let _ = write!(tasks, " ({} unknown)", it.outcome_unknown_count);
         }
-        table.add_row([
-            it.id.to_string(),
-            it.name.to_string(),
-            it.status.to_string(),
-            tasks,
-            moment(it.created_at),
+        table.add([
+            Cell::new(mark, style),
+            it.id.as_str().into(),
+            Cell::from(&*it.name),
+            Cell::new(it.status.as_str(), style),
+            tasks.into(),
+            age(view.now - it.created_at).into(),
         ]);
     }
-    table.trim_fmt()
+    table.render(view.width, view.is_coloured)
+}
+
+/// How long ago something was, in its largest unit.
+fn age(span: TimeDelta) -> String {
+    let seconds = span.num_seconds().max(0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
 }
 
 /// An event in one line.
@@ -206,7 +151,7 @@ pub(crate) fn event_text(event: &Event) -> String {
             let _ = write!(line, " {name}={value}");
         }
     }
-    line.trim_end().to_owned()
+    printable::line(line.trim_end()).into_owned()
 }
 
 #[cfg(test)]
@@ -272,9 +217,67 @@ mod tests {
     /// A person sees the result and not its wrapping, the error and what the code had written.
     #[test]
     fn the_table_shows_results_and_errors() {
-        let text = workflow_text(&record());
+        let text = workflow_text(&record(), VIEW);
         for part in ["Second letter", "250 ms", "[1,2]", "a failed: ", "    line 1", "1 of 2"] {
             assert!(text.contains(part), "no `{part}` in:\n{text}");
+        }
+        assert_eq!(text.matches("ValueError: no").count(), 1, "told once:\n{text}");
+    }
+
+    const VIEW: View =
+        View { width: 80, is_coloured: false, is_kept: true, now: DateTime::UNIX_EPOCH };
+
+    /// The end of what a failing task wrote is what a person looks for; a successful one's output
+    /// is not shown at all.
+    #[test]
+    fn the_last_lines_of_a_failing_task_are_shown() {
+        let mut record = record();
+        let lines = |name: &str| {
+            let lines: Vec<String> = (1..=1_100).map(|n| format!("{name} {n}\n")).collect();
+            lines.concat()
+        };
+        let data = json!({"stdout": lines("out"), "stderr": "last words"});
+        record.tasks[1].error = Some(Arc::new(TaskError::failed("no").with_data(data)));
+        record.tasks[0].result = Some(Arc::new(json!({"result": 1, "stdout": "noise"})));
+        let text = workflow_text(&record, VIEW);
+        assert!(text.contains("1081 lines before these; all: gleitzeit logs w a\n"), "{text}");
+        assert!(text.contains("    out 1082\n") && text.contains("    last words\n"), "{text}");
+        assert!(!text.contains("out 1081\n") && !text.contains("noise"), "{text}");
+    }
+
+    /// Of many tasks only those that need a look have a line; the others are counted.
+    #[test]
+    fn many_tasks_are_summed_up() {
+        let mut record = record();
+        for index in 2..=60 {
+            let mut task = TaskRecord::pending(index, format!("t{index}").into(), "n".into());
+            task.status = TaskStatus::Completed;
+            record.tasks.push(task);
+        }
+        let text = workflow_text(&record, VIEW);
+        assert!(text.starts_with("61 tasks: 60 completed, 1 failed\n"), "{text}");
+        assert!(!text.contains("t30"), "{text}");
+        assert!(text.lines().count() < 12, "{text}");
+    }
+
+    /// Nothing that comes from outside is seen as more than text, coloured or not.
+    #[test]
+    fn values_drive_no_terminal() {
+        let evil = "\u{1b}[31mx\u{1b}]0;t\u{7}\r\u{202e}\u{9b}";
+        let mut record = record();
+        record.name = evil.into();
+        record.id = evil.into();
+        record.tasks[1].id = evil.into();
+        record.tasks[0].name = evil.into();
+        record.tasks[0].result = Some(Arc::new(json!({ "result": evil })));
+        let data = json!({ "stdout": evil, "stderr": evil });
+        record.tasks[1].error = Some(Arc::new(TaskError::failed(evil).with_data(data)));
+        for is_coloured in [true, false] {
+            let text = workflow_text(&record, View { is_coloured, ..VIEW });
+            let own = ["\u{1b}[32m", "\u{1b}[1;31m", "\u{1b}[2m", "\u{1b}[0m"];
+            let left = own.iter().fold(text, |text, own| text.replace(own, ""));
+            let hidden = left.chars().find(|c| printable::is_hidden(*c) && *c != '\n');
+            assert_eq!(hidden, None, "{left:?}");
         }
     }
 

@@ -12,13 +12,13 @@ use gleitzeit_domain::{
     problem::SubmitError,
     store::lease::PersonsVerdict,
     task::TaskStatus,
-    workflow::{WorkflowRecord, WorkflowSpec},
+    workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus},
 };
 use serde_json::{Value, json};
 
 use super::{
     Outcome,
-    args::{Cancel, FileAndInputs, Resume, Run, Settle},
+    args::{Cancel, FileAndInputs, Resume, Retry, Run, Settle},
     drive::{Drive, STOPPING, settled},
     output::{self, Exit, Failure},
     report,
@@ -26,7 +26,8 @@ use super::{
 };
 
 /// Runs a workflow file to its end.
-pub(crate) async fn run(session: Session, Run { workflow, id }: Run) -> Outcome {
+pub(crate) async fn run(mut session: Session, Run { workflow, id, logs }: Run) -> Outcome {
+    session.logs = logs.logs;
     let mut file = read(&session, &workflow)?;
     if id.is_some() {
         file.spec.id = id;
@@ -58,22 +59,32 @@ async fn again(session: &Session, record: WorkflowRecord) -> Outcome {
         output::note(format_args!("workflow {id} was run before; this is how it ended"));
         return Ok(tell(session, &record));
     }
-    output::note(format_args!("workflow {id} was left behind; it is continued"));
+    output::note(format_args!("workflow {id} is {} and is continued", record.status));
     continue_one(session, &record).await
 }
 
 /// Continues one workflow, or all that are not settled.
-pub(crate) async fn resume(session: Session, Resume { id }: Resume) -> Outcome {
+pub(crate) async fn resume(mut session: Session, Resume { id, logs }: Resume) -> Outcome {
+    session.logs = logs.logs;
     let Some(id) = id else { return resume_all(&session).await };
     let record = find(&session, &id).await?;
-    if record.status.is_settled() {
-        let message = format!(
-            "workflow {id} is {} already; `gleitzeit retry {id}` runs again what did not complete",
-            record.status
-        );
-        return Err(TaskError::new(ErrorCode::WorkflowInvalidState, message).into());
-    }
+    refuse_settled(&record, "resume")?;
     continue_one(&session, &record).await
+}
+
+/// A workflow that has settled can be neither continued nor cancelled.
+fn refuse_settled(record: &WorkflowRecord, what: &str) -> Result<(), Failure> {
+    let WorkflowRecord { id, status, .. } = record;
+    if !status.is_settled() {
+        return Ok(());
+    }
+    let next = if *status == WorkflowStatus::Completed {
+        String::new()
+    } else {
+        format!("; `gleitzeit retry {id}` runs again what did not complete")
+    };
+    let message = format!("workflow {id} is {status}: there is nothing to {what}{next}");
+    Err(TaskError::new(ErrorCode::WorkflowInvalidState, message).into())
 }
 
 async fn continue_one(session: &Session, record: &WorkflowRecord) -> Outcome {
@@ -96,7 +107,7 @@ async fn resume_all(session: &Session) -> Outcome {
         }
     };
     if left.is_empty() {
-        output::note("nothing to resume");
+        output::note(format_args!("nothing to resume in {}", session.place()));
         if session.json {
             output::document(&json!([]));
         }
@@ -121,7 +132,7 @@ async fn resume_all(session: &Session) -> Outcome {
         output::document(&all);
     } else {
         for record in &ended {
-            output::text(report::workflow_text(record));
+            output::painted(&report::workflow_text(record, session.view()));
         }
     }
     let mut exits = ended.iter().map(|record| Exit::from(record.status));
@@ -129,8 +140,13 @@ async fn resume_all(session: &Session) -> Outcome {
 }
 
 /// Runs the failed, skipped and cancelled tasks of a workflow again.
-pub(crate) async fn retry(session: Session, id: &WorkflowId) -> Outcome {
+pub(crate) async fn retry(mut session: Session, Retry { id, logs }: &Retry) -> Outcome {
+    session.logs = logs.logs;
     let record = find(&session, id).await?;
+    if record.status == WorkflowStatus::Completed {
+        let message = format!("workflow {id} is completed: there is nothing to retry");
+        return Err(TaskError::new(ErrorCode::WorkflowInvalidState, message).into());
+    }
     let drive = Drive::new(&session, session.start_for([&*record.spec]).await?).await?;
     if let Err(error) = drive.handle().retry(id).await {
         drive.stop().await;
@@ -145,7 +161,7 @@ pub(crate) async fn retry(session: Session, id: &WorkflowId) -> Outcome {
 /// if a running one had been stopped.
 pub(crate) async fn cancel(session: &Session, Cancel { id, task, reason }: Cancel) -> Outcome {
     // The store is asked first: a runtime would make one that is not there.
-    find(session, &id).await?;
+    refuse_settled(&find(session, &id).await?, "cancel")?;
     let runtime = session.start_without_providers().await?;
     let handle = runtime.handle();
     let cancelled = match &task {
@@ -170,7 +186,11 @@ pub(crate) async fn settle(session: &Session, settle: Settle) -> Outcome {
     let runtime = session.start_without_providers().await?;
     let settled = runtime.handle().settle(&id, &task, verdict).await;
     runtime.stop(STOPPING).await;
-    settled?;
+    settled.map_err(|error| match error.code {
+        // The result stood at the command line.
+        ErrorCode::TaskResultInvalid => Failure::new(Exit::Usage, error),
+        _ => error.into(),
+    })?;
     let record = find(session, &id).await?;
     tell(session, &record);
     if !record.status.is_settled() {
@@ -225,7 +245,7 @@ fn shown_in_file(found: &Diagnostics) -> Failure {
         .collect();
     let told =
         TaskError::new(found.code(), messages.join("; ")).with_data(json!({ "problems": found }));
-    Failure::new(Exit::Usage, told).text(found.render(output::in_colour()))
+    Failure::new(Exit::Usage, told).text(found.render(output::errors_are_coloured()))
 }
 
 /// Prints a settled workflow.
@@ -233,7 +253,7 @@ pub(crate) fn tell(session: &Session, record: &WorkflowRecord) -> Exit {
     if session.json {
         output::document(&report::workflow_json(record));
     } else {
-        output::text(report::workflow_text(record));
+        output::painted(&report::workflow_text(record, session.view()));
     }
     record.status.into()
 }

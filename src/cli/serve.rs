@@ -1,10 +1,14 @@
 //! `serve` and `submit`: workflows are stored by one process and run by another.
 
-use std::{process, time::Duration};
+mod health;
+mod systemd;
 
-use gleitzeit::{Runtime, WaitPolicy};
+use std::{io, process, time::Duration};
+
+use gleitzeit::{Handle, Runtime, WaitPolicy};
 use gleitzeit_domain::{id::WorkflowId, store::Store, workflow::WorkflowRecord};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Outcome,
@@ -15,13 +19,20 @@ use super::{
     run::{invalid, read, tell},
     session::{Session, close},
 };
+use health::Endpoint;
+use systemd::Notice;
+
+/// Between two looks whether the engine is there.
+const LIFE_SIGN: Duration = Duration::from_secs(5);
 
 /// Between two looks at a workflow that another process runs.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs what the store has and what comes into it, until someone stops it.
-pub(crate) async fn serve(session: &Session, Serve { engine: _ }: &Serve) -> Outcome {
+pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
     let mut interrupts = listen()?;
+    // A server goes on when the terminal that it was started from is closed.
+    let _hangups = signal(SignalKind::hangup()).map_err(|error| no_signals(&error))?;
     let url = &session.settings.storage.url;
     if url.is_memory() {
         return Err(Failure::usage(
@@ -30,12 +41,34 @@ pub(crate) async fn serve(session: &Session, Serve { engine: _ }: &Serve) -> Out
     }
     let builder = Runtime::builder(session.settings.clone());
     let runtime = builder.wait_policy(WaitPolicy::Unlimited).start().await?;
-    let recovered = runtime.recovered();
+    let handle = runtime.handle();
+    let endpoint = match serve.health.or(session.settings.server.health) {
+        None => None,
+        Some(address) => match Endpoint::open(address, handle.clone()).await {
+            Ok(endpoint) => Some(endpoint),
+            Err(error) => {
+                runtime.stop(STOPPING).await;
+                let message = format!("cannot listen at {address} for /healthz: {error}");
+                return Err(Failure::infrastructure(message));
+            }
+        },
+    };
+    if let Some(endpoint) = &endpoint {
+        output::note(format_args!("health at http://{}/healthz", endpoint.address));
+    }
     output::note(format_args!(
         "serving {url}; {} unfinished workflows go on; Ctrl-C stops",
-        recovered.workflows
+        runtime.recovered().workflows
     ));
-    interrupts.next().await;
+    systemd::tell(Notice::Ready);
+    tokio::select! {
+        () = interrupts.next() => {}
+        never = systemd::watchdog(&handle) => match never {},
+        () = death(&handle) => {
+            return Err(Failure::infrastructure("the engine has stopped; the log says why"));
+        }
+    }
+    systemd::tell(Notice::Stopping);
     let deadline = session.settings.engine.shutdown_deadline;
     output::note(format_args!(
         "stopping; running tasks have {} s to end; Ctrl-C again stops at once",
@@ -43,8 +76,10 @@ pub(crate) async fn serve(session: &Session, Serve { engine: _ }: &Serve) -> Out
     ));
     let report = tokio::select! {
         report = runtime.stop(deadline) => report,
+        never = systemd::watchdog(&handle) => match never {},
         () = interrupts.next() => process::exit(130),
     };
+    drop(endpoint);
     if session.json {
         output::document(&report);
     } else {
@@ -55,6 +90,13 @@ pub(crate) async fn serve(session: &Session, Serve { engine: _ }: &Serve) -> Out
         ));
     }
     Ok(Exit::Success)
+}
+
+/// Waits until the engine has ended by itself, which it does if its state cannot be trusted.
+async fn death(handle: &Handle) {
+    while handle.stats().await.is_ok() {
+        tokio::time::sleep(LIFE_SIGN).await;
+    }
 }
 
 /// Stores a workflow for whoever serves; waits for its end where asked to.
@@ -113,6 +155,9 @@ async fn settled(
 }
 
 fn listen() -> Result<Interrupts, Failure> {
-    Interrupts::listen()
-        .map_err(|error| Failure::infrastructure(format!("signals cannot be waited for: {error}")))
+    Interrupts::listen().map_err(|error| no_signals(&error))
+}
+
+fn no_signals(error: &io::Error) -> Failure {
+    Failure::infrastructure(format!("signals cannot be waited for: {error}"))
 }

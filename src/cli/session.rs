@@ -12,7 +12,7 @@ use gleitzeit::{
     WaitPolicy,
     protocol_files::{self, ProtocolFileError},
     runtime::{self, Runtime, RuntimeBuilder},
-    settings::{LogFormat, Settings, Sources, StoreUrl},
+    settings::{Settings, Sources, StoreUrl},
 };
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
@@ -21,12 +21,13 @@ use gleitzeit_domain::{
     store::Store,
     workflow::{TaskSpec, WorkflowSpec},
 };
-use tracing_subscriber::EnvFilter;
 
 use super::{
     args::Global,
     output::{self, Exit, Failure},
+    progress::Shown,
     protocols,
+    report::View,
 };
 
 /// Closing a store that was only read takes no time.
@@ -39,8 +40,10 @@ pub(crate) struct Session {
     pub(crate) settings: Settings,
     /// True prints one JSON document.
     pub(crate) json: bool,
-    /// True draws progress.
-    pub(crate) progress: bool,
+    /// How progress is shown.
+    pub(crate) progress: Shown,
+    /// True shows what tasks wrote when they end.
+    pub(crate) logs: bool,
 }
 
 impl Session {
@@ -58,9 +61,15 @@ impl Session {
         if let Some(store) = store {
             settings.storage.url = store;
         }
-        log(&settings, verbose, quiet)?;
-        let progress = !json && !no_progress && output::on_terminal();
-        Ok(Self { settings, json, progress })
+        output::start_log(&settings.logging, verbose, quiet)?;
+        let progress = if json || no_progress {
+            Shown::Nothing
+        } else if output::can_move() && !output::writes_json_lines() {
+            Shown::Drawing
+        } else {
+            Shown::Lines
+        };
+        Ok(Self { settings, json, progress, logs: false })
     }
 
     /// `config`: prints what is in force.
@@ -97,10 +106,41 @@ impl Session {
         Ok(book)
     }
 
+    /// True if another command can find the workflows of this one.
+    pub(crate) fn is_kept(&self) -> bool {
+        !self.settings.storage.url.is_memory()
+    }
+
+    /// Where workflows are kept, as a person finds it: a file by its whole path, and whether it is
+    /// there.
+    pub(crate) fn place(&self) -> String {
+        let url = &self.settings.storage.url;
+        let Some(path) = url.sqlite_path() else { return url.to_string() };
+        let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let whole = whole.display();
+        if path.exists() {
+            format!("sqlite:{whole}")
+        } else {
+            format!(
+                "sqlite:{whole}: there is no such file; `--store` or `--config` name another, or \
+                 run this in the directory where the workflows were run"
+            )
+        }
+    }
+
+    /// How a report of one of its workflows looks.
+    pub(crate) fn view(&self) -> View {
+        View::new(self.is_kept())
+    }
+
     /// The same settings with everything in memory.
     pub(crate) fn in_memory(&self) -> Self {
         let mut session = self.clone();
         session.settings.storage.url = StoreUrl::memory();
+        // Nothing of it is kept, so that there is no workflow to name.
+        if session.progress == Shown::Lines {
+            session.progress = Shown::Nothing;
+        }
         session
     }
 
@@ -167,16 +207,17 @@ impl Session {
         Ok(builder.without_recovery().without_settings_providers().start().await?)
     }
 
+    fn store_is_there(&self) -> bool {
+        self.settings.storage.url.sqlite_path().is_none_or(Path::exists)
+    }
+
     /// The store, without a runtime over it. `None` where there is no such file yet: to look into
     /// a store must not make one.
     ///
     /// # Errors
     /// When it cannot be opened.
     pub(crate) async fn store(&self) -> Result<Option<Arc<dyn Store>>, Failure> {
-        let url = &self.settings.storage.url;
-        if let Some(path) = url.sqlite_path()
-            && !path.exists()
-        {
+        if !self.store_is_there() {
             return Ok(None);
         }
         Ok(Some(runtime::open_store(&self.settings).await?))
@@ -193,8 +234,13 @@ impl Session {
     /// No such workflow.
     pub(crate) fn no_workflow(&self, id: &WorkflowId) -> Failure {
         let message = format!(
-            "no workflow `{id}` in {}; `gleitzeit list` shows those that are there",
-            self.settings.storage.url
+            "no workflow `{id}` in {}{}",
+            self.place(),
+            if self.store_is_there() {
+                "; `gleitzeit list` shows those that are there"
+            } else {
+                ""
+            },
         );
         TaskError::new(ErrorCode::WorkflowNotFound, message).into()
     }
@@ -212,27 +258,4 @@ fn protocol_of(task: &TaskSpec) -> &str {
 /// When what was written is not committed in time.
 pub(crate) async fn close(store: Arc<dyn Store>) -> Result<(), Failure> {
     Ok(store.close(CLOSING).await?)
-}
-
-/// Logs to standard error: standard output is for results.
-fn log(settings: &Settings, verbose: u8, quiet: bool) -> Result<(), Failure> {
-    let level = match verbose {
-        0 if quiet => "error",
-        0 => settings.logging.level.as_str(),
-        1 => "info",
-        _ => "info,gleitzeit=debug,gleitzeit_actors=debug",
-    };
-    let filter = EnvFilter::try_new(level).map_err(|error| {
-        Failure::usage(format!("logging.level: `{level}` is not understood: {error}"))
-    })?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(output::in_colour())
-        .with_env_filter(filter);
-    // A subscriber that is there already is a test's.
-    let _ = match settings.logging.format {
-        LogFormat::Text => subscriber.try_init(),
-        LogFormat::Json => subscriber.json().try_init(),
-    };
-    Ok(())
 }

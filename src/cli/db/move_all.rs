@@ -34,7 +34,12 @@ pub(super) async fn export(session: &Session, file: &Path) -> Outcome {
                     .to_owned(),
             ));
         }
-        write(session, &mut BufWriter::with_capacity(BUFFER, io::stdout())).await?
+        let mut out = BufWriter::with_capacity(BUFFER, output::JsonOut::default());
+        let exported = write(session, &mut out).await?;
+        out.flush().map_err(|error| {
+            Failure::infrastructure(format!("cannot write standard output: {error}"))
+        })?;
+        exported
     } else {
         to_file(session, file).await?
     };

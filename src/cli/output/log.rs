@@ -1,0 +1,66 @@
+//! The log: on standard error, as text or as a JSON object a line.
+
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    fmt, panic, thread,
+};
+
+use gleitzeit::settings::{LogFormat, LoggingSettings};
+use gleitzeit_domain::printable;
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Failure,
+    stream::{self, LogOut},
+    style,
+};
+
+/// Starts logging: errors only if `quiet`, more if `verbose` is above 0. A panic is written the way
+/// everything on standard error is.
+///
+/// # Errors
+/// If the level is not understood.
+pub(crate) fn start_log(
+    settings: &LoggingSettings,
+    verbose: u8,
+    quiet: bool,
+) -> Result<(), Failure> {
+    let level = match verbose {
+        0 if quiet => "error",
+        0 => settings.level.as_str(),
+        1 => "info",
+        _ => "info,gleitzeit=debug,gleitzeit_actors=debug",
+    };
+    let filter = EnvFilter::try_new(level).map_err(|error| {
+        Failure::usage(format!("logging.level: `{level}` is not understood: {error}"))
+    })?;
+    if settings.format == LogFormat::Json {
+        stream::write_json_lines();
+    }
+    panic::set_hook(Box::new(tell_panic));
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(|| LogOut)
+        .with_ansi(style::errors_are_coloured())
+        .with_env_filter(filter);
+    // A subscriber that is there already is a test's.
+    let _ = match settings.format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().try_init(),
+    };
+    Ok(())
+}
+
+/// Its message may hold what a task or a server said.
+fn tell_panic(panic: &panic::PanicHookInfo<'_>) {
+    let name = thread::current().name().unwrap_or("without a name").to_owned();
+    let mut message = format!(
+        "thread {name} panicked at {}: {}",
+        panic.location().map_or(&"an unknown place" as &dyn fmt::Display, |it| it),
+        panic.payload_as_str().unwrap_or("no message"),
+    );
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        message = format!("{message}\n{trace}");
+    }
+    stream::remark("ERROR", &message, &printable::block(&message));
+}
