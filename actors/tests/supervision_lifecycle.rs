@@ -229,7 +229,7 @@ async fn an_outage_never_ends_in_failed() {
         let health = step(|instance| async move {
             if instance == 1 { HealthReport::unhealthy("gone") } else { HealthReport::healthy() }
         });
-        let script = Script { initialize, build, health, ..Script::default() };
+        let script = Script { build, initialize, health, ..Script::default() };
         let mut events = stage.events().await;
         stage.register(script.spec("p")).await;
         script.diary.until("built 2", 1).await;

@@ -108,15 +108,12 @@ struct Budget {
 
 impl Budget {
     fn charge<E: serde::de::Error>(&self, bytes: usize) -> Result<(), E> {
-        match self.left.get().checked_sub(bytes) {
-            Some(left) => {
-                self.left.set(left);
-                Ok(())
-            }
-            None => {
-                self.is_spent.set(true);
-                Err(E::custom("too many values"))
-            }
+        if let Some(left) = self.left.get().checked_sub(bytes) {
+            self.left.set(left);
+            Ok(())
+        } else {
+            self.is_spent.set(true);
+            Err(E::custom("too many values"))
         }
     }
 }

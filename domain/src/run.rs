@@ -427,7 +427,7 @@ impl Run {
             task.id
         );
         if let Some(wait) = task.error.as_ref().filter(|_| self.waits.contains(&index)) {
-            message.push_str(&format!("; it still {}", wait.message));
+            message = format!("{message}; it still {}", wait.message);
         }
         self.log(now, event);
         self.fail(index, TaskError::new(ErrorCode::TaskTimeout, message).retryable(false), now);

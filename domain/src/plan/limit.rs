@@ -37,14 +37,15 @@ pub(super) fn by_parameter(method: &MethodSpec, parameters: &Value) -> ByParamet
             spec.default.as_ref().and_then(seconds).map_or(ByParameter::None, ByParameter::Default)
         }
         // What is neither a number nor a reference breaks the schema and never runs.
-        Some(value) => match seconds(value) {
-            Some(limit) => ByParameter::Given(limit),
-            None => {
+        Some(value) => {
+            if let Some(limit) = seconds(value) {
+                ByParameter::Given(limit)
+            } else {
                 let most =
                     spec.maximum.as_ref().and_then(|most| seconds(&Value::Number(most.clone())));
                 ByParameter::GivenLater(most.unwrap_or(Duration::MAX))
             }
-        },
+        }
     }
 }
 
