@@ -8,6 +8,7 @@
 //! | `launcher`, `spec` | the program that becomes the interpreter, and what it is told |
 //! | `namespaces`, `mounts`, `layout` | what the jail sees of the machine |
 //! | `filter`, `bpf`, `landlock`, `cgroup` | what a task may do and take in it |
+//! | `attendant`, `connect`, `address` | what the launcher does for a task: locks, connections |
 //! | `zygote`, `child`, `channel` | the service's side of both, and the line to them |
 //! | `keeper` | places with a zygote each |
 //! | `selftest` | a few attempts to get out, before the first task |
@@ -15,10 +16,13 @@
 //!
 //! Invariant: a task runs behind every wall that the kernel has, or not at all.
 
+mod address;
+mod attendant;
 mod bpf;
 pub(crate) mod cgroup;
 mod channel;
 mod child;
+mod connect;
 mod filter;
 mod keeper;
 pub(crate) mod kernel;
@@ -48,17 +52,20 @@ use crate::{
     watch::Ended,
 };
 use cgroup::{Group, Groups};
+use child::NoEnd;
 use keeper::Keeper;
 use layout::Layout;
 use spec::{Kind, Spec};
 use zygote::Zygote;
 
+pub use address::NetworkRule;
 pub use cgroup::Controller;
 #[cfg(feature = "fuzzing")]
 pub(crate) use channel::Message;
 #[cfg(feature = "docker")]
 pub(crate) use filter::{OWN_PID, names as filter_names, program as filter_program};
 pub use launcher::{INIT_COMMAND, init};
+pub(crate) use namespaces::has_other_users;
 pub use selftest::{Check, Verdict};
 #[cfg(feature = "fuzzing")]
 pub(crate) use zygote::read as read_message;
@@ -71,6 +78,8 @@ harness = {'__name__': 'gleitzeit'}
 exec(marshal.loads(stream.read(int.from_bytes(stream.read(4), 'big'))), harness)
 harness['serve'](stream)
 ";
+/// A task that could not begin is handed to so many processes.
+const HAND_OVERS_MAX: u32 = 3;
 const SWITCHES: [&str; 6] = ["-I", "-S", "-E", "-B", "-X", "utf8"];
 /// What a task with network needs to find names and to trust certificates.
 const NETWORK_FILES: [&str; 6] = [
@@ -93,8 +102,11 @@ pub struct JailSettings {
     pub workers: usize,
     /// Jobs that may wait for a place.
     pub queue_max: usize,
-    /// True leaves jobs that ask for it in the network of the machine.
+    /// True lets jobs that ask for it connect to other machines by TCP.
     pub network: bool,
+    /// What such jobs reach besides: of the machine's own addresses, its neighbours' and
+    /// link-local ones they reach none that is not named here.
+    pub network_allow: Vec<NetworkRule>,
     /// Directories and files shown read-only besides, as if they were the task's own.
     pub shown: Vec<PathBuf>,
     /// Bytes that the files of a task may take together; they are in memory.
@@ -118,6 +130,7 @@ impl Default for JailSettings {
             workers,
             queue_max: 1024,
             network: false,
+            network_allow: Vec::new(),
             shown: Vec::new(),
             task_bytes: 256 << 20,
             task_inodes: 4096,
@@ -241,11 +254,12 @@ fn layout(
 }
 
 fn blob(interpreter: &Interpreter, network: bool) -> Vec<u8> {
-    let mut filters = vec![filter::program(network)];
-    if network {
-        // For a task that may not use it.
-        filters.push(filter::program(false));
-    }
+    let filters = if network {
+        // What a child waits behind, and what its task gets with and without.
+        vec![filter::waiting(true), filter::program(true), filter::program(false)]
+    } else {
+        vec![filter::program(false)]
+    };
     let told =
         Told { own_pid: filter::OWN_PID, network, landlock: kernel::landlock_version().is_some() };
     let mut blob = Vec::new();
@@ -296,8 +310,22 @@ impl Jail {
         interpreter: &Interpreter,
         job: &Job,
     ) -> Result<Ended, SandboxError> {
-        let child = self.shared.next(&self.shared.line_up()?).await?;
-        child.run(interpreter, job).await
+        let mut tries = 1;
+        loop {
+            let child = self.shared.next(&self.shared.line_up()?).await?;
+            match child.run(interpreter, job).await {
+                Ok(ended) => return Ok(ended),
+                Err(NoEnd::Failed(error)) => return Err(error),
+                // Nothing of it has run, so that it does no harm to hand it to another one.
+                Err(NoEnd::NotBegun(source)) if tries == HAND_OVERS_MAX => {
+                    return Err(SandboxError::System { what: "begin a task", source });
+                }
+                Err(NoEnd::NotBegun(error)) => {
+                    tracing::warn!(%error, "a Python task could not begin; another process gets it");
+                    tries += 1;
+                }
+            }
+        }
     }
 
     pub(crate) fn level(&self) -> Level {
@@ -382,9 +410,18 @@ fn plain_spec(settings: &JailSettings, layout: Layout, program_kind: Kind) -> Sp
         task_bytes: settings.task_bytes,
         task_inodes: settings.task_inodes,
         network: settings.network,
+        network_allow: settings.network_allow.clone(),
+        nameservers: if settings.network { nameservers(settings) } else { Vec::new() },
         cgroups: Vec::new(),
         program_kind,
     }
+}
+
+/// Servers of names, as tasks will find them.
+fn nameservers(settings: &JailSettings) -> Vec<std::net::IpAddr> {
+    let root = settings.root.as_deref().unwrap_or(Path::new("/"));
+    let told = std::fs::read_to_string(root.join("etc/resolv.conf"));
+    connect::nameservers(&told.unwrap_or_default())
 }
 
 /// Runs a launcher to its end; `input` is for its program to read.

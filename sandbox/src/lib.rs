@@ -56,7 +56,9 @@ mod workdir;
 pub use docker::{DockerSettings, EngineInfo, docker_available, engine_at};
 pub use error::SandboxError;
 pub use interpreter::Interpreter;
-pub use jail::{Check, Controller, INIT_COMMAND, JailSettings, Verdict, available, init};
+pub use jail::{
+    Check, Controller, INIT_COMMAND, JailSettings, NetworkRule, Verdict, available, init,
+};
 pub use job::{Job, Limits, Mode, Source};
 pub use outcome::{Diagnostic, Failure, Level, Outcome, ResultType, Status, Stream};
 pub use policy::{Policy, Preset};

@@ -106,7 +106,10 @@ fn namespaces() -> Finding {
 
 async fn jail(settings: &JailSettings) -> Finding {
     let found = match jail::available(settings).await {
-        Ok(()) if nix::unistd::geteuid().is_root() => Ok("built one as root".to_owned()),
+        Ok(()) if jail::has_other_users() => Ok("built one as root".to_owned()),
+        Ok(()) if nix::unistd::geteuid().is_root() => {
+            Ok("built one as an ordinary user: root here has no other users".to_owned())
+        }
         Ok(()) => Ok("built one as an ordinary user".to_owned()),
         Err(error) => Err(error.to_string()),
     };
@@ -149,9 +152,10 @@ fn control_groups(settings: &JailSettings) -> Finding {
         Some(some) => {
             let names = some.iter().map(|controller| match controller {
                 Controller::Pids => "processes",
+                Controller::Cpu => "processor",
                 Controller::Memory | Controller::Unified => "memory",
             });
-            Ok(format!("version 1, {}", names.collect::<Vec<_>>().join(" and ")))
+            Ok(format!("version 1, {}", names.collect::<Vec<_>>().join(", ")))
         }
     };
     Finding::new(

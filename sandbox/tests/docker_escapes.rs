@@ -24,10 +24,12 @@ const STOPPED: [(&str, Status); 4] = [
     ("d24_flood", Status::OutputLimit),
 ];
 /// What a container lets be seen that a jail does not, and why that is no way out.
-const SEEN: [(&str, &str); 3] = [
+const SEEN: [(&str, &str); 5] = [
     ("b07_parent_environ", "its own variables, which are the image's"),
     ("d18_devices", "a terminal of its own"),
     ("d27_swapped_root", "the image's own files"),
+    ("e02_lock_outside", "locks of the image's files, which each container has for itself"),
+    ("e07_many_threads", "as many threads as `pids` allows"),
 ];
 
 /// None of them is one.

@@ -1,4 +1,4 @@
-//! Every known way out is tried, as root and as an ordinary user, and none is one.
+//! Every known way out is tried, as root, as an ordinary user and without Landlock, and none is one.
 //!
 //! The programs in `escapes/` print `ESCAPED: …` when their way out worked; where only a supervisor
 //! can tell, these tests do. A program's word is not enough: a random token is planted in a file
@@ -29,6 +29,7 @@ const HOME: &str = "SANDBOX_TEST_HOME";
 /// In that process's environment: the token.
 const CANARY: &str = "GLEITZEIT_CANARY";
 const INTERPRETER: &str = "SANDBOX_TEST_INTERPRETER";
+const LAUNCHER: &str = "SANDBOX_TEST_LAUNCHER";
 /// Nobody: a user without rights.
 const NOBODY: u32 = 65534;
 /// Long enough for a program that ends by itself, on a busy or an emulated machine as well.
@@ -40,27 +41,74 @@ const STOPPED: [(&str, Status); 4] = [
     ("d23_ignore_signals", Status::Timeout),
     ("d24_flood", Status::OutputLimit),
 ];
+/// It lists the root, where Landlock does not keep it from that: the jail's own, with nothing in it
+/// but the way to Python's files.
+const LISTS_ROOT: &str = "d27_swapped_root";
 /// Its proof is that exit functions run. They do, within the task and before its result is taken.
 const RUNS_AT_EXIT: &str = "a37_atexit_late";
 
+/// Stands between the service and its launcher, and says to the zygote that there is no Landlock.
+const WITHOUT_LANDLOCK: &str = r#"
+import os, sys
+read, write = os.pipe()
+if os.fork() == 0:
+    os.close(read)
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 1); os.dup2(null, 2)
+    while True:
+        data = os.read(0, 1 << 20)
+        if not data: break
+        data = data.replace(b'"landlock":true', b'"landlock":null')
+        while data: data = data[os.write(write, data):]
+    os._exit(0)
+os.close(write)
+os.dup2(read, 0)
+os.close(read)
+os.execv(os.path.join(os.path.dirname(sys.argv[0]), "init"), ["init", "sandbox-init"])
+"#;
+
 #[tokio::test]
 async fn no_way_out_as_this_user() {
-    service(None).await;
+    service("no_way_out_as_this_user", None, "init").await;
 }
 
 #[tokio::test]
 async fn no_way_out_as_an_ordinary_user() {
-    if nix::unistd::geteuid().is_root() || std::env::var_os(HOME).is_some() {
-        service(Some(NOBODY)).await;
-    } else {
-        println!("SKIPPED: escapes as an ordinary user from root (these tests run as one)");
+    if can_be_another() {
+        service("no_way_out_as_an_ordinary_user", Some(NOBODY), "init").await;
     }
 }
 
-/// Starts this test again in a process of its own, as `user`, with the token in its environment.
-async fn service(user: Option<u32>) {
+#[tokio::test]
+async fn no_way_out_without_landlock() {
+    service("no_way_out_without_landlock", None, "without-landlock").await;
+}
+
+#[tokio::test]
+async fn no_way_out_as_an_ordinary_user_without_landlock() {
+    if can_be_another() {
+        let name = "no_way_out_as_an_ordinary_user_without_landlock";
+        service(name, Some(NOBODY), "without-landlock").await;
+    }
+}
+
+fn can_be_another() -> bool {
+    let can = nix::unistd::geteuid().is_root() || std::env::var_os(HOME).is_some();
+    if !can {
+        println!("SKIPPED: escapes as an ordinary user from root (these tests run as one)");
+    }
+    can
+}
+
+/// Starts the test of this name again in a process of its own, as `user`, with the token in its
+/// environment; its jails are built by that `launcher`.
+async fn service(name: &str, user: Option<u32>, launcher: &str) {
     if std::env::var_os(HOME).is_some() {
-        attempts().await;
+        if name == HAND_OVER {
+            hand_over().await;
+        } else {
+            attempts().await;
+        }
         return;
     }
     let Some(interpreter) = interpreter(user) else {
@@ -76,6 +124,11 @@ async fn service(user: Option<u32>) {
     };
     let tests = copy(&std::env::current_exe().unwrap(), "tests");
     copy(env!("CARGO_BIN_EXE_gleitzeit-sandbox-init").as_ref(), "init");
+    let other = home.path().join("without-landlock");
+    let python = ["/usr/bin/python3", "/usr/local/bin/python3"];
+    let python = python.into_iter().find(|path| Path::new(path).exists()).unwrap_or(&interpreter);
+    fs::write(&other, format!("#!{python} -I\n{WITHOUT_LANDLOCK}")).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
     let bait = home.path().join("bait");
     let token = format!("token-{:x}", std::process::id()) + &random();
     fs::write(&bait, &token).unwrap();
@@ -83,14 +136,13 @@ async fn service(user: Option<u32>) {
     for (name, text) in probes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/escapes")) {
         fs::write(home.path().join("escapes").join(name + ".py"), text).unwrap();
     }
-    let name =
-        if user.is_some() { "no_way_out_as_an_ordinary_user" } else { "no_way_out_as_this_user" };
     let mut command = Command::new(tests);
     command
         .args(["--exact", name, "--nocapture"])
         .env(HOME, home.path())
         .env(CANARY, &token)
         .env(INTERPRETER, interpreter)
+        .env(LAUNCHER, home.path().join(launcher))
         .current_dir("/");
     if let Some(user) = user {
         command.uid(user).gid(user);
@@ -99,7 +151,7 @@ async fn service(user: Option<u32>) {
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}\n{complaint}");
-    assert!(told.contains("ways out were tried"), "{told}");
+    assert!(told.contains("ways out were tried") || name == HAND_OVER, "{told}");
     println!("{told}");
 }
 
@@ -138,6 +190,79 @@ fn probes(dir: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
+fn settings() -> JailSettings {
+    let launcher = std::env::var_os(LAUNCHER).map(PathBuf::from);
+    JailSettings { launcher, workers: 1, ..JailSettings::default() }
+}
+
+/// The test below, by which its service knows what to do.
+const HAND_OVER: &str = "a_task_that_cannot_be_handed_over_has_not_run";
+
+/// Descriptors that are on their way are counted for all processes of a user together. While there
+/// are more than the service may have open, no task can be handed over: that is an error, and never
+/// a task that has ended well; and nothing of it is left for the tasks that follow.
+#[tokio::test]
+async fn a_task_that_cannot_be_handed_over_has_not_run() {
+    if can_be_another() {
+        service(HAND_OVER, Some(NOBODY), "init").await;
+    }
+}
+
+async fn hand_over() {
+    use std::os::fd::AsRawFd as _;
+
+    use nix::sys::{resource, socket};
+
+    // Also for the zygote, which may have no more than the service.
+    resource::setrlimit(resource::Resource::RLIMIT_NOFILE, 200, 200).unwrap();
+    let interpreter = std::env::var(INTERPRETER).unwrap();
+    let sandbox = Sandbox::jailed(interpreter.as_ref(), &settings()).await.unwrap();
+    let write = || Job::execute("open('left', 'w').close()\nresult = 'written'");
+    assert_eq!(sandbox.run(write()).await.unwrap().result, json!("written"));
+    let (from, to) = socket::socketpair(
+        socket::AddressFamily::Unix,
+        socket::SockType::SeqPacket,
+        None,
+        socket::SockFlag::SOCK_CLOEXEC,
+    )
+    .unwrap();
+    for count in [100, 253] {
+        let numbers = vec![from.as_raw_fd(); count];
+        socket::sendmsg::<()>(
+            from.as_raw_fd(),
+            &[std::io::IoSlice::new(b"x")],
+            &[socket::ControlMessage::ScmRights(&numbers)],
+            socket::MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
+    }
+    for _ in 0..3 {
+        match tokio::time::timeout(Duration::from_secs(3), sandbox.run(write())).await {
+            Ok(Ok(outcome)) => panic!("it has not run, and is said to have: {outcome:?}"),
+            Ok(Err(error)) => assert!(error.is_transient() || !sandbox.is_serving(), "{error}"),
+            // A new zygote is waited for, which cannot be had either.
+            Err(_) => {}
+        }
+    }
+    drop((from, to));
+    let look = || Job::execute("import os\nresult = os.listdir()");
+    let end = std::time::Instant::now() + LIMIT;
+    let outcome = loop {
+        match sandbox.run(look()).await {
+            Ok(outcome) => break outcome,
+            Err(error) => assert!(std::time::Instant::now() < end, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(outcome.result, json!([]), "{outcome:?}");
+    for _ in 0..20 {
+        assert_eq!(sandbox.run(write()).await.unwrap().result, json!("written"));
+        assert_eq!(sandbox.run(look()).await.unwrap().result, json!([]));
+    }
+    sandbox.stop().await;
+}
+
 /// The service: runs every program in one jail, one after the other.
 async fn attempts() {
     let home = PathBuf::from(std::env::var_os(HOME).unwrap());
@@ -149,8 +274,7 @@ async fn attempts() {
         "port": listener.local_addr().unwrap().port(),
         "variable": CANARY,
     });
-    let settings =
-        JailSettings { launcher: Some(home.join("init")), workers: 1, ..JailSettings::default() };
+    let settings = settings();
     let interpreter = std::env::var(INTERPRETER).unwrap();
     let sandbox = Sandbox::jailed(interpreter.as_ref(), &settings).await.unwrap();
     let probes = probes(&home.join("escapes"));
@@ -221,6 +345,12 @@ fn judge(name: &str, outcome: &Outcome, token: &str) {
             outcome.stdout.text,
             "DONE: judged by the supervisor\nESCAPED-LATE: atexit ran\n"
         );
+        return;
+    }
+    let listed = &outcome.stdout.text;
+    if name == LISTS_ROOT && listed.contains("'task'") && !listed.contains("'proc'") {
+        let launcher = std::env::var(LAUNCHER).unwrap();
+        assert!(launcher.ends_with("without-landlock"), "{told}");
         return;
     }
     assert!(!outcome.stdout.text.contains("ESCAPED"), "{name}: {told}");

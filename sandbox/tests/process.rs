@@ -1,6 +1,7 @@
 //! In a jail: the same behaviour, and what only a jail can promise.
 
 mod behaviour;
+mod network;
 mod support;
 
 use std::time::{Duration, Instant};
@@ -328,8 +329,140 @@ for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM, socke
         try:
             one, other = socket.socketpair(socket.AF_UNIX, kind)
             send(one)
-        except OSError: pass";
+        except (OSError, AttributeError): pass";
     let outcome = bench.run(Job::execute(code).global("context", json!(path))).await;
     assert_eq!(outcome.result, json!(true), "it cannot even be seen: {outcome:?}");
     assert!(listener.recv(&mut [0; 16]).is_err(), "it was heard: {outcome:?}");
+}
+
+/// A database in the task's own directory works, with every way it has to lock and to write.
+#[tokio::test]
+async fn databases_lock_their_own_files() {
+    let bench = Bench::new().await;
+    let code = "
+import sqlite3, threading
+for mode in ('delete', 'wal', 'truncate'):
+    one = sqlite3.connect(mode, check_same_thread=False)
+    assert one.execute('pragma journal_mode = ' + mode).fetchone() == (mode,), mode
+    one.execute('create table t (n integer)')
+    two = sqlite3.connect(mode, check_same_thread=False)
+    for n in range(20):
+        with (one if n % 2 else two) as db: db.execute('insert into t values (?)', (n,))
+    thread = threading.Thread(target=lambda: two.execute('insert into t values (20)') and two.commit())
+    thread.start(); thread.join()
+    assert one.execute('select count(*) from t').fetchone() == (21,), mode
+    one.execute('pragma integrity_check')
+    one.close(); two.close()
+result = 'stored'";
+    let outcome = bench.execute(code).await;
+    assert_eq!(outcome.result, json!("stored"), "{outcome:?}");
+}
+
+/// Locks of the task's own files exclude each other, and one that has to wait gets its turn.
+#[tokio::test]
+async fn locks_within_a_task_are_locks() {
+    let bench = Bench::new().await;
+    let code = "
+import fcntl, threading, time
+one, two = open('f', 'w'), open('f', 'w')
+fcntl.flock(one, fcntl.LOCK_EX)
+try: fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB); refused = False
+except BlockingIOError: refused = True
+order = []
+def second():
+    fcntl.flock(two, fcntl.LOCK_EX)
+    order.append('second')
+thread = threading.Thread(target=second)
+thread.start()
+time.sleep(0.1)
+order.append('first')
+fcntl.flock(one, fcntl.LOCK_UN)
+thread.join()
+fcntl.lockf(one, fcntl.LOCK_EX)
+result = [refused, order]";
+    let outcome = bench.execute(code).await;
+    assert_eq!(outcome.result, json!([true, ["first", "second"]]), "{outcome:?}");
+}
+
+/// What libraries do with sockets and threads of their own works behind the filter.
+#[tokio::test]
+async fn pairs_of_sockets_and_threads_work() {
+    let bench = Bench::new().await;
+    let code = "
+import asyncio, concurrent.futures, multiprocessing.dummy, socket
+async def main():
+    here, there = socket.socketpair()
+    here.setblocking(False); there.setblocking(False)
+    reader, kept = await asyncio.open_connection(sock=here)
+    _, writer = await asyncio.open_connection(sock=there)
+    data = b'x' * (4 << 20)
+    writer.writelines([data[:1000], data[1000:]])
+    writer.write_eof()
+    got = await reader.read(-1)
+    loop = asyncio.get_running_loop()
+    kept.close()
+    return [got == data, await loop.run_in_executor(None, lambda: 7)]
+sent = asyncio.run(main())
+squares = []
+workers = [multiprocessing.dummy.Process(target=squares.append, args=(n * n,)) for n in range(50)]
+for one in workers: one.start()
+for one in workers: one.join()
+with concurrent.futures.ThreadPoolExecutor(32) as pool: names = len(list(pool.map(str, range(100))))
+result = [sent, sum(squares), names]";
+    let outcome = bench.execute(code).await;
+    assert_eq!(outcome.result, json!([[true, 7], 40425, 100]), "{outcome:?}");
+}
+
+/// What a task reads from standard input is memory that it cannot make more of.
+#[tokio::test]
+async fn standard_input_does_not_grow() {
+    let bench = Bench::new().await;
+    let code = "
+import os
+refused = []
+for what in (lambda: os.write(0, b'x'), lambda: os.ftruncate(0, 1 << 20)):
+    try: what()
+    except OSError as error: refused.append(error.errno)
+result = [input(), refused]";
+    let job = Job { stdin: "hello\n".to_owned(), ..Job::execute(code) };
+    let outcome = bench.run(job).await;
+    assert_eq!(outcome.result, json!(["hello", [1, 1]]), "{outcome:?}");
+}
+
+/// The times of a directory would be a message to the next task.
+#[tokio::test]
+async fn a_task_leaves_no_message_in_times() {
+    let bench = Bench::new().await;
+    let code = "
+import os
+found = os.stat('/task').st_mtime_ns
+os.utime('/task', ns=(424242424242, 424242424242))
+result = found";
+    for _ in 0..3 {
+        let outcome = bench.execute(code).await;
+        assert_ne!(outcome.result, json!(424_242_424_242_u64), "{outcome:?}");
+    }
+}
+
+/// Only who stops a task says that it was stopped.
+#[tokio::test]
+async fn a_task_does_not_say_how_it_was_ended() {
+    let bench = Bench::new().await;
+    for status in ["timeout", "killed"] {
+        let code = format!(
+            "import os\nbody = b'{{\"status\":\"{status}\"}}'\n\
+             os.write(3, len(body).to_bytes(4, 'big') + body)\nos._exit(0)"
+        );
+        let outcome = bench.execute(&code).await;
+        assert_eq!(outcome.status, Status::Error, "{outcome:?}");
+        assert_eq!(outcome.error.unwrap().kind, "BrokenReply");
+    }
+}
+
+/// The service goes before its tasks, which has to stop them in time.
+#[tokio::test]
+async fn a_task_goes_behind_the_service() {
+    let bench = Bench::new().await;
+    let code = "import os\nresult = os.getpriority(os.PRIO_PROCESS, 0)";
+    assert_eq!(bench.execute(code).await.result, json!(5));
 }

@@ -21,7 +21,7 @@ const TASK_DIR: &str = "/task";
 /// What the supervisor and the kernel's bookkeeping take besides a task.
 const OVERHEAD_BYTES: u64 = 32 << 20;
 /// What starting Python and watching a child take, besides what a task may do.
-const SUPERVISOR_CALLS: [&str; 22] = [
+const SUPERVISOR_CALLS: [&str; 28] = [
     "execve",
     "fork",
     "vfork",
@@ -44,6 +44,12 @@ const SUPERVISOR_CALLS: [&str; 22] = [
     "setsid",
     "getpgrp",
     "arch_prctl",
+    "fcntl",
+    "close_range",
+    "sendto",
+    "sendmsg",
+    "setsockopt",
+    "getsockopt",
 ];
 /// What tells of the machine. Control groups stay to be seen: they tell who was killed.
 const MASKED: [&str; 21] = [

@@ -1,14 +1,22 @@
 """The process around the code: what it finds, what it may take, what it took."""
 
+MFD_CLOEXEC_AND_SEALING = 3
+F_ADD_SEALS = 1033
+ALL_SEALS = 0xF
+
 
 def give_stdin(text):
     """Descriptor 0 becomes what the call gives, or nothing."""
     if text:
-        fd = posix.memfd_create("stdin")
+        import fcntl
+
+        fd = posix.memfd_create("stdin", MFD_CLOEXEC_AND_SEALING)
         data = text.encode("utf-8")
         while data:
             data = data[posix.write(fd, data) :]
         posix.lseek(fd, 0, 0)
+        # It is memory that no limit counts: it does not grow.
+        fcntl.fcntl(fd, F_ADD_SEALS, ALL_SEALS)
     else:
         fd = posix.open("/dev/null", posix.O_RDONLY)
     posix.dup2(fd, 0, True)

@@ -11,7 +11,6 @@ Invariant: the task has none of these streams, and its process cannot reach this
 of its end is the supervisor's word. When the service goes away, so does the container.
 """
 
-PR_SET_DUMPABLE = 4
 PART_BYTES = 32 << 10
 # After the child's end: nobody is left who could write, so that this is only a backstop.
 DRAIN_MS = 200
@@ -72,6 +71,7 @@ class Supervisor:
         self.filter = Program(self.kernel.ctypes, read_frame(stream), placeholder)
         # Nobody but root may look into this process from now on.
         self.kernel.prctl(PR_SET_DUMPABLE, 0)
+        forget_sendmsg(self.kernel.ctypes)
         for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGALRM):
             _signal.signal(number, end_all)
         self.woken, waker = posix.pipe()
@@ -87,7 +87,7 @@ class Supervisor:
         gc.freeze()
         speak(b"r")
         if not stream.peek(1):
-            posix._exit(0)  # no task came
+            posix._exit(NO_TASK)
         limit = int.from_bytes(read_frame(stream), "big") / 1000
         job, source = read_frame(stream), read_frame(stream)
         pipes = [posix.pipe() for _ in range(3)]
@@ -97,7 +97,7 @@ class Supervisor:
                 self.become_task(job, source, [ends[1] for ends in pipes])
             except BaseException as error:
                 say(f"the task could not begin: {name_of(error)}: {message_of(error)}\n")
-            posix._exit(125)
+            posix._exit(NOT_BEGUN)
         for _, theirs in pipes:
             posix.close(theirs)
         self.signal.setitimer(self.signal.ITIMER_REAL, limit + GRACE_SECONDS)

@@ -4,25 +4,42 @@ Started by the launcher. Descriptor 3 holds its frames, 4 is the control line to
 rules of Landlock, where there are some. On the control line, a message each:
 
     service -> zygote   b"fork"                    make a child and tell of it
+    service -> zygote   b"task 12"                 child 12 gets a task; make the next child
     zygote -> service   {"child": pid} and two descriptors: its process, and its own line
     zygote -> service   {"ended": pid, ...}        how it ended and what it took, as the kernel says
 
 A child shuts itself in and then waits on its line for one message with its descriptors. It makes no
 difference to a task whether its child was made before it came or after.
 
-Invariant: no line of a task's code runs in the zygote, and nothing of one task is left when the
-next one begins.
+Invariants: no line of a task's code runs in the zygote, and nothing of one task is left when the
+next one begins. Which child has a task is what the service says, before the task can begin. A
+zygote that cannot tell the service of a child has killed that child, and ends.
 """
 
 CONTROL_FD = 4
 RULES_FD = 5
 LINE_FD = 3  # in a child; later its result pipe
 TASK_DIR = "/task"
+# First byte of the result pipe: from here on the task's own code runs.
+BEGAN = b"!"
+# Exit statuses of a child whose task has not begun.
+NOT_EMPTY = 123
+NO_TASK = 124
+NOT_BEGUN = 125
+PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
 SYS_LANDLOCK_RESTRICT_SELF = 446
 SYS_PIDFD_OPEN = 434
 DEPTH_OF_FILES_MAX = 200
+# Of a task, its first one included. The kernel counts those of the zygote, of the next child and of
+# an ordinary user's launcher with them.
+THREADS_MAX = 64
+# The service, which has to stop tasks in time, goes before them.
+NICENESS = 5
+# While a task has all the threads that there may be, no child can be made.
+RETRY_MS = 10
+RETRIES_MAX = 500
 # CPython 3.11 learns for the first eight calls or so, and in a second step for some more.
 REHEARSALS = 20
 
@@ -106,14 +123,26 @@ class Zygote:
             return Program(self.kernel.ctypes, read_frame(stream), placeholder)
 
         self.network = told["network"]
+        # What a child waits behind, and with network what its task gets besides: it is not known
+        # before whether the task may use it.
         self.filters = [program()]
-        # For a task that may not use the network of a zygote that can.
-        self.strict = [program()] if self.network else []
+        self.final = {True: program(), False: program()} if self.network else {}
         self.rules = RULES_FD if told["landlock"] else None
         self.socket = _socket
         family, kind = _socket.AF_UNIX, _socket.SOCK_SEQPACKET
         self.control = _socket.socket(family, kind, 0, CONTROL_FD)
+        self.send = _socket.socket.sendmsg
+        if not self.network:
+            forget_sendmsg(self.kernel.ctypes)
         self.children = {}
+        # The child that has a task.
+        self.working = None
+        self.is_wanted = False
+        self.retries = 0
+        self.is_leaving = False
+        # A crash is not written down by a program of the host's, with root's rights, and no process
+        # of the same user may look into this one or its children.
+        self.kernel.prctl(PR_SET_DUMPABLE, 0)
 
     def serve(self):
         import gc
@@ -125,68 +154,109 @@ class Zygote:
         gc.freeze()
         # What a child does not find in memory is neither given to it nor taken from it again.
         self.kernel.release_unused()
-        wanted = False
         while True:
-            for fd, _ in poll.poll(10 if wanted else None):
+            ready = [fd for fd, _ in poll.poll(RETRY_MS if self.is_wanted else None)]
+            # Before any end: that a child has a task was said before it could begin.
+            if CONTROL_FD in ready:
+                self.hear()
+            for fd in ready:
                 if fd != CONTROL_FD:
                     poll.unregister(fd)
                     self.bury(fd)
-                elif self.control.recv(16) == b"fork":
-                    wanted = True
-                else:
-                    posix._exit(0)  # the service went away, or has lost its mind
-            if wanted:
-                try:
-                    poll.register(self.fork(), select.POLLIN)
-                    wanted = False
-                except OSError:
-                    pass  # a task has all the threads that there are; later then
+            if self.is_leaving and self.working is None:
+                posix._exit(1)
+            if self.is_wanted and not self.is_leaving:
+                process = self.fork()
+                if process is not None:
+                    poll.register(process, select.POLLIN)
+
+    def hear(self):
+        """Takes in what the service says."""
+        said = self.control.recv(32)
+        if said.startswith(b"task "):
+            pid = int(said[5:])
+            if pid in self.children.values():
+                self.working = pid
+        elif said != b"fork":
+            posix._exit(0)  # the service went away, or has lost its mind
+        self.is_wanted = True
+        self.retries = 0
 
     def fork(self):
-        """Makes a child; a descriptor that is readable when it has ended."""
-        ours, theirs = self.socket.socketpair(
-            self.socket.AF_UNIX, self.socket.SOCK_SEQPACKET, 0
-        )
-        pid = posix.fork()
+        """Makes a child; a descriptor that is readable when it has ended. `None` when there is none."""
+        try:
+            ours, theirs = self.socket.socketpair(
+                self.socket.AF_UNIX, self.socket.SOCK_SEQPACKET, 0
+            )
+            pid = posix.fork()
+        except OSError as error:
+            # A task has all the threads that there may be: later then.
+            self.retries += 1
+            if self.retries > RETRIES_MAX and self.working is None:
+                self.leave(f"no child can be made: {message_of(error)}")
+            return None
         if pid == 0:
             try:
                 self.become_task(theirs)
             except BaseException as error:
                 say(f"the task could not begin: {name_of(error)}: {message_of(error)}\n")
-            posix._exit(125)
-        process = self.kernel.open_process(pid)
-        self.children[process] = pid
-        self.tell({"child": pid}, (process, ours.fileno()))
-        ours.close()
-        theirs.close()
-        return process
+            posix._exit(NOT_BEGUN)
+        self.is_wanted = False
+        process = None
+        try:
+            process = self.kernel.open_process(pid)
+            self.tell({"child": pid}, (process, ours.fileno()))
+            self.children[process] = pid
+            return process
+        except OSError as error:
+            # Nobody knows of it, so that nobody would ever end it.
+            posix.kill(pid, SIGKILL)
+            posix.waitpid(pid, 0)
+            if process is not None:
+                posix.close(process)
+            self.leave(f"a child cannot be handed over: {message_of(error)}")
+            return None
+        finally:
+            ours.close()
+            theirs.close()
+
+    def leave(self, reason):
+        """Ends this zygote, after the task that runs; the service puts another one in its place."""
+        say(f"{reason}\n")
+        self.is_leaving = True
+        self.is_wanted = False
 
     def tell(self, message, descriptors=()):
         packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in descriptors)
         extra = []
         if descriptors:
             extra.append((self.socket.SOL_SOCKET, self.socket.SCM_RIGHTS, packed))
-        self.control.sendmsg([encode(message, 4096)], extra)
+        self.send(self.control, [encode(message, 4096)], extra)
 
     def bury(self, process):
         """Tells how a child ended, with nothing of it left."""
         import resource
 
-        # Tasks come one at a time, to the oldest child: only its end leaves something behind.
-        is_task = next(iter(self.children)) == process
         pid = self.children.pop(process)
         posix.close(process)
         _, status, usage = posix.wait4(pid, 0)
-        self.tell(
-            {
-                "ended": pid,
-                "status": status,
-                "cpu_seconds": usage.ru_utime + usage.ru_stime,
-                "peak_bytes": usage.ru_maxrss * 1024,
-                "clean": not is_task or clear_directory(),
-                "own_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            }
-        )
+        if pid == self.working:
+            self.working = None
+        # The files of a task that runs are not touched when another child ends.
+        clean = self.working is not None or clear_directory()
+        try:
+            self.tell(
+                {
+                    "ended": pid,
+                    "status": status,
+                    "cpu_seconds": usage.ru_utime + usage.ru_stime,
+                    "peak_bytes": usage.ru_maxrss * 1024,
+                    "clean": clean,
+                    "own_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                }
+            )
+        except OSError as error:
+            self.leave(f"the end of a child cannot be told: {message_of(error)}")
 
     def become_task(self, line):
         """In the child: shuts itself in, waits for its task, runs it. Never returns."""
@@ -197,13 +267,20 @@ class Zygote:
         if self.rules is not None:
             self.kernel.obey(self.rules)
         posix.closerange(LINE_FD + 1, 256)
+        posix.nice(NICENESS)
         own = posix.getpid().to_bytes(4, sys.byteorder)
-        for program in self.filters + self.strict:
+        for program in self.filters + list(self.final.values()):
             program.name_owner(own)
         for program in self.filters:
             self.kernel.filter(program)
         job, source = self.wait_for_task()
+        limit_threads()
         prepare(job)
+        if job["network"]:
+            # Names are asked for over connections, as nothing else leads out. For the C library
+            # alone: it is no variable of the task's.
+            posix.putenv(b"RES_OPTIONS", b"use-vc")
+        posix.write(LINE_FD, BEGAN)
         mode = validate if job["mode"] == "validate" else execute
         finish(Pipe(LINE_FD), *mode(job, source))
 
@@ -214,7 +291,7 @@ class Zygote:
         _, extra, _, _ = line.recvmsg(1, socket.CMSG_SPACE(5 * 4))
         line.detach()
         if not extra:
-            posix._exit(0)  # no task came
+            posix._exit(NO_TASK)
         packed = extra[0][2]
         given = [
             int.from_bytes(packed[at : at + 4], sys.byteorder) for at in range(0, len(packed), 4)
@@ -227,9 +304,12 @@ class Zygote:
             job = decode(read_frame(stream).decode("utf-8"))
             source = read_frame(stream)
         posix.closerange(LINE_FD + 1, 64)
-        if self.network and not job["network"]:
-            for program in self.strict:
-                self.kernel.filter(program)
+        if not is_fresh():
+            posix._exit(NOT_EMPTY)
+        if self.network:
+            if not job["network"]:
+                forget_sendmsg(self.kernel.ctypes)
+            self.kernel.filter(self.final[job["network"]])
         if not job["is_file"]:
             source = source.decode("utf-8")
         return job, source
@@ -248,6 +328,37 @@ class Pipe:
                 data = data[posix.write(self.fd, data) :]
         except OSError:
             pass  # the user's code closed it; the exit status still tells
+
+
+def limit_threads():
+    import resource
+
+    most = min(THREADS_MAX + 3, resource.getrlimit(resource.RLIMIT_NPROC)[1])
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+
+
+def forget_sendmsg(ctypes):
+    """Takes `sendmsg` away from sockets: the filter refuses it, and libraries that see that there
+    is none use `send`. Where it cannot be taken away it fails when it is called."""
+    import _socket
+    import gc
+
+    try:
+        (names,) = gc.get_referents(_socket.socket.__dict__)
+        del names["sendmsg"]
+        ctypes.pythonapi.PyType_Modified(ctypes.py_object(_socket.socket))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+
+
+def is_fresh():
+    """True when the task's directory is as no task has ever seen it; asked by its child."""
+    posix.chmod(TASK_DIR, 0o700)
+    if posix.listdir(TASK_DIR):
+        return False
+    # Its times would be a message from one task to the next.
+    posix.utime(TASK_DIR)
+    return True
 
 
 def clear_directory():

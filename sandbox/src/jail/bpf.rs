@@ -17,6 +17,7 @@ pub(crate) const ARCHITECTURE: u32 = 0xC000_00B7;
 
 pub(crate) const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+pub(crate) const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
 
 /// Where the kernel puts the call's number, the architecture, and the arguments, low half first on
 /// both architectures.
@@ -28,6 +29,7 @@ const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
 const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const IF_AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
 const IF_BITS: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
 const ANSWER: u32 = libc::BPF_RET | libc::BPF_K;
 
 /// What becomes of a call.
@@ -37,12 +39,22 @@ pub(crate) enum Decision {
     Allow,
     /// It fails with this error.
     Refuse(i32),
-    /// It is made where this argument is one of these numbers.
+    /// It is made where all tests of one of these lists hold, and else fails with `EPERM`.
+    When(&'static [&'static [Test]]),
+    /// The launcher answers it.
+    Ask,
+    /// The launcher answers it where all tests of one of these lists hold; else it is made.
+    AskWhen(&'static [&'static [Test]]),
+}
+
+/// A test of one argument, by its place. Only the low half of an argument is looked at: the kernel
+/// reads no more of those that are named in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Test {
+    /// It is one of these numbers.
     Is(u8, &'static [u32]),
-    /// It is made where each of these arguments is one of its numbers.
-    Are([(u8, &'static [u32]); 2]),
-    /// It is made where this argument has one of these bits.
-    Bit(u8, u32),
+    /// It has none of these bits.
+    Without(u8, u32),
 }
 
 /// One step of a program.
@@ -63,22 +75,31 @@ const fn step(code: u32, number: u32) -> Step {
     Step { code, if_true: 0, if_false: 0, number }
 }
 
-/// The program over `decisions`.
+/// The program over `decisions`; what is not decided about is refused.
 pub(crate) fn compile(decisions: &BTreeMap<u32, Decision>) -> Vec<Step> {
+    program(KILL, decisions, Decision::Refuse(libc::EPERM))
+}
+
+/// The program that hands some calls to the launcher and lets all others through: to stand before
+/// one that refuses, whose refusal counts more.
+pub(crate) fn compile_asking(decisions: &BTreeMap<u32, Decision>) -> Vec<Step> {
+    program(ALLOW, decisions, Decision::Allow)
+}
+
+fn program(foreign: u32, decisions: &BTreeMap<u32, Decision>, otherwise: Decision) -> Vec<Step> {
     let mut program = vec![
         step(LOAD, ARCHITECTURE_AT),
         Step { if_true: 1, ..step(IF_EQUAL, ARCHITECTURE) },
-        step(ANSWER, KILL),
+        step(ANSWER, foreign),
         step(LOAD, NUMBER_AT),
     ];
-    program.extend(tree(&spans(decisions)));
+    program.extend(tree(&spans(decisions, otherwise)));
     program
 }
 
 /// The numbers from which on another decision holds than before.
-fn spans(decisions: &BTreeMap<u32, Decision>) -> Vec<(u32, Decision)> {
-    let refused = Decision::Refuse(libc::EPERM);
-    let mut spans = vec![(0, refused)];
+fn spans(decisions: &BTreeMap<u32, Decision>, otherwise: Decision) -> Vec<(u32, Decision)> {
+    let mut spans = vec![(0, otherwise)];
     let mut next = 0;
     let mut from = |at, decision| {
         if spans.last().is_some_and(|(_, before)| *before != decision) {
@@ -89,12 +110,12 @@ fn spans(decisions: &BTreeMap<u32, Decision>) -> Vec<(u32, Decision)> {
     };
     for (call, decision) in decisions {
         if *call != next {
-            from(next, refused);
+            from(next, otherwise);
         }
         from(*call, *decision);
         next = call.saturating_add(1);
     }
-    from(next, refused);
+    from(next, otherwise);
     spans
 }
 
@@ -106,9 +127,14 @@ fn tree(spans: &[(u32, Decision)]) -> Vec<Step> {
         _ => {
             let (low, high) = spans.split_at(spans.len() / 2);
             let below = tree(low);
-            // A jump is told in one byte; the tables' test fails long before it would be too far.
-            let if_true = u8::try_from(below.len()).unwrap_or(u8::MAX);
-            let mut steps = vec![Step { if_true, ..step(IF_AT_LEAST, high[0].0) }];
+            let mut steps = match u8::try_from(below.len()) {
+                Ok(if_true) => vec![Step { if_true, ..step(IF_AT_LEAST, high[0].0) }],
+                // Too far for the one byte of a condition.
+                Err(_) => vec![
+                    Step { if_false: 1, ..step(IF_AT_LEAST, high[0].0) },
+                    step(JUMP, u32::try_from(below.len()).unwrap_or(u32::MAX)),
+                ],
+            };
             steps.extend(below);
             steps.extend(tree(high));
             steps
@@ -117,46 +143,54 @@ fn tree(spans: &[(u32, Decision)]) -> Vec<Step> {
 }
 
 fn leaf(decision: Decision) -> Vec<Step> {
-    let refused = refuse(libc::EPERM);
     match decision {
         Decision::Allow => vec![step(ANSWER, ALLOW)],
         Decision::Refuse(error) => vec![step(ANSWER, refuse(error))],
-        Decision::Bit(at, bits) => vec![
-            argument(at),
-            Step { if_false: 1, ..step(IF_BITS, bits) },
-            step(ANSWER, ALLOW),
-            step(ANSWER, refused),
-        ],
-        Decision::Is(at, numbers) => {
-            let mut steps = unless(at, numbers);
-            steps.push(step(ANSWER, ALLOW));
-            steps
-        }
-        Decision::Are(arguments) => {
-            let mut steps = Vec::new();
-            for (at, numbers) in arguments {
-                steps.extend(unless(at, numbers));
-            }
-            steps.push(step(ANSWER, ALLOW));
-            steps
-        }
+        Decision::Ask => vec![step(ANSWER, ASK)],
+        Decision::When(lists) => cases(lists, ALLOW, refuse(libc::EPERM)),
+        Decision::AskWhen(lists) => cases(lists, ASK, ALLOW),
     }
+}
+
+/// `answer` where all tests of one of the lists hold.
+fn cases(lists: &[&[Test]], answer: u32, otherwise: u32) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for tests in lists {
+        steps.extend(case(tests, answer));
+    }
+    steps.push(step(ANSWER, otherwise));
+    steps
+}
+
+/// `answer` where all tests hold; goes on behind its last step where one does not.
+fn case(tests: &[Test], answer: u32) -> Vec<Step> {
+    let mut steps = vec![step(ANSWER, answer)];
+    for test in tests.iter().rev() {
+        // Lists are short: the test over all programs would find a jump that is cut off here.
+        let behind = u8::try_from(steps.len()).unwrap_or(u8::MAX);
+        let mut own = Vec::new();
+        match *test {
+            Test::Is(at, numbers) => {
+                own.push(argument(at));
+                for (left, number) in (0..numbers.len()).rev().zip(numbers) {
+                    let if_true = u8::try_from(left).unwrap_or(u8::MAX);
+                    let if_false = if left == 0 { behind } else { 0 };
+                    own.push(Step { if_true, if_false, ..step(IF_EQUAL, *number) });
+                }
+            }
+            Test::Without(at, bits) => {
+                own.push(argument(at));
+                own.push(Step { if_true: behind, ..step(IF_BITS, bits) });
+            }
+        }
+        own.append(&mut steps);
+        steps = own;
+    }
+    steps
 }
 
 fn argument(at: u8) -> Step {
     step(LOAD, ARGUMENTS_AT + 8 * u32::from(at))
-}
-
-/// Refuses unless the argument is one of the numbers; goes on with the next step where it is.
-fn unless(at: u8, numbers: &[u32]) -> Vec<Step> {
-    let mut steps = vec![argument(at)];
-    for (left, number) in (1..=numbers.len()).rev().zip(numbers) {
-        // Over the other comparisons, and over the refusal behind them.
-        let if_true = u8::try_from(left).unwrap_or(u8::MAX);
-        steps.push(Step { if_true, ..step(IF_EQUAL, *number) });
-    }
-    steps.push(step(ANSWER, refuse(libc::EPERM)));
-    steps
 }
 
 /// As the kernel reads it: eight bytes a step, in the machine's order.
@@ -173,16 +207,30 @@ pub(crate) fn as_bytes(program: &[Step]) -> Vec<u8> {
 
 #[cfg(test)]
 impl Decision {
-    /// The answer for a call whose arguments are all `argument`.
-    pub(crate) fn on(self, argument: u32) -> u32 {
-        let allowed = match self {
-            Self::Allow => true,
-            Self::Refuse(error) => return refuse(error),
-            Self::Is(_, numbers) => numbers.contains(&argument),
-            Self::Are(arguments) => arguments.iter().all(|(_, of)| of.contains(&argument)),
-            Self::Bit(_, bits) => argument & bits != 0,
+    /// The answer for a call with these arguments.
+    pub(crate) fn on(self, arguments: [u32; 6]) -> u32 {
+        let one_holds = |lists: &[&[Test]]| {
+            lists.iter().any(|tests| tests.iter().all(|it| it.holds(arguments)))
         };
-        if allowed { ALLOW } else { refuse(libc::EPERM) }
+        match self {
+            Self::Allow => ALLOW,
+            Self::Refuse(error) => refuse(error),
+            Self::Ask => ASK,
+            Self::When(lists) if one_holds(lists) => ALLOW,
+            Self::When(_) => refuse(libc::EPERM),
+            Self::AskWhen(lists) if one_holds(lists) => ASK,
+            Self::AskWhen(_) => ALLOW,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Test {
+    fn holds(self, arguments: [u32; 6]) -> bool {
+        match self {
+            Self::Is(at, numbers) => numbers.contains(&arguments[usize::from(at)]),
+            Self::Without(at, bits) => arguments[usize::from(at)] & bits == 0,
+        }
     }
 }
 
@@ -217,6 +265,7 @@ pub(crate) fn run(program: &[Step], architecture: u32, call: u32, arguments: [u3
             IF_EQUAL => at += jump(held == step.number),
             IF_AT_LEAST => at += jump(held >= step.number),
             IF_BITS => at += jump(held & step.number != 0),
+            JUMP => at += step.number as usize,
             ANSWER => return step.number,
             code => panic!("no such step: {code}"),
         }
@@ -230,12 +279,49 @@ mod tests {
     /// Numbers side by side with one decision are one span, and gaps are refused.
     #[test]
     fn spans_cover_every_number() {
+        const SOME: Decision = Decision::When(&[&[Test::Without(0, 4)]]);
         let refused = Decision::Refuse(1);
-        let decisions = [(0, Decision::Allow), (1, Decision::Allow), (3, Decision::Bit(0, 4))];
+        let decisions = [(0, Decision::Allow), (1, Decision::Allow), (3, SOME)];
         assert_eq!(
-            spans(&decisions.into()),
-            [(0, Decision::Allow), (2, refused), (3, Decision::Bit(0, 4)), (4, refused)]
+            spans(&decisions.into(), refused),
+            [(0, Decision::Allow), (2, refused), (3, SOME), (4, refused)]
         );
-        assert_eq!(spans(&BTreeMap::new()), [(0, refused)]);
+        assert_eq!(spans(&BTreeMap::new(), refused), [(0, refused)]);
+    }
+
+    /// Every list counts by itself, and within one every test does.
+    #[test]
+    fn a_call_is_made_where_one_list_of_tests_holds() {
+        const ONE: &[Test] = &[Test::Is(0, &[1, 2]), Test::Without(2, 8)];
+        const TWO: &[Test] = &[Test::Is(0, &[2, 3]), Test::Is(1, &[7])];
+        for decision in [Decision::When(&[ONE, TWO]), Decision::AskWhen(&[ONE, TWO])] {
+            let steps = compile(&[(5, decision)].into());
+            for arguments in (0..5)
+                .flat_map(|a| (6..9).flat_map(move |b| (6..10).map(move |c| [a, b, c, 0, 0, 0])))
+            {
+                assert_eq!(
+                    run(&steps, ARCHITECTURE, 5, arguments),
+                    decision.on(arguments),
+                    "{decision:?} {arguments:?}"
+                );
+            }
+        }
+    }
+
+    /// A half of the tree that is longer than a condition can jump is jumped over all the same.
+    #[test]
+    fn a_long_program_finds_its_way() {
+        const NUMBERS: &[u32] = &[10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25];
+        const SOME: Decision = Decision::When(&[&[Test::Is(0, NUMBERS)]]);
+        let decisions: BTreeMap<_, _> = (0..80).map(|call| (2 * call, SOME)).collect();
+        let steps = compile(&decisions);
+        assert!(steps.len() > 1000);
+        for call in 0..170 {
+            for first in [9, 10, 25, 26] {
+                let made = call % 2 == 0 && call < 160 && NUMBERS.contains(&first);
+                let expected = if made { ALLOW } else { refuse(libc::EPERM) };
+                assert_eq!(run(&steps, ARCHITECTURE, call, [first; 6]), expected, "{call} {first}");
+            }
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Control groups: the memory of a jail as the kernel counts it, files and threads included.
+//! Control groups: the memory of a jail as the kernel counts it, files and threads included, and its
+//! share of the processor, which does not grow with its threads.
 //!
 //! Asked when a sandbox starts, and by a zygote's keeper before each task. Version 1 and version 2
 //! are used as they are found; where neither can be written, tasks are limited by their address
@@ -20,7 +21,12 @@ const PREFIX: &str = "gleitzeit-jail-";
 /// The zygote, its next child and the kernel's own are within it, besides what the task may have.
 const OVERHEAD_BYTES: u64 = 96 << 20;
 /// Processes and threads of one jail together.
-const TASKS_MAX: u64 = 256;
+const TASKS_MAX: u64 = 128;
+/// A jail's share of the processor, where another group has 100 and a process outside of groups
+/// about as much: the service, which has to stop tasks in time, goes before them.
+const CPU_WEIGHT: &str = "50";
+/// The same where 1024 is what others have.
+const CPU_SHARES: &str = "512";
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -28,12 +34,14 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Controller {
-    /// Version 2: memory and processes together.
+    /// Version 2: memory and processes together, and the processor where it can be had.
     Unified,
     /// Version 1: memory.
     Memory,
     /// Version 1: processes.
     Pids,
+    /// Version 1: the processor.
+    Cpu,
 }
 
 /// Directories below which groups can be made.
@@ -80,8 +88,15 @@ impl Groups {
             fs::create_dir(&place)?;
             // From here on the group removes itself when something goes wrong.
             group.places.push((*controller, place.clone()));
-            if *controller != Controller::Memory {
-                fs::write(place.join("pids.max"), TASKS_MAX.to_string())?;
+            match controller {
+                Controller::Unified => {
+                    fs::write(place.join("pids.max"), TASKS_MAX.to_string())?;
+                    // There only where the processor was delegated as well.
+                    let _ = fs::write(place.join("cpu.weight"), CPU_WEIGHT);
+                }
+                Controller::Pids => fs::write(place.join("pids.max"), TASKS_MAX.to_string())?,
+                Controller::Cpu => fs::write(place.join("cpu.shares"), CPU_SHARES)?,
+                Controller::Memory => {}
             }
         }
         Ok(group)
@@ -116,7 +131,7 @@ impl Group {
                     let _ = fs::write(place.join("memory.swap.max"), "0");
                 }
                 Controller::Memory => fs::write(place.join("memory.limit_in_bytes"), &most)?,
-                Controller::Pids => {}
+                Controller::Pids | Controller::Cpu => {}
             }
         }
         Ok(())
@@ -128,7 +143,7 @@ impl Group {
             let file = match controller {
                 Controller::Unified => "memory.events",
                 Controller::Memory => "memory.oom_control",
-                Controller::Pids => return None,
+                Controller::Pids | Controller::Cpu => return None,
             };
             let told = fs::read_to_string(place.join(file)).ok()?;
             told.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok())
@@ -170,6 +185,7 @@ fn candidates(mounts: &str, own: &str) -> Vec<(Controller, PathBuf)> {
             "cgroup2" => (Controller::Unified, ""),
             "cgroup" if has("memory") => (Controller::Memory, "memory"),
             "cgroup" if has("pids") => (Controller::Pids, "pids"),
+            "cgroup" if has("cpu") => (Controller::Cpu, "cpu"),
             _ => continue,
         };
         let path = own.lines().find_map(|line| {
@@ -198,6 +214,10 @@ fn is_usable(controller: Controller, parent: &Path) -> bool {
         let enable = || fs::write(parent.join("cgroup.subtree_control"), "+memory +pids");
         if !has("memory") || !has("pids") || enable().is_err() {
             return false;
+        }
+        if has("cpu") {
+            // A share of the processor is good to have, and no wall.
+            let _ = fs::write(parent.join("cgroup.subtree_control"), "+cpu");
         }
     }
     let trial = parent.join(format!("{PREFIX}{}-trial", std::process::id()));
@@ -241,6 +261,7 @@ mod tests {
             [
                 (Controller::Memory, PathBuf::from("/sys/fs/cgroup/memory/user")),
                 (Controller::Pids, PathBuf::from("/sys/fs/cgroup/pids/inner")),
+                (Controller::Cpu, PathBuf::from("/sys/fs/cgroup/cpu")),
             ]
         );
     }

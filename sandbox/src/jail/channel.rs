@@ -79,7 +79,8 @@ impl Channel {
     }
 }
 
-fn receive(line: BorrowedFd<'_>) -> io::Result<Option<Message>> {
+/// The next message, if it is there; `None` when the other end is closed.
+pub(crate) fn receive(line: BorrowedFd<'_>) -> io::Result<Option<Message>> {
     let mut buffer = [0; MESSAGE_MAX_BYTES];
     let mut space = cmsg_space!([i32; DESCRIPTORS_MAX]);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;

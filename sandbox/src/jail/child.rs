@@ -11,21 +11,52 @@ use std::{
 };
 
 use nix::{
-    fcntl::OFlag,
+    fcntl::{FcntlArg, OFlag, SealFlag, fcntl},
     sys::memfd::{MFdFlags, memfd_create},
     unistd::pipe2,
 };
-use tokio::{net::unix::pipe, sync::oneshot};
+use tokio::{io::AsyncReadExt as _, net::unix::pipe, sync::oneshot};
 
-use super::{cgroup::Group, channel, kernel};
+use super::{
+    cgroup::Group,
+    channel::{self, Channel},
+    kernel,
+};
 use crate::{
     Interpreter, Job, SandboxError, frames,
     reply::read_reply,
-    watch::{self, Ended, Exit},
+    watch::{self, Ended, Ending, Exit},
 };
 
-/// What a zygote hears of a child of its own from whoever uses it.
-pub(crate) type Notes = tokio::sync::mpsc::UnboundedSender<u64>;
+/// What a keeper hears of a child of its zygote from whoever uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// The child of this number gets a task.
+    Taken(u64),
+    /// It could not begin it.
+    NotBegun(u64),
+}
+
+pub(crate) type Notes = tokio::sync::mpsc::UnboundedSender<Note>;
+
+/// How the harness says by its exit status why a task has not begun.
+const NOT_EMPTY: i32 = 123;
+const NO_TASK: i32 = 124;
+
+/// Why there is no outcome.
+#[derive(Debug)]
+pub(crate) enum NoEnd {
+    /// Nothing of the task's code has run: another child can have it.
+    NotBegun(io::Error),
+    /// It cannot be said what has run.
+    Failed(SandboxError),
+}
+
+impl From<SandboxError> for NoEnd {
+    fn from(error: SandboxError) -> Self {
+        Self::Failed(error)
+    }
+}
 
 /// A child that waits, or works.
 #[derive(Debug)]
@@ -33,7 +64,9 @@ pub(crate) struct Child {
     /// Its number within its jail.
     pub(crate) pid: u64,
     process: OwnedFd,
-    line: Option<OwnedFd>,
+    line: OwnedFd,
+    /// To its zygote.
+    control: Arc<Channel>,
     ended: oneshot::Receiver<Exit>,
     notes: Notes,
     group: Option<Arc<Group>>,
@@ -42,25 +75,33 @@ pub(crate) struct Child {
 
 impl Child {
     pub(crate) fn new(
-        pid: u64,
-        process: OwnedFd,
-        line: OwnedFd,
+        (pid, process, line): (u64, OwnedFd, OwnedFd),
+        control: Arc<Channel>,
         ended: oneshot::Receiver<Exit>,
         notes: Notes,
         group: Option<Arc<Group>>,
     ) -> Self {
-        Self { pid, process, line: Some(line), ended, notes, group, is_over: false }
+        Self { pid, process, line, control, ended, notes, group, is_over: false }
     }
 
     /// Runs a job to its end.
+    ///
+    /// # Errors
+    /// [`NoEnd::NotBegun`] where no line of its code has run.
     pub(crate) async fn run(
         mut self,
         interpreter: &Interpreter,
         job: &Job,
-    ) -> Result<Ended, SandboxError> {
-        // The zygote makes its next child while this one works.
-        let _ = self.notes.send(self.pid);
-        let line = self.line.take();
+    ) -> Result<Ended, NoEnd> {
+        let _ = self.notes.send(Note::Taken(self.pid));
+        let ended = self.try_run(interpreter, job).await;
+        if matches!(ended, Err(NoEnd::NotBegun(_))) {
+            let _ = self.notes.send(Note::NotBegun(self.pid));
+        }
+        ended
+    }
+
+    async fn try_run(&mut self, interpreter: &Interpreter, job: &Job) -> Result<Ended, NoEnd> {
         if let Some(group) = &self.group {
             // Its files are in memory, too, and have a limit of their own.
             let bytes = job.limits.memory_bytes.saturating_add(job.limits.file_bytes);
@@ -76,14 +117,25 @@ impl Child {
         let mut descriptors =
             vec![given.job.as_fd(), stdout.as_fd(), stderr.as_fd(), result.as_fd()];
         descriptors.extend(given.stdin.as_ref().map(OwnedFd::as_fd));
-        // A child that has died since is judged by how it died.
-        if let Some(line) = line {
-            let _ = channel::send(&line, b"!", &descriptors);
-        }
+        // The zygote knows who works before the work begins, and makes its next child meanwhile.
+        let told = self.control.send(format!("task {}", self.pid).as_bytes());
+        told.and_then(|()| channel::send(&self.line, b"!", &descriptors))
+            .map_err(NoEnd::NotBegun)?;
         drop((theirs, given));
-        let [stdout, stderr, result] = ours;
-        let converse = read_reply(result, job.limits.result_max_bytes);
-        watch::watch(&mut self, job, (stdout, stderr), converse).await
+        let [stdout, stderr, mut result] = ours;
+        let mut has_begun = false;
+        let converse = async {
+            has_begun = result.read_u8().await.is_ok();
+            if !has_begun {
+                return Ok(None);
+            }
+            read_reply(result, job.limits.result_max_bytes).await
+        };
+        let ended = watch::watch(self, job, (stdout, stderr), converse).await?;
+        if has_begun || ended.ending != Ending::Own || ended.exit.out_of_memory {
+            return Ok(ended);
+        }
+        Err(NoEnd::NotBegun(not_begun(&ended)))
     }
 
     fn process(&self) -> BorrowedFd<'_> {
@@ -112,6 +164,18 @@ impl Drop for Child {
     }
 }
 
+/// Why a task has not begun, by how its child ended.
+fn not_begun(ended: &Ended) -> io::Error {
+    io::Error::other(match ended.exit.status.code() {
+        Some(NO_TASK) => "no task came to its process".to_owned(),
+        Some(NOT_EMPTY) => "files of another task were left in its directory".to_owned(),
+        _ => {
+            let said = ended.stderr.text.trim_end();
+            format!("its process ended with {}: {said}", ended.exit.status)
+        }
+    })
+}
+
 /// What a task is told, in memory that descriptors stand for.
 struct Given {
     job: OwnedFd,
@@ -125,10 +189,13 @@ impl Given {
     }
 }
 
+/// Memory that cannot be written any more: what a task could add to it no limit would count.
 fn memory(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("task", MFdFlags::MFD_CLOEXEC)?);
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create("task", flags)?);
     file.write_all(bytes)?;
     file.rewind()?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::all()))?;
     Ok(file.into())
 }
 

@@ -3,12 +3,19 @@
 //! Asked once for each zygote; the program travels to it, and each task puts it upon itself before it runs a line of the user's code. What is not on the list fails with `EPERM`, as any
 //! refusal does, and nothing is killed for asking.
 //!
+//! Calls that do many things are decided about by their arguments: one command of `fcntl` copies a
+//! descriptor, another one sends signals.
+//!
+//! Some calls are neither allowed nor refused but answered by the launcher, which can look at what a
+//! descriptor is: a second program, `asking`, hands them over.
+//!
 //! Invariant: no call on the list starts a program or a process, reaches another process, changes
-//! what is mounted, makes an object that outlives the task or, without network, leaves it.
+//! what is mounted, makes an object that outlives the task, takes memory that is not counted or,
+//! without network, leaves it.
 
 use std::collections::BTreeMap;
 
-use super::bpf::{self, Decision};
+use super::bpf::{self, Decision, Test};
 
 /// Stands in the programs for the task's own process number, which only the task itself knows.
 pub(crate) const OWN_PID: u32 = 0x5AFE_71D0;
@@ -24,7 +31,7 @@ type Calls = &'static [(&'static str, libc::c_long)];
 const STREAMS: Calls = calls![
     SYS_read SYS_readv SYS_pread64 SYS_preadv SYS_preadv2
     SYS_write SYS_writev SYS_pwrite64 SYS_pwritev SYS_pwritev2
-    SYS_lseek SYS_close SYS_close_range SYS_dup SYS_dup3 SYS_fcntl SYS_flock
+    SYS_lseek SYS_close SYS_dup SYS_dup3 SYS_flock
     SYS_fsync SYS_fdatasync SYS_ftruncate SYS_fallocate SYS_fadvise64
     SYS_sendfile SYS_copy_file_range SYS_splice SYS_pipe2
 ];
@@ -60,15 +67,14 @@ const WAITING: Calls = calls![
     SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2
     SYS_eventfd2 SYS_timerfd_create SYS_timerfd_settime SYS_timerfd_gettime
 ];
-/// Sockets that are there: a pair within the task, which asyncio wakes itself by.
+/// Sockets that are there: a pair within the task, which asyncio wakes itself by. Without `sendmsg`:
+/// the kernel counts descriptors that are on their way for all processes of a user together, so that
+/// one task could leave no room for those of others, and of the service.
 const SOCKETS: Calls = calls![
-    SYS_sendto SYS_sendmsg SYS_recvfrom SYS_recvmsg SYS_shutdown
-    SYS_getsockname SYS_getpeername SYS_getsockopt SYS_setsockopt
+    SYS_recvfrom SYS_recvmsg SYS_shutdown SYS_getsockname SYS_getpeername
 ];
-/// With network: reaching out and being reached.
-const NETWORK: Calls = calls![
-    SYS_connect SYS_bind SYS_listen SYS_accept SYS_accept4 SYS_sendmmsg SYS_recvmmsg
-];
+/// With network: reaching out, and not being reached. The launcher answers `connect`.
+const NETWORK: Calls = calls![SYS_connect SYS_recvmmsg];
 /// What newer architectures have one call less for.
 #[cfg(target_arch = "x86_64")]
 const LEGACY: Calls = calls![
@@ -80,7 +86,8 @@ const LEGACY: Calls = calls![
 #[cfg(target_arch = "aarch64")]
 const LEGACY: Calls = calls![SYS_renameat SYS_getrlimit SYS_setrlimit];
 
-use Decision::{Are, Bit, Is};
+use Decision::When;
+use Test::{Is, Without};
 
 const fn number(constant: i32) -> u32 {
     constant.cast_unsigned()
@@ -89,61 +96,230 @@ const fn number(constant: i32) -> u32 {
 /// Requests of `ioctl`: how much there is to read, blocking or not, and whether it is a terminal.
 const REQUESTS: &[u32] = &[0x541B, 0x5421, 0x5451, 0x5450, 0x5401];
 
+/// A kind of socket with each of the flags that may be told with it.
+macro_rules! kinds {
+    ($($kind:ident)*) => {
+        &[$(
+            number(libc::$kind),
+            number(libc::$kind | libc::SOCK_CLOEXEC),
+            number(libc::$kind | libc::SOCK_NONBLOCK),
+            number(libc::$kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK),
+        )*]
+    };
+}
+
 /// Kinds of socket pairs: those that send to their other end and nowhere else. One of datagrams
 /// would reach every named socket that can be seen, by `sendto` with an address.
-const PAIRS: &[u32] = &{
-    let (stream, packets) = (number(libc::SOCK_STREAM), number(libc::SOCK_SEQPACKET));
-    let (cloexec, nonblock) = (number(libc::SOCK_CLOEXEC), number(libc::SOCK_NONBLOCK));
-    [
-        stream,
-        stream | cloexec,
-        stream | nonblock,
-        stream | cloexec | nonblock,
-        packets,
-        packets | cloexec,
-        packets | nonblock,
-        packets | cloexec | nonblock,
-    ]
+const PAIRS: &[u32] = kinds![SOCK_STREAM SOCK_SEQPACKET];
+
+/// What the C libraries make a thread with: nothing of the process is a copy. A thread with
+/// descriptors of its own could hold as many of them as the whole task may.
+const THREADS: &[u32] = &{
+    let gnu = libc::CLONE_VM
+        | libc::CLONE_FS
+        | libc::CLONE_FILES
+        | libc::CLONE_SIGHAND
+        | libc::CLONE_THREAD
+        | libc::CLONE_SYSVSEM
+        | libc::CLONE_SETTLS
+        | libc::CLONE_PARENT_SETTID
+        | libc::CLONE_CHILD_CLEARTID;
+    [number(gnu), number(gnu | libc::CLONE_DETACHED)]
 };
 
-/// Calls that are allowed with some arguments only: the argument's place, and what it may be.
-const CONDITIONAL: &[(&str, libc::c_long, Decision)] = &[
-    // Threads, no processes.
-    ("SYS_clone", libc::SYS_clone, Bit(0, number(libc::CLONE_THREAD))),
+/// Commands of `fcntl` that copy descriptors or look at them. Not among them: owners, signals and
+/// notices (which reach other processes), leases, seals, sizes of pipes, and locks of open files.
+const COMMANDS: &[u32] = &[
+    number(libc::F_DUPFD),
+    number(libc::F_DUPFD_CLOEXEC),
+    number(libc::F_GETFD),
+    number(libc::F_SETFD),
+    number(libc::F_GETFL),
+    number(libc::F_GETPIPE_SZ),
+    number(libc::F_GET_SEALS),
+    number(libc::F_GETLK),
+];
+/// Commands of `fcntl` that lock: the launcher answers them.
+const LOCKS: &[u32] = &[number(libc::F_SETLK), number(libc::F_SETLKW)];
+
+/// Options of any socket that may be set. Without network not the size of its buffers: their
+/// memory is counted for nobody where there are no control groups.
+const SOCKET_OPTIONS: &[u32] = &[
+    number(libc::SO_REUSEADDR),
+    number(libc::SO_KEEPALIVE),
+    number(libc::SO_OOBINLINE),
+    number(libc::SO_LINGER),
+    number(libc::SO_RCVTIMEO),
+    number(libc::SO_SNDTIMEO),
+    number(libc::SO_RCVLOWAT),
+];
+const SOCKET_OPTIONS_NETWORK: &[u32] = &[number(libc::SO_RCVBUF), number(libc::SO_SNDBUF)];
+/// Options of any socket that may be read.
+const SOCKET_STATES: &[u32] = &[
+    number(libc::SO_REUSEADDR),
+    number(libc::SO_TYPE),
+    number(libc::SO_ERROR),
+    number(libc::SO_KEEPALIVE),
+    number(libc::SO_OOBINLINE),
+    number(libc::SO_LINGER),
+    number(libc::SO_RCVBUF),
+    number(libc::SO_SNDBUF),
+    number(libc::SO_RCVTIMEO),
+    number(libc::SO_SNDTIMEO),
+    number(libc::SO_RCVLOWAT),
+    number(libc::SO_PEERCRED),
+    number(libc::SO_ACCEPTCONN),
+    number(libc::SO_PROTOCOL),
+    number(libc::SO_DOMAIN),
+];
+const TCP_OPTIONS: &[u32] = &[
+    number(libc::TCP_NODELAY),
+    number(libc::TCP_CORK),
+    number(libc::TCP_KEEPIDLE),
+    number(libc::TCP_KEEPINTVL),
+    number(libc::TCP_KEEPCNT),
+    number(libc::TCP_SYNCNT),
+    number(libc::TCP_LINGER2),
+    number(libc::TCP_QUICKACK),
+    number(libc::TCP_USER_TIMEOUT),
+];
+const TCP_STATES: &[u32] = &[
+    number(libc::TCP_NODELAY),
+    number(libc::TCP_MAXSEG),
+    number(libc::TCP_CORK),
+    number(libc::TCP_KEEPIDLE),
+    number(libc::TCP_KEEPINTVL),
+    number(libc::TCP_KEEPCNT),
+    number(libc::TCP_USER_TIMEOUT),
+    number(libc::TCP_INFO),
+];
+const IP_OPTIONS: &[u32] = &[number(libc::IP_TOS), number(libc::IP_TTL), number(libc::IP_RECVERR)];
+const IPV6_OPTIONS: &[u32] = &[
+    number(libc::IPV6_V6ONLY),
+    number(libc::IPV6_UNICAST_HOPS),
+    number(libc::IPV6_TCLASS),
+    number(libc::IPV6_RECVERR),
+];
+
+/// The level of options of any socket.
+const ANY: Test = Is(1, &[number(libc::SOL_SOCKET)]);
+const TCP: Test = Is(1, &[number(libc::IPPROTO_TCP)]);
+const IP: Test = Is(1, &[number(libc::IPPROTO_IP)]);
+const IPV6: Test = Is(1, &[number(libc::IPPROTO_IPV6)]);
+/// A message that would connect its socket on the way, past whoever answers `connect`.
+const CONNECTING: u32 = number(libc::MSG_FASTOPEN);
+/// Names of threads and of memory.
+const NAMES: &[u32] =
+    &[number(libc::PR_SET_NAME), number(libc::PR_GET_NAME), number(libc::PR_SET_VMA)];
+const NAMES_AND_FILTERS: &[u32] = &[
+    number(libc::PR_SET_NAME),
+    number(libc::PR_GET_NAME),
+    number(libc::PR_SET_VMA),
+    number(libc::PR_SET_SECCOMP),
+];
+
+type Conditions = &'static [(&'static str, libc::c_long, Decision)];
+
+/// Calls that are allowed with some arguments only.
+const CONDITIONAL: Conditions = &[
+    ("SYS_clone", libc::SYS_clone, When(&[&[Is(0, THREADS)]])),
     // To itself: `abort` and `raise` are made of these.
-    ("SYS_kill", libc::SYS_kill, Is(0, &[OWN_PID])),
-    ("SYS_tgkill", libc::SYS_tgkill, Is(0, &[OWN_PID])),
-    ("SYS_tkill", libc::SYS_tkill, Is(0, &[OWN_PID])),
-    ("SYS_prlimit64", libc::SYS_prlimit64, Is(0, &[0, OWN_PID])),
-    ("SYS_getpriority", libc::SYS_getpriority, Is(1, &[0, OWN_PID])),
-    ("SYS_socketpair", libc::SYS_socketpair, Are([(0, &[number(libc::AF_UNIX)]), (1, PAIRS)])),
-    ("SYS_ioctl", libc::SYS_ioctl, Is(1, REQUESTS)),
-    // Names of threads and of memory, and more of what is done to it already.
+    ("SYS_kill", libc::SYS_kill, When(&[&[Is(0, &[OWN_PID])]])),
+    ("SYS_tgkill", libc::SYS_tgkill, When(&[&[Is(0, &[OWN_PID])]])),
+    ("SYS_tkill", libc::SYS_tkill, When(&[&[Is(0, &[OWN_PID])]])),
+    ("SYS_prlimit64", libc::SYS_prlimit64, When(&[&[Is(0, &[0, OWN_PID])]])),
+    ("SYS_getpriority", libc::SYS_getpriority, When(&[&[Is(1, &[0, OWN_PID])]])),
     (
-        "SYS_prctl",
-        libc::SYS_prctl,
-        Is(
-            0,
-            &[
-                number(libc::PR_SET_NAME),
-                number(libc::PR_GET_NAME),
-                number(libc::PR_SET_VMA),
-                number(libc::PR_SET_NO_NEW_PRIVS),
-                number(libc::PR_SET_SECCOMP),
-            ],
-        ),
+        "SYS_socketpair",
+        libc::SYS_socketpair,
+        When(&[&[Is(0, &[number(libc::AF_UNIX)]), Is(1, PAIRS), Is(2, &[0])]]),
     ),
+    ("SYS_ioctl", libc::SYS_ioctl, When(&[&[Is(1, REQUESTS)]])),
+    ("SYS_prctl", libc::SYS_prctl, When(&[&[Is(0, NAMES)]])),
+    (
+        "SYS_fcntl",
+        libc::SYS_fcntl,
+        When(&[
+            &[Is(1, COMMANDS)],
+            &[Is(1, LOCKS)],
+            &[Is(1, &[number(libc::F_SETFL)]), Without(2, number(libc::O_ASYNC))],
+        ]),
+    ),
+    // With the third flag, a thread gets descriptors of its own.
+    ("SYS_close_range", libc::SYS_close_range, When(&[&[Is(2, &[0, libc::CLOSE_RANGE_CLOEXEC])]])),
+    ("SYS_sendto", libc::SYS_sendto, When(&[&[Without(3, CONNECTING)]])),
+    ("SYS_setsockopt", libc::SYS_setsockopt, When(&[&[ANY, Is(2, SOCKET_OPTIONS)]])),
+    ("SYS_getsockopt", libc::SYS_getsockopt, When(&[&[ANY, Is(2, SOCKET_STATES)]])),
     // The C library falls back to `clone`, whose flags a filter can read: those of `clone3` are in
     // memory, where it cannot.
     ("SYS_clone3", libc::SYS_clone3, Decision::Refuse(libc::ENOSYS)),
 ];
-/// With network, besides: the two families that there are.
-const CONDITIONAL_NETWORK: &[(&str, libc::c_long, Decision)] =
-    &[("SYS_socket", libc::SYS_socket, Is(0, &[number(libc::AF_INET), number(libc::AF_INET6)]))];
+/// With network, besides or instead: the two families that there are, without raw sockets.
+const CONDITIONAL_NETWORK: Conditions = &[
+    (
+        "SYS_socket",
+        libc::SYS_socket,
+        When(&[&[
+            Is(0, &[number(libc::AF_INET), number(libc::AF_INET6)]),
+            Is(1, kinds![SOCK_STREAM SOCK_DGRAM]),
+            Is(2, &[0, number(libc::IPPROTO_TCP), number(libc::IPPROTO_UDP)]),
+        ]]),
+    ),
+    ("SYS_sendmsg", libc::SYS_sendmsg, When(&[&[Without(2, CONNECTING)]])),
+    ("SYS_sendmmsg", libc::SYS_sendmmsg, When(&[&[Without(3, CONNECTING)]])),
+    (
+        "SYS_setsockopt",
+        libc::SYS_setsockopt,
+        When(&[
+            &[ANY, Is(2, SOCKET_OPTIONS)],
+            &[ANY, Is(2, SOCKET_OPTIONS_NETWORK)],
+            &[TCP, Is(2, TCP_OPTIONS)],
+            &[IP, Is(2, IP_OPTIONS)],
+            &[IPV6, Is(2, IPV6_OPTIONS)],
+        ]),
+    ),
+    (
+        "SYS_getsockopt",
+        libc::SYS_getsockopt,
+        When(&[
+            &[ANY, Is(2, SOCKET_STATES)],
+            &[TCP, Is(2, TCP_STATES)],
+            &[IP, Is(2, IP_OPTIONS)],
+            &[IPV6, Is(2, IPV6_OPTIONS)],
+        ]),
+    ),
+];
+/// What the launcher answers. A lock on a file of the machine would stop whoever else locks it; one
+/// on the task's own files is for the task alone.
+const ASKED: Conditions = &[
+    ("SYS_flock", libc::SYS_flock, Decision::Ask),
+    ("SYS_fcntl", libc::SYS_fcntl, Decision::AskWhen(&[&[Is(1, LOCKS)]])),
+];
+const ASKED_NETWORK: Conditions = &[("SYS_connect", libc::SYS_connect, Decision::Ask)];
 
 /// The program of a task, as the kernel reads it.
 pub(crate) fn program(network: bool) -> Vec<u8> {
     bpf::as_bytes(&bpf::compile(&decisions(network)))
+}
+
+/// The program of a child that has yet to learn which one its task gets, and puts that upon itself
+/// when it knows.
+pub(crate) fn waiting(network: bool) -> Vec<u8> {
+    let mut decisions = decisions(network);
+    if let Ok(prctl) = u32::try_from(libc::SYS_prctl) {
+        decisions.insert(prctl, When(&[&[Is(0, NAMES_AND_FILTERS)]]));
+    }
+    bpf::as_bytes(&bpf::compile(&decisions))
+}
+
+/// The program that hands calls to the launcher; a zygote is started with it.
+pub(crate) fn asking(network: bool) -> Vec<u8> {
+    bpf::as_bytes(&bpf::compile_asking(&by_number(asked(network))))
+}
+
+fn asked(network: bool) -> impl Iterator<Item = &'static (&'static str, libc::c_long, Decision)> {
+    let more: Conditions = if network { ASKED_NETWORK } else { &[] };
+    ASKED.iter().chain(more)
 }
 
 /// The names of all calls that are allowed whatever their arguments, without network.
@@ -158,21 +334,21 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 fn decisions(network: bool) -> BTreeMap<u32, Decision> {
     let tables = [STREAMS, FILES, MEMORY, SELF, SIGNALS, WAITING, SOCKETS, LEGACY];
     let more = if network { NETWORK } else { &[] };
-    let mut decisions = BTreeMap::new();
-    let mut decide = |call: libc::c_long, decision| {
-        // Numbers of calls are small; one that is not cannot be told to the kernel either.
-        if let Ok(call) = u32::try_from(call) {
-            decisions.insert(call, decision);
-        }
-    };
-    for (_, call) in tables.into_iter().flatten().chain(more) {
-        decide(*call, Decision::Allow);
-    }
+    let plain = tables.into_iter().flatten().chain(more);
+    let mut decisions: BTreeMap<_, _> =
+        plain.filter_map(|(_, call)| Some((u32::try_from(*call).ok()?, Decision::Allow))).collect();
     let conditional_more = if network { CONDITIONAL_NETWORK } else { &[] };
-    for (_, call, decision) in CONDITIONAL.iter().chain(conditional_more) {
-        decide(*call, *decision);
-    }
+    decisions.extend(by_number(CONDITIONAL.iter().chain(conditional_more)));
     decisions
+}
+
+/// Numbers of calls are small; one that is not cannot be told to the kernel either.
+fn by_number<'a>(
+    conditions: impl Iterator<Item = &'a (&'static str, libc::c_long, Decision)>,
+) -> BTreeMap<u32, Decision> {
+    conditions
+        .filter_map(|(_, call, decision)| Some((u32::try_from(*call).ok()?, *decision)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -216,17 +392,124 @@ mod tests {
         }
     }
 
-    /// Every name is there once: a second one would undo the condition of the first.
+    /// Every name is there once: a second one would undo the condition of the first. With network
+    /// a condition may stand instead of the one without.
     #[test]
     fn no_call_is_named_twice() {
-        let mut seen = BTreeSet::new();
         let plain = [STREAMS, FILES, MEMORY, SELF, SIGNALS, WAITING, SOCKETS, LEGACY, NETWORK];
-        let named = plain.into_iter().flatten().map(|(name, number)| (*name, *number));
-        let conditional = CONDITIONAL.iter().chain(CONDITIONAL_NETWORK);
-        for (name, number) in named.chain(conditional.map(|(name, number, _)| (*name, *number))) {
-            assert!(seen.insert(number), "{name}");
+        for conditions in [CONDITIONAL, CONDITIONAL_NETWORK] {
+            let mut seen = BTreeSet::new();
+            let named = plain.into_iter().flatten().copied();
+            let conditional = conditions.iter().map(|(name, number, _)| (*name, *number));
+            for (name, number) in named.chain(conditional) {
+                assert!(seen.insert(number), "{name}");
+            }
+            assert!((100..170).contains(&seen.len()), "{} calls", seen.len());
         }
-        assert!((100..170).contains(&seen.len()), "{} calls", seen.len());
+    }
+
+    /// What would be refused is not asked about: a refusal counts more than a question.
+    #[test]
+    fn what_is_asked_about_is_allowed_by_the_other_program() {
+        for network in [false, true] {
+            let allowed = decisions(network);
+            for (name, call, _) in asked(network) {
+                let call = u32::try_from(*call).unwrap();
+                for command in LOCKS {
+                    let arguments = [0, *command, 0, 0, 0, 0];
+                    let told = allowed.get(&call).map(|decision| decision.on(arguments));
+                    assert_eq!(told, Some(libc::SECCOMP_RET_ALLOW), "{name}");
+                }
+            }
+        }
+        let steps = bpf::from_bytes(&asking(true));
+        let told = |call: libc::c_long, second| {
+            let call = u32::try_from(call).unwrap();
+            bpf::run(&steps, bpf::ARCHITECTURE, call, [3, second, 0, 0, 0, 0])
+        };
+        assert_eq!(told(libc::SYS_flock, 0), bpf::ASK);
+        assert_eq!(told(libc::SYS_fcntl, number(libc::F_SETLK)), bpf::ASK);
+        assert_eq!(told(libc::SYS_fcntl, number(libc::F_SETFL)), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(told(libc::SYS_connect, 0), bpf::ASK);
+        assert_eq!(told(libc::SYS_execve, 0), libc::SECCOMP_RET_ALLOW);
+    }
+
+    /// What a call does depends on its arguments, and only what does no harm is let through.
+    #[test]
+    fn arguments_are_decided_about() {
+        const YES: u32 = libc::SECCOMP_RET_ALLOW;
+        const NO: u32 = bpf::refuse(libc::EPERM);
+        let any = number(libc::SOL_SOCKET);
+        let tcp = number(libc::IPPROTO_TCP);
+        let threads = THREADS[0];
+        for (call, arguments, without, with) in [
+            (libc::SYS_fcntl, [0, number(libc::F_DUPFD), 0, 0], YES, YES),
+            (libc::SYS_fcntl, [0, number(libc::F_SETFL), number(libc::O_NONBLOCK), 0], YES, YES),
+            (libc::SYS_fcntl, [0, number(libc::F_SETFL), number(libc::O_ASYNC), 0], NO, NO),
+            (libc::SYS_fcntl, [0, number(libc::F_SETOWN), 1, 0], NO, NO),
+            (libc::SYS_fcntl, [0, 10, 9, 0], NO, NO), // F_SETSIG
+            (libc::SYS_fcntl, [0, 15, 0, 0], NO, NO), // F_SETOWN_EX
+            (libc::SYS_fcntl, [0, number(libc::F_NOTIFY), 0, 0], NO, NO),
+            (libc::SYS_fcntl, [0, number(libc::F_SETLEASE), 0, 0], NO, NO),
+            (libc::SYS_fcntl, [0, number(libc::F_OFD_SETLK), 0, 0], NO, NO),
+            (libc::SYS_fcntl, [0, number(libc::F_SETPIPE_SZ), 1 << 20, 0], NO, NO),
+            (libc::SYS_clone, [threads, 0, 0, 0], YES, YES),
+            (libc::SYS_clone, [threads & !number(libc::CLONE_FILES), 0, 0, 0], NO, NO),
+            (libc::SYS_clone, [threads | number(libc::CLONE_NEWUSER), 0, 0, 0], NO, NO),
+            (libc::SYS_clone, [number(libc::SIGCHLD), 0, 0, 0], NO, NO),
+            (libc::SYS_close_range, [3, 9, 0, 0], YES, YES),
+            (libc::SYS_close_range, [3, 9, 2, 0], NO, NO),
+            (libc::SYS_prctl, [number(libc::PR_SET_NAME), 0, 0, 0], YES, YES),
+            (libc::SYS_prctl, [number(libc::PR_SET_SECCOMP), 2, 0, 0], NO, NO),
+            (libc::SYS_prctl, [number(libc::PR_SET_DUMPABLE), 1, 0, 0], NO, NO),
+            (libc::SYS_setsockopt, [3, any, number(libc::SO_KEEPALIVE), 0], YES, YES),
+            (libc::SYS_setsockopt, [3, any, number(libc::SO_SNDBUF), 0], NO, YES),
+            (libc::SYS_setsockopt, [3, tcp, number(libc::TCP_NODELAY), 0], NO, YES),
+            // Of another level, the same number is `TCP_DEFER_ACCEPT`.
+            (libc::SYS_setsockopt, [3, tcp, number(libc::SO_KEEPALIVE), 0], NO, NO),
+            (libc::SYS_setsockopt, [3, tcp, number(libc::TCP_ULP), 0], NO, NO),
+            (libc::SYS_setsockopt, [3, tcp, number(libc::TCP_FASTOPEN_CONNECT), 0], NO, NO),
+            (libc::SYS_setsockopt, [3, any, number(libc::SO_ATTACH_FILTER), 0], NO, NO),
+            (libc::SYS_setsockopt, [3, any, number(libc::SO_PASSCRED), 0], NO, NO),
+            (libc::SYS_setsockopt, [3, any, number(libc::SO_PRIORITY), 0], NO, NO),
+            (libc::SYS_setsockopt, [3, any, number(libc::SO_REUSEPORT), 0], NO, NO),
+            (libc::SYS_getsockopt, [3, any, number(libc::SO_ERROR), 0], YES, YES),
+            (libc::SYS_getsockopt, [3, any, 77, 0], NO, NO), // SO_PEERPIDFD
+            (libc::SYS_sendto, [3, 0, 0, 0], YES, YES),
+            (libc::SYS_sendto, [3, 0, 0, CONNECTING], NO, NO),
+            (libc::SYS_sendmsg, [3, 0, 0, 0], NO, YES),
+            (libc::SYS_sendmsg, [3, 0, CONNECTING, 0], NO, NO),
+            (libc::SYS_bind, [3, 0, 0, 0], NO, NO),
+            (libc::SYS_listen, [3, 0, 0, 0], NO, NO),
+            (libc::SYS_socket, [number(libc::AF_INET), number(libc::SOCK_STREAM), 0, 0], NO, YES),
+            (libc::SYS_socket, [number(libc::AF_INET), number(libc::SOCK_RAW), 0, 0], NO, NO),
+            (libc::SYS_socket, [number(libc::AF_INET), number(libc::SOCK_DGRAM), 1, 0], NO, NO),
+            (libc::SYS_socket, [number(libc::AF_INET6), number(libc::SOCK_STREAM), 262, 0], NO, NO),
+            (libc::SYS_socket, [number(libc::AF_UNIX), number(libc::SOCK_STREAM), 0, 0], NO, NO),
+        ] {
+            let [a, b, c, d] = arguments;
+            for (network, expected) in [(false, without), (true, with)] {
+                let steps = bpf::from_bytes(&program(network));
+                let call = u32::try_from(call).unwrap();
+                let told = bpf::run(&steps, bpf::ARCHITECTURE, call, [a, b, c, d, 0, 0]);
+                assert_eq!(told, expected, "call {call} with {arguments:?}, network {network}");
+            }
+        }
+    }
+
+    /// Only the program of a child that waits lets it take on another one.
+    #[test]
+    fn a_task_brings_no_filter_of_its_own() {
+        let call = u32::try_from(libc::SYS_prctl).unwrap();
+        let told = |program: &[u8]| {
+            let arguments = [number(libc::PR_SET_SECCOMP), 2, 0, 0, 0, 0];
+            bpf::run(&bpf::from_bytes(program), bpf::ARCHITECTURE, call, arguments)
+        };
+        for network in [false, true] {
+            assert_eq!(told(&program(network)), bpf::refuse(libc::EPERM));
+            assert_eq!(told(&waiting(network)), libc::SECCOMP_RET_ALLOW);
+            assert!(!numbers(network).contains(&libc::SYS_seccomp));
+        }
     }
 
     /// A task finds every place of its own number, each in the last four bytes of a step: with its
@@ -237,7 +520,7 @@ mod tests {
         const OWN: u32 = 7;
         for network in [false, true] {
             let mut program = program(network);
-            assert!(program.len().is_multiple_of(8) && program.len() / 8 < 400);
+            assert!(program.len().is_multiple_of(8) && program.len() / 8 < 600);
             for step in program.chunks_exact_mut(8) {
                 if step[4..] == OWN_PID.to_ne_bytes() {
                     step[4..].copy_from_slice(&OWN.to_ne_bytes());
@@ -248,7 +531,7 @@ mod tests {
                 bpf::run(&steps, bpf::ARCHITECTURE, u32::try_from(call).unwrap(), [argument; 6])
             };
             for (name, call, decision) in CONDITIONAL {
-                let Is(_, numbers) = decision else { continue };
+                let When([[Is(_, numbers)]]) = decision else { continue };
                 if !numbers.contains(&OWN_PID) {
                     continue;
                 }
@@ -288,11 +571,11 @@ mod tests {
             let steps = bpf::compile(&decisions(network));
             for call in (0..600).chain([0x4000_0000, 0x4000_0039, u32::MAX]) {
                 let expected = decisions(network).get(&call).copied();
-                for first in [0, 1, 2, 10, 17, OWN_PID, number(libc::CLONE_THREAD), u32::MAX] {
+                for first in [0, 1, 2, 6, 10, 17, OWN_PID, THREADS[0], u32::MAX] {
                     let told = bpf::run(&steps, bpf::ARCHITECTURE, call, [first; 6]);
                     let wanted = match expected {
                         None => bpf::refuse(libc::EPERM),
-                        Some(decision) => decision.on(first),
+                        Some(decision) => decision.on([first; 6]),
                     };
                     assert_eq!(told, wanted, "call {call} with {first}");
                 }

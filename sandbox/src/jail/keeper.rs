@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Plan,
-    child::Child,
+    child::{Child, Note},
     zygote::{Report, Told, Zygote},
 };
 use crate::{SandboxError, pool::Shared, watch::Exit};
@@ -23,6 +23,9 @@ const GROWTH_MAX_BYTES: u64 = 64 << 20;
 /// After a start that failed, the next one waits so long, then twice as long, up to the most.
 const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// A zygote that has nothing else to do makes a child in milliseconds; one that has not by then
+/// never will.
+const CHILD_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Started = Result<(Zygote, Told), SandboxError>;
 
@@ -57,8 +60,8 @@ pub(crate) struct Keeper {
     current: Option<Current>,
     /// Whoever waits for a child's end.
     ends: HashMap<u64, oneshot::Sender<Exit>>,
-    notes: mpsc::UnboundedReceiver<u64>,
-    notes_to: mpsc::UnboundedSender<u64>,
+    notes: mpsc::UnboundedReceiver<Note>,
+    notes_to: mpsc::UnboundedSender<Note>,
     tasks: u32,
     own_bytes: u64,
     kills: u64,
@@ -147,7 +150,11 @@ impl Keeper {
                         return None;
                     }
                 },
-                Some(taken) = self.notes.recv() => self.taken(taken),
+                Some(note) = self.notes.recv() => self.note(note),
+                () = tokio::time::sleep(CHILD_TIMEOUT), if self.is_stuck() => {
+                    tracing::warn!("a Python zygote makes no child; it is replaced");
+                    self.wear = Wear::Broken;
+                }
                 () = &mut old, if self.wear == Wear::None => self.wear = Wear::Due,
                 started = ended(&mut successor) => {
                     successor = None;
@@ -164,13 +171,18 @@ impl Keeper {
 
     /// Takes in what the zygote tells.
     fn hear(&mut self, told: Told) {
+        // What was noted before it was told came first: a child that has ended may have had a task.
+        while let Ok(note) = self.notes.try_recv() {
+            self.note(note);
+        }
         match told {
             Told::Child(pid, process, line) => {
                 let (end, ended) = oneshot::channel();
                 self.ends.insert(pid, end);
                 let notes = self.notes_to.clone();
                 let group = self.zygote.group.clone();
-                let child = Child::new(pid, process, line, ended, notes, group);
+                let control = Arc::clone(&self.zygote.control);
+                let child = Child::new((pid, process, line), control, ended, notes, group);
                 self.spare = Some(child);
             }
             Told::Ended(report) => self.bury(&report),
@@ -219,15 +231,26 @@ impl Keeper {
         kills > before
     }
 
-    /// A child that was offered has got a task: the next one is made while it works.
-    fn taken(&mut self, pid: u64) {
-        if let Some(current) = self.current.as_mut().filter(|current| current.pid == pid) {
-            current.works = true;
+    /// Takes in what became of a child that was offered.
+    fn note(&mut self, note: Note) {
+        match note {
+            // The zygote has been told by whoever took it, and makes the next one meanwhile.
+            Note::Taken(pid) => {
+                if let Some(current) = self.current.as_mut().filter(|current| current.pid == pid) {
+                    current.works = true;
+                }
+                self.tasks += 1;
+            }
+            Note::NotBegun(_) => {
+                tracing::warn!("a Python process could not begin a task; its zygote is replaced");
+                self.wear = Wear::Broken;
+            }
         }
-        self.tasks += 1;
-        if self.zygote.ask_for_child().is_err() {
-            self.wear = Wear::Broken;
-        }
+    }
+
+    /// True while a child is to come and nothing stands in its way.
+    fn is_stuck(&self) -> bool {
+        self.wear != Wear::Broken && self.current.is_none() && self.spare.is_none()
     }
 
     /// Offers the child that waits, when nothing else of this zygote works.

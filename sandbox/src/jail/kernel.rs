@@ -254,6 +254,137 @@ pub(crate) fn filters_system_calls() -> bool {
     told == 0
 }
 
+/// Puts a filter upon this process that hands some calls to whoever reads the descriptor which comes
+/// back.
+pub(crate) fn filter_and_listen(program: &[u8]) -> io::Result<OwnedFd> {
+    let mut steps: Vec<libc::sock_filter> = program
+        .chunks_exact(8)
+        .map(|step| libc::sock_filter {
+            code: u16::from_ne_bytes([step[0], step[1]]),
+            jt: step[2],
+            jf: step[3],
+            k: u32::from_ne_bytes([step[4], step[5], step[6], step[7]]),
+        })
+        .collect();
+    let len = steps.len().try_into().map_err(io::Error::other)?;
+    let told = libc::sock_fprog { len, filter: steps.as_mut_ptr() };
+    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    // SAFETY: `told` describes `steps`; both outlive the call, which copies them.
+    descriptor(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const told) })
+}
+
+/// A system call that waits for an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question {
+    pub(crate) id: u64,
+    /// The thread that asks.
+    pub(crate) thread: Pid,
+    pub(crate) call: libc::c_long,
+    pub(crate) arguments: [u64; 6],
+}
+
+/// The next question; `None` where whoever asked is gone.
+pub(crate) fn next_question(questions: BorrowedFd<'_>) -> io::Result<Option<Question>> {
+    // SAFETY: all of it are numbers, for which zero is a value; the kernel wants it so.
+    let mut told: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the request writes one `seccomp_notif`, which outlives the call.
+    let got = checked(unsafe {
+        let (fd, request) = (questions.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV);
+        libc::ioctl(fd, request, &raw mut told).into()
+    });
+    match got {
+        Ok(_) => Ok(Some(Question {
+            id: told.id,
+            thread: Pid::from_raw(told.pid.cast_signed()),
+            call: told.data.nr.into(),
+            arguments: told.data.args,
+        })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Answers a question: the call returns 0, or fails. One whose asker is gone is no error.
+pub(crate) fn answer(questions: BorrowedFd<'_>, id: u64, with: Result<(), i32>) {
+    let error = with.err().map_or(0, |error| -error);
+    let mut told = libc::seccomp_notif_resp { id, val: 0, error, flags: 0 };
+    // SAFETY: the request reads one `seccomp_notif_resp`, which outlives the call.
+    let _ = unsafe {
+        let (fd, request) = (questions.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND);
+        libc::ioctl(fd, request, &raw mut told)
+    };
+}
+
+/// True while whoever asked waits for the answer: what was found under its number was its own.
+pub(crate) fn is_asking(questions: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the request reads one number, which outlives the call.
+    let told = unsafe {
+        let (fd, request) = (questions.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID);
+        libc::ioctl(fd, request, &raw const id)
+    };
+    told == 0
+}
+
+/// Puts `file` in the place of descriptor `number` of whoever asked.
+pub(crate) fn give(
+    questions: BorrowedFd<'_>,
+    id: u64,
+    file: BorrowedFd<'_>,
+    number: u32,
+) -> io::Result<()> {
+    let told = libc::seccomp_notif_addfd {
+        id,
+        flags: libc::SECCOMP_ADDFD_FLAG_SETFD.try_into().map_err(io::Error::other)?,
+        srcfd: file.as_raw_fd().cast_unsigned(),
+        newfd: number,
+        newfd_flags: libc::O_CLOEXEC.cast_unsigned(),
+    };
+    // SAFETY: the request reads one `seccomp_notif_addfd`, which outlives the call.
+    checked(unsafe {
+        let (fd, request) = (questions.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD);
+        libc::ioctl(fd, request, &raw const told).into()
+    })
+    .map(drop)
+}
+
+/// What descriptor `number` of a process stands for, as one of our own.
+pub(crate) fn descriptor_of(process: BorrowedFd<'_>, number: u64) -> io::Result<OwnedFd> {
+    let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: `process` is open; the rest are numbers.
+    descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
+}
+
+/// Locks or unlocks an open file, without waiting.
+pub(crate) fn lock_file(file: BorrowedFd<'_>, operation: i32) -> io::Result<()> {
+    // SAFETY: `file` is open.
+    checked(unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB).into() }).map(drop)
+}
+
+/// Sets an option of one socket to what it is at another one, where both have it.
+pub(crate) fn copy_option(from: BorrowedFd<'_>, to: BorrowedFd<'_>, level: i32, option: i32) {
+    let mut value = [0_u8; 32];
+    let mut length: libc::socklen_t = 32;
+    // SAFETY: `value` has `length` bytes, and both outlive the calls.
+    unsafe {
+        let at = value.as_mut_ptr().cast();
+        if libc::getsockopt(from.as_raw_fd(), level, option, at, &raw mut length) == 0 {
+            libc::setsockopt(to.as_raw_fd(), level, option, value.as_ptr().cast(), length);
+        }
+    }
+}
+
+/// A number that a socket has as an option.
+pub(crate) fn socket_option(socket: BorrowedFd<'_>, level: i32, option: i32) -> io::Result<i32> {
+    let mut value: libc::c_int = 0;
+    let mut length: libc::socklen_t = size_of::<libc::c_int>().try_into().unwrap_or(0);
+    // SAFETY: `value` has `length` bytes, and both outlive the call.
+    checked(unsafe {
+        let at = (&raw mut value).cast();
+        libc::getsockopt(socket.as_raw_fd(), level, option, at, &raw mut length).into()
+    })?;
+    Ok(value)
+}
+
 /// Puts `from` in the place of descriptor `to`, open across a new program.
 pub(crate) fn place_descriptor(from: impl AsFd, to: i32) -> io::Result<()> {
     let from = from.as_fd().as_raw_fd();

@@ -1,6 +1,7 @@
 //! Which files a task may touch, as rules of Landlock: a second wall behind the mounts.
 //!
-//! Asked by the launcher once all is mounted; each task puts the rules upon itself. A kernel
+//! Asked by the launcher once all is mounted; each task puts the rules upon itself. No task connects
+//! by itself, with or without network: where it may, the launcher does it. A kernel
 //! without Landlock leaves the wall out, and the self-test and `doctor` say so.
 
 use std::{
@@ -74,7 +75,7 @@ pub(crate) enum Access {
 }
 
 /// What a version of Landlock knows, and the size of the attributes that it reads.
-fn attributes(version: u32, network: bool) -> (RulesetAttr, usize) {
+fn attributes(version: u32) -> (RulesetAttr, usize) {
     let mut attributes = RulesetAttr { handled_access_fs: FIRST, ..RulesetAttr::default() };
     for (since, right) in [(2, REFER), (3, TRUNCATE), (5, IOCTL_DEV), (9, RESOLVE_UNIX)] {
         if version >= since {
@@ -82,7 +83,7 @@ fn attributes(version: u32, network: bool) -> (RulesetAttr, usize) {
         }
     }
     for (since, rights) in [(4, BIND_AND_CONNECT_TCP), (10, BIND_AND_SEND_UDP)] {
-        if version >= since && !network {
+        if version >= since {
             attributes.handled_access_net |= rights;
         }
     }
@@ -103,11 +104,10 @@ fn attributes(version: u32, network: bool) -> (RulesetAttr, usize) {
 /// # Errors
 /// When the kernel has Landlock and refuses a rule: half a wall is none.
 pub(crate) fn rules<'a>(
-    network: bool,
     places: impl IntoIterator<Item = (&'a Path, Access)>,
 ) -> io::Result<Option<OwnedFd>> {
     let Some(version) = kernel::landlock_version() else { return Ok(None) };
-    let (attributes, size) = attributes(version, network);
+    let (attributes, size) = attributes(version);
     let rules = kernel::landlock_ruleset(&attributes, size)?;
     for (path, access) in places {
         let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
@@ -144,13 +144,10 @@ mod tests {
             (10, 24, RESOLVE_UNIX, 15, 3),
             (11, 24, RESOLVE_UNIX, 15, 3),
         ] {
-            let (told, length) = attributes(version, false);
+            let (told, length) = attributes(version);
             assert_eq!(length, size, "version {version}");
             assert_eq!(told.handled_access_fs, newest * 2 - 1, "version {version}");
             assert_eq!((told.handled_access_net, told.scoped), (network, scoped));
-        }
-        for version in [6, 10] {
-            assert_eq!(attributes(version, true).0.handled_access_net, 0);
         }
     }
 

@@ -4,7 +4,7 @@
 //! calls [`init`] first thing. It is a program of its own because it must have one thread: a fork of
 //! the service would find the locks of threads that are not there. It hears a [`Spec`] on standard
 //! input, stays behind as the parent of what it started, and ends with it; when the service closes
-//! its end, it kills it.
+//! its end, it kills it. Meanwhile it answers the system calls that tasks may not make themselves.
 //!
 //! Invariant: the interpreter starts only when every wall stands; whatever fails on the way is
 //! printed and ends the launcher.
@@ -24,25 +24,31 @@ use std::{
 };
 
 use nix::{
+    fcntl::{OFlag, openat},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         memfd::{MFdFlags, memfd_create},
-        resource::{Resource, setrlimit},
+        resource::{Resource, getrlimit, setrlimit},
+        stat::Mode,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{Gid, Pid, Uid, execve, geteuid, setgroups, setresgid, setresuid},
+    unistd::{Gid, Pid, Uid, execve, setgroups, setresgid, setresuid},
 };
 
 use super::{
-    kernel, namespaces,
+    attendant::Attendant,
+    channel, filter, kernel,
+    mounts::TASK,
+    namespaces::{self, Ids},
     spec::{Kind, Spec, take_frame},
 };
 
 /// The argument by which a program is asked to be the launcher.
 pub const INIT_COMMAND: &str = "sandbox-init";
 
-/// The user and group that the jail's inside knows: above the numbers that distributions, systemd
-/// and containers give away, so that it owns no file of the machine.
+/// The user and group that the jail's inside knows. Outside, where root makes the jail, it is this
+/// number or one of four million above it: more than distributions, systemd and containers give
+/// away, so that it owns no file of the machine.
 pub(crate) const JAIL_ID: u32 = 1_900_000_000;
 
 /// Descriptors of the zygote.
@@ -52,7 +58,9 @@ const RULES_FD: i32 = 5;
 
 /// Threads and processes of one jail together.
 const PROCESSES_MAX: u64 = 256;
-const OPEN_FILES_MAX: u64 = 256;
+/// Of the zygote; a task has fewer. The kernel holds descriptors that are on their way in messages
+/// against the limit of whoever sends the next one: it must be out of the reach of others' tasks.
+const OPEN_FILES_MAX: u64 = 4096;
 const STACK_BYTES: u64 = 8 << 20;
 
 static CALLED: AtomicBool = AtomicBool::new(false);
@@ -113,16 +121,19 @@ fn launch() -> Result<i32, Refused> {
         // Each group narrows by itself; the service tells the limits and knows whether it can.
         fs::write(cgroup, "0").map_err(while_(format!("join `{}`", cgroup.display())))?;
     }
-    let is_root = geteuid().is_root();
-    let ids = namespaces::enter(is_root, spec.network)?;
+    let ids = namespaces::enter()?;
     let rules = super::mounts::build(&spec, &ids)?;
     let line = namespaces::Line::new()?;
+    let (questions, asks) = channel::pair().map_err(while_("make a socket"))?;
     let Some(child) = kernel::fork().map_err(while_("fork"))? else {
-        let Err(error) = become_program(&spec, is_root, line, blob, rules, &input);
+        drop(questions);
+        let program = Program { spec: &spec, ids: &ids, line, asks, blob, rules };
+        let Err(error) = program.become_it(&input);
         let _ = writeln!(io::stderr(), "{error}");
         process::exit(125);
     };
-    if is_root {
+    drop(asks);
+    if ids.is_root() {
         line.serve(&ids, child)?;
     } else {
         drop(line);
@@ -132,7 +143,15 @@ fn launch() -> Result<i32, Refused> {
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(while_("open /dev/null"))?;
     kernel::place_descriptor(&null, 1).map_err(while_("let go of the control line"))?;
-    watch(child, spec.program_kind, &input).map_err(while_("wait for the program"))
+    let mut attendant = match spec.program_kind {
+        Kind::Zygote => {
+            Attendant::new(&questions, ids, &spec).map_err(while_("hear the program"))?
+        }
+        Kind::Probe | Kind::Check => None,
+    };
+    drop(questions);
+    watch(child, spec.program_kind, &input, attendant.as_mut())
+        .map_err(while_("wait for the program"))
 }
 
 /// All that is left to read until the frames end, in memory that a descriptor stands for.
@@ -146,8 +165,14 @@ fn blob(input: &mut fs::File) -> io::Result<OwnedFd> {
     Ok(memory.into())
 }
 
-/// Waits for the end of the program, and kills it when the service goes away.
-fn watch(child: Pid, kind: Kind, input: &fs::File) -> io::Result<i32> {
+/// Waits for the end of the program, and kills it when the service goes away. Meanwhile its tasks'
+/// questions are answered.
+fn watch(
+    child: Pid,
+    kind: Kind,
+    input: &fs::File,
+    mut attendant: Option<&mut Attendant>,
+) -> io::Result<i32> {
     let process = kernel::open_process(child)?;
     loop {
         let mut events = vec![PollFd::new(process.as_fd(), PollFlags::POLLIN)];
@@ -155,7 +180,12 @@ fn watch(child: Pid, kind: Kind, input: &fs::File) -> io::Result<i32> {
         if kind == Kind::Zygote {
             events.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
         }
-        match poll(&mut events, PollTimeout::NONE) {
+        let others = events.len();
+        let mut timeout = PollTimeout::NONE;
+        if let Some(attendant) = &attendant {
+            attendant.await_(&mut events, &mut timeout);
+        }
+        match poll(&mut events, timeout) {
             Ok(_) => {}
             Err(nix::errno::Errno::EINTR) => continue,
             Err(error) => return Err(error.into()),
@@ -168,48 +198,84 @@ fn watch(child: Pid, kind: Kind, input: &fs::File) -> io::Result<i32> {
                 _ => Ok(125),
             };
         }
-        if happened(1) && (&*input).read(&mut [0; 64])? == 0 {
+        if kind == Kind::Zygote && happened(1) && (&*input).read(&mut [0; 64])? == 0 {
             // Killing the first process of a namespace kills all of them.
             kernel::kill_process(process.as_fd())?;
+        }
+        let is_asked = happened(others);
+        drop(events);
+        if let Some(attendant) = &mut attendant {
+            attendant.attend(is_asked);
         }
     }
 }
 
-/// In the first process of the new namespace: takes its place and turns into the program.
-fn become_program(
-    spec: &Spec,
-    is_root: bool,
+/// What the first process of the new namespace is made of.
+struct Program<'a> {
+    spec: &'a Spec,
+    ids: &'a Ids,
     line: namespaces::Line,
+    /// Where the launcher gets the questions of tasks from.
+    asks: OwnedFd,
     blob: Option<OwnedFd>,
     rules: Option<OwnedFd>,
-    input: &fs::File,
-) -> Result<Infallible, Refused> {
-    if is_root {
-        take_mapped_place(line)?;
+}
+
+impl Program<'_> {
+    /// In the first process of the new namespace: takes its place and turns into the program.
+    fn become_it(self, input: &fs::File) -> Result<Infallible, Refused> {
+        let spec = self.spec;
+        // Not everywhere to be had, and no wall.
+        let _ = go_first(self.ids);
+        namespaces::leave_network()?;
+        // A session of its own is a share of the processor of its own, where the kernel groups by
+        // sessions, and has no terminal.
+        nix::unistd::setsid().map_err(while_("begin a session"))?;
+        if self.ids.is_root() {
+            take_mapped_place(self.line)?;
+        }
+        kernel::die_with_parent().map_err(while_("tie the program to the launcher"))?;
+        for (limit, most) in [
+            (Resource::RLIMIT_CORE, 0),
+            (Resource::RLIMIT_NPROC, PROCESSES_MAX),
+            (Resource::RLIMIT_NOFILE, OPEN_FILES_MAX),
+            (Resource::RLIMIT_STACK, STACK_BYTES),
+            (Resource::RLIMIT_MEMLOCK, 0),
+            (Resource::RLIMIT_MSGQUEUE, 0),
+        ] {
+            // A service that may have less can give no more.
+            let set = getrlimit(limit).and_then(|(_, hard)| {
+                let most = most.min(hard);
+                setrlimit(limit, most, most)
+            });
+            set.map_err(while_(format!("set {limit:?}")))?;
+        }
+        kernel::drop_capabilities().map_err(while_("drop capabilities"))?;
+        kernel::no_new_privileges().map_err(while_("refuse new privileges"))?;
+        nix::unistd::chdir(TASK).map_err(while_("enter /task"))?;
+        let descriptors = match spec.program_kind {
+            Kind::Zygote => {
+                let asked = kernel::filter_and_listen(&filter::asking(spec.network))
+                    .and_then(|questions| channel::send(&self.asks, b"?", &[questions.as_fd()]));
+                asked.map_err(while_("let the launcher hear the program"))?;
+                drop(self.asks);
+                zygote_descriptors(self.blob, self.rules)
+            }
+            Kind::Probe => kernel::place_descriptor(input, 0).map(|()| BLOB_FD),
+            Kind::Check => process::exit(0),
+        };
+        let first_unused = descriptors.map_err(while_("arrange the program's descriptors"))?;
+        kernel::close_from(first_unused.unsigned_abs())
+            .map_err(while_("close what is not the program's"))?;
+        execute(spec)
     }
-    kernel::die_with_parent().map_err(while_("tie the program to the launcher"))?;
-    for (limit, most) in [
-        (Resource::RLIMIT_CORE, 0),
-        (Resource::RLIMIT_NPROC, PROCESSES_MAX),
-        (Resource::RLIMIT_NOFILE, OPEN_FILES_MAX),
-        (Resource::RLIMIT_STACK, STACK_BYTES),
-        (Resource::RLIMIT_MEMLOCK, 0),
-        (Resource::RLIMIT_MSGQUEUE, 0),
-    ] {
-        setrlimit(limit, most, most).map_err(while_(format!("set {limit:?}")))?;
-    }
-    kernel::drop_capabilities().map_err(while_("drop capabilities"))?;
-    kernel::no_new_privileges().map_err(while_("refuse new privileges"))?;
-    nix::unistd::chdir("/task").map_err(while_("enter /task"))?;
-    let descriptors = match spec.program_kind {
-        Kind::Zygote => zygote_descriptors(blob, rules),
-        Kind::Probe => kernel::place_descriptor(input, 0).map(|()| BLOB_FD),
-        Kind::Check => process::exit(0),
-    };
-    let first_unused = descriptors.map_err(while_("arrange the program's descriptors"))?;
-    kernel::close_from(first_unused.unsigned_abs())
-        .map_err(while_("close what is not the program's"))?;
-    execute(spec)
+}
+
+/// Where the machine runs out of memory, what is in a jail goes before the service and its
+/// neighbours do.
+fn go_first(ids: &Ids) -> io::Result<()> {
+    let file = openat(ids.proc(), "self/oom_score_adj", OFlag::O_WRONLY, Mode::empty())?;
+    fs::File::from(file).write_all(b"1000")
 }
 
 /// Waits until the launcher has told who this process is, and becomes that.

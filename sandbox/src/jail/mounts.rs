@@ -24,7 +24,7 @@ use nix::{
 use super::{
     kernel::{self, MountFlags},
     landlock::{self, Access},
-    launcher::{JAIL_ID, Refused, while_},
+    launcher::{Refused, while_},
     namespaces::Ids,
     spec::Spec,
 };
@@ -32,7 +32,7 @@ use super::{
 /// Devices that give and take nothing of the machine.
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/urandom"];
 /// The one place that a task can write to.
-const TASK: &str = "/task";
+pub(crate) const TASK: &str = "/task";
 /// Where the new root is put together; what was there is out of sight in here only.
 const STAGES: [&str; 4] = ["/tmp", "/run", "/mnt", "/var"];
 
@@ -65,13 +65,13 @@ pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, Refused> 
     for (at, target) in &spec.layout.links {
         link(at, target).map_err(while_(format!("make the link `{}`", at.display())))?;
     }
-    mount_task(spec)?;
+    mount_task(spec, ids.user())?;
     enter()?;
     let places = trees.iter().map(|tree| {
         let is_device = DEVICES.iter().any(|device| tree.target == Path::new(device));
         (&*tree.target, if is_device { Access::Device } else { Access::Read })
     });
-    landlock::rules(spec.network, places.chain([(Path::new(TASK), Access::Own)]))
+    landlock::rules(places.chain([(Path::new(TASK), Access::Own)]))
         .map_err(while_("make the rules of Landlock"))
 }
 
@@ -122,12 +122,12 @@ fn link(at: &Path, target: &Path) -> io::Result<()> {
     symlink(target, place)
 }
 
-fn mount_task(spec: &Spec) -> Result<(), Refused> {
+fn mount_task(spec: &Spec, owner: u32) -> Result<(), Refused> {
     let place = inside(Path::new(TASK));
     directory(&place).map_err(while_("make /task"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let options = format!(
-        "size={},nr_inodes={},mode=0700,uid={JAIL_ID},gid={JAIL_ID}",
+        "size={},nr_inodes={},mode=0700,uid={owner},gid={owner}",
         spec.task_bytes, spec.task_inodes
     );
     mount(Some("task"), &place, Some("tmpfs"), flags, Some(&*options))

@@ -3,7 +3,10 @@
 //! Asked by the launcher. As an ordinary user all of them belong to a user namespace in which the
 //! user is another; as root the mounts are made with root's own rights, so that they cannot be
 //! changed from within at all, and only the program goes into a user namespace, as a user that the
-//! machine does not have.
+//! machine does not have, and that no other jail has at the same time: the kernel counts several
+//! things for all processes of a user together.
+//!
+//! Root of a container that has no other users is an ordinary user here.
 
 use std::{
     fs,
@@ -34,12 +37,29 @@ const HOSTNAME: &str = "sandbox";
 pub(crate) struct Ids {
     proc: OwnedFd,
     owners: Option<OwnedFd>,
+    /// As root: who the jail's user is outside.
+    outside: Option<u32>,
 }
 
 impl Ids {
     /// A user namespace that maps the service's user to the jail's; as root only.
     pub(crate) fn owners(&self) -> Option<BorrowedFd<'_>> {
         self.owners.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// Root's way, in which the launcher keeps its rights.
+    pub(crate) fn is_root(&self) -> bool {
+        self.outside.is_some()
+    }
+
+    /// The jail's user as the launcher names it.
+    pub(crate) fn user(&self) -> u32 {
+        self.outside.unwrap_or(JAIL_ID)
+    }
+
+    /// The file system of processes of the machine.
+    pub(crate) fn proc(&self) -> BorrowedFd<'_> {
+        self.proc.as_fd()
     }
 
     /// Maps the users of `process`, which is in a user namespace that has no maps yet: its user
@@ -50,26 +70,53 @@ impl Ids {
             let opened = openat(&self.proc, &*path, OFlag::O_WRONLY, Mode::empty());
             let opened = opened.map_err(while_(format!("open {file}")))?;
             fs::File::from(opened)
-                .write_all(format!("{inside} {JAIL_ID} 1").as_bytes())
+                .write_all(format!("{inside} {} 1", self.user()).as_bytes())
                 .map_err(while_(format!("write {file}")))?;
         }
         Ok(())
     }
 }
 
-/// Goes into new namespaces, all but that of processes, which begins with the next child.
-pub(crate) fn enter(is_root: bool, network: bool) -> Result<Ids, Refused> {
+/// True where this process is root and may give a jail a user that the machine does not have.
+pub(crate) fn has_other_users() -> bool {
+    let has = |file: &str| {
+        let told = fs::read_to_string(file).unwrap_or_default();
+        has_user(&told, JAIL_ID) && has_user(&told, outside(u32::MAX))
+    };
+    geteuid().is_root() && has("/proc/self/uid_map") && has("/proc/self/gid_map")
+}
+
+/// True when a map of users has this one.
+fn has_user(map: &str, user: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map_while(|number| number.parse::<u64>().ok());
+        match (numbers.next(), numbers.next(), numbers.next()) {
+            (Some(first), Some(_), Some(count)) => {
+                (first..first.saturating_add(count)).contains(&user.into())
+            }
+            _ => false,
+        }
+    })
+}
+
+/// The user of the jail of a launcher, by the launcher's number, which no other one has.
+fn outside(launcher: u32) -> u32 {
+    // Linux has no more processes than that.
+    JAIL_ID + launcher % (1 << 22)
+}
+
+/// Goes into new namespaces, all but that of processes, which begins with the next child, and that
+/// of the network, into which the program goes alone.
+pub(crate) fn enter() -> Result<Ids, Refused> {
     let proc = open_dir(Path::new("/proc")).map_err(while_("open /proc"))?;
     let (user, group) = (geteuid(), getegid());
-    let mut kinds = CloneFlags::CLONE_NEWNS
+    let kinds = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS;
-    if !network {
-        kinds |= CloneFlags::CLONE_NEWNET;
-    }
-    let mut ids = Ids { proc, owners: None };
-    if is_root {
+    let mut ids = Ids { proc, owners: None, outside: None };
+    if has_other_users() {
+        ids.outside = Some(outside(std::process::id()));
         ids.owners = Some(owners(&ids)?);
         unshare(kinds).map_err(while_("make namespaces as root"))?;
     } else {
@@ -84,6 +131,11 @@ pub(crate) fn enter(is_root: bool, network: bool) -> Result<Ids, Refused> {
     }
     sethostname(HOSTNAME).map_err(while_("set the host name"))?;
     Ok(ids)
+}
+
+/// Goes into a network that has nothing but itself.
+pub(crate) fn leave_network() -> Result<(), Refused> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(while_("make a network namespace"))
 }
 
 /// A user namespace in which root is the jail's user, held by nothing but a descriptor: files can be
@@ -141,5 +193,28 @@ impl Line {
         }
         ids.map(child, JAIL_ID)?;
         launcher.write_all(b"!").map_err(while_("tell the child its user"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A container without other users has a map of few, the machine itself one of all.
+    #[test]
+    fn a_map_of_users_is_read() {
+        let machine = "         0          0 4294967295\n";
+        let rootless = "         0       1000          1\n         1     100000      65536\n";
+        assert!(has_user(machine, JAIL_ID) && has_user(machine, outside(u32::MAX)));
+        assert!(has_user(rootless, 0) && has_user(rootless, 65536));
+        assert!(!has_user(rootless, 65537) && !has_user(rootless, JAIL_ID));
+        assert!(!has_user("nonsense", 0) && !has_user("", 0));
+    }
+
+    /// Launchers that live at the same time have jails of different users.
+    #[test]
+    fn each_launcher_has_a_user_of_its_own() {
+        assert_ne!(outside(1), outside(2));
+        assert!(outside(1 << 22) >= JAIL_ID && outside(u32::MAX) < u32::MAX / 2);
     }
 }

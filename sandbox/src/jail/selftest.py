@@ -1,9 +1,10 @@
 # Tries a few ways out, each harmless where it works. `context` names a file and a port of the
-# machine that must be out of reach.
-import ctypes, os, resource, socket
+# machine that must be out of reach, and says whether what is shown is shared with others.
+import ctypes, errno, os, resource, socket
 
 C = ctypes.CDLL(None, use_errno=True)
 SYS_IO_URING_SETUP, SYS_UNSHARE = 425, {"x86_64": 272, "aarch64": 97}.get(os.uname().machine, -1)
+SYS_CLOSE_RANGE = 436
 
 
 def host_files():
@@ -63,6 +64,52 @@ def environment():
         raise OSError("empty, and nobody")
 
 
+def locks():
+    import fcntl
+    fcntl.flock(open(os.__file__), fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def notices():
+    import fcntl
+    fcntl.fcntl(os.open(os.path.dirname(os.__file__), os.O_RDONLY), fcntl.F_NOTIFY, 1)
+
+
+def signals_by_descriptor():
+    import fcntl
+    read, _ = os.pipe()
+    fcntl.fcntl(read, fcntl.F_SETOWN, 1)
+
+
+def descriptors_in_messages():
+    one, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # Without a message: what is refused is the call itself.
+    ctypes.set_errno(0)
+    C.sendmsg(one.fileno(), None, 0)
+    if ctypes.get_errno() == errno.EPERM:
+        raise OSError("refused")
+
+
+def filters():
+    # Without a program: what is refused is the call itself.
+    ctypes.set_errno(0)
+    C.prctl(22, 2, None, 0, 0)
+    if ctypes.get_errno() == errno.EPERM:
+        raise OSError("refused")
+
+
+def descriptors_of_a_thread():
+    refused(C.syscall(SYS_CLOSE_RANGE, 1000, 1001, 2))
+
+
+def socket_programs():
+    one, _ = socket.socketpair()
+    one.setsockopt(socket.SOL_SOCKET, 44, 1)
+
+
+def crash_dumps():
+    refused(C.prctl(4, 1, 0, 0, 0))
+
+
 def refused(result):
     if result < 0:
         raise OSError(ctypes.get_errno(), "refused")
@@ -78,6 +125,9 @@ def held(attempt):
 
 attempts = (
     host_files, network, new_process, new_program, other_processes, tracing, writing, links,
-    namespaces, rings, limits, environment,
+    namespaces, rings, limits, environment, locks, notices, signals_by_descriptor,
+    descriptors_in_messages, filters, descriptors_of_a_thread, socket_programs, crash_dumps,
 )
+if not context["shares_files"]:
+    attempts = tuple(attempt for attempt in attempts if attempt is not locks)
 result = [[attempt.__name__.replace("_", " "), held(attempt)] for attempt in attempts]

@@ -32,7 +32,7 @@ pub struct Verdict {
     pub landlock: Option<u32>,
     /// What control groups are in charge of; nothing where none can be made.
     pub cgroups: Vec<Controller>,
-    /// True where a job that asks for it gets the network of the machine.
+    /// True where a job that asks for it can connect to other machines.
     pub network: bool,
     /// The engine, where the level is that of containers.
     #[cfg(feature = "docker")]
@@ -41,7 +41,7 @@ pub struct Verdict {
 }
 
 impl fmt::Display for Verdict {
-    /// `12 of 12 ways out closed; Landlock 7, cgroups unified`.
+    /// `20 of 20 ways out closed; Landlock 7, cgroups v2`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held = self.checks.iter().filter(|check| check.held).count();
         write!(out, "{held} of {} ways out closed; ", self.checks.len())?;
@@ -90,7 +90,9 @@ pub(crate) async fn attempts(
     let failed = SandboxError::system("prepare the self-test of the sandbox");
     let (bait, listener) = bait().map_err(failed)?;
     let port = listener.local_addr().map_or(0, |address| address.port());
-    let context = json!({ "file": bait.path, "port": port });
+    // Each container has files of its own.
+    let shares_files = level != Level::Docker;
+    let context = json!({ "file": bait.path, "port": port, "shares_files": shares_files });
     let job = Job::execute(ATTEMPTS).global("context", context).timeout(TIMEOUT);
     let mode = job.mode;
     let outcome = verdict::outcome(run(&job).await?, mode, level);

@@ -5,12 +5,13 @@
 
 use std::{
     io::{self, Read},
+    net::IpAddr,
     path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::Layout;
+use super::{address::NetworkRule, layout::Layout};
 
 /// A frame is not longer than this.
 const FRAME_MAX_BYTES: usize = 64 << 20;
@@ -30,8 +31,12 @@ pub(crate) struct Spec {
     pub(crate) task_bytes: u64,
     /// Files and directories that a task may make.
     pub(crate) task_inodes: u64,
-    /// True leaves it in the network of the machine.
+    /// True lets tasks connect through the launcher.
     pub(crate) network: bool,
+    /// What they reach although it is near.
+    pub(crate) network_allow: Vec<NetworkRule>,
+    /// Servers of names.
+    pub(crate) nameservers: Vec<IpAddr>,
     /// Files that put a process into a control group when its number is written to them.
     pub(crate) cgroups: Vec<PathBuf>,
     /// What the program gets besides its root.

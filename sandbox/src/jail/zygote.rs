@@ -98,7 +98,7 @@ pub(crate) fn read(message: Message) -> io::Result<Told> {
 /// A jail with its zygote.
 #[derive(Debug)]
 pub(crate) struct Zygote {
-    control: Channel,
+    pub(crate) control: Arc<Channel>,
     launcher: Option<tokio::process::Child>,
     /// Its closing ends the jail.
     input: Option<ChildStdin>,
@@ -136,7 +136,7 @@ impl Zygote {
             .process_group(0)
             .spawn()?;
         Ok(Self {
-            control: Channel::new(ours)?,
+            control: Arc::new(Channel::new(ours)?),
             input: launcher.stdin.take(),
             log: launcher.stderr.take(),
             launcher: Some(launcher),
@@ -150,13 +150,8 @@ impl Zygote {
         if let Some(input) = &mut self.input {
             input.write_all(frames).await?;
         }
-        self.ask_for_child()?;
+        self.control.send(b"fork")?;
         self.told().await
-    }
-
-    /// Asks for a child; it comes with a message.
-    pub(crate) fn ask_for_child(&self) -> io::Result<()> {
-        self.control.send(b"fork")
     }
 
     /// What it tells next. An error is its end.

@@ -1,0 +1,179 @@
+//! Answers, in the launcher, the system calls that tasks may not make by themselves: locks of files,
+//! and with network, connections.
+//!
+//! A filter cannot see what a descriptor stands for. The launcher can, and does itself what it finds
+//! allowed, with a descriptor and an address that the task cannot change any more: nothing is looked
+//! at and then left to the task to do.
+//!
+//! Invariant: a task locks no file but those in its own directory.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use nix::{
+    fcntl::{OFlag, openat},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::stat::{Mode, fstat, stat},
+    unistd::Pid,
+};
+
+use super::{
+    channel,
+    connect::WayOut,
+    kernel::{self, Question},
+    mounts::TASK,
+    namespaces::Ids,
+    spec::Spec,
+};
+
+/// A lock that another one stands in the way of is tried again so often: both are of one task.
+const LOCK_AGAIN_MS: u8 = 10;
+
+/// A call that is answered later.
+struct WaitingLock {
+    id: u64,
+    file: OwnedFd,
+    operation: i32,
+}
+
+/// Whoever answers.
+pub(crate) struct Attendant {
+    questions: OwnedFd,
+    ids: Ids,
+    /// The device that the task's directory is.
+    own: u64,
+    locks: Vec<WaitingLock>,
+    way_out: Option<WayOut>,
+}
+
+impl Attendant {
+    /// Waits on `line` for the descriptor of questions; `None` where the program has ended before.
+    pub(crate) fn new(line: &OwnedFd, ids: Ids, spec: &Spec) -> io::Result<Option<Self>> {
+        let mut ready = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut ready, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
+        let Some(message) = channel::receive(line.as_fd())? else { return Ok(None) };
+        let questions = message.descriptors.into_iter().next();
+        let questions = questions.ok_or_else(|| io::Error::other("it sent no descriptor"))?;
+        let own = stat(TASK)?.st_dev;
+        let way_out = spec.network.then(|| WayOut::new(spec));
+        Ok(Some(Self { questions, ids, own, locks: Vec::new(), way_out }))
+    }
+
+    /// Adds what is to be waited for; the first of it is a question.
+    pub(crate) fn await_<'a>(&'a self, events: &mut Vec<PollFd<'a>>, timeout: &mut PollTimeout) {
+        events.push(PollFd::new(self.questions.as_fd(), PollFlags::POLLIN));
+        if let Some(way_out) = &self.way_out {
+            way_out.await_(events);
+        }
+        if !self.locks.is_empty() {
+            *timeout = LOCK_AGAIN_MS.into();
+        }
+    }
+
+    /// Answers the next question, and those that had to wait.
+    pub(crate) fn attend(&mut self, is_asked: bool) {
+        self.lock_again();
+        if let Some(way_out) = &mut self.way_out {
+            way_out.go_on(self.questions.as_fd());
+        }
+        if !is_asked {
+            return;
+        }
+        if let Ok(Some(question)) = kernel::next_question(self.questions.as_fd()) {
+            let told = match question.call {
+                libc::SYS_fcntl => self.lock_range(&question).map(Some),
+                libc::SYS_flock => self.lock_file(&question),
+                libc::SYS_connect => self.connect(&question),
+                _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
+            };
+            let told = match told {
+                Ok(None) => return,
+                Ok(Some(())) => Ok(()),
+                Err(error) => Err(error.raw_os_error().unwrap_or(libc::EPERM)),
+            };
+            kernel::answer(self.questions.as_fd(), question.id, told);
+        }
+    }
+
+    /// A lock of a part of a file belongs to a process, and a task is the only one that has its
+    /// files: there is nobody to lock them against.
+    fn lock_range(&self, question: &Question) -> io::Result<()> {
+        self.own_file(question).map(drop)
+    }
+
+    /// A lock of an open file is taken as the task would: it belongs to the open file. Nothing comes
+    /// back where it has to wait.
+    fn lock_file(&mut self, question: &Question) -> io::Result<Option<()>> {
+        let file = self.own_file(question)?;
+        // The kernel reads the low half alone, too.
+        let [low, ..] = question.arguments[1].to_le_bytes();
+        let operation = i32::from(low);
+        match kernel::lock_file(file.as_fd(), operation) {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && operation & libc::LOCK_NB == 0 =>
+            {
+                self.locks.push(WaitingLock { id: question.id, file, operation });
+                Ok(None)
+            }
+            told => told.map(Some),
+        }
+    }
+
+    fn lock_again(&mut self) {
+        let questions = self.questions.as_fd();
+        self.locks.retain(|lock| {
+            if !kernel::is_asking(questions, lock.id) {
+                return false;
+            }
+            let told = match kernel::lock_file(lock.file.as_fd(), lock.operation) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                told => told.map_err(|error| error.raw_os_error().unwrap_or(libc::EPERM)),
+            };
+            kernel::answer(questions, lock.id, told);
+            false
+        });
+    }
+
+    fn connect(&mut self, question: &Question) -> io::Result<Option<()>> {
+        let socket = self.file(question)?;
+        let Some(way_out) = &mut self.way_out else {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        };
+        way_out.connect(self.questions.as_fd(), question, &socket)
+    }
+
+    /// The file that is asked about, where it is the task's own.
+    fn own_file(&self, question: &Question) -> io::Result<OwnedFd> {
+        let file = self.file(question)?;
+        if fstat(&file)?.st_dev != self.own {
+            return Err(io::Error::from_raw_os_error(libc::EPERM));
+        }
+        Ok(file)
+    }
+
+    /// What the descriptor stands for that is the first argument.
+    fn file(&self, question: &Question) -> io::Result<OwnedFd> {
+        let process = kernel::open_process(question.thread)
+            .or_else(|_| kernel::open_process(self.process_of(question.thread)?))?;
+        let file = kernel::descriptor_of(process.as_fd(), question.arguments[0])?;
+        if !kernel::is_asking(self.questions.as_fd(), question.id) {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(file)
+    }
+
+    /// The process of a thread.
+    fn process_of(&self, thread: Pid) -> io::Result<Pid> {
+        let path = format!("{thread}/status");
+        let opened = openat(self.ids.proc(), &*path, OFlag::O_RDONLY, Mode::empty())?;
+        let mut told = String::new();
+        fs::File::from(opened).take(4096).read_to_string(&mut told)?;
+        told.lines()
+            .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
+            .map(Pid::from_raw)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+    }
+}
