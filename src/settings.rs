@@ -431,8 +431,10 @@ pub struct SecuritySettings {
     pub sandbox_minimum: SandboxLevel,
     /// Must be true for `sandbox = "none"`.
     pub allow_unsandboxed: bool,
-    /// True lets the code reach the network.
+    /// True lets the code connect to other machines by TCP.
     pub network: bool,
+    /// What it reaches besides, of addresses that are near: `127.0.0.1:5432`, `10.0.0.0/8`.
+    pub network_allow: Vec<String>,
     /// Directories and files that the code may read.
     pub shown: Vec<PathBuf>,
     /// With `sandbox = "chroot"`: the root file system that the code sees.

@@ -158,7 +158,7 @@ async fn an_engine_that_goes_away_makes_the_provider_unhealthy() {
     provider.initialize().await.unwrap();
     let report = provider.health_check().await;
     assert_eq!(report.status, HealthStatus::Healthy, "{report:?}");
-    let parts = ["sandbox docker", "12 of 12 ways out closed", "Docker "];
+    let parts = ["sandbox docker", "19 of 19 ways out closed", "Docker "];
     assert!(parts.iter().all(|part| report.detail.contains(part)), "{report:?}");
     let mut call = sample("execute", json!({"code": "result = 1"})).call("task");
     let mut spec = call.method.spec.clone();

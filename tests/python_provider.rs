@@ -484,8 +484,15 @@ async fn network_is_an_opt_in() {
     );
     let error = run(json!({"code": code})).await.unwrap_err();
     assert!(error.message.contains("PermissionError"), "{error}");
-    let open = provider(PythonConfig { network: true, ..settings() }).await;
-    let told = open.execute(call(json!({"code": code}))).await.unwrap().value;
+    // What is near is reached only where it is named.
+    let open = PythonConfig { network: true, ..settings() };
+    let near = provider(open.clone()).await;
+    let error = near.execute(call(json!({"code": code}))).await.unwrap_err();
+    assert!(error.message.contains("PermissionError"), "{error}");
+    near.shutdown().await;
+    let network_allow = vec![format!("127.0.0.1:{port}").parse().unwrap()];
+    let named = provider(PythonConfig { network_allow, ..open }).await;
+    let told = named.execute(call(json!({"code": code}))).await.unwrap().value;
     assert_eq!(told["result"], "connected");
 }
 

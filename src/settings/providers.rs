@@ -108,6 +108,13 @@ impl Settings {
         if !config.contains_key("network") {
             own.network = general.network;
         }
+        if !config.contains_key("network_allow") {
+            let rules: Result<_, String> =
+                general.network_allow.iter().map(|rule| rule.parse()).collect();
+            let key = "security.network_allow";
+            own.network_allow =
+                rules.map_err(|message| vec![SettingsProblem::new(key, message)])?;
+        }
         if own.root.is_none() && own.sandbox == SandboxLevel::Chroot {
             own.root.clone_from(&general.root);
         }

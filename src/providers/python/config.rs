@@ -9,7 +9,7 @@ use gleitzeit_domain::{
     provider::Call,
     security::SandboxLevel,
 };
-use gleitzeit_sandbox::{JailSettings, Limits, Policy, Preset};
+use gleitzeit_sandbox::{JailSettings, Limits, NetworkRule, Policy, Preset};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -37,8 +37,10 @@ pub struct PythonConfig {
     /// [`sandbox::init`](crate::sandbox::init): the path of `gleitzeit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launcher: Option<PathBuf>,
-    /// True lets tasks reach the network, where their method does not forbid it.
+    /// True lets tasks connect to other machines by TCP, where their method does not forbid it.
     pub network: bool,
+    /// What they reach besides, of addresses that are near: `127.0.0.1:5432`, `10.0.0.0/8`.
+    pub network_allow: Vec<NetworkRule>,
     /// Directories and files that tasks see besides, read-only.
     pub shown: Vec<PathBuf>,
     /// MiB that the files of a task may take together; they are in memory.
@@ -82,6 +84,7 @@ impl Default for PythonConfig {
             root: None,
             launcher: None,
             network: false,
+            network_allow: Vec::new(),
             shown: Vec::new(),
             task_dir_mb: 256,
             docker: None,
@@ -208,6 +211,7 @@ impl PythonConfig {
             workers: self.workers() as usize,
             queue_max: self.queue_max as usize,
             network: self.network,
+            network_allow: self.network_allow.clone(),
             shown: self.shown.clone(),
             task_bytes: self.task_dir_mb << 20,
             cgroup: self.cgroup.clone(),
