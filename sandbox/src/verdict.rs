@@ -68,10 +68,6 @@ impl Outcome {
     /// Fills in what the process said of itself, as far as the kernel does not say otherwise.
     fn take_reply(&mut self, reply: Result<Option<Reply>, String>, mode: Mode, exit: Exit) {
         let (reply, broken) = match reply {
-            // Of its own end a task knows nothing: that is for us and for the kernel to say.
-            Ok(Some(Reply { status: status @ (Status::Timeout | Status::Killed), .. })) => {
-                (None, Some(format!("its reply claims to be a `{}`", status.as_str())))
-            }
             Ok(reply) => (reply, None),
             Err(reason) => (None, Some(reason)),
         };
