@@ -3,6 +3,8 @@
 pub mod conformance;
 pub mod echo;
 #[cfg(feature = "ollama")]
+mod http;
+#[cfg(feature = "ollama")]
 pub mod ollama;
 #[cfg(feature = "python")]
 pub mod python;

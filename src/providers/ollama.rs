@@ -13,6 +13,7 @@ mod failure;
 mod files;
 mod http;
 mod ndjson;
+mod picture;
 mod reply;
 mod request;
 
@@ -25,7 +26,7 @@ use gleitzeit_domain::{
     id::{Capability, ProtocolId, ProviderId, Version},
     provider::{Call, Outcome, Placement, Provider, ProviderSpec, Supervision},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 pub use config::{OllamaConfig, OllamaConfigError};
@@ -34,8 +35,12 @@ use config::Checked;
 use files::Files;
 use http::{Answer, Server, Unanswered};
 use ndjson::Lines;
+use picture::Picture;
 use reply::{About, Reply, ServerVersion};
-use request::{Attached, Params, Picture, Request, choose_model};
+use request::{Attached, Params, Request, choose_model};
+
+/// No path is longer than this on Linux.
+const PATH_MAX: usize = 4_096;
 
 const METHODS: [&str; 4] = ["chat", "vision", "generate", "embed"];
 
@@ -81,7 +86,7 @@ pub fn spec(
         supervision_chosen: false,
         kind: "ollama".into(),
         config: settings.shown(),
-        factory: Arc::new(move || Ok(Rc::new(Ollama::new(&about, settings.clone())))),
+        factory: Arc::new(move || Ok(Rc::new(Ollama::new(&about, settings.clone())?))),
     })
 }
 
@@ -90,6 +95,8 @@ struct Ollama {
     files: Files,
     about: About,
     models: Models,
+    options: Map<String, Value>,
+    keep_alive: Option<Value>,
     health_timeout: Duration,
     degraded_after: Duration,
     /// True once the server turned out to be older than `/api/embed`.
@@ -104,7 +111,7 @@ struct Models {
 }
 
 impl Ollama {
-    fn new(id: &ProviderId, settings: Checked) -> Self {
+    fn new(id: &ProviderId, settings: Checked) -> Result<Self, TaskError> {
         let config = &settings.config;
         let files = Files::new(&config.file_roots, config.max_file);
         let models = Models {
@@ -113,10 +120,21 @@ impl Ollama {
             embedding: config.default_embedding_model.clone(),
         };
         let (health_timeout, degraded_after) = (config.health_timeout, config.degraded_after);
-        let server = Server::new(id.as_str(), settings);
+        let (options, keep_alive) = (config.options.clone(), config.keep_alive.clone());
+        let server = Server::new(id.as_str(), settings)?;
         let about = About { provider_id: id.to_string(), base_url: server.base_url().to_owned() };
         let embeds_the_old_way = Cell::new(false);
-        Self { server, files, about, models, health_timeout, degraded_after, embeds_the_old_way }
+        Ok(Self {
+            server,
+            files,
+            about,
+            models,
+            options,
+            keep_alive,
+            health_timeout,
+            degraded_after,
+            embeds_the_old_way,
+        })
     }
 
     async fn version(&self) -> Result<ServerVersion, TaskError> {
@@ -139,12 +157,27 @@ impl Ollama {
             images.push(match Picture::of(image) {
                 Picture::Base64(data) => data.to_owned(),
                 Picture::Path(path) => self.files.base64("images", path).await?,
+                Picture::Either(text) => self.either(text).await?,
             });
         }
         if let Some(path) = &params.image_path {
             images.push(self.files.base64("image_path", path).await?);
         }
+        for path in &params.image_paths {
+            images.push(self.files.base64("image_paths", path).await?);
+        }
         Ok(Attached { text, images })
+    }
+
+    /// A picture of a kind that is not known, or the path of one.
+    async fn either(&self, text: &str) -> Result<String, TaskError> {
+        if self.files.is_none() || text.len() > PATH_MAX {
+            return Ok(text.to_owned());
+        }
+        self.files.base64("images", text).await.map_err(|error| {
+            let message = format!("{}; nor is it a picture in base64", error.message);
+            TaskError::new(error.code, message)
+        })
     }
 
     async fn text(&self, request: Request) -> Result<Value, TaskError> {
@@ -164,15 +197,20 @@ impl Ollama {
             .ok_or_else(|| failure::lost(&name, read, "it ended before it said that it was done"))
     }
 
-    async fn embed(&self, model: &str, text: &str) -> Result<Value, TaskError> {
+    async fn embed(&self, model: &str, params: Params) -> Result<Value, TaskError> {
+        let (body, text) = params.embed(model)?;
+        let with = |name: &str| {
+            let mut body = body.clone();
+            body[name] = text.as_str().into();
+            body
+        };
         if !self.embeds_the_old_way.get() {
-            match self.server.post("/api/embed", &json!({ "model": model, "input": text })).await {
+            match self.server.post("/api/embed", &with("input")).await {
                 Err(Unanswered::Refused { refusal, .. }) if refusal.is_missing_route() => {}
                 answer => return self.embedding(model, answer).await,
             }
         }
-        let body = json!({ "model": model, "prompt": text });
-        let answer = self.server.post("/api/embeddings", &body).await;
+        let answer = self.server.post("/api/embeddings", &with("prompt")).await;
         let result = self.embedding(model, answer).await;
         if result.is_ok() {
             self.embeds_the_old_way.set(true);
@@ -239,19 +277,19 @@ impl Provider for Ollama {
                 format!("an ollama provider serves {}, not `{method}`", METHODS.join(", ")),
             ));
         }
-        let params = Params::of(&call)?;
+        let params = Params::of(&call, &self.options, self.keep_alive.as_ref())?;
         let attached = self.attached(&params).await?;
         let (configured, last) = match method {
             "embed" => (&self.models.embedding, "nomic-embed-text"),
             "vision" => (&self.models.vision, "llava"),
             _ => (&self.models.text, "llama3.2"),
         };
-        let model = choose_model(&call, params.model.as_deref(), configured.as_deref(), last);
+        let model = choose_model(&call, configured.as_deref(), last);
         let result = match method {
             "chat" => self.text(params.chat(model, attached)?).await,
             "vision" => self.text(params.vision(model, attached)?).await,
             "generate" => self.text(params.generate(model, attached)?).await,
-            _ => self.embed(&model, &params.embed()?).await,
+            _ => self.embed(&model, params).await,
         };
         result.map(Outcome::from)
     }
@@ -263,7 +301,7 @@ impl Provider for Ollama {
                 format!("{version} took {:.1} s to say so", asked.elapsed().as_secs_f64()),
             ),
             Ok(version) => HealthReport { detail: version.to_string(), ..HealthReport::healthy() },
-            Err(error) => HealthReport::unhealthy(error.to_string()),
+            Err(error) => HealthReport::unhealthy(error.message.to_string()),
         }
     }
 }

@@ -98,14 +98,65 @@ async fn vision_sends_pictures_from_files_and_from_data() {
     let config = OllamaConfig { file_roots: vec![folder.path().to_owned()], ..config(&server) };
     let call = call(
         "vision",
-        json!({ "prompt": "What?", "images": ["AAAA", path("a.png")], "image_path": path("b.png") }),
+        json!({
+            "prompt": "What?", "images": ["iVBORw0KGgo=", path("a.png")],
+            "image_path": path("b.png"), "image_paths": [path("b.png"), path("a.png")],
+        }),
     );
     let result = run(&*provider(config), call).await.unwrap();
     assert_eq!((&result["response"], &result["model"]), (&json!("A cat."), &json!("llava")));
     let messages = &server.seen()[0].body["messages"];
-    let expected =
-        json!([{ "role": "user", "content": "What?", "images": ["AAAA", "YWJj", "eHl6"] }]);
+    let images = ["iVBORw0KGgo=", "YWJj", "eHl6", "eHl6", "YWJj"];
+    let expected = json!([{ "role": "user", "content": "What?", "images": images }]);
     assert_eq!(*messages, expected);
+}
+
+/// A path may read as base64; a misspelt one is refused here, in words, and not sent as a picture.
+#[actix::test]
+async fn a_path_that_reads_as_base64_is_a_path() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("photos01"), b"abc").unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let server = OllamaServer::start().await;
+    server.on("POST /api/chat", Reply::json(&said("A cat.")));
+    let config = OllamaConfig { file_roots: vec![folder.path().to_owned()], ..config(&server) };
+    let provider = provider(config);
+    let asked = |image: String| call("vision", json!({ "prompt": "?", "images": [image] }));
+    run(&*provider, asked(path("photos01"))).await.unwrap();
+    assert_eq!(server.seen()[0].body["messages"][0]["images"], json!(["YWJj"]));
+    let error = run(&*provider, asked("no/such/photos02".to_owned())).await.unwrap_err();
+    assert!(error.message.contains("nor is it a picture"), "{error}");
+    assert_eq!(server.seen().len(), 1);
+}
+
+/// What the settings say stands above the protocol's defaults and below what a task gives.
+#[actix::test]
+async fn options_come_from_the_task_then_the_settings_then_the_protocol() {
+    let server = OllamaServer::start().await;
+    server.on("POST /api/chat", Reply::json(&said("x")));
+    let config: OllamaConfig = serde_json::from_value(json!({
+        "base_url": server.url, "keep_alive": "5m",
+        "options": { "temperature": 0.0, "num_ctx": 4096 },
+    }))
+    .unwrap();
+    let set = provider(config);
+    let with = |more: Value| {
+        let mut params = json!({ "messages": [{ "role": "user", "content": "hi" }] });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        call("chat", params)
+    };
+    run(&*set, with(json!({}))).await.unwrap();
+    run(&*set, with(json!({ "temperature": 0.7, "num_ctx": 9 }))).await.unwrap();
+    run(&*set, with(json!({ "options": { "temperature": 1 }, "keep_alive": 0 }))).await.unwrap();
+    run(&*provider(crate::config(&server)), with(json!({ "format": "json" }))).await.unwrap();
+    let told: Vec<Value> = server.seen().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(told[0]["options"], json!({ "temperature": 0.0, "num_ctx": 4096 }));
+    assert_eq!(told[1]["options"], json!({ "temperature": 0.7, "num_ctx": 9 }));
+    assert_eq!(told[2]["options"], json!({ "temperature": 1, "num_ctx": 4096 }));
+    assert_eq!(told[3]["options"], json!({ "temperature": 0.7 }));
+    let kept: Vec<&Value> = told.iter().map(|body| &body["keep_alive"]).collect();
+    assert_eq!(kept, [&json!("5m"), &json!("5m"), &json!(0), &Value::Null]);
+    assert_eq!(told[3]["format"], "json");
 }
 
 /// A completion takes a system text, and a file behind its prompt.
@@ -175,11 +226,14 @@ async fn the_settings_model_gives_way_to_the_tasks() {
     let settings = OllamaConfig { default_model: Some("phi4".to_owned()), ..config(&server) };
     let provider = provider(settings);
     run(&*provider, chat()).await.unwrap();
-    let own = json!({ "messages": [{ "role": "user", "content": "hi" }], "model": "mine" });
-    run(&*provider, call("chat", own)).await.unwrap();
+    // The second is the protocol's default, and chosen all the same.
+    for own in ["mine", "llama3.2"] {
+        let own = json!({ "messages": [{ "role": "user", "content": "hi" }], "model": own });
+        run(&*provider, call("chat", own)).await.unwrap();
+    }
     run(&*provider, call("embed", json!({ "text": "x" }))).await.unwrap();
     let models: Vec<Value> = server.seen().iter().map(|seen| seen.body["model"].clone()).collect();
-    assert_eq!(models, ["phi4", "mine", "nomic-embed-text"]);
+    assert_eq!(models, ["phi4", "mine", "llama3.2", "nomic-embed-text"]);
 }
 
 /// The key is sent, and shown nowhere.

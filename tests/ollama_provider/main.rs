@@ -7,6 +7,8 @@ mod faults;
 mod limits;
 #[path = "../support/ollama_server.rs"]
 mod ollama_server;
+mod tls;
+mod wire;
 
 use std::{rc::Rc, time::Duration};
 

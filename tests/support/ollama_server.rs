@@ -53,6 +53,8 @@ pub(crate) struct Reply {
     missing: usize,
     /// Hang up where the body ends, without its end.
     cut: bool,
+    /// The body is the whole answer, its head included.
+    raw: bool,
 }
 
 impl Reply {
@@ -60,6 +62,11 @@ impl Reply {
     pub(crate) fn text(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let status = format!("{status} Said");
         Self { status, body: vec![Step::Send(body.into())], ..Self::default() }
+    }
+
+    /// An answer that is written byte for byte, its head included.
+    pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { body: vec![Step::Send(bytes.into())], raw: true, ..Self::default() }
     }
 
     /// A success in JSON.
@@ -288,6 +295,12 @@ impl Peer {
     async fn answer(&mut self, reply: Reply) -> io::Result<()> {
         for step in reply.before_head {
             self.step(step, false).await?;
+        }
+        if reply.raw {
+            for step in reply.body {
+                self.step(step, false).await?;
+            }
+            return self.stream.flush().await;
         }
         let framing = if reply.chunked {
             "transfer-encoding: chunked".to_owned()

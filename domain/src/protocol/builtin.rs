@@ -172,7 +172,8 @@ pub fn llm() -> ProtocolSpec {
 
 fn llm_chat() -> MethodSpec {
     let spec = MethodSpec::new("chat").param("messages", messages());
-    let spec = sampling(spec, "llama3.2").param("file_path", text_file()).returns(reply());
+    let spec = sampling(spec, "llama3.2").param("file_path", text_file());
+    let spec = steering(spec).returns(reply());
     MethodSpec {
         description: Some("Chat with language model".into()),
         examples: vec![MethodExample {
@@ -194,6 +195,8 @@ fn llm_embed() -> MethodSpec {
     let spec = MethodSpec::new("embed")
         .param("text", ParameterSpec::string().min_length(1).describe("The text to embed"))
         .param("model", model("nomic-embed-text"))
+        .param("options", options())
+        .param("keep_alive", keep_alive())
         .returns(ParameterSpec::object([
             ("embedding", ParameterSpec::array(ParameterSpec::number())),
             ("model", ParameterSpec::string()),
@@ -212,8 +215,8 @@ fn llm_generate() -> MethodSpec {
     let system = ParameterSpec::string().optional().describe("What the model is told beforehand");
     let spec = sampling(MethodSpec::new("generate").param("prompt", prompt), "llama3.2")
         .param("system", system)
-        .param("file_path", text_file())
-        .returns(reply());
+        .param("file_path", text_file());
+    let spec = steering(spec).returns(reply());
     MethodSpec {
         description: Some("Complete a prompt".into()),
         examples: vec![MethodExample {
@@ -248,7 +251,11 @@ fn llm_vision() -> MethodSpec {
                 .optional()
                 .describe(format!("What is asked about the images; {asked}")),
         )
-        .returns(reply());
+        .param(
+            "image_paths",
+            texts().min_length(1).optional().describe("Paths of several image files"),
+        );
+    let spec = steering(spec).returns(reply());
     MethodSpec {
         description: Some("Ask about images".into()),
         examples: vec![MethodExample {
@@ -298,6 +305,36 @@ fn sampling(method: MethodSpec, default_model: &str) -> MethodSpec {
                 .describe("Maximum tokens to generate"),
         )
         .param("stream", ParameterSpec::boolean().default_value(false).describe("Stream response"))
+}
+
+/// Adds what is passed on to the server: how much it reads, in which form it answers, and for how long
+/// it keeps the model.
+fn steering(method: MethodSpec) -> MethodSpec {
+    let format = ParameterSpec::union([ParameterType::String, ParameterType::Object]);
+    method
+        .param(
+            "num_ctx",
+            ParameterSpec::integer()
+                .minimum(1)
+                .optional()
+                .describe("Tokens that the model reads; a longer prompt is cut by the server"),
+        )
+        .param(
+            "format",
+            format.optional().describe("`json`, or the JSON Schema that the reply is to follow"),
+        )
+        .param("keep_alive", keep_alive())
+        .param("options", options())
+}
+
+fn keep_alive() -> ParameterSpec {
+    let about = "How long the server keeps the model loaded: a span such as `10m`, or seconds";
+    ParameterSpec::union([ParameterType::String, ParameterType::Number]).optional().describe(about)
+}
+
+fn options() -> ParameterSpec {
+    let about = "Further options of the server, such as `seed` or `top_p`, passed on as they are";
+    ParameterSpec::new(ParameterType::Object).optional().describe(about)
 }
 
 fn reply() -> ParameterSpec {

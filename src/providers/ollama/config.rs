@@ -15,7 +15,7 @@ use gleitzeit_domain::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Settings of an Ollama provider. Spans of time are seconds in files, sizes are bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,14 +24,19 @@ pub struct OllamaConfig {
     /// Where the server is: `http://host:port`, with a path where a proxy puts it below one.
     pub base_url: String,
     /// The model of a `chat` or `generate` that names none, instead of the protocol's default.
-    ///
-    /// Defaults are filled in before a provider sees the parameters, so a task that names exactly
-    /// the protocol's default model cannot be told from one that names none: it gets this one.
     pub default_model: Option<String>,
     /// The same for `vision`.
     pub default_vision_model: Option<String>,
     /// The same for `embed`.
     pub default_embedding_model: Option<String>,
+    /// Options of the model (`num_ctx`, `temperature`, …) for calls that do not give them themselves;
+    /// they stand above the defaults of the protocol.
+    pub options: Map<String, Value>,
+    /// How long the server keeps a model loaded after a call: a span such as `"10m"`, or seconds; -1
+    /// for ever. The server's own default if absent.
+    pub keep_alive: Option<Value>,
+    /// A file of certificates in PEM that are trusted besides those of this machine.
+    pub ca_file: Option<PathBuf>,
     /// Connections for calls, and so calls at once; further ones wait. Health checks have one more
     /// of their own, so that a busy server is not taken for a dead one.
     pub max_connections: u32,
@@ -75,6 +80,9 @@ impl Default for OllamaConfig {
             default_model: None,
             default_vision_model: None,
             default_embedding_model: None,
+            options: Map::new(),
+            keep_alive: None,
+            ca_file: None,
             max_connections: 10,
             connect_timeout: Duration::from_secs(10),
             first_byte_timeout: Duration::from_mins(5),
@@ -128,6 +136,12 @@ pub enum OllamaConfigError {
         /// The setting.
         field: &'static str,
     },
+    /// Not a span that Ollama understands.
+    #[error("keep_alive: {value} is no span; expected a text such as \"10m\", or seconds")]
+    KeepAlive {
+        /// As given.
+        value: String,
+    },
     /// A header that HTTP does not allow.
     #[error("headers.{name}: {problem}")]
     Header {
@@ -149,6 +163,8 @@ impl From<OllamaConfigError> for TaskError {
 pub(super) struct Checked {
     /// Without a slash at its end.
     pub(super) base_url: String,
+    /// The same.
+    pub(super) uri: Uri,
     /// Sent with every request.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// As given.
@@ -158,7 +174,7 @@ pub(super) struct Checked {
 impl OllamaConfig {
     /// Checks every setting.
     pub(super) fn check(self) -> Result<Checked, OllamaConfigError> {
-        let base_url = check_url(&self.base_url)?;
+        let (base_url, uri) = check_url(&self.base_url)?;
         self.check_numbers()?;
         for (field, text) in [
             ("default_model", &self.default_model),
@@ -170,7 +186,10 @@ impl OllamaConfig {
             }
         }
         let headers = self.check_headers()?;
-        Ok(Checked { base_url, headers, config: self })
+        if let Some(keep_alive) = self.keep_alive.as_ref().filter(|it| !is_span(it)) {
+            return Err(OllamaConfigError::KeepAlive { value: keep_alive.to_string() });
+        }
+        Ok(Checked { base_url, uri, headers, config: self })
     }
 
     fn check_numbers(&self) -> Result<(), OllamaConfigError> {
@@ -210,7 +229,12 @@ impl OllamaConfig {
     }
 }
 
-fn check_url(url: &str) -> Result<String, OllamaConfigError> {
+/// What Ollama takes for a span: a text such as `10m`, or seconds.
+fn is_span(value: &Value) -> bool {
+    value.is_number() || value.as_str().is_some_and(|text| !text.trim().is_empty())
+}
+
+fn check_url(url: &str) -> Result<(String, Uri), OllamaConfigError> {
     let refuse =
         |shown: &str, problem| OllamaConfigError::BaseUrl { url: shown.to_owned(), problem };
     let Ok(parsed) = url.parse::<Uri>() else {
@@ -236,7 +260,7 @@ fn check_url(url: &str) -> Result<String, OllamaConfigError> {
     if parsed.query().is_some() {
         return Err(refuse(url, "has a query"));
     }
-    Ok(url.trim_end_matches('/').to_owned())
+    Ok((url.trim_end_matches('/').to_owned(), parsed))
 }
 
 fn check_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), OllamaConfigError> {
@@ -252,6 +276,11 @@ fn check_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Ol
 }
 
 impl Checked {
+    /// True if the server is asked over TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+
     /// What may be shown to a person.
     pub(super) fn shown(&self) -> BTreeMap<String, Value> {
         match serde_json::to_value(&self.config) {
@@ -300,6 +329,7 @@ mod tests {
             (json!({ "max_connections": 0 }), "max_connections: must be more than 0"),
             (json!({ "chunk_timeout": 0 }), "chunk_timeout: must be more than 0"),
             (json!({ "default_model": " " }), "default_model: must not be empty"),
+            (json!({ "keep_alive": true }), "keep_alive: true is no span"),
             (json!({ "headers": { "a b": "c" } }), "headers.a b: is not a header name"),
             (json!({ "headers": { "x": "a\nb" } }), "headers.x: its value"),
             (json!({ "headers": { "Host": "x" } }), "headers.Host: is set by the client"),

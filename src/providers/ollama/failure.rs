@@ -197,9 +197,11 @@ fn io_code(error: &io::Error) -> (ErrorCode, &'static str) {
         }
         Kind::TimedOut => (ErrorCode::ConnectionTimeout, "; check `base_url` and the network"),
         // What rustls says of a certificate or of a peer that does not speak TLS.
-        Kind::InvalidData => {
-            (ErrorCode::ConfigurationError, "; check `base_url` and the certificate")
-        }
+        Kind::InvalidData => (
+            ErrorCode::ConfigurationError,
+            "; check `base_url`, or trust the certificate's issuer by `ca_file` of the provider or \
+             SSL_CERT_FILE",
+        ),
         _ => (ErrorCode::ConnectionLost, ""),
     }
 }

@@ -27,6 +27,11 @@ impl Files {
         Self { roots: roots.into(), max_bytes }
     }
 
+    /// True where no file may be read.
+    pub(super) fn is_none(&self) -> bool {
+        self.roots.is_empty()
+    }
+
     /// A text file's content; `field` is the parameter that named it.
     pub(super) async fn text(&self, field: &'static str, path: &str) -> Result<String, TaskError> {
         let bytes = self.read(field, path).await?;

@@ -1,11 +1,13 @@
 //! Speaks HTTP to one server, with every wait bounded.
 //!
-//! Asked by the provider; asks `awc`. Three defects of plain `awc` are made good here: it waits
-//! for ever for the next part of a body, it takes a body that was cut off for a complete one, and
-//! its time limit for an answer runs while a request still waits for a free connection.
+//! Asked by the provider; asks `awc`, over connections of [`http`](crate::providers::http). Three
+//! defects of plain `awc` are made good here: it waits for ever for the next part of a body, it takes
+//! a body that was cut off for a complete one, and its time limit for an answer runs while a request
+//! still waits for a free connection.
 //!
 //! Invariants: at most `max_connections` calls hold a connection; an [`Answer`] that is dropped
-//! before its end closes its connection, so the server notices.
+//! before its end closes its connection, so the server notices; a request is sent again only over
+//! another connection, and only if the server had closed a kept one before anything of the answer came.
 
 use std::{
     fmt::Write as _,
@@ -15,12 +17,9 @@ use std::{
 use awc::{
     Client, ClientRequest, Connector,
     error::PayloadError,
-    http::{
-        Version,
-        header::{
-            ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, LOCATION, RETRY_AFTER,
-            USER_AGENT,
-        },
+    http::header::{
+        ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, LOCATION,
+        RETRY_AFTER, USER_AGENT,
     },
 };
 use bytes::{Bytes, BytesMut};
@@ -36,7 +35,10 @@ use super::{
     config::Checked,
     failure::{self, Refusal},
 };
-use crate::providers::tls;
+use crate::providers::{
+    http::{dial, trust, wire},
+    tls,
+};
 
 /// After the last line of a stream, this long is waited for the end of the body, so that the
 /// connection can be used again.
@@ -71,35 +73,45 @@ pub(super) struct Server {
     client: Client,
     calls: Semaphore,
     settings: Checked,
+    /// `base_url` as `awc` is asked for it.
+    asked: String,
 }
 
 impl Server {
     /// A client of its own: connections are shared with no other provider.
-    pub(super) fn new(provider_id: &str, settings: Checked) -> Self {
+    ///
+    /// # Errors
+    /// `CONFIGURATION_ERROR` if the certificates of the settings cannot be read.
+    pub(super) fn new(provider_id: &str, settings: Checked) -> Result<Self, TaskError> {
         // Preparing TLS, which awc does whatever the address is, panics without it.
         tls::install_crypto_provider();
         let config = &settings.config;
         let calls = config.max_connections as usize;
+        let certificates =
+            settings.is_tls().then(|| trust::config(config.ca_file.as_deref())).transpose()?;
         let connector = Connector::new()
-            .timeout(config.connect_timeout)
-            .handshake_timeout(config.connect_timeout)
-            // One more than for calls: health checks.
+            // The dialer has limits of its own, which say more.
+            .timeout(config.connect_timeout.saturating_mul(3))
+            // One more than for calls: health checks. One connection a call, so that dropping the
+            // call can close it.
             .limit(calls + 1)
-            // One connection a call, so that dropping the call can close it.
-            .max_http_version(Version::HTTP_11);
+            .connector(dial::Dialer::new(certificates, config.connect_timeout));
+        let (asked, host) = dial::address(&settings.uri);
         let mut client = Client::builder()
             .connector(connector)
             // Both would go on with the secrets of this server: a redirect to another one, and
             // awc's own limit, which also counts the wait for a connection.
             .disable_redirects()
-            .disable_timeout();
+            .disable_timeout()
+            .add_default_header((HOST, host));
         if !settings.headers.iter().any(|(name, _)| *name == USER_AGENT) {
             client = client.add_default_header((USER_AGENT, user_agent(provider_id)));
         }
         for (name, value) in &settings.headers {
             client = client.add_default_header((name.clone(), value.clone()));
         }
-        Self { client: client.finish(), calls: Semaphore::new(calls), settings }
+        let (client, calls) = (client.finish(), Semaphore::new(calls));
+        Ok(Self { client, calls, settings, asked })
     }
 
     /// The server's address, without credentials.
@@ -115,31 +127,43 @@ impl Server {
                 "the provider has stopped",
             ))
         })?;
-        let request = self.client.post(self.address(path));
+        let body = Bytes::from(serde_json::to_vec(body).map_err(|error| {
+            Unanswered::Failed(TaskError::new(ErrorCode::InvalidParams, error.to_string()))
+        })?);
+        let start = || {
+            let request = self.client.post(self.asked_for(path)).no_decompress();
+            let request = request.insert_header((ACCEPT_ENCODING, "identity"));
+            request.insert_header((CONTENT_TYPE, "application/json")).send_body(body.clone())
+        };
         let deadline = Instant::now() + self.settings.config.timeout;
-        let start = |request: ClientRequest| request.send_json(body);
-        self.send(format!("POST {}", self.address(path)), request, start, deadline, Some(slot))
-            .await
+        self.send(format!("POST {}", self.address(path)), start, deadline, Some(slot)).await
     }
 
     /// Reads `path`, past the calls that wait for a connection.
     pub(super) async fn get(&self, path: &str, limit: Duration) -> Result<Bytes, Unanswered> {
         let deadline = Instant::now() + limit;
-        let request = self.client.get(self.address(path));
+        let start = || {
+            let request: ClientRequest = self.client.get(self.asked_for(path)).no_decompress();
+            request.insert_header((ACCEPT_ENCODING, "identity")).send()
+        };
         let name = format!("GET {}", self.address(path));
-        let answer = self.send(name, request, ClientRequest::send, deadline, None).await?;
+        let answer = self.send(name, start, deadline, None).await?;
         answer.whole().await.map_err(Unanswered::Failed)
     }
 
+    /// For a person.
     fn address(&self, path: &str) -> String {
         format!("{}{path}", self.settings.base_url)
+    }
+
+    fn asked_for(&self, path: &str) -> String {
+        format!("{}{path}", self.asked)
     }
 
     async fn send<'a>(
         &'a self,
         name: String,
-        request: ClientRequest,
-        start: impl FnOnce(ClientRequest) -> awc::SendClientRequest,
+        start: impl Fn() -> awc::SendClientRequest,
         deadline: Instant,
         slot: Option<SemaphorePermit<'a>>,
     ) -> Result<Answer<'a>, Unanswered> {
@@ -154,10 +178,18 @@ impl Server {
                 None => ["first_byte_timeout", "health_timeout"],
             },
         };
-        let request = request.insert_header((ACCEPT_ENCODING, "identity")).no_decompress();
-        let sent = wait.for_next(start(request)).await.map_err(Unanswered::Failed)?;
-        let response =
-            sent.map_err(|error| Unanswered::Failed(failure::unsent(&wait.name, &error)))?;
+        let response = loop {
+            match wait.for_next(start()).await.map_err(Unanswered::Failed)? {
+                Ok(response) => break response,
+                // That connection is gone; the loop ends at the latest with a new one.
+                Err(error) if wire::was_closed(&error) => {
+                    tracing::debug!(request = wait.name, "kept connection was closed; sent again");
+                }
+                Err(error) => {
+                    return Err(Unanswered::Failed(failure::unsent(&wait.name, &error)));
+                }
+            }
+        };
         (wait.silence, wait.settings[0]) = (config.chunk_timeout, "chunk_timeout");
 
         let (status, headers) = (response.status(), response.headers().clone());

@@ -5,8 +5,11 @@
 
 use std::fmt;
 
-use gleitzeit_domain::error::{ErrorCode, TaskError};
-use serde::Deserialize;
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    json::{self, Bounds, JsonError},
+};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::failure::{error_text, one_line};
@@ -31,27 +34,119 @@ impl About {
 }
 
 /// A line of a stream, or a whole answer: the same fields.
-#[derive(Debug, Default, Deserialize)]
+///
+/// Read leniently: servers that imitate Ollama send fields of other types, or twice, and what is only
+/// told of the work must not throw the reply away.
+#[derive(Debug, Default)]
 struct Piece {
-    message: Option<Message>,
-    response: Option<String>,
+    /// What belongs to the reply, as `message.content` or `response`.
+    text: Option<String>,
     thinking: Option<String>,
-    done: Option<bool>,
+    tool_calls: Vec<Value>,
+    done: bool,
     done_reason: Option<String>,
-    #[serde(flatten)]
     usage: Usage,
     error: Option<Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct Message {
-    content: Option<String>,
-    thinking: Option<String>,
-    tool_calls: Option<Vec<Value>>,
+impl Piece {
+    fn of(value: Value) -> Self {
+        let Value::Object(mut fields) = value else { return Self::default() };
+        let mut message = match fields.remove("message") {
+            Some(Value::Object(message)) => message,
+            _ => Map::new(),
+        };
+        let parts = [message.remove("content"), fields.remove("response")].map(text);
+        let thoughts = [message.remove("thinking"), fields.remove("thinking")].map(text);
+        let tool_calls = match message.remove("tool_calls") {
+            Some(Value::Array(calls)) => calls,
+            Some(call @ Value::Object(_)) => vec![call],
+            _ => Vec::new(),
+        };
+        Self {
+            text: parts.into_iter().flatten().reduce(|one, other| one + &other),
+            thinking: thoughts.into_iter().flatten().reduce(|one, other| one + &other),
+            tool_calls,
+            done: fields.get("done") == Some(&Value::Bool(true)),
+            done_reason: text(fields.remove("done_reason")).filter(|reason| !reason.is_empty()),
+            usage: Usage::of(&fields),
+            error: fields.remove("error").filter(says_something),
+        }
+    }
+}
+
+/// A text; anything else is none.
+fn text(value: Option<Value>) -> Option<String> {
+    match value {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// False for what stands where there is no error.
+fn says_something(error: &Value) -> bool {
+    match error {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::Bool(true) => true,
+    }
+}
+
+/// A piece may take this much memory beyond its text, in whatever values it has.
+const TREE_BYTES: usize = 64 << 20;
+
+/// Reads JSON within a bound on its memory; what a decoder of texts cannot read is mended: halves of
+/// a pair of surrogates, and bytes that are no UTF-8.
+fn read(piece: &[u8]) -> Result<Value, PieceError> {
+    let bounds = |text: &[u8]| Bounds {
+        text_bytes: text.len(),
+        tree_bytes: TREE_BYTES.saturating_add(text.len()),
+    };
+    let error = match json::read(piece, bounds(piece)) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let mended = mended(piece);
+    match json::read(&mended, bounds(&mended)) {
+        Ok(value) => Ok(value),
+        Err(_) => Err(PieceError::of(&error, piece)),
+    }
+}
+
+/// The same with the replacement character for every `\u` escape that is half a pair, and for bytes
+/// that are no UTF-8.
+fn mended(piece: &[u8]) -> Vec<u8> {
+    let whole = String::from_utf8_lossy(piece);
+    let mut rest: &str = &whole;
+    let mut out = String::with_capacity(rest.len());
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let (taken, replacement) = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (12, None),
+            (Some(0xd800..=0xdfff), _) => (6, Some("\\ufffd")),
+            (Some(_), _) => (6, None),
+            // The escaped character, whatever it is: a backslash must not begin an escape again.
+            (None, _) => (1 + escape[1..].chars().next().map_or(0, char::len_utf8), None),
+        };
+        out.push_str(replacement.unwrap_or(&escape[..taken]));
+        rest = &escape[taken..];
+    }
+    out.push_str(rest);
+    out.into_bytes()
+}
+
+/// The unit of UTF-16 that a text begins with as `\uXXXX`.
+fn unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
 }
 
 /// What the last piece tells about the work; durations are nanoseconds.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 struct Usage {
     prompt_eval_count: Option<u64>,
     eval_count: Option<u64>,
@@ -61,7 +156,29 @@ struct Usage {
     eval_duration: Option<u64>,
 }
 
+/// A count; what is none is left out.
+fn count(value: Option<&Value>) -> Option<u64> {
+    let value = value?;
+    value.as_u64().or_else(|| {
+        let number = value.as_f64().filter(|number| (0.0..9.0e15).contains(number))?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in its range")]
+        Some(number.round() as u64)
+    })
+}
+
 impl Usage {
+    fn of(fields: &Map<String, Value>) -> Self {
+        let count = |name: &str| count(fields.get(name));
+        Self {
+            prompt_eval_count: count("prompt_eval_count"),
+            eval_count: count("eval_count"),
+            total_duration: count("total_duration"),
+            load_duration: count("load_duration"),
+            prompt_eval_duration: count("prompt_eval_duration"),
+            eval_duration: count("eval_duration"),
+        }
+    }
+
     /// Tokens read and written.
     fn tokens(&self) -> u64 {
         self.eval_count.unwrap_or(0).saturating_add(self.prompt_eval_count.unwrap_or(0))
@@ -114,15 +231,23 @@ pub(super) enum PieceError {
 }
 
 impl PieceError {
-    fn of(error: &serde_json::Error, piece: &[u8]) -> Self {
-        if error.is_eof() {
+    fn of(error: &JsonError, piece: &[u8]) -> Self {
+        let text = piece.strip_prefix(b"\xef\xbb\xbf").unwrap_or(piece);
+        if serde_json::from_slice::<IgnoredAny>(text).is_err_and(|error| error.is_eof()) {
             return Self::CutOff;
         }
-        Self::malformed(error, piece)
+        Self::Malformed { problem: error.to_string(), text: beginning(piece) }
     }
 
-    fn malformed(error: &serde_json::Error, piece: &[u8]) -> Self {
-        Self::Malformed { problem: error.to_string(), text: beginning(piece) }
+    /// The same of a line, which has its end: half a value there was sent like that and is no cut.
+    fn of_line(self, line: &[u8]) -> Self {
+        match self {
+            Self::CutOff => {
+                let problem = "it ends in the middle of a value".to_owned();
+                Self::Malformed { problem, text: beginning(line) }
+            }
+            other => other,
+        }
     }
 
     /// The error that the call ends with. `read` is how many bytes had come.
@@ -161,25 +286,19 @@ pub(super) struct Reply {
 impl Reply {
     /// Takes one line of a stream; true when it was the last one.
     pub(super) fn take_line(&mut self, line: &[u8]) -> Result<bool, PieceError> {
-        // A line that has its end and yet is half a value was sent like that: not a cut.
-        let piece: Piece =
-            serde_json::from_slice(line).map_err(|error| PieceError::malformed(&error, line))?;
-        self.take(piece)?;
+        let value = read(line).map_err(|error| error.of_line(line))?;
+        self.take(Piece::of(value))?;
         Ok(self.end.is_some())
     }
 
     /// Takes what a stream ended with instead of a line: a line without its end, or part of one.
     pub(super) fn take_rest(&mut self, rest: &[u8]) -> Result<(), PieceError> {
-        let piece: Piece =
-            serde_json::from_slice(rest).map_err(|error| PieceError::of(&error, rest))?;
-        self.take(piece)
+        self.take(Piece::of(read(rest)?))
     }
 
     /// Takes an answer that comes in one piece.
     pub(super) fn take_whole(&mut self, body: &[u8]) -> Result<(), PieceError> {
-        let piece: Piece =
-            serde_json::from_slice(body).map_err(|error| PieceError::of(&error, body))?;
-        self.take(piece)?;
+        self.take(Piece::of(read(body)?))?;
         match (&self.text, &self.end) {
             (Some(_), Some(_)) => Ok(()),
             (Some(_), None) => Err(PieceError::CutOff),
@@ -191,23 +310,19 @@ impl Reply {
     }
 
     fn take(&mut self, piece: Piece) -> Result<(), PieceError> {
-        let Piece { message, response, thinking, done, done_reason, usage, error } = piece;
-        if let Some(error) = error.filter(|error| !error.is_null()) {
+        if let Some(error) = piece.error {
             return Err(PieceError::Failed { text: one_line(&error_text(&error)) });
         }
-        let message = message.unwrap_or_default();
-        for text in [message.content, response].into_iter().flatten() {
-            match &mut self.text {
-                Some(known) => known.push_str(&text),
-                none => *none = Some(text),
-            }
+        match (&mut self.text, piece.text) {
+            (Some(known), Some(text)) => known.push_str(&text),
+            (none, Some(text)) => *none = Some(text),
+            (_, None) => {}
         }
-        for thought in [message.thinking, thinking].into_iter().flatten() {
-            self.thinking.push_str(&thought);
-        }
-        self.tool_calls.extend(message.tool_calls.into_iter().flatten());
-        if done == Some(true) {
-            self.end = Some((done_reason.unwrap_or_else(|| "stop".to_owned()), usage));
+        self.thinking.push_str(piece.thinking.as_deref().unwrap_or_default());
+        self.tool_calls.extend(piece.tool_calls);
+        if piece.done {
+            let reason = piece.done_reason.unwrap_or_else(|| "stop".to_owned());
+            self.end = Some((reason, piece.usage));
         }
         Ok(())
     }
@@ -233,32 +348,33 @@ impl Reply {
     }
 }
 
-/// The answer of `/api/embed` (`embeddings`), or of `/api/embeddings` (`embedding`).
-#[derive(Debug, Deserialize)]
-struct Embedded {
-    embeddings: Option<Vec<Vec<f64>>>,
-    embedding: Option<Vec<f64>>,
-    #[serde(flatten)]
-    usage: Usage,
-    error: Option<Value>,
-}
-
-/// The result of an `embed`.
+/// The result of an `embed`: of `/api/embed` (`embeddings`), or of `/api/embeddings` (`embedding`).
 pub(super) fn embedding(body: &[u8], model: &str, about: &About) -> Result<Value, PieceError> {
-    let answer: Embedded =
-        serde_json::from_slice(body).map_err(|error| PieceError::of(&error, body))?;
-    if let Some(error) = answer.error.filter(|error| !error.is_null()) {
+    let malformed = |problem: &str| PieceError::Malformed {
+        problem: problem.to_owned(),
+        text: beginning(body),
+    };
+    let mut fields = match read(body)? {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    if let Some(error) = fields.remove("error").filter(says_something) {
         return Err(PieceError::Failed { text: one_line(&error_text(&error)) });
     }
-    let vector = answer.embeddings.and_then(|all| all.into_iter().next()).or(answer.embedding);
-    let Some(vector) = vector.filter(|vector| !vector.is_empty()) else {
-        return Err(PieceError::Malformed {
-            problem: "it has no embedding".to_owned(),
-            text: beginning(body),
-        });
+    let first = match fields.remove("embeddings") {
+        Some(Value::Array(mut all)) if !all.is_empty() => Some(all.swap_remove(0)),
+        _ => None,
     };
+    let vector = match first.or_else(|| fields.remove("embedding")) {
+        Some(Value::Array(vector)) if !vector.is_empty() => vector,
+        _ => return Err(malformed("it has no embedding")),
+    };
+    let Some(vector) = vector.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>() else {
+        return Err(malformed("its embedding has something else than numbers"));
+    };
+    let usage = Usage::of(&fields);
     let mut metadata = about.metadata();
-    answer.usage.describe(&mut metadata);
+    usage.describe(&mut metadata);
     let dimensions = vector.len();
     Ok(json!({
         "embedding": vector,
@@ -269,7 +385,7 @@ pub(super) fn embedding(body: &[u8], model: &str, about: &About) -> Result<Value
 }
 
 /// The answer of `/api/version`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(super) struct ServerVersion {
     version: String,
 }
@@ -283,7 +399,15 @@ impl fmt::Display for ServerVersion {
 impl ServerVersion {
     /// Reads it.
     pub(super) fn read(body: &[u8]) -> Result<Self, PieceError> {
-        serde_json::from_slice(body).map_err(|error| PieceError::of(&error, body))
+        match read(body)? {
+            Value::Object(mut fields) => text(fields.remove("version")),
+            _ => None,
+        }
+        .map(|version| Self { version })
+        .ok_or_else(|| PieceError::Malformed {
+            problem: "it has no `version`".to_owned(),
+            text: beginning(body),
+        })
     }
 }
 
@@ -333,6 +457,67 @@ mod tests {
         assert!(matches!(whole(r#"{"response":"x","do"#), Err(PieceError::CutOff)));
         assert!(matches!(whole(r#"{"done":true}"#), Err(PieceError::Malformed { .. })));
         assert!(matches!(whole("<html>"), Err(PieceError::Malformed { .. })));
+    }
+
+    /// Servers that imitate Ollama get the fields wrong that only tell of the work; the reply is good.
+    #[test]
+    fn odd_but_good_replies_are_taken() {
+        let good = r#""message":{"role":"assistant","content":"good"},"done":true"#;
+        for (odd, tokens) in [
+            (r#""total_duration":5043500667.5,"eval_duration":1.5,"eval_count":2.0"#, 2),
+            (r#""eval_count":-1,"prompt_eval_count":-1"#, 0),
+            (r#""total_duration":"5ms","eval_count":null,"done_reason":null"#, 0),
+            (r#""total_duration":1180591620717411303424,"eval_count":1e300"#, 0),
+            (r#""error":"","logprobs":null,"created_at":5"#, 0),
+            (r#""error":null,"done_reason":"","new_field":{"a":[1]}"#, 0),
+            (r#""message":{"content":"good","tool_calls":null,"thinking":null,"images":null}"#, 0),
+        ] {
+            for body in [format!("{{{good},{odd}}}"), format!("\u{feff}\n{{{good},{odd}}}\n")] {
+                let mut reply = Reply::default();
+                reply
+                    .take_whole(body.as_bytes())
+                    .unwrap_or_else(|error| panic!("{odd}: {error:?}"));
+                let result = reply.into_result("m", &about()).unwrap();
+                assert_eq!(result["response"], "good", "{odd}");
+                assert_eq!(result["tokens_used"], tokens, "{odd}");
+                assert_eq!(result["finish_reason"], "stop", "{odd}");
+            }
+        }
+    }
+
+    /// Half an emoji, where a server cut between two units or a model was stopped, costs one
+    /// character and not the reply.
+    #[test]
+    fn text_that_is_no_unicode_is_mended() {
+        for (content, expected) in [
+            (&br"good \ud83d"[..], "good \u{fffd}"),
+            (br"\ude00 good", "\u{fffd} good"),
+            (br"\ud83d\ude00 \ud83d", "\u{1f600} \u{fffd}"),
+            (br"\ud83dx\u0041\ud83d\ud83d\ude00", "\u{fffd}xA\u{fffd}\u{1f600}"),
+            (br#"\\ud83d \" \ud83d"#, "\\ud83d \" \u{fffd}"),
+            (b"gr\xfc\xdfe", "gr\u{fffd}\u{fffd}e"),
+        ] {
+            let body = [br#"{"response":""#, content, br#"","done":true}"#].concat();
+            let mut reply = Reply::default();
+            reply.take_whole(&body).unwrap();
+            assert_eq!(reply.into_result("m", &about()).unwrap()["response"], expected);
+        }
+        assert!(matches!(
+            Reply::default().take_whole(br#"{"response":"\ud83"#),
+            Err(PieceError::CutOff)
+        ));
+    }
+
+    /// A small text of very many values must not become a large tree.
+    #[test]
+    fn a_flood_of_values_is_refused() {
+        let flood = format!(
+            r#"{{"done":true,"response":"x","message":{{"tool_calls":[{}]}}}}"#,
+            vec!["{\"\":0}"; 400_000].join(",")
+        );
+        let refused = Reply::default().take_whole(flood.as_bytes());
+        let Err(PieceError::Malformed { problem, .. }) = refused else { panic!("{refused:?}") };
+        assert!(problem.contains("memory"), "{problem}");
     }
 
     /// A model's runner dies in the middle of an answer whose status was already 200.

@@ -14,8 +14,6 @@ use serde_json::{Map, Value, json};
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Params {
     #[serde(default)]
-    pub(super) model: Option<String>,
-    #[serde(default)]
     messages: Option<Vec<Value>>,
     #[serde(default)]
     prompt: Option<String>,
@@ -35,6 +33,16 @@ pub(super) struct Params {
     max_tokens: Option<u64>,
     #[serde(default)]
     stream: Option<bool>,
+    #[serde(default)]
+    pub(super) image_paths: Vec<String>,
+    #[serde(default)]
+    num_ctx: Option<u64>,
+    #[serde(default)]
+    format: Option<Value>,
+    #[serde(default)]
+    keep_alive: Option<Value>,
+    #[serde(default)]
+    options: Map<String, Value>,
 }
 
 /// What was read from the files that the parameters name.
@@ -42,39 +50,8 @@ pub(super) struct Params {
 pub(super) struct Attached {
     /// The content of `file_path`.
     pub(super) text: Option<String>,
-    /// The pictures of `images` and `image_path`, in base64.
+    /// The pictures of `images`, `image_path` and `image_paths`, in base64.
     pub(super) images: Vec<String>,
-}
-
-/// What a text in `images` is.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Picture<'a> {
-    /// The picture itself, in base64.
-    Base64(&'a str),
-    /// Where it is.
-    Path(&'a str),
-}
-
-impl<'a> Picture<'a> {
-    /// Base64 where it can be that, with or without what a browser writes in front of it; else a
-    /// path. The dot before a file's extension is no part of base64.
-    pub(super) fn of(text: &'a str) -> Self {
-        if let Some((kind, data)) = text.split_once(";base64,")
-            && kind.starts_with("data:")
-        {
-            return Self::Base64(data);
-        }
-        let text = text.trim_ascii_end();
-        let digits = text.trim_end_matches('=');
-        let is_digit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '\r' | '\n');
-        let padding = text.len() - digits.len();
-        let whole = text.chars().filter(|c| !c.is_ascii_whitespace()).count() % 4 == 0;
-        if whole && padding <= 2 && digits.chars().all(is_digit) {
-            Self::Base64(text)
-        } else {
-            Self::Path(text)
-        }
-    }
 }
 
 /// One request of a text.
@@ -90,30 +67,45 @@ pub(super) struct Request {
     pub(super) body: Value,
 }
 
-/// The model of a call: the one that it names, unless that is the protocol's default and the
-/// settings have another; the settings'; the `last` resort.
-pub(super) fn choose_model(
-    call: &Call,
-    asked: Option<&str>,
-    configured: Option<&str>,
-    last: &str,
-) -> String {
-    let declared = call.method.spec.params_schema.get("model").and_then(|it| it.default.as_ref());
-    let by_default = declared.and_then(Value::as_str) == asked;
-    let chosen = if by_default { configured.or(asked) } else { asked };
-    chosen.or(configured).unwrap_or(last).to_owned()
+/// The model of a call: the one that its task names; that of the settings; the protocol's default; the
+/// `last` resort.
+pub(super) fn choose_model(call: &Call, configured: Option<&str>, last: &str) -> String {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    call.given("model")
+        .and_then(text)
+        .or_else(|| configured.map(str::to_owned))
+        .or_else(|| call.param("model").and_then(text))
+        .unwrap_or_else(|| last.to_owned())
 }
 
 impl Params {
-    /// Reads a call's parameters.
-    pub(super) fn of(call: &Call) -> Result<Self, TaskError> {
-        Self::deserialize(&*call.params).map_err(|wrong| invalid(&wrong.to_string()))
+    /// Reads a call's parameters. The settings' `options` and `keep_alive` stand above the defaults of
+    /// the protocol, and below what the task gives.
+    pub(super) fn of(
+        call: &Call,
+        options: &Map<String, Value>,
+        keep_alive: Option<&Value>,
+    ) -> Result<Self, TaskError> {
+        let mut params =
+            Self::deserialize(&*call.params).map_err(|wrong| invalid(&wrong.to_string()))?;
+        if call.given("temperature").is_none()
+            && (params.options.contains_key("temperature") || options.contains_key("temperature"))
+        {
+            params.temperature = None;
+        }
+        for (name, value) in options {
+            params.options.entry(name.as_str()).or_insert_with(|| value.clone());
+        }
+        if params.keep_alive.is_none() {
+            params.keep_alive = keep_alive.cloned();
+        }
+        Ok(params)
     }
 
     /// A turn of a conversation, with pictures where there are any.
     pub(super) fn chat(self, model: String, attached: Attached) -> Result<Request, TaskError> {
         let streamed = self.stream.unwrap_or(false);
-        let options = self.options();
+        let steering = self.steering();
         let mut messages = self.messages.unwrap_or_default();
         if let Some(system) = self.system {
             messages.insert(0, json!({ "role": "system", "content": system }));
@@ -131,7 +123,7 @@ impl Params {
             return Err(invalid("nothing to answer: give `messages`, `prompt` or `file_path`"));
         }
         let mut body = json!({ "model": model, "messages": messages, "stream": streamed });
-        body["options"] = options;
+        steering.add_to(&mut body);
         Ok(Request { path: "/api/chat", model, streamed, body })
     }
 
@@ -143,39 +135,67 @@ impl Params {
         if request.body["messages"].as_array().is_some_and(|all| all.iter().any(has_image)) {
             Ok(request)
         } else {
-            Err(invalid("no picture: give `image_path`, or `images` in base64"))
+            Err(invalid("no picture: give `image_path`, `image_paths` or `images`"))
         }
     }
 
     /// A text that goes on from a prompt.
     pub(super) fn generate(self, model: String, attached: Attached) -> Result<Request, TaskError> {
         let streamed = self.stream.unwrap_or(false);
-        let options = self.options();
+        let steering = self.steering();
         let Some(prompt) = joined(self.prompt, attached.text) else {
             return Err(invalid("nothing to go on from: give `prompt` or `file_path`"));
         };
         let mut body = json!({ "model": model, "prompt": prompt, "stream": streamed });
-        body["options"] = options;
+        steering.add_to(&mut body);
         if let Some(system) = self.system {
             body["system"] = system.into();
         }
         Ok(Request { path: "/api/generate", model, streamed, body })
     }
 
-    /// The text to embed.
-    pub(super) fn embed(self) -> Result<String, TaskError> {
-        self.text.ok_or_else(|| invalid("nothing to embed: give `text`"))
+    /// The text to embed, as the body without it, and it.
+    pub(super) fn embed(mut self, model: &str) -> Result<(Value, String), TaskError> {
+        let text = self.text.take().ok_or_else(|| invalid("nothing to embed: give `text`"))?;
+        let mut body = json!({ "model": model });
+        let steering = self.steering();
+        if !steering.options.is_empty() || steering.keep_alive.is_some() {
+            steering.add_to(&mut body);
+        }
+        Ok((body, text))
     }
 
-    fn options(&self) -> Value {
-        let mut options = Map::new();
+    /// What is passed on as it is. A parameter with a name of its own stands above the same option.
+    fn steering(&self) -> Steering {
+        let mut options = self.options.clone();
         if let Some(temperature) = self.temperature {
             options.insert("temperature".to_owned(), temperature.into());
         }
         if let Some(most) = self.max_tokens {
             options.insert("num_predict".to_owned(), most.into());
         }
-        options.into()
+        if let Some(context) = self.num_ctx {
+            options.insert("num_ctx".to_owned(), context.into());
+        }
+        Steering { options, format: self.format.clone(), keep_alive: self.keep_alive.clone() }
+    }
+}
+
+/// What a request says besides the question.
+struct Steering {
+    options: Map<String, Value>,
+    format: Option<Value>,
+    keep_alive: Option<Value>,
+}
+
+impl Steering {
+    fn add_to(self, body: &mut Value) {
+        body["options"] = self.options.into();
+        for (name, value) in [("format", self.format), ("keep_alive", self.keep_alive)] {
+            if let Some(value) = value {
+                body[name] = value;
+            }
+        }
     }
 }
 
@@ -281,20 +301,25 @@ mod tests {
         assert_eq!(request.body["messages"], expected);
     }
 
-    /// `images` takes both; a path sent as a picture would be refused by the server, unreadably.
+    /// Whatever the server is told besides the question has one place each.
     #[test]
-    fn pictures_are_told_from_paths() {
-        for (text, data) in [
-            ("data:image/png;base64,iVBORw0KGgo=", "iVBORw0KGgo="),
-            ("iVBORw0KGgo=", "iVBORw0KGgo="),
-            ("/9j/4AAQSkZJRg==", "/9j/4AAQSkZJRg=="),
-            ("iVBO\nRw0=\n", "iVBO\nRw0="),
+    fn options_format_and_keep_alive_are_passed_on() {
+        let request = params(json!({
+            "prompt": "?", "temperature": 0.5, "num_ctx": 16384, "max_tokens": 9, "format": "json",
+            "keep_alive": "10m", "options": { "seed": 7, "num_ctx": 1 },
+        }));
+        let expected = json!({ "seed": 7, "num_ctx": 16384, "temperature": 0.5, "num_predict": 9 });
+        for body in [
+            request.clone().chat("m".to_owned(), Attached::default()).unwrap().body,
+            request.generate("m".to_owned(), Attached::default()).unwrap().body,
         ] {
-            assert_eq!(Picture::of(text), Picture::Base64(data));
+            assert_eq!(body["options"], expected);
+            assert_eq!((&body["format"], &body["keep_alive"]), (&json!("json"), &json!("10m")));
         }
-        for path in ["photo.jpg", "./a/b.png", "/home/me/photo", "my photos/a", "x_y/abc", "a==="] {
-            assert_eq!(Picture::of(path), Picture::Path(path));
-        }
+        let plain = params(json!({ "text": "x" })).embed("m").unwrap();
+        assert_eq!(plain, (json!({ "model": "m" }), "x".to_owned()));
+        let kept = params(json!({ "text": "x", "keep_alive": -1 })).embed("m").unwrap().0;
+        assert_eq!(kept, json!({ "model": "m", "options": {}, "keep_alive": -1 }));
     }
 
     /// What lacks its essence is refused here, in the user's words, not by the server in its own.
@@ -305,7 +330,7 @@ mod tests {
         let errors = [
             nothing().chat(model(), Attached::default()).unwrap_err(),
             nothing().generate(model(), Attached::default()).unwrap_err(),
-            nothing().embed().unwrap_err(),
+            nothing().embed("m").unwrap_err(),
             params(json!({ "prompt": "?" })).vision(model(), Attached::default()).unwrap_err(),
         ];
         for error in errors {

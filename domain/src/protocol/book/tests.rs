@@ -64,7 +64,12 @@ fn built_in_parameters_keep_their_order() {
     let execute = ["code", "timeout", "environment", "imports", "file", "context", "stdin"];
     assert_eq!(names("python/execute"), execute);
     let chat = ["messages", "model", "temperature", "max_tokens", "stream", "file_path"];
-    assert_eq!(names("llm/chat"), chat);
+    let steering = ["num_ctx", "format", "keep_alive", "options"];
+    assert_eq!(names("llm/chat"), [&chat[..], &steering].concat());
+    assert_eq!(names("llm/embed"), ["text", "model", "options", "keep_alive"]);
+    let vision = ["messages", "images", "model", "temperature", "max_tokens", "stream"];
+    let added = ["image_path", "prompt", "image_paths"];
+    assert_eq!(names("llm/vision"), [&vision[..], &added, &steering].concat());
 }
 
 /// A child has its parent's methods, in their order, except where it has its own.
