@@ -20,6 +20,7 @@ mod progress;
 mod protocols;
 mod query;
 mod report;
+mod restart;
 mod run;
 mod serve;
 mod session;
@@ -31,7 +32,7 @@ use gleitzeit::settings::StoreUrl;
 use gleitzeit_domain::printable;
 use serde_json::json;
 
-use args::{Cli, Command};
+use args::{Cli, Command, ProviderAction};
 use output::{Exit, Failure};
 use session::Session;
 
@@ -97,7 +98,7 @@ fn start(cli: Cli) -> Outcome {
         global.store.get_or_insert_with(StoreUrl::memory);
     }
     // `providers` tells what a log would warn of.
-    let quiet = matches!(command, Command::Providers);
+    let quiet = matches!(command, Command::Providers { .. });
     let session = Session::new(global, quiet)?;
     // A worker of its own is woken by the actors without a system call while it is busy.
     let threads = tokio::runtime::Builder::new_multi_thread()
@@ -129,7 +130,10 @@ async fn dispatch(session: Session, command: Command) -> Outcome {
         #[cfg(any(feature = "sqlite", feature = "postgres"))]
         Command::Db(command) => db::db(&session, command).await,
         Command::Protocols(protocols) => protocols::protocols(&session, protocols),
-        Command::Providers => query::providers(&session).await,
+        Command::Providers { action: None } => query::providers(&session).await,
+        Command::Providers { action: Some(ProviderAction::Restart { id }) } => {
+            restart::restart(&session, id).await
+        }
         #[cfg(feature = "python")]
         Command::Doctor => doctor::doctor(&session).await,
         Command::Config => session.show(),

@@ -364,7 +364,7 @@ fn providers_are_started_and_told() {
     let place = Place::new();
     let settings =
         place.file("s.toml", "[providers.ollama.config]\nbase_url = \"http://127.0.0.1:1\"\n");
-    let all = place.json(&["providers", "--config", &settings, "--json"]).success();
+    let all = place.json(&["providers", "--config", &settings, "--json"]).status(1);
     let health = |id: &str| {
         let all = all.as_array().into_iter().flatten();
         let found = all.clone().find(|it| it["provider_id"] == id);
@@ -373,7 +373,10 @@ fn providers_are_started_and_told() {
     assert_eq!((health("echo"), health("python")), (json!("healthy"), json!("healthy")));
     assert_ne!(health("ollama"), "healthy");
     let out = place.run(&["providers", "--config", &settings]);
+    assert_eq!(out.status, 1);
     assert!(out.stdout.contains("127.0.0.1:1"), "why it is not: {}", out.stdout);
+    let without = place.file("w.toml", "[providers.ollama]\nenabled = false\n");
+    assert_eq!(place.run(&["providers", "--config", &without]).status, 0);
 }
 
 /// What this machine offers, the level that results for each provider, and what to do.

@@ -171,6 +171,76 @@ fn what_a_killed_process_ran_goes_on_in_another() {
     });
 }
 
+/// A provider is restarted in the processes that serve, also in several and in idle ones; one that no
+/// process has is told so.
+#[test]
+fn a_provider_is_restarted_where_it_runs() {
+    on_both("a_provider_is_restarted", |site| {
+        let restart = ["providers", "restart", "echo"];
+        let (first, second) = (site.serve(), site.serve());
+        for _ in 0..2 {
+            let told = site.ask(&restart);
+            assert_eq!(told, json!({"provider_id": "echo", "restarted": true}));
+        }
+        site.ask(&["submit", &site.sleeping("after", 0.0), "--wait"]);
+        let unknown = ["providers", "restart", "nobody"];
+        let refused = site.place.json(&site.arguments(&unknown)).status(3);
+        let message = refused["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains("`nobody`"), "{refused}");
+        let (first, second) = (first.stop(), second.stop());
+        assert_eq!((&first["unsettled"], &second["unsettled"]), (&json!([]), &json!([])));
+        assert_eq!(site.ask(&["db", "check"])["findings"], json!([]), "no request is left");
+        assert_eq!(site.ask(&["db", "status"])["contents"]["requests"], 0);
+    });
+}
+
+/// A task whose provider is down waits where it is served, and whoever looks sees for what.
+#[cfg(feature = "ollama")]
+#[test]
+fn a_task_waits_for_a_provider_that_is_down_and_says_so() {
+    let site = Site::new("sqlite:shared.db");
+    let settings = "\
+        [providers.ollama]\nkind = \"ollama\"\n\
+        [providers.ollama.config]\nbase_url = \"http://127.0.0.1:1\"\n\
+        [engine]\nprovider_wait = 1\n";
+    let config = std::fs::read_to_string(&site.config).expect("its settings");
+    let ollama = "[providers.ollama]\nkind = \"ollama\"\nenabled = false\n";
+    site.place.file("serve.toml", &config.replace(ollama, settings));
+    let chat = json!({"id": "t", "method": "llm/chat",
+                      "params": {"messages": [{"role": "user", "content": "hi"}]}});
+    let workflow = json!({"name": "w", "id": "w", "tasks": [chat]}).to_string();
+    let file = site.place.file("w.json", &workflow);
+    let server = site.serve();
+    site.ask(&["submit", &file]);
+    let waits = |shown: &Value| {
+        let message = shown["tasks"]["t"]["error"]["message"].as_str().unwrap_or_default();
+        message.starts_with("waits for a provider: ") && message.contains("ollama serve")
+    };
+    let mut shown = Value::Null;
+    for _ in 0..600 {
+        shown = site.ask(&["show", "w"]);
+        if waits(&shown) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(waits(&shown), "{shown}");
+    assert_eq!(shown["tasks"]["t"]["attempts"], 0);
+    let listed = site.place.run(&["list", "--config", &site.config]);
+    assert!(listed.stdout.contains("1 waits"), "{}", listed.stdout);
+    let events = site.ask(&["events", "w"]).to_string();
+    assert!(events.contains("task:waiting"), "{events}");
+    site.ask(&["cancel", "w"]);
+    server.stop();
+
+    // `run` does not wait for ever, and its last word is the cause.
+    let mut ran = site.place.command(&["run", &file, "--id", "r", "--config", &site.config]);
+    let ran = ran.output().expect("the program starts");
+    let told = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert_eq!(ran.status.code(), Some(1), "{told}");
+    assert!(told.contains("ollama serve"), "{told}");
+}
+
 /// A store that no other process sees cannot be served.
 #[test]
 fn a_store_in_memory_is_not_served() {

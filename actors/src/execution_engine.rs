@@ -22,6 +22,7 @@ mod health;
 mod ownership;
 mod pipeline;
 mod recovery;
+mod requests;
 mod settlement;
 #[cfg(test)]
 mod tests;

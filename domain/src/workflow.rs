@@ -340,4 +340,7 @@ pub struct WorkflowSummary {
     pub settled_count: u32,
     /// How many of them wait for a person's word.
     pub outcome_unknown_count: u32,
+    /// Tasks that wait for a provider that is down.
+    #[serde(default)]
+    pub waiting_count: u32,
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use gleitzeit::settings::StoreUrl;
 use gleitzeit_domain::{
-    id::{TaskId, WorkflowId},
+    id::{ProviderId, TaskId, WorkflowId},
     workflow::WorkflowStatus,
 };
 use serde_json::Value;
@@ -87,8 +87,12 @@ pub(crate) enum Command {
     /// What can be called.
     #[command(subcommand)]
     Protocols(Protocols),
-    /// Start the providers and say how they are.
-    Providers,
+    /// Start the providers and say how they are; exit status 1 where one is down.
+    Providers {
+        /// Instead of that.
+        #[command(subcommand)]
+        action: Option<ProviderAction>,
+    },
     /// Say what this machine offers for keeping Python code apart, and what is missing.
     #[cfg(feature = "python")]
     Doctor,
@@ -100,6 +104,17 @@ pub(crate) enum Command {
     Completions {
         /// The shell.
         shell: Shell,
+    },
+}
+
+/// What to do with a provider.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProviderAction {
+    /// Give a provider a new instance and a fresh budget of restarts, in every process that serves the
+    /// store.
+    Restart {
+        /// Its id, as `providers` lists it.
+        id: ProviderId,
     },
 }
 

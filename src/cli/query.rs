@@ -223,9 +223,10 @@ pub(crate) async fn providers(session: &Session) -> Outcome {
         Err(_) => handle.providers().await?,
     };
     runtime.stop(STOPPING).await;
+    let exit = if all.iter().any(is_down) { Exit::Failed } else { Exit::Success };
     if session.json {
         output::document(&all);
-        return Ok(Exit::Success);
+        return Ok(exit);
     }
     let mut table = output::table(["provider", "kind", "state", "health", "detail"]);
     for it in &all {
@@ -238,7 +239,7 @@ pub(crate) async fn providers(session: &Session) -> Outcome {
         ]);
     }
     output::text(table.trim_fmt());
-    Ok(Exit::Success)
+    Ok(exit)
 }
 
 fn provider_news() -> EventFilter {
@@ -249,6 +250,11 @@ fn provider_news() -> EventFilter {
 fn is_known(provider: &ProviderStatus) -> bool {
     let on_its_way = matches!(provider.state, ProviderState::Starting | ProviderState::Serving);
     provider.health != HealthStatus::Unknown || !on_its_way
+}
+
+/// True for one that would get no call.
+fn is_down(provider: &ProviderStatus) -> bool {
+    provider.state != ProviderState::Serving || provider.health == HealthStatus::Unhealthy
 }
 
 fn name_of(state: ProviderState) -> String {

@@ -110,6 +110,14 @@ pub(crate) fn list_text(workflows: &[WorkflowSummary], view: View) -> String {
         if it.outcome_unknown_count > 0 {
             let _ = write!(tasks, " ({} unknown)", it.outcome_unknown_count);
         }
+        // For a provider that is down; `show` says for which, and why.
+        match it.waiting_count {
+            0 => {}
+            1 => tasks.push_str(" (1 waits)"),
+            count => {
+                let _ = write!(tasks, " ({count} wait)");
+            }
+        }
         table.add([
             Cell::new(mark, style),
             it.id.as_str().into(),

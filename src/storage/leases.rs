@@ -19,14 +19,14 @@ use gleitzeit_domain::{
     id::WorkflowId,
     store::{
         Epoch, LeaseStore, StoreError,
-        lease::{Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
+        lease::{Ask, Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
     },
 };
 use tokio::sync::oneshot;
 
 use super::{SqlStore, bell, encode, writer};
 
-pub(super) use self::{desk::Desk, look::look};
+pub(super) use self::{desk::Desk, look::look, requests::TO_ALL};
 
 mod desk;
 mod file_locks;
@@ -47,6 +47,7 @@ pub(super) enum Call {
     Claim { epoch: Epoch, limit: usize, asker: Asker<Claimed> },
     ClaimOne { epoch: Epoch, id: WorkflowId, reopens: bool, asker: Asker<ClaimedOne> },
     Ask { workflow: WorkflowId, body: String, asker: Asker<RequestKey> },
+    AskAll { body: String, asker: Asker<RequestKey> },
     Answer { key: RequestKey, answer: String, asker: Asker<()> },
     Forget { key: RequestKey, asker: Asker<()> },
 }
@@ -115,6 +116,18 @@ impl LeaseStore for SqlStore {
     async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {
         let body = encode::ask(&request.ask)?;
         self.call(|asker| Call::Ask { workflow: request.workflow, body, asker }).await
+    }
+
+    async fn ask_all(&self, ask: Ask) -> Result<RequestKey, StoreError> {
+        let body = encode::ask(&ask)?;
+        self.call(|asker| Call::AskAll { body, asker }).await
+    }
+
+    async fn asked_of_all(
+        &self,
+        after: RequestKey,
+    ) -> Result<Vec<(RequestKey, Ask, bool)>, StoreError> {
+        self.read(move |reader| async move { reader.asked_of_all(after).await }).await
     }
 
     async fn requests(&self, epoch: Epoch) -> Result<Vec<(RequestKey, Request)>, StoreError> {

@@ -10,7 +10,7 @@ use gleitzeit_domain::{
     id::WorkflowId,
     store::{
         Epoch, ListFilter, StoreError,
-        lease::{Request, RequestAnswer, RequestKey},
+        lease::{Ask, Request, RequestAnswer, RequestKey},
     },
     task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
@@ -288,6 +288,7 @@ impl Reader {
                 task_count,
                 settled_count: if status.is_settled() { task_count } else { 0 },
                 outcome_unknown_count: 0,
+                waiting_count: 0,
             });
         }
         self.count_tasks(&snapshot, &open, &mut summaries).await?;
@@ -316,6 +317,9 @@ impl Reader {
                     summary.settled_count += count;
                 } else if status == TaskStatus::OutcomeUnknown {
                     summary.outcome_unknown_count += count;
+                } else if status == TaskStatus::Queued {
+                    // To be in line is not worth a row, unless it is for a provider that is down.
+                    summary.waiting_count += count;
                 }
             }
         }
@@ -338,6 +342,23 @@ impl Reader {
             requests.push((RequestKey(count_of(row.try_get_by_index(0)?)?), request));
         }
         Ok(requests)
+    }
+
+    /// The requests to every process behind `after`; true for those that are answered.
+    pub(super) async fn asked_of_all(
+        &self,
+        after: RequestKey,
+    ) -> Answer<Vec<(RequestKey, Ask, bool)>> {
+        let select = "SELECT key, body, answer IS NOT NULL FROM gleitzeit_requests \
+                      WHERE workflow_key = 0 AND key > $1 ORDER BY key";
+        let after = i64::try_from(after.0).unwrap_or(i64::MAX);
+        let mut asked = Vec::new();
+        for row in self.db.query_all_raw(self.statement(select, after)).await? {
+            let body: String = row.try_get_by_index(1)?;
+            let key = RequestKey(count_of(row.try_get_by_index(0)?)?);
+            asked.push((key, parse(&body)?, row.try_get_by_index(2)?));
+        }
+        Ok(asked)
     }
 
     /// The answer to a request; `None` while there is none.

@@ -14,7 +14,7 @@ use gleitzeit_domain::{
     id::WorkflowId,
     store::{
         Epoch, LeaseStore, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
-        lease::{Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
+        lease::{Ask, Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
     },
     workflow::{WorkflowRecord, WorkflowSummary},
 };
@@ -156,6 +156,17 @@ impl LeaseStore for GuardedStore {
 
     async fn withdraw(&self, key: RequestKey) -> Result<(), StoreError> {
         caught(async || self.leased()?.withdraw(key).await, unknown).await
+    }
+
+    async fn ask_all(&self, ask: Ask) -> Result<RequestKey, StoreError> {
+        caught(async || self.leased()?.ask_all(ask).await, unknown).await
+    }
+
+    async fn asked_of_all(
+        &self,
+        after: RequestKey,
+    ) -> Result<Vec<(RequestKey, Ask, bool)>, StoreError> {
+        caught(async || self.leased()?.asked_of_all(after).await, unread).await
     }
 
     fn bell(&self) -> BoxStream<'static, ()> {

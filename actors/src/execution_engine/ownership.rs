@@ -28,8 +28,9 @@ use super::{
     Active, Cancel, CancelTask, ExecutionEngine, Phase, Settle, WaitAnswer,
     control::under_way,
     recovery::{self, Recovered},
+    requests,
 };
-use crate::{cast::Cast, dependency_resolver::RemoveWorkflows};
+use crate::{cast::Cast, dependency_resolver::RemoveWorkflows, load_balancer::RestartProvider};
 
 /// A renewal that failed is tried again after this part of the term.
 const RENEW_AGAIN: u32 = 10;
@@ -58,6 +59,8 @@ pub(super) struct Ownership {
     /// There was more to claim than there was room for.
     left_some: bool,
     next_look: Option<(Instant, SpawnHandle)>,
+    /// Up to which request to all processes this one has seen them.
+    asked: Rc<requests::LastAsked>,
 }
 
 /// Whether it looks for something to claim or to answer.
@@ -362,11 +365,13 @@ impl ExecutionEngine {
         let takes_over = self.settings.takes_over && self.ownership.has_begun;
         let recovery = takes_over.then(|| self.begin_recovery());
         let held = self.ownership.held.map(|held| held.lease.epoch);
+        let asked = Rc::clone(&self.ownership.asked);
         let engine = ctx.address();
         actix_rt::spawn(async move {
             if let Some(epoch) = held.filter(|_| owns) {
                 serve_requests(&*store, &cast, epoch).await;
             }
+            requests::serve_those_to_all(&*store, &cast, &asked).await;
             if let Some(recovery) = recovery {
                 match recovery::claim_all(&recovery, store).await {
                     Ok(recovered) => tell(recovered),
@@ -432,6 +437,10 @@ async fn serve(cast: &Cast, Request { workflow: id, ask }: Request) -> Option<Re
             cast.engine.send(CancelTask { id, task, reason }).await.ok()
         }
         Ask::Settle { task, verdict } => cast.engine.send(Settle { id, task, verdict }).await.ok(),
+        // Asked of all, and not about a workflow.
+        Ask::RestartProvider { provider } => {
+            cast.balancer.send(RestartProvider(provider)).await.ok()
+        }
     }
 }
 

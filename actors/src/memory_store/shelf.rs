@@ -286,6 +286,8 @@ fn summary(record: &WorkflowRecord) -> WorkflowSummary {
         if is_settled { task_count } else { count(|task| task.status.is_settled()) };
     let outcome_unknown_count =
         if is_settled { 0 } else { count(|task| task.status == TaskStatus::OutcomeUnknown) };
+    let waits = |task: &TaskRecord| task.status == TaskStatus::Queued && task.error.is_some();
+    let waiting_count = if is_settled { 0 } else { count(waits) };
     WorkflowSummary {
         id: record.id.clone(),
         name: Arc::clone(&record.name),
@@ -295,5 +297,6 @@ fn summary(record: &WorkflowRecord) -> WorkflowSummary {
         task_count,
         settled_count,
         outcome_unknown_count,
+        waiting_count,
     }
 }

@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::StoreError;
 use crate::{
     error::TaskError,
-    id::{TaskId, WorkflowId},
+    id::{ProviderId, TaskId, WorkflowId},
     workflow::WorkflowRecord,
 };
 
@@ -91,6 +91,11 @@ pub enum Ask {
         task: TaskId,
         /// How.
         verdict: PersonsVerdict,
+    },
+    /// To give a provider a new instance and a fresh budget; asked of every process.
+    RestartProvider {
+        /// Which.
+        provider: ProviderId,
     },
 }
 
@@ -200,6 +205,29 @@ pub trait LeaseStore: Send + Sync {
     /// # Errors
     /// Any [`StoreError`] of writing.
     async fn withdraw(&self, key: RequestKey) -> Result<(), StoreError>;
+
+    /// Stores a request to every process that runs workflows of this store, and tells whoever listens.
+    /// Those concerned answer as to any other request.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of writing; [`StoreError::Closed`] of a store that has no other processes.
+    async fn ask_all(&self, ask: Ask) -> Result<RequestKey, StoreError> {
+        let _ = ask;
+        Err(StoreError::Closed)
+    }
+
+    /// The requests to every process behind `after`, oldest first; true for those that somebody has
+    /// answered.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of reading.
+    async fn asked_of_all(
+        &self,
+        after: RequestKey,
+    ) -> Result<Vec<(RequestKey, Ask, bool)>, StoreError> {
+        let _ = after;
+        Ok(Vec::new())
+    }
 
     /// Yields whenever another process may have written something to claim, a request, or an
     /// answer, or may have taken a lease. It may yield too often, and rings that nobody has heard yet are one.

@@ -20,6 +20,7 @@ use crate::{
     storage::{
         assemble::shown,
         encode::{self, parse, unescape},
+        leases::TO_ALL,
         open::Use,
         read,
     },
@@ -220,8 +221,8 @@ async fn strays(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbE
         (Rule::Request, "gleitzeit_requests", "requests"),
     ] {
         let sql = format!(
-            "SELECT s.workflow_key, COUNT(*) FROM {table} s WHERE NOT EXISTS \
-             (SELECT 1 FROM gleitzeit_workflows w WHERE w.key = s.workflow_key) \
+            "SELECT s.workflow_key, COUNT(*) FROM {table} s WHERE s.workflow_key <> {TO_ALL} AND \
+             NOT EXISTS (SELECT 1 FROM gleitzeit_workflows w WHERE w.key = s.workflow_key) \
              GROUP BY s.workflow_key ORDER BY s.workflow_key"
         );
         each(db, &sql, |row| {

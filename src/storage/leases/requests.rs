@@ -10,6 +10,9 @@ use sea_orm::ConnectionTrait;
 use super::sql::statement;
 use crate::storage::{encode, writer::Refusal};
 
+/// Stands for a workflow in a request to every process: no workflow has this key.
+pub(in crate::storage) const TO_ALL: i64 = 0;
+
 /// A key as a column; one that is too large names no request.
 pub(in crate::storage) fn column(key: RequestKey) -> i64 {
     i64::try_from(key.0).unwrap_or(i64::MAX)
@@ -29,6 +32,17 @@ pub(super) async fn ask<C: ConnectionTrait>(
         let detail = format!("no workflow has the id `{workflow}`");
         return Err(StoreError::Integrity { detail }.into());
     };
+    let key: i64 = row.try_get_by_index(0)?;
+    Ok(RequestKey(encode::count_of(key)?))
+}
+
+/// Stores a request to every process.
+pub(super) async fn ask_all<C: ConnectionTrait>(db: &C, body: &str) -> Result<RequestKey, Refusal> {
+    let insert = "INSERT INTO gleitzeit_requests (workflow_key, body, created_at) \
+                  VALUES ($1, $2, $3) RETURNING key";
+    let values = [TO_ALL.into(), body.into(), Utc::now().timestamp_micros().into()];
+    let row = db.query_one_raw(statement(db, insert, values)).await?;
+    let row = row.ok_or_else(|| StoreError::Integrity { detail: "no key was given".to_owned() })?;
     let key: i64 = row.try_get_by_index(0)?;
     Ok(RequestKey(encode::count_of(key)?))
 }

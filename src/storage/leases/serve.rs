@@ -79,6 +79,16 @@ impl Writer {
                     .await;
                 self.tell_all(asker, asked);
             }
+            Call::AskAll { body, asker } => {
+                let asked = self
+                    .transact_alone(async |db, _| {
+                        let key = requests::ask_all(db, &body).await?;
+                        bell::announce(db).await?;
+                        Ok(key)
+                    })
+                    .await;
+                self.tell_all(asker, asked);
+            }
             Call::Answer { key, answer, asker } => {
                 let answered = self
                     .transact_alone(async |db, _| {

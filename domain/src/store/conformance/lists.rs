@@ -1,5 +1,7 @@
 //! What is shown, what is loaded at a start, and what is forgotten.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::{
@@ -8,6 +10,7 @@ use super::{
     shorten,
 };
 use crate::{
+    error::{ErrorCode, TaskError},
     store::{ListFilter, Store, StoreError, Submitted, WorkflowChange},
     task::TaskStatus,
     workflow::WorkflowStatus,
@@ -69,9 +72,14 @@ pub(super) async fn a_list_counts_tasks(store: &dyn Store) -> Outcome {
     let summaries = store.list(ListFilter::default()).await?;
     let counts: Vec<_> = summaries
         .iter()
-        .map(|it| (it.task_count, it.settled_count, it.outcome_unknown_count))
+        .map(|it| (it.task_count, it.settled_count, it.outcome_unknown_count, it.waiting_count))
         .collect();
-    same!(counts, [(5, 2, 1)], "tasks, settled, of unknown outcome");
+    same!(counts, [(5, 2, 1, 0)], "tasks, settled, of unknown outcome, waiting");
+    let mut waiting = tasks[4].clone();
+    waiting.status = TaskStatus::Queued;
+    waiting.error = Some(Arc::new(TaskError::new(ErrorCode::ProviderNotAvailable, "waits")));
+    store.record(vec![WorkflowChange { tasks: vec![waiting], ..change(&id, 1) }]).await?;
+    same!(store.list(ListFilter::default()).await?[0].waiting_count, 1, "waiting for a provider");
     settle(store, "a", WorkflowStatus::Cancelled).await?;
     let summaries = store.list(ListFilter::default()).await?;
     let shown: Vec<_> = summaries
