@@ -31,7 +31,7 @@ use crate::{
     plan::Plan,
     provider::Outcome,
     store::{Epoch, NewWorkflow, WorkflowChange, WorkflowState},
-    task::{ImpossibleTransition, TaskRecord, TaskStatus},
+    task::{ImpossibleTransition, TaskRecord, TaskStatus, WAITS},
     workflow::{WorkflowRecord, WorkflowStatus},
 };
 
@@ -52,9 +52,6 @@ pub struct TaskKey {
     /// The task's place in it.
     pub index: u32,
 }
-
-/// How the error of a task begins that waits for a provider.
-const WAITS: &str = "waits for a provider: ";
 
 /// Tells attempts under way that something of their workflow was cancelled or interrupted.
 #[derive(Debug, Default)]

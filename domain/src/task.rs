@@ -199,7 +199,16 @@ pub struct TaskRecord {
     pub error: Option<Arc<TaskError>>,
 }
 
+/// How the error of a task begins that waits for a provider.
+pub(crate) const WAITS: &str = "waits for a provider: ";
+
 impl TaskRecord {
+    /// Why a queued task waits for its providers, if it is written down that they are all down.
+    pub fn waits_for_provider(&self) -> Option<&str> {
+        let error = self.error.as_ref().filter(|_| self.status == TaskStatus::Queued)?;
+        error.message.strip_prefix(WAITS)
+    }
+
     /// A task that has not begun.
     pub fn pending(index: u32, id: TaskId, name: Arc<str>) -> Self {
         Self {

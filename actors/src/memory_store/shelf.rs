@@ -286,7 +286,7 @@ fn summary(record: &WorkflowRecord) -> WorkflowSummary {
         if is_settled { task_count } else { count(|task| task.status.is_settled()) };
     let outcome_unknown_count =
         if is_settled { 0 } else { count(|task| task.status == TaskStatus::OutcomeUnknown) };
-    let waits = |task: &TaskRecord| task.status == TaskStatus::Queued && task.error.is_some();
+    let waits = |task: &TaskRecord| task.waits_for_provider().is_some();
     let waiting_count = if is_settled { 0 } else { count(waits) };
     WorkflowSummary {
         id: record.id.clone(),

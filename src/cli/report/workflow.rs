@@ -143,7 +143,10 @@ fn what(task: &TaskRecord, waits: &Waits, now: DateTime<Utc>) -> String {
             format!("next attempt at {when}: {}", error())
         }
         TaskStatus::OutcomeUnknown => "gleitzeit settle says what became of it".to_owned(),
-        TaskStatus::Pending | TaskStatus::Queued => waits.for_what(task),
+        TaskStatus::Pending | TaskStatus::Queued => match task.waits_for_provider() {
+            Some(_) => error().to_owned(),
+            None => waits.for_what(task),
+        },
         TaskStatus::Cancelled | TaskStatus::Skipped => error().to_owned(),
     }
 }
@@ -201,6 +204,13 @@ fn errors(record: &WorkflowRecord, view: View) -> String {
         let title = Style::Bad.paint(&format!("{} failed:", task.id), view.is_coloured);
         let told = printable::block(&error.to_string()).trim_end().replace('\n', "\n  ");
         let _ = write!(text, "\n{title} {told}{}\n", written::tail(task, kept_as));
+    }
+    // The cause stands at the end of what the table cuts off.
+    let waiting = record.tasks.iter().filter(|task| task.waits_for_provider().is_some());
+    for task in waiting.take(ERRORS) {
+        let Some(error) = &task.error else { continue };
+        let told = printable::line(&error.message);
+        let _ = write!(text, "\n{} {told}\n", printable::line(task.id.as_str()));
     }
     let more = failed.count().saturating_sub(ERRORS);
     if more > 0 {

@@ -77,7 +77,10 @@ pub(super) async fn a_list_counts_tasks(store: &dyn Store) -> Outcome {
     same!(counts, [(5, 2, 1, 0)], "tasks, settled, of unknown outcome, waiting");
     let mut waiting = tasks[4].clone();
     waiting.status = TaskStatus::Queued;
-    waiting.error = Some(Arc::new(TaskError::new(ErrorCode::ProviderNotAvailable, "waits")));
+    waiting.error = Some(Arc::new(TaskError::new(
+        ErrorCode::ProviderNotAvailable,
+        "waits for a provider: `p` is down",
+    )));
     store.record(vec![WorkflowChange { tasks: vec![waiting], ..change(&id, 1) }]).await?;
     same!(store.list(ListFilter::default()).await?[0].waiting_count, 1, "waiting for a provider");
     settle(store, "a", WorkflowStatus::Cancelled).await?;
