@@ -20,9 +20,12 @@ mod batch;
 mod decode;
 mod diagnostic;
 mod draw;
+mod input;
 mod json;
 mod keys;
 mod node;
+mod older;
+mod place;
 mod scalar;
 mod source;
 mod spec;
@@ -37,9 +40,10 @@ use std::{
 
 use gleitzeit_domain::{error::ErrorCode, problem::Problem, workflow::WorkflowSpec};
 
-pub use batch::{BatchError, BatchWork, batch_spec};
-pub use diagnostic::{Diagnostic, Diagnostics};
+pub use batch::{BatchError, BatchWork, batch_spec, batch_spec_without};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use draw::{dot, mermaid};
+pub use input::{Input, input, json_value};
 pub use source::Source;
 
 use diagnostic::Lines;
@@ -148,6 +152,19 @@ pub fn read_and_judge(
     path: &Path,
     judge: &dyn Fn(&WorkflowSpec) -> Vec<Problem>,
 ) -> Result<WorkflowFile, FileError> {
+    read_without(path, judge, &|_| false)
+}
+
+/// The same; a batch passes over the files that `left_out` says, such as a database that is kept
+/// in its directory.
+///
+/// # Errors
+/// As [`read_and_judge`].
+pub fn read_without(
+    path: &Path,
+    judge: &dyn Fn(&WorkflowSpec) -> Vec<Problem>,
+    left_out: &dyn Fn(&Path) -> bool,
+) -> Result<WorkflowFile, FileError> {
     let name = path.display().to_string();
     let bytes = load(path).map_err(|source| FileError::Io { path: path.to_owned(), source })?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
@@ -158,7 +175,18 @@ pub fn read_and_judge(
         Err(error) => return Err(FileError::Invalid(not_utf8(&name, &error))),
     };
     let format = Format::of_path(path).unwrap_or_else(|| Format::of_text(&text));
-    parse_in(&text, format, &name, path.parent().unwrap_or(Path::new("")), judge)
+    let around = Around { folder: path.parent().unwrap_or(Path::new("")), left_out };
+    let mut file = parse_in(&text, format, &name, &around, judge)?;
+    place::settle(&mut file.spec, around.folder);
+    Ok(file)
+}
+
+/// What a file is read in.
+struct Around<'a> {
+    /// A batch looks for its files here first.
+    folder: &'a Path,
+    /// Files that no batch works on.
+    left_out: &'a dyn Fn(&Path) -> bool,
 }
 
 fn load(path: &Path) -> io::Result<Vec<u8>> {
@@ -178,20 +206,21 @@ fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Diagnostics {
 }
 
 /// Reads a workflow from a text. `name` is what messages call it; where it is a path, a batch
-/// looks for its files in that folder first.
+/// looks for its files in that folder first. Relative paths in its tasks are not given a directory,
+/// for a text has none: set [`WorkflowSpec::place`] where they are to have one.
 ///
 /// # Errors
 /// [`FileError::TooLarge`], and [`FileError::Invalid`] with everything that is wrong with it.
 pub fn parse(text: &str, format: Format, name: &str) -> Result<WorkflowFile, FileError> {
     let folder = Path::new(name).parent().unwrap_or(Path::new(""));
-    parse_in(text, format, name, folder, &|_| Vec::new())
+    parse_in(text, format, name, &Around { folder, left_out: &|_| false }, &|_| Vec::new())
 }
 
 fn parse_in(
     text: &str,
     format: Format,
     name: &str,
-    folder: &Path,
+    around: &Around<'_>,
     judge: &dyn Fn(&WorkflowSpec) -> Vec<Problem>,
 ) -> Result<WorkflowFile, FileError> {
     if text.len() as u64 > FILE_BYTES_MAX {
@@ -200,7 +229,7 @@ fn parse_in(
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut findings = Findings::default();
     let root = tree(text, format, &mut findings);
-    let spec = root.as_ref().map(|root| spec::workflow(root, folder, &mut findings));
+    let spec = root.as_ref().map(|root| spec::workflow(root, around, &mut findings));
     let (Some(root), Some(spec)) = (root, spec) else {
         return Err(FileError::Invalid(source::place_all(name, text, findings)));
     };

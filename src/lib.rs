@@ -25,9 +25,11 @@
 //! ```
 
 pub mod files;
+mod guarded;
 pub mod handle;
 pub mod protocol_files;
 pub mod providers;
+pub mod results;
 pub mod runtime;
 #[cfg(feature = "python")]
 pub mod sandbox;
@@ -54,6 +56,7 @@ pub use gleitzeit_domain::{
     health::{HealthReport, HealthStatus},
     id::{ProtocolId, ProviderId, TaskId, Version, WorkflowId},
     metrics::{ExecutionStats, MethodSummary, Metrics},
+    place::Place,
     problem::{Problem, SubmitError},
     protocol::{Effect, MethodSpec, ParameterSpec, ProtocolSpec},
     provider::{Call, Outcome, Placement, Provider, ProviderSpec, Supervision},

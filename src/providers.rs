@@ -8,5 +8,7 @@ mod http;
 pub mod ollama;
 #[cfg(feature = "python")]
 pub mod python;
+#[cfg(any(feature = "ollama", feature = "python"))]
+mod reach;
 #[cfg(feature = "ollama")]
 pub mod tls;

@@ -10,6 +10,7 @@
 
 mod blocking;
 mod parts;
+mod results;
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -29,6 +30,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use blocking::BlockingRuntime;
 pub use parts::open_store;
+
+use results::ResultWriter;
 
 use crate::{
     handle::Handle,
@@ -301,13 +304,14 @@ fn control_thread(
     let system = actix::System::new();
     system.block_on(async move {
         match begin(builder).await {
-            Ok((actors, store, handle, recovered)) => {
+            Ok((actors, store, handle, recovered, results)) => {
                 gleitzeit_actors::failpoint!("runtime.start.ready");
                 if ready.send(Ok((handle, recovered))).is_ok() {
-                    run(actors, store, stops).await;
+                    run(actors, store, stops, results).await;
                 } else {
                     // Whoever started it has gone away.
                     end(actors, &*store, Duration::ZERO).await;
+                    results.finish().await;
                 }
             }
             Err(error) => {
@@ -319,7 +323,7 @@ fn control_thread(
     let _ = system.run();
 }
 
-type Begun = (Actors, Arc<dyn Store>, Handle, Recovered);
+type Begun = (Actors, Arc<dyn Store>, Handle, Recovered, ResultWriter);
 
 async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     let RuntimeBuilder {
@@ -350,7 +354,9 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
         None => parts::open_store(&settings).await?,
     };
     gleitzeit_actors::failpoint!("runtime.start.store");
-    let parts = parts::parts(&settings, strategies, book, recover, wait_policy);
+    let mut parts = parts::parts(&settings, strategies, book, recover, wait_policy);
+    let results = ResultWriter::start(settings.clone());
+    parts.engine.results = Some(results.sender());
     let actors = match system::start(parts, Arc::clone(&store)) {
         Ok(actors) => actors,
         Err(unknown) => {
@@ -364,7 +370,7 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     match begun {
         Ok(recovered) => {
             parts::keep_tidy(&settings, &store);
-            Ok((actors, store, handle, recovered))
+            Ok((actors, store, handle, recovered, results))
         }
         Err(error) => {
             end(actors, &*store, Duration::ZERO).await;
@@ -403,6 +409,7 @@ async fn run(
     mut actors: Actors,
     store: Arc<dyn Store>,
     mut stops: mpsc::UnboundedReceiver<StopRequest>,
+    results: ResultWriter,
 ) {
     let request = tokio::select! {
         request = stops.recv() => request,
@@ -413,6 +420,7 @@ async fn run(
     };
     let deadline = request.as_ref().map_or(Duration::ZERO, |request| request.deadline);
     let report = end(actors, &*store, deadline).await;
+    results.finish().await;
     if let Some(answer) = request.and_then(|request| request.report) {
         let _ = answer.send(report);
     }

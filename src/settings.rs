@@ -19,7 +19,7 @@ use std::{
     fmt,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroU64, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -27,6 +27,7 @@ use std::{
 use gleitzeit_domain::{
     duration,
     id::{ProtocolId, ProviderId},
+    place::Place,
     provider::Supervision,
     resources::Resources,
     retry::RetryPolicy,
@@ -34,6 +35,8 @@ use gleitzeit_domain::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::guarded::Guarded;
 
 pub use amount::Amount;
 pub use load::Sources;
@@ -69,6 +72,9 @@ pub struct Settings {
     pub server: ServerSettings,
     /// What code that tasks bring along may do.
     pub security: SecuritySettings,
+    /// The files that these were read from.
+    #[serde(skip)]
+    pub read_from: Vec<PathBuf>,
 }
 
 /// `[engine]`: how much is done at once, and for how long.
@@ -449,8 +455,11 @@ pub struct SecuritySettings {
     pub allowed_modules: Vec<String>,
     /// Modules refused besides those of the policy.
     pub blocked_modules: Vec<String>,
-    /// Scripts are read below these directories only.
+    /// Files that a task names are read below these directories only. A relative one is a directory
+    /// of the workflow where that has one of its own, else of this process.
     pub file_roots: Vec<PathBuf>,
+    /// Directories and files that are stored with a workflow count below these directories only.
+    pub place_roots: Vec<PathBuf>,
 }
 
 /// Which modules and calls of Python code are refused with a message. It is told to honest users
@@ -583,7 +592,42 @@ impl Settings {
         }
     }
 
+    /// Files that no task is given: the database with the files beside it, and the settings.
+    pub(crate) fn guarded(&self) -> Guarded {
+        Guarded::of(self.storage.url.sqlite_path(), &self.read_from)
+    }
+
+    /// True for a file that no task is given, under whatever name: the database, those beside it,
+    /// the settings.
+    pub fn is_guarded(&self, file: &Path) -> bool {
+        self.guarded().is(file).is_some()
+    }
+
+    /// The files of a workflow's place that these settings permit its tasks to see.
+    pub fn permitted(&self, place: &Place) -> Vec<PathBuf> {
+        let files: Vec<&str> = place.files.iter().map(String::as_str).collect();
+        let fit = self.guarded().fit(&files, &self.security.place_roots);
+        fit.into_iter().map(PathBuf::from).collect()
+    }
+
+    /// Shown to every task, so nothing of the service's own may be in it.
+    fn check_shown(&self, wrong: &mut impl FnMut(String, String)) {
+        let guarded = self.guarded();
+        for (number, shown) in self.security.shown.iter().enumerate() {
+            if let Some(file) = guarded.seen_through(shown) {
+                let message = format!(
+                    "`{}` would show tasks `{}`, which belongs to the service; name the directories \
+                     and files that tasks need, or move the database and the settings elsewhere",
+                    shown.display(),
+                    file.display()
+                );
+                wrong(format!("security.shown.{number}"), message);
+            }
+        }
+    }
+
     fn check_security(&self, wrong: &mut impl FnMut(String, String)) {
+        self.check_shown(wrong);
         if let Some(message) = self.weakness_of(self.security.sandbox) {
             wrong("security.sandbox".into(), message);
         }

@@ -1,6 +1,10 @@
 //! The program as its users meet it: exit status, what stands on standard output, and what is
 //! left behind by a kill.
 
+#[path = "cli/checks.rs"]
+mod checks;
+#[path = "cli/places.rs"]
+mod places;
 #[path = "cli/served.rs"]
 mod served;
 #[path = "cli/shown.rs"]

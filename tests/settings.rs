@@ -72,6 +72,31 @@ fn a_provider_is_changed_by_its_id() {
     assert_eq!(ids, ["echo", "python"]);
 }
 
+/// What a provider's kind wants is known only when it reads its settings: a key or the name of a
+/// model that looks like something else arrives as it is written.
+#[cfg(feature = "ollama")]
+#[test]
+fn variables_of_a_provider_take_the_type_that_its_kind_wants() {
+    let shown = |key: &str, text: &str| {
+        let name = format!("GLEITZEIT__PROVIDERS__OLLAMA__CONFIG__{key}");
+        let settings = Sources::nothing().with_variables([(name, text)]).load();
+        let specs = settings.unwrap_or_else(|error| panic!("{text}: {error}")).provider_specs();
+        let specs = specs.unwrap();
+        specs.into_iter().find(|spec| spec.id.as_str() == "ollama").unwrap().config
+    };
+    for text in ["7", "1.10", "1e5", "true", "null", "12#34", "2024-01-01", "[1]", "{a=1}", "0x1F"]
+    {
+        assert_eq!(shown("DEFAULT_MODEL", text)["default_model"], text);
+        assert_eq!(shown("API_KEY", text)["api_key"], "***", "{text}");
+        assert_eq!(shown("HEADERS__X_TOKEN", text)["headers"]["x_token"], "***", "{text}");
+    }
+    assert_eq!(shown("MAX_CONNECTIONS", "7")["max_connections"], 7);
+    let wrong = Sources::nothing()
+        .with_variables([("GLEITZEIT__PROVIDERS__OLLAMA__CONFIG__MAX_CONNECTIONS", "1.5")]);
+    let error = wrong.load().unwrap_err().to_string();
+    assert!(error.contains("max_connections") && error.contains("MAX_CONNECTIONS"), "{error}");
+}
+
 /// A variable has no types: what looks like a number is one only where a number is wanted.
 #[test]
 fn variables_take_the_type_of_their_key() {

@@ -68,6 +68,8 @@ fn good_files_give_the_expected_workflows() {
         let file = files::read(&path).unwrap_or_else(|error| panic!("{error}"));
         let mut text = serde_json::to_string_pretty(&file.spec).unwrap();
         text.push('\n');
+        let here = env::current_dir().unwrap().display().to_string();
+        let text = text.replace(&here, "<here>");
         check(&path, "spec.json", &text);
     }
 }
@@ -150,14 +152,16 @@ fn diagnostics_are_a_list_for_programs() {
     let list = serde_json::to_value(&diagnostics).unwrap();
     let expected = json!([
         {
-            "code": -28001, "name": "WORKFLOW_VALIDATION_FAILED", "file": "test.yaml",
+            "severity": "error", "code": -28001, "name": "WORKFLOW_VALIDATION_FAILED",
+            "file": "test.yaml",
             "line": 3, "column": 3, "len": 3,
             "message": "unknown key `odd`",
             "help": "a task has id, name, protocol, method, parameters, dependencies, priority, \
                      timeout, total_timeout, retry, resources, on_dependency_failure, profile"
         },
         {
-            "code": -28001, "name": "WORKFLOW_VALIDATION_FAILED", "file": "test.yaml",
+            "severity": "error", "code": -28001, "name": "WORKFLOW_VALIDATION_FAILED",
+            "file": "test.yaml",
             "line": 3, "column": 3, "len": 3,
             "message": "a task needs `method`", "help": "add `method: <protocol>/<method>`"
         }
@@ -711,4 +715,52 @@ proptest! {
         let read = files::parse(&file.to_string(), Format::Json, "x.json").unwrap();
         prop_assert_eq!(&*read.spec.tasks[0].parameters, &value);
     }
+}
+
+/// A batch works on what is put there, not on what earlier batches made of it, and its files are
+/// stored with it.
+#[test]
+fn a_batch_passes_over_results_and_what_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().canonicalize().unwrap();
+    for (name, text) in [
+        ("a.txt", "x"),
+        ("left.txt", "x"),
+        ("run.py", "x"),
+        ("w-1.md", "# B\n\nWorkflow `w-1`: completed.\n"),
+        ("w-1.json", "{\n  \"name\": \"b\",\n  \"workflow_id\": \"w-1\"\n}\n"),
+        ("w-2.json", "{\"workflow_id\": \"w-1\"}"),
+    ] {
+        fs::write(at.join(name), text).unwrap();
+    }
+    let work = BatchWork::Script { file: at.join("run.py") };
+    let left_out = |path: &Path| path.ends_with("left.txt");
+    let spec = files::batch_spec_without(&at, "*", &work, &left_out).unwrap();
+    let ids: Vec<&str> = spec.tasks.iter().map(|task| task.id.as_str()).collect();
+    assert_eq!(ids, ["process-a-txt-0", "process-w-2-json-1"]);
+    let place = spec.place.unwrap();
+    let texts = |names: &[&str]| -> Vec<String> {
+        names.iter().map(|name| at.join(name).display().to_string()).collect()
+    };
+    assert_eq!(place.files, texts(&["a.txt", "w-2.json"]));
+    assert_eq!(place.scripts, texts(&["run.py"]));
+}
+
+/// Suggestions cost a look at all tasks, so a file that is wrong all over gets a few of them.
+#[test]
+fn a_file_that_is_wrong_all_over_gets_few_suggestions() {
+    let task = |n: usize| {
+        format!(r#"{{"id": "task{n}", "method": "echo/echo", "params": {{"x": "${{tsk{n}.a}}"}}}}"#)
+    };
+    let tasks: Vec<String> = (0..20_000).map(task).collect();
+    let text = format!(r#"{{"name": "x", "tasks": [{}]}}"#, tasks.join(","));
+    let file = files::parse(&text, Format::Json, "x.json").unwrap();
+    let problems = gleitzeit_domain::plan::problems(&file.spec, &ProtocolBook::builtin());
+    assert_eq!(problems.len(), 20_000);
+    let is_helped = |it: &&Problem| it.help.as_ref().is_some_and(|it| it.contains("did you mean"));
+    assert_eq!(problems.iter().filter(is_helped).count(), 20);
+    let placed = file.source.diagnostics(&problems);
+    assert_eq!(placed.len(), 1_001);
+    let last = placed.iter().last().unwrap();
+    assert!(last.line == 1 && last.column > 1_000, "{}", last.column);
 }

@@ -185,6 +185,10 @@ impl Scope for RunScope<'_> {
         &self.known.plan.spec.inputs
     }
 
+    fn spelling(&self, pointer: &str) -> Option<&str> {
+        self.known.plan.spec.spellings.get(pointer).map(String::as_str)
+    }
+
     fn workflow_id(&self) -> &str {
         self.known.plan.id.as_str()
     }

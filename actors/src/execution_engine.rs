@@ -53,7 +53,7 @@ use gleitzeit_domain::{
     workflow::WorkflowRecord,
 };
 use rustc_hash::FxHashMap;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{cast::Cast, clock::Clock, event_bus::Publish, monitor::GetStats};
 
@@ -83,6 +83,8 @@ pub struct EngineSettings {
     pub takes_over: bool,
     /// The longest time between two looks for something to claim.
     pub sweep: Duration,
+    /// Told the end of each workflow that asks for its results in files, after it is stored.
+    pub results: Option<mpsc::UnboundedSender<Arc<WorkflowRecord>>>,
 }
 
 impl Default for EngineSettings {
@@ -96,6 +98,7 @@ impl Default for EngineSettings {
             lease_term: Duration::from_secs(15),
             takes_over: false,
             sweep: Duration::from_mins(5),
+            results: None,
         }
     }
 }

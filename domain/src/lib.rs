@@ -21,6 +21,7 @@
 //! | [`provider`], [`store`] | the ports to the world |
 
 pub mod balance;
+pub mod difference;
 pub mod duration;
 pub mod error;
 pub mod event;
@@ -30,6 +31,7 @@ pub mod id;
 pub mod json;
 pub mod lease_queue;
 pub mod metrics;
+pub mod place;
 pub mod plan;
 pub mod printable;
 pub mod problem;

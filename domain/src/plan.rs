@@ -5,19 +5,26 @@
 //! in the `ProtocolRegistry`. Circles are the resolver's to find. Each step stops at what it finds;
 //! [`problems`] goes on through all of them, for a person who wants to know everything at once.
 
+mod advice;
 mod limit;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+pub use advice::advice;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     error::{ErrorCode, TaskError},
     graph::Graph,
     id::{Capability, ProtocolId, TaskId, Version, WorkflowId},
     problem::{Problem, SubmitError, push_pointer},
-    protocol::{Effect, MethodRef, book::ProtocolBook},
-    reference::{ReferenceError, Root, Template, has_reference},
+    protocol::{Effect, MethodRef, book::ProtocolBook, builtin},
+    reference::{ReferenceError, ReferenceFault, Root, Template, has_reference},
     resources::Resources,
     retry::RetryPolicy,
     workflow::WorkflowSpec,
@@ -36,11 +43,14 @@ pub struct PlanDefaults {
     pub timeout: Duration,
     /// When and how often a failed attempt is repeated.
     pub retry: Arc<RetryPolicy>,
+    /// Names that `${env.X}` may read; any where absent.
+    pub env: Option<Arc<HashSet<String>>>,
 }
 
 impl Default for PlanDefaults {
     fn default() -> Self {
-        Self { timeout: Duration::from_mins(5), retry: Arc::new(RetryPolicy::never()) }
+        let retry = Arc::new(RetryPolicy::never());
+        Self { timeout: Duration::from_mins(5), retry, env: None }
     }
 }
 
@@ -51,6 +61,8 @@ pub struct Draft {
     pub id: WorkflowId,
     /// True when the id was made up: nothing else can have it.
     pub has_new_id: bool,
+    /// True where another process may run it: what it may read of the environment is not known here.
+    pub runs_elsewhere: bool,
     /// The spec, with every id filled in.
     pub spec: Arc<WorkflowSpec>,
     /// Each task's id, name and parameters.
@@ -206,7 +218,8 @@ impl Draft {
         }
         let has_new_id = spec.id.is_none();
         let id = spec.id.get_or_insert_with(WorkflowId::generate).clone();
-        (Self { id, has_new_id, spec: Arc::new(spec), tasks, edges }, problems)
+        let runs_elsewhere = false;
+        (Self { id, has_new_id, runs_elsewhere, spec: Arc::new(spec), tasks, edges }, problems)
     }
 
     /// Tasks that wait for each other in a circle.
@@ -229,6 +242,9 @@ impl Draft {
     pub fn plan(self, book: &ProtocolBook, defaults: &PlanDefaults) -> Result<Plan, SubmitError> {
         let mut problems = Vec::new();
         let methods = self.look_up(book, &mut problems);
+        if let Some(allowed) = defaults.env.as_ref().filter(|_| !self.runs_elsewhere) {
+            self.check_env(allowed, &mut problems);
+        }
         if !problems.is_empty() {
             problems.extend(self.circle());
             return Err(SubmitError::Invalid(problems));
@@ -257,6 +273,7 @@ impl Draft {
             }
         }
         self.check_references(&methods, problems);
+        self.check_inputs(problems);
         methods
     }
 
@@ -326,10 +343,62 @@ impl Draft {
         } else {
             method.params.check_open(parameters, &has_reference)
         };
+        let sound = violations.is_empty();
         problems.extend(violations.into_iter().map(|violation| {
             let pointer = at(index, "parameters") + &violation.pointer;
             Problem::new(ErrorCode::InvalidParams, pointer, violation.message)
         }));
+        let choice = builtin::choice(&method.capability);
+        if let Some(message) = choice.filter(|_| sound).and_then(|it| it.violation(parameters)) {
+            problems.push(Problem::new(ErrorCode::InvalidParams, at(index, "parameters"), message));
+        }
+    }
+
+    /// A variable that the settings do not list can never be read.
+    fn check_env(&self, allowed: &HashSet<String>, problems: &mut Vec<Problem>) {
+        for (index, task) in self.tasks.iter().enumerate() {
+            for reference in task.template.references() {
+                let Some(name) = reference.env_name().filter(|name| !allowed.contains(*name))
+                else {
+                    continue;
+                };
+                let pointer = at(index, "parameters") + reference.pointer();
+                let message = format!(
+                    "`{}` cannot be read: variable `{name}` is not on the settings' list",
+                    reference.text()
+                );
+                problems.push(
+                    Problem::new(ErrorCode::TaskParameterError, pointer, message)
+                        .help(format!("add `{name}` to `engine.env_allowed`")),
+                );
+            }
+        }
+    }
+
+    /// An input that nobody gives is missing whenever the task runs.
+    fn check_inputs(&self, problems: &mut Vec<Problem>) {
+        for (index, task) in self.tasks.iter().enumerate() {
+            for reference in task.template.references() {
+                if reference.root() != Root::Inputs || reference.fallback().is_some() {
+                    continue;
+                }
+                let Some(name) = reference.path().next() else { continue };
+                if self.spec.inputs.contains_key(name) {
+                    continue;
+                }
+                let pointer = at(index, "parameters") + reference.pointer();
+                let message = format!("`{}`: no input is named `{name}`", reference.text());
+                let problem = Problem::new(ErrorCode::TaskParameterError, pointer, message);
+                let known = self.spec.inputs.keys().map(String::as_str);
+                problems.push(problem.help(match nearest(name, known) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!(
+                        "add `{name}` to `inputs`, give it with the submission, or write a \
+                         fallback: `${{inputs.{name}:-…}}`"
+                    ),
+                }));
+            }
+        }
     }
 
     /// A path that the returns schema rules out can never have a value.
@@ -363,6 +432,16 @@ impl Draft {
             }
         }
     }
+}
+
+/// The known name that was probably meant.
+fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let tolerance = (name.chars().count() / 3).max(1);
+    known
+        .map(|known| (strsim::osa_distance(name, known), known))
+        .filter(|(distance, _)| *distance <= tolerance)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
 }
 
 fn gone(text: &'static str) -> Arc<TaskError> {
@@ -450,11 +529,22 @@ impl<'a> Names<'a> {
         by_id.or_else(|| self.by_name.get(text).copied().flatten())
     }
 
+    /// The name of several tasks that a reference, as written, begins with.
+    fn ambiguous(&self, reference: &str) -> Option<&str> {
+        let rest = reference.strip_prefix("${")?.trim_start();
+        let is_meant = |name: &&&str| {
+            let behind = rest.strip_prefix(**name).map(|rest| rest.trim_start().chars().next());
+            behind.is_some_and(|next| matches!(next, None | Some('.' | '[' | '}' | ':' | '…')))
+        };
+        let several = self.by_name.iter().filter(|(_, index)| index.is_none());
+        several.map(|(name, _)| name).filter(is_meant).max_by_key(|name| name.len()).copied()
+    }
+
     /// Why a text names no task and, as a hint, what may have been meant.
     fn complain(&self, text: &str, pointer: String, hint: bool) -> Problem {
         if self.by_name.get(text) == Some(&None) {
-            let message = format!("several tasks are named `{text}`; use an id");
-            return invalid(pointer, message);
+            let message = format!("`{text}` is ambiguous: several tasks have this name");
+            return invalid(pointer, message).help("name the task by its id");
         }
         let problem = invalid(pointer, format!("no task has the id or name `{text}`"));
         if !hint {
@@ -505,12 +595,25 @@ fn draft_task(
     let task = &spec.tasks[index];
     let this = u32::try_from(index).unwrap_or(u32::MAX);
     let base = at(index, "parameters");
+    // Each suggestion costs a look at all tasks.
+    let mut hints = HINTS_MAX.saturating_sub(problems.len());
     let mut complain = |errors: Vec<ReferenceError>| {
-        problems.extend(errors.iter().map(|error| error.to_problem(&base)));
+        problems.extend(errors.into_iter().map(|mut error| {
+            if let ReferenceFault::UnknownTask { .. } = error.fault
+                && let Some(name) = names.ambiguous(&error.text)
+            {
+                error.fault = ReferenceFault::Ambiguous { name: name.to_owned() };
+            }
+            error.to_problem(&base)
+        }));
     };
     let template = match Template::parse(Arc::clone(&task.parameters)) {
         Ok(mut template) => {
-            let known = || spec.tasks.iter().map(|task| task.id.as_str());
+            let known = || {
+                let most = if hints > 0 { spec.tasks.len() } else { 0 };
+                hints = hints.saturating_sub(1);
+                spec.tasks.iter().take(most).map(|task| task.id.as_str())
+            };
             if let Err(errors) = template.bind(&mut |name| names.find(name), known) {
                 complain(errors);
             }

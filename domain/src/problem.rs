@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{ErrorCode, TaskError},
+    id::WorkflowId,
     store::StoreError,
 };
 
@@ -77,6 +78,17 @@ pub enum SubmitError {
         /// The limit of `engine.max_queued_tasks`.
         limit: u64,
     },
+    /// Another workflow has its id.
+    #[error(
+        "workflow `{id}` was submitted before and differs: {what}; give this one another id, or \
+         leave the id out"
+    )]
+    Differs {
+        /// The id.
+        id: WorkflowId,
+        /// What differs, as [`difference`](crate::difference::difference) says it.
+        what: String,
+    },
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -98,6 +110,7 @@ impl SubmitError {
                 _ => ErrorCode::WorkflowValidationFailed,
             },
             Self::QueueFull { .. } => ErrorCode::QueueFull,
+            Self::Differs { .. } => ErrorCode::WorkflowInvalidState,
             Self::Store(error) => error.code(),
             Self::Stopped => ErrorCode::SystemShutdown,
         }

@@ -13,6 +13,7 @@ use crate::{
     error::TaskError,
     health::HealthReport,
     id::{Capability, IdError, ProtocolId, ProviderId, TaskId, WorkflowId},
+    place::Place,
     protocol::MethodRef,
     resources::Resources,
     security::SecurityRequirements,
@@ -38,6 +39,8 @@ pub struct Call {
     pub timeout: Duration,
     /// What was leased for it.
     pub resources: Resources,
+    /// What its workflow needs from the place where it was written.
+    pub place: Option<Arc<Place>>,
 }
 
 impl Call {

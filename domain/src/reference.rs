@@ -7,11 +7,11 @@
 //! | form | value |
 //! |---|---|
 //! | a string that is one reference and nothing else | the value itself, its type kept |
-//! | references inside other text | strings as they are, anything else as compact JSON |
+//! | references inside other text | strings as they are, numbers of the inputs as they were written, anything else as compact JSON |
 //! | `${task}` | the whole result of the task, by id or name |
 //! | `${task.a.b}`, `${task.items[0].name}`, `${task.items.0}`, `${task["odd key"]}` | a part of it |
 //! | `${task.result.a}` | `result` is skipped where the result has no such key |
-//! | `${task.response}`, `${task.content}` | that key, or the `response` of a result without it |
+//! | `${task.response}`, `${task.content}` | that key, else `response`, `message` or `text` |
 //! | `${task.$.status}`, `.$.error`, `.$.duration`, `.$.provider_id` | metadata of the task |
 //! | `${inputs.x}`, `${workflow.id}`, `${workflow.name}`, `${env.X}` | as named |
 //! | `${a.b:-fallback}` | the JSON or text behind `:-` where the path is missing or null |
@@ -145,7 +145,7 @@ impl Reference {
     /// For a task's result, `has_key` says whether the result has a key at its top level: ask the
     /// returns schema before the run, or the result after it. It decides the two rules of the
     /// format: a first segment `result` is left out where the result has no such key, and then a
-    /// `content` or `response` that it does not have becomes its `response`, where it has that.
+    /// `content` or `response` that it does not have becomes its `response`, `message` or `text`.
     pub fn path_keys(&self, has_key: impl Fn(&str) -> bool) -> Vec<&str> {
         let path = &self.segments[self.path_from..];
         if !matches!(self.root, Root::Result(_)) {
@@ -242,7 +242,11 @@ fn head(path: &[Segment], has_key: impl Fn(&str) -> bool) -> Head {
     let bare = |at: usize| path.get(at).filter(|segment| segment.bare).map(|segment| &*segment.key);
     let skip = usize::from(bare(0) == Some("result") && !has_key("result"));
     let reply = bare(skip).filter(|key| matches!(*key, "content" | "response"));
-    let alias = reply.filter(|key| !has_key(key) && has_key("response")).map(|_| "response");
+    // The replies of language models, and what `echo` was told to say.
+    let replies = ["response", "message", "text"];
+    let alias = reply
+        .filter(|key| !has_key(key))
+        .and_then(|_| replies.into_iter().find(|known| has_key(known)));
     Head { skip, alias }
 }
 

@@ -1,6 +1,6 @@
 //! A workflow as submitted, its status as derived from its tasks, and what is told of it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use crate::{
     duration,
     error::TaskError,
     id::{ProtocolId, WorkflowId},
+    place::Place,
     resources::ResourceRequirements,
     retry::RetryPolicy,
     task::{OnDependencyFailure, Priority, TaskRecord},
@@ -45,6 +46,13 @@ pub struct WorkflowSpec {
     /// Read as `${inputs.x}`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub inputs: Map<String, Value>,
+    /// Numbers of the inputs whose spelling says more than their value, such as `1.10`: the text
+    /// as written, by JSON pointer into `inputs`. Used where an input becomes part of a text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spellings: BTreeMap<String, String>,
+    /// What it needs from the place where it was written; nothing where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Arc<Place>>,
     /// The tasks, in the order of the file.
     pub tasks: Vec<TaskSpec>,
 }
@@ -59,6 +67,8 @@ impl WorkflowSpec {
             timeout: None,
             max_parallel_tasks: None,
             inputs: Map::new(),
+            spellings: BTreeMap::new(),
+            place: None,
             tasks: Vec::new(),
         }
     }

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use gleitzeit::settings::StoreUrl;
+use gleitzeit::{
+    files::{self, Input},
+    settings::StoreUrl,
+};
 use gleitzeit_domain::{
     id::{ProviderId, TaskId, WorkflowId},
     workflow::WorkflowStatus,
@@ -57,7 +60,7 @@ pub(crate) enum Command {
     /// Run what is in the store, and what comes into it, until stopped.
     Serve(Serve),
     /// Say everything that is wrong with a workflow file, without running it.
-    Check(FileAndInputs),
+    Check(Check),
     /// Draw a workflow file's tasks and what they wait for.
     Graph(Graph),
     /// Run Python code as one task.
@@ -126,7 +129,18 @@ pub(crate) struct FileAndInputs {
     pub(crate) file: PathBuf,
     /// Set `${inputs.NAME}`; the value is JSON where it is some, else text.
     #[arg(long = "input", value_name = "NAME=VALUE", value_parser = input)]
-    pub(crate) inputs: Vec<(String, Value)>,
+    pub(crate) inputs: Vec<(String, Input)>,
+}
+
+/// `gleitzeit check`.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The file and its inputs.
+    #[command(flatten)]
+    pub(crate) workflow: FileAndInputs,
+    /// Take warnings for errors.
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 /// `gleitzeit run`.
@@ -404,25 +418,23 @@ pub(crate) struct ProtocolFile {
     pub(crate) protocol_file: Vec<PathBuf>,
 }
 
-fn input(text: &str) -> Result<(String, Value), String> {
+fn input(text: &str) -> Result<(String, Input), String> {
     let (name, value) =
         text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
     if name.is_empty() {
         return Err(format!("`{text}` has no name before the `=`"));
     }
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-    Ok((name.to_owned(), value))
+    Ok((name.to_owned(), files::input(value)?))
 }
 
 fn json(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
+    files::json_value(text)
 }
 
 fn object(text: &str) -> Result<Value, String> {
-    match serde_json::from_str(text) {
-        Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) => Err("it is JSON, but no object".to_owned()),
-        Err(error) => Err(error.to_string()),
+    match files::json_value(text)? {
+        value @ Value::Object(_) => Ok(value),
+        _ => Err("it is JSON, but no object".to_owned()),
     }
 }
 
@@ -456,10 +468,13 @@ mod tests {
     /// `--input n=3` gives a number, `--input city=Berlin` a text.
     #[test]
     fn inputs_are_json_where_they_can_be() {
-        assert_eq!(input("n=3").unwrap(), ("n".to_owned(), json!(3)));
-        assert_eq!(input("city=Berlin").unwrap().1, json!("Berlin"));
-        assert_eq!(input("list=[1]").unwrap().1, json!([1]));
-        assert_eq!(input("eq=a=b").unwrap().1, json!("a=b"));
+        let value = |text: &str| input(text).unwrap().1.value;
+        assert_eq!(input("n=3").unwrap().0, "n");
+        assert_eq!(value("n=3"), json!(3));
+        assert_eq!(value("city=Berlin"), json!("Berlin"));
+        assert_eq!(value("list=[1]"), json!([1]));
+        assert_eq!(value("eq=a=b"), json!("a=b"));
+        assert!(input("n=18446744073709551616").is_err());
         assert!(input("nothing").is_err());
         assert!(input("=x").is_err());
     }

@@ -1,31 +1,61 @@
 //! `check` and `graph`: a workflow file is judged and drawn without being run.
 
-use gleitzeit::files::{self, WorkflowFile};
+mod known;
+#[cfg(feature = "python")]
+mod python;
+
+use gleitzeit::{
+    files::{self, WorkflowFile},
+    runtime,
+};
+use gleitzeit_domain::plan;
 use serde_json::json;
 
 use super::{
     Outcome,
-    args::{Drawing, FileAndInputs, Graph},
+    args::{Check, Drawing, Graph},
     drive::STOPPING,
     output::{self, Exit, Failure},
-    run::{invalid, read},
+    run::{invalid, read, shown_in_file},
     session::Session,
 };
 
-/// Says everything that is wrong with a workflow file.
-pub(crate) async fn check(session: &Session, workflow: &FileAndInputs) -> Outcome {
+/// Says everything that is wrong with a workflow file, and what probably is.
+pub(crate) async fn check(session: &Session, Check { workflow, strict }: &Check) -> Outcome {
     let file = read(session, workflow)?;
     let edges = edges(session, &file).await?;
+    let book = runtime::protocols(&session.settings)?;
+    let mut errors = known::above_the_total(&file.spec, &session.settings);
+    let mut warnings = plan::advice(&file.spec, &book);
+    known::missing_files(&file.spec, &book, &mut errors, &mut warnings);
+    #[cfg(feature = "python")]
+    errors.extend(python::problems(session, &file.spec, &book).await?);
+    if *strict {
+        errors.append(&mut warnings);
+    }
+    if !errors.is_empty() {
+        errors.append(&mut warnings);
+        return Err(shown_in_file(&file.source.diagnostics(&errors)));
+    }
+    let warnings = file.source.diagnostics(&warnings).as_warnings();
     let (name, tasks) = (&file.spec.name, file.spec.tasks.len());
     if session.json {
         output::document(&json!({
             "valid": true, "name": name, "tasks": tasks, "dependencies": edges.len(),
+            "warnings": warnings,
         }));
     } else {
+        if !warnings.is_empty() {
+            output::note(warnings.render(output::in_colour()));
+        }
         let file = workflow.file.display();
         output::text(format_args!(
-            "{file}: valid; workflow `{name}`, tasks: {tasks}, dependencies: {}",
-            edges.len()
+            "{file}: valid; workflow `{name}`, tasks: {tasks}, dependencies: {}{}",
+            edges.len(),
+            match warnings.len() {
+                0 => String::new(),
+                count => format!(", warnings: {count}"),
+            }
         ));
     }
     Ok(Exit::Success)

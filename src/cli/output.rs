@@ -131,7 +131,7 @@ impl From<SettingsError> for Failure {
 impl From<SubmitError> for Failure {
     fn from(error: SubmitError) -> Self {
         let exit = match &error {
-            SubmitError::Invalid(_) => Exit::Usage,
+            SubmitError::Invalid(_) | SubmitError::Differs { .. } => Exit::Usage,
             _ => Exit::Infrastructure,
         };
         let text = match &error {
@@ -184,12 +184,7 @@ impl From<TaskError> for Failure {
 
 /// `{"code","name","message","data"}`.
 pub(crate) fn error_json(error: &TaskError) -> Value {
-    json!({
-        "code": error.code.number(),
-        "name": error.code.name(),
-        "message": error.message,
-        "data": error.data,
-    })
+    gleitzeit::results::error_document(error)
 }
 
 /// Writes the one JSON document.

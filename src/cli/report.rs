@@ -6,13 +6,14 @@ mod written;
 use std::fmt::Write as _;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use gleitzeit::results;
 use gleitzeit_domain::{
     event::Event,
     printable,
     task::{TaskRecord, TaskStatus},
     workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
 };
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::output::{self, Cell, Lines, Style};
 
@@ -21,26 +22,7 @@ pub(crate) use written::{Written, logs_json, logs_text, why_nothing};
 
 /// `{"workflow_id","name","status","tasks":{"<id>":{…}}}`, the tasks by id.
 pub(crate) fn workflow_json(record: &WorkflowRecord) -> Value {
-    let tasks: Map<String, Value> =
-        record.tasks.iter().map(|task| (task.id.to_string(), task_json(task))).collect();
-    json!({
-        "workflow_id": record.id,
-        "name": record.name,
-        "status": record.status,
-        "tasks": tasks,
-    })
-}
-
-fn task_json(task: &TaskRecord) -> Value {
-    json!({
-        "name": task.name,
-        "status": task.status,
-        "attempts": task.attempts,
-        "provider_id": task.provider_id,
-        "duration": task.duration,
-        "result": task.result,
-        "error": task.error.as_deref().map(output::error_json),
-    })
+    results::document(record)
 }
 
 /// One sign for a status.

@@ -1,16 +1,20 @@
 //! `run`, `resume`, `retry` and `cancel`: workflows are brought to their end, from a file or from
 //! the store.
 
+use std::{path::Path, process, time::Duration};
+
 use gleitzeit::{
-    files::{self, Diagnostics, FileError, WorkflowFile},
+    files::{self, Diagnostics, FileError, Input, WorkflowFile},
+    results::{self, ResultFiles},
     runtime,
 };
 use gleitzeit_domain::{
+    difference::difference,
     error::{ErrorCode, TaskError},
     id::WorkflowId,
     plan,
-    problem::SubmitError,
-    store::lease::PersonsVerdict,
+    problem::{SubmitError, push_pointer},
+    store::{Store, lease::PersonsVerdict},
     task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus},
 };
@@ -22,8 +26,15 @@ use super::{
     drive::{Drive, STOPPING, settled},
     output::{self, Exit, Failure},
     report,
+    serve::listen,
     session::{Session, close},
 };
+
+/// Between two looks at a workflow that another process runs.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// So many looks at a workflow for one whether its process still lives.
+const LOOKS_A_HOLDER: u32 = 10;
 
 /// Runs a workflow file to its end.
 pub(crate) async fn run(mut session: Session, Run { workflow, id, logs }: Run) -> Outcome {
@@ -36,11 +47,23 @@ pub(crate) async fn run(mut session: Session, Run { workflow, id, logs }: Run) -
         return again(&session, record).await;
     }
     let drive = Drive::new(&session, session.start_for([&file.spec]).await?).await?;
-    let record = drive.submit(file.spec.clone(), |error| invalid(&file, error)).await?;
-    Ok(tell(&session, &record))
+    match drive.submit(file.spec.clone(), |error| invalid(&file, error)).await {
+        Ok(record) => finish(&session, &record),
+        // Somebody else submitted the same id in this very moment.
+        Err(failure) if failure.error.code == ErrorCode::WorkflowInvalidState => {
+            match left_behind(&session, &file.spec).await? {
+                Some(record) => again(&session, record).await,
+                None => Err(failure),
+            }
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 /// A workflow of the same id that an earlier process did not bring to its end, or did.
+///
+/// # Errors
+/// When it is not the same workflow.
 async fn left_behind(
     session: &Session,
     spec: &WorkflowSpec,
@@ -49,18 +72,89 @@ async fn left_behind(
     let Some(store) = session.store().await? else { return Ok(None) };
     let found = store.workflow(id).await;
     close(store).await?;
-    Ok(found?)
+    let found = found?;
+    if let Some(what) = found.as_ref().and_then(|it| difference(&it.spec, spec)) {
+        return Err(SubmitError::Differs { id: id.clone(), what }.into());
+    }
+    Ok(found)
 }
 
-/// The same id again means the same workflow: it is continued, or shown as it ended.
+/// The same id again means the same workflow: it is shown as it ended, awaited where another
+/// process runs it, or continued.
 async fn again(session: &Session, record: WorkflowRecord) -> Outcome {
     let id = &record.id;
     if record.status.is_settled() {
         output::note(format_args!("workflow {id} was run before; this is how it ended"));
-        return Ok(tell(session, &record));
+        return finish(session, &record);
+    }
+    if is_run_elsewhere(session, id).await? {
+        output::note(format_args!("workflow {id} is run by another process; waiting for its end"));
+        if let Some(record) = await_other(session, id).await? {
+            return finish(session, &record);
+        }
+    }
+    let record = find(session, id).await?;
+    if record.status.is_settled() {
+        return finish(session, &record);
     }
     output::note(format_args!("workflow {id} is {} and is continued", record.status));
     continue_one(session, &record).await
+}
+
+/// Waits for a workflow that another process runs; `None` where nobody runs it any more.
+async fn await_other(
+    session: &Session,
+    id: &WorkflowId,
+) -> Result<Option<WorkflowRecord>, Failure> {
+    let mut interrupts = listen()?;
+    let store = session.store_of(id).await?;
+    let ended = tokio::select! {
+        ended = settled_elsewhere(&*store, session, id) => ended,
+        () = interrupts.next() => {
+            output::note(format_args!("workflow {id} goes on in the other process"));
+            process::exit(130)
+        }
+    };
+    close(store).await?;
+    ended
+}
+
+async fn settled_elsewhere(
+    store: &dyn Store,
+    session: &Session,
+    id: &WorkflowId,
+) -> Result<Option<WorkflowRecord>, Failure> {
+    let mut looks = 0_u32;
+    loop {
+        match store.workflow(id).await? {
+            Some(record) if record.status.is_settled() => return Ok(Some(record)),
+            Some(_) => {}
+            None => return Err(session.no_workflow(id)),
+        }
+        looks += 1;
+        if looks.is_multiple_of(LOOKS_A_HOLDER) && !is_run_elsewhere(session, id).await? {
+            return Ok(None);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// True where a live process has the workflow.
+async fn is_run_elsewhere(session: &Session, id: &WorkflowId) -> Result<bool, Failure> {
+    let url = &session.settings.storage.url;
+    if url.is_memory() {
+        return Ok(false);
+    }
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    {
+        let holder = gleitzeit::storage::admin::holder(url, id).await?;
+        Ok(holder.is_some_and(|holder| holder.is_alive))
+    }
+    #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+    {
+        let _ = id;
+        Ok(false)
+    }
 }
 
 /// Continues one workflow, or all that are not settled.
@@ -68,6 +162,10 @@ pub(crate) async fn resume(mut session: Session, Resume { id, logs }: Resume) ->
     session.logs = logs.logs;
     let Some(id) = id else { return resume_all(&session).await };
     let record = find(&session, &id).await?;
+    if record.status.is_settled() && ResultFiles::of(&record).is_some_and(|it| !it.are_there()) {
+        // It ended, and who ran it did not come to write them.
+        return finish(&session, &record);
+    }
     refuse_settled(&record, "resume")?;
     continue_one(&session, &record).await
 }
@@ -94,7 +192,7 @@ async fn continue_one(session: &Session, record: &WorkflowRecord) -> Outcome {
         return Err(error.into());
     }
     let ended = drive.follow_one(&record.id, record.tasks.len(), settled(record)).await?;
-    Ok(tell(session, &ended))
+    finish(session, &ended)
 }
 
 async fn resume_all(session: &Session) -> Outcome {
@@ -135,6 +233,9 @@ async fn resume_all(session: &Session) -> Outcome {
             output::painted(&report::workflow_text(record, session.view()));
         }
     }
+    for record in &ended {
+        tell_results(session, record)?;
+    }
     let mut exits = ended.iter().map(|record| Exit::from(record.status));
     Ok(exits.find(|exit| *exit != Exit::Success).unwrap_or(Exit::Success))
 }
@@ -154,7 +255,7 @@ pub(crate) async fn retry(mut session: Session, Retry { id, logs }: &Retry) -> O
     }
     let done = record.tasks.iter().filter(|it| it.status == TaskStatus::Completed).count();
     let ended = drive.follow_one(id, record.tasks.len(), done).await?;
-    Ok(tell(&session, &ended))
+    finish(&session, &ended)
 }
 
 /// Stops a workflow that no process is running, or one task of it; then it stands in the store as
@@ -220,15 +321,30 @@ pub(crate) fn read(session: &Session, workflow: &FileAndInputs) -> Result<Workfl
     let book = runtime::protocols(&session.settings)?;
     let judge = |spec: &WorkflowSpec| {
         let mut spec = spec.clone();
-        spec.inputs.extend(workflow.inputs.iter().cloned());
+        put_inputs(&mut spec, &workflow.inputs);
         plan::problems(&spec, &book)
     };
-    let mut file = files::read_and_judge(&workflow.file, &judge).map_err(|error| match error {
+    let is_ours = |file: &Path| session.settings.is_guarded(file);
+    let read = files::read_without(&workflow.file, &judge, &is_ours);
+    let mut file = read.map_err(|error| match error {
         FileError::Invalid(found) => shown_in_file(&found),
         other => Failure::usage(other.to_string()),
     })?;
-    file.spec.inputs.extend(workflow.inputs.iter().cloned());
+    put_inputs(&mut file.spec, &workflow.inputs);
     Ok(file)
+}
+
+/// Puts the inputs of the command line over those of the file.
+fn put_inputs(spec: &mut WorkflowSpec, inputs: &[(String, Input)]) {
+    for (name, Input { value, spellings }) in inputs {
+        let mut pointer = String::new();
+        push_pointer(&mut pointer, name);
+        let within = format!("{pointer}/");
+        spec.spellings.retain(|at, _| *at != pointer && !at.starts_with(&within));
+        let spelled = spellings.iter().map(|(at, text)| (format!("{pointer}{at}"), text.clone()));
+        spec.spellings.extend(spelled);
+        spec.inputs.insert(name.clone(), value.clone());
+    }
 }
 
 /// What the runtime finds wrong with a workflow, shown in its file.
@@ -238,7 +354,7 @@ pub(crate) fn invalid(file: &WorkflowFile, error: SubmitError) -> Failure {
 }
 
 /// What is wrong with a file: for a person with the lines and carets, for a program as a list.
-fn shown_in_file(found: &Diagnostics) -> Failure {
+pub(crate) fn shown_in_file(found: &Diagnostics) -> Failure {
     let messages: Vec<String> = found
         .iter()
         .map(|it| format!("{}:{}:{}: {}", it.file, it.line, it.column, it.message))
@@ -246,6 +362,34 @@ fn shown_in_file(found: &Diagnostics) -> Failure {
     let told =
         TaskError::new(found.code(), messages.join("; ")).with_data(json!({ "problems": found }));
     Failure::new(Exit::Usage, told).text(found.render(output::errors_are_coloured()))
+}
+
+/// Prints a settled workflow, and sees that its results are where it asks for them.
+///
+/// # Errors
+/// When they cannot be written.
+pub(crate) fn finish(session: &Session, record: &WorkflowRecord) -> Outcome {
+    let exit = tell(session, record);
+    tell_results(session, record)?;
+    Ok(exit)
+}
+
+/// Writes the results where the runtime did not, and says where they are.
+fn tell_results(session: &Session, record: &WorkflowRecord) -> Result<(), Failure> {
+    let Some(files) = ResultFiles::of(record) else { return Ok(()) };
+    if !files.are_there() {
+        results::write(record, &session.settings)
+            .map_err(|error| Failure::infrastructure(error.to_string()))?;
+    }
+    let (json, markdown) = (files.json.display(), files.markdown.display());
+    output::note(format_args!("results: {json} and {markdown}"));
+    Ok(())
+}
+
+/// A path as text, which is all that can be stored.
+pub(crate) fn text_of(path: &Path) -> Result<String, Failure> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| Failure::usage(format!("the path {} is not UTF-8", path.display())))
 }
 
 /// Prints a settled workflow.

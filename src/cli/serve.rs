@@ -154,7 +154,7 @@ async fn settled(
     }
 }
 
-fn listen() -> Result<Interrupts, Failure> {
+pub(crate) fn listen() -> Result<Interrupts, Failure> {
     Interrupts::listen().map_err(|error| no_signals(&error))
 }
 

@@ -33,6 +33,9 @@ use super::{
 /// Closing a store that was only read takes no time.
 const CLOSING: Duration = Duration::from_secs(5);
 
+/// Single files that jails show from the start; each takes a mount and a descriptor.
+const SHOWN_MAX: usize = 256;
+
 /// What every command starts from.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
@@ -57,10 +60,11 @@ impl Session {
         if let Some(file) = config {
             sources = sources.with_file(file);
         }
-        let mut settings = sources.load()?;
         if let Some(store) = store {
-            settings.storage.url = store;
+            // Read as the variable would be, so that what is shown to tasks is held against it.
+            sources = sources.with_variables([("GLEITZEIT__STORAGE__URL", store.expose())]);
         }
+        let settings = sources.load()?;
         output::start_log(&settings.logging, verbose, quiet)?;
         let progress = if json || no_progress {
             Shown::Nothing
@@ -149,11 +153,6 @@ impl Session {
         self.settings.security.file_roots.push(directory.to_owned());
     }
 
-    /// Lets the code of tasks read what is in `directory`.
-    pub(crate) fn show_files(&mut self, directory: &Path) {
-        self.settings.security.shown.push(directory.to_owned());
-    }
-
     /// A runtime that takes up only what it is told to.
     ///
     /// # Errors
@@ -183,19 +182,35 @@ impl Session {
         &self,
         workflows: impl IntoIterator<Item = &'w WorkflowSpec>,
     ) -> Result<RuntimeBuilder, Failure> {
-        let tasks = workflows.into_iter().flat_map(|workflow| &workflow.tasks);
+        let workflows: Vec<&WorkflowSpec> = workflows.into_iter().collect();
+        let tasks = workflows.iter().flat_map(|workflow| &workflow.tasks);
         let called: HashSet<&str> = tasks.map(protocol_of).collect();
+        let mut settings = self.settings.clone();
+        if called.contains("python") {
+            settings.security.shown.extend(self.shown_from_the_start(&workflows));
+        }
         let mut builder = Runtime::builder(self.settings.clone())
             .without_recovery()
             .without_settings_providers()
             .wait_policy(WaitPolicy::OnceForAbsent);
-        for provider in self.settings.provider_specs()? {
+        for provider in settings.provider_specs()? {
             let own = provider.capabilities.iter().map(|it| &it.protocol);
             if own.chain(&provider.protocols).any(|it| called.contains(it.name())) {
                 builder = builder.provider(provider);
             }
         }
         Ok(builder)
+    }
+
+    /// The files of the only workflow, where they are few: its tasks see them in the jails that are
+    /// started anyway. Files of several workflows are kept apart by the provider.
+    fn shown_from_the_start(&self, workflows: &[&WorkflowSpec]) -> Vec<PathBuf> {
+        match workflows {
+            [WorkflowSpec { place: Some(place), .. }] if place.files.len() <= SHOWN_MAX => {
+                self.settings.permitted(place)
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The same without providers: for what runs no task.

@@ -8,9 +8,11 @@
 use std::{
     io,
     path::{Path, PathBuf, absolute},
+    sync::Arc,
 };
 
 use gleitzeit_domain::{
+    place::Place,
     reference,
     workflow::{TaskSpec, WorkflowSpec},
 };
@@ -19,11 +21,12 @@ use serde_json::{Map, Value, json};
 use walkdir::WalkDir;
 
 use super::{
-    decode,
+    Around, decode,
     keys::{self, Fields},
     node::{Entry, Findings, Kind, Node, to_map},
     spec,
 };
+use crate::results;
 
 /// What a task gets where the template of a batch names no method.
 const DEFAULT_METHOD: &str = "llm/chat";
@@ -95,7 +98,10 @@ pub enum BatchWork {
 
 /// A workflow of one task for each file in `directory` that matches the glob `pattern` (`*` stays
 /// within a folder, `**/` goes into all), in the order of their paths. Names that begin with a dot
-/// are found only by a pattern that names the dot.
+/// are found only by a pattern that names the dot. Results of earlier batches and the script itself
+/// are passed over.
+///
+/// The files are stored with the workflow, so that whoever runs it may read them, and no others.
 ///
 /// # Errors
 /// [`BatchError`], also when no file is found.
@@ -104,13 +110,41 @@ pub fn batch_spec(
     pattern: &str,
     work: &BatchWork,
 ) -> Result<WorkflowSpec, BatchError> {
-    let files = find(directory, pattern)?;
+    batch_spec_without(directory, pattern, work, &|_| false)
+}
+
+/// The same without the files that `left_out` says, such as a database that is kept there.
+///
+/// # Errors
+/// As [`batch_spec`].
+pub fn batch_spec_without(
+    directory: &Path,
+    pattern: &str,
+    work: &BatchWork,
+    left_out: &dyn Fn(&Path) -> bool,
+) -> Result<WorkflowSpec, BatchError> {
+    let script = match work {
+        BatchWork::Script { file } => Some(absolute(file).unwrap_or_else(|_| file.clone())),
+        _ => None,
+    };
+    let is_script = |path: &Path| {
+        script.as_ref().is_some_and(|script| {
+            script == path
+                || script.canonicalize().ok().is_some_and(|it| path.canonicalize().ok() == Some(it))
+        })
+    };
+    let files = find(directory, pattern, &|path| is_script(path) || left_out(path))?;
     let name = format!("Batch of {} files in {}", files.len(), directory.display());
     let mut spec = WorkflowSpec::new(name);
     for (number, file) in files.iter().enumerate() {
         let (method, parameters) = call(work, file)?;
         spec.tasks.push(task(file, number, None, &method, parameters)?);
     }
+    let texts = |paths: &[PathBuf]| -> Result<Vec<String>, BatchError> {
+        paths.iter().map(|path| text_of(path).map(str::to_owned)).collect()
+    };
+    let (files, scripts) = (texts(&files)?, texts(script.as_slice())?);
+    spec.place = Some(Arc::new(Place { files: sorted(files), scripts, ..Place::default() }));
     Ok(spec)
 }
 
@@ -178,16 +212,28 @@ fn task(
     Ok(task)
 }
 
-/// A path as a parameter: what looks like a reference in it is none.
-fn path_value(path: &Path) -> Result<Value, BatchError> {
-    match path.to_str() {
-        Some(text) => Ok(Value::from(reference::escape(text))),
-        None => Err(BatchError::NotText { path: path.to_owned() }),
-    }
+/// In the order of their bytes, in which a place is searched.
+fn sorted(mut paths: Vec<String>) -> Vec<String> {
+    paths.sort_unstable();
+    paths
 }
 
-/// The files in `directory` that match, by absolute path, sorted.
-fn find(directory: &Path, pattern: &str) -> Result<Vec<PathBuf>, BatchError> {
+/// A path as a parameter: what looks like a reference in it is none.
+fn path_value(path: &Path) -> Result<Value, BatchError> {
+    Ok(Value::from(reference::escape(text_of(path)?)))
+}
+
+fn text_of(path: &Path) -> Result<&str, BatchError> {
+    path.to_str().ok_or_else(|| BatchError::NotText { path: path.to_owned() })
+}
+
+/// The files in `directory` that match, by absolute path, sorted; without those that `left_out`
+/// says, and without results of earlier batches.
+fn find(
+    directory: &Path,
+    pattern: &str,
+    left_out: &dyn Fn(&Path) -> bool,
+) -> Result<Vec<PathBuf>, BatchError> {
     let matcher = compile(pattern)?;
     if !directory.is_dir() {
         return Err(BatchError::NoDirectory { directory: directory.to_owned() });
@@ -210,7 +256,9 @@ fn find(directory: &Path, pattern: &str) -> Result<Vec<PathBuf>, BatchError> {
             }
         };
         let inside = entry.path().strip_prefix(&root).unwrap_or(entry.path());
-        if entry.file_type().is_file() && matcher.is_match(inside) {
+        let is_match = entry.file_type().is_file() && matcher.is_match(inside);
+        // The checks open files; a pattern passes over most of them.
+        if is_match && !left_out(entry.path()) && !results::is_result(entry.path()) {
             files.push(entry.into_path());
         }
     }
@@ -273,8 +321,12 @@ pub(super) fn redirect(root: &Node, segments: &mut Vec<String>) {
     }
 }
 
-/// The tasks of a batch file.
-pub(super) fn tasks(fields: &Fields<'_>, folder: &Path, findings: &mut Findings) -> Vec<TaskSpec> {
+/// The tasks of a batch file, and the files that they work on.
+pub(super) fn tasks(
+    fields: &Fields<'_>,
+    around: &Around<'_>,
+    findings: &mut Findings,
+) -> (Vec<TaskSpec>, Vec<String>) {
     if let Some(entry) = fields.entry("tasks") {
         let found = "a batch file makes its tasks from `template`";
         findings.wrong_with(entry.key_span, found, "leave `tasks` or `batch` out");
@@ -283,10 +335,10 @@ pub(super) fn tasks(fields: &Fields<'_>, folder: &Path, findings: &mut Findings)
     let Some(batch) = fields.get("batch") else {
         let example = "batch: { directory: <folder>, pattern: \"*\" }";
         spec::missing(fields, "a batch file", "batch", example, findings);
-        return Vec::new();
+        return Default::default();
     };
-    let Some(files) = files(batch, folder, findings) else { return Vec::new() };
-    let Some(template) = template else { return Vec::new() };
+    let Some(files) = files(batch, around, findings) else { return Default::default() };
+    let Some(template) = template else { return Default::default() };
     let mut tasks = Vec::with_capacity(files.len());
     for (number, file) in files.iter().enumerate() {
         match template.task(file, number) {
@@ -294,12 +346,13 @@ pub(super) fn tasks(fields: &Fields<'_>, folder: &Path, findings: &mut Findings)
             Err(error) => findings.wrong(batch.key_span, error.to_string()),
         }
     }
-    tasks
+    let paths = files.iter().filter_map(|file| file.to_str().map(str::to_owned)).collect();
+    (tasks, sorted(paths))
 }
 
 /// The files of `batch: {directory, pattern}`. A relative folder is looked for beside the workflow
 /// file, then in the current one, where older files expect it.
-fn files(batch: &Entry, folder: &Path, findings: &mut Findings) -> Option<Vec<PathBuf>> {
+fn files(batch: &Entry, around: &Around<'_>, findings: &mut Findings) -> Option<Vec<PathBuf>> {
     let fields = Fields::of(&batch.value, batch.place(), &keys::BATCH, findings)?;
     let pattern = pattern(&fields, findings);
     let Some(entry) = fields.get("directory") else {
@@ -307,9 +360,9 @@ fn files(batch: &Entry, folder: &Path, findings: &mut Findings) -> Option<Vec<Pa
         return None;
     };
     let given = PathBuf::from(decode::text(entry, findings)?);
-    let beside = folder.join(&given);
+    let beside = around.folder.join(&given);
     let directory = if beside.is_dir() || !given.is_dir() { beside } else { given };
-    match find(&directory, &pattern?) {
+    match find(&directory, &pattern?, around.left_out) {
         Ok(files) => Some(files),
         Err(error @ BatchError::NothingFound { .. }) => {
             let place = fields.get("pattern").unwrap_or(entry).place();

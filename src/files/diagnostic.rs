@@ -40,9 +40,43 @@ impl Lines {
     }
 }
 
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file is refused.
+    #[default]
+    Error,
+    /// The file is accepted, and is probably not what was meant.
+    Warning,
+}
+
+/// How far the characters of a line were counted: a file may be one line, and each finding stands
+/// behind the one before.
+#[derive(Debug, Default)]
+pub(super) struct Cursor {
+    line: usize,
+    byte: usize,
+    count: usize,
+}
+
+impl Cursor {
+    /// Characters of a line before its byte `to`.
+    fn characters(&mut self, line: usize, text: &str, to: usize) -> usize {
+        if self.line != line || self.byte > to {
+            *self = Self { line, byte: 0, count: 0 };
+        }
+        self.count += text[self.byte..to].chars().count();
+        self.byte = to;
+        self.count
+    }
+}
+
 /// One thing wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
     /// The kind.
     pub code: ErrorCode,
     /// The file, as it was named.
@@ -72,8 +106,15 @@ struct Excerpt {
 }
 
 impl Diagnostic {
-    /// Places a finding in the text of its file.
-    pub(super) fn new(finding: Finding, file: &Arc<str>, text: &str, lines: &Lines) -> Self {
+    /// Places a finding in the text of its file. `cursor` is that of the finding before, which must
+    /// not stand behind this one.
+    pub(super) fn new(
+        finding: Finding,
+        file: &Arc<str>,
+        text: &str,
+        lines: &Lines,
+        cursor: &mut Cursor,
+    ) -> Self {
         let Finding { span, code, message, help } = finding;
         let start = floor(text, span.start);
         let end = floor(text, span.end);
@@ -82,9 +123,10 @@ impl Diagnostic {
         let shown = &text[range.clone()];
         let from = start.min(range.end) - range.start;
         let to = end.clamp(range.start + from, range.end) - range.start;
-        let before = shown[..from].chars().count();
+        let before = cursor.characters(line, shown, from);
         let len = shown[from..to].trim_end().chars().count().max(1);
         Self {
+            severity: Severity::Error,
             code,
             file: Arc::clone(file),
             line,
@@ -92,20 +134,24 @@ impl Diagnostic {
             len,
             message,
             help,
-            excerpt: Excerpt::new(shown, before, len),
+            excerpt: Excerpt::new(shown, from, before, len),
         }
     }
 
     /// Writes it with its line and a caret, in colours of the terminal or without.
     fn write(&self, out: &mut impl fmt::Write, color: bool) -> fmt::Result {
-        let Self { code, file, line, column, message, help, excerpt, .. } = self;
+        let Self { severity, code, file, line, column, message, help, excerpt, .. } = self;
         let paint = |style: &'static str| if color { style } else { "" };
         let (red, blue) = (paint("\x1b[1;31m"), paint("\x1b[1;34m"));
         let (bold, reset) = (paint("\x1b[1m"), paint("\x1b[0m"));
         let line = line.to_string();
         let gutter = " ".repeat(line.len());
         let message = printable(message);
-        writeln!(out, "{red}error[{code}]{reset}{bold}: {message}{reset}")?;
+        let (red, word) = match severity {
+            Severity::Error => (red, "error"),
+            Severity::Warning => (paint("\x1b[1;33m"), "warning"),
+        };
+        writeln!(out, "{red}{word}[{code}]{reset}{bold}: {message}{reset}")?;
         writeln!(out, "{gutter}{blue}-->{reset} {}:{line}:{column}", printable(file))?;
         writeln!(out, "{gutter} {blue}|{reset}")?;
         writeln!(out, "{blue}{line} |{reset} {}", excerpt.text)?;
@@ -120,7 +166,8 @@ impl Diagnostic {
 
 impl Serialize for Diagnostic {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        let mut map = out.serialize_struct("Diagnostic", 8)?;
+        let mut map = out.serialize_struct("Diagnostic", 9)?;
+        map.serialize_field("severity", &self.severity)?;
         map.serialize_field("code", &self.code)?;
         map.serialize_field("name", self.code.name())?;
         map.serialize_field("file", &*self.file)?;
@@ -139,15 +186,17 @@ impl Excerpt {
     /// Characters before the offending text that are shown when the line is too long.
     const LEAD: usize = 40;
 
-    fn new(line: &str, before: usize, len: usize) -> Self {
-        let cut = if line.chars().nth(Self::WIDTH).is_none() {
-            0
-        } else {
-            before.saturating_sub(Self::LEAD)
+    /// The part of `line` around its byte `from`, before which it has `before` characters.
+    fn new(line: &str, from: usize, before: usize, len: usize) -> Self {
+        let is_long = line.chars().nth(Self::WIDTH).is_some();
+        let lead = if is_long { before.min(Self::LEAD) } else { before };
+        let start = match lead.checked_sub(1) {
+            Some(last) => line[..from].char_indices().rev().nth(last).map_or(0, |(at, _)| at),
+            None => from,
         };
-        let mut chars = line.chars().skip(cut);
+        let mut chars = line[start..].chars();
         let mut text = String::new();
-        if cut > 0 {
+        if start > 0 {
             text.push('…');
         }
         text.extend(chars.by_ref().take(Self::WIDTH).map(visible));
@@ -155,7 +204,7 @@ impl Excerpt {
         if chars.next().is_some() {
             text.push('…');
         }
-        let before = before - cut + usize::from(cut > 0);
+        let before = lead + usize::from(start > 0);
         Self { underlined: len.min(shown.saturating_sub(before)).max(1), text, before }
     }
 
@@ -217,6 +266,15 @@ impl Diagnostics {
             [only] => only.code,
             _ => ErrorCode::WorkflowValidationFailed,
         }
+    }
+
+    /// The same as warnings: the file is accepted all the same.
+    #[must_use]
+    pub fn as_warnings(mut self) -> Self {
+        for diagnostic in &mut self.0 {
+            diagnostic.severity = Severity::Warning;
+        }
+        self
     }
 
     /// All of them as text, each with its line and a caret, an empty line between two; in the

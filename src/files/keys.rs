@@ -25,6 +25,10 @@ const fn also(name: &'static str, aliases: &'static [&'static str]) -> Key {
 /// Keys that older files carry and that say nothing here.
 const IGNORED: [&str; 5] = ["version", "wait_for_completion", "metadata", "tags", "providers"];
 
+/// The same for a task.
+const IGNORED_OF_TASK: [&str; 6] =
+    ["version", "wait_for_completion", "metadata", "tags", "providers", "description"];
+
 /// A mapping of the format: what it is called in messages, and its keys.
 #[derive(Debug)]
 pub(super) struct Shape {
@@ -76,7 +80,7 @@ pub(super) const TASK: Shape = Shape {
         key("on_dependency_failure"),
         key("profile"),
     ],
-    ignored: &IGNORED,
+    ignored: &IGNORED_OF_TASK,
     open: false,
 };
 

@@ -10,7 +10,7 @@ use gleitzeit_domain::problem::Problem;
 
 use super::{
     batch,
-    diagnostic::{Diagnostic, Diagnostics, Lines},
+    diagnostic::{Cursor, Diagnostic, Diagnostics, Lines},
     keys,
     node::{Entry, Finding, Findings, Kind, Node, Span},
 };
@@ -171,7 +171,10 @@ pub(super) fn place(name: &Arc<str>, text: &str, mut findings: Vec<Finding>) -> 
         findings[FINDINGS_MAX].message = format!("{more} more problems from here on, not shown");
         findings[FINDINGS_MAX].help = None;
     }
-    let placed = findings.into_iter().map(|finding| Diagnostic::new(finding, name, text, &lines));
+    let mut cursor = Cursor::default();
+    let placed = findings
+        .into_iter()
+        .map(|finding| Diagnostic::new(finding, name, text, &lines, &mut cursor));
     Diagnostics::new(placed.collect())
 }
 

@@ -3,10 +3,11 @@
 //! Asked by [`parse`](super::parse). Checks the shape only, and tells everything wrong with it at
 //! once; whether tasks, protocols and methods exist is checked at submission, where they are known.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use gleitzeit_domain::{
     error::ErrorCode,
+    place::Place,
     resources::ResourceRequirements,
     retry::{AnyError, Backoff, RetryOn, RetryPolicy},
     task::{OnDependencyFailure, Priority},
@@ -15,14 +16,14 @@ use gleitzeit_domain::{
 use serde_json::Value;
 
 use super::{
-    batch, decode,
+    Around, batch, decode, input,
     keys::{self, Fields},
     node::{Entry, Findings, Kind, Node, Span, to_map},
+    older,
 };
 
-/// The workflow of a file. Not to be used when there are findings. A batch looks for its files in
-/// `folder` first.
-pub(super) fn workflow(root: &Node, folder: &Path, findings: &mut Findings) -> WorkflowSpec {
+/// The workflow of a file. Not to be used when there are findings.
+pub(super) fn workflow(root: &Node, around: &Around<'_>, findings: &mut Findings) -> WorkflowSpec {
     let mut spec = WorkflowSpec::new("");
     let place = decode::item_place(root);
     if matches!(root.kind, Kind::Null) {
@@ -38,7 +39,10 @@ pub(super) fn workflow(root: &Node, folder: &Path, findings: &mut Findings) -> W
         fields.get("max_parallel_tasks").and_then(|entry| decode::small_count(entry, 1, findings));
     if let Some(entry) = fields.get("inputs") {
         match &entry.value.kind {
-            Kind::Object(entries) => spec.inputs = to_map(entries),
+            Kind::Object(entries) => {
+                spec.inputs = to_map(entries);
+                spec.spellings = input::spellings(entries);
+            }
             _ => decode::refuse(entry, "a mapping of names to values", findings),
         }
     }
@@ -47,8 +51,14 @@ pub(super) fn workflow(root: &Node, folder: &Path, findings: &mut Findings) -> W
     }
     let is_batch = batch::is_batch(root);
     let name = name(&fields, is_batch, findings);
-    spec.tasks =
-        if is_batch { batch::tasks(&fields, folder, findings) } else { tasks(&fields, findings) };
+    if is_batch {
+        let (tasks, files) = batch::tasks(&fields, around, findings);
+        spec.tasks = tasks;
+        spec.place = Some(Arc::new(Place { files, ..Place::default() }));
+    } else {
+        spec.tasks = tasks(&fields, findings);
+        older::expand(&mut spec);
+    }
     spec.name = name.unwrap_or_else(|| format!("Batch of {} files", spec.tasks.len()));
     spec
 }
@@ -100,6 +110,9 @@ fn tasks(fields: &Fields<'_>, findings: &mut Findings) -> Vec<TaskSpec> {
     numbered.map(|(item, number)| task(item, number, findings)).collect()
 }
 
+/// The methods that older files name without a protocol.
+const PYTHON: [&str; 2] = ["execute", "validate"];
+
 fn task(node: &Node, number: usize, findings: &mut Findings) -> TaskSpec {
     let mut task = TaskSpec::new(format!("task-{number}"), "");
     let place = decode::item_place(node);
@@ -112,6 +125,10 @@ fn task(node: &Node, number: usize, findings: &mut Findings) -> TaskSpec {
     match fields.entry("method") {
         Some(entry) => task.method = decode::text(entry, findings).unwrap_or_default(),
         None => missing(&fields, "a task", "method", "method: <protocol>/<method>", findings),
+    }
+    // A method without a protocol was one of Python's.
+    if task.protocol.is_none() && PYTHON.contains(&task.method.as_str()) {
+        task.protocol = Some("python/v1".to_owned());
     }
     if let Some(entry) = fields.get("parameters") {
         task.parameters = Arc::new(parameters(entry, findings));

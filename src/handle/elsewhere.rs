@@ -15,14 +15,15 @@ use gleitzeit_actors::{
     protocol_registry::ValidateWorkflows,
 };
 use gleitzeit_domain::{
+    difference::difference,
     error::{ErrorCode, TaskError},
     event::Audience,
     id::{TaskId, WorkflowId},
-    plan::Plan,
+    plan::{Draft, Plan},
     problem::SubmitError,
     run::Run,
     store::{
-        LeaseStore, NewWorkflow,
+        LeaseStore, NewWorkflow, Submitted,
         lease::{Ask, PersonsVerdict, Request, RequestKey},
     },
     workflow::WorkflowSpec,
@@ -47,15 +48,33 @@ impl Handle {
     /// # Errors
     /// [`SubmitError`].
     pub async fn enqueue(&self, spec: WorkflowSpec) -> Result<WorkflowId, SubmitError> {
-        let plan = self.plan(spec).await?;
-        let id = plan.id.clone();
-        self.store.submit(vec![unowned(plan)]).await.map_err(SubmitError::Store)?;
+        let plan = self.plan_for_others(spec).await?;
+        let (id, spec) = (plan.id.clone(), Arc::clone(&plan.spec));
+        let fates = self.store.submit(vec![unowned(plan)]).await.map_err(SubmitError::Store)?;
+        if fates.contains(&Submitted::Existed) {
+            let stored = self.store.workflow(&id).await.map_err(SubmitError::Store)?;
+            if let Some(what) = stored.and_then(|stored| difference(&stored.spec, &spec)) {
+                return Err(SubmitError::Differs { id, what });
+            }
+        }
         Ok(id)
     }
 
     /// A workflow with its methods and parameters checked.
     pub(super) async fn plan(&self, spec: WorkflowSpec) -> Result<Arc<Plan>, SubmitError> {
-        let draft = self.draft(spec).await?;
+        self.plan_draft(self.draft(spec).await?).await
+    }
+
+    /// The same for one that another process may run.
+    pub(super) async fn plan_for_others(
+        &self,
+        spec: WorkflowSpec,
+    ) -> Result<Arc<Plan>, SubmitError> {
+        let draft = Draft { runs_elsewhere: true, ..self.draft(spec).await? };
+        self.plan_draft(draft).await
+    }
+
+    async fn plan_draft(&self, draft: Draft) -> Result<Arc<Plan>, SubmitError> {
         let plans = self.cast.registry.send(ValidateWorkflows(vec![draft])).await;
         let plan = plans.unwrap_or_default().pop().unwrap_or(Err(SubmitError::Stopped))?;
         // A circle is no mistake of a single task, so the registry lets it pass.

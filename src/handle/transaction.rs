@@ -31,7 +31,7 @@ impl Handle {
         transaction: &DatabaseTransaction,
         spec: WorkflowSpec,
     ) -> Result<WorkflowId, SubmitError> {
-        let plan = self.plan(spec).await?;
+        let plan = self.plan_for_others(spec).await?;
         let id = plan.id.clone();
         let store = self.store.as_any().and_then(|store| store.downcast_ref::<SqlStore>());
         let store = store.ok_or_else(|| StoreError::Open {

@@ -131,6 +131,7 @@ impl Sample {
             defaulted: Arc::clone(&self.filled.defaulted),
             timeout: PATIENCE,
             resources: Resources::default(),
+            place: None,
         }
     }
 

@@ -42,6 +42,8 @@ use request::{Attached, Params, Request, choose_model};
 /// No path is longer than this on Linux.
 const PATH_MAX: usize = 4_096;
 
+use super::reach::Rules;
+
 const METHODS: [&str; 4] = ["chat", "vision", "generate", "embed"];
 
 /// A provider of `llm/v1.0` that asks the Ollama server of `config`.
@@ -113,7 +115,8 @@ struct Models {
 impl Ollama {
     fn new(id: &ProviderId, settings: Checked) -> Result<Self, TaskError> {
         let config = &settings.config;
-        let files = Files::new(&config.file_roots, config.max_file);
+        let rules = Rules::new(&config.file_roots, &config.place_roots, &config.guarded);
+        let files = Files::new(rules, config.max_file);
         let models = Models {
             text: config.default_model.clone(),
             vision: config.default_vision_model.clone(),
@@ -147,37 +150,26 @@ impl Ollama {
         ServerVersion::read(&body).map_err(|error| error.into_error(&request, body.len()))
     }
 
-    async fn attached(&self, params: &Params) -> Result<Attached, TaskError> {
+    async fn attached(&self, files: &Files, params: &Params) -> Result<Attached, TaskError> {
         let text = match &params.file_path {
-            Some(path) => Some(self.files.text("file_path", path).await?),
+            Some(path) => Some(files.text("file_path", path).await?),
             None => None,
         };
         let mut images = Vec::new();
         for image in &params.images {
             images.push(match Picture::of(image) {
                 Picture::Base64(data) => data.to_owned(),
-                Picture::Path(path) => self.files.base64("images", path).await?,
-                Picture::Either(text) => self.either(text).await?,
+                Picture::Path(path) => files.base64("images", path).await?,
+                Picture::Either(text) => either(files, text).await?,
             });
         }
         if let Some(path) = &params.image_path {
-            images.push(self.files.base64("image_path", path).await?);
+            images.push(files.base64("image_path", path).await?);
         }
         for path in &params.image_paths {
-            images.push(self.files.base64("image_paths", path).await?);
+            images.push(files.base64("image_paths", path).await?);
         }
         Ok(Attached { text, images })
-    }
-
-    /// A picture of a kind that is not known, or the path of one.
-    async fn either(&self, text: &str) -> Result<String, TaskError> {
-        if self.files.is_none() || text.len() > PATH_MAX {
-            return Ok(text.to_owned());
-        }
-        self.files.base64("images", text).await.map_err(|error| {
-            let message = format!("{}; nor is it a picture in base64", error.message);
-            TaskError::new(error.code, message)
-        })
     }
 
     async fn text(&self, request: Request) -> Result<Value, TaskError> {
@@ -231,6 +223,17 @@ impl Ollama {
     }
 }
 
+/// A picture of a kind that is not known, or the path of one.
+async fn either(files: &Files, text: &str) -> Result<String, TaskError> {
+    if files.is_none() || text.len() > PATH_MAX {
+        return Ok(text.to_owned());
+    }
+    files.base64("images", text).await.map_err(|error| {
+        let message = format!("{}; nor is it a picture in base64", error.message);
+        TaskError::new(error.code, message)
+    })
+}
+
 /// Reads a stream of lines to the one that ends it; how many bytes came.
 async fn read_lines(mut answer: Answer<'_>, reply: &mut Reply) -> Result<usize, TaskError> {
     let mut lines = Lines::default();
@@ -278,7 +281,8 @@ impl Provider for Ollama {
             ));
         }
         let params = Params::of(&call, &self.options, self.keep_alive.as_ref())?;
-        let attached = self.attached(&params).await?;
+        let files = self.files.of(call.place.as_ref());
+        let attached = self.attached(&files, &params).await?;
         let (configured, last) = match method {
             "embed" => (&self.models.embedding, "nomic-embed-text"),
             "vision" => (&self.models.vision, "llava"),

@@ -13,6 +13,7 @@ mod docker;
 mod request;
 mod script;
 mod security;
+mod shown;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -33,6 +34,7 @@ pub use security::{Admission, SecurityManager};
 
 use request::Request;
 use script::Scripts;
+use shown::Shown;
 
 /// What to do where there is no jail.
 const UNAVAILABLE: &str = "`gleitzeit doctor` says what this machine lacks; for code that you trust, \
@@ -185,6 +187,7 @@ pub struct PythonProvider {
     security: SecurityManager,
     scripts: Scripts,
     sandbox: RefCell<Option<Sandbox>>,
+    shown: Shown,
 }
 
 impl PythonProvider {
@@ -196,9 +199,10 @@ impl PythonProvider {
         config.check()?;
         Ok(Self {
             security: config.security(),
-            scripts: Scripts::new(&config.file_roots),
+            scripts: Scripts::new(config.rules()),
             config,
             sandbox: RefCell::new(None),
+            shown: Shown::default(),
         })
     }
 
@@ -234,14 +238,17 @@ impl PythonProvider {
     }
 
     async fn execute_code(&self, call: &Call) -> Result<Outcome, TaskError> {
-        let sandbox = self.sandbox()?;
+        let usual = self.sandbox()?;
         let admission = self.security.admit(call.security())?;
         let request = Request::read(&call.params)?;
+        let place = call.place.as_deref();
         let source = match (&request.code, &request.file) {
             (Some(code), None) => request::inline(code),
-            (None, Some(file)) => self.scripts.read(file).await?,
+            (None, Some(file)) => self.scripts.read(place, file).await?,
             (code, _) => return Err(request::one_of_code_and_file(code.is_some())),
         };
+        let own = self.shown.sandbox(&self.config, self.scripts.reach(place), call).await?;
+        let sandbox = own.unwrap_or(usual);
         let timeout = config::timeout(&request, call);
         let limits = self.config.limits(&request, call);
         let job = request.into_job(source, admission, limits, call);
@@ -317,6 +324,7 @@ impl Provider for PythonProvider {
     }
 
     async fn health_check(&self) -> HealthReport {
+        self.shown.tidy();
         let sandbox = match self.sandbox() {
             Ok(sandbox) => sandbox,
             Err(error) => return HealthReport::unhealthy(error.message),
@@ -339,6 +347,7 @@ impl Provider for PythonProvider {
     }
 
     async fn shutdown(&self) {
+        self.shown.stop().await;
         let sandbox = self.sandbox.replace(None);
         if let Some(sandbox) = sandbox {
             sandbox.stop().await;

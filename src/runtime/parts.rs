@@ -116,6 +116,7 @@ pub(super) fn parts(
         defaults: PlanDefaults {
             timeout: engine.default_timeout,
             retry: Arc::new(engine.retry.clone()),
+            env: Some(Arc::new(engine.env_allowed.iter().cloned().collect())),
         },
         env: env.collect::<HashMap<_, _>>(),
         monitor_interval: settings.monitoring.interval,

@@ -98,12 +98,32 @@ impl Sources {
         if !unread.is_empty() {
             return Err(SettingsError { problems: unread });
         }
-        let merged = merge(&texts, &self.variables)?;
+        let mut merged = merge(&texts, &self.variables)?;
         let defaults = merge(&texts[..1], &[])?;
         let layers = Layers { texts: &texts, variables: &self.variables };
-        let mut problems = Vec::new();
-        let settings = layers.read(merged, &defaults, &mut problems);
-        let Some(settings) = settings else { return Err(SettingsError { problems }) };
+        // What a provider's kind wants is known only when it reads its settings; a variable whose
+        // text looks like a number may be a key or the name of a model.
+        let mut as_text = HashSet::new();
+        let (settings, mut problems) = loop {
+            let mut problems = Vec::new();
+            let settings = layers.read(merged.clone(), &defaults, &mut problems);
+            let refused = settings.as_ref().and_then(|it| it.provider_specs().err());
+            let mut is_other = false;
+            for problem in refused.into_iter().flat_map(|error| error.problems) {
+                let path = path::read(&problem.path);
+                if let Some((path, text)) = layers.text_of_variable_at(&path, &merged)
+                    && as_text.insert(path::written(&path))
+                {
+                    replace(&mut merged, &path, Some(Value::from(text)));
+                    is_other = true;
+                }
+            }
+            if !is_other {
+                break (settings, problems);
+            }
+        };
+        let Some(mut settings) = settings else { return Err(SettingsError { problems }) };
+        settings.read_from = self.files().map(|(path, _)| path).collect();
         for found in [settings.check().err(), settings.provider_specs().err()] {
             let found = found.into_iter().flat_map(|error| error.problems);
             problems.extend(found.map(|problem| layers.locate(problem)));
@@ -111,10 +131,8 @@ impl Sources {
         if problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems }) }
     }
 
-    /// The texts from the bottom up; the defaults come first.
-    fn texts(&self) -> Result<Vec<TextLayer>, SettingsError> {
-        let mut texts =
-            vec![TextLayer { name: "config/default.toml".into(), text: defaults_of_this_build() }];
+    /// The files from the bottom up, each with what helps where it cannot be read.
+    fn files(&self) -> impl Iterator<Item = (PathBuf, Option<String>)> {
         let mut files = Vec::new();
         if let Some((directory, name)) = &self.environment {
             let default = directory.join("default.toml");
@@ -127,8 +145,15 @@ impl Sources {
             }
         }
         files.extend(self.file.iter().map(|file| (file.clone(), None)));
+        files.into_iter()
+    }
+
+    /// The texts from the bottom up; the defaults come first.
+    fn texts(&self) -> Result<Vec<TextLayer>, SettingsError> {
+        let mut texts =
+            vec![TextLayer { name: "config/default.toml".into(), text: defaults_of_this_build() }];
         let mut problems = Vec::new();
-        for (path, help) in files {
+        for (path, help) in self.files() {
             let name = path.display().to_string();
             match fs::read_to_string(&path) {
                 Ok(text) => texts.push(TextLayer { name, text }),
@@ -223,6 +248,17 @@ impl Layers<'_> {
             self.variables.iter().find(|it| it.path.len() == path.len() && it.sets(path))?;
         let found = find(tree, path)?;
         (!found.is_string() && !found.is_object()).then(|| variable.text.clone())
+    }
+
+    /// The same for a key at or above `path`, whatever its text was taken for. What deeper variables
+    /// have put together is nobody's text.
+    fn text_of_variable_at(&self, path: &[String], tree: &Value) -> Option<(Vec<String>, String)> {
+        let variable = self.variables.iter().find(|variable| variable.sets(path))?;
+        let is_shared =
+            |other: &Variable| other.path != variable.path && variable.sets(&other.path);
+        let found = find(tree, &variable.path)?;
+        let is_text = found.is_string() || self.variables.iter().any(is_shared);
+        (!is_text).then(|| (variable.path.clone(), variable.text.clone()))
     }
 
     /// Adds where the key was written: in the uppermost layer that has it.

@@ -76,6 +76,8 @@ impl Settings {
         if !config.contains_key("file_roots") {
             own.file_roots.clone_from(&self.security.file_roots);
         }
+        own.place_roots.clone_from(&self.security.place_roots);
+        own.guarded.extend_from_slice(self.guarded().files());
         providers::ollama::spec(id.clone(), own).map_err(|error| vec![refused(place, &error)])
     }
 
@@ -132,6 +134,18 @@ impl Settings {
         if !config.contains_key("file_roots") {
             own.file_roots.clone_from(&general.file_roots);
         }
+        own.place_roots.clone_from(&general.place_roots);
+        let guarded = self.guarded();
+        for (number, shown) in own.shown.iter().enumerate() {
+            if let Some(file) = guarded.seen_through(shown) {
+                let (shown, file) = (shown.display(), file.display());
+                return Err(vec![SettingsProblem::new(
+                    format!("{place}.config.shown.{number}"),
+                    format!("`{shown}` would show tasks `{file}`, which belongs to the service"),
+                )]);
+            }
+        }
+        own.guarded.extend_from_slice(guarded.files());
         own.shown.extend_from_slice(&general.shown);
         own.allowed_modules.extend_from_slice(&general.allowed_modules);
         own.blocked_modules.extend_from_slice(&general.blocked_modules);

@@ -11,6 +11,7 @@ use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
+    difference::difference,
     event::{Event, EventData},
     id::WorkflowId,
     plan::{Draft, Plan},
@@ -18,11 +19,14 @@ use gleitzeit_domain::{
     run::{Run, RunKey, StopCause},
     store::{Epoch, NewWorkflow, Store, StoreError, Submitted},
     task::TaskStatus,
+    workflow::WorkflowSpec,
 };
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-use super::{Active, ExecutionEngine, Phase, Recover, Submit, WaitAnswer, control::under_way};
+use super::{
+    Active, ExecutionEngine, Phase, Recover, Submit, Wait, WaitAnswer, control::under_way,
+};
 use crate::{
     cast::Cast,
     dependency_resolver::{AddWorkflows, RemoveWorkflows},
@@ -66,6 +70,8 @@ impl Admission {
 #[derive(Debug)]
 struct Askers {
     id: WorkflowId,
+    /// What was submitted under an id that somebody chose: the same id may come again.
+    spec: Option<Arc<WorkflowSpec>>,
     tasks: u64,
     accepted: Vec<Accepted>,
     settled: Vec<oneshot::Sender<WaitAnswer>>,
@@ -108,7 +114,12 @@ impl ExecutionEngine {
             return;
         }
         if let Some(&key) = self.ids.get(&draft.id) {
-            self.join(key, accepted, settled);
+            match self.difference(key, &draft.spec) {
+                None => self.join(key, accepted, settled),
+                Some(what) => {
+                    refuse(accepted, settled, SubmitError::Differs { id: draft.id, what });
+                }
+            }
             return;
         }
         let tasks = draft.tasks.len() as u64;
@@ -126,6 +137,7 @@ impl ExecutionEngine {
         self.ids.insert(draft.id.clone(), key);
         let askers = Askers {
             id: draft.id.clone(),
+            spec: (!draft.has_new_id).then(|| Arc::clone(&draft.spec)),
             tasks,
             accepted: accepted.into_iter().collect(),
             settled: settled.into_iter().collect(),
@@ -137,6 +149,13 @@ impl ExecutionEngine {
         crate::failpoint!("engine.submit.taken");
         self.intake.push((key, draft));
         self.pump_soon(ctx);
+    }
+
+    /// What a submission says otherwise than the one of the same id that is on its way or runs.
+    fn difference(&self, key: RunKey, spec: &WorkflowSpec) -> Option<String> {
+        let waiting = self.admission.waiting.get(&key).and_then(|askers| askers.spec.as_ref());
+        let running = || self.runs.get(&key).map(|active| &active.run.plan().spec);
+        difference(waiting.or_else(running)?, spec)
     }
 
     /// The same id again, while the first one is on its way or runs.
@@ -343,16 +362,24 @@ impl ExecutionEngine {
     /// The store had a workflow of this id before; it is not run here a second time.
     fn existed(&mut self, key: RunKey) {
         crate::failpoint!("engine.submit.existed");
-        let Some(Askers { id, accepted, settled, is_claimed, .. }) = self.drop_new(key) else {
+        let Some(Askers { id, spec, accepted, settled, is_claimed, .. }) = self.drop_new(key)
+        else {
             return;
         };
-        for accepted in accepted {
-            let _ = accepted.send(Ok(id.clone()));
-        }
-        for settled in settled {
-            self.answer_from_store(id.clone(), settled);
-        }
         self.run_claimed(&id, is_claimed);
+        let (store, engine) = (Arc::clone(&self.store), self.cast().engine.clone());
+        actix_rt::spawn(async move {
+            let same = is_same(&*store, &id, spec).await;
+            for accepted in accepted {
+                let _ = accepted.send(same.clone().map(|()| id.clone()));
+            }
+            for settled in settled {
+                match &same {
+                    Ok(()) => engine.do_send(Wait { id: id.clone(), answer: settled }),
+                    Err(error) => _ = settled.send(Err(error.clone().into())),
+                }
+            }
+        });
     }
 
     /// Runs what was claimed while the same was submitted again.
@@ -413,6 +440,20 @@ impl ExecutionEngine {
             let _ = settled.send(Err(error.clone().into()));
         }
         self.run_claimed(&askers.id, askers.is_claimed);
+    }
+}
+
+/// Whether the workflow that the store has under this id is the one that was submitted.
+async fn is_same(
+    store: &dyn Store,
+    id: &WorkflowId,
+    spec: Option<Arc<WorkflowSpec>>,
+) -> Result<(), SubmitError> {
+    let Some(spec) = spec else { return Ok(()) };
+    let stored = store.workflow(id).await.map_err(SubmitError::Store)?;
+    match stored.and_then(|stored| difference(&stored.spec, &spec)) {
+        Some(what) => Err(SubmitError::Differs { id: id.clone(), what }),
+        None => Ok(()),
     }
 }
 

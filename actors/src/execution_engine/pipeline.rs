@@ -513,6 +513,7 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
             defaulted: Arc::clone(&filled.defaulted),
             timeout: item.planned().timeout,
             resources: lease.held(),
+            place: item.plan.spec.place.clone(),
         };
         (item.task, call)
     };

@@ -465,6 +465,13 @@ impl ExecutionEngine {
                 _ => self.stats.workflows_failed += 1,
             }
             let record = Arc::new(active.run.into_record());
+            if let Some(place) = &record.spec.place
+                && place.output.is_some()
+                && let Some(results) = &self.settings.results
+            {
+                // Whoever writes them has gone with the runtime; then they are written on resume.
+                let _ = results.send(Arc::clone(&record));
+            }
             for waiter in active.waiters {
                 let _ = waiter.send(Ok(Arc::clone(&record)));
             }

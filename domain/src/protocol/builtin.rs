@@ -4,10 +4,10 @@
 //! with workflow files; the order of parameters is that of positional calls, so new ones come
 //! last.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Effect, MethodExample, MethodSpec, ParameterSpec, ParameterType, ProtocolSpec};
-use crate::id::Version;
+use crate::id::{Capability, Version};
 
 const V1: Version = Version { major: 1, minor: 0, patch: 0 };
 
@@ -394,6 +394,48 @@ fn echoing(name: &str) -> MethodSpec {
 
 fn texts() -> ParameterSpec {
     ParameterSpec::array(ParameterSpec::string())
+}
+
+/// Parameters of which so many must be given, which their own schemas cannot say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// Their names.
+    pub names: &'static [&'static str],
+    /// True where it must be only one.
+    pub only_one: bool,
+}
+
+impl Choice {
+    /// What is wrong with parameters given by name; `None` where nothing is, or where they are
+    /// given by position.
+    pub fn violation(&self, parameters: &Value) -> Option<String> {
+        let given = match parameters {
+            Value::Null => None,
+            Value::Object(given) => Some(given),
+            _ => return None,
+        };
+        let is_given = |name: &&&str| {
+            given.and_then(|given| given.get(**name)).is_some_and(|value| !value.is_null())
+        };
+        let count = self.names.iter().filter(is_given).count();
+        let names = self.names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
+        let (both, either) = (names.join(" and "), names.join(", "));
+        match (count, self.only_one) {
+            (0, true) => Some(format!("exactly one of {both} must be given, and neither is")),
+            (0, false) => Some(format!("at least one of {either} must be given, and none is")),
+            (1, _) | (_, false) => None,
+            _ => Some(format!("exactly one of {both} must be given, and both are")),
+        }
+    }
+}
+
+/// The choice among parameters of a method that is built in.
+pub fn choice(capability: &Capability) -> Option<Choice> {
+    match (capability.protocol.name(), &*capability.method) {
+        ("python", "execute") => Some(Choice { names: &["code", "file"], only_one: true }),
+        ("llm", "vision") => Some(Choice { names: &["messages", "prompt"], only_one: false }),
+        _ => None,
+    }
 }
 
 fn tags(words: &[&str]) -> Vec<String> {

@@ -173,7 +173,16 @@ impl Validator {
     /// The keys that can exist at the place where the path leaves the schema; none where no
     /// object can stand there.
     pub fn admits(&self, path: &[&str]) -> Result<(), Vec<String>> {
-        admit::admits(&self.node, path)
+        admit::admits(&self.node, path, false)
+    }
+
+    /// The same where an object that names its fields has no others, even if it allows them: what a
+    /// method says of its result is most probably all there is.
+    ///
+    /// # Errors
+    /// As [`admits`](Self::admits).
+    pub fn declares(&self, path: &[&str]) -> Result<(), Vec<String>> {
+        admit::admits(&self.node, path, true)
     }
 }
 

@@ -38,6 +38,7 @@ impl ReferenceError {
             ReferenceFault::UnknownTask { nearest: Some(nearest), .. } => {
                 format!("did you mean `{nearest}`? Else {literal}")
             }
+            ReferenceFault::Ambiguous { .. } => "name the task by its id".to_owned(),
             ReferenceFault::Env | ReferenceFault::Workflow => {
                 "a task of this name is written with a quoted name: `${[\"name\"].path}`".to_owned()
             }
@@ -89,6 +90,12 @@ pub enum ReferenceFault {
     /// `$` without a known field behind it.
     #[error("expected `$.status`, `$.error`, `$.duration` or `$.provider_id` behind the task")]
     Metadata,
+    /// Several tasks have the name.
+    #[error("`{name}` is ambiguous: several tasks have this name")]
+    Ambiguous {
+        /// The name.
+        name: String,
+    },
     /// The workflow has no such task.
     #[error("the workflow has no task `{name}`")]
     UnknownTask {

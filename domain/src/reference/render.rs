@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     Found, Head, Metadata, Reference, RenderError, RenderFault, Root, grammar::Segment, head,
 };
-use crate::{error::TaskError, id::ProviderId, task::TaskStatus};
+use crate::{error::TaskError, id::ProviderId, problem::push_pointer, task::TaskStatus};
 
 /// What the references of one task can see: its own workflow, and nothing else.
 pub trait Scope {
@@ -15,6 +15,10 @@ pub trait Scope {
     fn task(&self, index: u32) -> Option<TaskView<'_>>;
     /// The inputs as submitted.
     fn inputs(&self) -> &Map<String, Value>;
+    /// How a number of the inputs was written, by JSON pointer, where that says more than its value.
+    fn spelling(&self, _pointer: &str) -> Option<&str> {
+        None
+    }
     /// The workflow's id.
     fn workflow_id(&self) -> &str;
     /// The workflow's name.
@@ -66,6 +70,19 @@ impl Reference {
                 fault: Box::new(fault),
             }),
         }
+    }
+
+    /// How a number that it stands for was written, where it is an input whose spelling says more
+    /// than its value: what becomes part of a text reads as its author wrote it.
+    pub(super) fn spelling<'a>(&self, value: &Value, scope: &'a dyn Scope) -> Option<&'a str> {
+        if self.root != Root::Inputs || !value.is_number() {
+            return None;
+        }
+        let mut pointer = String::new();
+        for segment in &self.segments[self.path_from..] {
+            push_pointer(&mut pointer, &segment.key);
+        }
+        scope.spelling(&pointer)
     }
 
     fn look_up<'a>(&'a self, scope: &'a dyn Scope) -> Result<Cow<'a, Value>, RenderFault> {

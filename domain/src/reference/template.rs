@@ -207,10 +207,14 @@ impl Open {
             match part {
                 Part::Literal { from, to } => filled.push_str(&text[*from..*to]),
                 Part::Reference(reference) => {
-                    match &*self.references[*reference].resolve(scope)? {
+                    let reference = &self.references[*reference];
+                    match &*reference.resolve(scope)? {
                         Value::String(value) => filled.push_str(value),
-                        // Writing to a string cannot fail.
-                        value => _ = write!(filled, "{value}"),
+                        value => match reference.spelling(value, scope) {
+                            Some(written) => filled.push_str(written),
+                            // Writing to a string cannot fail.
+                            None => _ = write!(filled, "{value}"),
+                        },
                     }
                 }
             }

@@ -67,6 +67,12 @@ pub struct OllamaConfig {
     pub headers: BTreeMap<String, SecretString>,
     /// Folders below which a task may name a file (`file_path`, `image_path`). Empty: none.
     pub file_roots: Vec<PathBuf>,
+    /// Directories and files that are stored with a workflow count below these directories only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub place_roots: Vec<PathBuf>,
+    /// Files that no task is given, by absolute path: the database, the settings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guarded: Vec<PathBuf>,
     /// Largest such file.
     pub max_file: u64,
     /// Largest answer.
@@ -93,6 +99,8 @@ impl Default for OllamaConfig {
             api_key: None,
             headers: BTreeMap::new(),
             file_roots: Vec::new(),
+            place_roots: vec!["/".into()],
+            guarded: Vec::new(),
             max_file: 16 << 20,
             max_body: 64 << 20,
         }

@@ -7,29 +7,39 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     os::fd::AsRawFd as _,
-    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use gleitzeit_domain::error::{ErrorCode, TaskError};
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    place::Place,
+};
 
-/// The folders below which a task may name a file.
+use crate::providers::reach::{Reach, Rules, Unreachable};
+
+/// What a call may read, and how much of it.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
-    roots: Arc<[PathBuf]>,
+    rules: Arc<Rules>,
+    place: Option<Arc<Place>>,
     max_bytes: u64,
 }
 
 impl Files {
-    /// Files below `roots` of at most `max_bytes`.
-    pub(super) fn new(roots: &[PathBuf], max_bytes: u64) -> Self {
-        Self { roots: roots.into(), max_bytes }
+    /// Files that `rules` permit, of at most `max_bytes`.
+    pub(super) fn new(rules: Rules, max_bytes: u64) -> Self {
+        Self { rules: Arc::new(rules), place: None, max_bytes }
+    }
+
+    /// The same for a call of a workflow from this place.
+    pub(super) fn of(&self, place: Option<&Arc<Place>>) -> Self {
+        Self { place: place.cloned(), ..self.clone() }
     }
 
     /// True where no file may be read.
     pub(super) fn is_none(&self) -> bool {
-        self.roots.is_empty()
+        self.rules.reach(self.place.as_deref()).reads_nothing()
     }
 
     /// A text file's content; `field` is the parameter that named it.
@@ -63,13 +73,14 @@ impl Files {
 
     fn read_blocking(&self, field: &'static str, path: &str) -> Result<Vec<u8>, TaskError> {
         let refuse = |error: &io::Error| invalid(field, path, &format!("cannot be read: {error}"));
-        let real = fs::canonicalize(path).map_err(|error| {
-            // Outside the roots not even the existence of a file is told.
-            if self.may_hold(Path::new(path)) { refuse(&error) } else { self.outside(field, path) }
+        let reach = self.rules.reach(self.place.as_deref());
+        let real = reach.find(path).map_err(|why| match why {
+            Unreachable::Missing(error) => refuse(&error),
+            Unreachable::Outside => outside(reach, field, path),
+            Unreachable::Guarded => {
+                invalid(field, path, "is a file of the service, which no task is given")
+            }
         })?;
-        if !self.covers(&real) {
-            return Err(self.outside(field, path));
-        }
         // Before it is opened, because opening a named pipe would wait for its other end.
         if !fs::metadata(&real).map_err(|error| refuse(&error))?.is_file() {
             return Err(invalid(field, path, "is not a regular file"));
@@ -79,8 +90,8 @@ impl Files {
         let opened = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
             .map_err(|error| refuse(&error))?;
         let kind = file.metadata().map_err(|error| refuse(&error))?;
-        if !self.covers(&opened) || !kind.is_file() {
-            return Err(self.outside(field, path));
+        if !(reach.covers(&opened) || opened == real) || !kind.is_file() {
+            return Err(outside(reach, field, path));
         }
         let mut bytes = Vec::new();
         file.take(self.max_bytes + 1).read_to_end(&mut bytes).map_err(|error| refuse(&error))?;
@@ -94,35 +105,19 @@ impl Files {
         }
         Ok(bytes)
     }
+}
 
-    fn covers(&self, real: &Path) -> bool {
-        self.roots
-            .iter()
-            .filter_map(|root| fs::canonicalize(root).ok())
-            .any(|root| real.starts_with(root))
-    }
-
-    /// True when a path that does not exist would lie below a root.
-    fn may_hold(&self, path: &Path) -> bool {
-        let folder = path.ancestors().skip(1).find_map(|above| {
-            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-            fs::canonicalize(above).ok()
-        });
-        folder.is_some_and(|folder| self.covers(&folder))
-    }
-
-    fn outside(&self, field: &'static str, path: &str) -> TaskError {
-        let roots: Vec<String> =
-            self.roots.iter().map(|root| format!("`{}`", root.display())).collect();
-        let allowed = if roots.is_empty() { "none".to_owned() } else { roots.join(", ") };
-        TaskError::new(
-            ErrorCode::TaskValidationFailed,
-            format!(
-                "{field}: `{path}` is not below a folder that this provider may read ({allowed}); \
-                 add its folder to `file_roots`"
-            ),
-        )
-    }
+fn outside(reach: Reach<'_>, field: &'static str, path: &str) -> TaskError {
+    let roots: Vec<String> =
+        reach.roots().iter().map(|root| format!("`{}`", root.display())).collect();
+    let allowed = if roots.is_empty() { "none".to_owned() } else { roots.join(", ") };
+    TaskError::new(
+        ErrorCode::TaskValidationFailed,
+        format!(
+            "{field}: `{path}` is not below a folder that this provider may read ({allowed}); \
+             add its folder to `file_roots`"
+        ),
+    )
 }
 
 fn invalid(field: &str, path: &str, problem: &str) -> TaskError {
@@ -131,12 +126,19 @@ fn invalid(field: &str, path: &str, problem: &str) -> TaskError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{
+        os::unix::fs::symlink,
+        path::{Path, PathBuf},
+    };
 
     use super::*;
 
+    fn rooted(roots: &[PathBuf]) -> Files {
+        Files::new(Rules::new(roots, &[], &[]), 8)
+    }
+
     fn reading(root: &Path, path: &Path) -> Result<Vec<u8>, TaskError> {
-        Files::new(&[root.to_owned()], 8).read_blocking("file_path", path.to_str().unwrap())
+        rooted(&[root.to_owned()]).read_blocking("file_path", path.to_str().unwrap())
     }
 
     /// A task that could name any file could read the service's keys.
@@ -157,7 +159,7 @@ mod tests {
             assert_eq!(error.code, ErrorCode::TaskValidationFailed, "{bad}: {error}");
             assert!(error.message.contains("file_roots"), "{error}");
         }
-        let none = Files::new(&[], 8).read_blocking("file_path", "Cargo.toml").unwrap_err();
+        let none = rooted(&[]).read_blocking("file_path", "Cargo.toml").unwrap_err();
         assert!(none.message.contains("(none)"), "{none}");
     }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{docker::DockerConfig, request::Request, security::SecurityManager};
+use crate::providers::reach::Rules;
 
 /// Settings of a Python provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +61,15 @@ pub struct PythonConfig {
     pub allowed_modules: Vec<String>,
     /// Modules refused besides those of the policy.
     pub blocked_modules: Vec<String>,
-    /// Scripts are read below these directories only.
+    /// Scripts are read below these directories only. A relative one is a directory of the workflow
+    /// where that has one of its own.
     pub file_roots: Vec<PathBuf>,
+    /// Directories and files that are stored with a workflow count below these directories only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub place_roots: Vec<PathBuf>,
+    /// Files that no task is given, by absolute path: the database, the settings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub guarded: Vec<PathBuf>,
     /// Memory of a task that declares none, in MiB of address space.
     pub memory_mb: u64,
     /// A file that a task writes may grow to so many MiB, where the task declares no disk space.
@@ -94,6 +102,8 @@ impl Default for PythonConfig {
             allowed_modules: Vec::new(),
             blocked_modules: Vec::new(),
             file_roots: vec![".".into()],
+            place_roots: vec!["/".into()],
+            guarded: Vec::new(),
             memory_mb: 512,
             file_size_mb: 256,
             output_kept_kb: 64,
@@ -217,6 +227,16 @@ impl PythonConfig {
             cgroup: self.cgroup.clone(),
             ..JailSettings::default()
         })
+    }
+
+    /// True where tasks run in containers.
+    pub(super) fn containers_are_used(&self) -> bool {
+        self.sandbox == SandboxLevel::Docker
+    }
+
+    /// Which files a call may name.
+    pub(super) fn rules(&self) -> Rules {
+        Rules::new(&self.file_roots, &self.place_roots, &self.guarded)
     }
 
     /// Tasks running at once.

@@ -2,11 +2,16 @@
 //!
 //! Invariant: what is read is a file whose real path, every link followed, is below a root.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use gleitzeit_domain::error::{ErrorCode, TaskError};
+use gleitzeit_domain::{
+    error::{ErrorCode, TaskError},
+    place::Place,
+};
 use gleitzeit_sandbox::Source;
 use tokio::io::AsyncReadExt as _;
+
+use crate::providers::reach::{Reach, Rules, Unreachable};
 
 /// Longer scripts are refused.
 const SCRIPT_MAX_BYTES: u64 = 4 << 20;
@@ -14,21 +19,32 @@ const SCRIPT_MAX_BYTES: u64 = 4 << 20;
 /// Finds and reads scripts.
 #[derive(Debug)]
 pub(super) struct Scripts {
-    roots: Vec<PathBuf>,
+    rules: Rules,
 }
 
 impl Scripts {
-    pub(super) fn new(roots: &[PathBuf]) -> Self {
-        Self { roots: roots.to_vec() }
+    pub(super) fn new(rules: Rules) -> Self {
+        Self { rules }
     }
 
-    /// Reads `file`: an absolute path, or one relative to a root, the first that has it.
+    /// What a call of a workflow from this place may name.
+    pub(super) fn reach<'r>(&'r self, place: Option<&'r Place>) -> Reach<'r> {
+        self.rules.reach(place)
+    }
+
+    /// Reads `file`: an absolute path, or one relative to a directory of its workflow or a root, the
+    /// first that has it.
     ///
     /// # Errors
     /// [`ErrorCode::TaskValidationFailed`] when it is not below a root, and
     /// [`ErrorCode::TaskParameterError`] when it is not there or cannot be read.
-    pub(super) async fn read(&self, file: &str) -> Result<Source, TaskError> {
-        let path = self.find(file).await?;
+    pub(super) async fn read(
+        &self,
+        place: Option<&Place>,
+        file: &str,
+    ) -> Result<Source, TaskError> {
+        let reach = self.reach(place);
+        let path = reach.find(file).map_err(|why| not_found(reach, file, &why))?;
         let unreadable = |why: &dyn std::fmt::Display| {
             let message = format!("cannot read script `{}`: {why}", path.display());
             TaskError::new(ErrorCode::TaskParameterError, message)
@@ -50,35 +66,23 @@ impl Scripts {
         }
         Ok(Source { bytes, filename: file.to_owned(), is_file: true })
     }
+}
 
-    /// Its real path.
-    async fn find(&self, file: &str) -> Result<PathBuf, TaskError> {
-        let mut outside = false;
-        for root in &self.roots {
-            // A root that is not there has nothing below it.
-            let Ok(root) = tokio::fs::canonicalize(root).await else { continue };
-            // An absolute path replaces the root here, and is then held against it.
-            match tokio::fs::canonicalize(root.join(file)).await {
-                Ok(path) if path.starts_with(&root) => return Ok(path),
-                Ok(_) => outside = true,
-                Err(_) => {}
-            }
-        }
-        Err(self.not_found(file, outside))
-    }
-
-    fn not_found(&self, file: &str, outside: bool) -> TaskError {
-        let roots = match &self.roots[..] {
-            [] => "none are set".to_owned(),
-            roots => roots.iter().map(|root| shown(root)).collect::<Vec<_>>().join(", "),
-        };
-        let (code, what) = if outside || self.roots.is_empty() {
+fn not_found(reach: Reach<'_>, file: &str, why: &Unreachable) -> TaskError {
+    let roots = match &reach.roots()[..] {
+        [] => "none are set".to_owned(),
+        roots => roots.iter().map(|root| shown(root)).collect::<Vec<_>>().join(", "),
+    };
+    let (code, what) = match why {
+        Unreachable::Missing(_) => (ErrorCode::TaskParameterError, "is not there"),
+        Unreachable::Outside => {
             (ErrorCode::TaskValidationFailed, "is not below a directory that scripts may be in")
-        } else {
-            (ErrorCode::TaskParameterError, "is not there")
-        };
-        TaskError::new(code, format!("script `{file}` {what}; file_roots: {roots}"))
-    }
+        }
+        Unreachable::Guarded => {
+            (ErrorCode::TaskValidationFailed, "is a file of the service, which no task is given")
+        }
+    };
+    TaskError::new(code, format!("script `{file}` {what}; file_roots: {roots}"))
 }
 
 fn shown(root: &Path) -> String {
@@ -87,12 +91,12 @@ fn shown(root: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
     use super::*;
 
     async fn read(roots: &[PathBuf], file: &str) -> Result<String, TaskError> {
-        let source = Scripts::new(roots).read(file).await?;
+        let source = Scripts::new(Rules::new(roots, &[], &[])).read(None, file).await?;
         Ok(String::from_utf8(source.bytes).unwrap())
     }
 

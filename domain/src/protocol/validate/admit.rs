@@ -4,10 +4,10 @@ use super::node::{Node, Types};
 
 /// Follows `path` through `node`; the keys that can exist where it leaves the schema are the
 /// error.
-pub(super) fn admits(node: &Node, path: &[&str]) -> Result<(), Vec<String>> {
+pub(super) fn admits(node: &Node, path: &[&str], declared: bool) -> Result<(), Vec<String>> {
     let Some((segment, rest)) = path.split_first() else { return Ok(()) };
-    let through_object = match object_step(node, segment) {
-        Step::Into(inner) => admits(inner, rest),
+    let through_object = match object_step(node, segment, declared) {
+        Step::Into(inner) => admits(inner, rest, declared),
         Step::Anything => Ok(()),
         Step::Nothing => Err(keys(node)),
     };
@@ -15,7 +15,7 @@ pub(super) fn admits(node: &Node, path: &[&str]) -> Result<(), Vec<String>> {
         return Ok(());
     }
     match array_step(node, segment) {
-        Step::Into(inner) => admits(inner, rest),
+        Step::Into(inner) => admits(inner, rest, declared),
         Step::Anything => Ok(()),
         Step::Nothing => through_object,
     }
@@ -27,13 +27,13 @@ enum Step<'a> {
     Nothing,
 }
 
-fn object_step<'a>(node: &'a Node, key: &str) -> Step<'a> {
+fn object_step<'a>(node: &'a Node, key: &str, declared: bool) -> Step<'a> {
     if !node.types.meet(Types::OBJECT) {
         return Step::Nothing;
     }
     match node.fields.iter().find(|field| &*field.name == key) {
         Some(field) => Step::Into(&field.node),
-        None if node.additional => Step::Anything,
+        None if node.additional && (!declared || node.fields.is_empty()) => Step::Anything,
         None => Step::Nothing,
     }
 }

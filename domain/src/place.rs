@@ -1,0 +1,65 @@
+//! What a stored workflow needs from the place where it was written: where relative paths lead,
+//! which files its tasks may read, and where its results go.
+//!
+//! Filled in by whoever reads a workflow file or starts a batch; read by providers, which get it
+//! with every call, and by the runtime when the workflow has settled. Without it, a workflow would
+//! mean something else in each process that resumes it.
+//!
+//! Invariant: every path is absolute. A workflow without a place reads relative paths from the
+//! working directory of the process that runs it.
+
+use serde::{Deserialize, Serialize};
+
+/// What a workflow needs from the place where it was written. Stored with its spec.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Place {
+    /// A relative path of a parameter is looked for in each of these directories, in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub directories: Vec<String>,
+    /// Files that tasks may read, wherever they are, sorted. The code of a task sees those that its
+    /// parameters name, read-only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// Files of code that tasks may run, wherever they are, sorted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scripts: Vec<String>,
+    /// The directory that gets the results as `ID.json` and `ID.md` once the workflow has settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+}
+
+impl Place {
+    /// True when there is nothing to store.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::workflow::WorkflowSpec;
+
+    use super::*;
+
+    /// A row of an earlier version has no place, and one without a place is stored as before.
+    #[test]
+    fn a_spec_without_a_place_reads_and_writes_as_before() {
+        let row = json!({"name": "w", "tasks": [{"method": "echo/echo"}]});
+        let spec: WorkflowSpec = serde_json::from_value(row).unwrap();
+        assert_eq!(spec.place, None);
+        let written = serde_json::to_value(&spec).unwrap();
+        assert!(written.get("place").is_none(), "{written}");
+    }
+
+    /// What a place does not know is left out, and read back as it was.
+    #[test]
+    fn a_place_is_stored_without_its_empty_parts() {
+        let place = Place { directories: vec!["/srv/a".into()], ..Place::default() };
+        let written = serde_json::to_value(&place).unwrap();
+        assert_eq!(written, json!({"directories": ["/srv/a"]}));
+        assert_eq!(serde_json::from_value::<Place>(written).unwrap(), place);
+    }
+}
