@@ -5,10 +5,10 @@ use serde_json::Value;
 use super::support::Place;
 
 fn messages(told: &Value) -> Vec<String> {
-    let problems = told["error"]["data"]["problems"].as_array().unwrap();
+    let problems = told["error"]["data"]["problems"].as_array().expect("a list");
     problems
         .iter()
-        .map(|it| format!("{}: {}", it["line"], it["message"].as_str().unwrap()))
+        .map(|it| format!("{}: {}", it["line"], it["message"].as_str().expect("a text")))
         .collect()
 }
 

@@ -7,7 +7,12 @@ use serde_json::{Value, json};
 use super::support::Place;
 
 fn results(ran: &Value) -> Vec<Value> {
-    ran["tasks"].as_object().unwrap().values().map(|it| it["result"]["result"].clone()).collect()
+    ran["tasks"]
+        .as_object()
+        .expect("tasks")
+        .values()
+        .map(|it| it["result"]["result"].clone())
+        .collect()
 }
 
 /// A batch in the directory of the service works on the same files each time, and its tasks see
