@@ -46,7 +46,7 @@ pub(crate) async fn check(session: &Session, Check { workflow, strict }: &Check)
         }));
     } else {
         if !warnings.is_empty() {
-            output::note(warnings.render(output::in_colour()));
+            output::note(warnings.render(output::errors_are_coloured()));
         }
         let file = workflow.file.display();
         output::text(format_args!(

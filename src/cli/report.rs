@@ -10,12 +10,12 @@ use gleitzeit::results;
 use gleitzeit_domain::{
     event::Event,
     printable,
-    task::{TaskRecord, TaskStatus},
+    task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
 };
 use serde_json::Value;
 
-use super::output::{self, Cell, Lines, Style};
+use super::output::{Cell, Lines, Style};
 
 pub(crate) use workflow::{View, times, workflow_text};
 pub(crate) use written::{Written, logs_json, logs_text, why_nothing};
@@ -148,7 +148,7 @@ pub(crate) fn event_text(event: &Event) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use gleitzeit_domain::{error::TaskError, workflow::WorkflowSpec};
+    use gleitzeit_domain::{error::TaskError, task::TaskRecord, workflow::WorkflowSpec};
 
     use super::*;
 

@@ -149,7 +149,7 @@ impl Diagnostic {
         let message = printable(message);
         let (red, word) = match severity {
             Severity::Error => (red, "error"),
-            Severity::Warning => (paint("\x1b[1;33m"), "warning"),
+            Severity::Warning => (paint("\x1b[33m"), "warning"),
         };
         writeln!(out, "{red}{word}[{code}]{reset}{bold}: {message}{reset}")?;
         writeln!(out, "{gutter}{blue}-->{reset} {}:{line}:{column}", printable(file))?;
