@@ -24,6 +24,7 @@ mod restart;
 mod run;
 mod serve;
 mod session;
+mod standing;
 
 use std::{env, process::ExitCode};
 

@@ -17,8 +17,8 @@ use gleitzeit_actors::{
     cast::Cast,
     event_bus::{EventFilter, Subscribe, Subscription},
     execution_engine::{
-        Cancel, CancelTask, GetWorkflow, LeftoverCounts, Leftovers, Recover, Recovered, Reopen,
-        Submit, Wait, WaitAnswer,
+        Cancel, CancelTask, GetWorkflow, LeftoverCounts, Leftovers, OfferChanged, Recover,
+        Recovered, Reopen, Submit, Wait, WaitAnswer,
     },
     load_balancer::{GetProviders, RegisterProvider, RemoveProvider, RestartProvider},
     monitor::{GetMetrics, GetProfile, GetStats},
@@ -43,6 +43,7 @@ use gleitzeit_domain::{
 };
 use tokio::sync::oneshot;
 
+pub use elsewhere::Enqueued;
 use elsewhere::{Reached, is_not_here};
 pub use follow::Follow;
 pub use health::{EngineState, Health, StoreState};
@@ -347,6 +348,7 @@ impl Handle {
     /// `PROTOCOL_NOT_FOUND` when it extends one that is not there.
     pub async fn register_protocol(&self, spec: ProtocolSpec) -> Result<ProtocolId, TaskError> {
         let answer = self.cast.registry.send(RegisterProtocol(spec)).await.map_err(stopped)?;
+        self.cast.engine.do_send(OfferChanged);
         answer.map_err(|error| refused(&error))
     }
 
@@ -357,6 +359,7 @@ impl Handle {
     /// new one would not accept what it accepted; `PROTOCOL_NOT_FOUND` when there is no old one.
     pub async fn replace_protocol(&self, spec: ProtocolSpec) -> Result<(), TaskError> {
         let answer = self.cast.registry.send(ReplaceProtocol(spec)).await.map_err(stopped)?;
+        self.cast.engine.do_send(OfferChanged);
         answer.map_err(|error| refused(&error))
     }
 
@@ -376,6 +379,7 @@ impl Handle {
         capabilities.dedup();
         let message = RegisterProvider { spec, capabilities };
         let answer = self.cast.balancer.send(message).await.map_err(stopped)?;
+        self.cast.engine.do_send(OfferChanged);
         answer.map_err(|error| TaskError::new(ErrorCode::ConfigurationError, error.to_string()))
     }
 

@@ -67,7 +67,7 @@ pub use gleitzeit_domain::{
     workflow::{TaskSpec, WorkflowRecord, WorkflowSpec, WorkflowStatus, WorkflowSummary},
 };
 pub use handle::{
-    CheckedWorkflow, EngineState, Follow, Handle, Health, StoreState, SubmitFileError,
+    CheckedWorkflow, EngineState, Enqueued, Follow, Handle, Health, StoreState, SubmitFileError,
 };
 pub use runtime::{BlockingRuntime, Runtime, RuntimeBuilder, StartError};
 /// For transactions that [`Handle::submit_in`] takes part in.

@@ -241,6 +241,75 @@ fn a_task_waits_for_a_provider_that_is_down_and_says_so() {
     assert!(told.contains("ollama serve"), "{told}");
 }
 
+/// What no process knows is kept for one that does: whoever submits it is told at once, and whoever
+/// looks sees what it waits for. It can be cancelled all the same.
+#[test]
+fn a_workflow_that_no_process_knows_waits_visibly() {
+    on_both("a_workflow_that_no_proc", |site| {
+        let task = json!({"id": "pay", "method": "shop/v1.0/charge", "params": {"count": 1}});
+        let order = json!({"name": "order", "id": "order", "tasks": [task]});
+        let file = site.place.file("order.json", &order.to_string());
+        let told = |arguments: &[&str]| {
+            let arguments = [arguments, &["--config", &site.config]].concat();
+            let output = site.place.command(&arguments).output().expect("the program starts");
+            let text = |bytes| String::from_utf8(bytes).expect("text");
+            text(output.stdout) + &text(output.stderr)
+        };
+        let waits = "waits for a process that knows shop/v1.0 (charge)";
+        let server = site.serve();
+        let submitted = told(&["submit", &file]);
+        assert!(submitted.contains(waits), "{submitted}");
+        // The one that serves has looked at the store since.
+        site.ask(&["submit", &site.sleeping("other", 0.0), "--wait"]);
+        let shown = site.ask(&["show", "order"]);
+        assert_eq!((&shown["status"], &shown["owner"]), (&json!("pending"), &Value::Null));
+        assert_eq!(shown["waits_for"], "shop/v1.0 (charge)");
+        for arguments in [&["show", "order"][..], &["list"]] {
+            let text = told(arguments);
+            assert!(text.contains(waits), "{text}");
+        }
+        let refused = site.place.json(&site.arguments(&["resume", "order"])).status(2);
+        assert_eq!(refused["error"]["name"], "PROTOCOL_NOT_FOUND", "{refused}");
+        // Here the method is a mistake in writing, for what is built in is known to all.
+        let wrong = file.replace("order", "wrong");
+        std::fs::write(&wrong, order.to_string().replace("shop/v1.0/charge", "echo/ehco")).unwrap();
+        site.place.json(&site.arguments(&["submit", &wrong, "--id", "wrong"])).status(2);
+        assert_eq!(site.ask(&["cancel", "order"])["status"], "cancelled");
+        let again = site.place.json(&site.arguments(&["cancel", "other"])).status(2);
+        let message = again["error"]["message"].as_str().expect("a text");
+        assert!(message.contains("completed already") && !message.contains("retry"), "{message}");
+        server.stop();
+    });
+}
+
+/// What runs is seen from elsewhere, with where it runs, though its first task has not ended.
+#[test]
+fn a_long_first_task_is_seen_to_run() {
+    on_both("a_long_first_task_is_see", |site| {
+        let server = site.serve();
+        site.ask(&["submit", &site.sleeping("long", 600.0)]);
+        let begun = std::time::Instant::now();
+        let shown = loop {
+            let shown = site.ask(&["show", "long"]);
+            if shown["status"] == "running" {
+                break shown;
+            }
+            assert!(begun.elapsed().as_secs() < 60, "{shown}");
+        };
+        let task = &shown["tasks"]["t"];
+        assert_eq!((&task["status"], &task["attempts"]), (&json!("executing"), &json!(1)));
+        let since = &shown["running"]["t"];
+        assert!(since.is_string() && shown["owner"]["is_alive"] == true, "{shown}");
+        let events = site.ask(&["events", "long"]);
+        let is_start = |it: &Value| it["event_type"] == "task:started";
+        assert!(events.as_array().is_some_and(|all| all.iter().any(is_start)), "{events}");
+        let running = site.ask(&["list", "--status", "running"]);
+        assert_eq!(running.as_array().map(Vec::len), Some(1));
+        site.ask(&["cancel", "long"]);
+        server.stop();
+    });
+}
+
 /// A store that no other process sees cannot be served.
 #[test]
 fn a_store_in_memory_is_not_served() {

@@ -17,8 +17,10 @@ mod admission;
 mod away;
 mod control;
 mod dispatch;
+mod giving_up;
 mod guarded_store;
 mod health;
+mod long_starts;
 mod ownership;
 mod pipeline;
 mod recovery;
@@ -52,7 +54,7 @@ use gleitzeit_domain::{
     store::Store,
     workflow::WorkflowRecord,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{cast::Cast, clock::Clock, event_bus::Publish, monitor::GetStats};
@@ -62,6 +64,7 @@ pub use control::{
     Shutdown, StopReport, Wait,
 };
 pub use health::{EngineHealth, GetHealth, LeaseHealth};
+pub use ownership::OfferChanged;
 pub use recovery::{Recover, Recovered, Reopen};
 
 /// How the engine runs.
@@ -215,7 +218,19 @@ struct Active {
     /// What is to be queued behind them, once their outcome is stored.
     follows: Vec<u32>,
     /// Here to be changed by a person's word only: none of its tasks is run.
-    held: bool,
+    held: Option<Held>,
+    /// The process that ran it died, and may have been running what is ready.
+    was_left_behind: bool,
+    /// Tasks whose next start is stored before their call, for they may be what killed a process.
+    saves_start: FxHashSet<u32>,
+}
+
+/// A workflow that waits for a person's word, or for that to be stored; then it is given up.
+#[derive(Debug, Default)]
+struct Held {
+    was_asked: bool,
+    /// Tasks that were settled by it, of which nobody knows yet what follows.
+    settling: u32,
 }
 
 impl Active {
@@ -237,7 +252,9 @@ impl Active {
             is_new: false,
             first: Vec::new(),
             follows: Vec::new(),
-            held: false,
+            held: None,
+            was_left_behind: false,
+            saves_start: FxHashSet::default(),
         }
     }
 }
@@ -279,6 +296,8 @@ pub struct ExecutionEngine {
     admission: admission::Admission,
     recoveries: recovery::Recoveries,
     ownership: ownership::Ownership,
+    giving_up: giving_up::GivingUp,
+    long_starts: long_starts::LongStarts,
     writer: settlement::Writer,
     timers: timers::Timers,
     stats: ExecutionStats,
@@ -319,6 +338,8 @@ impl ExecutionEngine {
             admission: admission::Admission::default(),
             recoveries: recovery::Recoveries::default(),
             ownership: ownership::Ownership::default(),
+            giving_up: giving_up::GivingUp::default(),
+            long_starts: long_starts::LongStarts::default(),
             writer: settlement::Writer::default(),
             timers: timers::Timers::default(),
             stats: ExecutionStats::default(),

@@ -39,8 +39,8 @@ use crate::{
 };
 
 pub use directory::{
-    GetProviders, RegisterProvider, RegisterProviderError, RemoveProvider, RestartProvider,
-    StopProviders,
+    GetProviders, GetServed, RegisterProvider, RegisterProviderError, RemoveProvider,
+    RestartProvider, StopProviders,
 };
 
 /// Asks for providers; each answer comes at once or waits.

@@ -12,8 +12,9 @@ use actix::prelude::*;
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::{Capability, ProtocolId},
-    plan::{Draft, Plan, PlanDefaults},
-    problem::SubmitError,
+    needs::Needs,
+    plan::{Draft, Plan, PlanDefaults, Replanned},
+    problem::{Problem, SubmitError},
     protocol::{
         Method, MethodRef, ProtocolSpec,
         book::{ProtocolBook, RegisterError},
@@ -27,10 +28,27 @@ use serde_json::Value;
 #[rtype(result = "Vec<Result<Arc<Plan>, SubmitError>>")]
 pub struct ValidateWorkflows(pub Vec<Draft>);
 
-/// Turns stored workflows into plans; what is gone since fails when its turn comes.
+/// Turns stored workflows into plans, and says which of them cannot be run with the protocols that
+/// are here.
 #[derive(Debug, Message)]
-#[rtype(result = "Vec<Arc<Plan>>")]
-pub struct PlanAgain(pub Vec<Draft>);
+#[rtype(result = "Vec<Replanned>")]
+pub struct PlanAgain(pub Vec<StoredDraft>);
+
+/// A stored workflow.
+#[derive(Debug)]
+pub struct StoredDraft {
+    /// What was submitted.
+    pub draft: Draft,
+    /// What it needs, as it was told then.
+    pub needs: Needs,
+    /// The tasks that are settled, by their index.
+    pub settled: Vec<bool>,
+}
+
+/// Turns drafts into plans for whichever process takes them up: each with what is not known here.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Result<(Arc<Plan>, Vec<Problem>), SubmitError>>")]
+pub struct PlanForOthers(pub Vec<Draft>);
 
 /// Checks the parameters of calls about to be made and fills in defaults.
 #[derive(Debug, Message)]
@@ -185,7 +203,26 @@ impl Handler<PlanAgain> for ProtocolRegistry {
     type Result = MessageResult<PlanAgain>;
 
     fn handle(&mut self, PlanAgain(drafts): PlanAgain, _: &mut Self::Context) -> Self::Result {
-        let plan = |draft: Draft| Arc::new(draft.plan_again(&self.book, &self.defaults));
+        let plan = |StoredDraft { draft, needs, settled }: StoredDraft| {
+            let is_settled = |index: usize| settled.get(index).copied().unwrap_or(false);
+            draft.plan_again(&self.book, &self.defaults, &needs, is_settled)
+        };
+        MessageResult(drafts.into_iter().map(plan).collect())
+    }
+}
+
+impl Handler<PlanForOthers> for ProtocolRegistry {
+    type Result = MessageResult<PlanForOthers>;
+
+    fn handle(
+        &mut self,
+        PlanForOthers(drafts): PlanForOthers,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let plan = |draft: Draft| {
+            let (plan, unknown) = draft.plan_for_others(&self.book, &self.defaults)?;
+            Ok((Arc::new(plan), unknown))
+        };
         MessageResult(drafts.into_iter().map(plan).collect())
     }
 }

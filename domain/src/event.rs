@@ -20,6 +20,7 @@ use crate::{
     health::HealthStatus,
     id::{Capability, ProviderId, TaskId, WorkflowId},
     metrics::Metrics,
+    store::Epoch,
     task::Priority,
 };
 
@@ -100,6 +101,9 @@ pub enum EventData {
     WorkflowSubmitted { name: Arc<str>, task_count: u32 },
     /// `workflow:started`
     WorkflowStarted {},
+    /// `workflow:recovered`: the process that ran it died, and another one goes on. `owner` is its
+    /// name, `epoch` its lease, `left_by` the lease of the one that died
+    WorkflowRecovered { owner: Arc<str>, epoch: Epoch, left_by: Epoch },
     /// `workflow:completed`
     WorkflowCompleted { duration: f64 },
     /// `workflow:failed`; `status` is `failed` or `timed_out`
@@ -149,6 +153,8 @@ pub enum EventData {
     TaskSkipped { task_id: TaskId, failed_task_id: TaskId },
     /// `task:timeout`; `limit` in seconds, `scope` is `attempt`, `task` or `workflow`
     TaskTimeout { task_id: TaskId, scope: Arc<str>, limit: f64, attempt_count: u32 },
+    /// `task:interrupted`: the process that ran it died during the attempt, which counts
+    TaskInterrupted { task_id: TaskId, attempt_count: u32, attempts_max: u32 },
     /// `task:outcome_unknown`
     TaskOutcomeUnknown { task_id: TaskId, attempt_count: u32 },
     /// `provider:registered`
@@ -178,6 +184,7 @@ impl EventData {
             Self::EngineStopped { .. } => "engine:stopped",
             Self::WorkflowSubmitted { .. } => "workflow:submitted",
             Self::WorkflowStarted {} => "workflow:started",
+            Self::WorkflowRecovered { .. } => "workflow:recovered",
             Self::WorkflowCompleted { .. } => "workflow:completed",
             Self::WorkflowFailed { .. } => "workflow:failed",
             Self::WorkflowCancelled { .. } => "workflow:cancelled",
@@ -190,6 +197,7 @@ impl EventData {
             Self::TaskCancelled { .. } => "task:cancelled",
             Self::TaskSkipped { .. } => "task:skipped",
             Self::TaskTimeout { .. } => "task:timeout",
+            Self::TaskInterrupted { .. } => "task:interrupted",
             Self::TaskOutcomeUnknown { .. } => "task:outcome_unknown",
             Self::ProviderRegistered { .. } => "provider:registered",
             Self::ProviderHealth { health: HealthStatus::Healthy, .. } => "provider:healthy",
@@ -214,7 +222,9 @@ impl EventData {
             | Self::TaskTimeout { .. }
             | Self::TaskSkipped { .. }
             | Self::TaskCancelled { .. }
+            | Self::TaskInterrupted { .. }
             | Self::WorkflowCancelled { .. }
+            | Self::WorkflowRecovered { .. }
             | Self::ProviderRestarted { .. }
             | Self::QueueFull { .. } => Severity::Warning,
             Self::ProviderHealth { health, .. } => match health {
@@ -237,6 +247,7 @@ impl EventData {
             | Self::TaskCancelled { task_id, .. }
             | Self::TaskSkipped { task_id, .. }
             | Self::TaskTimeout { task_id, .. }
+            | Self::TaskInterrupted { task_id, .. }
             | Self::TaskOutcomeUnknown { task_id, .. } => Some(task_id),
             _ => None,
         }

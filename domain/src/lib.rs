@@ -11,6 +11,7 @@
 //! | [`workflow`], [`task`] | what is submitted, where it stands, which steps are allowed |
 //! | [`event`], [`error`], [`metrics`], [`health`] | what is told |
 //! | [`mod@reference`], [`graph`] | what a task takes from others, and when it may run |
+//! | [`needs`] | what a workflow needs, what a process offers |
 //! | [`plan`], [`run`] | from a submission to what can run, and where that stands |
 //! | [`queue`], [`lease_queue`], [`balance`] | whose turn it is, and who serves it |
 //! | [`printable`] | which characters of a text a person sees as they are |
@@ -31,6 +32,7 @@ pub mod id;
 pub mod json;
 pub mod lease_queue;
 pub mod metrics;
+pub mod needs;
 pub mod place;
 pub mod plan;
 pub mod printable;

@@ -22,12 +22,17 @@ use crate::{
     error::{ErrorCode, TaskError},
     graph::Graph,
     id::{Capability, ProtocolId, TaskId, Version, WorkflowId},
+    needs::Needs,
     problem::{Problem, SubmitError, push_pointer},
-    protocol::{Effect, MethodRef, book::ProtocolBook, builtin},
+    protocol::{
+        Effect, Method, MethodRef,
+        book::{ProtocolBook, names_version, unknown_need},
+        builtin,
+    },
     reference::{ReferenceError, ReferenceFault, Root, Template, has_reference},
     resources::Resources,
     retry::RetryPolicy,
-    workflow::WorkflowSpec,
+    workflow::{TaskSpec, WorkflowSpec},
 };
 
 /// So many unknown names are answered with the nearest known one: each costs a look at all tasks.
@@ -97,6 +102,17 @@ pub struct Plan {
     pub tasks: Vec<PlannedTask>,
     /// `(task, depends on)`.
     pub edges: Vec<(u32, u32)>,
+    /// What the process that runs it must know.
+    pub needs: Needs,
+}
+
+/// A stored workflow, planned by a process that may not be the one that accepted it.
+#[derive(Debug)]
+pub struct Replanned {
+    /// The plan; a method that is not known here is an error in its task.
+    pub plan: Plan,
+    /// Why this process cannot run what is left of it; empty where it can.
+    pub problems: Vec<Problem>,
 }
 
 /// One task of a [`Plan`].
@@ -168,6 +184,15 @@ fn invalid(pointer: String, message: String) -> Problem {
 pub fn problems(spec: &WorkflowSpec, book: &ProtocolBook) -> Vec<Problem> {
     let (draft, mut problems) = Draft::read(spec.clone());
     problems.extend(draft.problems(book));
+    problems
+}
+
+/// The same for a workflow that whichever process knows its methods takes up: that a method is not
+/// known here keeps nobody from accepting it.
+pub fn problems_for_others(spec: &WorkflowSpec, book: &ProtocolBook) -> Vec<Problem> {
+    let (draft, mut problems) = Draft::read(spec.clone());
+    problems.extend(draft.look_up_for_others(book).2);
+    problems.extend(draft.circle());
     problems
 }
 
@@ -249,10 +274,43 @@ impl Draft {
             problems.extend(self.circle());
             return Err(SubmitError::Invalid(problems));
         }
-        let mut methods = methods.into_iter();
-        Ok(self.assemble(defaults, |_| {
-            methods.next().flatten().ok_or_else(|| gone("the method is not known"))
-        }))
+        Ok(self.assemble(defaults, methods.into_iter().map(found)))
+    }
+
+    /// The same for whichever process takes it up: a method that is not known here is told, and the
+    /// rest of the workflow is checked. What is built in is known to all.
+    ///
+    /// # Errors
+    /// [`SubmitError::Invalid`] with everything else that is wrong.
+    pub fn plan_for_others(
+        self,
+        book: &ProtocolBook,
+        defaults: &PlanDefaults,
+    ) -> Result<(Plan, Vec<Problem>), SubmitError> {
+        let (methods, unknown, mut wrong) = self.look_up_for_others(book);
+        if !wrong.is_empty() {
+            wrong.extend(self.circle());
+            return Err(SubmitError::Invalid(wrong));
+        }
+        Ok((self.assemble(defaults, methods.into_iter().map(found)), unknown))
+    }
+
+    /// Each task's method; what is not known here and may be elsewhere; what is wrong everywhere.
+    fn look_up_for_others(
+        &self,
+        book: &ProtocolBook,
+    ) -> (Vec<Option<MethodRef>>, Vec<Problem>, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let methods = self.look_up(book, &mut problems);
+        let mut elsewhere = HashSet::new();
+        for (index, (task, method)) in self.spec.tasks.iter().zip(&methods).enumerate() {
+            if method.is_none() && unknown_need(task.protocol.as_deref(), &task.method).is_some() {
+                elsewhere.insert(at(index, "method"));
+            }
+        }
+        let (unknown, wrong) =
+            problems.into_iter().partition(|problem| elsewhere.contains(&problem.pointer));
+        (methods, unknown, wrong)
     }
 
     /// Each task's method, with everything wrong about it and what it is given.
@@ -277,21 +335,74 @@ impl Draft {
         methods
     }
 
-    /// The same for a stored workflow: what cannot be found any more fails when its turn comes.
-    pub fn plan_again(self, book: &ProtocolBook, defaults: &PlanDefaults) -> Plan {
-        self.assemble(defaults, |task| {
-            book.resolve(task.protocol.as_deref(), &task.method)
-                .map_err(|error| Arc::new(TaskError::new(error.code(), error.to_string())))
-        })
+    /// The same for a stored workflow, as it was accepted with these needs. Tasks that are settled
+    /// need nothing any more; `is_settled` tells them by their index.
+    pub fn plan_again(
+        self,
+        book: &ProtocolBook,
+        defaults: &PlanDefaults,
+        needs: &Needs,
+        is_settled: impl Fn(usize) -> bool,
+    ) -> Replanned {
+        let mut problems = Vec::new();
+        let mut methods: Vec<Result<MethodRef, Arc<TaskError>>> =
+            Vec::with_capacity(self.tasks.len());
+        let mut same: Option<(usize, bool)> = None;
+        let mut must_check = false;
+        for (index, task) in self.spec.tasks.iter().enumerate() {
+            // Tasks that follow each other mostly call one method: it is looked up once.
+            let known = same.filter(|(of, _)| {
+                let of = &self.spec.tasks[*of];
+                of.method == task.method && of.protocol == task.protocol
+            });
+            let (method, was_checked) = if let Some((of, was_checked)) = known {
+                (methods[of].clone(), was_checked)
+            } else {
+                let found = book.resolve_again(task.protocol.as_deref(), &task.method, needs);
+                let was_checked = found.as_ref().is_ok_and(|method| needs.were_checked(method));
+                let method = found
+                    .map_err(|error| Arc::new(TaskError::new(error.code(), error.to_string())));
+                (method, was_checked)
+            };
+            same = Some((index, was_checked));
+            if !is_settled(index) {
+                match &method {
+                    Ok(_) if was_checked => {}
+                    Ok(method) => {
+                        must_check = true;
+                        self.check_parameters(index, method, &mut problems);
+                    }
+                    Err(error) => {
+                        let at = at(index, "method");
+                        problems.push(Problem::new(error.code, at, error.message.to_string()));
+                    }
+                }
+            }
+            methods.push(method);
+        }
+        if must_check {
+            let of = |(index, method): (usize, &Result<MethodRef, _>)| {
+                if is_settled(index) { None } else { method.as_ref().ok().map(Arc::clone) }
+            };
+            let open: Vec<_> = methods.iter().enumerate().map(of).collect();
+            self.check_references(&open, &mut problems);
+        }
+        let mut plan = self.assemble(defaults, methods.into_iter());
+        if !needs.is_unknown() {
+            plan.needs = needs.clone();
+        }
+        Replanned { plan, problems }
     }
 
     fn assemble(
         self,
         defaults: &PlanDefaults,
-        mut method: impl FnMut(&crate::workflow::TaskSpec) -> Result<MethodRef, Arc<TaskError>>,
+        methods: impl Iterator<Item = Result<MethodRef, Arc<TaskError>>>,
     ) -> Plan {
-        let tasks = self.tasks.into_iter().zip(&self.spec.tasks).map(|(draft, spec)| {
-            let method = method(spec);
+        let mut needs = Vec::with_capacity(self.tasks.len());
+        let tasks = self.tasks.into_iter().zip(&self.spec.tasks).zip(methods);
+        let tasks = tasks.map(|((draft, spec), method)| {
+            needs.extend(need(spec, method.as_deref().ok()));
             let declared = method.as_ref().ok().map(|method| &method.spec);
             let own = spec.resources.as_ref();
             let usual = declared.and_then(|method| method.resource_requirements.as_ref());
@@ -310,7 +421,7 @@ impl Draft {
                 .as_ref()
                 .or(declared.and_then(|method| method.retry_policy.as_ref()))
                 .map_or_else(|| Arc::clone(&defaults.retry), |policy| Arc::new(policy.clone()));
-            let need = match (own, usual) {
+            let amounts = match (own, usual) {
                 (Some(own), Some(usual)) => own.or(usual).amounts(),
                 (Some(one), None) | (None, Some(one)) => one.amounts(),
                 (None, None) => Resources::default(),
@@ -322,15 +433,17 @@ impl Draft {
                 template: draft.template,
                 timeout,
                 retry,
-                need: need.with_slots(1),
+                need: amounts.with_slots(1),
             }
         });
+        let tasks = tasks.collect();
         Plan {
             id: self.id,
             has_new_id: self.has_new_id,
             name: self.spec.name.as_str().into(),
-            tasks: tasks.collect(),
+            tasks,
             edges: self.edges,
+            needs: Needs::new(needs),
             spec: self.spec,
         }
     }
@@ -444,8 +557,20 @@ fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k s
         .map(|(_, known)| known)
 }
 
-fn gone(text: &'static str) -> Arc<TaskError> {
-    Arc::new(TaskError::new(ErrorCode::MethodNotFound, text))
+/// A method that was looked up.
+fn found(method: Option<MethodRef>) -> Result<MethodRef, Arc<TaskError>> {
+    let unknown = || TaskError::new(ErrorCode::MethodNotFound, "the method is not known here");
+    method.ok_or_else(|| Arc::new(unknown()))
+}
+
+/// What a task needs of the process that runs it.
+fn need(task: &TaskSpec, method: Option<&Method>) -> Option<Arc<str>> {
+    let protocol = task.protocol.as_deref();
+    match method {
+        Some(method) if names_version(protocol, &task.method) => Some(Arc::clone(&method.need)),
+        Some(method) => Some(Arc::clone(&method.need_or_later)),
+        None => unknown_need(protocol, &task.method),
+    }
 }
 
 fn check_workflow(spec: &WorkflowSpec, problems: &mut Vec<Problem>) {

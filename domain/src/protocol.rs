@@ -209,6 +209,10 @@ pub struct Method {
     pub params: validate::ParamsValidator,
     /// The compiled schema of the result.
     pub returns: Option<validate::Validator>,
+    /// As a workflow needs it whose task names the version, and one whose task does not; see
+    /// [`Needs`](crate::needs::Needs).
+    pub(crate) need: Arc<str>,
+    pub(crate) need_or_later: Arc<str>,
     /// True from the moment somebody was told that the method is deprecated.
     warned: AtomicBool,
 }

@@ -7,6 +7,7 @@
 
 mod ending;
 mod failure;
+mod interruption;
 mod measure;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,9 @@ use crate::{
 
 pub use measure::NESTING_MAX;
 pub use verdict::Spoken;
+
+#[cfg(test)]
+use interruption::CUT_OFF_MAX;
 
 use measure::{json_size, too_deep, without_deep_data};
 
@@ -340,6 +344,11 @@ impl Run {
         self.workflow_dirty = true;
     }
 
+    /// Has a start written that has taken so long that others are to see it.
+    pub fn tell_start(&mut self, index: u32) {
+        self.mark(index);
+    }
+
     /// An attempt ended. `random` (0..1) draws the jitter of a retry; `duration` is of the call.
     pub fn finish(
         &mut self,
@@ -551,7 +560,12 @@ impl Run {
                 _ => {}
             }
         }
-        NewWorkflow { record, events: std::mem::take(&mut self.unsaved), epoch: self.epoch }
+        NewWorkflow {
+            record,
+            events: std::mem::take(&mut self.unsaved),
+            epoch: self.epoch,
+            needs: self.plan.needs.clone(),
+        }
     }
 
     /// What [`take_new`](Self::take_new) gave was not stored, and is to be given again.

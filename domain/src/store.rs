@@ -15,6 +15,7 @@ use crate::{
     error::{ErrorCode, TaskError},
     event::Event,
     id::WorkflowId,
+    needs::Needs,
     task::TaskRecord,
     workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
 };
@@ -34,6 +35,8 @@ pub struct NewWorkflow {
     pub events: Vec<Event>,
     /// The lease that it belongs to; `None` leaves it to whoever claims it.
     pub epoch: Option<Epoch>,
+    /// What a process must offer to be given it by a claim.
+    pub needs: Needs,
 }
 
 /// What became of a submission.

@@ -1,5 +1,6 @@
 //! Every order in which three processes may go about three workflows: no state breaks the rules of
-//! ownership by leases, and each rule is needed.
+//! ownership by leases, and each rule is needed. One of them may be a stranger: it does not know what
+//! a workflow calls.
 //!
 //! The model is of the protocol, not of the code: the tests of stores and engines show that the
 //! code keeps to it. What one transaction does at once is one step here, and what a process decides
@@ -23,7 +24,7 @@ mod state;
 use std::time::Instant;
 
 use progress::Reached;
-use properties::{KEPT, LATE, NOT_STUCK, ONE_CALL, ONE_END, ONE_OWNER, OWNED, STORED};
+use properties::{KEPT, KNOWN, LATE, NOT_STUCK, ONE_CALL, ONE_END, ONE_OWNER, OWNED, STORED};
 use protocol::{Flaw, Holding, Protocol};
 use state::{PROCESSES, WORKFLOWS};
 use stateright::{Checker as _, HasDiscoveries, Model as _};
@@ -42,6 +43,7 @@ fn protocol(holding: Holding) -> Protocol {
         laggards_max: PROCESSES,
         answers_get_lost: true,
         inherits: false,
+        has_stranger: false,
         reached: Reached::default(),
     }
 }
@@ -63,7 +65,13 @@ fn check_all(what: &str, protocol: Protocol, states_min: usize) {
 
 /// Looks for a state that breaks a rule, and prints the shortest way to it.
 fn check_flaw(holding: Holding, flaw: Flaw, broken: &[&'static str]) {
-    let flawed = Protocol { flaw: Some(flaw), once: TWO, ..protocol(holding) };
+    let flawed = Protocol {
+        flaw: Some(flaw),
+        once: TWO,
+        has_stranger: matches!(flaw, Flaw::ClaimsAll | Flaw::KeepsAll),
+        inherits: flaw == Flaw::KeepsAll,
+        ..protocol(holding)
+    };
     let finish = HasDiscoveries::AllOf(broken.iter().copied().collect());
     let checker = flawed.checker().finish_when(finish).spawn_bfs().join();
     for rule in broken {
@@ -107,6 +115,35 @@ fn heirs_of_two_workflows_by_timed_leases() {
 fn heirs_of_two_workflows_by_locked_leases() {
     let heirs = Protocol { once: TWO, inherits: true, ..protocol(Holding::Locked) };
     check_all("3 processes, 2 workflows, locked leases, heirs", heirs, 1_000);
+}
+
+/// One process does not know one of the workflows: it never works on it, and keeps nobody from it.
+#[test]
+fn strangers_leave_what_they_do_not_know() {
+    let stranger = |holding| Protocol {
+        once: TWO,
+        inherits: true,
+        has_stranger: true,
+        laggards_max: 1,
+        answers_get_lost: false,
+        ..protocol(holding)
+    };
+    let timed = "3 processes, one a stranger, 2 workflows, timed leases, heirs";
+    check_all(timed, stranger(Holding::Timed), 20_000);
+    let locked = "3 processes, one a stranger, 2 workflows, locked leases, heirs";
+    check_all(locked, stranger(Holding::Locked), 1_000);
+}
+
+/// A claim that does not ask what a workflow needs gives it to a process that cannot run it.
+#[test]
+fn a_claim_on_whatever_is_free_is_caught() {
+    check_flaw(Holding::Locked, Flaw::ClaimsAll, &[KNOWN]);
+}
+
+/// An heir that keeps what it cannot run keeps it from everybody.
+#[test]
+fn an_heir_that_keeps_what_it_does_not_know_is_caught() {
+    check_flaw(Holding::Locked, Flaw::KeepsAll, &[NOT_STUCK]);
 }
 
 /// In a file, where a lease ends with its process: there are no late processes.

@@ -19,6 +19,7 @@ use sea_orm_migration::{
 mod m20261123_000001_workflows;
 mod m20261124_000001_leases;
 mod m20261124_000002_heirs;
+mod m20261129_000001_needs;
 
 /// The table of applied migrations.
 const APPLIED: &str = "gleitzeit_migrations";
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000001_workflows::Migration),
             Box::new(m20261124_000001_leases::Migration),
             Box::new(m20261124_000002_heirs::Migration),
+            Box::new(m20261129_000001_needs::Migration),
         ]
     }
 

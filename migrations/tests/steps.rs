@@ -12,7 +12,8 @@ use sea_orm_migration::{
 };
 
 /// The steps after the first one.
-const LATER: [&str; 2] = ["m20261124_000001_leases", "m20261124_000002_heirs"];
+const LATER: [&str; 3] =
+    ["m20261124_000001_leases", "m20261124_000002_heirs", "m20261129_000001_needs"];
 
 async fn connect(url: &str) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
@@ -30,7 +31,7 @@ async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
 /// way back brings again.
 async fn leases_come_and_go(db: &DatabaseConnection) {
     let empty = look(db).await.unwrap();
-    assert_eq!((empty.version(), empty.pending().len()), (None, 3));
+    assert_eq!((empty.version(), empty.pending().len()), (None, 4));
     Migrator::up(db, Some(1)).await.unwrap();
     let first = look(db).await.unwrap();
     assert_eq!(first.version(), Some("m20261123_000001_workflows"));
@@ -53,6 +54,11 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
     assert!(db.execute_unprepared(gone).await.is_err());
     let take = format!("UPDATE gleitzeit_workflows SET lease_epoch = {first}");
     db.execute_unprepared(&take).await.unwrap();
+    // What was stored before needs were written down may be tried by anybody.
+    let known = "SELECT COUNT(*) FROM gleitzeit_workflows WHERE needs <> 0 OR left_by <> 0";
+    assert_eq!(number(db, known).await, 0);
+    Migrator::down(db, Some(1)).await.unwrap();
+    assert!(db.execute_unprepared(known).await.is_err());
     // What was inherited is free, once nobody knows of heirs.
     let heir = format!("INSERT INTO gleitzeit_heirs (epoch, heir) VALUES ({first}, {first} + 1)");
     db.execute_unprepared(&heir).await.unwrap();
@@ -66,7 +72,7 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
     assert_eq!(number(db, free).await, 1);
     assert_eq!(migrate(db).await.unwrap(), LATER);
     Migrator::down(db, None).await.unwrap();
-    assert_eq!(migrate(db).await.unwrap().len(), 3);
+    assert_eq!(migrate(db).await.unwrap().len(), 4);
 }
 
 #[cfg(feature = "sqlite")]

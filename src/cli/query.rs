@@ -9,8 +9,9 @@ use gleitzeit_domain::{
     health::HealthStatus,
     id::WorkflowId,
     printable,
-    store::{ListFilter, Store},
+    store::{ListFilter, Store, lease::Standing},
 };
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{
@@ -22,6 +23,7 @@ use super::{
     report,
     run::{find, tell},
     session::{Session, close},
+    standing::{self, Watch},
 };
 
 /// Events asked for at once.
@@ -38,21 +40,31 @@ pub(crate) async fn list(session: &Session, list: List) -> Outcome {
     let List { status, name, limit, offset } = list;
     let is_narrowed = status.is_some() || name.is_some() || offset > 0;
     let filter = ListFilter { status, name, limit, offset };
-    let found = match session.store().await? {
-        None => Vec::new(),
+    let (found, standings) = match session.store().await? {
+        None => (Vec::new(), Vec::new()),
         Some(store) => {
-            let found = store.list(filter).await;
+            let found = async {
+                let found = store.list(filter).await?;
+                let standings = standing::of_all(&*store, &found).await?;
+                Ok::<_, Failure>((found, standings))
+            };
+            let found = found.await;
             close(store).await?;
             found?
         }
     };
     if session.json {
-        output::document(&found);
+        let all = found.iter().zip(&standings);
+        output::document(&all.map(|(it, at)| with(it, at.as_ref())).collect::<Vec<_>>());
     } else if found.is_empty() {
         let what = if is_narrowed { "no such workflows" } else { "no workflows" };
         output::text(format_args!("{what} in {}", session.place()));
     } else {
         output::painted(&report::list_text(&found, session.view()));
+        let waiting = standing::waiting(&found, &standings);
+        if !waiting.is_empty() {
+            output::text(waiting.trim_start());
+        }
     }
     Ok(Exit::Success)
 }
@@ -60,37 +72,43 @@ pub(crate) async fn list(session: &Session, list: List) -> Outcome {
 /// Shows a workflow and its tasks, however it stands.
 pub(crate) async fn show(session: &Session, id: &WorkflowId) -> Outcome {
     let record = find(session, id).await?;
-    tell(session, &record);
-    if !session.json {
-        output::text(report::times(&record));
+    let standing = match session.store().await? {
+        Some(store) if !record.status.is_settled() => {
+            let standing = standing::of(&*store, id).await;
+            close(store).await?;
+            standing?
+        }
+        Some(store) => {
+            close(store).await?;
+            None
+        }
+        None => None,
+    };
+    if session.json {
+        let mut document = with(&report::workflow_json(&record), standing.as_ref());
+        if standing.is_some() {
+            document["running"] = standing::running(&record);
+        }
+        output::document(&document);
+        return Ok(Exit::Success);
     }
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    if !session.json && !record.status.is_settled() {
-        tell_who_runs(session, id).await?;
+    tell(session, &record);
+    output::text(report::times(&record));
+    // What is shown is what was stored last, and a task that says `executing` may be one that a dead
+    // process had begun.
+    if let Some(standing) = standing {
+        output::text(standing::line(&record, &standing));
     }
     Ok(Exit::Success)
 }
 
-/// Says so where nobody runs a workflow that is not settled: what is shown of it is what was stored
-/// last, and a task that says `executing` may be one that a dead process had begun.
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-async fn tell_who_runs(session: &Session, id: &WorkflowId) -> Result<(), Failure> {
-    let url = &session.settings.storage.url;
-    if url.is_memory() {
-        return Ok(());
+/// A document with who runs the workflow that it is about.
+fn with(document: &impl Serialize, standing: Option<&Standing>) -> Value {
+    let mut value = serde_json::to_value(document).unwrap_or_default();
+    if let Value::Object(all) = &mut value {
+        all.extend(standing::fields(standing).into_iter().map(|(key, it)| (key.to_owned(), it)));
     }
-    let why = match gleitzeit::storage::admin::holder(url, id).await? {
-        Some(holder) if holder.is_alive => return Ok(()),
-        Some(holder) => match holder.process_id {
-            Some(process) => format!("its process {process} is gone"),
-            None => "its process is gone".into(),
-        },
-        None => "it is free".into(),
-    };
-    output::text(format!(
-        "nobody runs it: {why}; `gleitzeit resume {id}` or an engine on this store goes on with it"
-    ));
-    Ok(())
+    value
 }
 
 /// Shows what happened in a workflow, and goes on where it is asked to.
@@ -122,6 +140,7 @@ async fn pages(
     asked: &Events,
     out: &mut EventWriter,
 ) -> Result<(), Failure> {
+    let mut watch = Watch::default();
     let mut after = asked.after;
     let mut left = asked.limit.unwrap_or(usize::MAX);
     while left > 0 {
@@ -142,6 +161,7 @@ async fn pages(
             if over || !asked.follow || output::is_broken() {
                 break;
             }
+            watch.look(&**store, &asked.id).await?;
             tokio::time::sleep(FOLLOW_PAUSE).await;
         }
     }

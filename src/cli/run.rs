@@ -13,7 +13,8 @@ use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::WorkflowId,
     plan,
-    problem::{SubmitError, push_pointer},
+    problem::{Problem, SubmitError, push_pointer},
+    protocol::book::ProtocolBook,
     store::{Store, lease::PersonsVerdict},
     task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus},
@@ -223,7 +224,9 @@ async fn resume_all(session: &Session) -> Outcome {
     let ended = drive.follow_those_here(&ids, total, done).await?;
     if ended.len() < ids.len() {
         let others = ids.len() - ended.len();
-        output::note(format_args!("{others} more are run by other processes"));
+        output::note(format_args!(
+            "{others} more are left to other processes; `gleitzeit list` tells what they wait for"
+        ));
     }
     if session.json {
         let all: Vec<Value> = ended.iter().map(|record| report::workflow_json(record)).collect();
@@ -318,11 +321,30 @@ pub(crate) async fn find(session: &Session, id: &WorkflowId) -> Result<WorkflowR
 /// # Errors
 /// Everything wrong with the file, each with its line and a caret.
 pub(crate) fn read(session: &Session, workflow: &FileAndInputs) -> Result<WorkflowFile, Failure> {
+    read_by(session, workflow, plan::problems)
+}
+
+/// The same for a workflow that another process is to run: it may call what is not known here.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_for_others(
+    session: &Session,
+    workflow: &FileAndInputs,
+) -> Result<WorkflowFile, Failure> {
+    read_by(session, workflow, plan::problems_for_others)
+}
+
+fn read_by(
+    session: &Session,
+    workflow: &FileAndInputs,
+    problems: impl Fn(&WorkflowSpec, &ProtocolBook) -> Vec<Problem>,
+) -> Result<WorkflowFile, Failure> {
     let book = runtime::protocols(&session.settings)?;
     let judge = |spec: &WorkflowSpec| {
         let mut spec = spec.clone();
         put_inputs(&mut spec, &workflow.inputs);
-        plan::problems(&spec, &book)
+        problems(&spec, &book)
     };
     let is_ours = |file: &Path| session.settings.is_guarded(file);
     let read = files::read_without(&workflow.file, &judge, &is_ours);

@@ -5,7 +5,7 @@ mod systemd;
 
 use std::{io, process, time::Duration};
 
-use gleitzeit::{Handle, Runtime, WaitPolicy};
+use gleitzeit::{Enqueued, Handle, Runtime, WaitPolicy};
 use gleitzeit_domain::{id::WorkflowId, store::Store, workflow::WorkflowRecord};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,8 +16,9 @@ use super::{
     drive::STOPPING,
     interrupt::Interrupts,
     output::{self, Exit, Failure},
-    run::{invalid, read, tell},
+    run::{invalid, read_for_others, tell},
     session::{Session, close},
+    standing::Watch,
 };
 use health::Endpoint;
 use systemd::Notice;
@@ -106,19 +107,30 @@ pub(crate) async fn submit(session: &Session, Submit { workflow, id, wait }: Sub
             "a store in memory is gone with this process; name one with --store".to_owned(),
         ));
     }
-    let mut file = read(session, &workflow)?;
+    let mut file = read_for_others(session, &workflow)?;
     if id.is_some() {
         file.spec.id = id;
     }
     let runtime = session.start_without_providers().await?;
-    let submitted = runtime.handle().enqueue(file.spec.clone()).await;
+    let submitted = runtime.handle().enqueue_for_others(file.spec.clone()).await;
     runtime.stop(STOPPING).await;
-    let id = submitted.map_err(|error| invalid(&file, error))?;
+    let Enqueued { id, needs, unknown } = submitted.map_err(|error| invalid(&file, error))?;
+    if let Some(problem) = unknown.first() {
+        output::note(format_args!(
+            "{}; workflow {id} is stored, and waits for a process that knows {needs}",
+            problem.message
+        ));
+    }
     if wait {
         return Ok(tell(session, &await_end(session, &id).await?));
     }
     if session.json {
-        output::document(&json!({ "workflow_id": id }));
+        let unknown: Vec<&str> = unknown.iter().map(|it| it.message.as_str()).collect();
+        let mut told = json!({ "workflow_id": id });
+        if !unknown.is_empty() {
+            told["unknown_here"] = json!(unknown);
+        }
+        output::document(&told);
     } else {
         output::text(id);
     }
@@ -145,10 +157,14 @@ async fn settled(
     session: &Session,
     id: &WorkflowId,
 ) -> Result<WorkflowRecord, Failure> {
+    let mut watch = Watch::default();
     loop {
         match store.workflow(id).await? {
             Some(record) if record.status.is_settled() => return Ok(record),
-            Some(_) => tokio::time::sleep(PAUSE).await,
+            Some(_) => {
+                watch.look(store, id).await?;
+                tokio::time::sleep(PAUSE).await;
+            }
             None => return Err(session.no_workflow(id)),
         }
     }

@@ -12,19 +12,20 @@ use futures_util::StreamExt as _;
 use gleitzeit_actors::{
     Clock,
     execution_engine::{Recover, Settle},
-    protocol_registry::ValidateWorkflows,
+    protocol_registry::{PlanForOthers, ValidateWorkflows},
 };
 use gleitzeit_domain::{
     difference::difference,
     error::{ErrorCode, TaskError},
     event::Audience,
     id::{TaskId, WorkflowId},
+    needs::Needs,
     plan::{Draft, Plan},
-    problem::SubmitError,
+    problem::{Problem, SubmitError},
     run::Run,
     store::{
-        LeaseStore, NewWorkflow, Submitted,
-        lease::{Ask, PersonsVerdict, Request, RequestKey},
+        NewWorkflow, Submitted,
+        lease::{Ask, PersonsVerdict, Request, Standing},
     },
     workflow::WorkflowSpec,
 };
@@ -49,6 +50,11 @@ impl Handle {
     /// [`SubmitError`].
     pub async fn enqueue(&self, spec: WorkflowSpec) -> Result<WorkflowId, SubmitError> {
         let plan = self.plan_for_others(spec).await?;
+        self.leave(plan).await
+    }
+
+    /// Stores a workflow for whoever claims it.
+    async fn leave(&self, plan: Arc<Plan>) -> Result<WorkflowId, SubmitError> {
         let (id, spec) = (plan.id.clone(), Arc::clone(&plan.spec));
         let fates = self.store.submit(vec![unowned(plan)]).await.map_err(SubmitError::Store)?;
         if fates.contains(&Submitted::Existed) {
@@ -58,6 +64,32 @@ impl Handle {
             }
         }
         Ok(id)
+    }
+
+    /// Stores a workflow for whichever process knows what it calls, which need not be this one: what
+    /// is not known here is told with the answer, and everything else is checked. The workflow stays
+    /// free until a process that knows all of its methods claims it.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; what is wrong with methods that are built in, too.
+    pub async fn enqueue_for_others(&self, spec: WorkflowSpec) -> Result<Enqueued, SubmitError> {
+        let draft = self.draft(spec).await?;
+        let plans = self.cast.registry.send(PlanForOthers(vec![draft])).await;
+        let plan = plans.unwrap_or_default().pop().unwrap_or(Err(SubmitError::Stopped));
+        let (plan, unknown) = plan?;
+        plan.graph()?;
+        let needs = plan.needs.clone();
+        Ok(Enqueued { id: self.leave(plan).await?, needs, unknown })
+    }
+
+    /// Who has a workflow, and what a process must know to take it up; `None` where there is none of
+    /// that id, or where the store is used by one process at a time.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn standing(&self, id: &WorkflowId) -> Result<Option<Standing>, TaskError> {
+        let Some(leases) = self.store.leases() else { return Ok(None) };
+        Ok(leases.standings(std::slice::from_ref(id)).await?.pop().flatten())
     }
 
     /// A workflow with its methods and parameters checked.
@@ -141,7 +173,7 @@ impl Handle {
         });
         match reached.await {
             Ok(reached) => reached,
-            Err(_) => Err(not_answered(leases, key, id).await),
+            Err(_) => Err(not_answered(id)),
         }
     }
 
@@ -151,6 +183,17 @@ impl Handle {
         let recovered = self.cast.engine.send(hold).await.map_err(stopped)??;
         Ok(recovered.held == 0)
     }
+}
+
+/// A workflow that was stored for others.
+#[derive(Debug, Clone)]
+pub struct Enqueued {
+    /// Its id.
+    pub id: WorkflowId,
+    /// What the process that runs it must know.
+    pub needs: Needs,
+    /// What is not known here; empty where this process could run it.
+    pub unknown: Vec<Problem>,
 }
 
 /// What a request came to.
@@ -172,13 +215,13 @@ pub(crate) fn unowned(plan: Arc<Plan>) -> NewWorkflow {
     Run::new(plan, Audience::default(), Clock::start().now()).take_new()
 }
 
-async fn not_answered(leases: &dyn LeaseStore, key: RequestKey, id: &WorkflowId) -> TaskError {
-    if let Err(error) = leases.withdraw(key).await {
-        tracing::warn!(%error, "a request could not be withdrawn");
-    }
+/// The request stays: whoever runs the workflow next reads it, also the same process once it is
+/// awake.
+fn not_answered(id: &WorkflowId) -> TaskError {
     let message = format!(
-        "the process that runs workflow `{id}` did not answer within {} s; if it has died, its \
-         lease runs out and another one takes the workflow over: try again then",
+        "the process that runs workflow `{id}` did not answer within {} s; the request is stored, \
+         and is done as soon as that process answers again, or by the one that takes the workflow \
+         over; `gleitzeit show {id}` tells who runs it",
         ANSWER_LIMIT.as_secs()
     );
     TaskError::new(ErrorCode::WorkflowInvalidState, message)

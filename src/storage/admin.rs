@@ -37,11 +37,12 @@ pub use self::{
 };
 
 /// The tables of the store, by their names.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "gleitzeit_blobs",
     "gleitzeit_events",
     "gleitzeit_heirs",
     "gleitzeit_leases",
+    "gleitzeit_needs",
     "gleitzeit_requests",
     "gleitzeit_tasks",
     "gleitzeit_workflows",

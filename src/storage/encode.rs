@@ -10,6 +10,7 @@ use gleitzeit_domain::{
     error::TaskError,
     event::{Event, EventData},
     id::WorkflowId,
+    needs::Needs,
     store::{
         StoreError,
         lease::{Ask, PersonsVerdict, RequestAnswer},
@@ -143,6 +144,33 @@ pub(super) fn result(task: &TaskRecord, blobs: &mut Blobs) -> Result<[Value; 2],
     };
     check_nesting(result, "a result")?;
     Ok(payload(json(result)?, blobs))
+}
+
+/// The hash that needs are kept under; 0 for what nobody knows.
+pub(super) fn needs_hash(needs: &Needs) -> i64 {
+    if needs.is_unknown() {
+        return 0;
+    }
+    let hash = Hash::from(blake3::hash(needs_body(needs).as_bytes()));
+    let first = hash.iter().take(8).fold(0_i64, |all, byte| (all << 8) | i64::from(*byte));
+    (first & i64::MAX).max(1)
+}
+
+/// The text that needs are kept as: a method a line.
+pub(super) fn needs_body(needs: &Needs) -> String {
+    let mut body = String::new();
+    for method in needs.methods() {
+        if !body.is_empty() {
+            body.push('\n');
+        }
+        body.push_str(method);
+    }
+    body
+}
+
+/// Reads needs.
+pub(super) fn needs_of(body: &str) -> Needs {
+    body.lines().map(Arc::from).collect()
 }
 
 /// What is asked of the process that runs a workflow.

@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 
 use gleitzeit_domain::{
     id::WorkflowId,
-    store::{StoreError, Submitted, WorkflowChange},
-    workflow::{WorkflowRecord, WorkflowStatus},
+    store::{StoreError, Submitted, WorkflowChange, lease::ClaimedWorkflow},
+    workflow::WorkflowStatus,
 };
 use sea_orm::{ConnectionTrait, DbBackend, DbErr};
 
@@ -41,6 +41,8 @@ pub(super) struct Place {
 #[derive(Debug, Default)]
 pub(super) struct Places {
     by_id: HashMap<WorkflowId, Place>,
+    /// The needs that are stored, by hash. They are never forgotten there.
+    needs: HashSet<i64>,
 }
 
 /// Up to so many rows, all that a group writes is one message to a file.
@@ -48,6 +50,9 @@ const FEW: usize = 4;
 
 /// Beyond this many known places, all are looked up anew: a bound on memory.
 const PLACES_MAX: usize = 200_000;
+
+/// Beyond this many known needs, all are written anew.
+const NEEDS_MAX: usize = 10_000;
 
 impl Places {
     pub(super) fn forget_all(&mut self) {
@@ -69,6 +74,10 @@ impl Places {
             self.forget_all();
         }
         self.by_id.extend(lesson.found);
+        if self.needs.len() > NEEDS_MAX {
+            self.needs.clear();
+        }
+        self.needs.extend(lesson.needs);
         for id in &lesson.settled {
             self.by_id.remove(id);
         }
@@ -80,6 +89,8 @@ impl Places {
 pub(super) struct Lesson {
     found: HashMap<WorkflowId, Place>,
     settled: Vec<WorkflowId>,
+    /// Needs that were stored.
+    needs: Vec<i64>,
     /// How many workflows are new.
     pub(super) came: u64,
     /// True when a lease was lost.
@@ -90,8 +101,8 @@ pub(super) struct Lesson {
 
 impl Lesson {
     /// Where claimed workflows are, by their keys.
-    pub(super) fn of_claimed(keys: &[i64], claimed: &[WorkflowRecord]) -> Self {
-        let place = |(key, record): (&i64, &WorkflowRecord)| {
+    pub(super) fn of_claimed(keys: &[i64], claimed: &[ClaimedWorkflow]) -> Self {
+        let place = |(key, ClaimedWorkflow { record, .. }): (&i64, &ClaimedWorkflow)| {
             let task_count = u32::try_from(record.tasks.len()).unwrap_or(u32::MAX);
             (record.id.clone(), Place { key: *key, task_count })
         };
@@ -181,6 +192,7 @@ impl<C: ConnectionTrait> Group<'_, C> {
         &mut self,
         submissions: Submissions<'_>,
     ) -> Result<HashSet<WorkflowId>, DbErr> {
+        self.add_needs(&submissions).await?;
         let made = newcomers::add(self.db, self.statements, submissions).await?;
         let mut created = HashSet::with_capacity(made.len());
         for Made { id, place, rows } in made {
@@ -189,6 +201,21 @@ impl<C: ConnectionTrait> Group<'_, C> {
             created.insert(id.clone());
         }
         Ok(created)
+    }
+
+    /// Stores what nobody here has stored yet of what new workflows need.
+    async fn add_needs(&mut self, submissions: &Submissions<'_>) -> Result<(), DbErr> {
+        let mut values = Vec::new();
+        for (hash, needs) in &submissions.needs {
+            if !self.places.needs.contains(hash) {
+                values.extend([(*hash).into(), encode::needs_body(needs).into()]);
+                self.lesson.needs.push(*hash);
+            }
+        }
+        for statement in self.statements.add_needs.statements(values) {
+            self.db.execute_raw(statement).await?;
+        }
+        Ok(())
     }
 
     /// Takes in the changes of workflows that are there.

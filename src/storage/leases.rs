@@ -17,9 +17,12 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use gleitzeit_domain::{
     id::WorkflowId,
+    needs::Offer,
     store::{
         Epoch, LeaseStore, StoreError,
-        lease::{Ask, Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
+        lease::{
+            Ask, Claimed, ClaimedOne, Lease, Release, Request, RequestAnswer, RequestKey, Standing,
+        },
     },
 };
 use tokio::sync::oneshot;
@@ -30,6 +33,7 @@ pub(super) use self::{desk::Desk, look::look, requests::TO_ALL};
 
 mod desk;
 mod file_locks;
+mod fit;
 mod look;
 mod process;
 mod requests;
@@ -44,7 +48,8 @@ pub(super) type Asker<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Call {
     Open { owner: String, term: Duration, asker: Asker<Lease> },
     Close { epoch: Epoch, asker: Asker<()> },
-    Claim { epoch: Epoch, limit: usize, asker: Asker<Claimed> },
+    Claim { epoch: Epoch, limit: usize, offer: Offer, asker: Asker<Claimed> },
+    Release { epoch: Epoch, ids: Vec<WorkflowId>, why: Release, asker: Asker<()> },
     ClaimOne { epoch: Epoch, id: WorkflowId, reopens: bool, asker: Asker<ClaimedOne> },
     Ask { workflow: WorkflowId, body: String, asker: Asker<RequestKey> },
     AskAll { body: String, asker: Asker<RequestKey> },
@@ -99,8 +104,30 @@ impl LeaseStore for SqlStore {
         self.call(|asker| Call::Close { epoch, asker }).await
     }
 
-    async fn claim(&self, epoch: Epoch, limit: usize) -> Result<Claimed, StoreError> {
-        self.call(|asker| Call::Claim { epoch, limit, asker }).await
+    async fn claim(
+        &self,
+        epoch: Epoch,
+        limit: usize,
+        offer: &Offer,
+    ) -> Result<Claimed, StoreError> {
+        let offer = offer.clone();
+        self.call(|asker| Call::Claim { epoch, limit, offer, asker }).await
+    }
+
+    async fn release(
+        &self,
+        epoch: Epoch,
+        ids: &[WorkflowId],
+        why: Release,
+    ) -> Result<(), StoreError> {
+        let ids = ids.to_vec();
+        self.call(|asker| Call::Release { epoch, ids, why, asker }).await
+    }
+
+    async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError> {
+        let (ids, location) = (ids.to_vec(), self.location.clone());
+        self.read(move |reader| async move { look::standings(&reader, &location, &ids).await })
+            .await
     }
 
     async fn claim_one(

@@ -41,7 +41,7 @@ const TABLE: &str = "gleitzeit_bench";
 #[derive(Debug)]
 pub struct Plain {
     db: DatabaseConnection,
-    statements: Statements,
+    statements: Box<Statements>,
     places: HashMap<WorkflowId, Place>,
 }
 
@@ -58,7 +58,7 @@ impl Plain {
         let db = connector.open().await?;
         let make = format!("CREATE TABLE IF NOT EXISTS {TABLE} (a INTEGER)");
         db.execute_unprepared(&make).await.map_err(of_write)?;
-        let statements = Statements::new(db.get_database_backend());
+        let statements = Box::new(Statements::new(db.get_database_backend()));
         Ok(Self { db, statements, places: HashMap::new() })
     }
 

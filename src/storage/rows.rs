@@ -1,11 +1,12 @@
 //! The rows that a group of calls writes: encoded before the first statement runs, so that what
 //! cannot be stored is known by then.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
+    needs::Needs,
     store::{Epoch, NewWorkflow, StoreError, WorkflowChange, WorkflowState},
     task::TaskRecord,
     workflow::WorkflowRecord,
@@ -206,6 +207,8 @@ pub(super) struct Submissions<'a> {
     pub(super) new: Vec<(&'a WorkflowId, Encoded)>,
     /// Their own rows, in the same order.
     pub(super) workflow_rows: Vec<[Value; WORKFLOW_COLUMNS]>,
+    /// What they need, each once.
+    pub(super) needs: BTreeMap<i64, &'a Needs>,
     seen: HashSet<&'a WorkflowId>,
 }
 
@@ -220,9 +223,12 @@ impl<'a> Submissions<'a> {
             Some(Prepared::Submit(encoded)) => encoded,
             _ => encode_all(news)?,
         };
-        for (new, EncodedNew { row, rest }) in news.iter().zip(encoded) {
+        for (new, EncodedNew { row, rest, needs }) in news.iter().zip(encoded) {
             // The first one of an id counts.
             if self.seen.insert(&new.record.id) {
+                if needs != 0 {
+                    self.needs.insert(needs, &new.needs);
+                }
                 self.workflow_rows.push(row);
                 self.new.push((&new.record.id, rest));
             }
@@ -236,15 +242,29 @@ impl<'a> Submissions<'a> {
 pub(super) struct EncodedNew {
     row: [Value; WORKFLOW_COLUMNS],
     rest: Encoded,
+    /// The hash of what it needs.
+    needs: i64,
 }
 
 /// The rows of each new workflow.
 pub(super) fn encode_all(news: &[NewWorkflow]) -> Result<Vec<EncodedNew>, StoreError> {
-    news.iter().map(|new| encode_new(new).map_err(|error| naming(&new.record.id, error))).collect()
+    // Those that come together mostly need the same.
+    let mut last: Option<(&Needs, i64)> = None;
+    let mut encoded = Vec::with_capacity(news.len());
+    for new in news {
+        let hash = match last {
+            Some((needs, hash)) if *needs == new.needs => hash,
+            _ => encode::needs_hash(&new.needs),
+        };
+        last = Some((&new.needs, hash));
+        encoded.push(encode_new(new, hash).map_err(|error| naming(&new.record.id, error))?);
+    }
+    Ok(encoded)
 }
 
 fn encode_new(
-    NewWorkflow { record, events, epoch }: &NewWorkflow,
+    NewWorkflow { record, events, epoch, .. }: &NewWorkflow,
+    needs: i64,
 ) -> Result<EncodedNew, StoreError> {
     let mut rows = Rows::default();
     let task_count = u32::try_from(record.tasks.len())
@@ -259,14 +279,15 @@ fn encode_new(
         }
     }
     rows.add_events(0, events)?;
-    let row = workflow_row(record, task_count, *epoch, &mut rows.blobs)?;
-    Ok(EncodedNew { row, rest: Encoded { task_count, rows } })
+    let row = workflow_row(record, task_count, *epoch, needs, &mut rows.blobs)?;
+    Ok(EncodedNew { row, rest: Encoded { task_count, rows }, needs })
 }
 
 fn workflow_row(
     record: &WorkflowRecord,
     task_count: u32,
     epoch: Option<Epoch>,
+    needs: i64,
     blobs: &mut Blobs,
 ) -> Result<[Value; WORKFLOW_COLUMNS], StoreError> {
     let [spec, spec_blob] = encode::spec(&record.spec, blobs)?;
@@ -285,6 +306,7 @@ fn workflow_row(
         encode::error(record.error.as_ref())?,
         spec,
         spec_blob,
+        needs.into(),
     ])
 }
 

@@ -12,6 +12,8 @@ use super::multi_row::MultiRow;
 pub(super) struct Statements {
     /// `hash, body`
     pub(super) add_blobs: MultiRow,
+    /// `hash, body`
+    pub(super) add_needs: MultiRow,
     /// [`WORKFLOW_COLUMNS`]; answers `id, key` for those that were not there before.
     pub(super) add_workflows: MultiRow,
     /// The key and [`WORKFLOW_COLUMNS`]; a file alone takes them.
@@ -30,7 +32,7 @@ pub(super) struct Statements {
 }
 
 /// The columns of a row of `add_workflows`.
-pub(super) const WORKFLOW_COLUMNS: usize = 12;
+pub(super) const WORKFLOW_COLUMNS: usize = 13;
 
 /// The columns of a row of `set_tasks`.
 pub(super) const TASK_COLUMNS: usize = 14;
@@ -53,17 +55,22 @@ impl Statements {
                 2,
                 " ON CONFLICT DO NOTHING",
             ),
+            add_needs: rows(
+                "INSERT INTO gleitzeit_needs (hash, body) VALUES",
+                2,
+                " ON CONFLICT DO NOTHING",
+            ),
             add_workflows: rows(
                 "INSERT INTO gleitzeit_workflows (id, name, status, created_at, started_at, \
-                 completed_at, task_count, last_sequence, lease_epoch, error, spec, spec_blob) \
-                 VALUES",
+                 completed_at, task_count, last_sequence, lease_epoch, error, spec, spec_blob, \
+                 needs) VALUES",
                 WORKFLOW_COLUMNS,
                 " ON CONFLICT (id) DO NOTHING RETURNING id, key",
             ),
             add_keyed_workflows: rows(
                 "INSERT INTO gleitzeit_workflows (key, id, name, status, created_at, started_at, \
-                 completed_at, task_count, last_sequence, lease_epoch, error, spec, spec_blob) \
-                 VALUES",
+                 completed_at, task_count, last_sequence, lease_epoch, error, spec, spec_blob, \
+                 needs) VALUES",
                 1 + WORKFLOW_COLUMNS,
                 " ON CONFLICT (id) DO NOTHING",
             ),
@@ -132,6 +139,13 @@ mod tests {
         E::Column::iter().map(|column| column.as_str()).collect()
     }
 
+    /// What a submission sets.
+    fn submitted() -> Vec<&'static str> {
+        let mut table = columns::<workflow::Entity>();
+        table.retain(|column| *column != "left_by");
+        table
+    }
+
     /// A column that an entity has and an insert forgets would be read as if it were never set.
     #[test]
     fn inserts_name_the_columns_of_their_entities() {
@@ -140,13 +154,13 @@ mod tests {
             (&statements.add_blobs, columns::<blob::Entity>()),
             (&statements.set_tasks, columns::<task::Entity>()),
             (&statements.add_events, columns::<event::Entity>()),
-            (&statements.add_keyed_workflows, columns::<workflow::Entity>()),
+            (&statements.add_keyed_workflows, submitted()),
         ] {
             assert_eq!(named(insert.head()), table);
             assert_eq!(insert.columns(), table.len());
         }
         // The key is not the submission's to set.
-        let mut table = columns::<workflow::Entity>();
+        let mut table = submitted();
         table.retain(|column| *column != "key");
         assert_eq!(named(statements.add_workflows.head()), table);
         assert_eq!(statements.add_workflows.columns(), table.len());

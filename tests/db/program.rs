@@ -54,7 +54,12 @@ async fn a_schema_is_brought_up_once() {
         }
         assert_eq!(
             applied,
-            ["m20261123_000001_workflows", "m20261124_000001_leases", "m20261124_000002_heirs"]
+            [
+                "m20261123_000001_workflows",
+                "m20261124_000001_leases",
+                "m20261124_000002_heirs",
+                "m20261129_000001_needs",
+            ]
         );
         let again = site.run(&["migrate"]);
         assert!(again.stdout.ends_with(": up to date already\n"), "{}", again.stdout);

@@ -6,7 +6,10 @@ use gleitzeit::{
     settings::StoreUrl,
     storage::admin::{self, Contents, Status},
 };
-use gleitzeit_domain::store::{LeaseStore as _, Store as _, conformance::sample};
+use gleitzeit_domain::{
+    needs::Offer,
+    store::{LeaseStore as _, Store as _, conformance::sample},
+};
 
 use crate::ground::{Ground, LONG, alter, fill, open};
 
@@ -26,14 +29,14 @@ async fn everything_is_counted() {
         fill(&url).await;
         let told = status(&url).await;
         assert_eq!(told.url, url.to_string());
-        assert_eq!(told.schema.version.as_deref(), Some("m20261124_000002_heirs"));
+        assert_eq!(told.schema.version.as_deref(), Some("m20261129_000001_needs"));
         assert_eq!((told.schema.pending.len(), told.schema.newer.len()), (0, 0));
         assert!(told.size.bytes > 10_000, "{:?}", told.size);
         let is_file = url.sqlite_path().is_some();
         assert_eq!(told.database.starts_with("SQLite 3."), is_file, "{}", told.database);
         assert_eq!(
             (told.size.log_bytes.is_some(), told.size.tables.len()),
-            (is_file, if is_file { 0 } else { 7 })
+            (is_file, if is_file { 0 } else { 8 })
         );
         let contents = contents(told);
         let count = |status: &str| contents.workflows[status];
@@ -60,7 +63,7 @@ async fn the_living_are_told_from_the_dead() {
         fill(&url).await;
         let store = open(&url).await;
         let lease = store.open_lease("me", Duration::from_mins(1)).await.unwrap();
-        store.claim(lease.epoch, 2).await.unwrap();
+        store.claim(lease.epoch, 2, &Offer::everything()).await.unwrap();
         // One that has run out, and whose process is not here.
         alter(
             &url,
@@ -93,7 +96,7 @@ async fn a_newer_or_an_empty_schema_is_told() {
         let url = ground.empty().await;
         if url.sqlite_path().is_none() {
             let empty = status(&url).await;
-            assert_eq!((empty.schema.version, empty.schema.pending.len()), (None, 3));
+            assert_eq!((empty.schema.version, empty.schema.pending.len()), (None, 4));
             assert!(empty.contents.is_none());
         }
         fill(&url).await;

@@ -17,9 +17,12 @@ use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, stream::BoxStream};
 use gleitzeit::{
     Event, ListFilter, Store, StoreError, WorkflowId, WorkflowRecord, WorkflowSummary, async_trait,
+    domain::needs::Offer,
     domain::store::{
         Epoch, LeaseStore, NewWorkflow, Submitted, WorkflowChange,
-        lease::{Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
+        lease::{
+            Claimed, ClaimedOne, Lease, Release, Request, RequestAnswer, RequestKey, Standing,
+        },
     },
 };
 use tokio::sync::watch;
@@ -257,8 +260,26 @@ impl LeaseStore for Faulty {
         self.meet(Kind::Write, self.leased().close_lease(epoch)).await
     }
 
-    async fn claim(&self, epoch: Epoch, limit: usize) -> Result<Claimed, StoreError> {
-        self.meet(Kind::Claim, self.leased().claim(epoch, limit)).await
+    async fn claim(
+        &self,
+        epoch: Epoch,
+        limit: usize,
+        offer: &Offer,
+    ) -> Result<Claimed, StoreError> {
+        self.meet(Kind::Claim, self.leased().claim(epoch, limit, offer)).await
+    }
+
+    async fn release(
+        &self,
+        epoch: Epoch,
+        ids: &[WorkflowId],
+        why: Release,
+    ) -> Result<(), StoreError> {
+        self.meet(Kind::Write, self.leased().release(epoch, ids, why)).await
+    }
+
+    async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError> {
+        self.meet(Kind::Read, self.leased().standings(ids)).await
     }
 
     async fn claim_one(

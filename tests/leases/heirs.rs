@@ -12,7 +12,7 @@ use super::*;
 pub(super) async fn take_two_and_wait(url: &str) {
     let store = open(&url.parse().unwrap()).await;
     let epoch = lease(&store).await;
-    let taken = store.claim(epoch, 2).await.unwrap();
+    let taken = store.claim(epoch, 2, &Offer::everything()).await.unwrap();
     if taken.workflows.is_empty() {
         let all = (0..5).map(|number| owned(&format!("w{number}"), epoch));
         store.submit(all.collect()).await.unwrap();
@@ -20,7 +20,7 @@ pub(super) async fn take_two_and_wait(url: &str) {
     child::say(&format!("took {}", ids(&taken).join(" ")));
     let mut line = String::new();
     if std::io::stdin().read_line(&mut line).unwrap() > 0 {
-        let taken = store.claim(epoch, 2).await.unwrap();
+        let taken = store.claim(epoch, 2, &Offer::everything()).await.unwrap();
         child::say(&format!("took {}", ids(&taken).join(" ")));
     }
     // Until it is killed.
@@ -49,17 +49,17 @@ pub(super) async fn what_an_heir_leaves_is_inherited_again(test: &str, url: &Sto
     assert_eq!(take_two_and_die(test, url), "took w0 w1");
     let store = open(url).await;
     let epoch = lease(&store).await;
-    let first = store.claim(epoch, 3).await.unwrap();
+    let first = store.claim(epoch, 3, &Offer::everything()).await.unwrap();
     assert_eq!((ids(&first).join(" "), first.more), ("w0 w1 w2".into(), true));
     assert_eq!(owners(url).await, [(epoch, 5)]);
     let ask = Request { workflow: "w4".into(), ask: Ask::Cancel { reason: "enough".into() } };
     store.ask(ask.clone()).await.unwrap();
     let asked = store.requests(epoch).await.unwrap();
     assert_eq!(asked.into_iter().map(|(_, request)| request).collect::<Vec<_>>(), [ask]);
-    let rest = store.claim(epoch, 3).await.unwrap();
+    let rest = store.claim(epoch, 3, &Offer::everything()).await.unwrap();
     assert_eq!((ids(&rest).join(" "), rest.more), ("w3 w4".into(), false));
-    assert_eq!(store.claim(epoch, 3).await.unwrap().workflows, []);
-    store.record(vec![outcome(&rest.workflows[0], epoch)]).await.unwrap();
+    assert_eq!(store.claim(epoch, 3, &Offer::everything()).await.unwrap().workflows, []);
+    store.record(vec![outcome(&rest.workflows[0].record, epoch)]).await.unwrap();
     let stored = store.workflow(&"w3".into()).await.unwrap().unwrap();
     assert_eq!(stored.tasks[0].result.as_deref(), Some(&json!(epoch.0)));
     // Whoever closes in order hands all of it over, to be shared.
@@ -67,7 +67,10 @@ pub(super) async fn what_an_heir_leaves_is_inherited_again(test: &str, url: &Sto
     let next = lease(&another).await;
     store.close(LONG).await.unwrap();
     assert_eq!(owners(url).await, [(next, 0)]);
-    assert_eq!(ids(&another.claim(next, 10).await.unwrap()).join(" "), "w0 w1 w2 w3 w4");
+    assert_eq!(
+        ids(&another.claim(next, 10, &Offer::everything()).await.unwrap()).join(" "),
+        "w0 w1 w2 w3 w4"
+    );
 }
 
 /// What is not given out when another process comes is for both.
@@ -75,11 +78,12 @@ pub(super) async fn an_heir_shares_with_who_comes(test: &str, url: &StoreUrl) {
     take_two_and_die(test, url);
     let store = open(url).await;
     let epoch = lease(&store).await;
-    assert_eq!(ids(&store.claim(epoch, 1).await.unwrap()).join(" "), "w0");
+    assert_eq!(ids(&store.claim(epoch, 1, &Offer::everything()).await.unwrap()).join(" "), "w0");
     let taken = store.claim_one(epoch, &"w1".into(), false).await.unwrap();
     assert!(matches!(taken, ClaimedOne::Taken(_)), "{taken:?}");
     // Nobody waits for the answer to this one; what it gave out is not for others.
-    let mut unheard = Box::pin(store.claim(epoch, 1));
+    let everything = Offer::everything();
+    let mut unheard = Box::pin(store.claim(epoch, 1, &everything));
     poll_fn(|context| {
         assert!(unheard.as_mut().poll(context).is_pending());
         Poll::Ready(())
@@ -88,13 +92,20 @@ pub(super) async fn an_heir_shares_with_who_comes(test: &str, url: &StoreUrl) {
     drop(unheard);
     let newcomer = open(url).await;
     let other = lease(&newcomer).await;
-    assert_eq!(newcomer.claim(other, 10).await.unwrap().workflows, [], "it is all owned");
+    assert_eq!(
+        newcomer.claim(other, 10, &Offer::everything()).await.unwrap().workflows,
+        [],
+        "it is all owned"
+    );
     let held = newcomer.claim_one(other, &"w4".into(), false).await.unwrap();
     assert_eq!(held, ClaimedOne::Held);
     // What was taken by its id is run by now: it is neither given out again nor shared.
-    assert_eq!(ids(&store.claim(epoch, 1).await.unwrap()).join(" "), "w2");
+    assert_eq!(ids(&store.claim(epoch, 1, &Offer::everything()).await.unwrap()).join(" "), "w2");
     assert_eq!(owners(url).await, [(epoch, 3), (other, 0)]);
-    assert_eq!(ids(&newcomer.claim(other, 10).await.unwrap()).join(" "), "w3 w4");
+    assert_eq!(
+        ids(&newcomer.claim(other, 10, &Offer::everything()).await.unwrap()).join(" "),
+        "w3 w4"
+    );
     assert_eq!(owners(url).await, [(epoch, 3), (other, 2)]);
     // The lease that they were submitted under is gone for good.
     let late = store.record(vec![outcome(&owned("w0", epoch).record, Epoch(1))]).await;
@@ -107,7 +118,7 @@ pub(super) async fn an_heir_shares_with_who_comes(test: &str, url: &StoreUrl) {
 async fn claim_five(store: &SqlStore, epoch: Epoch) -> String {
     let mut taken = Vec::new();
     while taken.len() < 5 {
-        let claimed = store.claim(epoch, 10).await.unwrap();
+        let claimed = store.claim(epoch, 10, &Offer::everything()).await.unwrap();
         taken.extend(ids(&claimed));
         if taken.len() < 5 {
             tokio::time::sleep(claimed.ask_again_in.expect("another lease, not ended yet")).await;

@@ -13,6 +13,7 @@ mod postgres;
 #[cfg(feature = "postgres")]
 #[path = "../support/postgres.rs"]
 mod server;
+mod services;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -25,6 +26,7 @@ use gleitzeit::{
     storage::{SqlOptions, SqlStore},
 };
 use gleitzeit_domain::{
+    needs::Offer,
     store::{
         Epoch, LeaseStore as _, NewWorkflow, Store as _, Submitted, WorkflowChange,
         conformance::sample,
@@ -63,7 +65,7 @@ fn outcome(record: &WorkflowRecord, epoch: Epoch) -> WorkflowChange {
 }
 
 fn ids(claimed: &Claimed) -> Vec<String> {
-    claimed.workflows.iter().map(|record| record.id.to_string()).collect()
+    claimed.workflows.iter().map(|it| it.record.id.to_string()).collect()
 }
 
 async fn heard(bell: &mut BoxStream<'static, ()>) {
@@ -88,7 +90,7 @@ async fn two_stores_share_what_is_free(url: &StoreUrl) {
         let epoch = lease(&store).await;
         let mut taken = Vec::new();
         loop {
-            let claimed = store.claim(epoch, 7).await.unwrap();
+            let claimed = store.claim(epoch, 7, &Offer::everything()).await.unwrap();
             let is_last = !claimed.more && claimed.workflows.is_empty();
             taken.extend(ids(&claimed));
             if is_last {
@@ -109,15 +111,15 @@ async fn a_closed_store_hands_over_at_once(url: &StoreUrl) {
     let (before, epoch) = (lease(&gone).await, lease(&heir).await);
     let mut bell = is_listening(&heir).await;
     gone.submit(vec![owned("a", before)]).await.unwrap();
-    assert_eq!(heir.claim(epoch, 10).await.unwrap().workflows, []);
+    assert_eq!(heir.claim(epoch, 10, &Offer::everything()).await.unwrap().workflows, []);
     gone.close(LONG).await.unwrap();
     let mut taken = Vec::new();
     while taken.is_empty() {
         heard(&mut bell).await;
-        taken = ids(&heir.claim(epoch, 10).await.unwrap());
+        taken = ids(&heir.claim(epoch, 10, &Offer::everything()).await.unwrap());
     }
     assert_eq!(taken, ["a"]);
-    let alone = heir.claim(epoch, 10).await.unwrap();
+    let alone = heir.claim(epoch, 10, &Offer::everything()).await.unwrap();
     assert_eq!(alone.ask_again_in, None, "nobody else is there");
 }
 
@@ -165,15 +167,15 @@ async fn a_killed_process_is_taken_over_at_once(test: &str, url: &StoreUrl) {
     let store = open(url).await;
     let epoch = lease(&store).await;
     assert!(epoch > gone);
-    let while_it_lives = store.claim(epoch, 10).await.unwrap();
+    let while_it_lives = store.claim(epoch, 10, &Offer::everything()).await.unwrap();
     assert_eq!(ids(&while_it_lives), Vec::<String>::new());
     assert!(while_it_lives.ask_again_in.is_some());
     process.kill();
-    let claimed = store.claim(epoch, 10).await.unwrap();
+    let claimed = store.claim(epoch, 10, &Offer::everything()).await.unwrap();
     assert_eq!(ids(&claimed), ["w0", "w1"]);
-    assert_eq!(claimed.workflows[0].tasks[0].result.as_deref(), Some(&json!(gone.0)));
+    assert_eq!(claimed.workflows[0].record.tasks[0].result.as_deref(), Some(&json!(gone.0)));
     assert_eq!(claimed.ask_again_in, None);
-    store.record(vec![outcome(&claimed.workflows[1], epoch)]).await.unwrap();
+    store.record(vec![outcome(&claimed.workflows[1].record, epoch)]).await.unwrap();
 }
 
 /// A request crosses to the process that runs the workflow, and its answer comes back; both hear.
@@ -267,7 +269,7 @@ async fn an_id_that_is_given_again_is_another_workflow(url: &StoreUrl) {
         ours.close_lease(gone).await.unwrap();
     }
     // Taken over, ended and forgotten by another process, while we do not write.
-    let claimed = theirs.claim(epoch, 10).await.unwrap();
+    let claimed = theirs.claim(epoch, 10, &Offer::everything()).await.unwrap();
     assert_eq!(ids(&claimed), ["a"]);
     let end = WorkflowChange {
         epoch: Some(epoch),
@@ -278,8 +280,8 @@ async fn an_id_that_is_given_again_is_another_workflow(url: &StoreUrl) {
     theirs.submit(vec![sample::workflow("a", 2)]).await.unwrap();
     let again = lease(&ours).await;
     let taken = ours.claim_one(again, &"a".into(), false).await.unwrap();
-    let ClaimedOne::Taken(record) = taken else { panic!("{taken:?}") };
-    ours.record(vec![outcome(&record, again)]).await.unwrap();
+    let ClaimedOne::Taken(claimed) = taken else { panic!("{taken:?}") };
+    ours.record(vec![outcome(&claimed.record, again)]).await.unwrap();
     let stored = theirs.workflow(&"a".into()).await.unwrap().unwrap();
     assert_eq!(stored.tasks[0].result.as_deref(), Some(&json!(again.0)));
 }

@@ -21,6 +21,24 @@ async fn what_is_free_is_shared() {
     server.drop_all().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn services_share_a_server() {
+    let Some(server) = Server::reach("services").await else { return };
+    services::services_run_what_they_know(&server.database().await).await;
+    server.drop_all().await;
+}
+
+#[tokio::test]
+async fn a_service_of_another_kind_takes_what_it_knows() {
+    if let Some((store, _)) = child::told() {
+        return services::own_an_order_and_wait(&store).await;
+    }
+    let Some(server) = Server::reach("strangers").await else { return };
+    let test = "postgres::a_service_of_another_kind_takes_what_it_knows";
+    services::a_strangers_heritage_is_freed(test, &server.database().await).await;
+    server.drop_all().await;
+}
+
 #[tokio::test]
 async fn closing_hands_over() {
     let Some(server) = Server::reach("closing").await else { return };
@@ -137,10 +155,10 @@ async fn a_new_lease_is_heard_of() {
     let epoch = lease(&idle).await;
     let mut bell = is_listening(&idle).await;
     while tokio::time::timeout(Duration::from_millis(500), bell.next()).await.is_ok() {}
-    assert_eq!(idle.claim(epoch, 10).await.unwrap().ask_again_in, None);
+    assert_eq!(idle.claim(epoch, 10, &Offer::everything()).await.unwrap().ask_again_in, None);
     let other = lease(&comes).await;
     heard(&mut bell).await;
-    let claimed = idle.claim(epoch, 10).await.unwrap();
+    let claimed = idle.claim(epoch, 10, &Offer::everything()).await.unwrap();
     assert_eq!(claimed.workflows, []);
     assert!(claimed.ask_again_in.is_some_and(|pause| pause <= TERM), "{claimed:?}");
     assert!(other > epoch);
@@ -160,17 +178,18 @@ async fn a_lease_that_ran_out_is_taken_over_and_its_late_writes_are_refused() {
     let new = owned("a", gone);
     paused.submit(vec![new.clone()]).await.unwrap();
     let epoch = lease(&heir).await;
-    let mut claimed = heir.claim(epoch, 10).await.unwrap();
+    let mut claimed = heir.claim(epoch, 10, &Offer::everything()).await.unwrap();
     while let Some(pause) = claimed.ask_again_in {
         assert!(pause <= short, "to be asked again in {pause:?}");
         assert_eq!(claimed.workflows, []);
         tokio::time::sleep(pause).await;
-        claimed = heir.claim(epoch, 10).await.unwrap();
+        claimed = heir.claim(epoch, 10, &Offer::everything()).await.unwrap();
     }
-    assert_eq!(claimed.workflows, std::slice::from_ref(&new.record));
+    assert_eq!(claimed.workflows.len(), 1);
+    assert_eq!(claimed.workflows[0].record, new.record);
     let lost = StoreError::LeaseLost { epoch: gone };
     assert_eq!(paused.record(vec![outcome(&new.record, gone)]).await, Err(lost.clone()));
-    assert_eq!(paused.claim(gone, 10).await, Err(lost));
+    assert_eq!(paused.claim(gone, 10, &Offer::everything()).await, Err(lost));
     assert_eq!(paused.renew_lease(gone, short).await, Ok(false));
     heir.record(vec![outcome(&new.record, epoch)]).await.unwrap();
     let stored = heir.workflow(&"a".into()).await.unwrap().unwrap();
@@ -190,7 +209,7 @@ async fn a_renewed_lease_is_good_for_its_new_term() {
     // It has run out, and nobody has ended it.
     assert_eq!(owner.renew_lease(mine, TERM).await, Ok(true));
     let epoch = lease(&other).await;
-    let claimed = other.claim(epoch, 10).await.unwrap();
+    let claimed = other.claim(epoch, 10, &Offer::everything()).await.unwrap();
     assert_eq!(claimed.workflows, []);
     let pause = claimed.ask_again_in.unwrap();
     assert!(pause <= TERM && pause > TERM / 2, "{pause:?}");
@@ -210,11 +229,14 @@ async fn a_lease_under_way_is_passed_over_and_ended_later() {
     let transaction = db.begin().await.unwrap();
     let hold = format!("SELECT 1 FROM gleitzeit_leases WHERE epoch = {gone} FOR KEY SHARE");
     transaction.execute_unprepared(&hold).await.unwrap();
-    let claimed = tokio::time::timeout(LONG, store.claim(epoch, 10)).await.unwrap().unwrap();
+    let claimed = tokio::time::timeout(LONG, store.claim(epoch, 10, &Offer::everything()))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(claimed.workflows, []);
     assert!(claimed.ask_again_in.unwrap() < Duration::from_secs(1));
     transaction.rollback().await.unwrap();
-    assert_eq!(ids(&store.claim(epoch, 10).await.unwrap()), ["a"]);
+    assert_eq!(ids(&store.claim(epoch, 10, &Offer::everything()).await.unwrap()), ["a"]);
     server.drop_all().await;
 }
 
@@ -253,7 +275,7 @@ async fn the_bell_is_silent_for_owned_writes_and_rings_once_a_commit() {
     store.submit(vec![new.clone()]).await.unwrap();
     store.record(vec![outcome(&new.record, epoch)]).await.unwrap();
     store.renew_lease(epoch, TERM).await.unwrap();
-    assert_eq!(store.claim(epoch, 10).await.unwrap().workflows, []);
+    assert_eq!(store.claim(epoch, 10, &Offer::everything()).await.unwrap().workflows, []);
     end().await;
     assert_eq!(listener.recv().await.unwrap().payload(), "end", "rang for owned writes");
     let before = store.commits();
@@ -287,7 +309,7 @@ async fn the_bell_rings_across_stores_and_after_a_lost_connection() {
         let mut taken = Vec::new();
         while taken.is_empty() {
             heard(bell).await;
-            taken = ids(&ours.claim(epoch, 10).await.unwrap());
+            taken = ids(&ours.claim(epoch, 10, &Offer::everything()).await.unwrap());
         }
         assert_eq!(taken, [id]);
     };
@@ -318,12 +340,12 @@ async fn leases_outlive_their_connection() {
     server.run(&cut).await;
     assert_eq!(store.renew_lease(epoch, TERM).await, Ok(true));
     server.run(&cut).await;
-    assert_eq!(ids(&store.claim(epoch, 10).await.unwrap()), ["a"]);
+    assert_eq!(ids(&store.claim(epoch, 10, &Offer::everything()).await.unwrap()), ["a"]);
     server.run(&cut).await;
     let another = lease(&store).await;
     server.run(&cut).await;
     store.close_lease(epoch).await.unwrap();
-    assert_eq!(ids(&store.claim(another, 10).await.unwrap()), ["a"]);
+    assert_eq!(ids(&store.claim(another, 10, &Offer::everything()).await.unwrap()), ["a"]);
     server.drop_all().await;
 }
 
@@ -336,7 +358,7 @@ async fn stores_without_work_issue_no_statement() {
     let (epoch, _) = (lease(&ours).await, lease(&theirs).await);
     let _bells = (is_listening(&ours).await, is_listening(&theirs).await);
     ours.submit(vec![owned("a", epoch)]).await.unwrap();
-    ours.claim(epoch, 10).await.unwrap();
+    ours.claim(epoch, 10, &Offer::everything()).await.unwrap();
     let db = Database::connect(url.expose()).await.unwrap();
     let last = format!(
         "SELECT (EXTRACT(EPOCH FROM MAX(state_change)) * 1000000)::BIGINT FROM pg_stat_activity \

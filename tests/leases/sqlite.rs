@@ -122,7 +122,10 @@ async fn a_lease_on_a_file_ends_with_its_process_only() {
     let new = owned("a", taken.epoch);
     owner.submit(vec![new.clone()]).await.unwrap();
     let epoch = lease(&other).await;
-    assert_eq!(ids(&other.claim(epoch, 10).await.unwrap()), Vec::<String>::new());
+    assert_eq!(
+        ids(&other.claim(epoch, 10, &Offer::everything()).await.unwrap()),
+        Vec::<String>::new()
+    );
     owner.record(vec![outcome(&new.record, taken.epoch)]).await.unwrap();
     assert_eq!(owner.renew_lease(taken.epoch, Duration::ZERO).await, Ok(true));
     // The epoch of another one is no key.
@@ -145,7 +148,7 @@ async fn the_bell_rings_for_what_others_commit() {
         let mut taken = Vec::new();
         while taken.is_empty() {
             heard(&mut bell).await;
-            taken = ids(&ours.claim(epoch, 10).await.unwrap());
+            taken = ids(&ours.claim(epoch, 10, &Offer::everything()).await.unwrap());
         }
         assert_eq!(taken, [id]);
     }
@@ -185,8 +188,8 @@ async fn ask_for_nothing(url: &str) {
         let before = statements();
         let mut asked = Vec::new();
         for _ in 0..20 {
-            asked.push(ours.claim(epoch, 10).await.unwrap());
-            asked.push(theirs.claim(other, 10).await.unwrap());
+            asked.push(ours.claim(epoch, 10, &Offer::everything()).await.unwrap());
+            asked.push(theirs.claim(other, 10, &Offer::everything()).await.unwrap());
         }
         assert!(asked.iter().all(|claimed| claimed.workflows.is_empty()));
         assert!(asked.iter().all(|claimed| claimed.ask_again_in.is_some()));
@@ -200,7 +203,7 @@ async fn ask_for_nothing(url: &str) {
     theirs.submit(vec![sample::workflow("a", 1)]).await.unwrap();
     let mut taken = Vec::new();
     while taken.is_empty() {
-        taken = ids(&ours.claim(epoch, 10).await.unwrap());
+        taken = ids(&ours.claim(epoch, 10, &Offer::everything()).await.unwrap());
     }
     child::say(&format!("{last} {taken:?}"));
 }
@@ -218,6 +221,22 @@ async fn stores_without_work_issue_no_statement() {
     assert_eq!(process.says().as_deref(), Some("0 [\"a\"]"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn services_share_a_file() {
+    let folder = TempDir::new().unwrap();
+    services::services_run_what_they_know(&file(&folder)).await;
+}
+
+#[tokio::test]
+async fn a_service_of_another_kind_takes_what_it_knows() {
+    if let Some((store, _)) = child::told() {
+        return services::own_an_order_and_wait(&store).await;
+    }
+    let folder = TempDir::new().unwrap();
+    let test = "sqlite::a_service_of_another_kind_takes_what_it_knows";
+    services::a_strangers_heritage_is_freed(test, &file(&folder)).await;
+}
+
 /// A claim that nobody waits for any more must not keep its workflows from everyone.
 #[tokio::test]
 async fn what_was_claimed_for_nobody_is_claimed_again() {
@@ -228,7 +247,8 @@ async fn what_was_claimed_for_nobody_is_claimed_again() {
     store.submit(vec![sample::workflow("a", 1), sample::workflow("b", 1)]).await.unwrap();
     let db = look(&url).await;
     db.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
-    let mut claim = Box::pin(store.claim(epoch, 1));
+    let everything = Offer::everything();
+    let mut claim = Box::pin(store.claim(epoch, 1, &everything));
     poll_fn(|context| {
         assert!(claim.as_mut().poll(context).is_pending());
         Poll::Ready(())
@@ -236,8 +256,11 @@ async fn what_was_claimed_for_nobody_is_claimed_again() {
     .await;
     drop(claim);
     db.execute_unprepared("ROLLBACK").await.unwrap();
-    assert_eq!(ids(&store.claim(epoch, 10).await.unwrap()), ["a", "b"]);
-    assert_eq!(ids(&store.claim(epoch, 10).await.unwrap()), Vec::<String>::new());
+    assert_eq!(ids(&store.claim(epoch, 10, &Offer::everything()).await.unwrap()), ["a", "b"]);
+    assert_eq!(
+        ids(&store.claim(epoch, 10, &Offer::everything()).await.unwrap()),
+        Vec::<String>::new()
+    );
 }
 
 /// What the planner makes of the conditions decides whether a claim among a million settled
@@ -259,6 +282,11 @@ async fn what_is_free_is_found_by_its_index() {
                 WHERE lease_epoch = 0 AND status IN ('pending', 'running') ORDER BY key LIMIT 10";
     let free = plan(free).await;
     assert!(free.contains("gleitzeit_workflows_free") && !free.contains("TEMP B-TREE"), "{free}");
+    // A process that does not know much of what is free does not walk through it.
+    let known = "SELECT 1 FROM gleitzeit_workflows INDEXED BY gleitzeit_workflows_free_by_needs \
+                 WHERE lease_epoch = 0 AND status IN ('pending', 'running') AND needs IN (0,5,7)";
+    let known = plan(known).await;
+    assert!(known.contains("gleitzeit_workflows_free_by_needs (needs=?)"), "{known}");
     let owned = "UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE (lease_epoch = 5 OR \
                  lease_epoch IN (SELECT epoch FROM gleitzeit_heirs WHERE heir = 5)) \
                  AND status IN ('pending', 'running')";

@@ -371,18 +371,23 @@ impl Handler<CancelTask> for ExecutionEngine {
         let found = active.run.record().tasks.iter().find(|record| record.id == task);
         let Some((index, status)) = found.map(|record| (record.index, record.status)) else {
             let refusal = no_task(&id, &task);
+            self.was_asked(key, ctx);
             return Box::pin(async { Err(refusal) });
         };
         let counted = active.counts(index);
         crate::failpoint!("engine.cancel_task.before");
         if !active.run.cancel_task(index, &reason, now) {
             let message = format!("task `{task}` is {status} already");
+            self.was_asked(key, ctx);
             return Box::pin(async {
                 Err(TaskError::new(ErrorCode::WorkflowInvalidState, message))
             });
         }
         let (stored, done) = oneshot::channel();
         active.acks.push(stored);
+        if let Some(held) = &mut active.held {
+            held.was_asked = true;
+        }
         self.settle_stopped(TaskKey { run: key, index }, counted, ctx);
         Box::pin(await_ack(done))
     }
@@ -402,12 +407,22 @@ impl ExecutionEngine {
         };
         let found = active.run.record().tasks.iter().find(|record| record.id == task);
         let Some(index) = found.map(|record| record.index) else {
+            self.was_asked(key, ctx);
             return Err(no_task(&id, &task));
         };
         crate::failpoint!("engine.word.before");
-        let spoken = active.run.settle_unknown(index, verdict, now)?;
+        let spoken = match active.run.settle_unknown(index, verdict, now) {
+            Ok(spoken) => spoken,
+            Err(refusal) => {
+                self.was_asked(key, ctx);
+                return Err(refusal);
+            }
+        };
         let (stored, done) = oneshot::channel();
         active.acks.push(stored);
+        if let Some(held) = &mut active.held {
+            held.was_asked = true;
+        }
         crate::failpoint!("engine.word.said");
         match spoken {
             Spoken::Settled => self.settle_stopped(TaskKey { run: key, index }, false, ctx),

@@ -31,7 +31,9 @@ impl Active {
 impl ExecutionEngine {
     /// Puts a queued task in line, or into its workflow's backlog where that runs enough at once.
     pub(super) fn enqueue(&mut self, key: RunKey, index: u32, ctx: &mut Context<Self>) {
-        let Some(active) = self.runs.get_mut(&key).filter(|active| !active.held) else { return };
+        let Some(active) = self.runs.get_mut(&key).filter(|active| active.held.is_none()) else {
+            return;
+        };
         let spec = &active.run.plan().spec.tasks[index as usize];
         let (priority, limit) = (spec.priority, spec.total_timeout);
         if active.run.task(index).attempts == 0
@@ -108,6 +110,7 @@ impl ExecutionEngine {
             plan: Arc::clone(active.run.plan()),
             signal: Arc::clone(active.run.signal()),
             epoch: active.run.signal().epoch(),
+            saves_start: active.saves_start.contains(&task.index),
             cast: Rc::clone(self.cast()),
             avoid: record.provider_id.clone(),
             ended: false,
@@ -122,6 +125,7 @@ impl Handler<TasksStarted> for ExecutionEngine {
         let now = self.clock.now();
         let mut to_save = None;
         let mut waited_runs = false;
+        let mut started = Vec::with_capacity(starts.len());
         let mut events = Vec::new();
         for start in starts {
             let Some(active) = self.runs.get_mut(&start.task.run) else { continue };
@@ -134,20 +138,25 @@ impl Handler<TasksStarted> for ExecutionEngine {
             if active.run.start(start.task.index, start.provider_id, now).is_err() {
                 continue;
             }
+            active.saves_start.remove(&start.task.index);
             if start.save {
                 active.run.save_start(start.task.index);
                 crate::failpoint!("engine.start.noted");
                 to_save = Some(start.task.run);
                 self.touch(start.task.run);
             } else if waited {
-                // Others read that it waits.
+                // Others read that it waits; that it runs is written with it.
                 waited_runs = true;
                 self.touch(start.task.run);
-            } else if !active.run.is_uncommitted() {
-                active.run.release_events(&mut events);
+            } else {
+                started.push(start.task);
+                if !active.run.is_uncommitted() {
+                    active.run.release_events(&mut events);
+                }
             }
         }
         self.publish(events);
+        self.note_starts(started, ctx);
         match (saved, to_save) {
             // All starts of a message go in one write; the last one's commit is that of all.
             (Some(saved), Some(key)) => {

@@ -12,9 +12,12 @@ use futures_util::{FutureExt as _, StreamExt as _, stream::BoxStream};
 use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
+    needs::Offer,
     store::{
         Epoch, LeaseStore, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
-        lease::{Ask, Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
+        lease::{
+            Ask, Claimed, ClaimedOne, Lease, Release, Request, RequestAnswer, RequestKey, Standing,
+        },
     },
     workflow::{WorkflowRecord, WorkflowSummary},
 };
@@ -125,8 +128,26 @@ impl LeaseStore for GuardedStore {
         caught(async || self.leased()?.close_lease(epoch).await, unknown).await
     }
 
-    async fn claim(&self, epoch: Epoch, limit: usize) -> Result<Claimed, StoreError> {
-        caught(async || self.leased()?.claim(epoch, limit).await, unknown).await
+    async fn claim(
+        &self,
+        epoch: Epoch,
+        limit: usize,
+        offer: &Offer,
+    ) -> Result<Claimed, StoreError> {
+        caught(async || self.leased()?.claim(epoch, limit, offer).await, unknown).await
+    }
+
+    async fn release(
+        &self,
+        epoch: Epoch,
+        ids: &[WorkflowId],
+        why: Release,
+    ) -> Result<(), StoreError> {
+        caught(async || self.leased()?.release(epoch, ids, why).await, unknown).await
+    }
+
+    async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError> {
+        caught(async || self.leased()?.standings(ids).await, unread).await
     }
 
     async fn claim_one(

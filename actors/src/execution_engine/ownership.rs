@@ -127,6 +127,12 @@ struct Renew;
 #[rtype(result = "()")]
 pub(super) struct Look;
 
+/// What this process can run has changed: there may be something to claim that it could not before.
+/// Sent by whoever adds a protocol or a provider.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct OfferChanged;
+
 /// A look has ended.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -496,6 +502,17 @@ impl Handler<Look> for ExecutionEngine {
 
     fn handle(&mut self, _: Look, ctx: &mut Self::Context) {
         self.look(ctx);
+    }
+}
+
+impl Handler<OfferChanged> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, _: OfferChanged, ctx: &mut Self::Context) {
+        // Before the start has claimed what is there, it is about to.
+        if self.ownership.has_begun {
+            self.look(ctx);
+        }
     }
 }
 

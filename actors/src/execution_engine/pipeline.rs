@@ -59,6 +59,8 @@ pub(super) struct Item {
     pub(super) cast: Rc<Cast>,
     /// Where the last attempt failed.
     pub(super) avoid: Option<ProviderId>,
+    /// Its start is stored before its call, whatever its method: it may be what killed a process.
+    pub(super) saves_start: bool,
     pub(super) ended: bool,
 }
 
@@ -438,9 +440,13 @@ async fn still_wanted(cast: &Rc<Cast>, mut picked: Vec<Placed>, ends: &mut Ends)
     picked
 }
 
-/// Tells the engine who starts where; waits for the commit where a method must not run twice.
+/// Tells the engine who starts where; waits for the commit where a method must not run twice, or
+/// the attempt must count even if it ends this process.
 async fn announce(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) -> Vec<Placed> {
-    let once = |it: &Placed| it.leased.checked.method.spec.effect == Effect::AtMostOnce;
+    let once = |it: &Placed| {
+        let Checked { item, method, .. } = &it.leased.checked;
+        item.saves_start || method.spec.effect == Effect::AtMostOnce
+    };
     let start = |it: &Placed| TaskStart {
         task: it.leased.checked.item.task,
         provider_id: it.ticket.provider_id().clone(),

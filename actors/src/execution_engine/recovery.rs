@@ -1,22 +1,28 @@
 //! Takes up what a store remembers: after a crash, after a stop, or by a person's word.
 //!
 //! What was settled stays as it was and is not run again. What was executing runs again, unless
-//! its method must not run twice and its start was stored: then a person has to say.
+//! its method must not run twice and its start was stored: then a person has to say. What this
+//! process cannot run, for it does not know a method or has another schema of it, is given back.
 
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use actix::prelude::*;
+use futures_util::future::join;
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     graph::Settlement,
     id::WorkflowId,
-    plan::{Draft, Plan},
-    problem::SubmitError,
+    needs::Needs,
+    plan::{Draft, Plan, Replanned},
+    problem::{Problem, SubmitError},
     protocol::Effect,
     run::{Run, RunKey, TaskKey},
-    store::{Epoch, Store, lease::ClaimedOne},
+    store::{
+        Epoch, Store,
+        lease::{ClaimedOne, ClaimedWorkflow, Release},
+    },
     task::{TaskRecord, TaskStatus},
-    workflow::{WorkflowRecord, WorkflowSpec},
+    workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus},
 };
 use serde::Serialize;
 
@@ -24,13 +30,14 @@ mod claims;
 
 pub(super) use self::claims::claim_all;
 use super::{
-    Active, ExecutionEngine, Phase,
+    Active, ExecutionEngine, Held, Phase,
+    giving_up::{hold_for_a_while, release, wait_for},
     ownership::{Looked, NeedLease},
 };
 use crate::{
     cast::Cast,
     dependency_resolver::{Remembered, RemoveWorkflows, RestoreWorkflows},
-    protocol_registry::PlanAgain,
+    protocol_registry::{PlanAgain, StoredDraft},
 };
 
 /// Goes on with stored workflows.
@@ -67,6 +74,8 @@ pub struct Recovered {
     pub unreadable: u64,
     /// Those asked for by name that another process runs.
     pub held: u64,
+    /// Those that this process cannot run, and left to others.
+    pub unfit: u64,
 }
 
 /// Recoveries under way, and the workflows that settled here meanwhile: what was read of one of
@@ -115,12 +124,23 @@ struct RecoveryEnded;
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Result<Remembered, NotAdopted>>")]
 struct Adopt {
-    found: Vec<(Arc<Plan>, WorkflowRecord)>,
+    found: Vec<Found>,
     /// The lease that they were claimed for.
     epoch: Option<Epoch>,
-    reopen: bool,
+    wish: Wish,
     /// When the recovery began that read them.
     begun: u64,
+}
+
+/// A stored workflow, planned anew.
+#[derive(Debug)]
+struct Found {
+    plan: Arc<Plan>,
+    record: WorkflowRecord,
+    /// The dead lease that left it behind.
+    left_by: Option<Epoch>,
+    /// False where this process cannot run it.
+    is_fit: bool,
 }
 
 /// Why a stored workflow was not taken up.
@@ -141,7 +161,6 @@ enum NotAdopted {
 #[rtype(result = "()")]
 struct Restored {
     graphs: Vec<(RunKey, Result<Settlement, SubmitError>)>,
-    hold: bool,
 }
 
 fn refused(code: ErrorCode, message: String) -> TaskError {
@@ -155,27 +174,38 @@ async fn load_one(
     store: &dyn Store,
     id: &WorkflowId,
     reopens: bool,
-) -> Result<Option<(WorkflowRecord, Option<Epoch>)>, TaskError> {
+) -> Result<Option<(ClaimedWorkflow, Option<Epoch>)>, TaskError> {
     let unknown = || refused(ErrorCode::WorkflowNotFound, format!("no workflow has the id `{id}`"));
     let epoch = cast.engine.send(NeedLease).await.map_err(gone)??;
     let (Some(leases), Some(mine)) = (store.leases(), epoch) else {
         let record = store.workflow(id).await?.ok_or_else(unknown)?;
-        return Ok(Some((record, None)));
+        return Ok(Some((unclaimed(record), None)));
     };
     crate::failpoint!("engine.claim_one.before");
     match leases.claim_one(mine, id, reopens).await? {
-        ClaimedOne::Taken(record) => Ok(Some((*record, epoch))),
+        ClaimedOne::Taken(claimed) => Ok(Some((*claimed, epoch))),
         ClaimedOne::Held => Ok(None),
         ClaimedOne::Unknown => Err(unknown()),
     }
 }
 
-fn check_settled(record: &WorkflowRecord, settled: bool) -> Result<(), TaskError> {
-    if record.status.is_settled() == settled {
+/// As a store without leases has it.
+pub(super) fn unclaimed(record: WorkflowRecord) -> ClaimedWorkflow {
+    ClaimedWorkflow { record, needs: Needs::default(), left_by: None }
+}
+
+fn check_settled(record: &WorkflowRecord, wish: Wish) -> Result<(), TaskError> {
+    if record.status.is_settled() == wish.reopen {
         return Ok(());
     }
-    let hint = if settled { "it is running or can be resumed" } else { "retry it instead" };
-    let message = format!("workflow `{}` is {}; {hint}", record.id, record.status);
+    let hint = match record.status {
+        _ if wish.reopen => "it is running or can be resumed",
+        _ if wish.hold => "there is nothing to stop or to settle",
+        WorkflowStatus::Completed => "there is nothing left to run",
+        _ => "`gleitzeit retry` runs again what did not complete",
+    };
+    let message = format!("workflow `{}` is {} already; {hint}", record.id, record.status);
+    let message = if wish.reopen { message.replace(" already", "") } else { message };
     Err(refused(ErrorCode::WorkflowInvalidState, message))
 }
 
@@ -184,7 +214,7 @@ fn gone<E>(_: E) -> TaskError {
 }
 
 /// What is asked of a recovery of one workflow.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Wish {
     reopen: bool,
     hold: bool,
@@ -199,14 +229,26 @@ async fn take_up_one(
     id: WorkflowId,
     wish: Wish,
 ) -> TakenUp {
-    let Some((record, epoch)) = load_one(&recovery.cast, &*store, &id, wish.reopen).await? else {
+    let Some((claimed, epoch)) = load_one(&recovery.cast, &*store, &id, wish.reopen).await? else {
         return Ok((Recovered { held: 1, ..Recovered::default() }, None));
     };
     crate::failpoint!("engine.claim_one.after");
-    check_settled(&record, wish.reopen)?;
+    check_settled(&claimed.record, wish)?;
     let mut taken = Taken::default();
-    adopt_all(&recovery, vec![record], epoch, wish, &mut taken).await?;
-    Ok((taken.recovered, taken.refusal))
+    adopt_all(&recovery, &store, vec![claimed], epoch, wish, &mut taken).await?;
+    match taken.unfit {
+        Some((_, why)) => Err(not_for_this_process(&id, &why)),
+        None => Ok((taken.recovered, taken.refusal)),
+    }
+}
+
+fn not_for_this_process(id: &WorkflowId, why: &Problem) -> TaskError {
+    let message = format!(
+        "workflow `{id}` cannot be run by this process: {}; it is left as it was, for a process \
+         that can",
+        why.message
+    );
+    refused(why.code, message)
 }
 
 /// What was taken up so far.
@@ -214,25 +256,74 @@ async fn take_up_one(
 struct Taken {
     recovered: Recovered,
     refusal: Option<NotAdopted>,
+    /// The first that this process cannot run, and why.
+    unfit: Option<(WorkflowId, Problem)>,
 }
 
+impl Taken {
+    /// What was taken up; the log tells what was not.
+    fn end(self) -> Recovered {
+        if let Some((id, why)) = self.unfit {
+            tracing::warn!(workflows = self.recovered.unfit, first = %id, why = %why.message, "workflows cannot be run by this process; they are left to others");
+        }
+        self.recovered
+    }
+}
+
+/// Takes up what can be run here, and gives the rest back.
 async fn adopt_all(
     recovery: &Recovery,
-    records: Vec<WorkflowRecord>,
+    store: &Arc<dyn Store>,
+    claimed: Vec<ClaimedWorkflow>,
     epoch: Option<Epoch>,
     wish: Wish,
     taken: &mut Taken,
 ) -> Result<(), TaskError> {
-    if records.is_empty() {
+    if claimed.is_empty() {
         return Ok(());
     }
     let cast = &recovery.cast;
-    let (drafts, sound) = read(records);
-    taken.recovered.unreadable += sound.unreadable;
+    let (drafts, mut sound) = read(claimed);
+    let mut unfit = std::mem::take(&mut sound.unreadable);
+    taken.recovered.unreadable += unfit.len() as u64;
     let plans = cast.registry.send(PlanAgain(drafts)).await.map_err(gone)?;
     crate::failpoint!("engine.recover.planned");
-    let found = plans.into_iter().zip(sound.records).collect();
-    let adopt = Adopt { found, epoch, reopen: wish.reopen, begun: recovery.begun };
+    let mut found = Vec::with_capacity(plans.len());
+    for (Replanned { plan, mut problems }, (record, left_by)) in plans.into_iter().zip(sound.found)
+    {
+        let is_fit = problems.is_empty();
+        if is_fit || wish.hold {
+            found.push(Found { plan: Arc::new(plan), record, left_by, is_fit });
+            continue;
+        }
+        taken.recovered.unfit += 1;
+        taken.unfit.get_or_insert_with(|| (record.id.clone(), problems.swap_remove(0)));
+        unfit.push(record.id);
+    }
+    let (adopted, ()) =
+        join(adopt(recovery, found, epoch, wish, taken), give_back(store, epoch, unfit)).await;
+    adopted
+}
+
+/// Leaves workflows to processes that can run them.
+async fn give_back(store: &Arc<dyn Store>, epoch: Option<Epoch>, unfit: Vec<WorkflowId>) {
+    if let Some(epoch) = epoch.filter(|_| !unfit.is_empty()) {
+        release(&**store, epoch, &unfit, Release::ForOthers).await;
+    }
+}
+
+async fn adopt(
+    recovery: &Recovery,
+    found: Vec<Found>,
+    epoch: Option<Epoch>,
+    wish: Wish,
+    taken: &mut Taken,
+) -> Result<(), TaskError> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let cast = &recovery.cast;
+    let adopt = Adopt { found, epoch, wish, begun: recovery.begun };
     let mut remembered = Vec::new();
     let mut runs = Vec::new();
     for adopted in cast.engine.send(adopt).await.map_err(gone)? {
@@ -258,21 +349,22 @@ async fn adopt_all(
         }
         graphs.push((run, settlement));
     }
-    cast.engine.do_send(Restored { graphs, hold: wish.hold });
+    cast.engine.do_send(Restored { graphs });
     Ok(())
 }
 
 /// Stored workflows that make sense.
 struct Sound {
-    records: Vec<WorkflowRecord>,
-    unreadable: u64,
+    /// Each with the dead lease that left it behind.
+    found: Vec<(WorkflowRecord, Option<Epoch>)>,
+    unreadable: Vec<WorkflowId>,
 }
 
-fn read(records: Vec<WorkflowRecord>) -> (Vec<Draft>, Sound) {
-    let mut drafts = Vec::with_capacity(records.len());
-    let mut sound = Sound { records: Vec::with_capacity(records.len()), unreadable: 0 };
+fn read(claimed: Vec<ClaimedWorkflow>) -> (Vec<StoredDraft>, Sound) {
+    let mut drafts = Vec::with_capacity(claimed.len());
+    let mut sound = Sound { found: Vec::with_capacity(claimed.len()), unreadable: Vec::new() };
     let taken = Arc::new(WorkflowSpec::new(""));
-    for mut record in records {
+    for ClaimedWorkflow { mut record, needs, left_by } in claimed {
         // Both are to hold the same one: with many workflows, two of each would fill the memory.
         let spec = std::mem::replace(&mut record.spec, Arc::clone(&taken));
         let mut spec = Arc::unwrap_or_clone(spec);
@@ -280,8 +372,9 @@ fn read(records: Vec<WorkflowRecord>) -> (Vec<Draft>, Sound) {
         match Draft::new(spec) {
             Ok(draft) if is_complete(&draft, &record) => {
                 record.spec = Arc::clone(&draft.spec);
-                drafts.push(draft);
-                sound.records.push(record);
+                let settled = record.tasks.iter().map(|task| task.status.is_settled()).collect();
+                drafts.push(StoredDraft { draft, needs, settled });
+                sound.found.push((record, left_by));
                 continue;
             }
             Ok(_) => tracing::error!(workflow = %record.id, "a stored workflow lacks tasks"),
@@ -289,7 +382,7 @@ fn read(records: Vec<WorkflowRecord>) -> (Vec<Draft>, Sound) {
                 tracing::error!(workflow = %record.id, %error, "a stored workflow cannot be read");
             }
         }
-        sound.unreadable += 1;
+        sound.unreadable.push(record.id);
     }
     (drafts, sound)
 }
@@ -308,12 +401,13 @@ impl ExecutionEngine {
 
     fn adopt(
         &mut self,
-        plan: Arc<Plan>,
-        mut record: WorkflowRecord,
+        found: Found,
         epoch: Option<Epoch>,
-        reopen: bool,
+        wish: Wish,
         begun: u64,
+        ctx: &mut Context<Self>,
     ) -> Result<RunKey, NotAdopted> {
+        let Found { plan, mut record, left_by, is_fit } = found;
         if !matches!(self.phase, Phase::Running) {
             return Err(NotAdopted::Stopping);
         }
@@ -329,32 +423,51 @@ impl ExecutionEngine {
         }
         let now = self.clock.now();
         let mut unknown = Vec::new();
+        let mut cut_off = Vec::new();
         for task in &mut record.tasks {
             match task.status {
                 TaskStatus::Executing if must_not_repeat(&plan, task.index) => {
                     unknown.push(task.index);
                 }
                 // It begins anew; what it began was not stored, or may run again.
-                TaskStatus::Queued | TaskStatus::Executing => task.status = TaskStatus::Pending,
+                TaskStatus::Executing => {
+                    task.status = TaskStatus::Pending;
+                    cut_off.push(task.index);
+                }
+                TaskStatus::Queued => task.status = TaskStatus::Pending,
                 _ => {}
             }
         }
         let mut run = Box::new(Run::resume(plan, self.audience.clone(), record));
         run.belongs_to(epoch);
+        let left_by = left_by.filter(|_| is_fit && !wish.reopen);
+        if let (Some(left_by), Some(epoch)) = (left_by, epoch) {
+            run.recovered(&self.settings.owner, epoch, left_by, now);
+        }
         for index in unknown {
             run.outcome_unknown(index, now);
             crate::failpoint!("engine.recover.in_doubt");
         }
-        if reopen && !run.reopen() {
+        for index in cut_off.into_iter().filter(|_| is_fit) {
+            run.interrupted(index, now);
+        }
+        if wish.reopen && !run.reopen() {
             return Err(NotAdopted::Complete);
         }
         let key = self.new_key();
         self.ids.insert(run.id().clone(), key);
         self.load += run.record().tasks.len() as u64;
         let mut active = Active::new(run);
-        if reopen {
+        active.was_left_behind = left_by.is_some();
+        if wish.reopen {
             active.born = now;
             crate::failpoint!("engine.reopen");
+        }
+        // An engine that runs whatever nobody runs would have taken it up by itself a moment later,
+        // where it can.
+        if wish.hold && !(self.settings.takes_over && is_fit) {
+            active.held = Some(Held::default());
+            hold_for_a_while(key, ctx);
         }
         self.runs.insert(key, Box::new(active));
         self.touch(key);
@@ -365,7 +478,6 @@ impl ExecutionEngine {
         &mut self,
         key: RunKey,
         settlement: Result<Settlement, SubmitError>,
-        hold: bool,
         ctx: &mut Context<Self>,
     ) {
         let settlement = match settlement {
@@ -392,9 +504,10 @@ impl ExecutionEngine {
         }
         active.run.conclude(now);
         crate::failpoint!("engine.recover.concluded");
-        // An engine that runs whatever nobody runs would have taken it up by itself a moment later;
-        // held here, it would not run anywhere.
-        active.held = hold && !self.settings.takes_over;
+        if active.was_left_behind {
+            // Any of them may have been under way as the process died.
+            active.saves_start.extend(&settlement.ready);
+        }
         for index in settlement.ready {
             self.take_up_task(TaskKey { run: key, index }, ctx);
         }
@@ -441,14 +554,15 @@ impl ExecutionEngine {
 
 fn must_not_repeat(plan: &Plan, index: u32) -> bool {
     let method = plan.tasks[index as usize].method.as_ref();
-    // A method that is gone since may have been of that kind.
-    method.map_or(true, |method| method.spec.effect == Effect::AtMostOnce)
+    // One that is not known here is not decided about: nothing of its workflow is run here.
+    method.is_ok_and(|method| method.spec.effect == Effect::AtMostOnce)
 }
 
 impl Handler<Recover> for ExecutionEngine {
     type Result = ResponseFuture<Result<Recovered, TaskError>>;
 
     fn handle(&mut self, Recover { id, hold }: Recover, _: &mut Self::Context) -> Self::Result {
+        let given_up = id.as_ref().and_then(|id| self.given_up(id));
         let recovery = self.begin_recovery();
         let store = Arc::clone(&self.store);
         let Some(id) = id else {
@@ -459,8 +573,10 @@ impl Handler<Recover> for ExecutionEngine {
                 recovered
             });
         };
-        let found = take_up_one(recovery, store, id, Wish { reopen: false, hold });
-        Box::pin(async move { Ok(found.await?.0) })
+        Box::pin(async move {
+            wait_for(given_up).await;
+            Ok(take_up_one(recovery, store, id, Wish { reopen: false, hold }).await?.0)
+        })
     }
 }
 
@@ -470,8 +586,10 @@ impl Handler<Reopen> for ExecutionEngine {
     fn handle(&mut self, Reopen(id): Reopen, _: &mut Self::Context) -> Self::Result {
         let name = id.clone();
         let wish = Wish { reopen: true, hold: false };
+        let given_up = self.given_up(&id);
         let found = take_up_one(self.begin_recovery(), Arc::clone(&self.store), id, wish);
         Box::pin(async move {
+            wait_for(given_up).await;
             match found.await? {
                 (_, Some(why)) => {
                     let message = format!("workflow `{name}` cannot be run again: {why}");
@@ -507,10 +625,11 @@ impl Handler<RecoveryEnded> for ExecutionEngine {
 impl Handler<Adopt> for ExecutionEngine {
     type Result = MessageResult<Adopt>;
 
-    fn handle(&mut self, message: Adopt, _: &mut Self::Context) -> Self::Result {
-        let Adopt { found, epoch, reopen, begun } = message;
-        let adopt = |(plan, record): (Arc<Plan>, WorkflowRecord)| {
-            let run = self.adopt(Arc::clone(&plan), record, epoch, reopen, begun)?;
+    fn handle(&mut self, message: Adopt, ctx: &mut Self::Context) -> Self::Result {
+        let Adopt { found, epoch, wish, begun } = message;
+        let adopt = |found: Found| {
+            let plan = Arc::clone(&found.plan);
+            let run = self.adopt(found, epoch, wish, begun, ctx)?;
             Ok(Remembered { run, plan, tasks: self.runs[&run].run.record().tasks.clone() })
         };
         MessageResult(found.into_iter().map(adopt).collect())
@@ -520,10 +639,10 @@ impl Handler<Adopt> for ExecutionEngine {
 impl Handler<Restored> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, Restored { graphs, hold }: Restored, ctx: &mut Self::Context) {
+    fn handle(&mut self, Restored { graphs }: Restored, ctx: &mut Self::Context) {
         let mut runs = Vec::with_capacity(graphs.len());
         for (run, settlement) in graphs {
-            self.restored(run, settlement, hold, ctx);
+            self.restored(run, settlement, ctx);
             runs.push(run);
         }
         self.write_changes(ctx);

@@ -28,6 +28,9 @@ use crate::{
 const WRITE_PAUSE_MIN: Duration = Duration::from_millis(50);
 const WRITE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// Characters of a cause in the log.
+const CAUSE_MAX: usize = 300;
+
 /// What waits to be written, and what is being written.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
@@ -278,6 +281,9 @@ impl ExecutionEngine {
             _ => self.stats.tasks_failed += 1,
         }
         let settled = Settled { task, outcome: TaskOutcome::from(record) };
+        if let Some(held) = &mut active.held {
+            held.settling += 1;
+        }
         self.touch(task.run);
         if counted {
             self.make_room(task.run);
@@ -370,6 +376,7 @@ impl ExecutionEngine {
         crate::failpoint!("engine.written.promises");
         let mut events = Vec::new();
         let mut done = Vec::new();
+        let mut held = Vec::new();
         for key in std::mem::take(&mut self.writer.writing) {
             let Some(active) = self.runs.get_mut(&key) else { continue };
             active.run.committed();
@@ -378,11 +385,17 @@ impl ExecutionEngine {
                 done.push(key);
             } else if !active.run.is_uncommitted() {
                 active.tell_state();
+                if active.held.is_some() {
+                    held.push(key);
+                }
             }
         }
         self.publish(events);
         crate::failpoint!("engine.written.told");
         self.forget(done, ctx);
+        for key in held {
+            self.let_go(key, ctx);
+        }
         crate::failpoint!("engine.written.forgotten");
         for (key, ready) in std::mem::take(&mut self.writer.writing_ready) {
             self.put_in_line(key, ready, ctx);
@@ -465,6 +478,7 @@ impl ExecutionEngine {
                 _ => self.stats.workflows_failed += 1,
             }
             let record = Arc::new(active.run.into_record());
+            log_end(&record);
             if let Some(place) = &record.spec.place
                 && place.output.is_some()
                 && let Some(results) = &self.settings.results
@@ -486,6 +500,38 @@ impl ExecutionEngine {
         }
         self.cast().resolver.do_send(RemoveWorkflows(keys));
         self.look_if_some_is_left(ctx);
+    }
+}
+
+/// One line for each workflow that ends, so that an operator need not ask for each.
+fn log_end(record: &WorkflowRecord) {
+    let workflow = record.id.as_str();
+    let name = &*record.name;
+    match record.status {
+        WorkflowStatus::Completed => {
+            tracing::info!(workflow, name, tasks = record.tasks.len(), "workflow completed");
+        }
+        WorkflowStatus::Cancelled => {
+            let reason = record.error.as_ref().map_or("", |error| &*error.message);
+            tracing::info!(workflow, name, reason, "workflow cancelled");
+        }
+        status => {
+            let failed = record.tasks.iter().find(|task| task.status == TaskStatus::Failed);
+            // What a task says is text from outside: it is escaped, and stays on its line.
+            let task = failed.map_or("", |task| task.id.as_str());
+            let error = failed.and_then(|task| task.error.as_ref()).or(record.error.as_ref());
+            let code = error.map_or("", |error| error.code.name());
+            let cause = error.map_or("", |error| &*error.message);
+            tracing::warn!(workflow, name, task, code, cause = ?shortened(cause), "workflow {status}");
+        }
+    }
+}
+
+/// The beginning of a text: a line of a log is no place for a whole traceback.
+fn shortened(text: &str) -> &str {
+    match text.char_indices().nth(CAUSE_MAX) {
+        Some((end, _)) => &text[..end],
+        None => text,
     }
 }
 
@@ -528,6 +574,9 @@ impl Handler<Followed> for ExecutionEngine {
         let now = self.clock.now();
         for key in asked {
             let Some(active) = self.runs.get_mut(&key) else { continue };
+            if let Some(held) = &mut active.held {
+                held.settling = held.settling.saturating_sub(1);
+            }
             active.run.conclude(now);
             if active.is_new {
                 crate::failpoint!("engine.early.ended");

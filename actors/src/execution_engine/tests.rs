@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use gleitzeit_domain::{
     error::ErrorCode,
+    needs::Needs,
     retry::RetryPolicy,
     run::{RunKey, TaskKey},
     store::{NewWorkflow, Store as _, StoreError},
@@ -332,7 +333,7 @@ async fn a_workflow_that_settles_during_a_recovery_is_not_taken_up() {
     assert_eq!(stage.leftovers().await, LeftoverCounts::default());
     // It is over: what settled during it can be opened again.
     let reopened = engine.send(Reopen("v".into())).await.unwrap().unwrap();
-    assert_eq!(reopened, Recovered { workflows: 1, tasks: 1, unreadable: 0, held: 0 });
+    assert_eq!(reopened, Recovered { workflows: 1, tasks: 1, unreadable: 0, held: 0, unfit: 0 });
     let again = engine.send(Reopen("v".into())).await.unwrap().unwrap_err();
     assert_eq!(again.code, ErrorCode::WorkflowInvalidState);
 }
@@ -346,11 +347,19 @@ async fn a_stored_workflow_without_its_tasks_is_left_alone() {
     let store = HeldStore::open();
     let mut record = stage.stored("w").await;
     record.tasks.clear();
-    store.submit(vec![NewWorkflow { record, events: Vec::new(), epoch: None }]).await.unwrap();
+    store
+        .submit(vec![NewWorkflow {
+            record,
+            events: Vec::new(),
+            epoch: None,
+            needs: Needs::default(),
+        }])
+        .await
+        .unwrap();
     let second = Stage::open(EngineSettings::default(), store).await;
     let recover = Recover { id: None, hold: false };
     let recovered = second.actors.cast.engine.send(recover).await.unwrap().unwrap();
-    assert_eq!(recovered, Recovered { workflows: 0, tasks: 0, unreadable: 1, held: 0 });
+    assert_eq!(recovered, Recovered { workflows: 0, tasks: 0, unreadable: 1, held: 0, unfit: 0 });
     let settled = second.submit(workflow("v", [task("a", json!({}))])).await;
     assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
 }

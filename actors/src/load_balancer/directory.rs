@@ -1,6 +1,6 @@
 //! Providers come and go: started on the thread of their placement, restarted, stopped.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use actix::{dev::channel, prelude::*};
 use actix_rt::{Arbiter, ArbiterHandle};
@@ -81,6 +81,11 @@ pub struct RestartProvider(pub ProviderId);
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<ProviderStatus>")]
 pub struct GetProviders;
+
+/// Asks for the methods that any provider serves, however it is at the moment.
+#[derive(Debug, Message)]
+#[rtype(result = "BTreeSet<Capability>")]
+pub struct GetServed;
 
 /// A supervisor panicked beyond its budget and is gone.
 #[derive(Debug, Message)]
@@ -368,6 +373,15 @@ impl Handler<GetProviders> for LoadBalancer {
             all.sort_by(|one, other| one.provider_id.cmp(&other.provider_id));
             all
         })
+    }
+}
+
+impl Handler<GetServed> for LoadBalancer {
+    type Result = MessageResult<GetServed>;
+
+    fn handle(&mut self, _: GetServed, _: &mut Self::Context) -> Self::Result {
+        let served = self.book.iter().flat_map(|(_, entry)| &entry.registration.capabilities);
+        MessageResult(served.cloned().collect())
     }
 }
 

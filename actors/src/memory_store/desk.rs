@@ -1,40 +1,80 @@
 //! The leases and requests of a [`MemoryStore`](super::MemoryStore), under its lock.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
-use gleitzeit_domain::store::{
-    Epoch, StoreError,
-    lease::{Request, RequestAnswer, RequestKey},
+use gleitzeit_domain::{
+    needs::Offer,
+    store::{
+        Epoch, StoreError,
+        lease::{Owner, Request, RequestAnswer, RequestKey},
+    },
 };
 use tokio::time::Instant;
 
 /// Leases by epoch, requests by age.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
-    /// When each runs out; `None` is never.
-    leases: BTreeMap<Epoch, Option<Instant>>,
+    leases: BTreeMap<Epoch, Held>,
+    /// What each lease offered last, and which workflows it has given up because it cannot run
+    /// them, by their age.
+    offers: HashMap<Epoch, (Offer, BTreeSet<u64>)>,
     last_epoch: u64,
     requests: BTreeMap<RequestKey, (Request, Option<RequestAnswer>)>,
     last_request: u64,
 }
 
+#[derive(Debug)]
+struct Held {
+    owner: String,
+    /// When it runs out; `None` is never.
+    until: Option<Instant>,
+}
+
 impl Desk {
-    pub(super) fn open(&mut self, term: Option<Duration>) -> Epoch {
+    pub(super) fn open(&mut self, owner: &str, term: Option<Duration>) -> Epoch {
         self.last_epoch += 1;
         let epoch = Epoch(self.last_epoch);
-        self.leases.insert(epoch, end(term));
+        self.leases.insert(epoch, Held { owner: owner.to_owned(), until: end(term) });
         epoch
+    }
+
+    /// Who holds a lease.
+    pub(super) fn owner(&self, epoch: Epoch) -> Option<Owner> {
+        let held = self.leases.get(&epoch)?;
+        let is_alive = held.until.is_none_or(|until| until > Instant::now());
+        Some(Owner { epoch, name: held.owner.clone(), process_id: None, is_alive })
+    }
+
+    /// Notes what a lease offers; what it has given up as it offered the same.
+    pub(super) fn refused(&mut self, epoch: Epoch, offer: &Offer) -> &BTreeSet<u64> {
+        let (before, refused) =
+            self.offers.entry(epoch).or_insert_with(|| (offer.clone(), BTreeSet::new()));
+        if before != offer {
+            *before = offer.clone();
+            refused.clear();
+        }
+        refused
+    }
+
+    /// Notes what a lease has given up.
+    pub(super) fn refuse(&mut self, epoch: Epoch, age: u64) {
+        let offer = self.offers.entry(epoch);
+        offer.or_insert_with(|| (Offer::everything(), BTreeSet::new())).1.insert(age);
     }
 
     /// False when the lease is gone. One that has run out is good until someone ends it.
     pub(super) fn renew(&mut self, epoch: Epoch, term: Option<Duration>) -> bool {
-        let Some(until) = self.leases.get_mut(&epoch) else { return false };
-        *until = end(term);
+        let Some(held) = self.leases.get_mut(&epoch) else { return false };
+        held.until = end(term);
         true
     }
 
     /// True when there was one.
     pub(super) fn close(&mut self, epoch: Epoch) -> bool {
+        self.offers.remove(&epoch);
         self.leases.remove(&epoch).is_some()
     }
 
@@ -51,16 +91,21 @@ impl Desk {
     /// Ends the leases other than `mine` that have run out.
     pub(super) fn end_dead(&mut self, mine: Epoch) -> Vec<Epoch> {
         let now = Instant::now();
-        let is_dead = |epoch: &Epoch, until: &mut Option<Instant>| {
-            *epoch != mine && until.is_some_and(|until| until <= now)
+        let is_dead = |epoch: &Epoch, held: &mut Held| {
+            *epoch != mine && held.until.is_some_and(|until| until <= now)
         };
-        self.leases.extract_if(.., is_dead).map(|(epoch, _)| epoch).collect()
+        let dead: Vec<Epoch> =
+            self.leases.extract_if(.., is_dead).map(|(epoch, _)| epoch).collect();
+        for epoch in &dead {
+            self.offers.remove(epoch);
+        }
+        dead
     }
 
     /// When the next of the others runs out.
     pub(super) fn next_end(&self, mine: Epoch) -> Option<Duration> {
         let others = self.leases.iter().filter(|(epoch, _)| **epoch != mine);
-        let next = others.filter_map(|(_, until)| *until).min()?;
+        let next = others.filter_map(|(_, held)| held.until).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 

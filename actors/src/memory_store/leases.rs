@@ -6,9 +6,12 @@ use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use gleitzeit_domain::{
     id::WorkflowId,
+    needs::Offer,
     store::{
         Epoch, LeaseStore, StoreError,
-        lease::{Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
+        lease::{
+            Claimed, ClaimedOne, Lease, Release, Request, RequestAnswer, RequestKey, Standing,
+        },
     },
 };
 
@@ -16,9 +19,9 @@ use super::MemoryStore;
 
 #[async_trait]
 impl LeaseStore for MemoryStore {
-    async fn open_lease(&self, _owner: &str, term: Duration) -> Result<Lease, StoreError> {
+    async fn open_lease(&self, owner: &str, term: Duration) -> Result<Lease, StoreError> {
         let term = self.leases_run_out.then_some(term);
-        let epoch = self.with(|shelf| shelf.desk.open(term))?;
+        let epoch = self.with(|shelf| shelf.desk.open(owner, term))?;
         Ok(Lease { epoch, term })
     }
 
@@ -30,20 +33,25 @@ impl LeaseStore for MemoryStore {
     async fn close_lease(&self, epoch: Epoch) -> Result<(), StoreError> {
         self.with(|shelf| {
             if shelf.desk.close(epoch) {
-                shelf.free(epoch);
+                shelf.free(epoch, false);
             }
         })?;
         self.ring();
         Ok(())
     }
 
-    async fn claim(&self, epoch: Epoch, limit: usize) -> Result<Claimed, StoreError> {
+    async fn claim(
+        &self,
+        epoch: Epoch,
+        limit: usize,
+        offer: &Offer,
+    ) -> Result<Claimed, StoreError> {
         self.with(|shelf| {
             shelf.desk.check(Some(epoch))?;
             for dead in shelf.desk.end_dead(epoch) {
-                shelf.free(dead);
+                shelf.free(dead, true);
             }
-            let (workflows, more) = shelf.claim(epoch, limit);
+            let (workflows, more) = shelf.claim(epoch, limit, offer);
             Ok(Claimed { workflows, more, ask_again_in: shelf.desk.next_end(epoch) })
         })?
     }
@@ -57,10 +65,29 @@ impl LeaseStore for MemoryStore {
         self.with(|shelf| {
             shelf.desk.check(Some(epoch))?;
             for dead in shelf.desk.end_dead(epoch) {
-                shelf.free(dead);
+                shelf.free(dead, true);
             }
             Ok(shelf.claim_one(epoch, id, reopens))
         })?
+    }
+
+    async fn release(
+        &self,
+        epoch: Epoch,
+        ids: &[WorkflowId],
+        why: Release,
+    ) -> Result<(), StoreError> {
+        self.with(|shelf| {
+            shelf.desk.check(Some(epoch))?;
+            shelf.release(epoch, ids, why);
+            Ok(())
+        })??;
+        self.ring();
+        Ok(())
+    }
+
+    async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError> {
+        self.with(|shelf| ids.iter().map(|id| shelf.standing(id)).collect())
     }
 
     async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {

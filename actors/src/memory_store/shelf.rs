@@ -10,8 +10,10 @@ use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
+    needs::{Needs, Offer},
     store::{
-        Epoch, ListFilter, NewWorkflow, StoreError, Submitted, WorkflowChange, lease::ClaimedOne,
+        Epoch, ListFilter, NewWorkflow, StoreError, Submitted, WorkflowChange,
+        lease::{ClaimedOne, ClaimedWorkflow, Release, Standing},
     },
     task::{TaskRecord, TaskStatus},
     workflow::{WorkflowRecord, WorkflowSummary},
@@ -29,6 +31,17 @@ pub(super) struct Entry {
     settled: Option<u64>,
     /// The lease that it belongs to.
     owner: Option<Epoch>,
+    /// What a process must offer to claim it.
+    needs: Needs,
+    /// The lease that died while it owned it.
+    left_by: Option<Epoch>,
+}
+
+impl Entry {
+    fn claimed(&self) -> ClaimedWorkflow {
+        let (record, needs) = (self.record.clone(), self.needs.clone());
+        ClaimedWorkflow { record, needs, left_by: self.left_by }
+    }
 }
 
 /// Workflows by age and by id.
@@ -66,7 +79,8 @@ impl Shelf {
         }
     }
 
-    pub(super) fn add(&mut self, NewWorkflow { record, events, epoch }: NewWorkflow) -> Submitted {
+    pub(super) fn add(&mut self, new: NewWorkflow) -> Submitted {
+        let NewWorkflow { record, events, epoch, needs } = new;
         let age = self.next_age;
         match self.ages.entry(record.id.clone()) {
             hash_map::Entry::Occupied(_) => return Submitted::Existed,
@@ -74,7 +88,8 @@ impl Shelf {
         };
         self.next_age += 1;
         let is_settled = record.status.is_settled();
-        self.by_age.insert(age, Entry { record, events, settled: None, owner: epoch });
+        let entry = Entry { record, events, settled: None, owner: epoch, needs, left_by: None };
+        self.by_age.insert(age, entry);
         if is_settled {
             self.settle(age);
         } else if epoch.is_none() {
@@ -196,11 +211,12 @@ impl Shelf {
 
     // ---- leases ----
 
-    /// Frees what a lease owned that is gone.
-    pub(super) fn free(&mut self, epoch: Epoch) {
+    /// Frees what a lease owned that is gone; `is_dead` where it was not given up in order.
+    pub(super) fn free(&mut self, epoch: Epoch, is_dead: bool) {
         for (age, entry) in &mut self.by_age {
             if entry.owner == Some(epoch) {
                 entry.owner = None;
+                entry.left_by = is_dead.then_some(epoch);
                 if entry.settled.is_none() {
                     self.free.insert(*age);
                 }
@@ -208,16 +224,54 @@ impl Shelf {
         }
     }
 
-    /// Takes the oldest that are free; true when there are more.
-    pub(super) fn claim(&mut self, epoch: Epoch, limit: usize) -> (Vec<WorkflowRecord>, bool) {
-        let mut claimed = Vec::new();
-        while claimed.len() < limit {
-            let Some(age) = self.free.pop_first() else { return (claimed, false) };
+    /// Takes the oldest that are free and that the offer covers; true when there are more.
+    pub(super) fn claim(
+        &mut self,
+        epoch: Epoch,
+        limit: usize,
+        offer: &Offer,
+    ) -> (Vec<ClaimedWorkflow>, bool) {
+        let refused = self.desk.refused(epoch, offer);
+        let fits = |age: &&u64| {
+            let entry = self.by_age.get(*age);
+            entry.is_some_and(|entry| offer.covers(&entry.needs)) && !refused.contains(*age)
+        };
+        let mut ages: Vec<u64> = self.free.iter().filter(fits).take(limit + 1).copied().collect();
+        let more = ages.len() > limit;
+        ages.truncate(limit);
+        let mut claimed = Vec::with_capacity(ages.len());
+        for age in ages {
+            self.free.remove(&age);
             let Some(entry) = self.by_age.get_mut(&age) else { continue };
             entry.owner = Some(epoch);
-            claimed.push(entry.record.clone());
+            claimed.push(entry.claimed());
         }
-        (claimed, !self.free.is_empty())
+        (claimed, more)
+    }
+
+    /// Frees those that a lease owns, settled ones too.
+    pub(super) fn release(&mut self, epoch: Epoch, ids: &[WorkflowId], why: Release) {
+        for id in ids {
+            let Some(&age) = self.ages.get(id) else { continue };
+            let Some(entry) = self.by_age.get_mut(&age) else { continue };
+            if why == Release::ForOthers {
+                self.desk.refuse(epoch, age);
+            }
+            if entry.owner != Some(epoch) {
+                continue;
+            }
+            entry.owner = None;
+            if entry.settled.is_none() {
+                self.free.insert(age);
+            }
+        }
+    }
+
+    /// Who has a workflow, and what it needs.
+    pub(super) fn standing(&self, id: &WorkflowId) -> Option<Standing> {
+        let entry = self.entry(id)?;
+        let owner = self.runs_under(id).and_then(|epoch| self.desk.owner(epoch));
+        Some(Standing { owner, needs: entry.needs.clone() })
     }
 
     /// Takes one workflow, unless another lease runs it; a settled one only to be opened again.
@@ -231,7 +285,7 @@ impl Shelf {
             entry.owner = Some(epoch);
             self.free.remove(age);
         }
-        ClaimedOne::Taken(Box::new(entry.record.clone()))
+        ClaimedOne::Taken(Box::new(entry.claimed()))
     }
 
     /// The lease that runs a workflow.

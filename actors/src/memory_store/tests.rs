@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gleitzeit_domain::{
+    needs::Needs,
     store::WorkflowState,
     task::{TaskRecord, TaskStatus},
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
@@ -27,6 +28,7 @@ fn new(id: &str) -> NewWorkflow {
         },
         events: Vec::new(),
         epoch: None,
+        needs: Needs::default(),
     }
 }
 

@@ -4,7 +4,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use gleitzeit_actors::{
-    execution_engine::Shutdown, load_balancer::RestartProvider, memory_store::MemoryStore,
+    execution_engine::{Recover, Shutdown},
+    load_balancer::RestartProvider,
+    memory_store::MemoryStore,
 };
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
@@ -209,9 +211,10 @@ async fn what_a_provider_raises_arrives_as_it_was() {
     stage.finish().await;
 }
 
-/// A stored workflow whose method is gone since fails when its turn comes, and says why.
+/// A stored workflow whose method is gone since is left as it was, for a process that knows it; who
+/// asks for it by name is told why.
 #[actix::test]
-async fn a_method_that_is_gone_fails_its_tasks_after_a_restart() {
+async fn a_workflow_whose_method_is_gone_is_left_as_it_was() {
     let memory = Arc::new(MemoryStore::default());
     let setup = |memory: &Arc<MemoryStore>| Setup {
         store: Arc::<MemoryStore>::clone(memory),
@@ -225,8 +228,11 @@ async fn a_method_that_is_gone_fails_its_tasks_after_a_restart() {
 
     let without = Setup { book: ProtocolBook::new(), ..setup(&memory) };
     let mut stage = without.open_again().await;
-    stage.recover().await;
-    let record = stage.wait(&"gone".into()).await.unwrap();
-    assert_eq!(code(&record, "t"), Some(ErrorCode::ProtocolNotFound));
+    let recovered = stage.recover().await;
+    assert_eq!((recovered.workflows, recovered.unfit), (0, 0), "it is not even taken");
+    let named = Recover { id: Some("gone".into()), hold: false };
+    let refused = stage.actors.cast.engine.send(named).await.unwrap().unwrap_err();
+    assert_eq!(refused.code, ErrorCode::ProtocolNotFound);
+    assert!(!stage.stored(&"gone".into()).await.status.is_settled());
     stage.finish().await;
 }

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod cancellation;
 #[cfg(test)]
+mod claims;
+#[cfg(test)]
 mod dependencies;
 #[cfg(test)]
 mod durability;

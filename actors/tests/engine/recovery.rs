@@ -70,7 +70,7 @@ async fn an_engine_goes_on_where_another_stopped() {
 
     let mut stage = second(&memory).await;
     let recovered = stage.recover().await;
-    assert_eq!(recovered, Recovered { workflows: 1, tasks: 3, unreadable: 0, held: 0 });
+    assert_eq!(recovered, Recovered { workflows: 1, tasks: 3, unreadable: 0, held: 0, unfit: 0 });
     stage.board.open("g");
     let record = stage.wait(&"cut".into()).await.unwrap();
     assert_eq!(statuses(&record), [Completed, Failed, Skipped, Completed, Completed, Completed]);
@@ -201,7 +201,7 @@ async fn a_failed_workflow_can_be_run_again() {
     assert_eq!(statuses(&record), [Completed, Failed, Skipped, Completed]);
     tokio::time::sleep(secs(200)).await;
     let reopened = stage.reopen(&"again".into()).await.unwrap();
-    assert_eq!(reopened, Recovered { workflows: 1, tasks: 2, unreadable: 0, held: 0 });
+    assert_eq!(reopened, Recovered { workflows: 1, tasks: 2, unreadable: 0, held: 0, unfit: 0 });
     stage
         .until("task:started", |event| {
             event.data.task_id().is_some_and(|id| id.as_str() == "flaky")

@@ -308,15 +308,103 @@ fn a_task_goes_before_its_method_and_that_before_the_settings() {
     );
 }
 
-/// A stored workflow is planned even where a method has gone since: only its task fails.
+fn again(spec: &WorkflowSpec, book: &ProtocolBook, needs: &Needs, settled: &[usize]) -> Replanned {
+    let draft = Draft::new(spec.clone()).unwrap();
+    draft.plan_again(book, &PlanDefaults::default(), needs, |index| settled.contains(&index))
+}
+
+/// What a process does not know it is not to run; what has settled needs nobody.
 #[test]
-fn a_stored_workflow_is_planned_without_its_methods() {
+fn a_stored_workflow_whose_method_is_not_known_here_is_not_for_this_process() {
     let spec = workflow([TaskSpec::new("a", "test/gone"), task("b")]);
-    let plan = Draft::new(spec).unwrap().plan_again(&book(), &PlanDefaults::default());
+    let Replanned { plan, problems } = again(&spec, &book(), &Needs::default(), &[]);
+    assert_eq!(places(&problems), [("/tasks/0/method", ErrorCode::MethodNotFound)]);
     let error = plan.tasks[0].method.as_ref().unwrap_err();
     assert_eq!(error.code, ErrorCode::MethodNotFound);
     assert_eq!(&*plan.tasks[0].capability().method, "unknown");
     assert!(plan.tasks[1].method.is_ok());
+    assert_eq!(again(&spec, &book(), &Needs::default(), &[0]).problems, []);
+}
+
+/// `shop` in a version, whose one method takes an amount of at most `most`.
+fn shop(version: &str, most: i64) -> ProtocolSpec {
+    let amount = ParameterSpec::integer().maximum(most);
+    ProtocolSpec::new("shop", version.parse().unwrap())
+        .method(MethodSpec::new("charge").param("amount", amount))
+}
+
+fn book_of(specs: impl IntoIterator<Item = ProtocolSpec>) -> ProtocolBook {
+    let mut book = ProtocolBook::new();
+    book.register_all(specs).unwrap();
+    book
+}
+
+fn accepted(spec: &WorkflowSpec, book: &ProtocolBook) -> Plan {
+    Draft::new(spec.clone()).unwrap().plan(book, &PlanDefaults::default()).unwrap()
+}
+
+fn version_of(plan: &Plan) -> String {
+    plan.tasks[0].capability().protocol.version().to_string()
+}
+
+/// A workflow keeps the version that it was checked against, also where there is a newer one by
+/// now; where that is gone, a compatible one will do, and no other.
+#[test]
+fn a_stored_workflow_keeps_the_version_that_it_was_accepted_with() {
+    let charge = |method: &str| workflow([TaskSpec::new("a", method).params(json!({"amount": 7}))]);
+    let spec = charge("shop/charge");
+    let needs = accepted(&spec, &book_of([shop("v1.0", 9), shop("v1.1", 9)])).needs;
+    let at = |versions: &[&str]| {
+        again(&spec, &book_of(versions.iter().map(|version| shop(version, 9))), &needs, &[])
+    };
+    assert_eq!(version_of(&at(&["v1.0", "v1.1", "v1.2"]).plan), "v1.1");
+    assert_eq!(version_of(&at(&["v1.0", "v1.2", "v2.0"]).plan), "v1.2");
+    for versions in [&["v1.0"][..], &["v2.0"]] {
+        let wrong = at(versions).problems;
+        assert_eq!(places(&wrong), [("/tasks/0/method", ErrorCode::ProtocolVersionMismatch)]);
+    }
+    let exact = charge("shop/v1.1/charge");
+    let needs = accepted(&exact, &book_of([shop("v1.1", 9)])).needs;
+    assert_eq!(again(&exact, &book_of([shop("v1.2", 9)]), &needs, &[]).problems.len(), 1);
+}
+
+/// A process whose schema of a method is another one must not run what its schema refuses: the
+/// workflow was accepted by a process that takes it.
+#[test]
+fn a_stored_workflow_whose_parameters_do_not_fit_here_is_not_for_this_process() {
+    let spec = workflow([TaskSpec::new("a", "shop/charge").params(json!({"amount": 7}))]);
+    let needs = accepted(&spec, &book_of([shop("v1.0", 9)])).needs;
+    let at =
+        |most, settled: &[usize]| again(&spec, &book_of([shop("v1.0", most)]), &needs, settled);
+    assert_eq!(at(8, &[]).problems, []);
+    assert_eq!(
+        places(&at(6, &[]).problems),
+        [("/tasks/0/parameters/amount", ErrorCode::InvalidParams)]
+    );
+    assert_eq!(at(6, &[0]).problems, []);
+}
+
+/// What only other processes know is accepted for them, and told; a mistake in what is built in
+/// is one everywhere.
+#[test]
+fn a_workflow_for_others_may_call_what_is_not_known_here() {
+    let for_others = |method: &str| {
+        let draft = Draft::new(workflow([TaskSpec::new("a", method)])).unwrap();
+        draft.plan_for_others(&ProtocolBook::builtin(), &PlanDefaults::default())
+    };
+    for (method, needs) in [
+        ("shop/charge", "shop (charge)"),
+        ("shop/v1/charge", "shop/v1.0 (charge)"),
+        ("shop/v1.2:charge", "shop/v1.2 (charge)"),
+    ] {
+        let (plan, unknown) = for_others(method).unwrap();
+        assert_eq!(places(&unknown), [("/tasks/0/method", ErrorCode::ProtocolNotFound)]);
+        assert_eq!(plan.needs.to_string(), needs);
+    }
+    for method in ["charge", "python/execut", "shop/v1.x/charge", "echo/v9/echo"] {
+        let refused = problems_of(for_others(method).unwrap_err());
+        assert_eq!(refused.len(), 1, "{method}");
+    }
 }
 
 /// A person who checks a file sees shape, methods and circles in one go; a self reference is a

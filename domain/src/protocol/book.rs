@@ -20,6 +20,7 @@ use std::{
 };
 
 pub(super) use self::derive::compile_method;
+pub(crate) use self::resolve::{names_version, unknown_need};
 pub use self::{
     error::{Incompatibility, RegisterError},
     resolve::ResolveError,

@@ -28,6 +28,11 @@ pub fn all() -> Vec<ProtocolSpec> {
     vec![python(), llm(), echo()]
 }
 
+/// True for the name of a built-in protocol, in whatever version.
+pub(crate) fn is_builtin(name: &str) -> bool {
+    matches!(name, "python" | "llm" | "echo")
+}
+
 /// `python/v1.0`: runs and checks Python code.
 pub fn python() -> ProtocolSpec {
     ProtocolSpec {

@@ -574,3 +574,72 @@ proptest! {
         }
     }
 }
+
+/// A task as a store has it whose call was cut off in this attempt, taken up by another process.
+fn cut_off(policy: RetryPolicy, attempt: u32) -> Run {
+    let run = run_of([task("a").retry(policy)]);
+    let (plan, mut record) = (Arc::clone(run.plan()), run.into_record());
+    record.tasks[0].attempts = attempt;
+    let mut run = Run::resume(plan, Audience::default(), record);
+    run.recovered(&"heir".into(), Epoch(7), Epoch(4), at(9));
+    run.interrupted(0, at(9));
+    run
+}
+
+/// A task that ends its process each time must come to an end; a crash is not the failure of a task
+/// that is to be tried once.
+#[test]
+fn an_attempt_that_was_cut_off_counts() {
+    for (max_attempts, attempt, status) in [
+        (3, 2, Pending),
+        (3, 3, Failed),
+        (1, 1, Pending),
+        (1, CUT_OFF_MAX - 1, Pending),
+        (1, CUT_OFF_MAX, Failed),
+    ] {
+        let run = cut_off(retrying(max_attempts), attempt);
+        assert_eq!(run.task(0).status, status, "attempt {attempt} of {max_attempts}");
+        let error = run.task(0).error.as_ref().map(|error| error.code);
+        assert_eq!(error, (status == Failed).then_some(ErrorCode::TaskRetryExhausted));
+    }
+}
+
+/// What was recovered leaves a trace, which is written with the next change and not by itself.
+#[test]
+fn a_recovery_is_told_with_the_next_write() {
+    let mut run = cut_off(retrying(3), 1);
+    assert!(run.take_change().is_none());
+    let attempt = begin(&mut run, 0);
+    assert_eq!(attempt, 2);
+    run.finish(0, attempt, Ok(json!(1).into()), None, at(10), 0.0);
+    let change = run.take_change().unwrap();
+    let told: Vec<_> = change.events.iter().map(|event| event.data.event_type()).collect();
+    assert_eq!(
+        told,
+        [
+            "workflow:recovered",
+            "task:interrupted",
+            "task:queued",
+            "workflow:started",
+            "task:started",
+            "task:completed"
+        ]
+    );
+}
+
+/// The start of a long call is a row of its task, and tells that the workflow runs; once.
+#[test]
+fn a_long_start_is_written_by_itself() {
+    let mut run = run_of([task("a"), task("b")]);
+    begin(&mut run, 0);
+    assert!(run.take_change().is_none(), "a start alone is not worth a write");
+    run.tell_start(0);
+    let change = run.take_change().unwrap();
+    assert_eq!(change.tasks.len(), 1);
+    assert_eq!(change.tasks[0].status, TaskStatus::Executing);
+    assert_eq!(change.workflow.map(|state| state.status), Some(WorkflowStatus::Running));
+    run.committed();
+    begin(&mut run, 1);
+    run.tell_start(1);
+    assert_eq!(run.take_change().unwrap().workflow, None);
+}

@@ -129,6 +129,10 @@ where
         leases::what_a_closed_lease_owned_is_free,
         leases::a_settled_workflow_can_be_claimed_by_name,
         leases::what_ended_before_its_submission_belongs_to_nobody,
+        leases::a_claim_takes_what_its_offer_covers,
+        leases::what_a_lease_leaves_goes_to_who_knows_it,
+        leases::what_is_released_is_free,
+        leases::people_see_who_has_a_workflow,
         leases::requests_reach_the_owner,
         leases::the_bell_rings_for_what_is_free,
     }

@@ -22,6 +22,7 @@ use super::StoreError;
 use crate::{
     error::TaskError,
     id::{ProviderId, TaskId, WorkflowId},
+    needs::{Needs, Offer},
     workflow::WorkflowRecord,
 };
 
@@ -45,11 +46,24 @@ pub struct Lease {
     pub term: Option<Duration>,
 }
 
+/// A workflow that was claimed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClaimedWorkflow {
+    /// As it is stored.
+    pub record: WorkflowRecord,
+    /// What it needs, as it was told at its submission.
+    pub needs: Needs,
+    /// The lease that died while it owned the workflow, where nobody has given it up in order since:
+    /// what was ready to run may have been under way then. `None` for what was never run, or was
+    /// handed over.
+    pub left_by: Option<Epoch>,
+}
+
 /// What there was to claim.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Claimed {
     /// Workflows that belong to the lease from now on, in the order of submission.
-    pub workflows: Vec<WorkflowRecord>,
+    pub workflows: Vec<ClaimedWorkflow>,
     /// True when there may be more.
     pub more: bool,
     /// When to ask again, because the lease of another process may be dead by then; `None` while
@@ -62,11 +76,44 @@ pub struct Claimed {
 pub enum ClaimedOne {
     /// It belongs to the lease now, or did before; or it is settled, and was only read. As it is
     /// stored.
-    Taken(Box<WorkflowRecord>),
+    Taken(Box<ClaimedWorkflow>),
     /// A live process runs it, or is about to.
     Held,
     /// There is none.
     Unknown,
+}
+
+/// Why single workflows are given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// For whoever claims them next, this lease included.
+    ForAll,
+    /// This process cannot run them: a claim does not give them to this lease again, as long as it
+    /// offers the same.
+    ForOthers,
+}
+
+/// Who has a workflow, and what it needs; for people.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The lease that owns it; `None` while it waits to be claimed, or is settled.
+    pub owner: Option<Owner>,
+    /// What a process must offer to claim it.
+    pub needs: Needs,
+}
+
+/// A lease that owns a workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Owner {
+    /// Its name.
+    pub epoch: Epoch,
+    /// What its process calls itself.
+    pub name: String,
+    /// The number of the process on its machine, where it is told.
+    pub process_id: Option<i32>,
+    /// False when the process has ended, or has not renewed its lease in time: whoever looks for
+    /// work next takes over what it owns.
+    pub is_alive: bool,
 }
 
 /// What is asked of the process that runs a workflow.
@@ -157,11 +204,32 @@ pub trait LeaseStore: Send + Sync {
     async fn close_lease(&self, epoch: Epoch) -> Result<(), StoreError>;
 
     /// Ends the leases that are dead, then takes at most `limit` unsettled workflows that belong to
-    /// nobody, the oldest first. No two claims take the same one.
+    /// nobody and whose needs `offer` covers, the oldest first. No two claims take the same one. What
+    /// is not covered stays free.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] when the lease is gone; any other; then nothing was claimed.
-    async fn claim(&self, epoch: Epoch, limit: usize) -> Result<Claimed, StoreError>;
+    async fn claim(&self, epoch: Epoch, limit: usize, offer: &Offer)
+    -> Result<Claimed, StoreError>;
+
+    /// Gives up those of the workflows that the lease owns: they belong to nobody then, and whoever
+    /// listens is told. Nothing of them may be on its way to the store.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim); then none was given up, or that is not known: it may be repeated.
+    async fn release(
+        &self,
+        epoch: Epoch,
+        ids: &[WorkflowId],
+        why: Release,
+    ) -> Result<(), StoreError>;
+
+    /// Who has each of the workflows, in their order; `None` for one that is not there. May be of
+    /// the past when it is told.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of reading.
+    async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError>;
 
     /// Takes one workflow, unless a live process runs it. What is settled belongs to nobody: it is
     /// read and stays so, unless it is taken to be opened again (`reopens`), which a live process

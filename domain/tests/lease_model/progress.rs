@@ -24,9 +24,10 @@ const STEPS_MAX: usize = 100;
 pub(crate) struct Reached(Mutex<HashSet<(State, usize)>>);
 
 impl Reached {
-    /// Whether from `state` each process alone gets everything settled.
+    /// Whether from `state` each process that knows all workflows alone gets everything settled.
     pub(crate) fn settles(&self, protocol: &Protocol, state: &State) -> bool {
-        (0..PROCESSES).all(|survivor| self.settles_by(protocol, *state, survivor))
+        let knows_all = |at: &usize| state.processes[*at].knows.iter().all(|knows| *knows);
+        (0..PROCESSES).filter(knows_all).all(|it| self.settles_by(protocol, *state, it))
     }
 
     fn settles_by(&self, protocol: &Protocol, mut state: State, survivor: usize) -> bool {

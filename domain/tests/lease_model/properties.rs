@@ -16,7 +16,9 @@ pub(crate) const NOT_AGAIN: &str = "a committed outcome is not executed again by
 pub(crate) const ONE_END: &str = "each workflow settles once";
 pub(crate) const ONE_CALL: &str = "a call that must not run twice is begun once";
 pub(crate) const STORED: &str = "such a call is begun only after its start was stored";
-pub(crate) const NOT_STUCK: &str = "one process that lives is enough for every workflow to settle";
+pub(crate) const NOT_STUCK: &str =
+    "one process that lives and knows them is enough for every workflow to settle";
+pub(crate) const KNOWN: &str = "nobody works on what it does not know";
 
 /// Everything that is looked at.
 pub(crate) fn all(holding: Holding) -> Vec<Property<Protocol>> {
@@ -29,6 +31,7 @@ pub(crate) fn all(holding: Holding) -> Vec<Property<Protocol>> {
         Property::always(ONE_END, |_, state: &State| one_end(state)),
         Property::always(ONE_CALL, |_, state: &State| state.rows.iter().all(|row| row.calls <= 1)),
         Property::always(STORED, |_, state: &State| stored(state)),
+        Property::always(KNOWN, |_, state: &State| known(state)),
         Property::always(NOT_STUCK, |protocol: &Protocol, state: &State| {
             protocol.reached.settles(protocol, state)
         }),
@@ -69,6 +72,11 @@ fn one_owner(state: &State) -> bool {
         };
         it.steps.iter().zip(&state.rows).all(works)
     })
+}
+
+fn known(state: &State) -> bool {
+    let knows = |(step, knows): (&Step, &bool)| *step == Step::Idle || *knows;
+    state.processes.iter().all(|it| it.steps.iter().zip(&it.knows).all(knows))
 }
 
 fn owned(state: &State) -> bool {

@@ -41,6 +41,10 @@ pub(crate) enum Flaw {
     CallFirst,
     /// Leases that live processes hold by a lock are taken over by time.
     LockIgnored,
+    /// A claim takes whatever is free, whether its process knows it or not.
+    ClaimsAll,
+    /// An heir keeps what it does not know.
+    KeepsAll,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,6 +92,8 @@ pub(crate) struct Protocol {
     pub(crate) answers_get_lost: bool,
     /// Whether who takes over may inherit.
     pub(crate) inherits: bool,
+    /// Whether one process does not know one of the workflows.
+    pub(crate) has_stranger: bool,
     pub(crate) reached: Reached,
 }
 
@@ -147,8 +153,13 @@ impl Protocol {
         if process.epoch == NOBODY || !state.stands(process.epoch) {
             return;
         }
+        let knows = process.knows[workflow];
         if row.status == Status::Absent {
-            actions.push(Action::SubmitOwned(at, workflow));
+            if knows {
+                actions.push(Action::SubmitOwned(at, workflow));
+            }
+        } else if !knows && !self.has(Flaw::ClaimsAll) {
+            // What it does not know it leaves to others, also where it was made its heir.
         } else if row.is_unsettled() && row.epoch == NOBODY {
             actions.push(Action::Claim(at, workflow));
         } else if is_inherited(*process, *row) {
@@ -189,17 +200,21 @@ impl Protocol {
             || state.stands(state.processes[at].epoch)
     }
 
-    /// Ends a lease; its workflows are the heir's, or nobody's.
-    fn take_over(&self, state: &mut State, epoch: Epoch, heir: Epoch) {
+    /// Ends a lease; its workflows are the heir's, or nobody's where there is none, or it does not
+    /// know them.
+    fn take_over(&self, state: &mut State, epoch: Epoch, heir: Option<usize>) {
+        let heir = heir.map(|at| state.processes[at]);
+        let keeps_all = self.has(Flaw::KeepsAll);
         if !self.has(Flaw::LeaseKept) {
             state.leases[usize::from(epoch)] = Lease::Absent;
         }
         if self.has(Flaw::OwnerKept) {
             return;
         }
-        for row in &mut state.rows {
+        for (at, row) in state.rows.iter_mut().enumerate() {
             if row.epoch == epoch {
-                row.epoch = heir;
+                let heir = heir.filter(|heir| heir.knows[at] || keeps_all);
+                row.epoch = heir.map_or(NOBODY, |heir| heir.epoch);
             }
         }
     }
@@ -271,7 +286,7 @@ fn write(state: &mut State, at: usize, workflow: usize) {
 
 /// The process has learnt that its lease is gone: it drops what it runs and cancels its calls.
 fn lose(state: &mut State, at: usize) {
-    state.processes[at] = Process { life: state.processes[at].life, ..Process::NEW };
+    state.processes[at] = state.processes[at].anew(state.processes[at].life);
 }
 
 /// Whether a process owns what it has not begun with: it inherited that.
@@ -297,7 +312,7 @@ impl Model for Protocol {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State::new(self.once).canonical()]
+        vec![State::new(self.once, self.has_stranger).canonical()]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -348,21 +363,18 @@ impl Protocol {
             Action::Close(at) => {
                 // What it runs is cancelled first. It hands over as a takeover would.
                 let epoch = state.processes[at].epoch;
-                self.take_over(&mut state, epoch, NOBODY);
+                self.take_over(&mut state, epoch, None);
                 lose(&mut state, at);
             }
             // A write that was sent before is one that landed before, or never.
             Action::Crash(at) => {
-                state.processes[at] = Process { life: Life::Down, ..Process::NEW };
+                state.processes[at] = state.processes[at].anew(Life::Down);
             }
             Action::Restart(at) | Action::Continue(at) => life(&mut state, at, Life::Up),
             Action::Pause(at) => life(&mut state, at, Life::Paused),
             Action::Expire(epoch) => state.leases[usize::from(epoch)] = Lease::Expired,
-            Action::TakeOver(_, epoch) => self.take_over(&mut state, epoch, NOBODY),
-            Action::Inherit(at, epoch) => {
-                let heir = state.processes[at].epoch;
-                self.take_over(&mut state, epoch, heir);
-            }
+            Action::TakeOver(_, epoch) => self.take_over(&mut state, epoch, None),
+            Action::Inherit(at, epoch) => self.take_over(&mut state, epoch, Some(at)),
             Action::Share(_, workflow) => state.rows[workflow].epoch = NOBODY,
             Action::Claim(at, workflow) => claim(&mut state, at, workflow),
             Action::Go(at, workflow) => self.go(&mut state, at, workflow),

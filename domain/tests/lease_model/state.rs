@@ -50,11 +50,22 @@ pub(crate) struct Process {
     /// The lease that it believes to have.
     pub(crate) epoch: Epoch,
     pub(crate) steps: [Step; WORKFLOWS],
+    /// Which workflows it can run: the others call what it does not know.
+    pub(crate) knows: [bool; WORKFLOWS],
 }
 
 impl Process {
-    pub(crate) const NEW: Self =
-        Self { life: Life::Up, epoch: NOBODY, steps: [Step::Idle; WORKFLOWS] };
+    pub(crate) const NEW: Self = Self {
+        life: Life::Up,
+        epoch: NOBODY,
+        steps: [Step::Idle; WORKFLOWS],
+        knows: [true; WORKFLOWS],
+    };
+
+    /// The same program, with nothing in its memory.
+    pub(crate) fn anew(self, life: Life) -> Self {
+        Self { life, knows: self.knows, ..Self::NEW }
+    }
 }
 
 /// Where a workflow stands in the database.
@@ -114,15 +125,18 @@ pub(crate) struct State {
 
 impl State {
     /// Nothing submitted, every process up. Says of each workflow whether its call must not run
-    /// twice; `None` is one that settled before, and makes the model smaller.
-    pub(crate) fn new(once: [Option<bool>; WORKFLOWS]) -> Self {
+    /// twice; `None` is one that settled before, and makes the model smaller. With a stranger, one
+    /// process does not know the first workflow.
+    pub(crate) fn new(once: [Option<bool>; WORKFLOWS], has_stranger: bool) -> Self {
+        let mut processes = [Process::NEW; PROCESSES];
+        processes[0].knows[0] = !has_stranger;
         let row = |once: Option<bool>| {
             let (status, outcomes) =
                 if once.is_some() { (Status::Absent, 0) } else { (Status::Settled, 1) };
             Row { once: once == Some(true), status, epoch: NOBODY, calls: 0, outcomes }
         };
         Self {
-            processes: [Process::NEW; PROCESSES],
+            processes,
             rows: once.map(row),
             leases: [Lease::Absent; EPOCHS],
             late_write_landed: false,
@@ -193,8 +207,10 @@ impl State {
     fn sort_rows(&mut self) {
         let key = |at: usize| {
             let row = Row { epoch: NOBODY, ..self.rows[at] };
-            let mut steps: [Step; PROCESSES] =
-                std::array::from_fn(|process| self.processes[process].steps[at]);
+            let mut steps: [(bool, Step); PROCESSES] = std::array::from_fn(|process| {
+                let process = &self.processes[process];
+                (process.knows[at], process.steps[at])
+            });
             steps.sort_unstable();
             (row, row_owner(self, self.rows[at].epoch), steps)
         };
@@ -208,6 +224,7 @@ impl State {
         self.rows = order.map(|from| before.rows[from]);
         for process in &mut self.processes {
             process.steps = order.map(|from| process.steps[from]);
+            process.knows = order.map(|from| process.knows[from]);
         }
     }
 

@@ -28,6 +28,7 @@ mod replaying {
         WorkflowId, WorkflowRecord, WorkflowStatus,
         domain::{
             event::{Event, EventData},
+            needs::Needs,
             store::{NewWorkflow, WorkflowChange, WorkflowState},
             task::TaskRecord,
         },
@@ -88,7 +89,12 @@ mod replaying {
             };
             Self {
                 settled,
-                new: NewWorkflow { record, events: first.to_vec(), epoch: None },
+                new: NewWorkflow {
+                    record,
+                    events: first.to_vec(),
+                    epoch: None,
+                    needs: Needs::default(),
+                },
                 events: rest,
                 all_events: events,
             }
@@ -97,7 +103,12 @@ mod replaying {
         /// The submission of what has ended by then, of another id.
         fn whole(&self, id: &WorkflowId) -> NewWorkflow {
             let record = WorkflowRecord { id: id.clone(), ..self.settled.clone() };
-            NewWorkflow { record, events: self.all_events.to_vec(), epoch: None }
+            NewWorkflow {
+                record,
+                events: self.all_events.to_vec(),
+                epoch: None,
+                needs: Needs::default(),
+            }
         }
 
         /// The submission, of another id.

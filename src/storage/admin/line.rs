@@ -15,6 +15,7 @@
 use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
     event::{Event, EventData},
+    needs::Needs,
     store::{NewWorkflow, audit},
     task::{TaskRecord, TaskStatus},
     workflow::WorkflowRecord,
@@ -140,7 +141,9 @@ impl Workflow {
             })
             .collect();
         match events {
-            Ok(events) if wrong.is_empty() => Ok(NewWorkflow { record, events, epoch: None }),
+            Ok(events) if wrong.is_empty() => {
+                Ok(NewWorkflow { record, events, epoch: None, needs: Needs::default() })
+            }
             Ok(_) => Err(wrong.join("; ")),
             Err(error) => {
                 let error: gleitzeit_domain::store::StoreError = error;

@@ -35,6 +35,11 @@ pub struct Model {
     pub spec: Option<String>,
     /// The hash of the blob with what was submitted.
     pub spec_blob: Option<Vec<u8>>,
+    /// The hash of what a process must know to run it; 0 where nobody wrote that down.
+    pub needs: i64,
+    /// The lease that died while it owned the workflow, where nobody gave it up in order since; else
+    /// 0. No submission sets it.
+    pub left_by: i64,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
@@ -57,6 +62,8 @@ impl Model {
             error: row.try_get_by_index(10)?,
             spec: row.try_get_by_index(11)?,
             spec_blob: row.try_get_by_index(12)?,
+            needs: row.try_get_by_index(13)?,
+            left_by: row.try_get_by_index(14)?,
         })
     }
 }

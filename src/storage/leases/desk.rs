@@ -7,15 +7,19 @@ use std::{
     time::Duration,
 };
 
-use gleitzeit_domain::store::{
-    Epoch, StoreError,
-    lease::{Claimed, Lease},
+use gleitzeit_domain::{
+    needs::Offer,
+    store::{
+        Epoch, StoreError,
+        lease::{Claimed, Lease},
+    },
 };
 use sea_orm::{ConnectionTrait, DbErr};
 
 use super::{
     Renewal, Renewals,
     file_locks::FileLocks,
+    fit::{Fit, KnownNeeds, Wanted},
     process::Process,
     sql::{self, Dead, Survey},
 };
@@ -43,6 +47,9 @@ pub(in crate::storage) struct Desk {
     heritages: HashMap<Epoch, Heritage>,
     /// Where the last claim of a lease found nothing.
     quiet: HashMap<Epoch, Quiet>,
+    /// What each lease may be given.
+    fits: HashMap<Epoch, Fit>,
+    pub(super) needs: KnownNeeds,
 }
 
 /// What a lease inherited from others.
@@ -108,7 +115,32 @@ impl Desk {
             doubtful: HashMap::new(),
             heritages: HashMap::new(),
             quiet: HashMap::new(),
+            fits: HashMap::new(),
+            needs: KnownNeeds::default(),
         }
+    }
+
+    /// Notes what the process of a lease offers.
+    pub(super) fn set_offer(&mut self, epoch: Epoch, offer: &Offer) {
+        if self.fits.get(&epoch).is_none_or(|fit| fit.offer() != offer) {
+            self.fits.insert(epoch, Fit::new(offer.clone()));
+            self.quiet.remove(&epoch);
+        }
+    }
+
+    /// What a lease may be given; anything where nothing was said of it.
+    pub(super) fn wanted(&self, epoch: Epoch) -> Wanted {
+        self.fits.get(&epoch).map(|fit| fit.wanted(&self.needs)).unwrap_or_default()
+    }
+
+    /// True where a lease may be given a workflow of these needs.
+    pub(super) fn fits(&self, epoch: Epoch, needs: i64) -> bool {
+        self.fits.get(&epoch).is_none_or(|fit| fit.covers(&self.needs.of(needs)))
+    }
+
+    /// Notes what a lease gave back because its process cannot run it.
+    pub(super) fn refuse(&mut self, epoch: Epoch, keys: Vec<i64>) {
+        self.fits.entry(epoch).or_insert_with(|| Fit::new(Offer::everything())).refuse(keys);
     }
 
     pub(super) fn open_ones(&self) -> Vec<Epoch> {
@@ -166,6 +198,7 @@ impl Desk {
         self.doubtful.remove(&epoch);
         self.heritages.remove(&epoch);
         self.quiet.remove(&epoch);
+        self.fits.remove(&epoch);
         if let Life::Locks(locks) = &mut self.life {
             locks.drop(epoch);
         }

@@ -2,8 +2,12 @@
 //!
 //! Asked by [`admin`](crate::storage::admin), on a connection that only reads.
 
-use std::{io, path::Path, time::Duration};
+use std::{collections::HashMap, io, path::Path, time::Duration};
 
+use gleitzeit_domain::{
+    id::WorkflowId,
+    store::lease::{Owner, Standing},
+};
 use sea_orm::{ConnectionTrait, DbErr};
 
 use super::{
@@ -11,7 +15,12 @@ use super::{
     process::Process,
     sql::{self, Stored},
 };
-use crate::storage::{admin::Holder, encode::unescape, location::Location};
+use crate::storage::{
+    admin::Holder,
+    encode::{escape, unescape},
+    location::Location,
+    read::{ReadError, Reader},
+};
 
 /// Every lease, the oldest first. Whether its process lives is told as the store itself would
 /// judge.
@@ -36,6 +45,33 @@ pub(in crate::storage) async fn look<C: ConnectionTrait>(
         });
     }
     Ok(holders)
+}
+
+/// Who has each of the workflows, in their order.
+pub(super) async fn standings(
+    reader: &Reader,
+    location: &Location,
+    ids: &[WorkflowId],
+) -> Result<Vec<Option<Standing>>, ReadError> {
+    let snapshot = reader.snapshot().await?;
+    let mut judge = Judge::of(location);
+    let mut owners = HashMap::new();
+    for (stored, name) in sql::owners(&snapshot).await? {
+        let is_alive = judge.is_alive(&stored).unwrap_or(true);
+        let process_id = Process::id_of(&stored.process);
+        let epoch = stored.epoch;
+        owners.insert(epoch, Owner { epoch, name: unescape(name), process_id, is_alive });
+    }
+    let mut standings = Vec::with_capacity(ids.len());
+    for id in ids {
+        let standing = sql::standing(&snapshot, &escape(id.as_str())).await?;
+        standings.push(standing.map(|(epoch, needs)| {
+            // One that is not there any more has freed what it owned, or is about to.
+            Standing { owner: owners.get(&epoch).cloned(), needs }
+        }));
+    }
+    snapshot.commit().await?;
+    Ok(standings)
 }
 
 fn left(micros: i64) -> Duration {

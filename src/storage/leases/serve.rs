@@ -9,15 +9,16 @@ use gleitzeit_domain::{
     id::WorkflowId,
     store::{
         Epoch, StoreError,
-        lease::{Claimed, ClaimedOne, Lease},
+        lease::{Claimed, ClaimedOne, ClaimedWorkflow, Lease, Release},
     },
-    workflow::{WorkflowRecord, WorkflowStatus},
+    workflow::WorkflowStatus,
 };
 use sea_orm::DatabaseTransaction;
 
 use super::{
     Asker, Call, Renewal,
     desk::{Desk, Outlook},
+    fit::Wanted,
     requests,
     sql::{self, Dead},
 };
@@ -25,6 +26,7 @@ use crate::storage::{
     bell, encode,
     entity::workflow,
     group::Lesson,
+    read::Reader,
     writer::{Refusal, Writer},
 };
 
@@ -32,7 +34,7 @@ use crate::storage::{
 #[derive(Debug, Default)]
 struct Taken {
     keys: Vec<i64>,
-    workflows: Vec<WorkflowRecord>,
+    workflows: Vec<ClaimedWorkflow>,
     more: bool,
     ask_again_in: Option<Duration>,
     heritage: Heritage,
@@ -62,7 +64,14 @@ impl Writer {
                 }
             }
             Call::Close { epoch, asker } => tell(asker, self.close_lease(epoch).await),
-            Call::Claim { epoch, limit, asker } => self.claim(epoch, limit, asker).await,
+            Call::Claim { epoch, limit, offer, asker } => {
+                self.desk.set_offer(epoch, &offer);
+                self.claim(epoch, limit, asker).await;
+            }
+            Call::Release { epoch, ids, why, asker } => {
+                let released = self.release(epoch, &ids, why).await;
+                self.tell_all(asker, released);
+            }
             Call::ClaimOne { epoch, id, reopens, asker } => {
                 // Another process may have forgotten the one of this id, and made a new one.
                 self.forget_place(&id);
@@ -176,7 +185,7 @@ impl Writer {
                     return Ok(false);
                 }
                 gleitzeit_actors::failpoint!("store.lease.deleted");
-                sql::free(db, epoch).await?;
+                sql::free(db, epoch, false).await?;
                 gleitzeit_actors::failpoint!("store.lease.freed");
                 bell::announce(db).await?;
                 Ok(true)
@@ -232,6 +241,7 @@ impl Writer {
             return Ok(Claimed { ask_again_in: outlook.ask_again_in, ..Claimed::default() });
         }
         let reader = self.reader();
+        let wanted = self.desk.wanted(epoch);
         let mut outlook = Some(outlook);
         let taken = self
             .transact_alone(async |db, desk| {
@@ -242,7 +252,8 @@ impl Writer {
                 let heir = (!outlook.has_others).then_some(epoch);
                 let mut freed = end_dead(db, outlook, heir).await?;
                 gleitzeit_actors::failpoint!("store.claim.ended");
-                let mut heritage = list_heritage(db, desk, epoch).await?;
+                let (mut heritage, unfit) = list_heritage(db, desk, epoch, &wanted).await?;
+                freed += unfit;
                 let mut rows = sql::owned(db, epoch, desk.doubtful(epoch)).await?;
                 if outlook.has_others {
                     freed += heritage.share(db, desk, epoch, &rows).await?;
@@ -252,16 +263,19 @@ impl Writer {
                     heritage.given = page;
                 }
                 let left = limit.saturating_sub(rows.len());
-                let mut fresh = if left > 0 { sql::claim(db, epoch, left).await? } else { vec![] };
+                let mut fresh =
+                    if left > 0 { sql::claim(db, epoch, left, &wanted).await? } else { vec![] };
                 gleitzeit_actors::failpoint!("store.claim.taken");
                 let more = fresh.len() == left;
-                if freed > fresh.len() as u64 {
+                let left_over = freed > fresh.len() as u64;
+                rows.append(&mut fresh);
+                let returned = give_back_unfit(db, desk, epoch, &mut rows).await?;
+                if left_over || returned > 0 {
                     bell::announce(db).await?;
                 }
-                rows.append(&mut fresh);
                 rows.sort_unstable_by_key(|row| row.key);
                 keys.extend(rows.iter().map(|row| row.key));
-                let workflows = reader.load(db, rows).await?;
+                let workflows = claimed(db, desk, &reader, epoch, rows).await?;
                 gleitzeit_actors::failpoint!("store.claim.read");
                 let ask_again_in = outlook.ask_again_in;
                 Ok(Taken { keys: keys.clone(), workflows, more, ask_again_in, heritage })
@@ -309,10 +323,40 @@ impl Writer {
                 sql::take(db, epoch, row.key).await?;
                 gleitzeit_actors::failpoint!("store.claim_one.taken");
             }
-            let mut read = reader.load(db, vec![row]).await?;
-            Ok(read.pop().map_or(ClaimedOne::Unknown, |record| ClaimedOne::Taken(Box::new(record))))
+            if !desk.needs.contains(row.needs) {
+                desk.needs.learn(sql::needs(db).await?);
+            }
+            let mut read = claimed(db, desk, &reader, epoch, vec![row]).await?;
+            Ok(read.pop().map_or(ClaimedOne::Unknown, |one| ClaimedOne::Taken(Box::new(one))))
         })
         .await
+    }
+
+    async fn release(
+        &mut self,
+        epoch: Epoch,
+        ids: &[WorkflowId],
+        why: Release,
+    ) -> Result<(), StoreError> {
+        let escaped: Vec<String> =
+            ids.iter().map(|id| encode::escape(id.as_str()).into_owned()).collect();
+        let keys = self
+            .transact_alone(async |db, desk| {
+                check(desk.keep(db, epoch).await?, epoch)?;
+                let keys = sql::keys_of(db, &escaped).await?;
+                sql::release(db, epoch, &keys).await?;
+                bell::announce(db).await?;
+                Ok(keys)
+            })
+            .await?;
+        if why == Release::ForOthers {
+            self.desk.refuse(epoch, keys);
+        }
+        // From here on another process may write to them.
+        for id in ids {
+            self.forget_place(id);
+        }
+        Ok(())
     }
 
     /// Which leases are dead, and whether there is something to claim; changes nothing.
@@ -320,7 +364,16 @@ impl Writer {
         if !self.desk.goes_by_time() {
             check(self.desk.has_open(epoch), epoch)?;
         }
-        let survey = self.look(async |db| sql::survey(db).await).await?;
+        let wanted = self.desk.wanted(epoch);
+        let mut survey = self.look(async |db| sql::survey(db, &wanted).await).await?;
+        if survey.needs != self.desk.needs.count() {
+            let all = self.look(async |db| sql::needs(db).await).await?;
+            self.desk.needs.learn(all);
+            let now_wanted = self.desk.wanted(epoch);
+            if now_wanted != wanted {
+                survey = self.look(async |db| sql::survey(db, &now_wanted).await).await?;
+            }
+        }
         check(survey.leases.iter().any(|lease| lease.epoch == epoch), epoch)?;
         let outlook = self.desk.judge(&survey, epoch).map_err(|error| StoreError::Read {
             detail: format!("cannot tell whether the lease of another process is held: {error}"),
@@ -348,7 +401,7 @@ async fn end_dead(
             gleitzeit_actors::failpoint!("store.takeover.inherited");
             tracing::info!(%epoch, is_gone, %heir, "inherited from the lease of another process");
         } else {
-            let some = sql::free(db, epoch).await?;
+            let some = sql::free(db, epoch, true).await?;
             gleitzeit_actors::failpoint!("store.takeover.freed");
             tracing::info!(%epoch, is_gone, workflows = some, "ended the lease of another process");
             freed += some;
@@ -357,20 +410,64 @@ async fn end_dead(
     Ok(freed)
 }
 
-/// Lists what a lease inherited, where the desk does not know it yet.
+/// Takes out of what is to be given what its process cannot run, and frees it; how many workflows.
+/// That is found before, as a rule: their needs are new.
+async fn give_back_unfit(
+    db: &DatabaseTransaction,
+    desk: &mut Desk,
+    epoch: Epoch,
+    rows: &mut Vec<workflow::Model>,
+) -> Result<u64, Refusal> {
+    if rows.iter().any(|row| !desk.needs.contains(row.needs)) {
+        desk.needs.learn(sql::needs(db).await?);
+    }
+    let is_unfit = |row: &mut workflow::Model| !desk.fits(epoch, row.needs);
+    let unfit: Vec<i64> = rows.extract_if(.., is_unfit).map(|row| row.key).collect();
+    if unfit.is_empty() { Ok(0) } else { Ok(sql::release(db, epoch, &unfit).await?) }
+}
+
+/// Claimed workflows, with what belongs to them.
+async fn claimed(
+    db: &DatabaseTransaction,
+    desk: &Desk,
+    reader: &Reader,
+    epoch: Epoch,
+    rows: Vec<workflow::Model>,
+) -> Result<Vec<ClaimedWorkflow>, Refusal> {
+    let mine = sql::column(epoch);
+    let left_by = |row: &workflow::Model| {
+        // What was inherited bears the name of who died.
+        let inherited = row.lease_epoch != mine && row.lease_epoch != 0;
+        let ended = if inherited { row.lease_epoch } else { row.left_by };
+        // Of what is settled nothing was under way.
+        (ended != 0 && is_open(row)).then(|| sql::epoch_of(ended))
+    };
+    let beside: Vec<_> = rows.iter().map(|row| (desk.needs.of(row.needs), left_by(row))).collect();
+    let records = reader.load(db, rows).await?;
+    let whole = |(record, (needs, left_by))| ClaimedWorkflow { record, needs, left_by };
+    Ok(records.into_iter().zip(beside).map(whole).collect())
+}
+
+/// Lists what a lease inherited, where the desk does not know it yet; how much of it was freed, for
+/// its process cannot run that.
 async fn list_heritage(
     db: &DatabaseTransaction,
     desk: &Desk,
     epoch: Epoch,
-) -> Result<Heritage, Refusal> {
+    wanted: &Wanted,
+) -> Result<(Heritage, u64), Refusal> {
     let mut heritage = Heritage::default();
+    let mut freed = 0;
     for ended in sql::inherited(db, epoch).await? {
         if !desk.has_listed(epoch, ended) {
+            if !wanted.unfit.is_empty() {
+                freed += sql::free_unfit(db, ended, &wanted.unfit).await?;
+            }
             heritage.listed.push((ended, sql::left_behind(db, ended).await?));
             gleitzeit_actors::failpoint!("store.claim.listed");
         }
     }
-    Ok(heritage)
+    Ok((heritage, freed))
 }
 
 impl Heritage {

@@ -5,13 +5,14 @@
 
 use std::{fmt::Write as _, sync::LazyLock, time::Duration};
 
-use gleitzeit_domain::store::Epoch;
+use gleitzeit_domain::{needs::Needs, store::Epoch};
 use sea_orm::{
     ConnectionTrait, DbBackend, DbErr, EntityTrait as _, IdenStatic as _, Iterable as _, Statement,
     Value,
 };
 
-use crate::storage::entity::workflow;
+use super::fit::{Wanted, list};
+use crate::storage::{encode, entity::workflow};
 
 /// What is not settled. Written out, for the index over what is free names the same.
 const OPEN: &str = "status IN ('pending', 'running')";
@@ -21,6 +22,9 @@ const SERVER_NOW: &str = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIG
 
 /// The longest term that is counted: over a hundred years.
 const TERM_MAX: Duration = Duration::from_hours(1_000_000);
+
+/// Ids of one statement.
+const IDS_MAX: usize = 256;
 
 /// Workflows of one claim.
 const CLAIM_MAX: usize = 1_000_000;
@@ -54,6 +58,8 @@ pub(super) struct Survey {
     pub(super) leases: Vec<Stored>,
     /// True when there is something to claim; known only where there is a lease.
     pub(super) has_free: bool,
+    /// How many sets of needs are stored.
+    pub(super) needs: i64,
 }
 
 /// A lease that may be ended.
@@ -69,7 +75,7 @@ pub(super) fn column(epoch: Epoch) -> i64 {
     i64::try_from(epoch.0).unwrap_or(i64::MAX)
 }
 
-fn epoch_of(column: i64) -> Epoch {
+pub(super) fn epoch_of(column: i64) -> Epoch {
     Epoch(u64::try_from(column).unwrap_or(0))
 }
 
@@ -88,6 +94,15 @@ fn free_table<C: ConnectionTrait>(db: &C) -> &'static str {
         "gleitzeit_workflows"
     } else {
         "gleitzeit_workflows INDEXED BY gleitzeit_workflows_free"
+    }
+}
+
+/// The same, where not all that is free is wanted: what is not may be much.
+fn free_by_needs<C: ConnectionTrait>(db: &C) -> &'static str {
+    if is_server(db) {
+        "gleitzeit_workflows"
+    } else {
+        "gleitzeit_workflows INDEXED BY gleitzeit_workflows_free_by_needs"
     }
 }
 
@@ -147,17 +162,23 @@ pub(super) async fn is_there<C: ConnectionTrait>(db: &C, epoch: i64) -> Result<b
 }
 
 /// Looks at all leases, and for something to claim. Locks nothing.
-pub(super) async fn survey<C: ConnectionTrait>(db: &C) -> Result<Survey, DbErr> {
+pub(super) async fn survey<C: ConnectionTrait>(db: &C, wanted: &Wanted) -> Result<Survey, DbErr> {
     let now = if is_server(db) { SERVER_NOW } else { "0" };
+    let (table, condition) = if wanted.is_all() {
+        (free_table(db), String::new())
+    } else {
+        (free_by_needs(db), wanted.by_needs())
+    };
     let select = format!(
         "SELECT epoch, process, until - {now}, CASE WHEN EXISTS (SELECT 1 \
-         FROM {} WHERE lease_epoch = 0 AND {OPEN}) THEN 1 ELSE 0 END \
-         FROM gleitzeit_leases ORDER BY epoch",
-        free_table(db)
+         FROM {table} WHERE lease_epoch = 0 AND {OPEN}{condition}) THEN 1 ELSE 0 END, \
+         (SELECT COUNT(*) FROM gleitzeit_needs) \
+         FROM gleitzeit_leases ORDER BY epoch"
     );
-    let mut survey = Survey { leases: Vec::new(), has_free: false };
+    let mut survey = Survey { leases: Vec::new(), has_free: false, needs: 0 };
     for row in db.query_all_raw(statement(db, select, [])).await? {
         survey.has_free = row.try_get_by_index::<i32>(3)? != 0;
+        survey.needs = row.try_get_by_index(4)?;
         survey.leases.push(Stored {
             epoch: epoch_of(row.try_get_by_index(0)?),
             process: row.try_get_by_index(1)?,
@@ -165,6 +186,54 @@ pub(super) async fn survey<C: ConnectionTrait>(db: &C) -> Result<Survey, DbErr> 
         });
     }
     Ok(survey)
+}
+
+/// All needs that are stored, by their hash.
+pub(super) async fn needs<C: ConnectionTrait>(db: &C) -> Result<Vec<(i64, Needs)>, DbErr> {
+    let select = "SELECT hash, body FROM gleitzeit_needs";
+    let mut all = Vec::new();
+    for row in db.query_all_raw(statement(db, select, [])).await? {
+        let body: String = row.try_get_by_index(1)?;
+        all.push((row.try_get_by_index(0)?, encode::needs_of(&body)));
+    }
+    Ok(all)
+}
+
+/// Every lease with who holds it, the oldest first. Locks nothing.
+pub(super) async fn owners<C: ConnectionTrait>(db: &C) -> Result<Vec<(Stored, String)>, DbErr> {
+    let now = if is_server(db) { SERVER_NOW } else { "0" };
+    let select =
+        format!("SELECT epoch, process, until - {now}, owner FROM gleitzeit_leases ORDER BY epoch");
+    let mut owners = Vec::new();
+    for row in db.query_all_raw(statement(db, select, [])).await? {
+        let stored = Stored {
+            epoch: epoch_of(row.try_get_by_index(0)?),
+            process: row.try_get_by_index(1)?,
+            left: row.try_get_by_index(2)?,
+        };
+        owners.push((stored, row.try_get_by_index(3)?));
+    }
+    Ok(owners)
+}
+
+/// A workflow as it stands, by its escaped id: the epoch that it bears or whose heir owns it, 0 where
+/// it is free or settled, and what it needs.
+pub(super) async fn standing<C: ConnectionTrait>(
+    db: &C,
+    id: &str,
+) -> Result<Option<(Epoch, Needs)>, DbErr> {
+    let select = format!(
+        "SELECT CASE WHEN {OPEN} THEN COALESCE((SELECT heir FROM gleitzeit_heirs \
+         WHERE epoch = lease_epoch), lease_epoch) ELSE 0 END, \
+         (SELECT body FROM gleitzeit_needs WHERE hash = needs) \
+         FROM gleitzeit_workflows WHERE id = $1"
+    );
+    let Some(row) = db.query_one_raw(statement(db, select, [id.into()])).await? else {
+        return Ok(None);
+    };
+    let needs: Option<String> = row.try_get_by_index(1)?;
+    let needs = needs.map(|body| encode::needs_of(&body)).unwrap_or_default();
+    Ok(Some((epoch_of(row.try_get_by_index(0)?), needs)))
 }
 
 /// All leases, with who holds each and how many unsettled workflows it owns. Locks nothing.
@@ -210,9 +279,22 @@ pub(super) async fn end<C: ConnectionTrait>(db: &C, dead: Dead) -> Result<bool, 
     Ok(db.execute_raw(delete).await?.rows_affected() > 0)
 }
 
-/// Frees what an ended lease owned; how many workflows.
-pub(super) async fn free<C: ConnectionTrait>(db: &C, epoch: Epoch) -> Result<u64, DbErr> {
-    let update = format!("UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE {OWNED} AND {OPEN}");
+/// Frees what an ended lease owned; how many workflows. `is_dead` where it was not given up in order:
+/// then what it owned bears its name on. What it had inherited itself bears that of who died first.
+pub(super) async fn free<C: ConnectionTrait>(
+    db: &C,
+    epoch: Epoch,
+    is_dead: bool,
+) -> Result<u64, DbErr> {
+    let left_by = if is_dead {
+        "lease_epoch"
+    } else {
+        "CASE WHEN lease_epoch = $1 THEN 0 ELSE lease_epoch END"
+    };
+    let update = format!(
+        "UPDATE gleitzeit_workflows SET lease_epoch = 0, left_by = {left_by} \
+         WHERE {OWNED} AND {OPEN}"
+    );
     let freed = db.execute_raw(statement(db, update, [column(epoch).into()])).await?;
     let forget = "DELETE FROM gleitzeit_heirs WHERE heir = $1";
     db.execute_raw(statement(db, forget, [column(epoch).into()])).await?;
@@ -261,11 +343,61 @@ pub(super) async fn free_some<C: ConnectionTrait>(
 ) -> Result<u64, DbErr> {
     let among = among(db, keys);
     let update = format!(
-        "UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE {} AND {INHERITED} AND {OPEN}",
+        "UPDATE gleitzeit_workflows SET lease_epoch = 0, left_by = lease_epoch \
+         WHERE {} AND {INHERITED} AND {OPEN}",
         among.condition
     );
     let update = statement(db, update, [column(epoch).into(), among.keys]);
     Ok(db.execute_raw(update).await?.rows_affected())
+}
+
+/// Frees what an ended lease left behind and its heir cannot run; how many workflows.
+pub(super) async fn free_unfit<C: ConnectionTrait>(
+    db: &C,
+    ended: i64,
+    unfit: &[i64],
+) -> Result<u64, DbErr> {
+    let update = format!(
+        "UPDATE gleitzeit_workflows SET lease_epoch = 0, left_by = lease_epoch \
+         WHERE lease_epoch = $1 AND {OPEN} AND needs IN ({})",
+        list(unfit)
+    );
+    Ok(db.execute_raw(statement(db, update, [ended.into()])).await?.rows_affected())
+}
+
+/// Frees those of the keys that a lease owns, settled ones too; how many workflows. They are as cut
+/// off as before: it has run none of them to no end.
+pub(super) async fn release<C: ConnectionTrait>(
+    db: &C,
+    epoch: Epoch,
+    keys: &[i64],
+) -> Result<u64, DbErr> {
+    let among = among(db, keys);
+    let update = format!(
+        "UPDATE gleitzeit_workflows SET lease_epoch = 0, \
+         left_by = CASE WHEN lease_epoch = $1 THEN left_by ELSE lease_epoch END \
+         WHERE {} AND {OWNED}",
+        among.condition
+    );
+    let update = statement(db, update, [column(epoch).into(), among.keys]);
+    Ok(db.execute_raw(update).await?.rows_affected())
+}
+
+/// The keys of workflows by their escaped ids, in order: whoever frees several locks them alike.
+pub(super) async fn keys_of<C: ConnectionTrait>(db: &C, ids: &[String]) -> Result<Vec<i64>, DbErr> {
+    let mut keys = Vec::with_capacity(ids.len());
+    for some in ids.chunks(IDS_MAX) {
+        let places: Vec<String> = (1..=some.len()).map(|number| format!("${number}")).collect();
+        let select =
+            format!("SELECT key FROM gleitzeit_workflows WHERE id IN ({})", places.join(","));
+        let values = some.iter().map(Value::from);
+        let select = Statement::from_sql_and_values(db.get_database_backend(), select, values);
+        for row in db.query_all_raw(select).await? {
+            keys.push(row.try_get_by_index(0)?);
+        }
+    }
+    keys.sort_unstable();
+    Ok(keys)
 }
 
 /// A condition on the key whose text is the same for any number of keys.
@@ -286,20 +418,22 @@ fn among<C: ConnectionTrait>(db: &C, keys: &[i64]) -> Among {
     }
 }
 
-/// Takes the oldest that are free.
+/// Takes the oldest that are free and wanted.
 pub(super) async fn claim<C: ConnectionTrait>(
     db: &C,
     epoch: Epoch,
     limit: usize,
+    wanted: &Wanted,
 ) -> Result<Vec<workflow::Model>, DbErr> {
     let lock = if is_server(db) { " FOR NO KEY UPDATE SKIP LOCKED" } else { "" };
     let limit = limit.min(CLAIM_MAX);
     // The limit stands in the text, so that the server plans for it.
     let mut update = format!(
         "WITH free AS MATERIALIZED (SELECT key FROM {} WHERE lease_epoch = 0 \
-         AND {OPEN} ORDER BY key LIMIT {limit}{lock}) UPDATE gleitzeit_workflows \
+         AND {OPEN}{} ORDER BY key LIMIT {limit}{lock}) UPDATE gleitzeit_workflows \
          SET lease_epoch = $1 WHERE key IN (SELECT key FROM free) RETURNING ",
-        free_table(db)
+        free_table(db),
+        wanted.by_key()
     );
     let _ = write!(update, "{}", *COLUMNS);
     workflows(db, statement(db, update, [column(epoch).into()])).await
@@ -377,7 +511,9 @@ pub(super) async fn workflow<C: ConnectionTrait>(
 
 /// Makes a lease the owner of one workflow.
 pub(super) async fn take<C: ConnectionTrait>(db: &C, epoch: Epoch, key: i64) -> Result<(), DbErr> {
-    let update = "UPDATE gleitzeit_workflows SET lease_epoch = $1 WHERE key = $2";
+    // What was inherited was left by who died.
+    let update = "UPDATE gleitzeit_workflows SET lease_epoch = $1, left_by = CASE \
+                  WHEN lease_epoch IN (0, $1) THEN left_by ELSE lease_epoch END WHERE key = $2";
     db.execute_raw(statement(db, update, [column(epoch).into(), key.into()])).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Takes up all that nobody runs, a part at a time.
+//! Takes up all that nobody runs and this process can, a part at a time.
 //!
 //! Asked at the start, and whenever the engine looks around. Invariant: what was claimed is adopted
 //! before the recovery ends, whatever becomes of the claim after it.
@@ -9,17 +9,22 @@ use actix::prelude::*;
 use futures_util::future::join;
 use gleitzeit_domain::{
     error::TaskError,
-    store::{Epoch, Store, lease::Claimed},
-    workflow::WorkflowRecord,
+    needs::Offer,
+    store::{
+        Epoch, Store,
+        lease::{Claimed, ClaimedWorkflow},
+    },
 };
 
-use super::{Recovered, Recovery, Taken, Wish, adopt_all, gone};
+use super::{Recovered, Recovery, Taken, Wish, adopt_all, gone, unclaimed};
 use crate::{
     cast::Cast,
     execution_engine::{
         ExecutionEngine, Phase,
         ownership::{Look, LookIn, NeedLease},
     },
+    load_balancer::GetServed,
+    protocol_registry::GetBook,
 };
 
 /// Workflows that are claimed at once: enough to share the price of a transaction, and few enough
@@ -36,7 +41,7 @@ struct HasRoom {
 /// What there is to be taken up next.
 enum Page {
     /// All of it, from a store without leases.
-    Everything(Vec<WorkflowRecord>),
+    Everything(Vec<ClaimedWorkflow>),
     /// A part, which was claimed for a lease.
     Part(Claimed, Epoch),
     /// Nothing, for want of room.
@@ -63,16 +68,26 @@ async fn grant(cast: &Cast, store: &dyn Store, besides: u64) -> Result<Grant, Ta
     Ok(if has_room { Grant::Part(mine) } else { Grant::NoRoom })
 }
 
-async fn fetch(store: &dyn Store, grant: Grant) -> Result<Page, TaskError> {
+/// What this process knows and has a provider for.
+async fn offer(cast: &Cast) -> Result<Offer, TaskError> {
+    let book = cast.registry.send(GetBook).await.map_err(gone)?;
+    let served = cast.balancer.send(GetServed).await.map_err(gone)?;
+    Ok(Offer::of(served.into_iter().filter(|method| book.method(method).is_some())))
+}
+
+async fn fetch(store: &dyn Store, grant: Grant, offer: &Offer) -> Result<Page, TaskError> {
     match (grant, store.leases()) {
         (Grant::NoRoom, _) => Ok(Page::NoRoom),
         (Grant::Part(mine), Some(leases)) => {
             crate::failpoint!("engine.claim.before");
-            let claimed = leases.claim(mine, CLAIM_MAX).await?;
+            let claimed = leases.claim(mine, CLAIM_MAX, offer).await?;
             crate::failpoint!("engine.claim.after");
             Ok(Page::Part(claimed, mine))
         }
-        _ => Ok(Page::Everything(store.unsettled().await?)),
+        _ => {
+            let records = store.unsettled().await?;
+            Ok(Page::Everything(records.into_iter().map(unclaimed).collect()))
+        }
     }
 }
 
@@ -85,27 +100,28 @@ pub(in crate::execution_engine) async fn claim_all(
     let wish = Wish { reopen: false, hold: false };
     let mut taken = Taken::default();
     let engine = &recovery.cast.engine;
-    let mut page = fetch(&*store, grant(&recovery.cast, &*store, 0).await?).await?;
+    let offer = offer(&recovery.cast).await?;
+    let mut page = fetch(&*store, grant(&recovery.cast, &*store, 0).await?, &offer).await?;
     loop {
         let (Claimed { workflows, more, ask_again_in }, mine) = match page {
-            Page::NoRoom => return Ok(taken.recovered),
+            Page::NoRoom => return Ok(taken.end()),
             Page::Everything(records) => {
-                adopt_all(recovery, records, None, wish, &mut taken).await?;
-                return Ok(taken.recovered);
+                adopt_all(recovery, &store, records, None, wish, &mut taken).await?;
+                return Ok(taken.end());
             }
             Page::Part(claimed, mine) => (claimed, mine),
         };
-        let tasks = workflows.iter().map(|record| record.tasks.len() as u64).sum();
+        let tasks = workflows.iter().map(|it| it.record.tasks.len() as u64).sum();
         // Asked before these are planned, for the engine and the planning share a thread: the
         // database has something to do from the beginning.
         let granted = if more { Some(grant(&recovery.cast, &*store, tasks).await) } else { None };
         let next = async {
             match granted {
-                Some(granted) => fetch(&*store, granted?).await.map(Some),
+                Some(granted) => fetch(&*store, granted?, &offer).await.map(Some),
                 None => Ok(None),
             }
         };
-        let adopting = adopt_all(recovery, workflows, Some(mine), wish, &mut taken);
+        let adopting = adopt_all(recovery, &store, workflows, Some(mine), wish, &mut taken);
         let (next, adopted) = join(next, adopting).await;
         adopted?;
         crate::failpoint!("engine.claim.adopted");
@@ -118,7 +134,7 @@ pub(in crate::execution_engine) async fn claim_all(
             // What was asked of the process that ran them waits for an answer.
             engine.do_send(Look);
         }
-        return Ok(taken.recovered);
+        return Ok(taken.end());
     }
 }
 

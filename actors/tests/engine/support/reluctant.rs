@@ -1,9 +1,10 @@
-//! A store that several engines share, and that refuses leases before it gives one.
+//! A store that several engines share, that refuses leases before it gives one, and that is gone for
+//! an engine from one moment on.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,9 +16,12 @@ use gleitzeit_actors::memory_store::MemoryStore;
 use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
+    needs::Offer,
     store::{
         Epoch, LeaseStore, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
-        lease::{Claimed, ClaimedOne, Lease, Request, RequestAnswer, RequestKey},
+        lease::{
+            Claimed, ClaimedOne, Lease, Release, Request, RequestAnswer, RequestKey, Standing,
+        },
     },
     workflow::{WorkflowRecord, WorkflowSummary},
 };
@@ -27,11 +31,34 @@ use gleitzeit_domain::{
 pub(crate) struct Reluctant {
     memory: Arc<MemoryStore>,
     refusals: AtomicUsize,
+    /// Workflows that were given back.
+    released: AtomicUsize,
+    is_cut: AtomicBool,
 }
 
 impl Reluctant {
     pub(crate) fn new(memory: Arc<MemoryStore>, refusals: usize) -> Arc<Self> {
-        Arc::new(Self { memory, refusals: AtomicUsize::new(refusals) })
+        Arc::new(Self {
+            memory,
+            refusals: AtomicUsize::new(refusals),
+            released: AtomicUsize::new(0),
+            is_cut: AtomicBool::new(false),
+        })
+    }
+
+    /// From now on nothing is written any more, and the lease is neither renewed nor closed: for the
+    /// others, the engine over this one has died.
+    pub(crate) fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+    }
+
+    /// Workflows that were given back so far.
+    pub(crate) fn released(&self) -> usize {
+        self.released.load(Ordering::SeqCst)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.is_cut.load(Ordering::SeqCst) { Err(StoreError::Closed) } else { Ok(()) }
     }
 }
 
@@ -46,10 +73,12 @@ impl Store for Reluctant {
     }
 
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
+        self.check()?;
         self.memory.submit(new).await
     }
 
     async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError> {
+        self.check()?;
         self.memory.record(changes).await
     }
 
@@ -94,15 +123,38 @@ impl LeaseStore for Reluctant {
     }
 
     async fn renew_lease(&self, epoch: Epoch, term: Duration) -> Result<bool, StoreError> {
+        self.check()?;
         self.memory.renew_lease(epoch, term).await
     }
 
     async fn close_lease(&self, epoch: Epoch) -> Result<(), StoreError> {
+        self.check()?;
         self.memory.close_lease(epoch).await
     }
 
-    async fn claim(&self, epoch: Epoch, limit: usize) -> Result<Claimed, StoreError> {
-        self.memory.claim(epoch, limit).await
+    async fn claim(
+        &self,
+        epoch: Epoch,
+        limit: usize,
+        offer: &Offer,
+    ) -> Result<Claimed, StoreError> {
+        self.check()?;
+        self.memory.claim(epoch, limit, offer).await
+    }
+
+    async fn release(
+        &self,
+        epoch: Epoch,
+        ids: &[WorkflowId],
+        why: Release,
+    ) -> Result<(), StoreError> {
+        self.check()?;
+        self.released.fetch_add(ids.len(), Ordering::SeqCst);
+        self.memory.release(epoch, ids, why).await
+    }
+
+    async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError> {
+        self.memory.standings(ids).await
     }
 
     async fn claim_one(

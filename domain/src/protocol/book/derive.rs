@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 use super::RegisterError;
 use crate::{
     id::{Capability, ProtocolId, is_name},
+    needs,
     problem::push_pointer,
     protocol::{
         Method, MethodSpec, ProtocolSpec,
@@ -76,7 +77,9 @@ pub(in crate::protocol) fn compile_method(
     }
     match (params, returns) {
         (Some(params), Some(returns)) if errors.is_empty() => {
-            Ok(Method { capability, spec, params, returns, warned: AtomicBool::new(false) })
+            let [need, need_or_later] = needs::texts(&capability, &spec);
+            let warned = AtomicBool::new(false);
+            Ok(Method { capability, spec, params, returns, need, need_or_later, warned })
         }
         _ => Err(errors),
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::ProtocolBook;
 use crate::{
     error::ErrorCode,
-    id::{Capability, ProtocolId, Version},
-    protocol::{MethodRef, ProtocolSpec, nearest},
+    id::{Capability, ProtocolId, Version, is_name},
+    needs::{self, Needs},
+    protocol::{MethodRef, ProtocolSpec, builtin, nearest},
 };
 
 /// Why a task's protocol and method name nothing.
@@ -131,6 +132,26 @@ fn split(method: &str) -> (Option<Named<'_>>, &str) {
     cut.map_or((None, method), |(protocol, bare)| (Some(Named::read(protocol)), bare))
 }
 
+/// True where a task says which version of its protocol it means.
+pub(crate) fn names_version(protocol: Option<&str>, method: &str) -> bool {
+    let has_version = |named: Named<'_>| named.version.is_some();
+    protocol.map(Named::read).is_some_and(has_version) || split(method).0.is_some_and(has_version)
+}
+
+/// The need of a task whose method is not known here; `None` where nobody could know it.
+pub(crate) fn unknown_need(protocol: Option<&str>, method: &str) -> Option<Arc<str>> {
+    let (prefix, bare) = split(method);
+    let given = protocol.map(Named::read);
+    let named = given.or(prefix)?;
+    if given.zip(prefix).is_some_and(|(given, prefix)| !given.agrees_with(prefix)) {
+        return None;
+    }
+    let version = named.version.or(prefix.and_then(|prefix| prefix.version));
+    // What is built in is the same everywhere: this is a mistake of writing.
+    let is_nameable = is_name(named.name) && is_name(bare) && !builtin::is_builtin(named.name);
+    if is_nameable { needs::unknown_text(named.name, version, bare) } else { None }
+}
+
 impl ProtocolBook {
     /// The method that a task means by `protocol` (`llm/v1.0`, `llm/v1` or `llm`) and `method`
     /// (`chat`, `llm/chat` or `llm/v1.0:chat`). Without a version the newest one is meant.
@@ -163,6 +184,37 @@ impl ProtocolBook {
                 known,
             }
         })
+    }
+
+    /// The same for a task of a stored workflow: where it names no version, the one that it was
+    /// checked against is meant, or else the newest that is compatible with that one.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_again(
+        &self,
+        protocol: Option<&str>,
+        method: &str,
+        needs: &Needs,
+    ) -> Result<MethodRef, ResolveError> {
+        let (prefix, bare) = split(method);
+        let named = protocol.map(Named::read).or(prefix);
+        let open = named.filter(|_| !names_version(protocol, method));
+        let Some((name, checked)) =
+            open.and_then(|it| Some((it.name, needs.checked_version(it.name, bare)?)))
+        else {
+            return self.resolve(protocol, method);
+        };
+        let of = |id: &ProtocolId| self.method(&Capability::new(id.clone(), bare));
+        let will_do =
+            |id: &ProtocolId| id.version().major == checked.major && id.version() > checked;
+        let exactly = ProtocolId::new(name, checked);
+        let later =
+            || self.versions(name).rev().map(|(id, _)| id).filter(|id| will_do(id)).find_map(of);
+        match of(&exactly).or_else(later) {
+            Some(method) => Ok(method),
+            None => self.resolve(Some(&exactly.to_string()), bare),
+        }
     }
 
     fn named(

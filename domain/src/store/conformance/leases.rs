@@ -1,7 +1,7 @@
 //! Several processes on one store: who owns what, and what a lost lease can still do. Passed over
 //! for a store without leases.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::join};
 use serde_json::json;
@@ -13,11 +13,13 @@ use super::{
 };
 use crate::{
     error::{ErrorCode, TaskError},
+    id::WorkflowId,
+    needs::{Needs, Offer},
     store::{
         Epoch, LeaseStore, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
-        lease::{Ask, ClaimedOne, PersonsVerdict, Request},
+        lease::{Ask, ClaimedOne, ClaimedWorkflow, PersonsVerdict, Release, Request},
     },
-    workflow::WorkflowStatus,
+    workflow::{WorkflowRecord, WorkflowStatus},
 };
 
 /// Longer than any check takes.
@@ -41,6 +43,24 @@ fn owned(id: &str, epoch: Epoch) -> NewWorkflow {
     NewWorkflow { epoch: Some(epoch), ..workflow(id, 2) }
 }
 
+fn needing(id: &str, methods: &[&str]) -> NewWorkflow {
+    let needs = methods.iter().map(|method| Arc::from(*method)).collect();
+    NewWorkflow { needs, ..workflow(id, 2) }
+}
+
+fn offer(methods: &[&str]) -> Offer {
+    Offer::of(methods.iter().filter_map(|method| method.parse().ok()))
+}
+
+/// One whose needs nobody wrote down, and that no dead lease left behind.
+fn claimed_as(record: WorkflowRecord) -> ClaimedWorkflow {
+    ClaimedWorkflow { record, needs: Needs::default(), left_by: None }
+}
+
+fn taken(record: WorkflowRecord) -> ClaimedOne {
+    ClaimedOne::Taken(Box::new(claimed_as(record)))
+}
+
 fn outcome(new: &NewWorkflow, epoch: Epoch) -> WorkflowChange {
     WorkflowChange {
         tasks: vec![completed(&new.record.tasks[0], json!(epoch.0))],
@@ -55,8 +75,17 @@ async fn claim(
     epoch: Epoch,
     limit: usize,
 ) -> Result<Vec<String>, StoreError> {
-    let claimed = leases.claim(epoch, limit).await?;
-    Ok(claimed.workflows.into_iter().map(|record| record.id.to_string()).collect())
+    claim_with(leases, epoch, limit, &Offer::everything()).await
+}
+
+async fn claim_with(
+    leases: &dyn LeaseStore,
+    epoch: Epoch,
+    limit: usize,
+    offer: &Offer,
+) -> Result<Vec<String>, StoreError> {
+    let claimed = leases.claim(epoch, limit, offer).await?;
+    Ok(claimed.workflows.into_iter().map(|it| it.record.id.to_string()).collect())
 }
 
 pub(super) async fn an_epoch_is_never_given_twice(store: &dyn Store) -> Outcome {
@@ -91,7 +120,7 @@ pub(super) async fn a_lost_lease_writes_nothing_more(store: &dyn Store) -> Outco
     late.tasks = vec![completed(&new.record.tasks[1], json!("late"))];
     same!(store.record(vec![late]).await, Err(lost.clone()), "a change");
     same!(store.submit(vec![owned("late", epoch)]).await, Err(lost.clone()), "a submission");
-    same!(leases.claim(epoch, 10).await, Err(lost.clone()), "a claim");
+    same!(leases.claim(epoch, 10, &Offer::everything()).await, Err(lost.clone()), "a claim");
     same!(leases.claim_one(epoch, &"kept".into(), false).await, Err(lost), "a claim on one");
     same!(leases.renew_lease(epoch, TERM).await?, false, "renewed once it is gone");
     same!(store.workflow(&"kept".into()).await?, Some(record), "what it wrote before");
@@ -125,8 +154,8 @@ pub(super) async fn what_a_live_lease_owns_is_not_claimed(store: &dyn Store) -> 
     same!(claim(leases, other, 10).await?, none, "by another one");
     same!(leases.claim_one(other, &"a".into(), false).await?, ClaimedOne::Held, "by its name");
     same!(claim(leases, owner, 10).await?, none, "by the owner again");
-    let taken = ClaimedOne::Taken(Box::new(new.record));
-    same!(leases.claim_one(owner, &"a".into(), false).await?, taken, "by its name, by the owner");
+    let by_name = taken(new.record);
+    same!(leases.claim_one(owner, &"a".into(), false).await?, by_name, "by its name, by the owner");
     let unknown = leases.claim_one(other, &"b".into(), false).await?;
     same!(unknown, ClaimedOne::Unknown, "what is not there");
     Ok(())
@@ -143,12 +172,12 @@ pub(super) async fn what_is_free_is_claimed_once(store: &dyn Store) -> Outcome {
     let drain = async |epoch: Epoch| -> Result<Vec<String>, StoreError> {
         let mut all = Vec::new();
         loop {
-            let claimed = leases.claim(epoch, 3).await?;
+            let claimed = leases.claim(epoch, 3, &Offer::everything()).await?;
             if claimed.workflows.len() > 3 {
                 return Err(StoreError::Read { detail: "more than were asked for".into() });
             }
             let more = claimed.more || !claimed.workflows.is_empty();
-            all.extend(claimed.workflows.into_iter().map(|record| record.id.to_string()));
+            all.extend(claimed.workflows.into_iter().map(|it| it.record.id.to_string()));
             if !more {
                 return Ok(all);
             }
@@ -175,8 +204,8 @@ pub(super) async fn what_a_closed_lease_owned_is_free(store: &dyn Store) -> Outc
     leases.close_lease(gone).await?;
     let mut record = open_one.record.clone();
     super::sample::apply(&mut record, &step);
-    let claimed = leases.claim(heir, 10).await?;
-    same!(claimed.workflows, [record], "claimed");
+    let claimed = leases.claim(heir, 10, &Offer::everything()).await?;
+    same!(claimed.workflows, [claimed_as(record)], "claimed");
     let late = store.record(vec![outcome(&open_one, gone)]).await;
     same!(late, Err(StoreError::LeaseLost { epoch: gone }), "a write of the old owner");
     store.record(vec![outcome(&open_one, heir)]).await?;
@@ -194,17 +223,21 @@ pub(super) async fn a_settled_workflow_can_be_claimed_by_name(store: &dyn Store)
     super::sample::apply(&mut record, &end);
     store.record(vec![end]).await?;
     // Nobody runs what is settled, even where its last owner lives; to look at it takes nothing.
-    let taken = ClaimedOne::Taken(Box::new(record));
+    let by_name = taken(record);
     let id = "a".into();
-    same!(leases.claim_one(owner, &id, false).await?, taken, "by its last owner");
-    same!(leases.claim_one(other, &id, false).await?, taken, "by another one");
-    same!(leases.claim_one(other, &id, true).await?, taken, "to be opened again");
+    same!(leases.claim_one(owner, &id, false).await?, by_name, "by its last owner");
+    same!(leases.claim_one(other, &id, false).await?, by_name, "by another one");
+    same!(leases.claim_one(other, &id, true).await?, by_name, "to be opened again");
     // Two that opened it again would both run it.
     same!(leases.claim_one(owner, &id, true).await?, ClaimedOne::Held, "to be opened twice");
-    same!(leases.claim_one(other, &id, true).await?, taken, "by the same once more");
+    same!(leases.claim_one(other, &id, true).await?, by_name, "by the same once more");
     leases.close_lease(other).await?;
-    same!(leases.claim(owner, 10).await?.workflows.len(), 0, "settled workflows to run");
-    same!(leases.claim_one(owner, &id, true).await?, taken, "after who had taken it");
+    same!(
+        leases.claim(owner, 10, &Offer::everything()).await?.workflows.len(),
+        0,
+        "settled workflows to run"
+    );
+    same!(leases.claim_one(owner, &id, true).await?, by_name, "after who had taken it");
     store.record(vec![outcome(&new, owner)]).await?;
     Ok(())
 }
@@ -218,22 +251,102 @@ pub(super) async fn what_ended_before_its_submission_belongs_to_nobody(
     let end = settles(&new, WorkflowStatus::Completed, at(5));
     super::sample::apply(&mut new.record, &end);
     store.submit(vec![new.clone(), owned("b", owner)]).await?;
-    let taken = ClaimedOne::Taken(Box::new(new.record.clone()));
+    let by_name = taken(new.record.clone());
     let id = "a".into();
-    same!(leases.claim_one(other, &id, true).await?, taken, "to be opened again by another one");
+    same!(leases.claim_one(other, &id, true).await?, by_name, "to be opened again by another one");
     same!(leases.claim_one(owner, &id, true).await?, ClaimedOne::Held, "to be opened twice");
     leases.close_lease(other).await?;
     leases.close_lease(owner).await?;
     let third = open(leases, "c").await?;
     same!(claim(leases, third, 10).await?, ["b"], "what is to be run");
     // Whoever lost its lease has no say in what it ended before the submission either.
-    let late = NewWorkflow {
-        record: crate::workflow::WorkflowRecord { id: "c".into(), ..new.record },
-        ..new
-    };
+    let late = NewWorkflow { record: WorkflowRecord { id: "c".into(), ..new.record }, ..new };
     let refused = store.submit(vec![late]).await;
     same!(refused, Err(StoreError::LeaseLost { epoch: owner }), "under a lease that is gone");
     same!(store.workflow(&"c".into()).await?, None, "what was refused");
+    Ok(())
+}
+
+pub(super) async fn a_claim_takes_what_its_offer_covers(store: &dyn Store) -> Outcome {
+    let leases = leases_of!(store);
+    let (older, newer) = (open(leases, "a").await?, open(leases, "b").await?);
+    let shop = ["shop/v1.0:charge", "shop/v1.0:ship"];
+    store
+        .submit(vec![
+            needing("both", &shop),
+            needing("charge", &shop[..1]),
+            needing("other", &["store/v1.0:sell"]),
+            workflow("unknown", 1),
+        ])
+        .await?;
+    let knows_less = offer(&shop[..1]);
+    same!(claim_with(leases, older, 1, &knows_less).await?, ["charge"], "the oldest that fits");
+    same!(claim_with(leases, older, 10, &knows_less).await?, ["unknown"], "what may be tried");
+    let none: [&str; 0] = [];
+    same!(claim_with(leases, older, 10, &knows_less).await?, none, "once more");
+    // The same process learns a method, or another one knows it.
+    store.submit(vec![needing("late", &shop)]).await?;
+    same!(claim_with(leases, newer, 1, &offer(&shop)).await?, ["both"], "by who knows it");
+    same!(claim_with(leases, older, 10, &offer(&shop)).await?, ["late"], "by who has learnt it");
+    same!(claim_with(leases, newer, 10, &offer(&shop)).await?, none, "what nobody knows");
+    let claimed = leases.claim(newer, 10, &offer(&["store/v1.0:sell"])).await?;
+    let needs: Vec<String> = claimed.workflows.iter().map(|it| it.needs.to_string()).collect();
+    same!(needs, ["store/v1.0 (sell)"], "what it needs");
+    Ok(())
+}
+
+pub(super) async fn what_a_lease_leaves_goes_to_who_knows_it(store: &dyn Store) -> Outcome {
+    let leases = leases_of!(store);
+    let gone = open(leases, "a").await?;
+    let shop = NewWorkflow { epoch: Some(gone), ..needing("shop", &["shop/v1.0:charge"]) };
+    store.submit(vec![shop, owned("plain", gone)]).await?;
+    leases.close_lease(gone).await?;
+    let stranger = open(leases, "b").await?;
+    let knows_none = offer(&[]);
+    same!(claim_with(leases, stranger, 10, &knows_none).await?, ["plain"], "by a stranger");
+    let heir = open(leases, "c").await?;
+    let knows_it = offer(&["shop/v1.0:charge"]);
+    same!(claim_with(leases, heir, 10, &knows_it).await?, ["shop"], "by who knows it");
+    Ok(())
+}
+
+pub(super) async fn what_is_released_is_free(store: &dyn Store) -> Outcome {
+    let leases = leases_of!(store);
+    let (first, second) = (open(leases, "a").await?, open(leases, "b").await?);
+    store.submit(vec![owned("a", first), owned("b", first), owned("c", second)]).await?;
+    let all: Vec<_> = ["a", "c", "none"].map(Into::into).into();
+    let mut bell = leases.bell();
+    leases.release(first, &all, Release::ForAll).await?;
+    same!(bell.next().await, Some(()), "the bell for what is free");
+    same!(claim(leases, first, 10).await?, ["a"], "what it owned, and nothing of others");
+    let some = [WorkflowId::from("a"), "b".into()];
+    leases.release(first, &some, Release::ForOthers).await?;
+    leases.release(first, &some, Release::ForOthers).await?;
+    let none: [&str; 0] = [];
+    let offered = offer(&["shop/v1.0:charge"]);
+    leases.release(first, &some, Release::ForOthers).await?;
+    same!(claim(leases, first, 10).await?, none, "what it cannot run");
+    same!(claim(leases, second, 1).await?, ["a"], "by another one");
+    same!(claim_with(leases, first, 10, &offered).await?, ["b"], "once it offers something else");
+    leases.close_lease(first).await?;
+    let refused = leases.release(first, &some, Release::ForAll).await;
+    same!(refused, Err(StoreError::LeaseLost { epoch: first }), "by a lease that is gone");
+    Ok(())
+}
+
+pub(super) async fn people_see_who_has_a_workflow(store: &dyn Store) -> Outcome {
+    let leases = leases_of!(store);
+    let epoch = open(leases, "some process").await?;
+    store.submit(vec![owned("a", epoch), needing("b", &["shop/v1.0:charge"])]).await?;
+    let ids = ["b", "none", "a"].map(WorkflowId::from);
+    let standings = leases.standings(&ids).await?;
+    let [Some(free), None, Some(run)] = standings.as_slice() else {
+        return Err(Broken(format!("of three, one unknown: {standings:?}")));
+    };
+    same!(free.owner, None, "the owner of what is free");
+    same!(free.needs.to_string(), "shop/v1.0 (charge)", "what it needs");
+    let owner = run.owner.as_ref().map(|owner| (owner.epoch, &*owner.name, owner.is_alive));
+    same!(owner, Some((epoch, "some process", true)), "the owner of what is run");
     Ok(())
 }
 

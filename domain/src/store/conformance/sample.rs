@@ -9,6 +9,7 @@ use crate::{
     error::{ErrorCode, TaskError},
     event::{Event, EventData},
     id::{TaskId, WorkflowId},
+    needs::Needs,
     store::{NewWorkflow, WorkflowChange, WorkflowState},
     task::{TaskRecord, TaskStatus},
     workflow::{TaskSpec, WorkflowRecord, WorkflowSpec, WorkflowStatus},
@@ -66,6 +67,7 @@ pub fn of_spec(id: &str, spec: WorkflowSpec) -> NewWorkflow {
             spec: Arc::new(spec),
         },
         epoch: None,
+        needs: Needs::default(),
     }
 }
 

@@ -1,0 +1,332 @@
+//! Who takes a workflow up: only whoever can run it, and what a process leaves of it when it dies.
+
+use std::{sync::Arc, time::Duration};
+
+use gleitzeit_actors::{
+    execution_engine::{CancelTask, EngineSettings, OfferChanged, Recover, Shutdown},
+    load_balancer::RegisterProvider,
+    memory_store::MemoryStore,
+    protocol_registry::RegisterProtocol,
+};
+use gleitzeit_domain::{
+    error::ErrorCode,
+    id::WorkflowId,
+    needs::Needs,
+    protocol::{MethodSpec, ParameterSpec, ProtocolSpec, book::ProtocolBook},
+    provider::Placement,
+    retry::Backoff::Fixed,
+    store::{LeaseStore as _, NewWorkflow, Store as _, conformance::sample},
+    task::TaskStatus::{Cancelled, Completed, Executing, Failed, Pending, Skipped},
+    workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
+};
+use serde_json::json;
+
+use crate::support::{
+    Reluctant, Setup, Stage, code, of, quick, retries, secs, statuses, task, within,
+};
+
+const TERM: Duration = secs(15);
+
+fn shared() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::default().with_timed_leases())
+}
+
+/// An engine that takes over what nobody runs.
+fn worker(store: &Arc<Reluctant>) -> Setup {
+    let owner: Arc<str> = "worker".into();
+    let engine =
+        EngineSettings { takes_over: true, lease_term: TERM, owner, ..EngineSettings::default() };
+    Setup { engine, store: Arc::<Reluctant>::clone(store), ..Setup::default() }
+}
+
+/// The protocol `shop`, whose method takes at most so many items.
+fn shop(most: i64) -> ProtocolSpec {
+    let count = ParameterSpec::integer().maximum(most);
+    let method = MethodSpec::new("charge").param("count", count);
+    ProtocolSpec::new("shop", "v1.0".parse().unwrap()).method(method)
+}
+
+fn book(most: i64) -> ProtocolBook {
+    let mut book = Setup::default().book;
+    book.register(shop(most)).unwrap();
+    book
+}
+
+/// Has a provider of `shop`.
+async fn serve_shop(stage: &Stage) {
+    let spec = stage.board.provider("shop", "shop/v1.0").placement(Placement::Control);
+    let capabilities = vec!["shop/v1.0:charge".parse().unwrap()];
+    let register = RegisterProvider { spec, capabilities };
+    stage.actors.cast.balancer.send(register).await.unwrap().unwrap();
+    stage.actors.cast.engine.do_send(OfferChanged);
+}
+
+fn order(id: &str, count: i64) -> WorkflowSpec {
+    let charge = TaskSpec::new("charge", "shop/charge").params(json!({"count": count}));
+    WorkflowSpec::new("order").id(id).task(charge)
+}
+
+/// A workflow as another process stores it, with what it needs.
+fn stored(spec: WorkflowSpec, needs: &[&str]) -> NewWorkflow {
+    let id = spec.id.clone().unwrap();
+    let needs: Needs = needs.iter().map(|need| Arc::from(*need)).collect();
+    NewWorkflow { needs, ..sample::of_spec(id.as_str(), spec) }
+}
+
+async fn settled(memory: &MemoryStore, id: &str) -> WorkflowStatus {
+    within(async {
+        loop {
+            let record = memory.workflow(&id.into()).await.unwrap().unwrap();
+            if record.status.is_settled() {
+                return record.status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+}
+
+async fn is_free(memory: &MemoryStore, id: &str) -> bool {
+    let ids = [WorkflowId::from(id)];
+    let standing = memory.standings(&ids).await.unwrap().pop().flatten().unwrap();
+    standing.owner.is_none()
+}
+
+/// A service that does not know the protocol must not end an order that another one has begun.
+#[actix::test]
+async fn what_a_process_does_not_know_is_left_to_one_that_does() {
+    tokio::time::pause();
+    let memory = shared();
+    let strangers = Reluctant::new(Arc::clone(&memory), 0);
+    let mut stranger = worker(&strangers).open_again().await;
+    memory.submit(vec![stored(order("o", 1), &["shop/v1.0+:charge"])]).await.unwrap();
+    assert_eq!(stranger.recover().await.workflows, 0);
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert!(is_free(&memory, "o").await);
+    assert_eq!(strangers.released(), 0, "it was never taken");
+    // Knowing the protocol is not enough where nobody serves it.
+    let store = Reluctant::new(Arc::clone(&memory), 0);
+    let mut knows = Setup { book: book(9), ..worker(&store) }.open_again().await;
+    assert_eq!(knows.recover().await.workflows, 0);
+    assert!(is_free(&memory, "o").await);
+    serve_shop(&knows).await;
+    assert_eq!(settled(&memory, "o").await, WorkflowStatus::Completed);
+    assert!(stranger.board.calls().is_empty());
+    knows.finish().await;
+    stranger.finish().await;
+}
+
+/// A rolling upgrade of a process that runs: it takes up what it has learnt.
+#[actix::test]
+async fn a_process_that_learns_a_method_takes_up_what_waits_for_it() {
+    tokio::time::pause();
+    let memory = shared();
+    let store = Reluctant::new(Arc::clone(&memory), 0);
+    let mut stage = worker(&store).open_again().await;
+    stage.recover().await;
+    memory.submit(vec![stored(order("o", 1), &["shop/v1.0+:charge"])]).await.unwrap();
+    stage.catch_up().await;
+    assert!(is_free(&memory, "o").await);
+    stage.actors.cast.registry.send(RegisterProtocol(shop(9))).await.unwrap().unwrap();
+    serve_shop(&stage).await;
+    assert_eq!(settled(&memory, "o").await, WorkflowStatus::Completed);
+    stage.finish().await;
+}
+
+/// Another schema, or a workflow whose needs nobody wrote down: found at the take-up only. It is given
+/// back once, and neither failed nor taken again and again.
+#[actix::test]
+async fn what_cannot_be_planned_after_all_is_given_back_once() {
+    tokio::time::pause();
+    let memory = shared();
+    let older = Reluctant::new(Arc::clone(&memory), 0);
+    let mut stage = Setup { book: book(3), ..worker(&older) }.open_again().await;
+    serve_shop(&stage).await;
+    let fits = "shop/v1.0+:charge#another";
+    let unknown = stored(WorkflowSpec::new("u").id("u").task(TaskSpec::new("t", "gone/run")), &[]);
+    memory
+        .submit(vec![
+            stored(order("large", 7), &[fits]),
+            stored(order("small", 2), &[fits]),
+            unknown,
+        ])
+        .await
+        .unwrap();
+    let recovered = stage.recover().await;
+    assert_eq!((recovered.workflows, recovered.unfit), (1, 2));
+    assert_eq!(settled(&memory, "small").await, WorkflowStatus::Completed);
+    for _ in 0..5 {
+        memory.submit(vec![stored(order("small", 2), &[fits])]).await.unwrap();
+        tokio::time::sleep(Duration::from_mins(20)).await;
+    }
+    assert_eq!(older.released(), 2, "each of the two once");
+    assert!(is_free(&memory, "large").await && is_free(&memory, "u").await);
+    let named = Recover { id: Some("large".into()), hold: false };
+    let refused = within(stage.actors.cast.engine.send(named)).await.unwrap().unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidParams, "{refused}");
+    assert!(is_free(&memory, "large").await, "also where it was asked for by name");
+    let newer = Reluctant::new(Arc::clone(&memory), 0);
+    let mut other = Setup { book: book(9), ..worker(&newer) }.open_again().await;
+    serve_shop(&other).await;
+    other.recover().await;
+    assert_eq!(settled(&memory, "large").await, WorkflowStatus::Completed);
+    other.finish().await;
+    stage.finish().await;
+}
+
+/// A process without providers stops one task of what it stored for others: the others run the
+/// rest.
+#[actix::test]
+async fn who_only_changes_a_workflow_does_not_keep_it() {
+    tokio::time::pause();
+    let memory = shared();
+    let own = Reluctant::new(Arc::clone(&memory), 0);
+    let setup = Setup { providers: Vec::new(), ..worker(&own) };
+    let engine = EngineSettings { takes_over: false, ..setup.engine.clone() };
+    let changer = Setup { engine, ..setup }.open_again().await;
+    let spec = WorkflowSpec::new("w")
+        .id("w")
+        .task(quick("a"))
+        .task(task("stopped", json!({"gate": "never"})).after("a"))
+        .task(quick("skipped").after("stopped"))
+        .task(quick("b").after("a"));
+    memory.submit(vec![stored(spec, &["test/v1.0+:run"])]).await.unwrap();
+    let hold = Recover { id: Some("w".into()), hold: true };
+    within(changer.actors.cast.engine.send(hold)).await.unwrap().unwrap();
+    assert!(!is_free(&memory, "w").await);
+    let cancel = CancelTask { id: "w".into(), task: "stopped".into(), reason: "enough".into() };
+    within(changer.actors.cast.engine.send(cancel)).await.unwrap().unwrap();
+    within(async {
+        while !is_free(&memory, "w").await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert!(changer.board.now() < secs(1), "{:?}", changer.board.now());
+    let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
+    assert_eq!(statuses(&record), [Pending, Cancelled, Skipped, Pending]);
+    // It may be changed once more, and is given back once more; also where nothing comes of it.
+    let hold = || Recover { id: Some("w".into()), hold: true };
+    within(changer.actors.cast.engine.send(hold())).await.unwrap().unwrap();
+    let refused = changer.cancel_task(&"w".into(), "stopped").await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::WorkflowInvalidState);
+    // And nobody says anything.
+    within(changer.actors.cast.engine.send(hold())).await.unwrap().unwrap();
+    let store = Reluctant::new(Arc::clone(&memory), 0);
+    let mut stage = worker(&store).open_again().await;
+    stage.recover().await;
+    assert_eq!(settled(&memory, "w").await, WorkflowStatus::Failed);
+    let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
+    assert_eq!(statuses(&record), [Completed, Cancelled, Skipped, Completed]);
+    assert_eq!(stage.board.order(), ["a", "b"]);
+    stage.finish().await;
+    changer.finish().await;
+}
+
+/// A workflow can be cancelled by a process that does not know what it calls.
+#[actix::test]
+async fn what_nobody_knows_can_be_cancelled() {
+    tokio::time::pause();
+    let memory = shared();
+    let store = Reluctant::new(Arc::clone(&memory), 0);
+    let stage = worker(&store).open_again().await;
+    memory.submit(vec![stored(order("o", 1), &["shop/v1.0+:charge"])]).await.unwrap();
+    let hold = Recover { id: Some("o".into()), hold: true };
+    within(stage.actors.cast.engine.send(hold)).await.unwrap().unwrap();
+    stage.cancel(&"o".into()).await.unwrap();
+    assert_eq!(settled(&memory, "o").await, WorkflowStatus::Cancelled);
+    stage.finish().await;
+}
+
+/// Others see what runs long, with no write for what does not.
+#[actix::test]
+async fn a_long_call_is_seen_from_elsewhere() {
+    tokio::time::pause();
+    let memory = shared();
+    let store = Reluctant::new(Arc::clone(&memory), 0);
+    let mut stage = worker(&store).open_again().await;
+    let spec = WorkflowSpec::new("w").id("w").task(task("long", json!({"sleep": 60})));
+    let sent = stage.submit(spec.task(quick("next").after("long"))).await.unwrap();
+    stage.until_task("task:started", "long").await;
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    let early = memory.workflow(&"w".into()).await.unwrap().unwrap();
+    assert_eq!((early.status, early.tasks[0].status), (WorkflowStatus::Pending, Pending));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
+    assert_eq!((record.status, record.tasks[0].status), (WorkflowStatus::Running, Executing));
+    assert_eq!(record.tasks[0].attempts, 1);
+    assert!(record.tasks[0].started_at.is_some() && record.started_at.is_some());
+    let events = memory.events(&"w".into(), 0, 10).await.unwrap();
+    assert!(events.iter().any(|event| event.data.event_type() == "task:started"));
+    assert_eq!(sent.end().await.status, WorkflowStatus::Completed);
+    stage.finish().await;
+}
+
+/// A process that dies: its lease runs out, and nothing of what it would still have written comes.
+async fn dies(stage: Stage, store: &Reluctant) {
+    store.cut();
+    stage.actors.cast.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    tokio::time::sleep(TERM).await;
+}
+
+/// A task that kills its process each time, at once: the attempts count, and come to an end.
+#[actix::test]
+async fn a_task_that_kills_its_process_uses_up_its_attempts() {
+    tokio::time::pause();
+    let memory = shared();
+    let kills = task("kills", json!({"gate": "never"})).retry(retries(3, Fixed, secs(1)));
+    let spec = WorkflowSpec::new("w").id("w").task(kills).task(quick("behind").after("kills"));
+    memory.submit(vec![stored(spec, &["test/v1.0+:run"])]).await.unwrap();
+    let mut deaths = 0;
+    loop {
+        let store = Reluctant::new(Arc::clone(&memory), 0);
+        let mut stage = worker(&store).open_again().await;
+        stage.recover().await;
+        stage.catch_up().await;
+        let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
+        if record.status.is_settled() {
+            assert_eq!(statuses(&record), [Failed, Skipped]);
+            assert_eq!(code(&record, "kills"), Some(ErrorCode::TaskRetryExhausted));
+            assert_eq!(of(&record, "kills").attempts, 3);
+            stage.finish().await;
+            break;
+        }
+        stage.until_task("task:started", "kills").await;
+        dies(stage, &store).await;
+        deaths += 1;
+        assert!(deaths < 9, "it is tried for ever");
+    }
+    // That of the first is not known: a start is stored before its call from the second on.
+    assert_eq!(deaths, 4);
+    let events = memory.events(&"w".into(), 0, 100).await.unwrap();
+    let count = |kind: &str| events.iter().filter(|it| it.data.event_type() == kind).count();
+    assert_eq!((count("workflow:recovered"), count("task:interrupted")), (4, 3));
+}
+
+/// What a process hands over in order has not been cut off: nothing is written ahead for it, and
+/// nothing is told of a recovery.
+#[actix::test]
+async fn what_is_handed_over_is_not_recovered() {
+    tokio::time::pause();
+    let memory = shared();
+    let store = Reluctant::new(Arc::clone(&memory), 0);
+    let mut first = worker(&store).open_again().await;
+    first
+        .submit(WorkflowSpec::new("w").id("w").task(task("a", json!({"gate": "g"}))))
+        .await
+        .unwrap();
+    first.until_task("task:started", "a").await;
+    first.actors.cast.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    let store = Reluctant::new(Arc::clone(&memory), 0);
+    let mut second = worker(&store).open_again().await;
+    second.recover().await;
+    second.until_task("task:started", "a").await;
+    second.catch_up().await;
+    let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
+    assert_eq!(record.tasks[0].status, Pending, "a start that was written for nothing");
+    second.board.open("g");
+    assert_eq!(settled(&memory, "w").await, WorkflowStatus::Completed);
+    let events = memory.events(&"w".into(), 0, 100).await.unwrap();
+    assert!(events.iter().all(|event| event.data.event_type() != "workflow:recovered"));
+    second.finish().await;
+}
