@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{Interpreter, Job, Mode, Policy};
+use crate::{Interpreter, Job, Mode, Policy, interpreter::Hook};
 
 #[derive(Serialize)]
 struct Header<'a> {
@@ -22,6 +22,7 @@ struct Header<'a> {
     limits: std::collections::BTreeMap<&'static str, u64>,
     result_max_bytes: usize,
     search_path: &'a [String],
+    hooks: &'a [Hook],
 }
 
 /// All that a fresh interpreter is told, which has the bootstrap only.
@@ -67,6 +68,7 @@ fn put_job(out: &mut Vec<u8>, interpreter: &Interpreter, job: &Job, stdin: &str)
         limits: job.limits.resource_limits(),
         result_max_bytes: job.limits.result_max_bytes,
         search_path: interpreter.search_path(),
+        hooks: interpreter.hooks(),
     };
     // Maps with text keys only: there is nothing in it that cannot be written.
     put(out, &serde_json::to_vec(&header).unwrap_or_default());

@@ -1,9 +1,16 @@
 //! Finds out once what a Python interpreter is, so that no job has to.
 //!
 //! The path in the settings may be a shim that looks for the real interpreter each time it is
-//! started, and a plain start imports `site`, which takes longer than most jobs. The probe does both
-//! once: it asks for the real path and for the module search path that `site` makes, and has the
-//! harness compiled. Jobs then start the real interpreter without `site`.
+//! started. The probe asks for the real path and for what the search path of modules would be, and
+//! has the harness compiled; the answer is kept in a cache for the next start. Jobs then start the
+//! real interpreter.
+//!
+//! Invariant: no code of an installed package runs outside of a jail. The interpreter is asked with
+//! `-I -S`, and gets nothing of the service's environment but what a shim needs; lines of code in
+//! `.pth` files are read as text, and run by a task that needs them.
+
+mod cache;
+mod editable;
 
 use std::{
     fmt, io,
@@ -13,7 +20,8 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use cache::Question;
+use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::SandboxError;
@@ -44,6 +52,8 @@ pub(crate) const DOCKER_HARNESS: &str = concat!(
     include_str!("harness/supervisor.py"),
 );
 pub(crate) const PROBE: &str = include_str!("probe.py");
+/// No user's or package's code runs in the interpreter that is asked.
+pub(crate) const PROBE_SWITCHES: [&str; 5] = ["-I", "-S", "-B", "-X", "utf8"];
 /// A cold start of a slow machine is within it.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -70,8 +80,16 @@ pub struct Interpreter {
     path: PathBuf,
     version: Version,
     search_path: Arc<[String]>,
+    hooks: Arc<[Hook]>,
     harness: Arc<[u8]>,
     needs: Arc<Needs>,
+}
+
+/// A line of code of a `.pth` file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hook {
+    file: String,
+    line: String,
 }
 
 /// What it needs of the machine in a jail.
@@ -83,6 +101,11 @@ pub(crate) struct Needs {
     pub(crate) loader: Option<PathBuf>,
     /// Directories of the libraries that it and its extensions link to.
     pub(crate) libraries: Vec<PathBuf>,
+    /// Directories of its own modules and of installed packages.
+    pub(crate) packages: Vec<PathBuf>,
+    /// What is importable of projects that are installed in editable form. These are a user's files,
+    /// which others need not be able to read.
+    pub(crate) editable: Vec<PathBuf>,
     /// False where it was built without the module that reaches the kernel.
     pub(crate) has_ctypes: bool,
 }
@@ -93,10 +116,20 @@ struct Told {
     implementation: String,
     version: (u32, u32, u32),
     search_path: Vec<String>,
+    /// Those of `search_path` that belong to the interpreter or its environment.
+    own: Vec<PathBuf>,
+    /// Files and directories elsewhere that `.pth` files name.
+    named: Vec<PathBuf>,
+    hooks: Vec<(String, String)>,
+    /// Files and directories that the answer depends on.
+    depends: Vec<PathBuf>,
     real_executable: PathBuf,
     loader: Option<PathBuf>,
     libraries: Vec<PathBuf>,
     has_ctypes: bool,
+    /// The harness, compiled.
+    #[serde(skip)]
+    harness: Vec<u8>,
 }
 
 impl Interpreter {
@@ -107,46 +140,30 @@ impl Interpreter {
     /// [`SandboxError::Interpreter`] when it does not start or is not `CPython`,
     /// [`SandboxError::Version`] when its version is not supported.
     pub async fn probe(path: &Path) -> Result<Self, SandboxError> {
+        let question = Question::new(path);
+        if let Some(answer) = question.as_ref().and_then(Question::answer)
+            && let Ok(told) = Told::read(path, &answer)
+            && let Ok(interpreter) = told.accept(path)
+        {
+            return Ok(interpreter);
+        }
         let unusable = |reason: String| SandboxError::Interpreter { path: path.to_owned(), reason };
         let output = tokio::time::timeout(PROBE_TIMEOUT, ask(path))
             .await
             .map_err(|_| unusable(format!("no answer within {PROBE_TIMEOUT:?}")))?
             .map_err(|error| unusable(error.to_string()))?;
-        Self::read(path, &output)
+        let told = Told::of(path, &output)?;
+        let depends = told.depends.clone();
+        let interpreter = told.accept(path)?;
+        if let Some(question) = question {
+            question.keep(&output.stdout, &depends);
+        }
+        Ok(interpreter)
     }
 
     /// Reads the answer to the question of the probe.
     pub(crate) fn read(path: &Path, output: &std::process::Output) -> Result<Self, SandboxError> {
-        let unusable = |reason: String| SandboxError::Interpreter { path: path.to_owned(), reason };
-        if !output.status.success() {
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            let last = stderr.lines().last().unwrap_or("it printed nothing").to_owned();
-            return Err(unusable(format!("it ended with {}: {last}", output.status)));
-        }
-        let line = output.stdout.iter().position(|byte| *byte == b'\n').unwrap_or(0);
-        let (head, code) = output.stdout.split_at(line);
-        let told: Told = serde_json::from_slice(head)
-            .map_err(|error| unusable(format!("its answer is none: {error}")))?;
-        if told.implementation != "cpython" {
-            return Err(unusable(format!("it is {}, not CPython", told.implementation)));
-        }
-        let (major, minor, micro) = told.version;
-        let version = Version { major, minor, micro };
-        if version < OLDEST || (major, minor) > (NEWEST.major, NEWEST.minor) {
-            return Err(SandboxError::Version { path: path.to_owned(), found: version });
-        }
-        Ok(Self {
-            path: told.executable,
-            version,
-            search_path: told.search_path.into(),
-            harness: code.get(1..).unwrap_or_default().into(),
-            needs: Arc::new(Needs {
-                program: told.real_executable,
-                loader: told.loader,
-                libraries: told.libraries,
-                has_ctypes: told.has_ctypes,
-            }),
-        })
+        Told::of(path, output)?.accept(path)
     }
 
     /// The real path of the interpreter.
@@ -164,6 +181,11 @@ impl Interpreter {
         &self.search_path
     }
 
+    /// Code that packages want to be run before they can be imported.
+    pub(crate) fn hooks(&self) -> &[Hook] {
+        &self.hooks
+    }
+
     /// What it needs of the machine in a jail.
     pub(crate) fn needs(&self) -> &Needs {
         &self.needs
@@ -175,11 +197,83 @@ impl Interpreter {
     }
 }
 
-/// Starts it with the probe. Its environment stays the service's: a shim needs it, and the probe
-/// is our own code.
+impl Told {
+    /// Reads what the probe printed, if it came to its end.
+    fn of(path: &Path, output: &std::process::Output) -> Result<Self, SandboxError> {
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let last = stderr.lines().last().unwrap_or("it printed nothing").to_owned();
+            let reason = format!("it ended with {}: {last}", output.status);
+            return Err(SandboxError::Interpreter { path: path.to_owned(), reason });
+        }
+        Self::read(path, &output.stdout)
+    }
+
+    fn read(path: &Path, answer: &[u8]) -> Result<Self, SandboxError> {
+        let line = answer.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+        let (head, code) = answer.split_at(line);
+        let told: Self = serde_json::from_slice(head).map_err(|error| {
+            let reason = format!("its answer is none: {error}");
+            SandboxError::Interpreter { path: path.to_owned(), reason }
+        })?;
+        Ok(Self { harness: code.get(1..).unwrap_or_default().into(), ..told })
+    }
+
+    /// The interpreter, if it is one that can be used.
+    fn accept(self, path: &Path) -> Result<Interpreter, SandboxError> {
+        if self.implementation != "cpython" {
+            let reason = format!("it is {}, not CPython", self.implementation);
+            return Err(SandboxError::Interpreter { path: path.to_owned(), reason });
+        }
+        let (major, minor, micro) = self.version;
+        let version = Version { major, minor, micro };
+        if version < OLDEST || (major, minor) > (NEWEST.major, NEWEST.minor) {
+            return Err(SandboxError::Version { path: path.to_owned(), found: version });
+        }
+        let editable = self.editable();
+        Ok(Interpreter {
+            path: self.executable,
+            version,
+            search_path: self.search_path.into(),
+            hooks: self.hooks.into_iter().map(|(file, line)| Hook { file, line }).collect(),
+            harness: self.harness.into(),
+            needs: Arc::new(Needs {
+                program: self.real_executable,
+                loader: self.loader,
+                libraries: self.libraries,
+                packages: self.own,
+                editable,
+                has_ctypes: self.has_ctypes,
+            }),
+        })
+    }
+
+    /// What a jail shows of the places that `.pth` files name outside of the interpreter's own.
+    fn editable(&self) -> Vec<PathBuf> {
+        let mut places = Vec::new();
+        for named in &self.named {
+            if self.own.iter().any(|own| named.starts_with(own)) {
+                continue;
+            }
+            let (found, is_cut) = editable::importable(named);
+            if is_cut {
+                tracing::warn!(
+                    path = %named.display(),
+                    "an editable install is too large to be shown to tasks whole; install it \
+                     without `-e`, or add its packages to `shown`"
+                );
+            }
+            places.extend(found);
+        }
+        places
+    }
+}
+
+/// Starts it with the probe, and with no more of the service's environment than a shim needs: it may
+/// be anybody's program.
 async fn ask(path: &Path) -> io::Result<std::process::Output> {
     let mut command = Command::new(path);
-    command.args(["-I", "-B", "-X", "utf8", "-c", PROBE]);
+    command.args(PROBE_SWITCHES).args(["-c", PROBE]).env_clear().envs(cache::environment());
     converse(command, HARNESS.as_bytes()).await
 }
 

@@ -47,7 +47,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Interpreter, Job, Level, SandboxError, frames,
-    interpreter::{HARNESS, PROBE, PROBE_TIMEOUT},
+    interpreter::{HARNESS, PROBE, PROBE_SWITCHES, PROBE_TIMEOUT},
     pool::Shared,
     watch::Ended,
 };
@@ -81,6 +81,8 @@ harness['serve'](stream)
 /// A task that could not begin is handed to so many processes.
 const HAND_OVERS_MAX: u32 = 3;
 const SWITCHES: [&str; 6] = ["-I", "-S", "-E", "-B", "-X", "utf8"];
+/// What `zoneinfo` of the standard library reads.
+const TIME_ZONES: &str = "/usr/share/zoneinfo";
 /// What a task with network needs to find names and to trust certificates.
 const NETWORK_FILES: [&str; 6] = [
     "/etc/resolv.conf",
@@ -236,18 +238,21 @@ fn layout(
             SandboxError::unavailable(format!("root `{}`: {error}", root.display()))
         });
     }
-    let mut needed: Vec<&Path> = Vec::new();
+    let mut needed: Vec<&Path> = vec![Path::new(TIME_ZONES)];
+    let mut editable: &[PathBuf] = &[];
     if let Some(interpreter) = interpreter {
         let needs = interpreter.needs();
         needed.push(&needs.program);
         needed.extend(needs.loader.as_deref());
         needed.extend(needs.libraries.iter().map(PathBuf::as_path));
-        needed.extend(interpreter.search_path().iter().map(Path::new));
+        needed.extend(needs.packages.iter().map(PathBuf::as_path));
+        editable = &needs.editable;
     }
     if settings.network {
         needed.extend(NETWORK_FILES.map(Path::new));
     }
-    let shown = settings.shown.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>();
+    let shown = settings.shown.iter().chain(editable).map(std::path::absolute);
+    let shown = shown.collect::<Result<Vec<_>, _>>();
     shown
         .and_then(|shown| Layout::of_paths(needed, shown))
         .map_err(SandboxError::system("lay out the root of the jail"))
@@ -390,7 +395,7 @@ pub(crate) async fn probe(
         reason: format!("there is none in the root `{}`", root.display()),
     })?;
     let unusable = |reason: String| SandboxError::Interpreter { path: path.to_owned(), reason };
-    let arguments = ["-I", "-B", "-X", "utf8", "-c", PROBE].map(str::to_owned).into();
+    let arguments = PROBE_SWITCHES.iter().chain(&["-c", PROBE]).map(ToString::to_string).collect();
     let plain = plain_spec(settings, layout(None, settings)?, Kind::Probe);
     let asked = ask(settings, Spec { program, arguments, ..plain }, HARNESS.as_bytes());
     let output = tokio::time::timeout(PROBE_TIMEOUT, asked)

@@ -1,21 +1,23 @@
 //! Reads what the process says of itself.
 //!
-//! Invariants: it is the task's own word. Its size is bounded before it is read; its result stays
-//! text until that is held against the bound of the job, and becomes a tree whose memory is bounded
-//! as well; nothing in it outweighs what the kernel says of the process.
+//! A reply is one frame or two, each of a length and as many bytes: what the harness says, and the
+//! result as JSON text, where there is one.
+//!
+//! Invariants: it is the task's own word. Each frame is held against its bound before it is read, and
+//! the result becomes a tree whose memory is bounded as well; nothing in it outweighs what the kernel
+//! says of the process.
 
 use std::io;
 
 use gleitzeit_domain::json::{self, Bounds, JsonError};
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::outcome::{Diagnostic, Failure, ResultType, Status};
 
-/// Besides the result, a reply holds a traceback and findings of at most this size: the harness
-/// keeps some 64 KiB of text, of which JSON escapes each character with up to six.
-const OVERHEAD_BYTES: usize = 1 << 20;
+/// Besides the result, a reply holds a traceback and findings; the harness bounds both.
+const SAID_MAX_BYTES: usize = 1 << 20;
 
 /// What the harness reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,12 +31,13 @@ pub(crate) struct Reply {
     pub(crate) peak_bytes: Option<u64>,
 }
 
-/// A reply as it comes, its result not looked into.
+/// The first frame.
 #[derive(Deserialize)]
-struct Frame<'a> {
+struct Said {
     status: Status,
-    #[serde(borrow, default)]
-    result: Option<&'a RawValue>,
+    /// True when a second frame follows.
+    #[serde(default)]
+    has_result: bool,
     #[serde(default)]
     result_type: ResultType,
     #[serde(default)]
@@ -55,58 +58,63 @@ pub(crate) async fn read_reply(
     mut source: impl AsyncRead + Unpin,
     result_max_bytes: usize,
 ) -> Result<Option<Reply>, String> {
+    let Some(frame) = read_frame(&mut source, SAID_MAX_BYTES).await? else { return Ok(None) };
+    let odd = |error: String| format!("its reply is none: {error}");
+    let said: Said = serde_json::from_slice(&frame).map_err(|error| odd(error.to_string()))?;
+    drop(frame);
+    if matches!(said.status, Status::Timeout | Status::Killed) {
+        let status = said.status.as_str();
+        return Err(odd(format!("it says `{status}` of itself, which only the kernel can tell")));
+    }
+    let mut reply = Reply {
+        status: said.status,
+        result: Value::Null,
+        result_type: said.result_type,
+        error: said.error,
+        diagnostics: said.diagnostics,
+        cpu_seconds: said.cpu_seconds,
+        peak_bytes: said.peak_bytes,
+    };
+    if said.has_result {
+        let text = read_frame(&mut source, result_max_bytes).await?;
+        let text = text.ok_or_else(|| odd("its result is missing".to_owned()))?;
+        match json::read(&text, Bounds::of_text(result_max_bytes)) {
+            Ok(result) => reply.result = result,
+            // Values that fit as text and not as a tree are honest, but too many.
+            Err(error @ JsonError::TooManyValues { .. }) => {
+                reply.status = Status::OutputLimit;
+                reply.error = Some(Failure {
+                    kind: "ResultTooLarge".to_owned(),
+                    message: format!("the result: {error}; return less, or return where it is"),
+                    ..Failure::default()
+                });
+            }
+            Err(error) => return Err(odd(error.to_string())),
+        }
+    }
+    Ok(Some(reply))
+}
+
+/// One frame of at most `most` bytes; `None` where the line ends before it.
+async fn read_frame(
+    source: &mut (impl AsyncRead + Unpin),
+    most: usize,
+) -> Result<Option<Vec<u8>>, String> {
     let length = match source.read_u32().await {
         Ok(length) => length as usize,
         Err(error) if is_end(&error) => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
-    let most = result_max_bytes.saturating_add(OVERHEAD_BYTES);
     if length > most {
         return Err(format!("it announced a reply of {length} bytes, more than {most}"));
     }
     // Grows with what arrives and not with what was announced.
     let mut frame = Vec::new();
     match source.take(length as u64).read_to_end(&mut frame).await {
-        Ok(read) if read == length => {}
-        Ok(read) => return Err(format!("its reply ended after {read} of {length} bytes")),
-        Err(error) => return Err(error.to_string()),
+        Ok(read) if read == length => Ok(Some(frame)),
+        Ok(read) => Err(format!("its reply ended after {read} of {length} bytes")),
+        Err(error) => Err(error.to_string()),
     }
-    let reply = serde_json::from_slice(&frame).map_err(|error| error.to_string());
-    reply
-        .and_then(|frame| understand(frame, result_max_bytes))
-        .map(Some)
-        .map_err(|error| format!("its reply is none: {error}"))
-}
-
-/// Makes a tree of the result, within the bound of the job.
-fn understand(frame: Frame<'_>, result_max_bytes: usize) -> Result<Reply, String> {
-    if matches!(frame.status, Status::Timeout | Status::Killed) {
-        let status = frame.status.as_str();
-        return Err(format!("it says `{status}` of itself, which only the kernel can tell"));
-    }
-    let mut reply = Reply {
-        status: frame.status,
-        result: Value::Null,
-        result_type: frame.result_type,
-        error: frame.error,
-        diagnostics: frame.diagnostics,
-        cpu_seconds: frame.cpu_seconds,
-        peak_bytes: frame.peak_bytes,
-    };
-    let text = frame.result.map_or("null", RawValue::get);
-    match json::read(text.as_bytes(), Bounds::of_text(result_max_bytes)) {
-        Ok(result) => reply.result = result,
-        Err(error @ (JsonError::TooLong { .. } | JsonError::TooManyValues { .. })) => {
-            reply.status = Status::OutputLimit;
-            reply.error = Some(Failure {
-                kind: "ResultTooLarge".to_owned(),
-                message: format!("the result is too large: {error}; return less, or where it is"),
-                ..Failure::default()
-            });
-        }
-        Err(JsonError::Invalid(why)) => return Err(why),
-    }
-    Ok(reply)
 }
 
 /// A process that dies with unread input resets the line instead of closing it.
@@ -119,10 +127,15 @@ mod tests {
     use super::*;
 
     const RESULT_MAX_BYTES: usize = 1024;
+    const HAS_RESULT: &[u8] = br#"{"status":"ok","has_result":true}"#;
 
     fn framed(body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len()).unwrap();
         [&length.to_be_bytes(), body].concat()
+    }
+
+    fn with_result(text: &str) -> Vec<u8> {
+        [framed(HAS_RESULT), framed(text.as_bytes())].concat()
     }
 
     async fn read(bytes: &[u8]) -> Result<Option<Reply>, String> {
@@ -139,7 +152,6 @@ mod tests {
     /// Whatever a task sends is a reply or a reason, and never more than its bound in memory.
     #[tokio::test]
     async fn forged_replies_are_refused_with_a_reason() {
-        let deep = format!("{{\"status\":\"ok\",\"result\":{}1", "[".repeat(100_000));
         for (bytes, reason) in [
             (b"{\"ok\":true}".to_vec(), "announced a reply of"),
             (u32::MAX.to_be_bytes().to_vec(), "announced a reply of"),
@@ -149,39 +161,32 @@ mod tests {
             (framed(b"{\"status\":\"timeout\"}"), "only the kernel can tell"),
             (framed(b"{\"status\":\"killed\"}"), "only the kernel can tell"),
             (framed(b"\xff\xfe"), "its reply is none"),
-            (framed(deep.as_bytes()), "recursion limit exceeded"),
-            (framed(b"{\"status\":\"ok\",\"result\":NaN}"), "its reply is none"),
+            (framed(HAS_RESULT), "its result is missing"),
+            (with_result(&"[".repeat(1000)), "recursion limit exceeded"),
+            (with_result("NaN"), "its reply is none"),
+            (with_result(&"1".repeat(RESULT_MAX_BYTES + 1)), "1025 bytes, more than 1024"),
         ] {
             let told = read(&bytes).await.unwrap_err();
             assert!(told.contains(reason), "{reason}: {told}");
         }
     }
 
-    /// What the harness sends is read as it was meant.
+    /// What the harness sends is read as it was meant. A result in the first frame is not one.
     #[tokio::test]
     async fn a_reply_is_read() {
-        let body = br#"{"status":"ok","cpu_seconds":0.5,"peak_bytes":7,"result_type":"json","result":[1]}"#;
-        let reply = read(&framed(body)).await.unwrap().unwrap();
+        let said = br#"{"status":"ok","cpu_seconds":0.5,"peak_bytes":7,"result_type":"json","has_result":true,"result":9}"#;
+        let reply = read(&[framed(said), framed(b"[1]")].concat()).await.unwrap().unwrap();
         assert_eq!((reply.status, reply.result_type), (Status::Ok, ResultType::Json));
         assert_eq!((reply.result, reply.peak_bytes), (serde_json::json!([1]), Some(7)));
+        let forged = format!(r#"{{"status":"ok","result":[{}0]}}"#, "{\"\":0},".repeat(100_000));
+        assert_eq!(read(&framed(forged.as_bytes())).await.unwrap().unwrap().result, Value::Null);
     }
 
-    /// A result is held against its own bound, whatever room the rest of a reply may take, and
-    /// against the memory of its tree.
+    /// Many small values take far more memory than their text, and are refused for it.
     #[tokio::test]
-    async fn results_are_held_against_their_bound() {
-        let reply =
-            |result: &str| framed(format!(r#"{{"status":"ok","result":{result}}}"#).as_bytes());
-        let fits = format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES - 2));
-        let told = read(&reply(&fits)).await.unwrap().unwrap();
-        assert_eq!((told.status, told.result.to_string()), (Status::Ok, fits));
-        let long = format!("\"{}\"", "x".repeat(RESULT_MAX_BYTES - 1));
-        let told = read(&reply(&long)).await.unwrap().unwrap();
-        assert_eq!((told.status, told.result), (Status::OutputLimit, Value::Null));
-        assert!(told.error.unwrap().message.contains("1025 bytes of JSON"));
-
+    async fn a_result_is_held_against_the_memory_of_its_tree() {
         let many = format!("[{}0]", "{\"\":0},".repeat(140_000));
-        let told = read_reply(&*reply(&many), 1 << 20).await.unwrap().unwrap();
+        let told = read_reply(&*with_result(&many), 1 << 20).await.unwrap().unwrap();
         assert_eq!((told.status, told.result), (Status::OutputLimit, Value::Null));
         assert!(told.error.unwrap().message.contains("many small values"));
     }

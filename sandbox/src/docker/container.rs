@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Interpreter, Job, SandboxError, frames,
-    interpreter::{DOCKER_HARNESS, PROBE},
+    interpreter::{DOCKER_HARNESS, PROBE, PROBE_SWITCHES},
     reply::read_reply,
     watch::{self, Ended, Exit},
 };
@@ -124,7 +124,7 @@ pub(super) async fn probe(
         reason: format!("image `{}`: {why}", settings.image),
     };
     let mut command = vec![path.display().to_string()];
-    command.extend(["-I", "-B", "-X", "utf8", "-c", PROBE].map(str::to_owned));
+    command.extend(PROBE_SWITCHES.iter().chain(&["-c", PROBE]).map(ToString::to_string));
     let mut body = profile::container(settings, owner, command);
     // Its exit status is asked for; dropping it removes it.
     body.host_config.get_or_insert_default().auto_remove = None;

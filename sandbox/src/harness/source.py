@@ -1,5 +1,8 @@
 """The code as text and as a tree: its last expression, and what is wrong with it."""
 
+# More findings than this are counted, so that a reply keeps its bound.
+FINDINGS_MAX = 1000
+
 
 def parse(source, filename):
     return compile(source, filename, "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)
@@ -47,11 +50,12 @@ def at_start(rule, message):
 def module_rule(policy, name):
     """`(rule, message)` where the policy does not let `name` in."""
     first = name.partition(".")[0]
+    shown = cut(first, 100)
     if first in policy["blocked_modules"]:
-        return "blocked-module", f"module `{first}` is blocked by the policy"
+        return "blocked-module", f"module `{shown}` is blocked by the policy"
     allowed = policy["allowed_modules"]
     if allowed is not None and first not in allowed:
-        return "module-not-allowed", f"module `{first}` is not among those the policy allows"
+        return "module-not-allowed", f"module `{shown}` is not among those the policy allows"
     return None
 
 
@@ -78,7 +82,12 @@ def policy_findings(tree, policy, lines):
             broken = module_rule(policy, name)
             if broken:
                 found.append(finding(node, lines, *broken))
-    return sorted(found, key=lambda item: (item["line"], item["column"]))
+    found.sort(key=lambda item: (item["line"], item["column"]))
+    if len(found) > FINDINGS_MAX:
+        more = len(found) - FINDINGS_MAX
+        found = found[:FINDINGS_MAX]
+        found.append(dict(found[-1], message=f"{more} more like these are not listed"))
+    return found
 
 
 def import_findings(job):

@@ -96,11 +96,13 @@ def finish(control, code, reply, result):
     """Replies and leaves."""
     open_reserve()
     flush()
-    frame = encode(reply, 64 << 20)
     if result is not None:
-        kind, value = result
-        frame = frame[:-1] + b',"result_type":"' + kind.encode() + b'","result":' + value + b"}"
-    control.send(frame)
+        reply["result_type"] = result[0]
+        reply["has_result"] = True
+    control.send(encode(reply, 1 << 20))
+    if result is not None:
+        # A frame of its own, so that the service can hold it against its bound unread.
+        control.send(result[1])
     flush()
     posix._exit(code)
 

@@ -1,0 +1,189 @@
+//! What a jail shows of a project that is installed in editable form.
+//!
+//! The `.pth` file of such an install often names the whole project: its `.env` and its `.git` stand
+//! beside its packages. Only what can be imported is shown.
+//!
+//! Invariant: nothing is shown whose name begins with a dot, and nothing outside of what was named.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// No more places than this of one project; each is a mount in the jail.
+const PLACES_MAX: usize = 512;
+/// No more entries than this are looked at; a project beyond that is shown as far as it was read.
+const ENTRIES_MAX: usize = 50_000;
+/// Packages are not nested deeper than this.
+const DEPTH_MAX: usize = 16;
+
+/// What of `named` is to be shown: itself where it is a module or a package without hidden files,
+/// else the modules and packages in it. Places that could not be shown are told in the second list.
+pub(super) fn importable(named: &Path) -> (Vec<PathBuf>, bool) {
+    let mut walk = Walk { places: Vec::new(), entries: 0, is_cut: false };
+    if named.is_dir() {
+        walk.directory(named, 0);
+    } else if is_module(named) {
+        walk.places.push(named.to_owned());
+    }
+    (walk.places, walk.is_cut)
+}
+
+struct Walk {
+    places: Vec<PathBuf>,
+    entries: usize,
+    /// True when something was left out because a bound was reached.
+    is_cut: bool,
+}
+
+impl Walk {
+    /// Shows `directory` whole if it is a package without hidden files, else what is importable in
+    /// it.
+    fn directory(&mut self, directory: &Path, depth: usize) {
+        if depth > DEPTH_MAX || self.places.len() >= PLACES_MAX {
+            self.is_cut = true;
+            return;
+        }
+        if directory.join("__init__.py").is_file() && self.is_clean(directory, depth) {
+            return self.places.push(directory.to_owned());
+        }
+        let in_package = depth > 0;
+        for entry in self.listed(directory) {
+            if entry.is_dir() {
+                if is_package_name(&entry) && self.has_module(&entry, depth + 1) {
+                    self.directory(&entry, depth + 1);
+                }
+            } else if is_module(&entry) || (in_package && entry.is_file()) {
+                self.places.push(entry);
+            }
+        }
+    }
+
+    /// True when nothing below has a hidden name, nor leads elsewhere.
+    fn is_clean(&mut self, directory: &Path, depth: usize) -> bool {
+        if depth > DEPTH_MAX {
+            return false;
+        }
+        let Ok(entries) = fs::read_dir(directory) else { return false };
+        for entry in entries.flatten() {
+            self.entries += 1;
+            if self.entries > ENTRIES_MAX || is_hidden(&entry.file_name()) {
+                return false;
+            }
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_dir && !self.is_clean(&entry.path(), depth + 1) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// True when a module is in it, at any depth.
+    fn has_module(&mut self, directory: &Path, depth: usize) -> bool {
+        if depth > DEPTH_MAX || directory.join("pyvenv.cfg").exists() {
+            return false;
+        }
+        let entries = self.listed(directory);
+        entries.iter().any(|entry| is_module(entry) && entry.is_file())
+            || entries.iter().any(|entry| {
+                entry.is_dir() && is_package_name(entry) && self.has_module(entry, depth + 1)
+            })
+    }
+
+    /// What is in it, without hidden names and without links, by name.
+    fn listed(&mut self, directory: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+        let mut found = Vec::new();
+        for entry in entries.flatten() {
+            self.entries += 1;
+            if self.entries > ENTRIES_MAX {
+                self.is_cut = true;
+                break;
+            }
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            if !is_hidden(&entry.file_name()) && !is_link {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+fn is_module(path: &Path) -> bool {
+    matches!(path.extension().and_then(OsStr::to_str), Some("py" | "pyc" | "so"))
+}
+
+/// A directory that `import` can name, or the metadata of a distribution.
+fn is_package_name(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(OsStr::to_str) else { return false };
+    let is_identifier = !name.starts_with(|first: char| first.is_numeric())
+        && name.chars().all(|c| c == '_' || c.is_alphanumeric());
+    is_identifier && name != "__pycache__" && name != "node_modules"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        dir
+    }
+
+    fn shown(dir: &tempfile::TempDir) -> Vec<String> {
+        let (places, is_cut) = importable(dir.path());
+        assert!(!is_cut);
+        let relative = |place: &PathBuf| place.strip_prefix(dir.path()).unwrap().to_owned();
+        places.iter().map(|place| relative(place).display().to_string()).collect()
+    }
+
+    /// A project's secrets and history stay out, and so does what cannot be imported.
+    #[test]
+    fn only_what_can_be_imported_is_shown() {
+        let dir = project(&[
+            ".env",
+            ".git/config",
+            "README.md",
+            "config/prod.toml",
+            "lib/__init__.py",
+            "lib/deep/data.json",
+            "space/inner/a.py",
+            "single.py",
+            "native.cpython-311-x86_64-linux-gnu.so",
+            "env/pyvenv.cfg",
+            "env/lib/x.py",
+            "not-a-name/x.py",
+        ]);
+        assert_eq!(
+            shown(&dir),
+            ["lib", "native.cpython-311-x86_64-linux-gnu.so", "single.py", "space/inner/a.py"]
+        );
+    }
+
+    /// A package with a hidden file is shown without it.
+    #[test]
+    fn a_hidden_file_in_a_package_stays_out() {
+        let dir = project(&["app/__init__.py", "app/.env", "app/sub/__init__.py", "app/sub/t.txt"]);
+        assert_eq!(shown(&dir), ["app/__init__.py", "app/sub"]);
+    }
+
+    /// A link may lead anywhere, and is not followed.
+    #[test]
+    fn links_are_not_followed() {
+        let dir = project(&["lib/__init__.py"]);
+        let secret = project(&["secret.py"]);
+        std::os::unix::fs::symlink(secret.path(), dir.path().join("out")).unwrap();
+        assert_eq!(shown(&dir), ["lib"]);
+    }
+}
