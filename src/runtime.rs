@@ -341,13 +341,15 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     let book = parts::book(&settings, protocols)?;
     let mut specs = if settings_providers { settings.provider_specs()? } else { Vec::new() };
     specs.extend(providers);
-    #[cfg(feature = "python")]
-    for spec in &specs {
-        let id = spec.id.to_string();
-        crate::providers::python::check_level(spec)
-            .await
-            .map_err(|message| StartError::Provider { id, message })?;
-    }
+    let levels = actix_rt::spawn(check_levels(specs.clone()));
+    // Workflows that are taken up run at once: none may begin where a level cannot be had. Where
+    // nothing is taken up, the look takes place beside the rest of the start.
+    let levels = if recover {
+        levels.await.map_err(|_| StartError::Died)??;
+        None
+    } else {
+        Some(levels)
+    };
     gleitzeit_actors::failpoint!("runtime.start.before");
     let store = match store {
         Some(store) => store,
@@ -366,7 +368,12 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     };
     let handle = Handle::new(actors.cast.clone(), Arc::clone(&store));
     gleitzeit_actors::failpoint!("runtime.start.actors");
-    let begun = take_up(&handle, specs, recover).await;
+    let mut begun = take_up(&handle, specs, recover).await;
+    if let (Ok(_), Some(levels)) = (&begun, levels)
+        && let Err(error) = levels.await.unwrap_or(Err(StartError::Died))
+    {
+        begun = Err(error);
+    }
     match begun {
         Ok(recovered) => {
             parts::keep_tidy(&settings, &store);
@@ -377,6 +384,23 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
             Err(error)
         }
     }
+}
+
+/// Sees that the isolation that the settings ask for can be had here.
+#[cfg_attr(
+    not(feature = "python"),
+    expect(clippy::unused_async, reason = "Python asks the system")
+)]
+async fn check_levels(specs: Vec<ProviderSpec>) -> Result<(), StartError> {
+    for spec in &specs {
+        #[cfg(feature = "python")]
+        crate::providers::python::check_level(spec)
+            .await
+            .map_err(|message| StartError::Provider { id: spec.id.to_string(), message })?;
+        #[cfg(not(feature = "python"))]
+        let _ = spec;
+    }
+    Ok(())
 }
 
 async fn take_up(

@@ -185,6 +185,35 @@ async fn a_timeout_is_retryable_and_keeps_the_output() {
     assert!(error.message.contains("after 2s"), "{error}");
 }
 
+/// A module that is not there may be one that the interpreter lacks: the error says where tasks look.
+#[actix::test]
+async fn a_missing_module_comes_with_what_to_do() {
+    let error = run(json!({"code": "import nosuchmodule"})).await.unwrap_err();
+    assert!(error.message.contains("No module named 'nosuchmodule'"), "{error}");
+    assert!(error.message.contains("set `virtual_env`"), "{error}");
+}
+
+/// The text of a result is given where it is asked for, and code may begin with a byte order mark.
+#[actix::test]
+async fn a_result_is_json_unless_its_text_is_asked_for() {
+    let told =
+        run(json!({"code": "\u{feff}result = {1: b'x'}", "result_type": "repr"})).await.unwrap();
+    assert_eq!((&told["result"], &told["result_type"]), (&json!("{1: b'x'}"), &json!("repr")));
+    let error = run(json!({"code": "result = {1: b'x'}"})).await.unwrap_err();
+    assert!(error.message.contains("ResultNotJson: result[1] is of type bytes"), "{error}");
+}
+
+/// The growth of memory is that of the code, without what the interpreter has anyway.
+#[actix::test]
+async fn the_growth_of_memory_is_told() {
+    let told = outcome(call(json!({"code": "x = bytearray(32 << 20)\nresult = len(x)"}))).await;
+    let told = told.unwrap();
+    let (peak, grown) = (told.memory_bytes.unwrap(), told.memory_delta_bytes.unwrap());
+    assert!(grown >= 32 << 20 && grown < peak, "{grown} of {peak}");
+    let small = outcome(call(json!({"code": "1"}))).await.unwrap();
+    assert!(small.memory_delta_bytes.unwrap() < 16 << 20);
+}
+
 /// A limit is never early: it counts from the start of the code, and what it cost to start Python
 /// is not taken off.
 #[actix::test]

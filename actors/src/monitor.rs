@@ -53,6 +53,8 @@ pub struct CallSample {
     pub seconds: f64,
     /// Peak memory in bytes, where the provider knows it.
     pub memory_bytes: Option<u64>,
+    /// By how much its memory grew, in bytes, where the provider knows it.
+    pub memory_delta_bytes: Option<u64>,
 }
 
 /// Asks for the figures of every method that was called, by its capability.
@@ -178,8 +180,11 @@ impl Handler<RecordCalls> for Monitor {
         // Calls that end together are mostly of one method: it is looked up once.
         for same in calls.chunk_by(|one, next| Arc::ptr_eq(&one.capability, &next.capability)) {
             let profile = self.profiles.entry(Arc::clone(&same[0].capability)).or_default();
-            for CallSample { seconds, memory_bytes, .. } in same {
+            for CallSample { seconds, memory_bytes, memory_delta_bytes, .. } in same {
                 profile.record(*seconds, *memory_bytes);
+                if let Some(bytes) = *memory_delta_bytes {
+                    profile.record_memory_delta(bytes);
+                }
             }
         }
     }

@@ -93,6 +93,15 @@ pub struct MethodSummary {
     /// Most memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_memory: Option<u64>,
+    /// Mean growth of memory during a call, where the provider tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avg_memory_delta: Option<f64>,
+    /// Least growth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_memory_delta: Option<u64>,
+    /// Most growth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory_delta: Option<u64>,
 }
 
 /// Time histogram of one method: counts in buckets that grow by a twelfth of a doubling, so that
@@ -105,6 +114,7 @@ pub struct MethodProfile {
     min: f64,
     max: f64,
     memory: Option<MemoryProfile>,
+    memory_delta: Option<MemoryProfile>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +123,22 @@ struct MemoryProfile {
     sum: f64,
     min: u64,
     max: u64,
+}
+
+impl MemoryProfile {
+    #[expect(clippy::cast_precision_loss, reason = "a mean of byte counts")]
+    fn record(profile: &mut Option<Self>, bytes: u64) {
+        let profile = profile.get_or_insert(Self { count: 0, sum: 0.0, min: bytes, max: bytes });
+        profile.count += 1;
+        profile.sum += bytes as f64;
+        profile.min = profile.min.min(bytes);
+        profile.max = profile.max.max(bytes);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a mean of byte counts")]
+    fn mean(&self) -> f64 {
+        self.sum / self.count as f64
+    }
 }
 
 /// Buckets of a doubling; 40 doublings from 100 ns reach 30 hours.
@@ -129,6 +155,7 @@ impl Default for MethodProfile {
             min: f64::INFINITY,
             max: 0.0,
             memory: None,
+            memory_delta: None,
         }
     }
 }
@@ -142,20 +169,13 @@ impl MethodProfile {
         self.min = self.min.min(seconds);
         self.max = self.max.max(seconds);
         if let Some(bytes) = memory_bytes {
-            let memory = self.memory.get_or_insert(MemoryProfile {
-                count: 0,
-                sum: 0.0,
-                min: bytes,
-                max: bytes,
-            });
-            memory.count += 1;
-            #[expect(clippy::cast_precision_loss, reason = "a mean of byte counts")]
-            {
-                memory.sum += bytes as f64;
-            }
-            memory.min = memory.min.min(bytes);
-            memory.max = memory.max.max(bytes);
+            MemoryProfile::record(&mut self.memory, bytes);
         }
+    }
+
+    /// Counts by how many bytes the memory of a call grew, where that is known.
+    pub fn record_memory_delta(&mut self, bytes: u64) {
+        MemoryProfile::record(&mut self.memory_delta, bytes);
     }
 
     /// The figures so far.
@@ -171,9 +191,12 @@ impl MethodProfile {
             p50_execution_time: self.percentile(0.50),
             p99_execution_time: self.percentile(0.99),
             max_execution_time: self.max,
-            avg_memory: self.memory.map(|memory| memory.sum / memory.count as f64),
+            avg_memory: self.memory.map(|memory| memory.mean()),
             min_memory: self.memory.map(|memory| memory.min),
             max_memory: self.memory.map(|memory| memory.max),
+            avg_memory_delta: self.memory_delta.map(|memory| memory.mean()),
+            min_memory_delta: self.memory_delta.map(|memory| memory.min),
+            max_memory_delta: self.memory_delta.map(|memory| memory.max),
         }
     }
 
@@ -276,5 +299,11 @@ mod tests {
         assert!((summary.min_execution_time - 0.001).abs() < f64::EPSILON);
         assert!((summary.max_execution_time - 1.0).abs() < f64::EPSILON);
         assert_eq!((summary.min_memory, summary.max_memory), (Some(1), Some(1000)));
+        assert_eq!(summary.avg_memory_delta, None, "nobody told it");
+        profile.record_memory_delta(2);
+        profile.record_memory_delta(6);
+        let summary = profile.summary();
+        assert_eq!(summary.avg_memory_delta, Some(4.0));
+        assert_eq!((summary.min_memory_delta, summary.max_memory_delta), (Some(2), Some(6)));
     }
 }

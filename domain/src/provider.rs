@@ -88,6 +88,8 @@ pub struct Outcome {
     pub value: Arc<Value>,
     /// Peak memory of the call in bytes, where the provider knows it.
     pub memory_bytes: Option<u64>,
+    /// By how much the memory of the call grew, in bytes, where the provider knows it.
+    pub memory_delta_bytes: Option<u64>,
 }
 
 impl From<Value> for Outcome {
@@ -98,7 +100,7 @@ impl From<Value> for Outcome {
 
 impl From<Arc<Value>> for Outcome {
     fn from(value: Arc<Value>) -> Self {
-        Self { value, memory_bytes: None }
+        Self { value, memory_bytes: None, memory_delta_bytes: None }
     }
 }
 

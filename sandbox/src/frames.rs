@@ -3,6 +3,8 @@
 //! One that is alone in its process gets the harness, the header and the source; a zygote's child
 //! has the harness already.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -15,12 +17,15 @@ struct Header<'a> {
     is_file: bool,
     network: bool,
     stdin: &'a str,
-    environment: &'a std::collections::BTreeMap<String, String>,
+    environment: Cow<'a, BTreeMap<String, String>>,
     imports: &'a [String],
     globals: &'a Map<String, Value>,
     policy: &'a Policy,
-    limits: std::collections::BTreeMap<&'static str, u64>,
+    limits: BTreeMap<&'static str, u64>,
     result_max_bytes: usize,
+    result_as_repr: bool,
+    /// Names and lengths of what follows the source in its frame.
+    modules: Vec<(&'a str, usize)>,
     search_path: &'a [String],
     hooks: &'a [Hook],
 }
@@ -29,7 +34,7 @@ struct Header<'a> {
 pub(crate) fn with_harness(interpreter: &Interpreter, job: &Job) -> Vec<u8> {
     let mut frames = Vec::new();
     put(&mut frames, interpreter.harness());
-    put_job(&mut frames, interpreter, job, &job.stdin);
+    put_job(&mut frames, interpreter, job, &job.stdin, Cow::Borrowed(&job.environment));
     frames
 }
 
@@ -37,7 +42,7 @@ pub(crate) fn with_harness(interpreter: &Interpreter, job: &Job) -> Vec<u8> {
 /// descriptor.
 pub(crate) fn of_job(interpreter: &Interpreter, job: &Job) -> Vec<u8> {
     let mut frames = Vec::new();
-    put_job(&mut frames, interpreter, job, "");
+    put_job(&mut frames, interpreter, job, "", Cow::Owned(at_home(&job.environment)));
     frames
 }
 
@@ -47,11 +52,17 @@ pub(crate) fn with_limit(interpreter: &Interpreter, job: &Job) -> Vec<u8> {
     let mut frames = Vec::new();
     let limit = u64::try_from(job.limits.timeout.as_millis()).unwrap_or(u64::MAX);
     put(&mut frames, &limit.min(1 << 40).to_be_bytes());
-    put_job(&mut frames, interpreter, job, &job.stdin);
+    put_job(&mut frames, interpreter, job, &job.stdin, Cow::Owned(at_home(&job.environment)));
     frames
 }
 
-fn put_job(out: &mut Vec<u8>, interpreter: &Interpreter, job: &Job, stdin: &str) {
+fn put_job(
+    out: &mut Vec<u8>,
+    interpreter: &Interpreter,
+    job: &Job,
+    stdin: &str,
+    environment: Cow<'_, BTreeMap<String, String>>,
+) {
     let header = Header {
         mode: match job.mode {
             Mode::Execute => "execute",
@@ -61,23 +72,43 @@ fn put_job(out: &mut Vec<u8>, interpreter: &Interpreter, job: &Job, stdin: &str)
         is_file: job.source.is_file,
         network: job.network,
         stdin,
-        environment: &job.environment,
+        environment,
         imports: &job.imports,
         globals: &job.globals,
         policy: &job.policy,
         limits: job.limits.resource_limits(),
         result_max_bytes: job.limits.result_max_bytes,
+        result_as_repr: job.result_as_repr,
+        modules: job.source.modules.iter().map(|(name, text)| (&**name, text.len())).collect(),
         search_path: interpreter.search_path(),
         hooks: interpreter.hooks(),
     };
     // Maps with text keys only: there is nothing in it that cannot be written.
     put(out, &serde_json::to_vec(&header).unwrap_or_default());
-    put(out, &job.source.bytes);
+    let modules = job.source.modules.values();
+    put_parts(out, std::iter::once(&job.source.bytes).chain(modules));
+}
+
+/// Who a task is that has neither a user nor a home of the machine, unless it is told otherwise:
+/// many libraries ask when they are imported, and fail where nothing answers.
+fn at_home(given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut environment = given.clone();
+    for (name, value) in [("HOME", "/task"), ("USER", "task"), ("LOGNAME", "task")] {
+        environment.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    }
+    environment
 }
 
 /// Adds a frame to `out`.
 pub(crate) fn put(out: &mut Vec<u8>, frame: &[u8]) {
-    let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(frame);
+    put_parts(out, std::iter::once(frame));
+}
+
+/// Adds one frame of several parts.
+fn put_parts<P: AsRef<[u8]>>(out: &mut Vec<u8>, parts: impl Iterator<Item = P> + Clone) {
+    let length: usize = parts.clone().map(|part| part.as_ref().len()).sum();
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    for part in parts {
+        out.extend_from_slice(part.as_ref());
+    }
 }

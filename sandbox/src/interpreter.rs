@@ -106,6 +106,8 @@ pub(crate) struct Needs {
     /// What is importable of projects that are installed in editable form. These are a user's files,
     /// which others need not be able to read.
     pub(crate) editable: Vec<PathBuf>,
+    /// The directories of these projects, as the search path names them.
+    pub(crate) projects: Vec<PathBuf>,
     /// False where it was built without the module that reaches the kernel.
     pub(crate) has_ctypes: bool,
 }
@@ -143,7 +145,7 @@ impl Interpreter {
         let question = Question::new(path);
         if let Some(answer) = question.as_ref().and_then(Question::answer)
             && let Ok(told) = Told::read(path, &answer)
-            && let Ok(interpreter) = told.accept(path)
+            && let Ok(interpreter) = told.accept(path, true)
         {
             return Ok(interpreter);
         }
@@ -154,16 +156,16 @@ impl Interpreter {
             .map_err(|error| unusable(error.to_string()))?;
         let told = Told::of(path, &output)?;
         let depends = told.depends.clone();
-        let interpreter = told.accept(path)?;
+        let interpreter = told.accept(path, true)?;
         if let Some(question) = question {
             question.keep(&output.stdout, &depends);
         }
         Ok(interpreter)
     }
 
-    /// Reads the answer to the question of the probe.
+    /// Reads the answer to the question of the probe, asked in another root.
     pub(crate) fn read(path: &Path, output: &std::process::Output) -> Result<Self, SandboxError> {
-        Told::of(path, output)?.accept(path)
+        Told::of(path, output)?.accept(path, false)
     }
 
     /// The real path of the interpreter.
@@ -219,8 +221,9 @@ impl Told {
         Ok(Self { harness: code.get(1..).unwrap_or_default().into(), ..told })
     }
 
-    /// The interpreter, if it is one that can be used.
-    fn accept(self, path: &Path) -> Result<Interpreter, SandboxError> {
+    /// The interpreter, if it is one that can be used. Its paths are those of this machine where it
+    /// `is_here`.
+    fn accept(self, path: &Path, is_here: bool) -> Result<Interpreter, SandboxError> {
         if self.implementation != "cpython" {
             let reason = format!("it is {}, not CPython", self.implementation);
             return Err(SandboxError::Interpreter { path: path.to_owned(), reason });
@@ -230,7 +233,7 @@ impl Told {
         if version < OLDEST || (major, minor) > (NEWEST.major, NEWEST.minor) {
             return Err(SandboxError::Version { path: path.to_owned(), found: version });
         }
-        let editable = self.editable();
+        let editable = if is_here { self.editable() } else { Vec::new() };
         Ok(Interpreter {
             path: self.executable,
             version,
@@ -242,6 +245,7 @@ impl Told {
                 loader: self.loader,
                 libraries: self.libraries,
                 packages: self.own,
+                projects: if editable.is_empty() { Vec::new() } else { self.named },
                 editable,
                 has_ctypes: self.has_ctypes,
             }),

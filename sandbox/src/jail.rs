@@ -38,7 +38,10 @@ mod zygote;
 use std::{
     convert::Infallible,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -104,6 +107,8 @@ pub struct JailSettings {
     pub workers: usize,
     /// Jobs that may wait for a place.
     pub queue_max: usize,
+    /// True starts all zygotes at once, false only as many as jobs have needed at a time.
+    pub prefork: bool,
     /// True lets jobs that ask for it connect to other machines by TCP.
     pub network: bool,
     /// What such jobs reach besides: of the machine's own addresses, its neighbours' and
@@ -131,6 +136,7 @@ impl Default for JailSettings {
             root: None,
             workers,
             queue_max: 1024,
+            prefork: true,
             network: false,
             network_allow: Vec::new(),
             shown: Vec::new(),
@@ -253,9 +259,11 @@ fn layout(
     }
     let shown = settings.shown.iter().chain(editable).map(std::path::absolute);
     let shown = shown.collect::<Result<Vec<_>, _>>();
-    shown
+    let mut layout = shown
         .and_then(|shown| Layout::of_paths(needed, shown))
-        .map_err(SandboxError::system("lay out the root of the jail"))
+        .map_err(SandboxError::system("lay out the root of the jail"))?;
+    layout.listed = interpreter.map(|it| it.needs().projects.clone()).unwrap_or_default();
+    Ok(layout)
 }
 
 fn blob(interpreter: &Interpreter, network: bool) -> Vec<u8> {
@@ -282,6 +290,7 @@ pub(crate) struct Jail {
     shared: Arc<Shared<child::Child>>,
     level: Level,
     verdict: Verdict,
+    places: Places,
     /// Answers when everything that belongs to it is gone.
     ended: Mutex<Option<mpsc::Receiver<Infallible>>>,
 }
@@ -300,13 +309,15 @@ impl Jail {
         let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&plan), first);
         tokio::spawn(keeper.keep());
         let level = if settings.root.is_some() { Level::Chroot } else { Level::Process };
-        let mut jail =
-            Self { shared, level, verdict: Verdict::default(), ended: Mutex::new(Some(ended)) };
+        let mut jail = Self {
+            shared,
+            level,
+            verdict: Verdict::default(),
+            places: Places::new(&plan, settings.workers),
+            ended: Mutex::new(Some(ended)),
+        };
         jail.verdict = selftest::run(&jail, interpreter, &plan).await?;
-        for _ in 1..settings.workers {
-            let (shared, plan) = (Arc::clone(&jail.shared), Arc::clone(&plan));
-            tokio::spawn(keeper::keep_new(shared, plan));
-        }
+        while settings.prefork && jail.places.add(&jail.shared, usize::MAX) {}
         Ok(jail)
     }
 
@@ -315,6 +326,8 @@ impl Jail {
         interpreter: &Interpreter,
         job: &Job,
     ) -> Result<Ended, SandboxError> {
+        let busy = self.places.enter();
+        self.places.add(&self.shared, busy.number);
         let mut tries = 1;
         loop {
             let child = self.shared.next(&self.shared.line_up()?).await?;
@@ -354,6 +367,54 @@ impl Jail {
             // Nothing is ever sent: the answer is that nobody is left who could.
             let _ = ended.recv().await;
         }
+    }
+}
+
+/// How many places there are, and how many jobs need one.
+#[derive(Debug)]
+struct Places {
+    /// Weak, for a sandbox has stopped when nothing holds its plan.
+    plan: Weak<Plan>,
+    most: usize,
+    started: AtomicUsize,
+    busy: AtomicUsize,
+}
+
+/// A job that needs a place, or has one.
+struct Busy<'a> {
+    places: &'a Places,
+    /// So many there are with it.
+    number: usize,
+}
+
+impl Places {
+    /// One place has started.
+    fn new(plan: &Arc<Plan>, most: usize) -> Self {
+        let (started, busy) = (AtomicUsize::new(1), AtomicUsize::new(0));
+        Self { plan: Arc::downgrade(plan), most, started, busy }
+    }
+
+    fn enter(&self) -> Busy<'_> {
+        Busy { places: self, number: self.busy.fetch_add(1, Ordering::AcqRel) + 1 }
+    }
+
+    /// Starts one more place where there are fewer than are `needed`; false where there is none to
+    /// start.
+    fn add(&self, shared: &Arc<Shared<child::Child>>, needed: usize) -> bool {
+        let most = self.most.min(needed);
+        let one_more = |started: usize| (started < most).then_some(started + 1);
+        if self.started.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_err() {
+            return false;
+        }
+        let Some(plan) = self.plan.upgrade() else { return false };
+        tokio::spawn(keeper::keep_new(Arc::clone(shared), plan));
+        true
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.places.busy.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -15,11 +15,26 @@ pub struct Source {
     pub filename: String,
     /// True for a script: `__file__` is set, and a coding comment counts.
     pub is_file: bool,
+    /// Modules beside a script, by their paths below its directory: `helper.py`,
+    /// `package/__init__.py`. They are imported before all others. Only for a script.
+    pub modules: BTreeMap<String, Vec<u8>>,
 }
 
 impl Source {
     /// The name that tracebacks show for code that is in no file.
     pub const TEXT: &'static str = "<task>";
+
+    /// Code that is in no file. A byte order mark before it is left out, as Python leaves it out of
+    /// a file.
+    pub fn text(code: impl Into<String>) -> Self {
+        let code = code.into();
+        let bytes = match code.strip_prefix('\u{feff}') {
+            Some(rest) => rest.as_bytes().to_vec(),
+            None => code.into_bytes(),
+        };
+        let filename = Self::TEXT.to_owned();
+        Self { bytes, filename, is_file: false, modules: BTreeMap::new() }
+    }
 }
 
 /// What is to be done with the code.
@@ -104,6 +119,9 @@ pub struct Job {
     pub imports: Vec<String>,
     /// Globals that it finds: `context`, `attempt`.
     pub globals: Map<String, Value>,
+    /// True gives the `repr` of the result as text, whatever it is. Without it, a result that JSON
+    /// has no form for is an error with its place.
+    pub result_as_repr: bool,
     /// What it may import and call.
     pub policy: Policy,
     /// True lets it reach the network, where the sandbox has one.
@@ -115,14 +133,14 @@ pub struct Job {
 impl Job {
     /// Runs `code`, with nothing given and the default limits.
     pub fn execute(code: impl Into<String>) -> Self {
-        let bytes = code.into().into_bytes();
         Self {
-            source: Source { bytes, filename: Source::TEXT.to_owned(), is_file: false },
+            source: Source::text(code),
             mode: Mode::Execute,
             stdin: String::new(),
             environment: BTreeMap::new(),
             imports: Vec::new(),
             globals: Map::new(),
+            result_as_repr: false,
             policy: Policy::default(),
             network: false,
             limits: Limits::default(),

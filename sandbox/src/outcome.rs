@@ -73,7 +73,7 @@ impl Level {
 pub enum ResultType {
     /// The value itself.
     Json,
-    /// Text that shows a value which JSON has no form for, cut to a bound.
+    /// The `repr` of the value as text, cut to a bound, because the job asked for it.
     Repr,
     /// The code left no value: what it printed, as far as it was kept.
     #[default]
@@ -177,6 +177,8 @@ pub struct Outcome {
     pub cpu_time: Option<Duration>,
     /// Most memory resident at once, in bytes; unknown when it was killed.
     pub max_rss_bytes: Option<u64>,
+    /// By how much that grew while the code ran, as its process says; unknown when it was killed.
+    pub memory_delta_bytes: Option<u64>,
     /// Why it failed; `None` when it did not.
     pub error: Option<Failure>,
     /// What the compiler and the policy found.

@@ -64,8 +64,9 @@ impl Unjailed {
     }
 
     fn start(&self, interpreter: &Interpreter) -> Result<(Running, UnixStream), SandboxError> {
-        let dir = WorkDir::create(&self.work_root)
-            .map_err(SandboxError::system("make a directory for the task"))?;
+        let dir = WorkDir::create(&self.work_root).map_err(SandboxError::system(
+            "make a directory for the task below TMPDIR, or /tmp where it is not set",
+        ))?;
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()
             .map_err(SandboxError::system("make a socket"))?;
         ours.set_nonblocking(true).map_err(SandboxError::system("set up a socket"))?;

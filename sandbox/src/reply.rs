@@ -29,6 +29,7 @@ pub(crate) struct Reply {
     pub(crate) diagnostics: Vec<Diagnostic>,
     pub(crate) cpu_seconds: Option<f64>,
     pub(crate) peak_bytes: Option<u64>,
+    pub(crate) memory_delta_bytes: Option<u64>,
 }
 
 /// The first frame.
@@ -48,6 +49,8 @@ struct Said {
     cpu_seconds: Option<f64>,
     #[serde(default)]
     peak_bytes: Option<u64>,
+    #[serde(default)]
+    memory_delta_bytes: Option<u64>,
 }
 
 /// Reads one reply; `None` when the process ended without one.
@@ -74,6 +77,7 @@ pub(crate) async fn read_reply(
         diagnostics: said.diagnostics,
         cpu_seconds: said.cpu_seconds,
         peak_bytes: said.peak_bytes,
+        memory_delta_bytes: said.memory_delta_bytes,
     };
     if said.has_result {
         let text = read_frame(&mut source, result_max_bytes).await?;

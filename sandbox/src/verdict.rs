@@ -29,6 +29,7 @@ pub(crate) fn outcome(ended: Ended, mode: Mode, level: Level) -> Outcome {
         execution_time,
         cpu_time: exit.cpu_time,
         max_rss_bytes: exit.peak_bytes,
+        memory_delta_bytes: None,
         error: None,
         diagnostics: Vec::new(),
         sandbox: level,
@@ -75,6 +76,7 @@ impl Outcome {
             let told = reply.cpu_seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
             self.cpu_time = self.cpu_time.or(told);
             self.max_rss_bytes = self.max_rss_bytes.or(reply.peak_bytes);
+            self.memory_delta_bytes = reply.memory_delta_bytes;
             self.diagnostics = reply.diagnostics;
             if self.signal.is_none() {
                 self.status = reply.status;

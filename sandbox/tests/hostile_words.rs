@@ -15,8 +15,8 @@ fn framed(body: &[u8], lie: i64) -> Vec<u8> {
     [&length.to_be_bytes(), body].concat()
 }
 
-/// JSON that is nearly a reply.
-fn reply() -> impl Strategy<Value = String> {
+/// JSON that is nearly a reply, and what is nearly its result.
+fn reply() -> impl Strategy<Value = (String, String)> {
     let status = prop_oneof![
         Just("\"ok\""),
         Just("\"error\""),
@@ -31,16 +31,24 @@ fn reply() -> impl Strategy<Value = String> {
         "[\\[{\\]}\":,0-9a-z]{0,40}",
         (0..300_usize).prop_map(|depth| "[".repeat(depth) + &"]".repeat(depth)),
     ];
-    (status, number, result).prop_map(|(status, number, result)| {
-        format!("{{\"status\":{status},\"cpu_seconds\":{number},\"peak_bytes\":{number},\"result\":{result}}}")
+    (status, number, result, any::<bool>()).prop_map(|(status, number, result, has_result)| {
+        let said = format!(
+            "{{\"status\":{status},\"cpu_seconds\":{number},\"peak_bytes\":{number},\"has_result\":{has_result}}}"
+        );
+        (said, result)
     })
 }
 
 proptest! {
     /// The kernel's word stands over every reply: a task that was killed is never one that succeeded.
     #[test]
-    fn no_reply_outweighs_the_kernel(body in reply(), lie in -3..3_i64, status in 0..0x1_0000_i32) {
-        let outcome = fuzzing::reply(&framed(body.as_bytes(), lie), RESULT_MAX_BYTES, status);
+    fn no_reply_outweighs_the_kernel(
+        (said, result) in reply(),
+        lie in -3..3_i64,
+        status in 0..0x1_0000_i32,
+    ) {
+        let frames = [framed(said.as_bytes(), lie), framed(result.as_bytes(), lie)].concat();
+        let outcome = fuzzing::reply(&frames, RESULT_MAX_BYTES, status);
         if ExitStatus::from_raw(status).code() != Some(0) {
             prop_assert_ne!(outcome.status, Status::Ok);
         }

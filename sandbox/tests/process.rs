@@ -6,7 +6,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use gleitzeit_sandbox::{JailSettings, Job, Level, Limits, Sandbox, SandboxError, Status};
+use gleitzeit_sandbox::{
+    Interpreter, JailSettings, Job, Level, Limits, Sandbox, SandboxError, Status,
+};
 use serde_json::json;
 use support::{Bench, jail_settings};
 
@@ -60,7 +62,8 @@ while environ and environ[at]:
     names.append(environ[at]); at += 1
 try: names.append(open('/proc/self/environ', 'rb').read())
 except FileNotFoundError: pass
-result = repr(names)";
+own = (b'HOME', b'USER', b'LOGNAME')
+result = repr([name for name in names if name.split(b'=')[0] not in own])";
     let outcome = bench.execute(code).await;
     assert_eq!(outcome.result, json!("[]"), "{outcome:?}");
 }
@@ -465,4 +468,100 @@ async fn a_task_goes_behind_the_service() {
     let bench = Bench::new().await;
     let code = "import os\nresult = os.getpriority(os.PRIO_PROCESS, 0)";
     assert_eq!(bench.execute(code).await.result, json!(5));
+}
+
+/// A virtual environment with a project that is installed in editable form, by a path and by a
+/// finder, and with a line of code that leaves a trace where it can write.
+struct Environment {
+    dir: tempfile::TempDir,
+}
+
+impl Environment {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let base = Interpreter::probe(support::python().as_ref()).await.unwrap();
+        let version = base.version();
+        let packages = format!("env/lib/python{}.{}/site-packages", version.major, version.minor);
+        let real = std::fs::canonicalize(base.path()).unwrap();
+        let home = real.parent().unwrap().display().to_string();
+        let at = dir.path().display().to_string();
+        let finder = format!(
+            "import sys, importlib.util\nMAPPING = {{'mapped': '{at}/hook/mapped'}}\nclass Finder:\n    @classmethod\n    def find_spec(cls, name, path=None, target=None):\n        if name in MAPPING:\n            return importlib.util.spec_from_file_location(name, MAPPING[name] + '/__init__.py')\ndef install(): sys.meta_path.append(Finder)\n"
+        );
+        for (file, text) in [
+            ("env/pyvenv.cfg".to_owned(), format!("home = {home}\n")),
+            (format!("{packages}/plain.py"), "V = 1".to_owned()),
+            (format!("{packages}/project.pth"), format!("{at}/project\n")),
+            (format!("{packages}/finder_module.py"), finder),
+            (
+                format!("{packages}/finder.pth"),
+                "import finder_module; finder_module.install()\n".to_owned(),
+            ),
+            (format!("{packages}/trace.pth"), format!("import os; open('{at}/trace', 'w')\n")),
+            ("project/lib/__init__.py".to_owned(), "V = 2".to_owned()),
+            ("project/.env".to_owned(), "secret".to_owned()),
+            ("project/.git/config".to_owned(), "secret".to_owned()),
+            ("hook/mapped/__init__.py".to_owned(), "V = 3".to_owned()),
+            ("hook/.env".to_owned(), "secret".to_owned()),
+        ] {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        std::fs::create_dir(dir.path().join("env/bin")).unwrap();
+        std::os::unix::fs::symlink(real, dir.path().join("env/bin/python")).unwrap();
+        Self { dir }
+    }
+
+    async fn sandbox(&self) -> Sandbox {
+        let python = self.dir.path().join("env/bin/python");
+        Sandbox::jailed(&python, &jail_settings()).await.unwrap()
+    }
+}
+
+/// Packages of an environment are found, also editable ones, and nothing else of their projects is
+/// shown. No line of a package runs outside of the jail, and none runs for a task that needs it not.
+#[tokio::test]
+async fn packages_are_found_and_their_code_stays_inside() {
+    let environment = Environment::new().await;
+    let sandbox = environment.sandbox().await;
+    let code = "
+import sys, os
+count = len(sys.meta_path)
+import plain, lib, mapped
+seen = []
+for place in {os.path.dirname(path) for path in sys.path} | set(sys.path):
+    for name in ('.env', '.git/config', 'hook/.env', 'project/.env'):
+        try: seen.append(open(os.path.join(place, name)).read())
+        except OSError: pass
+result = [plain.V, lib.V, mapped.V, len(sys.meta_path) - count, seen]";
+    let outcome = sandbox.run(Job::execute(code)).await.unwrap();
+    assert_eq!(outcome.result, json!([1, 2, 3, 1, []]), "{outcome:?}");
+    // It could not be written in the jail either, which is said where the code is looked at.
+    assert!(outcome.stderr.text.contains("trace.pth: "), "{outcome:?}");
+    assert!(!environment.dir.path().join("trace").exists(), "code of a package ran outside");
+    let quiet = sandbox.run(Job::execute("import plain\nplain.V")).await.unwrap();
+    assert_eq!((quiet.result, &*quiet.stderr.text), (json!(1), ""));
+    sandbox.stop().await;
+}
+
+/// Without zygotes beforehand, they are made as tasks need them, and not more.
+#[tokio::test]
+async fn places_are_filled_when_they_are_needed() {
+    let settings = JailSettings { workers: 4, prefork: false, ..jail_settings() };
+    let sandbox = Sandbox::jailed(support::python().as_ref(), &settings).await.unwrap();
+    let children = || {
+        let own = format!("/proc/self/task/{}/children", nix::unistd::gettid());
+        std::fs::read_to_string(own).unwrap_or_default().split_whitespace().count()
+    };
+    for _ in 0..3 {
+        assert_eq!(sandbox.run(Job::execute("1")).await.unwrap().status, Status::Ok);
+    }
+    assert_eq!(children(), 1, "one launcher for one task at a time");
+    let wait = Job::execute("import time\ntime.sleep(1)").timeout(support::AMPLE);
+    let both = tokio::join!(sandbox.run(wait.clone()), sandbox.run(wait));
+    assert_eq!((both.0.unwrap().status, both.1.unwrap().status), (Status::Ok, Status::Ok));
+    assert_eq!(children(), 2);
+    sandbox.stop().await;
+    assert_eq!(children(), 0);
 }

@@ -12,7 +12,7 @@ use gleitzeit::{
     WaitPolicy,
     protocol_files::{self, ProtocolFileError},
     runtime::{self, Runtime, RuntimeBuilder},
-    settings::{Settings, Sources, StoreUrl},
+    settings::{ProviderKind, Settings, Sources, StoreUrl},
 };
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
@@ -193,6 +193,7 @@ impl Session {
             .without_recovery()
             .without_settings_providers()
             .wait_policy(WaitPolicy::OnceForAbsent);
+        spare_none(&mut settings);
         for provider in settings.provider_specs()? {
             let own = provider.capabilities.iter().map(|it| &it.protocol);
             if own.chain(&provider.protocols).any(|it| called.contains(it.name())) {
@@ -258,6 +259,15 @@ impl Session {
             },
         );
         TaskError::new(ErrorCode::WorkflowNotFound, message).into()
+    }
+}
+
+/// Has no interpreter started that no task has asked for: this process ends with its workflows.
+fn spare_none(settings: &mut Settings) {
+    for provider in settings.providers.values_mut() {
+        if provider.kind == ProviderKind::Python {
+            provider.config.0.entry("prefork").or_insert(false.into());
+        }
     }
 }
 

@@ -244,7 +244,7 @@ impl PythonProvider {
         let place = call.place.as_deref();
         let source = match (&request.code, &request.file) {
             (Some(code), None) => request::inline(code),
-            (None, Some(file)) => self.scripts.read(place, file).await?,
+            (None, Some(file)) => self.scripts.read(call.place.as_ref(), file).await?,
             (code, _) => return Err(request::one_of_code_and_file(code.is_some())),
         };
         let own = self.shown.sandbox(&self.config, self.scripts.reach(place), call).await?;
@@ -300,7 +300,10 @@ impl Provider for PythonProvider {
         let sandbox = opened.map_err(|error| failed(Self::advice(&error)))?;
         let path = sandbox.interpreter().path().display().to_string();
         let version = sandbox.interpreter().version();
-        self.try_out(&sandbox).await.map_err(failed)?;
+        // A jail has been tried out by the attempts to get out of it.
+        if sandbox.verdict().is_none() {
+            self.try_out(&sandbox).await.map_err(failed)?;
+        }
         tracing::info!(path, %version, sandbox = sandbox.level().as_str(), "Python is ready");
         self.sandbox.replace(Some(sandbox));
         Ok(())

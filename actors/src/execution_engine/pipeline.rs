@@ -637,6 +637,9 @@ fn add_profile(outcome: &mut Outcome, duration: Duration) {
         if let Some(bytes) = outcome.memory_bytes {
             profile.insert("peak_memory_bytes".into(), bytes.into());
         }
+        if let Some(bytes) = outcome.memory_delta_bytes {
+            profile.insert("memory_delta_bytes".into(), bytes.into());
+        }
         fields.insert("_profiling".into(), profile.into());
     }
 }

@@ -546,6 +546,7 @@ fn sample(end: &TaskEnd) -> Option<CallSample> {
         capability: Arc::clone(&end.method.as_ref()?.capability),
         seconds: end.duration?.as_secs_f64(),
         memory_bytes: end.outcome.as_ref().ok().and_then(|outcome| outcome.memory_bytes),
+        memory_delta_bytes: end.outcome.as_ref().ok().and_then(|it| it.memory_delta_bytes),
     })
 }
 

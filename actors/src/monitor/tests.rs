@@ -160,6 +160,7 @@ async fn calls_are_profiled_by_method() {
         capability: Arc::new(text.parse().unwrap()),
         seconds,
         memory_bytes,
+        memory_delta_bytes: None,
     };
     let calls = vec![
         call("python/v1:execute", 0.1, Some(1000)),

@@ -84,6 +84,13 @@ fn python_execute() -> MethodSpec {
                 .optional()
                 .describe("What the code reads from standard input; nothing where absent"),
         )
+        .param(
+            "result_type",
+            ParameterSpec::string()
+                .one_of(["json", "repr"])
+                .optional()
+                .describe("`repr` gives the text of the result, whatever it is; else it is JSON"),
+        )
         .returns(ParameterSpec::object([
             ("result", ParameterSpec::any().describe("What the code leaves as its result")),
             ("stdout", ParameterSpec::string()),

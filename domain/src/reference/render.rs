@@ -113,10 +113,11 @@ impl Reference {
     fn inside_result<'a>(&self, result: &'a Value) -> Result<&'a Value, RenderFault> {
         let path = &self.segments[self.path_from..];
         let Head { skip, alias } = head(path, |key| result.get(key).is_some());
-        match alias.and_then(|key| result.get(key)) {
+        let found = match alias.and_then(|key| result.get(key)) {
             Some(reply) => self.walk(reply, self.path_from + skip + 1),
             None => self.walk(result, self.path_from + skip),
-        }
+        };
+        found.map_err(|fault| fault.explained(result))
     }
 
     fn inside_inputs<'a>(
@@ -179,6 +180,20 @@ fn step<'a>(value: &'a Value, segment: &Segment) -> Option<&'a Value> {
 }
 
 impl RenderFault {
+    /// Says why Python code left a text where a value with parts was looked for: its result says so
+    /// beside it.
+    fn explained(self, result: &Value) -> Self {
+        let Self::Missing { segment, within, found: Found::Scalar("a string") } = self else {
+            return self;
+        };
+        let why = match result.get("result_type").and_then(Value::as_str) {
+            Some("stdout") => "a string: the code left no value, and this is what it printed",
+            Some("repr") => "a string: the task asked for it by `result_type`",
+            _ => "a string",
+        };
+        Self::Missing { segment, within, found: Found::Scalar(why) }
+    }
+
     /// True where the value is absent; false where asking was wrong.
     fn allows_fallback(&self) -> bool {
         match self {

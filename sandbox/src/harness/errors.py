@@ -5,8 +5,9 @@ def know_lines(filename, source):
     """Lets tracebacks show the lines of a source that is in no file."""
     import linecache
 
-    text = "\n".join(lines_of(source))
-    linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
+    # Not `splitlines`, to which a form feed and others are the ends of a line, too.
+    lines = [line + "\n" for line in lines_of(source)]
+    linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
 
 
 def own_frames(trace):

@@ -70,6 +70,8 @@ def prepare(job):
     give_environment(job["environment"])
     sys.path[:] = job["search_path"]
     sys.argv[:] = [job["filename"]]
+    if job["hooks"]:
+        sys.meta_path.append(Hooks(job["hooks"]))
     set_limits(job["limits"])
 
 
@@ -86,6 +88,13 @@ def namespace(job):
     return names
 
 
+def peak_so_far():
+    """Most memory so far, in bytes; not of what started this program, where it is a fork."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def usage():
     """Processor seconds and peak memory in bytes of this process and the children it waited for."""
     children = posix.times()
@@ -97,3 +106,87 @@ def usage():
     except Exception:
         peak = None
     return seconds, peak
+
+
+class Hooks:
+    """Runs the lines of code in `.pth` files once an import finds nothing otherwise.
+
+    An editable install and some other packages can be imported only after such a line. Most tasks
+    need none of them, and do not pay for it.
+    """
+
+    def __init__(self, hooks):
+        self.hooks = hooks
+
+    def find_spec(self, name, path=None, target=None):
+        hooks, self.hooks = self.hooks, ()
+        if not hooks:
+            return None
+        for hook in hooks:
+            try:
+                exec(hook["line"], {})
+            except Exception as error:
+                say(f"{hook['file']}: {name_of(error)}: {message_of(error)}\n")
+        for finder in list(sys.meta_path):
+            find = getattr(finder, "find_spec", None)
+            spec = find(name, path, target) if find and finder is not self else None
+            if spec is not None:
+                return spec
+        return None
+
+
+class Beside:
+    """The modules beside a script, which the service has read with it.
+
+    They come before all others, as the directory of a script does where Python itself starts it.
+    """
+
+    def __init__(self, job, joined):
+        sizes = job["modules"]
+        at = len(joined) - sum(size for _, size in sizes)
+        self.script = joined[:at]
+        self.policy = job["policy"]
+        self.files = {}
+        for file, size in sizes:
+            self.files[file] = joined[at : at + size]
+            at += size
+        self.root = job["filename"].rpartition("/")[0]
+        self.root += "/" if self.root else ""
+        # Before the finder of all paths, and after those of what is built in.
+        names = [getattr(finder, "__name__", "") for finder in sys.meta_path]
+        at = names.index("PathFinder") if "PathFinder" in names else len(names)
+        sys.meta_path.insert(at, self)
+
+    def find_spec(self, name, path=None, target=None):
+        at = name.replace(".", "/")
+        make = sys.modules["_frozen_importlib"].ModuleSpec
+        for file, is_package in ((at + "/__init__.py", True), (at + ".py", False)):
+            if file in self.files:
+                spec = make(name, self, origin=self.root + file, is_package=is_package)
+                spec.has_location = True
+                if is_package:
+                    spec.submodule_search_locations = [self.root + at]
+                return spec
+        if any(file.startswith(at + "/") for file in self.files):
+            spec = make(name, None, is_package=True)
+            spec.submodule_search_locations = [self.root + at]
+            return spec
+        return None
+
+    def create_module(self, spec):
+        return None
+
+    def source_of(self, name):
+        at = name.replace(".", "/")
+        source = self.files.get(at + ".py")
+        return self.files.get(at + "/__init__.py") if source is None else source
+
+    def exec_module(self, module):
+        source, file = self.source_of(module.__name__), module.__spec__.origin
+        found = policy_findings(parse(source, file), self.policy, lines_of(source))
+        if found:
+            raise ImportError(f"{file}:{found[0]['line']}: {found[0]['message']}")
+        exec(compile(source, file, "exec", dont_inherit=True), module.__dict__)
+
+    def get_source(self, name):
+        return "\n".join(lines_of(self.source_of(name)))

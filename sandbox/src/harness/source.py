@@ -17,8 +17,23 @@ def split_last(tree):
 
 def lines_of(source):
     if isinstance(source, bytes):
-        source = source.decode("utf-8", "replace")
+        source = source.removeprefix(b"\xef\xbb\xbf").decode(coding_of(source), "replace")
     return source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def coding_of(source):
+    """The encoding that a comment in the first two lines of a script names; else UTF-8."""
+    import codecs
+
+    for line in source.split(b"\n", 2)[:2]:
+        head, found, name = line.partition(b"coding")
+        if found and head.lstrip().startswith(b"#") and name[:1] in (b":", b"="):
+            name = name[1:].split()[0] if name[1:].split() else b""
+            try:
+                return codecs.lookup(name.decode("ascii")).name
+            except (LookupError, UnicodeDecodeError):
+                break
+    return "utf-8"
 
 
 def finding(node, lines, rule, message):

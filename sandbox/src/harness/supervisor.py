@@ -174,7 +174,8 @@ class Supervisor:
             source = source.decode("utf-8")
         prepare(job)
         mode = validate if job["mode"] == "validate" else execute
-        finish(Pipe(LINE_FD), *mode(job, source))
+        job["memory"] = peak_so_far()
+        finish(Pipe(LINE_FD), job, *mode(job, source))
 
 
 def supervise(stream):

@@ -19,6 +19,8 @@ def execute(job, source):
     names = namespace(job)
     last = None
     code, error = 0, None
+    if job["modules"]:
+        source = Beside(job, source).script
     try:
         tree = parse(source, job["filename"])
         found = import_findings(job) + policy_findings(tree, job["policy"], lines_of(source))
@@ -38,11 +40,13 @@ def execute(job, source):
     reply, result = {"status": "ok"}, None
     try:
         if "result" in names:
-            result = pack_result(names["result"], job["result_max_bytes"])
+            result = pack_result(names["result"], job)
         elif last is not None:
-            result = pack_result(last, job["result_max_bytes"])
+            result = pack_result(last, job)
     except TooLarge:
         code, reply = 1, {"status": "output_limit", "error": too_large(job)}
+    except NotJson as error:
+        code, reply = 1, {"status": "error", "error": not_json(error)}
     except BaseException as raised:
         open_reserve()
         code, error = failure(raised, job, source)
@@ -85,6 +89,11 @@ def too_large(job):
     return {"type": "ResultTooLarge", "message": message, "traceback": "", "line": None}
 
 
+def not_json(error):
+    message = cut(f"{error.path()} {error.why}", MESSAGE_CHARS)
+    return {"type": "ResultNotJson", "message": message, "traceback": "", "line": None}
+
+
 def run_exit_functions():
     try:
         atexit._run_exitfuncs()
@@ -92,10 +101,15 @@ def run_exit_functions():
         pass
 
 
-def finish(control, code, reply, result):
+def finish(control, job, code, reply, result):
     """Replies and leaves."""
     open_reserve()
     flush()
+    try:
+        if "memory" in job:
+            reply["memory_delta_bytes"] = max(peak_so_far() - job["memory"], 0)
+    except Exception:
+        pass  # the user's code broke what is needed
     if result is not None:
         reply["result_type"] = result[0]
         reply["has_result"] = True
@@ -117,9 +131,12 @@ def main(stream):
     give_stdin(job["stdin"])
     give_streams()
     prepare(job)
+    before = usage()[1]
     mode = validate if job["mode"] == "validate" else execute
     code, reply, result = mode(job, source)
     # Nobody but the task itself can tell what it took.
     open_reserve()
     reply["cpu_seconds"], reply["peak_bytes"] = usage()
-    finish(control, code, reply, result)
+    if before is not None and reply["peak_bytes"] is not None:
+        reply["memory_delta_bytes"] = max(reply["peak_bytes"] - before, 0)
+    finish(control, job, code, reply, result)

@@ -59,7 +59,16 @@ def decode(text):
 
 
 class NotJson(Exception):
-    """A value that JSON has no form for."""
+    """A value that JSON has no form for, and the places that lead to it, the innermost first."""
+
+    def __init__(self, why):
+        super().__init__(why)
+        self.why = why
+        self.places = []
+
+    def path(self):
+        shown = [f"[{place}]" for place in self.places[::-1][:12]]
+        return "result" + "".join(shown) + ("..." if len(self.places) > 12 else "")
 
 
 class TooLarge(Exception):
@@ -104,37 +113,43 @@ def encode(value, budget):
         elif isinstance(value, int):
             # Beyond 64 bits the reader would silently make a float of it.
             if not -(2**63) <= value < 2**64:
-                raise NotJson
+                raise NotJson("is an integer of more than 64 bits; return it as text")
             put(int.__repr__(value))
         elif isinstance(value, float):
             if value != value or value in (float("inf"), float("-inf")):
-                raise NotJson
+                raise NotJson(f"is {float.__repr__(value)}, which JSON has no form for; return None")
             put(float.__repr__(value))
         elif isinstance(value, (list, tuple, dict)):
             if depth >= DEPTH_MAX:
-                raise NotJson
+                raise NotJson(f"is nested more than {DEPTH_MAX} levels deep, or holds itself")
             container(value, depth + 1)
         else:
-            raise NotJson
+            # One step at most: what comes out of it is of a kind above.
+            walk(plain(value), depth)
 
     def container(value, depth):
         comma = ""
-        if isinstance(value, dict):
-            put("{")
-            for name, item in value.items():
-                put(comma)
-                text(key(name))
-                put(":")
-                walk(item, depth)
-                comma = ","
-            put("}")
-        else:
-            put("[")
-            for item in value:
-                put(comma)
-                walk(item, depth)
-                comma = ","
-            put("]")
+        place = None
+        try:
+            if isinstance(value, dict):
+                put("{")
+                for place, item in value.items():
+                    put(comma)
+                    text(key(place))
+                    put(":")
+                    walk(item, depth)
+                    comma = ","
+                put("}")
+            else:
+                put("[")
+                for place, item in enumerate(value):
+                    put(comma)
+                    walk(item, depth)
+                    comma = ","
+                put("]")
+        except NotJson as error:
+            error.places.append(bounded_repr(place, 60))
+            raise
 
     walk(value, 0)
     encoded = "".join(out).encode("utf-8")
@@ -143,8 +158,65 @@ def encode(value, budget):
     return encoded
 
 
+def plain(value):
+    """What stands for a value of a kind that JSON does not know: a text, a number, or a list.
+
+    Asks the value itself, so that the kinds of `datetime`, `decimal`, numpy and pandas need not be
+    known here. What the answer is made of is looked at by whoever asks.
+    """
+    kind = type(value)
+    try:
+        if isinstance(value, (set, frozenset)):
+            return in_order(value)
+        if hasattr(kind, "isoformat"):
+            if value != value:
+                raise NotJson("is no point in time; return None")
+            return str.__str__(value.isoformat())
+        # Arrays know numbers, too, but are none.
+        if hasattr(kind, "tolist") and hasattr(kind, "__len__") and not is_scalar(value):
+            return known(value.tolist())
+        if type(value).__name__ in ("bool_", "bool"):
+            return bool(value)
+        if hasattr(kind, "__index__"):
+            return int(kind.__index__(value))
+        if hasattr(kind, "__float__"):
+            return float(kind.__float__(value))
+    except NotJson:
+        raise
+    except Exception as error:
+        raise NotJson(f"is of type {named(kind)}, which failed to say it: {message_of(error)}")
+    raise NotJson(
+        f"is of type {named(kind)}, which JSON has no form for; return a dict, a list, text or a "
+        'number, or set `result_type` to "repr" for its text'
+    )
+
+
+def is_scalar(value):
+    """True for a number of numpy's, which has the shape of an array without a dimension."""
+    return getattr(value, "shape", None) == ()
+
+
+def known(value):
+    """A list or a plain value, so that no value stands for itself."""
+    if isinstance(value, (list, str, int, float)) or value is None:
+        return value
+    raise NotJson("is a list of a kind of its own; return a list")
+
+
+def in_order(items):
+    try:
+        return sorted(items)
+    except TypeError:
+        return sorted(items, key=lambda item: (type(item).__name__, bounded_repr(item)))
+
+
+def named(kind):
+    module = kind.__module__
+    return str(kind.__qualname__) if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
+
+
 def key(name):
-    """A key as the `json` module writes it."""
+    """A key as the `json` module writes it; dates and numbers of other kinds as their texts."""
     if isinstance(name, str):
         return name
     if name is None:
@@ -157,7 +229,10 @@ def key(name):
         return int.__repr__(name)
     if isinstance(name, float):
         return float.__repr__(name)
-    raise NotJson
+    stands_for = None if isinstance(name, (tuple, frozenset)) else plain(name)
+    if isinstance(stands_for, (str, int, float)):
+        return key(stands_for)
+    raise NotJson(f"is a key of type {named(type(name))}; keys are text")
 
 
 def cut(text, limit):
@@ -169,21 +244,23 @@ def cut(text, limit):
     return text[:half] + f"\n[... {len(text) - 2 * half} characters left out ...]\n" + text[-half:]
 
 
-def bounded_repr(value):
+def bounded_repr(value, most=REPR_CHARS):
     try:
         text = repr(value)
     except Exception as error:
         text = f"<{type(value).__name__} object, whose repr raised {type(error).__name__}>"
-    return text if len(text) <= REPR_CHARS else text[:REPR_CHARS] + "..."
+    return text if len(text) <= most else text[:most] + "..."
 
 
-def pack_result(value, budget):
-    """`(type, json)` of a result; `TooLarge` where it may not leave."""
-    try:
-        return "json", encode(value, budget)
-    except (NotJson, RecursionError):
+def pack_result(value, job):
+    """`(type, json)` of a result; `TooLarge` or `NotJson` where it may not or cannot leave."""
+    if job["result_as_repr"]:
         text = clean(bounded_repr(value))
         return "repr", encode_basestring(text).encode("utf-8")
+    try:
+        return "json", encode(value, job["result_max_bytes"])
+    except RecursionError:
+        raise NotJson(f"is nested more than {DEPTH_MAX} levels deep, or holds itself")
 
 
 class Control:

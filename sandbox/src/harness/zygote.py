@@ -280,9 +280,10 @@ class Zygote:
             # Names are asked for over connections, as nothing else leads out. For the C library
             # alone: it is no variable of the task's.
             posix.putenv(b"RES_OPTIONS", b"use-vc")
+        job["memory"] = peak_so_far()
         posix.write(LINE_FD, BEGAN)
         mode = validate if job["mode"] == "validate" else execute
-        finish(Pipe(LINE_FD), *mode(job, source))
+        finish(Pipe(LINE_FD), job, *mode(job, source))
 
     def wait_for_task(self):
         """`(job, source)`; by then 0, 1 and 2 are the task's, and 3 is the pipe of its result."""
@@ -411,6 +412,8 @@ def rehearse():
         "imports": [],
         "policy": {"blocked_modules": [], "allowed_modules": None, "blocked_calls": []},
         "result_max_bytes": 1024,
+        "result_as_repr": False,
+        "modules": [],
     }
     for _ in range(REHEARSALS):
         code, reply, _ = execute(decode(encode(job, 1024).decode("utf-8")), "import math\n[1, 2.5]")

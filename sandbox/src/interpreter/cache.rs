@@ -147,8 +147,7 @@ impl Question {
         let mut all: Vec<_> = self.depends.iter().chain(depends).collect();
         all.sort_unstable();
         all.dedup();
-        let stamped: Vec<_> =
-            all.into_iter().map(|path| (path.clone(), Stamp::of(path))).collect();
+        let stamped: Vec<_> = all.into_iter().map(|path| (path.clone(), Stamp::of(path))).collect();
         // What changed since the question was put may have been read before it changed.
         let is_old = |stamp: &Stamp| {
             u128::try_from(stamp.modified).is_ok_and(|modified| modified < asked_at.as_nanos())
@@ -200,10 +199,7 @@ fn directory() -> Option<PathBuf> {
 }
 
 fn open_directory(path: &Path) -> io::Result<File> {
-    fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
-        .open(path)
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
 }
 
 /// An answer holds code for the harness: it must be this user's, and nobody else's to change.
@@ -245,7 +241,8 @@ fn shim_files(here: &Path) -> Vec<PathBuf> {
         .collect();
     let home = env::var_os("HOME").map(PathBuf::from);
     let pyenv = env::var_os("PYENV_ROOT").map(PathBuf::from);
-    files.extend(pyenv.or_else(|| Some(home.as_ref()?.join(".pyenv"))).map(|it| it.join("version")));
+    files
+        .extend(pyenv.or_else(|| Some(home.as_ref()?.join(".pyenv"))).map(|it| it.join("version")));
     if let Some(home) = home {
         files.extend(SHIM_FILES.map(|name| home.join(name)));
         files.push(home.join(".config/mise/config.toml"));

@@ -29,6 +29,16 @@ const CHILD_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Started = Result<(Zygote, Told), SandboxError>;
 
+/// A start under way, cut off when this is dropped: a sandbox that closes does not wait for an
+/// interpreter that nobody will use.
+struct Starting(tokio::task::JoinHandle<Started>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Why a zygote is to be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wear {
@@ -130,16 +140,16 @@ impl Keeper {
     async fn serve(&mut self) -> Option<(Zygote, Told)> {
         let age = self.plan.recycle_age.saturating_sub(self.zygote.born.elapsed());
         let mut old = std::pin::pin!(tokio::time::sleep(age));
-        let mut successor: Option<tokio::task::JoinHandle<Started>> = None;
+        let mut successor: Option<Starting> = None;
         // Where all children die, their zygotes must not be made in a hurry.
         let mut pause = Duration::ZERO;
         loop {
             if self.wear != Wear::None && successor.is_none() {
                 let plan = Arc::clone(&self.plan);
-                successor = Some(tokio::spawn(async move {
+                successor = Some(Starting(tokio::spawn(async move {
                     tokio::time::sleep(pause).await;
                     Zygote::start(plan).await
-                }));
+                })));
                 pause = BACKOFF;
             }
             tokio::select! {
@@ -309,7 +319,11 @@ async fn start_again(shared: &Shared<Child>, plan: &Arc<Plan>) -> Option<(Zygote
     let mut closed = shared.closed();
     let mut pause = BACKOFF;
     loop {
-        match Zygote::start(Arc::clone(plan)).await {
+        let started = tokio::select! {
+            started = Zygote::start(Arc::clone(plan)) => started,
+            _ = closed.wait_for(|closed| *closed) => return None,
+        };
+        match started {
             Ok(started) => return Some(started),
             Err(error) => {
                 tracing::warn!(%error, ?pause, "no Python zygote starts");
@@ -326,9 +340,9 @@ async fn start_again(shared: &Shared<Child>, plan: &Arc<Plan>) -> Option<(Zygote
 }
 
 /// The end of a start that is under way; never where none is.
-async fn ended(start: &mut Option<tokio::task::JoinHandle<Started>>) -> Started {
+async fn ended(start: &mut Option<Starting>) -> Started {
     match start {
-        Some(start) => start.await.unwrap_or_else(|error| {
+        Some(Starting(start)) => start.await.unwrap_or_else(|error| {
             Err(SandboxError::unavailable(format!("its start was cut off: {error}")))
         }),
         None => std::future::pending().await,

@@ -37,6 +37,9 @@ pub(crate) struct Layout {
     pub(crate) links: BTreeMap<PathBuf, PathBuf>,
     /// What is bound; none lies in another.
     pub(crate) binds: Vec<Bind>,
+    /// Directories of the jail that a task may list, although only some of what is in them is bound.
+    #[serde(default)]
+    pub(crate) listed: Vec<PathBuf>,
 }
 
 impl Layout {
@@ -71,7 +74,7 @@ impl Layout {
             binds.push(Bind { source: path.clone(), target: path, is_dir, is_shown });
         }
         links.retain(|at, _| !binds.iter().any(|bind| at.starts_with(&bind.target)));
-        Ok(Self { links, binds })
+        Ok(Self { links, binds, listed: Vec::new() })
     }
 
     /// Lays out the root file system that is at `root`, but for what a jail has of its own.

@@ -71,7 +71,10 @@ pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, Refused> 
         let is_device = DEVICES.iter().any(|device| tree.target == Path::new(device));
         (&*tree.target, if is_device { Access::Device } else { Access::Read })
     });
-    landlock::rules(places.chain([(Path::new(TASK), Access::Own)]))
+    // An import lists the directories of the search path; in here they hold what is bound and no more.
+    let listed = spec.layout.listed.iter().filter(|place| place.is_dir());
+    let listed = listed.map(|place| (&**place, Access::Read));
+    landlock::rules(places.chain(listed).chain([(Path::new(TASK), Access::Own)]))
         .map_err(while_("make the rules of Landlock"))
 }
 

@@ -60,8 +60,8 @@ def limits():
 
 
 def environment():
-    if not os.environ and os.getuid() >= 1000:
-        raise OSError("empty, and nobody")
+    if set(os.environ) <= {"HOME", "USER", "LOGNAME"} and os.getuid() >= 1000:
+        raise OSError("nothing of the service's, and nobody")
 
 
 def locks():

@@ -131,8 +131,20 @@ fn bait() -> std::io::Result<(Bait, TcpListener)> {
 
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("gleitzeit-bait-{}-{number}", std::process::id());
-    let path = std::env::temp_dir().join(name);
-    std::fs::File::create_new(&path)?.write_all(b"out of reach\n")?;
+    // The directory that `TMPDIR` names may be missing; any will do that a task does not see.
+    let places = [std::env::temp_dir(), "/tmp".into(), "/var/tmp".into(), "/dev/shm".into()];
+    let put = |place: &std::path::PathBuf| {
+        let path = place.join(&name);
+        std::fs::File::create_new(&path)?.write_all(b"out of reach\n")?;
+        Ok::<_, std::io::Error>(path)
+    };
+    let path = places.iter().find_map(|place| put(place).ok()).ok_or_else(|| {
+        let message = format!(
+            "no file can be made in any of {places:?}; set TMPDIR to a directory \
+                               that can be written"
+        );
+        std::io::Error::other(message)
+    })?;
     let bait = Bait { path };
     Ok((bait, TcpListener::bind(("127.0.0.1", 0))?))
 }

@@ -1,6 +1,6 @@
 //! What running code gives, at every level: results, output, exits and tracebacks.
 
-use gleitzeit_sandbox::{Job, Limits, Policy, Preset, ResultType, Status};
+use gleitzeit_sandbox::{Job, Level, Limits, Policy, Preset, ResultType, Source, Status};
 use serde_json::{Value, json};
 
 use crate::support::Bench;
@@ -33,30 +33,132 @@ async fn result_is_the_global_then_the_last_expression_then_stdout() {
     }
 }
 
-/// What JSON has no form for is shown and said to be shown, never changed in silence.
+/// Values of other kinds become what they stand for.
 #[tokio::test]
-async fn what_is_no_json_becomes_a_bounded_repr() {
+async fn scalars_and_sets_become_json() {
     let Some(bench) = Bench::open().await else { return };
-    for (code, shown) in [
-        ("result = {1}", "{1}"),
-        ("result = b'\\xff'", "b'\\xff'"),
-        ("result = [float('nan')]", "[nan]"),
-        ("result = float('-inf')", "-inf"),
-        ("result = 2 ** 70", "1180591620717411303424"),
-        ("result = {(1, 2): 3}", "{(1, 2): 3}"),
-        ("result = []\nresult.append(result)", "[[...]]"),
+    for (code, expected) in [
+        ("{3, 1, 2}", json!([1, 2, 3])),
+        ("frozenset({1, 'a'})", json!([1, "a"])),
+        ("import datetime\n[datetime.date(2026, 7, 1)]", json!(["2026-07-01"])),
+        ("import datetime\n{datetime.date(2026, 7, 1): 1}", json!({"2026-07-01": 1})),
+        ("from decimal import Decimal\n{'price': Decimal('1.5')}", json!({"price": 1.5})),
+        ("from fractions import Fraction\nFraction(1, 4)", json!(0.25)),
+        ("import array\narray.array('i', [1, 2])", json!([1, 2])),
+        ("class Index:\n    def __index__(self): return 7\n{'n': Index()}", json!({"n": 7})),
     ] {
         let outcome = bench.execute(code).await;
         assert_eq!(outcome.status, Status::Ok, "{code}: {outcome:?}");
-        assert_eq!((&outcome.result, outcome.result_type), (&json!(shown), ResultType::Repr));
+        assert_eq!((outcome.result, outcome.result_type), (expected, ResultType::Json), "{code}");
     }
-    let deep = bench.execute("result = []\nfor _ in range(5000): result = [result]").await;
-    assert_eq!((deep.status, deep.result_type), (Status::Ok, ResultType::Repr), "{deep:?}");
-    let long = bench.execute("result = {b'x' * 1000000}").await;
-    assert!(long.result.as_str().unwrap().len() < 20_000);
+}
+
+/// What JSON has no form for fails, with its place, and is never changed in silence.
+#[tokio::test]
+async fn what_is_no_json_fails_with_its_place() {
+    let Some(bench) = Bench::open().await else { return };
+    for (code, told) in [
+        ("{'a': [1, {'mean': float('nan')}]}", "result['a'][1]['mean'] is nan"),
+        ("result = float('-inf')", "result is -inf"),
+        ("from decimal import Decimal\n[Decimal('NaN')]", "result[0] is nan"),
+        ("{'raw': b'\\xff'}", "result['raw'] is of type bytes"),
+        ("[2 ** 70]", "result[0] is an integer of more than 64 bits"),
+        ("{(1, 2): 3}", "result[(1, 2)] is a key of type tuple"),
+        ("result = []\nresult.append(result)", "or holds itself"),
+        ("result = []\nfor _ in range(5000): result = [result]", "100 levels deep"),
+        (
+            "class Bad:\n    def __index__(self): raise ValueError('no')\nBad()",
+            "failed to say it: no",
+        ),
+        (
+            "class H:\n    def __repr__(self):\n        while True: pass\n[H()]",
+            "result[0] is of type H",
+        ),
+    ] {
+        let outcome = bench.execute(code).await;
+        assert_eq!((outcome.status, &outcome.result), (Status::Error, &Value::Null), "{code}");
+        let error = outcome.error.unwrap();
+        assert_eq!(error.kind, "ResultNotJson", "{code}");
+        assert!(error.message.contains(told), "{code}: {}", error.message);
+        assert!(error.message.len() < 5_000);
+    }
+}
+
+/// Who asks for it gets the text of any value.
+#[tokio::test]
+async fn the_repr_of_a_result_is_given_on_request() {
+    let Some(bench) = Bench::open().await else { return };
+    let shown = async |code: &str| {
+        let outcome = bench.run(Job { result_as_repr: true, ..Job::execute(code) }).await;
+        assert_eq!((outcome.status, outcome.result_type), (Status::Ok, ResultType::Repr));
+        outcome.result.as_str().unwrap().to_owned()
+    };
+    assert_eq!(shown("result = {1: b'x', 2: float('nan')}").await, "{1: b'x', 2: nan}");
+    assert!(shown("b'x' * 1000000").await.len() < 20_000);
     let hostile = "class H:\n    def __repr__(self): raise ValueError\nresult = H()";
-    let hostile = bench.execute(hostile).await;
-    assert_eq!(hostile.result, json!("<H object, whose repr raised ValueError>"));
+    assert_eq!(shown(hostile).await, "<H object, whose repr raised ValueError>");
+}
+
+/// A form feed and others end no line for Python, so that the line shown is the one that failed;
+/// a coding comment counts for it, too.
+#[tokio::test]
+async fn tracebacks_show_the_line_that_failed() {
+    let Some(bench) = Bench::open().await else { return };
+    let code =
+        "x = 'a\u{2028}b\u{85}c'\n# page \u{c} two \u{b}\ndef f():\n    return 1 / 0  # here\nf()";
+    let outcome = bench.execute(code).await;
+    let traceback = outcome.error.unwrap().traceback;
+    assert!(traceback.contains("line 4, in f\n    return 1 / 0  # here"), "{traceback}");
+    let source = Source {
+        bytes: b"# coding: latin-1\nraise ValueError('\xe4')  # \xdf\n".to_vec(),
+        filename: "s.py".to_owned(),
+        is_file: true,
+        modules: std::collections::BTreeMap::new(),
+    };
+    let outcome = bench.run(Job { source, ..Job::execute("") }).await;
+    let traceback = outcome.error.unwrap().traceback;
+    assert!(traceback.contains("raise ValueError('ä')  # ß"), "{traceback}");
+}
+
+/// Modules that come with a script are imported before all others, packages and all, and are held
+/// against the policy when they are.
+#[tokio::test]
+async fn modules_beside_a_script_are_imported() {
+    let Some(bench) = Bench::open().await else { return };
+    let modules = [
+        ("helper.py", "def hi(): return __file__\ndef bad():\n    return 1 / 0"),
+        ("pkg/__init__.py", "from .inner import X"),
+        ("pkg/inner.py", "X = 3"),
+        ("space/deep.py", "Y = 4"),
+        ("json.py", "mine = True"),
+    ];
+    let script = |text: &str| Source {
+        bytes: text.as_bytes().to_vec(),
+        filename: "dir/main.py".to_owned(),
+        is_file: true,
+        modules: modules.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).into(),
+    };
+    let run = async |text: &str| bench.run(Job { source: script(text), ..Job::execute("") }).await;
+    let told = run(
+        "import helper, json, pkg\nfrom space import deep\nresult = [helper.hi(), json.mine, pkg.X, deep.Y]",
+    );
+    let told = told.await;
+    assert_eq!(told.result, json!(["dir/helper.py", true, 3, 4]), "{told:?}");
+    let traceback = run("import helper\nhelper.bad()").await.error.unwrap().traceback;
+    assert!(
+        traceback.contains("\"dir/helper.py\", line 3, in bad\n    return 1 / 0"),
+        "{traceback}"
+    );
+    assert_eq!(bench.execute("import helper").await.status, Status::Error, "gone with its task");
+
+    let mut job = Job { source: script("import pkg, space.deep"), ..Job::execute("") };
+    job.policy = Policy::preset(Preset::Basic).with_lists([""; 0], ["inner"]);
+    assert_eq!(bench.run(job).await.status, Status::Ok);
+    let mut job = Job { source: script("import helper"), ..Job::execute("") };
+    job.source.modules.insert("helper.py".to_owned(), b"\nimport os".to_vec());
+    job.policy = Policy::preset(Preset::Basic);
+    let error = bench.run(job).await.error.unwrap();
+    assert!(error.message.contains("dir/helper.py:2: module `os` is blocked"), "{error:?}");
 }
 
 /// A result that is too large fails where it is made, and not where it is missed.
@@ -90,7 +192,7 @@ result = [triple(n) for n in range(3)] + [pickle.loads(pickle.dumps(Point())).x,
 async fn globals_environment_stdin_and_imports_are_given() {
     let Some(bench) = Bench::open().await else { return };
     let mut job = Job::execute(
-        "import sys\nresult = [context['n'], attempt, json.dumps([1]), os.path.sep, sys.stdin.read(), dict(os.environ)]",
+        "import sys\nresult = [context['n'], attempt, json.dumps([1]), os.path.sep, sys.stdin.read(), os.environ.pop('GREETING'), dict(os.environ)]",
     )
     .global("context", json!({"n": [1, {"k": "ä"}]}))
     .global("attempt", json!(2));
@@ -98,12 +200,24 @@ async fn globals_environment_stdin_and_imports_are_given() {
     job.imports = vec!["json".to_owned(), "os.path".to_owned()];
     job.environment.insert("GREETING".to_owned(), "grüße".to_owned());
     let outcome = bench.run(job).await;
-    let expected = json!([[1, {"k": "ä"}], 2, "[1]", "/", "line\nß\n", {"GREETING": "grüße"}]);
+    // Many libraries ask for a home and a user when they are imported.
+    let given = if crate::LEVEL == Level::None {
+        json!({})
+    } else {
+        json!({"HOME": "/task", "USER": "task", "LOGNAME": "task"})
+    };
+    let expected = json!([[1, {"k": "ä"}], 2, "[1]", "/", "line\nß\n", "grüße", given]);
     assert_eq!(outcome.result, expected, "{outcome:?}");
     let names = bench.execute("sorted(n for n in globals() if not n.startswith('__'))").await;
     assert_eq!(names.result, json!([]));
     let empty = bench.execute("import sys, os\n[sys.stdin.read(), dict(os.environ)]").await;
-    assert_eq!(empty.result, json!(["", {}]));
+    assert_eq!(empty.result, json!(["", given]));
+    if crate::LEVEL != Level::None {
+        let mut job =
+            Job::execute("import getpass, pathlib\n[getpass.getuser(), str(pathlib.Path.home())]");
+        job.environment.insert("HOME".to_owned(), "/elsewhere".to_owned());
+        assert_eq!(bench.run(job).await.result, json!(["task", "/elsewhere"]));
+    }
 }
 
 /// Exits mean what they mean to Python, and the number is the kernel's.

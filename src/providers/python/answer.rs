@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 /// The result of `execute`, or the error with the same object as its data.
 pub(super) fn of_execute(ended: Ended, timeout: Duration) -> Result<Outcome, TaskError> {
     if ended.status == Status::Ok {
-        let memory_bytes = ended.max_rss_bytes;
-        return Ok(Outcome { value: told(ended).into(), memory_bytes });
+        let (memory_bytes, memory_delta_bytes) = (ended.max_rss_bytes, ended.memory_delta_bytes);
+        return Ok(Outcome { value: told(ended).into(), memory_bytes, memory_delta_bytes });
     }
     let (code, message) = failure(&ended, timeout);
     Err(TaskError::new(code, message).with_data(told(ended)))
@@ -72,9 +72,24 @@ fn failure(ended: &Ended, timeout: Duration) -> (ErrorCode, String) {
             (ErrorCode::TaskExecutionFailed, message)
         }
         Status::Ok | Status::Error | Status::OutputLimit | Status::Killed => {
-            (ErrorCode::TaskExecutionFailed, headline)
+            let hint = ended.error.as_ref().and_then(hint).unwrap_or_default();
+            (ErrorCode::TaskExecutionFailed, format!("{headline}{hint}"))
         }
     }
+}
+
+/// What helps with an error that has more to do with the place than with the code.
+fn hint(error: &gleitzeit_sandbox::Failure) -> Option<&'static str> {
+    let is_absent = error.kind == "ModuleNotFoundError" && error.message.starts_with("No module");
+    if is_absent {
+        return Some(
+            "; tasks import what the interpreter of the python provider has installed: install it \
+             there, or set `virtual_env`; modules beside a script come with `file`",
+        );
+    }
+    (error.kind == "zoneinfo._common.ZoneInfoNotFoundError").then_some(
+        "; tasks see the time zones in /usr/share/zoneinfo, or those of the package `tzdata`",
+    )
 }
 
 /// Everything about it, as the protocol names it. The result and the output are moved, and never

@@ -55,6 +55,10 @@ pub struct PythonConfig {
     pub cgroup: Option<PathBuf>,
     /// Tasks that may wait for a worker.
     pub queue_max: u32,
+    /// False starts an interpreter only when there is a task for it, and not one for each worker
+    /// beforehand: for a program that ends soon.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub prefork: bool,
     /// Which modules and calls are refused with a message.
     pub policy: Preset,
     /// Modules let in besides those of the policy, also where it blocks them.
@@ -98,6 +102,7 @@ impl Default for PythonConfig {
             docker: None,
             cgroup: None,
             queue_max: 1024,
+            prefork: true,
             policy: Preset::Off,
             allowed_modules: Vec::new(),
             blocked_modules: Vec::new(),
@@ -220,6 +225,7 @@ impl PythonConfig {
             root: self.root.clone(),
             workers: self.workers() as usize,
             queue_max: self.queue_max as usize,
+            prefork: self.prefork,
             network: self.network,
             network_allow: self.network_allow.clone(),
             shown: self.shown.clone(),

@@ -6,7 +6,7 @@ use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     provider::Call,
 };
-use gleitzeit_sandbox::{Job, Limits, Mode, Source};
+use gleitzeit_sandbox::{Job, Limits, Mode, ResultType, Source};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
@@ -24,6 +24,7 @@ pub(super) struct Request {
     imports: Option<Vec<String>>,
     context: Option<Map<String, Value>>,
     stdin: Option<String>,
+    result_type: Option<ResultType>,
 }
 
 fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
@@ -75,6 +76,7 @@ impl Request {
                 .collect(),
             imports: self.imports.unwrap_or_default(),
             globals,
+            result_as_repr: self.result_type == Some(ResultType::Repr),
             policy: admission.policy,
             network: admission.network,
             limits,
@@ -93,7 +95,7 @@ fn as_text(value: &Value) -> Option<String> {
 
 /// Code that is in no file.
 pub(super) fn inline(code: &str) -> Source {
-    Source { bytes: code.as_bytes().to_vec(), filename: Source::TEXT.to_owned(), is_file: false }
+    Source::text(code)
 }
 
 pub(super) fn one_of_code_and_file(both: bool) -> TaskError {

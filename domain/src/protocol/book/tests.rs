@@ -61,7 +61,8 @@ fn built_in_parameters_keep_their_order() {
     let names = |method: &str| -> Vec<String> {
         book.resolve(None, method).unwrap().spec.params_schema.keys().cloned().collect()
     };
-    let execute = ["code", "timeout", "environment", "imports", "file", "context", "stdin"];
+    let execute =
+        ["code", "timeout", "environment", "imports", "file", "context", "stdin", "result_type"];
     assert_eq!(names("python/execute"), execute);
     let chat = ["messages", "model", "temperature", "max_tokens", "stream", "file_path"];
     let steering = ["num_ctx", "format", "keep_alive", "options"];
