@@ -107,7 +107,9 @@ fn start(cli: Cli) -> Outcome {
         .enable_all()
         .build()
         .map_err(|error| Failure::infrastructure(format!("no runtime could be made: {error}")))?;
-    threads.block_on(dispatch(session, command))
+    let outcome = threads.block_on(dispatch(session, command));
+    threads.block_on(drive::stopped());
+    outcome
 }
 
 async fn dispatch(session: Session, command: Command) -> Outcome {

@@ -2,7 +2,13 @@
 
 mod logs;
 
-use std::{future::Future, pin::Pin, process, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    process,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::future;
 use gleitzeit::{
@@ -15,6 +21,8 @@ use gleitzeit_domain::{
     task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowSpec},
 };
+
+use tokio::task::JoinHandle;
 
 use super::{
     interrupt::Interrupts,
@@ -157,7 +165,7 @@ impl<'s> Drive<'s> {
         };
         let records = match ended {
             Some(records) => {
-                self.stop().await;
+                self.stop_meanwhile();
                 records
             }
             None => self.interrupted(ids, all, &progress).await?,
@@ -213,6 +221,26 @@ impl<'s> Drive<'s> {
     /// Stops a runtime that has nothing more to do.
     pub(crate) async fn stop(self) {
         self.runtime.stop(STOPPING).await;
+    }
+
+    /// The same while the result is printed: nobody waits for providers to end who waits for a
+    /// result. [`stopped`] waits for it.
+    fn stop_meanwhile(self) {
+        let runtime = self.runtime;
+        let stop = tokio::spawn(async move { drop(runtime.stop(STOPPING).await) });
+        STOPS.lock().unwrap_or_else(PoisonError::into_inner).push(stop);
+    }
+}
+
+/// Runtimes that stop while their results are printed.
+static STOPS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
+/// Waits until every runtime of this process has stopped; the last thing before it ends.
+pub(crate) async fn stopped() {
+    let stops = std::mem::take(&mut *STOPS.lock().unwrap_or_else(PoisonError::into_inner));
+    for stop in stops {
+        // A panic there has been told by whoever panicked.
+        let _ = stop.await;
     }
 }
 

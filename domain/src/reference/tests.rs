@@ -384,6 +384,19 @@ fn all_malformed_references_are_told_at_once() {
     assert_eq!(numbers().template(json!(long)).unwrap_err()[0].text.chars().count(), 81);
 }
 
+/// A result of Python that is text although a part of it is wanted says why it is.
+#[test]
+fn a_text_of_python_says_why_it_is_one() {
+    for (kind, why) in [("stdout", "the code left no value"), ("repr", "by `result_type`")] {
+        let printed = world(json!({"result": "{'x': 1}", "result_type": kind}));
+        let told = printed.render("${numbers.result.x}").unwrap_err().to_string();
+        assert!(told.contains("it is a string: ") && told.contains(why), "{told}");
+    }
+    let text = world(json!({"result": "plain", "result_type": "json"}));
+    let told = text.render("${numbers.result.x}").unwrap_err().to_string();
+    assert!(told.ends_with("it is a string"), "{told}");
+}
+
 /// The person needs the reference, its place, the part that is missing and what there is.
 #[test]
 fn a_missing_value_is_told_with_what_exists() {
