@@ -84,7 +84,7 @@ def signals_by_descriptor():
 
 
 def descriptors_in_messages():
-    one, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one, _ = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     # Without a message: what is refused is the call itself.
     ctypes.set_errno(0)
     C.sendmsg(one.fileno(), None, 0)
@@ -105,8 +105,8 @@ def descriptors_of_a_thread():
 
 
 def socket_programs():
-    one, _ = socket.socketpair()
-    one.setsockopt(socket.SOL_SOCKET, 44, 1)
+    one, _ = _socket.socketpair()
+    one.setsockopt(_socket.SOL_SOCKET, 44, 1)
 
 
 def crash_dumps():
