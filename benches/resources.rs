@@ -6,7 +6,7 @@ use std::{collections::VecDeque, hint::black_box};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gleitzeit_domain::{
     lease_queue::{Answer, LeaseQueue},
-    queue::ReadyQueue,
+    queue::{Kind, Pick, ReadyQueue},
     resources::{ResourceLedger, Resources},
     task::Priority,
 };
@@ -82,12 +82,12 @@ fn ready_queue(criterion: &mut Criterion) {
     for waiting in [0, 100_000] {
         let mut queue = ReadyQueue::new();
         for number in 0..waiting {
-            queue.push(Priority::Normal, number);
+            queue.push(Priority::Normal, Kind::Pure, number);
         }
         group.bench_function(BenchmarkId::new("push_pop", waiting), |bencher| {
             bencher.iter(|| {
-                queue.push(Priority::Normal, black_box(7));
-                queue.pop()
+                queue.push(Priority::Normal, Kind::Pure, black_box(7));
+                queue.pop(Pick::Any)
             });
         });
     }

@@ -44,6 +44,7 @@ use gleitzeit_domain::{
 use tokio::sync::oneshot;
 
 pub use elsewhere::Enqueued;
+pub(crate) use elsewhere::shared_now;
 use elsewhere::{Reached, is_not_here};
 pub use follow::Follow;
 pub use health::{EngineState, Health, StoreState};
@@ -255,7 +256,8 @@ impl Handle {
     }
 
     /// Listens to events from now on. A listener that falls behind by more than 16,384 events is
-    /// told how many it missed; [`follow`](Self::follow) misses none.
+    /// told how many it missed; [`follow`](Self::follow) misses none. Whoever names
+    /// `engine:started` among the types is told it first, although it was before.
     ///
     /// # Errors
     /// `SYSTEM_SHUTDOWN`.

@@ -85,6 +85,9 @@ pub struct EngineSettings {
     pub max_concurrent_tasks: NonZeroU64,
     /// Tasks taken in and not settled; a submission beyond it is refused with `QUEUE_FULL`.
     pub max_queued_tasks: NonZeroU64,
+    /// The result of a task may have so many MiB of JSON; a longer one fails its task. At most 256:
+    /// a database refuses a row of a gigabyte.
+    pub max_result_mb: NonZeroU64,
     /// Limit of one attempt, where neither task nor method says one. In files: seconds.
     #[serde(with = "duration")]
     pub default_timeout: Duration,
@@ -167,6 +170,10 @@ pub struct StorageSettings {
     #[serde(with = "duration")]
     pub lease: Duration,
 }
+
+/// A result as JSON may be written with escapes, and stands in a statement with others: both
+/// databases refuse what has a gigabyte.
+const RESULT_MAX_MB: NonZeroU64 = NonZeroU64::new(256).unwrap();
 
 /// A lease that is shorter runs out under a process that the machine did not run for a moment.
 const LEASE_MIN: Duration = Duration::from_millis(500);
@@ -544,6 +551,11 @@ impl Settings {
                 let message = format!("{} is no weight; expected 0 or more", provider.weight);
                 wrong(format!("providers.{}.weight", path::key(id.as_str())), message);
             }
+        }
+        if self.engine.max_result_mb > RESULT_MAX_MB {
+            let message =
+                format!("{}; expected at most {RESULT_MAX_MB}", self.engine.max_result_mb);
+            wrong("engine.max_result_mb".into(), message);
         }
         if self.engine.retry.max_attempts == 0 {
             wrong("engine.retry.max_attempts".into(), "0 attempts; expected at least 1".into());

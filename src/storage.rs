@@ -17,7 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -40,6 +40,7 @@ use self::{
     location::Location,
     open::Connector,
     read::{ReadError, Reader},
+    server_clock::ServerClock,
     writer::{Prune, Request},
 };
 use crate::settings::{Durability, StoreUrl};
@@ -63,6 +64,7 @@ pub mod plain;
 mod prune;
 mod read;
 mod rows;
+mod server_clock;
 mod shrink;
 mod statements;
 mod submit_in;
@@ -96,6 +98,7 @@ pub struct SqlStore {
     location: Location,
     bell: Arc<Bell>,
     renewals: Arc<Renewals>,
+    server_clock: ServerClock,
 }
 
 impl fmt::Debug for SqlStore {
@@ -128,6 +131,7 @@ impl SqlStore {
             location,
             bell: opened.bell,
             renewals: opened.renewals,
+            server_clock: ServerClock::default(),
         })
     }
 
@@ -194,6 +198,18 @@ impl Store for SqlStore {
 
     fn as_any(&self) -> Option<&dyn Any> {
         Some(self)
+    }
+
+    async fn shared_time(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        if let Some(now) = self.server_clock.now() {
+            return Ok(Some(now));
+        }
+        let asked = Instant::now();
+        let now = self.read(|reader| async move { reader.server_time().await }).await?;
+        // The server read its clock on half of the way.
+        let now = now.map(|now| now + asked.elapsed() / 2);
+        self.server_clock.set(now);
+        Ok(now)
     }
 
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {

@@ -132,7 +132,7 @@ async fn only_the_call_that_is_refused_fails() {
     for (id, answer) in ids.iter().zip(&answers) {
         match answer {
             Ok(created) => assert_eq!((*created).as_slice(), [Submitted::Created], "{id}"),
-            Err(StoreError::Write { detail }) => {
+            Err(StoreError::Refused { detail }) => {
                 assert!(*id == "bad" && detail.contains("not this one"), "{id}: {detail}");
             }
             other => panic!("{id}: {other:?}"),

@@ -1,6 +1,6 @@
 //! The wall clock, told by the monotonic one.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 /// Wall-clock time that follows tokio's clock: it never jumps back, and a paused test clock pauses
@@ -15,6 +15,19 @@ impl Clock {
     /// A clock that is right now.
     pub fn start() -> Self {
         Self { wall: Utc::now(), begun: Instant::now() }
+    }
+
+    /// Goes by `now` from here on, which was so at `at`. Whatever else is shared with other
+    /// machines goes by the same clock. Less than a second is left as it is: the way of the answer
+    /// takes some of it, and small steps back would be more harm than use.
+    /// By how much it was wrong comes back, where it was corrected.
+    pub fn correct(&mut self, now: DateTime<Utc>, at: Instant) -> Option<TimeDelta> {
+        let wrong_by = now - (self.wall + at.saturating_duration_since(self.begun));
+        if wrong_by.abs() < TimeDelta::seconds(1) {
+            return None;
+        }
+        *self = Self { wall: now, begun: at };
+        Some(wrong_by)
     }
 
     /// The time.

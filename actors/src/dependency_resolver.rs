@@ -121,8 +121,39 @@ pub struct DependencyResolver {
 struct Known {
     plan: Arc<Plan>,
     graph: Graph,
-    /// By index; only of tasks that others depend on.
-    outcomes: FxHashMap<u32, TaskOutcome>,
+    /// By index; only of tasks that unsettled ones depend on.
+    outcomes: FxHashMap<u32, Kept>,
+}
+
+/// The outcome of a task, while others need it.
+#[derive(Debug)]
+struct Kept {
+    outcome: TaskOutcome,
+    /// Dependents that are not settled: an attempt of each may still refer to it.
+    needed_by: usize,
+}
+
+impl Known {
+    /// Keeps an outcome for those who may still refer to it.
+    fn keep(&mut self, task: u32, outcome: TaskOutcome) {
+        let dependents = self.graph.dependents(task).iter();
+        let needed_by = dependents.filter(|task| !self.graph.is_settled(**task)).count();
+        if needed_by > 0 {
+            self.outcomes.insert(task, Kept { outcome, needed_by });
+        }
+    }
+
+    /// A task has settled now: what only it needed is dropped.
+    fn release(&mut self, task: u32) {
+        for before in self.graph.dependencies(task) {
+            if let Some(kept) = self.outcomes.get_mut(before) {
+                kept.needed_by -= 1;
+                if kept.needed_by == 0 {
+                    self.outcomes.remove(before);
+                }
+            }
+        }
+    }
 }
 
 impl DependencyResolver {
@@ -147,11 +178,11 @@ impl DependencyResolver {
             .map(|task| (task.index, task.status == TaskStatus::Completed))
             .collect();
         let settlement = graph.restore(&flags);
-        let outcomes = settled()
-            .filter(|task| !graph.dependents(task.index).is_empty())
-            .map(|task| (task.index, TaskOutcome::from(task)))
-            .collect();
-        self.runs.insert(run, Known { plan, graph, outcomes });
+        let mut known = Known { plan, graph, outcomes: FxHashMap::default() };
+        for task in settled() {
+            known.keep(task.index, TaskOutcome::from(task));
+        }
+        self.runs.insert(run, known);
         Ok(settlement)
     }
 
@@ -172,7 +203,7 @@ struct RunScope<'a> {
 
 impl Scope for RunScope<'_> {
     fn task(&self, index: u32) -> Option<TaskView<'_>> {
-        self.known.outcomes.get(&index).map(|outcome| TaskView {
+        self.known.outcomes.get(&index).map(|Kept { outcome, .. }| TaskView {
             status: outcome.status,
             result: outcome.result.as_deref(),
             error: outcome.error.as_deref(),
@@ -249,9 +280,14 @@ impl Handler<SettleTasks> for DependencyResolver {
         let settle = |Settled { task, outcome }: Settled| {
             let known = self.runs.get_mut(&task.run)?;
             let completed = outcome.status == TaskStatus::Completed;
+            if known.graph.is_settled(task.index) {
+                return Some((task.run, Settlement::default()));
+            }
             let settlement = known.graph.settle(task.index, completed);
-            if !known.graph.dependents(task.index).is_empty() {
-                known.outcomes.insert(task.index, outcome);
+            known.keep(task.index, outcome);
+            known.release(task.index);
+            for (decided, _) in settlement.skipped.iter().chain(&settlement.failed) {
+                known.release(*decided);
             }
             Some((task.run, settlement))
         };

@@ -13,7 +13,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use actix::prelude::*;
 pub use gleitzeit_domain::event::Audience;
-use gleitzeit_domain::{event::Event, id::WorkflowId};
+use gleitzeit_domain::{
+    event::{Event, EventData},
+    id::WorkflowId,
+};
 
 use subscription::Sink;
 pub use subscription::{Delivery, Subscription};
@@ -28,7 +31,8 @@ pub struct Publish {
     pub events: Vec<Event>,
 }
 
-/// Asks for the events to come; those published after the answer are not missed.
+/// Asks for the events to come; those published after the answer are not missed. Whoever names
+/// `engine:started` among the types, or `engine:*`, is told that one first: nobody can listen before.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Subscription")]
 pub struct Subscribe {
@@ -86,6 +90,8 @@ pub struct EventBus {
     of_all: Vec<Sink>,
     next_number: u64,
     audience: Audience,
+    /// The start of the engine, for those who come later and ask for it.
+    started: Option<Arc<Event>>,
 }
 
 impl EventBus {
@@ -137,6 +143,10 @@ impl Handler<Publish> for EventBus {
     type Result = ();
 
     fn handle(&mut self, Publish { events }: Publish, _: &mut Self::Context) {
+        if self.started.is_none() {
+            let start = |event: &&Event| matches!(event.data, EventData::EngineStarted { .. });
+            self.started = events.iter().find(start).map(|event| Arc::new(event.clone()));
+        }
         if !self.audience.is_empty() {
             for event in events {
                 self.publish(event);
@@ -152,6 +162,8 @@ impl Handler<Subscribe> for EventBus {
         let Subscribe { filter, capacity } = message;
         let number = self.next_number;
         self.next_number += 1;
+        // A listener to everything is not meant: what it counts begins with its question.
+        let asks_for_start = !filter.types.is_empty();
         let leave = Unsubscribe { number, workflow_id: filter.workflow_id.clone() };
         let of = match &filter.workflow_id {
             Some(id) => self.by_workflow.entry(id.clone()).or_default(),
@@ -159,6 +171,9 @@ impl Handler<Subscribe> for EventBus {
         };
         let (sink, subscription) =
             subscription::pair(number, filter, capacity, (ctx.address().downgrade(), leave));
+        if let Some(started) = self.started.as_ref().filter(|_| asks_for_start) {
+            sink.offer(started);
+        }
         of.push(sink);
         self.count(|listeners| listeners + 1);
         MessageResult(subscription)

@@ -17,6 +17,8 @@ mod admission;
 mod away;
 mod control;
 mod dispatch;
+mod doubts;
+mod effect_gate;
 mod giving_up;
 mod guarded_store;
 mod health;
@@ -50,7 +52,7 @@ use gleitzeit_domain::{
     provider::Outcome,
     queue::ReadyQueue,
     random::Random,
-    run::{Run, RunKey, TaskKey},
+    run::{Run, RunKey, TaskKey, UnstoredLimits},
     store::Store,
     workflow::WorkflowRecord,
 };
@@ -74,6 +76,10 @@ pub struct EngineSettings {
     pub max_concurrent_tasks: usize,
     /// Tasks of unsettled workflows; more are refused with `QUEUE_FULL`.
     pub max_queued_tasks: u64,
+    /// Bytes of JSON that the result of a task may have; a longer one fails its task.
+    pub max_result_bytes: u64,
+    /// Bytes of outcomes that may wait for the store before dispatch pauses.
+    pub max_unstored_bytes: u64,
     /// Dispatched tasks that may wait for resources or a provider before dispatch pauses.
     pub max_parked_tasks: usize,
     /// Seeds the jitter of retries.
@@ -95,6 +101,8 @@ impl Default for EngineSettings {
         Self {
             max_concurrent_tasks: 64,
             max_queued_tasks: 1_000_000,
+            max_result_bytes: 64 * 1024 * 1024,
+            max_unstored_bytes: 64 * 1024 * 1024,
             max_parked_tasks: 1_024,
             seed: 0,
             owner: "gleitzeit".into(),
@@ -299,6 +307,7 @@ pub struct ExecutionEngine {
     giving_up: giving_up::GivingUp,
     long_starts: long_starts::LongStarts,
     writer: settlement::Writer,
+    effects: effect_gate::Effects,
     timers: timers::Timers,
     stats: ExecutionStats,
     call_seconds: f64,
@@ -314,7 +323,10 @@ impl ExecutionEngine {
         audience: Audience,
         clock: Clock,
     ) -> Self {
+        let concurrent = settings.max_concurrent_tasks.max(1) as u64;
+        let limits = UnstoredLimits::new(concurrent, settings.max_unstored_bytes);
         Self {
+            effects: effect_gate::Effects::new(store.leases().is_some(), limits),
             random: Random::seeded(settings.seed),
             settings,
             store: guarded_store::guarded(store),
@@ -350,6 +362,18 @@ impl ExecutionEngine {
 
     fn cast(&self) -> &Rc<Cast> {
         self.cast.as_ref().expect("the address book comes before any other message")
+    }
+
+    /// What a run may keep in memory.
+    fn bound_memory(&self, run: &mut Run) {
+        run.limit_results(self.settings.max_result_bytes);
+        // A store in memory holds the same results, and nothing is gained by dropping them.
+        // Who writes the results of a batch into files needs all of them at its end.
+        let place = run.plan().spec.place.as_ref();
+        let is_written_out = place.is_some_and(|place| place.output.is_some());
+        if self.store.is_fallible() && !is_written_out {
+            run.drop_stored_results();
+        }
     }
 
     fn new_key(&mut self) -> RunKey {

@@ -58,12 +58,27 @@ pub enum Answer<W> {
 
 /// Waiting would not help: all there is would not do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("needs {need:?}, more than the total {total:?}; ask for less or raise the total")]
+#[error("{}", excess(need, total))]
 pub struct ExceedsTotal {
     /// What was asked for.
     pub need: Resources,
     /// All there is.
     pub total: Resources,
+}
+
+/// Each resource of which there is too little, as files and settings name it.
+fn excess(need: &Resources, total: &Resources) -> String {
+    let needs: Vec<String> = need
+        .excess(total)
+        .map(|(name, needed, there)| format!("`{name}` {needed} (total: {there})"))
+        .collect();
+    let settings: Vec<String> =
+        need.excess(total).map(|(name, ..)| format!("`resources.{name}`")).collect();
+    format!(
+        "the task needs {}; let it ask for less, or raise {}",
+        needs.join(" and "),
+        settings.join(" and ")
+    )
 }
 
 /// A ledger with a queue in front of it. `W` is what the caller needs to answer a waiter.

@@ -135,6 +135,11 @@ pub struct PlannedTask {
 }
 
 impl PlannedTask {
+    /// True unless its call changes nothing outside. A method that is gone is never called.
+    pub fn has_effect(&self) -> bool {
+        self.method.as_ref().is_ok_and(|method| method.spec.effect != Effect::Pure)
+    }
+
     /// What it calls, for events.
     pub fn capability(&self) -> Arc<Capability> {
         match &self.method {

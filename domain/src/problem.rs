@@ -71,7 +71,10 @@ pub enum SubmitError {
     #[error("{}", list(.0))]
     Invalid(Vec<Problem>),
     /// Intake is at its bound; submit again later.
-    #[error("{waiting} tasks wait already, and {limit} is the limit; submit again later")]
+    #[error(
+        "{waiting} tasks wait already, and {limit} is the limit; submit again later, or raise \
+         `engine.max_queued_tasks`"
+    )]
     QueueFull {
         /// Tasks taken in and not settled.
         waiting: u64,
@@ -88,6 +91,17 @@ pub enum SubmitError {
         id: WorkflowId,
         /// What differs, as [`difference`](crate::difference::difference) says it.
         what: String,
+    },
+    /// It has more tasks than may ever be taken in at once; submitting it again will not help.
+    #[error(
+        "the workflow has {tasks} tasks, more than may wait at all ({limit}); split it, or raise \
+         `engine.max_queued_tasks`"
+    )]
+    TooLarge {
+        /// Its tasks.
+        tasks: u64,
+        /// The limit of `engine.max_queued_tasks`.
+        limit: u64,
     },
     /// The store did not take it.
     #[error(transparent)]
@@ -111,6 +125,7 @@ impl SubmitError {
             },
             Self::QueueFull { .. } => ErrorCode::QueueFull,
             Self::Differs { .. } => ErrorCode::WorkflowInvalidState,
+            Self::TooLarge { .. } => ErrorCode::WorkflowValidationFailed,
             Self::Store(error) => error.code(),
             Self::Stopped => ErrorCode::SystemShutdown,
         }

@@ -4,10 +4,11 @@
 //!
 //! The rule: the most urgent priority first, within a priority the oldest. One pick in
 //! [`PICKS_PER_OLDEST`] takes the oldest item whatever its priority, so that nothing starves.
+//! A pick may be confined to items without an effect; the others keep their places meanwhile.
 //!
 //! Invariant: an item with `k` older ones beside it is picked within
-//! `PICKS_PER_OLDEST * (k + 1)` picks, whatever is pushed meanwhile. For among that many picks
-//! `k + 1` take the oldest item, and nothing pushed later is ever older.
+//! `PICKS_PER_OLDEST * (k + 1)` picks that may take it, whatever is pushed meanwhile. For among that
+//! many picks `k + 1` take the oldest item, and nothing pushed later is ever older.
 
 use std::collections::VecDeque;
 
@@ -19,13 +20,37 @@ pub const PICKS_PER_OLDEST: u32 = 8;
 /// A lane smaller than this keeps its memory.
 const CAPACITY_KEPT: usize = 256;
 
+/// Whether running an item changes something outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It changes nothing.
+    Pure,
+    /// It may change something.
+    Effect,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Pure, Self::Effect];
+}
+
+/// Which items a pick may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// All of them.
+    Any,
+    /// Only those that change nothing outside.
+    PureOnly,
+}
+
+const LANES: usize = Priority::ALL.len() * Kind::ALL.len();
+
 /// Items waiting for their turn; pushing and picking take constant time, amortised.
 ///
 /// Cancelled items may stay until they are met: [`pop_where`](Self::pop_where) throws them away.
 #[derive(Debug)]
 pub struct ReadyQueue<T> {
-    /// One lane a priority, each in the order of its pushes.
-    lanes: [VecDeque<Waiting<T>>; Priority::ALL.len()],
+    /// One lane for each priority and kind, each in the order of its pushes.
+    lanes: [VecDeque<Waiting<T>>; LANES],
     /// The age of the next item; lower is older.
     next_age: u64,
     /// Picks since one took the oldest item.
@@ -52,23 +77,23 @@ impl<T> ReadyQueue<T> {
     }
 
     /// Adds an item behind all others of its priority.
-    pub fn push(&mut self, priority: Priority, item: T) {
-        self.lanes[priority.rank()].push_back(Waiting { age: self.next_age, item });
+    pub fn push(&mut self, priority: Priority, kind: Kind, item: T) {
+        self.lanes[lane_of(priority, kind)].push_back(Waiting { age: self.next_age, item });
         self.next_age += 1;
         self.len += 1;
     }
 
-    /// Takes the item whose turn it is.
-    pub fn pop(&mut self) -> Option<T> {
-        self.pop_where(|_| true)
+    /// Takes the item whose turn it is among those that `pick` allows.
+    pub fn pop(&mut self, pick: Pick) -> Option<T> {
+        self.pop_where(pick, |_| true)
     }
 
     /// Takes the next item that is still wanted, and throws away those before it that are not.
     /// Only the item taken counts as a pick.
-    pub fn pop_where(&mut self, mut still_wanted: impl FnMut(&T) -> bool) -> Option<T> {
+    pub fn pop_where(&mut self, pick: Pick, mut still_wanted: impl FnMut(&T) -> bool) -> Option<T> {
         let oldest_turn = self.picks + 1 >= PICKS_PER_OLDEST;
         loop {
-            let lane = if oldest_turn { self.oldest_lane() } else { self.first_lane() }?;
+            let lane = if oldest_turn { self.oldest_lane(pick) } else { self.first_lane(pick) }?;
             let item = self.take_front(lane)?;
             if still_wanted(&item) {
                 self.picks = if oldest_turn { 0 } else { self.picks + 1 };
@@ -98,16 +123,24 @@ impl<T> ReadyQueue<T> {
 
     /// How many items of this priority wait.
     pub fn len_of(&self, priority: Priority) -> usize {
-        self.lanes[priority.rank()].len()
+        Kind::ALL.iter().map(|kind| self.lanes[lane_of(priority, *kind)].len()).sum()
     }
 
-    fn first_lane(&self) -> Option<usize> {
-        self.lanes.iter().position(|lane| !lane.is_empty())
+    /// The lane of the oldest item of the most urgent priority.
+    fn first_lane(&self, pick: Pick) -> Option<usize> {
+        Priority::ALL.iter().find_map(|priority| {
+            let first = lane_of(*priority, Kind::Pure);
+            self.oldest_of(first..first + kinds(pick))
+        })
     }
 
-    fn oldest_lane(&self) -> Option<usize> {
-        let fronts = self.lanes.iter().enumerate();
-        fronts.filter_map(|(at, lane)| Some((lane.front()?.age, at))).min().map(|(_, at)| at)
+    fn oldest_lane(&self, pick: Pick) -> Option<usize> {
+        let lanes = (0..LANES).filter(|lane| lane % Kind::ALL.len() < kinds(pick));
+        self.oldest_of(lanes)
+    }
+
+    fn oldest_of(&self, lanes: impl Iterator<Item = usize>) -> Option<usize> {
+        lanes.filter_map(|at| Some((self.lanes[at].front()?.age, at))).min().map(|(_, at)| at)
     }
 
     fn take_front(&mut self, lane: usize) -> Option<T> {
@@ -115,6 +148,19 @@ impl<T> ReadyQueue<T> {
         self.len -= 1;
         give_memory_back(&mut self.lanes[lane]);
         Some(waiting.item)
+    }
+}
+
+/// The lanes of a priority are neighbours, the pure one first.
+const fn lane_of(priority: Priority, kind: Kind) -> usize {
+    priority.rank() * Kind::ALL.len() + kind as usize
+}
+
+/// How many of the lanes of a priority a pick may take from.
+const fn kinds(pick: Pick) -> usize {
+    match pick {
+        Pick::Any => Kind::ALL.len(),
+        Pick::PureOnly => 1,
     }
 }
 
@@ -135,7 +181,7 @@ mod tests {
     fn filled(items: impl IntoIterator<Item = (Priority, u32)>) -> ReadyQueue<u32> {
         let mut queue = ReadyQueue::new();
         for (priority, item) in items {
-            queue.push(priority, item);
+            queue.push(priority, Kind::Pure, item);
         }
         queue
     }
@@ -145,7 +191,7 @@ mod tests {
     fn urgency_goes_before_age() {
         use Priority::{High, Low, Normal, Urgent};
         let mut queue = filled([(Low, 0), (Normal, 1), (High, 2), (Urgent, 3), (Urgent, 4)]);
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(Pick::Any)).collect();
         assert_eq!(order, [3, 4, 2, 1, 0]);
     }
 
@@ -155,9 +201,9 @@ mod tests {
         let mut queue = filled([(Priority::Low, u32::MAX)]);
         let mut picks = 0;
         loop {
-            queue.push(Priority::Urgent, picks);
+            queue.push(Priority::Urgent, Kind::Effect, picks);
             picks += 1;
-            if queue.pop() == Some(u32::MAX) {
+            if queue.pop(Pick::Any) == Some(u32::MAX) {
                 break;
             }
         }
@@ -168,12 +214,12 @@ mod tests {
     #[test]
     fn unwanted_items_are_thrown_away_on_the_way() {
         let mut queue = filled((0..100).map(|n| (Priority::Normal, n)));
-        assert_eq!(queue.pop_where(|n| *n >= 40), Some(40));
+        assert_eq!(queue.pop_where(Pick::Any, |n| *n >= 40), Some(40));
         assert_eq!(queue.len(), 59);
         queue.retain(|n| n % 2 == 0);
         assert_eq!((queue.len(), queue.len_of(Priority::Normal)), (29, 29));
-        assert_eq!(queue.pop(), Some(42));
-        assert_eq!(queue.pop_where(|_| false), None);
+        assert_eq!(queue.pop(Pick::Any), Some(42));
+        assert_eq!(queue.pop_where(Pick::Any, |_| false), None);
         assert!(queue.is_empty());
     }
 
@@ -181,8 +227,29 @@ mod tests {
     #[test]
     fn memory_of_a_burst_is_given_back() {
         let mut queue = filled((0..100_000).map(|n| (Priority::Normal, n)));
-        while queue.pop().is_some() {}
+        while queue.pop(Pick::Any).is_some() {}
         assert!(queue.lanes.iter().map(VecDeque::capacity).sum::<usize>() <= 2 * CAPACITY_KEPT);
+    }
+
+    /// What may not be picked now keeps its place, and its age among all others.
+    #[test]
+    fn an_effect_that_must_wait_is_passed_by_and_keeps_its_place() {
+        use Priority::{High, Normal};
+        let mut queue = ReadyQueue::new();
+        for (priority, kind, item) in [
+            (Normal, Kind::Effect, 0),
+            (High, Kind::Effect, 1),
+            (Normal, Kind::Pure, 2),
+            (High, Kind::Pure, 3),
+            (High, Kind::Effect, 4),
+        ] {
+            queue.push(priority, kind, item);
+        }
+        let pure: Vec<_> = std::iter::from_fn(|| queue.pop(Pick::PureOnly)).collect();
+        assert_eq!((pure, queue.len()), (vec![3, 2], 3));
+        queue.push(High, Kind::Pure, 5);
+        let all: Vec<_> = std::iter::from_fn(|| queue.pop(Pick::Any)).collect();
+        assert_eq!(all, [1, 4, 5, 0]);
     }
 
     fn priority() -> impl Strategy<Value = Priority> {
@@ -194,19 +261,22 @@ mod tests {
         /// within the bound on starvation.
         #[test]
         fn nothing_is_lost_doubled_or_starved(
-            steps in prop::collection::vec(prop::option::weighted(0.6, priority()), 0..400),
+            steps in prop::collection::vec(
+                prop::option::weighted(0.6, (priority(), prop::sample::select(&Kind::ALL[..]))),
+                0..400,
+            ),
         ) {
             let mut queue = ReadyQueue::new();
             // What waits: its number, its priority, and the pick it must be out by.
             let mut waiting: Vec<(usize, Priority, u64)> = Vec::new();
             let mut picks = 0;
             for (number, step) in steps.into_iter().enumerate() {
-                if let Some(priority) = step {
+                if let Some((priority, kind)) = step {
                     let older = waiting.len() as u64;
                     let bound = picks + u64::from(PICKS_PER_OLDEST) * (older + 1);
                     waiting.push((number, priority, bound));
-                    queue.push(priority, number);
-                } else if let Some(taken) = queue.pop() {
+                    queue.push(priority, kind, number);
+                } else if let Some(taken) = queue.pop(Pick::Any) {
                     picks += 1;
                     let at = waiting.iter().position(|(number, ..)| *number == taken);
                     let (_, priority, bound) = waiting.remove(at.expect("taken once, and pushed"));

@@ -121,6 +121,26 @@ impl Resources {
             && self.bandwidth_mbps <= other.bandwidth_mbps
     }
 
+    /// What is more than in `other`: the name in files and settings, both amounts in its unit.
+    pub fn excess(&self, other: &Self) -> impl Iterator<Item = (&'static str, String, String)> {
+        #[expect(clippy::cast_precision_loss, reason = "no machine has so many cores")]
+        let cores = |millicores: u64| (millicores as f64 / 1000.0).to_string();
+        [
+            ("cpu_cores", self.cpu_millicores, other.cpu_millicores),
+            ("memory_mb", self.memory_mib, other.memory_mib),
+            ("gpu_memory_mb", self.gpu_memory_mib, other.gpu_memory_mib),
+            ("disk_space_mb", self.disk_mib, other.disk_mib),
+            ("network_bandwidth_mbps", self.bandwidth_mbps, other.bandwidth_mbps),
+        ]
+        .into_iter()
+        .filter(|(_, need, there)| need > there)
+        .map(move |(name, need, there)| {
+            let told =
+                |amount: u64| if name == "cpu_cores" { cores(amount) } else { amount.to_string() };
+            (name, told(need), told(there))
+        })
+    }
+
     /// `self + other`, or `None` when an amount would not fit its type.
     pub fn checked_add(&self, other: &Self) -> Option<Self> {
         self.zip(other, u64::checked_add)

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -89,6 +90,9 @@ impl RetryOn {
     }
 }
 
+/// A retry that was due longer ago is not taken at its word.
+const FAR_BACK: TimeDelta = TimeDelta::hours(1);
+
 impl RetryPolicy {
     /// One attempt and no more.
     pub fn never() -> Self {
@@ -101,18 +105,49 @@ impl RetryPolicy {
         if attempt >= self.max_attempts || !self.allows(error) {
             return None;
         }
-        let factor = match self.backoff {
-            Backoff::Fixed => 1,
-            Backoff::Linear => attempt,
-            Backoff::Exponential => 2_u32.saturating_pow(attempt.saturating_sub(1)),
-        };
-        let mut pause = self.base_delay.saturating_mul(factor).min(self.max_delay);
+        let mut pause = self.grown(attempt);
         if self.jitter {
             let drawn = pause.as_secs_f64() * (0.5 + random.clamp(0.0, 1.0) / 2.0);
             // The longest of all spans does not survive the way through a float.
             pause = Duration::try_from_secs_f64(drawn).unwrap_or(pause);
         }
         Some(error.retry_after.map_or(pause, |asked| pause.max(asked)))
+    }
+
+    /// What is left of a pause after attempt number `attempt`, which failed with `error`, where all
+    /// that is known of it is a time on a clock that may have been set meanwhile. A clock that was set
+    /// back must not make it longer than this policy does. A time that lies far back may do so because
+    /// the clock was set forward: the pause begins again then, for it must not be cut short.
+    pub fn pause_left(
+        &self,
+        attempt: u32,
+        error: Option<&TaskError>,
+        due: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Duration {
+        let longest = self.longest_pause_after(attempt, error);
+        match (due - now).to_std() {
+            Ok(left) => left.min(longest),
+            Err(_) if now - due > FAR_BACK => longest,
+            Err(_) => Duration::ZERO,
+        }
+    }
+
+    /// The longest pause that this policy gives after attempt number `attempt`, which failed with
+    /// `error`.
+    pub fn longest_pause_after(&self, attempt: u32, error: Option<&TaskError>) -> Duration {
+        let asked = error.and_then(|error| error.retry_after).unwrap_or_default();
+        self.grown(attempt).max(asked)
+    }
+
+    /// The pause after attempt number `attempt`, before jitter.
+    fn grown(&self, attempt: u32) -> Duration {
+        let factor = match self.backoff {
+            Backoff::Fixed => 1,
+            Backoff::Linear => attempt,
+            Backoff::Exponential => 2_u32.saturating_pow(attempt.saturating_sub(1)),
+        };
+        self.base_delay.saturating_mul(factor).min(self.max_delay)
     }
 
     /// True when this error may be repeated at all.
@@ -171,6 +206,37 @@ mod tests {
         let error = TaskError::failed("busy").retry_after(Duration::from_secs(30));
         let pause = policy(Backoff::Fixed).pause_after(1, &error, 0.0);
         assert_eq!(pause, Some(Duration::from_secs(30)));
+    }
+
+    /// No draw of the jitter is longer, and a provider's wish counts.
+    #[test]
+    fn no_pause_is_longer_than_the_longest() {
+        let policy = RetryPolicy { jitter: true, ..policy(Backoff::Exponential) };
+        let wish = TaskError::failed("busy").retry_after(Duration::from_secs(30));
+        for error in [TaskError::new(ErrorCode::ConnectionLost, "cut"), wish] {
+            for attempt in 1..9 {
+                let longest = policy.longest_pause_after(attempt, Some(&error));
+                for random in [0.0, 0.3, 1.0] {
+                    let pause = policy.pause_after(attempt, &error, random).unwrap();
+                    assert!(pause <= longest, "{pause:?} after {attempt}, {longest:?} at most");
+                }
+                assert_eq!(policy.pause_after(attempt, &error, 1.0), Some(longest));
+            }
+        }
+    }
+
+    /// The clock was set in between, or the process was away.
+    #[test]
+    fn a_pause_that_is_taken_up_is_neither_cut_short_nor_drawn_out() {
+        let policy = RetryPolicy { base_delay: Duration::from_secs(3), ..policy(Backoff::Fixed) };
+        let now = DateTime::from_timestamp(1_000_000, 0).unwrap();
+        let left = |seconds| {
+            let due = now + TimeDelta::seconds(seconds);
+            policy.pause_left(1, None, due, now).as_secs()
+        };
+        assert_eq!([left(2), left(3), left(86_400)], [2, 3, 3]);
+        assert_eq!([left(0), left(-1), left(-3_600)], [0, 0, 0]);
+        assert_eq!([left(-3_601), left(-31 * 86_400)], [3, 3]);
     }
 
     /// Jitter stays between half and all.

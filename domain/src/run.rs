@@ -11,6 +11,7 @@ mod interruption;
 mod measure;
 #[cfg(test)]
 mod tests;
+mod unstored;
 mod verdict;
 
 use std::{
@@ -22,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use crate::{
@@ -36,13 +37,19 @@ use crate::{
     workflow::{WorkflowRecord, WorkflowStatus},
 };
 
+pub use failure::Interruption;
 pub use measure::NESTING_MAX;
+pub use unstored::{Unstored, UnstoredLimits};
 pub use verdict::Spoken;
 
 #[cfg(test)]
 use interruption::CUT_OFF_MAX;
 
-use measure::{json_size, too_deep, without_deep_data};
+use measure::{NotAResult, result_size, storable};
+
+/// Results of more bytes are read from the store by whoever asks, once they are in it: tens of
+/// thousands of them in one workflow would else fill the memory until its end.
+const KEPT_MAX: u64 = 16 * 1024;
 
 /// Names a running workflow within this process; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,6 +124,26 @@ pub struct Run {
     /// Queued tasks that are written down as waiting for a provider.
     waits: BTreeSet<u32>,
     epoch: Option<Epoch>,
+    /// The longest result that is taken, in bytes of JSON.
+    result_max: u64,
+    /// The time of the latest event.
+    logged_at: DateTime<Utc>,
+    /// Ended calls since the last write was taken.
+    unstored: Unstored,
+    /// Completed tasks whose results the write under way holds, where the store can give them back.
+    storing: Vec<u32>,
+    results: Results,
+}
+
+/// Where the large results of stored tasks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Results {
+    /// All of them here.
+    Here,
+    /// All of them here so far; each is dropped once it is stored.
+    DroppedWhenStored,
+    /// Some of them in the store only.
+    Elsewhere,
 }
 
 impl Run {
@@ -182,7 +209,38 @@ impl Run {
             first_failure,
             waits: BTreeSet::new(),
             epoch: None,
+            result_max: u64::MAX,
+            logged_at: DateTime::UNIX_EPOCH,
+            unstored: Unstored::default(),
+            storing: Vec::new(),
+            results: Results::Here,
         }
+    }
+
+    /// Bounds the results of its tasks, in bytes of JSON. A longer one fails its task before the
+    /// store is asked, which would refuse it for ever.
+    pub fn limit_results(&mut self, bytes: u64) {
+        self.result_max = bytes;
+    }
+
+    /// Large results are dropped from memory once they are stored; for a store that can be read.
+    pub fn drop_stored_results(&mut self) {
+        self.results = Results::DroppedWhenStored;
+    }
+
+    /// True when the record here lacks results that the store has.
+    pub fn is_lean(&self) -> bool {
+        self.results == Results::Elsewhere
+    }
+
+    /// Ended calls whose outcome no write has taken yet.
+    pub fn unstored(&self) -> Unstored {
+        self.unstored
+    }
+
+    /// The same, for the write that takes them now.
+    pub fn take_unstored(&mut self) -> Unstored {
+        std::mem::take(&mut self.unstored)
     }
 
     /// The lease that it belongs to; what is written of it from now on bears this.
@@ -193,6 +251,21 @@ impl Run {
     /// The lease that it belongs to.
     pub fn epoch(&self) -> Option<Epoch> {
         self.epoch
+    }
+
+    /// Moves every time in it, for a clock that was found to be wrong before it was stored.
+    pub fn shift(&mut self, by: TimeDelta) {
+        let moved = |at: &mut DateTime<Utc>| *at = at.checked_add_signed(by).unwrap_or(*at);
+        moved(&mut self.record.created_at);
+        moved(&mut self.logged_at);
+        for task in &mut self.record.tasks {
+            let times = [&mut task.started_at, &mut task.completed_at, &mut task.due_at];
+            times.into_iter().flatten().for_each(moved);
+        }
+        let workflow = [&mut self.record.started_at, &mut self.record.completed_at];
+        workflow.into_iter().flatten().for_each(moved);
+        let events = self.unsaved.iter_mut().chain(&mut self.unpublished);
+        events.for_each(|event| moved(&mut event.timestamp));
     }
 
     /// What it does.
@@ -374,15 +447,23 @@ impl Run {
         }
         self.waits.remove(&index);
         task.duration = duration.map(|span| span.as_secs_f64());
+        let has_effect =
+            task.status == TaskStatus::Executing && self.plan.tasks[index as usize].has_effect();
+        let outcome = outcome.and_then(|Outcome { value, .. }| {
+            let size = result_size(&value, self.result_max).map_err(NotAResult::into_error)?;
+            Ok((value, size))
+        });
         match outcome {
-            Ok(Outcome { value, .. }) => match json_size(&value, NESTING_MAX) {
-                Some(size) => {
-                    self.complete(index, value, size, now);
-                    Verdict::Settled(true)
-                }
-                None => self.fail_attempt(index, too_deep(), now, random),
-            },
-            Err(error) => self.fail_attempt(index, without_deep_data(error), now, random),
+            Ok((value, size)) => {
+                self.unstored += Unstored::of_call(has_effect, size);
+                self.complete(index, value, size, now);
+                Verdict::Settled(true)
+            }
+            Err(error) => {
+                let error = storable(error, self.result_max);
+                self.unstored += Unstored::of_call(has_effect, error.message.len() as u64);
+                self.fail_attempt(index, error, now, random)
+            }
         }
     }
 
@@ -523,6 +604,9 @@ impl Run {
     // ---- what leaves it ----
 
     fn log(&mut self, now: DateTime<Utc>, data: EventData) {
+        // A clock that was set right meanwhile must not turn the order of events round.
+        let now = now.max(self.logged_at);
+        self.logged_at = now;
         self.record.last_sequence += 1;
         let event = Event {
             timestamp: now,
@@ -545,7 +629,7 @@ impl Run {
     /// runs is not worth a row, here as later: after a restart it is put in line anew.
     pub fn take_new(&mut self) -> NewWorkflow {
         self.outstanding = true;
-        self.dirty = Vec::new();
+        self.storing = std::mem::take(&mut self.dirty);
         self.workflow_dirty = false;
         self.begun = false;
         let mut record = self.record.clone();
@@ -584,6 +668,7 @@ impl Run {
         let mut tasks = std::mem::take(&mut self.dirty);
         tasks.sort_unstable();
         tasks.dedup();
+        self.storing.clone_from(&tasks);
         let tasks = tasks.iter().map(|at| self.record.tasks[*at as usize].clone()).collect();
         // Its start alone is not worth a write, but must not be told a second time after a crash.
         let changed = std::mem::take(&mut self.workflow_dirty) | std::mem::take(&mut self.begun);
@@ -606,6 +691,31 @@ impl Run {
     /// What [`take_new`](Self::take_new) or [`take_change`](Self::take_change) gave is stored.
     pub fn committed(&mut self) {
         self.outstanding = false;
+        let stored = std::mem::take(&mut self.storing);
+        // What has ended is answered from here, with all that is still there.
+        if self.results == Results::Here || self.is_settled() {
+            return;
+        }
+        for index in stored {
+            self.shed_result(index);
+        }
+    }
+
+    /// Drops the large results of a run that was read from the store, where that is wished for.
+    pub fn shed_stored_results(&mut self) {
+        if self.results != Results::Here {
+            for index in 0..u32::try_from(self.record.tasks.len()).unwrap_or(u32::MAX) {
+                self.shed_result(index);
+            }
+        }
+    }
+
+    fn shed_result(&mut self, index: u32) {
+        let result = &mut self.record.tasks[index as usize].result;
+        if result.as_ref().is_some_and(|result| measure::is_larger(result, KEPT_MAX)) {
+            *result = None;
+            self.results = Results::Elsewhere;
+        }
     }
 
     /// Events that may be told now, appended to `out`: all up to the last one stored, and those

@@ -114,9 +114,15 @@ pub enum StoreError {
         /// What the driver said.
         detail: String,
     },
-    /// It refused the write, and will again: disk full, read-only, a constraint.
+    /// It takes no writes now: disk full, read-only.
     #[error("store refused a write: {detail}")]
     Write {
+        /// What the driver said.
+        detail: String,
+    },
+    /// It refused what was to be written, and will again: too large, a constraint. Other writes pass.
+    #[error("store refused what was to be written: {detail}; writing the same again will not help")]
+    Refused {
         /// What the driver said.
         detail: String,
     },
@@ -156,7 +162,7 @@ impl StoreError {
         match self {
             Self::Open { .. } => ErrorCode::ConfigurationError,
             Self::Unavailable { .. } => ErrorCode::PersistenceConnectionFailed,
-            Self::Write { .. } => ErrorCode::PersistenceWriteFailed,
+            Self::Write { .. } | Self::Refused { .. } => ErrorCode::PersistenceWriteFailed,
             Self::Read { .. } => ErrorCode::PersistenceReadFailed,
             Self::Unknown { .. } => ErrorCode::PersistenceTransactionFailed,
             Self::Integrity { .. } => ErrorCode::PersistenceIntegrityError,
@@ -169,7 +175,11 @@ impl StoreError {
     pub const fn is_transient(&self) -> bool {
         !matches!(
             self,
-            Self::Open { .. } | Self::Integrity { .. } | Self::LeaseLost { .. } | Self::Closed
+            Self::Open { .. }
+                | Self::Refused { .. }
+                | Self::Integrity { .. }
+                | Self::LeaseLost { .. }
+                | Self::Closed
         )
     }
 }
@@ -199,6 +209,15 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// The time by the clock that all processes on this store share: the server's. `None` where they
+    /// share this machine's. What several of them compare goes by it, whatever their own clocks say.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] of reading.
+    async fn shared_time(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        Ok(None)
+    }
+
     /// Itself, for whoever asks for more than a store of any kind can do: only the store in a
     /// database writes within a transaction of its caller. A store around another one passes on
     /// what that one says.
@@ -219,7 +238,8 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// Any [`StoreError`]; then none of it is written. [`StoreError::Integrity`] where a change
-    /// names a task that its workflow does not have, or cannot be stored at all.
+    /// names a task that its workflow does not have, or could not be read back;
+    /// [`StoreError::Refused`] where it cannot be stored at all.
     /// [`StoreError::LeaseLost`] where one bears a lease that is gone.
     async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError>;
 

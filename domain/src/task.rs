@@ -75,7 +75,11 @@ impl TaskStatus {
             Pending => matches!(to, Queued | Skipped | Failed | Cancelled),
             Queued => matches!(to, Executing | Failed | Cancelled | RetryPending),
             Executing => {
-                matches!(to, Completed | Failed | Cancelled | RetryPending | OutcomeUnknown)
+                // Back in line: its call was cut off, or did not begin, because the lease ran out.
+                matches!(
+                    to,
+                    Completed | Failed | Cancelled | RetryPending | OutcomeUnknown | Queued
+                )
             }
             RetryPending => matches!(to, Queued | Failed | Cancelled),
             OutcomeUnknown => matches!(to, Completed | Failed | Cancelled | Queued),

@@ -131,7 +131,9 @@ impl From<SettingsError> for Failure {
 impl From<SubmitError> for Failure {
     fn from(error: SubmitError) -> Self {
         let exit = match &error {
-            SubmitError::Invalid(_) | SubmitError::Differs { .. } => Exit::Usage,
+            SubmitError::Invalid(_)
+            | SubmitError::Differs { .. }
+            | SubmitError::TooLarge { .. } => Exit::Usage,
             _ => Exit::Infrastructure,
         };
         let text = match &error {

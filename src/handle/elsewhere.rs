@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use gleitzeit_actors::{
-    Clock,
     execution_engine::{Recover, Settle},
     protocol_registry::{PlanForOthers, ValidateWorkflows},
 };
@@ -24,7 +24,7 @@ use gleitzeit_domain::{
     problem::{Problem, SubmitError},
     run::Run,
     store::{
-        NewWorkflow, Submitted,
+        NewWorkflow, Store, Submitted,
         lease::{Ask, PersonsVerdict, Request, Standing},
     },
     workflow::WorkflowSpec,
@@ -56,7 +56,9 @@ impl Handle {
     /// Stores a workflow for whoever claims it.
     async fn leave(&self, plan: Arc<Plan>) -> Result<WorkflowId, SubmitError> {
         let (id, spec) = (plan.id.clone(), Arc::clone(&plan.spec));
-        let fates = self.store.submit(vec![unowned(plan)]).await.map_err(SubmitError::Store)?;
+        let now = shared_now(&*self.store).await;
+        let fates =
+            self.store.submit(vec![unowned(plan, now)]).await.map_err(SubmitError::Store)?;
         if fates.contains(&Submitted::Existed) {
             let stored = self.store.workflow(&id).await.map_err(SubmitError::Store)?;
             if let Some(what) = stored.and_then(|stored| difference(&stored.spec, &spec)) {
@@ -211,8 +213,14 @@ pub(super) fn is_not_here<T>(answer: &Result<T, TaskError>) -> bool {
 }
 
 /// As it is stored before anyone runs it.
-pub(crate) fn unowned(plan: Arc<Plan>) -> NewWorkflow {
-    Run::new(plan, Audience::default(), Clock::start().now()).take_new()
+pub(crate) fn unowned(plan: Arc<Plan>, now: DateTime<Utc>) -> NewWorkflow {
+    Run::new(plan, Audience::default(), now).take_new()
+}
+
+/// The time that whoever runs a workflow goes by: its limit counts from its submission. A server
+/// that does not say has the clock of this machine believed.
+pub(crate) async fn shared_now(store: &dyn Store) -> DateTime<Utc> {
+    store.shared_time().await.ok().flatten().unwrap_or_else(Utc::now)
 }
 
 /// The request stays: whoever runs the workflow next reads it, also the same process once it is

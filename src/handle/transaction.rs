@@ -5,7 +5,10 @@ use gleitzeit_domain::{
 };
 use sea_orm::DatabaseTransaction;
 
-use super::{Handle, elsewhere::unowned};
+use super::{
+    Handle,
+    elsewhere::{shared_now, unowned},
+};
 use crate::storage::SqlStore;
 
 impl Handle {
@@ -41,8 +44,9 @@ impl Handle {
                 self.store.describe()
             ),
         })?;
+        let now = shared_now(store).await;
         // Statements of many kinds make it large.
-        Box::pin(store.submit_in(transaction, unowned(plan))).await?;
+        Box::pin(store.submit_in(transaction, unowned(plan, now))).await?;
         Ok(id)
     }
 }

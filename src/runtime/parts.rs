@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use chrono::Utc;
 use gleitzeit_actors::{
     execution_engine::EngineSettings,
     load_balancer::{BalancerSettings, WaitPolicy},
@@ -18,7 +17,7 @@ use gleitzeit_domain::{
 };
 
 use super::{RETENTION_BATCH, RETENTION_ROUND, StartError};
-use crate::{protocol_files, settings::Settings};
+use crate::{handle::shared_now, protocol_files, settings::Settings};
 
 /// The built-in protocols, those of the settings' directory, and `added`.
 pub(super) fn book(
@@ -91,6 +90,7 @@ pub(super) fn parts(
     Parts {
         engine: EngineSettings {
             max_concurrent_tasks: usize::try_from(slots).unwrap_or(usize::MAX),
+            max_result_bytes: engine.max_result_mb.get().saturating_mul(1024 * 1024),
             max_queued_tasks: engine.max_queued_tasks.get(),
             seed,
             owner: uuid::Uuid::new_v4().to_string().into(),
@@ -132,7 +132,8 @@ pub(super) fn keep_tidy(settings: &Settings, store: &Arc<dyn Store>) {
     actix_rt::spawn(async move {
         loop {
             let Some(store) = store.upgrade() else { return };
-            let before = Utc::now() - age;
+            // The clock by which they settled, and not one that is wrong on this machine alone.
+            let before = shared_now(&*store).await - age;
             loop {
                 match store.prune(before, RETENTION_BATCH).await {
                     Ok(count) if count == RETENTION_BATCH => {}

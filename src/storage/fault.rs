@@ -50,7 +50,9 @@ impl Fault {
             Cause::Full => StoreError::Write {
                 detail: format!("{}; make room on the disk: it is tried again", self.detail),
             },
-            Cause::Content | Cause::Database => StoreError::Write { detail: self.detail },
+            // The same again is refused again, whatever else is stored.
+            Cause::Content => StoreError::Refused { detail: self.detail },
+            Cause::Database => StoreError::Write { detail: self.detail },
         }
     }
 
@@ -101,9 +103,11 @@ fn of_code(code: &str) -> Cause {
             // busy, locked
             5 | 6 => Cause::Locked,
             13 => Cause::Full,
-            // no memory, read-only, interrupted, I/O, corrupt, cannot open, not a database
-            7 | 8 | 9 | 10 | 11 | 14 | 26 => Cause::Database,
-            _ => Cause::Content,
+            // too big, constraint, wrong type, out of range
+            18 | 19 | 20 | 25 => Cause::Content,
+            // no memory, read-only, interrupted, I/O, corrupt, cannot open, not a database; an error
+            // in a statement, as after a table was dropped: no item is at fault
+            _ => Cause::Database,
         },
         _ => match code {
             // serialization failure, deadlock, lock not available
@@ -115,9 +119,11 @@ fn of_code(code: &str) -> Cause {
             _ => match code.get(..2) {
                 // connection, operator intervention (shutdown, crash)
                 Some("08" | "57") => Cause::Connection,
-                // resources (disk full, too many connections), system, configuration, internal
-                Some("53" | "58" | "F0" | "XX") => Cause::Database,
-                _ => Cause::Content,
+                // data, integrity, limits of the program, a trigger's own complaint
+                Some("22" | "23" | "54" | "P0") => Cause::Content,
+                // resources (disk full, too many connections), system, configuration, internal, or a
+                // table that is not there: no item is at fault
+                _ => Cause::Database,
             },
         },
     }
@@ -146,7 +152,11 @@ mod tests {
             ("25P03", Cause::Connection),
             ("08006", Cause::Connection),
             ("25006", Cause::Database),
+            ("18", Cause::Content),
+            ("1", Cause::Database),
             ("23505", Cause::Content),
+            ("54000", Cause::Content),
+            ("42P01", Cause::Database),
             ("22021", Cause::Content),
         ] {
             assert_eq!(of_code(code), cause, "{code}");
@@ -160,7 +170,7 @@ mod tests {
         assert!(matches!(fault(Cause::Connection).of_commit(), StoreError::Unknown { .. }));
         assert!(matches!(fault(Cause::Database).of_commit(), StoreError::Unknown { .. }));
         assert!(matches!(fault(Cause::Full).of_commit(), StoreError::Write { .. }));
-        assert!(matches!(fault(Cause::Content).of_commit(), StoreError::Write { .. }));
+        assert!(matches!(fault(Cause::Content).of_commit(), StoreError::Refused { .. }));
         assert!(matches!(fault(Cause::Contention).of_commit(), StoreError::Unavailable { .. }));
     }
 }

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 
 use super::{SqlStore, bell, encode, writer};
 
-pub(super) use self::{desk::Desk, look::look, requests::TO_ALL};
+pub(super) use self::{desk::Desk, look::look, requests::TO_ALL, sql::SERVER_NOW};
 
 mod desk;
 mod file_locks;

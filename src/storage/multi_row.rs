@@ -53,6 +53,35 @@ impl MultiRow {
         Part { rows: rows.len() / self.columns, statements: self.statements(rows).collect() }
     }
 
+    /// The same, with at most about so many bytes of text in a statement, or one row: a driver copies
+    /// what a statement holds, and a server refuses a message of a gigabyte.
+    pub(super) fn part_within(&self, rows: Vec<Value>, bytes_max: usize) -> Part {
+        let length = |value: &Value| match value {
+            Value::String(Some(text)) => text.len(),
+            _ => 0,
+        };
+        if rows.iter().map(length).sum::<usize>() <= bytes_max {
+            return self.part(rows);
+        }
+        let mut statements = Vec::new();
+        let mut chunk = Vec::new();
+        let mut bytes = 0;
+        let mut rows = rows.into_iter();
+        while rows.len() > 0 {
+            let row: Vec<Value> = rows.by_ref().take(self.columns).collect();
+            let more: usize = row.iter().map(length).sum();
+            if bytes + more > bytes_max && !chunk.is_empty() {
+                statements.extend(self.statements(std::mem::take(&mut chunk)));
+                bytes = 0;
+            }
+            bytes += more;
+            chunk.extend(row);
+        }
+        statements.extend(self.statements(chunk));
+        // Not cut like the parts of as many rows: it is joined with none.
+        Part { rows: usize::MAX, statements }
+    }
+
     /// The statements that together take `rows`, each a multiple of the columns.
     pub(super) fn statements(&self, rows: Vec<Value>) -> impl Iterator<Item = Statement> {
         debug_assert!(rows.len().is_multiple_of(self.columns), "a row is not whole");
@@ -190,6 +219,28 @@ mod tests {
             assert_eq!(seen, values);
             assert!(statements <= rows / 256 + 3, "{statements} statements for {rows} rows");
         }
+    }
+
+    /// Large texts are spread over statements, in their order; a row is never cut.
+    #[test]
+    fn no_statement_holds_more_text_than_is_allowed() {
+        let insert = MultiRow::new(DbBackend::Postgres, "INSERT INTO t VALUES", 2, "");
+        let lengths = [10, 400, 30, 1_500, 600, 300, 200, 5];
+        let rows = lengths.iter().flat_map(|length| [1.into(), Value::from("x".repeat(*length))]);
+        let part = insert.part_within(rows.clone().collect(), 1_000);
+        let held = part.statements.iter().map(|statement| {
+            let texts = statement.values.iter().flat_map(|values| &values.0).skip(1).step_by(2);
+            let length = |value: &Value| match value {
+                Value::String(Some(text)) => text.len(),
+                _ => panic!("{value:?}"),
+            };
+            texts.map(length).collect::<Vec<_>>()
+        });
+        let held: Vec<Vec<usize>> = held.collect();
+        assert_eq!(held.concat(), lengths);
+        let fits = |texts: &Vec<usize>| texts.len() == 1 || texts.iter().sum::<usize>() <= 1_000;
+        assert!(held.iter().all(fits), "{held:?}");
+        assert_eq!(insert.part_within(rows.clone().collect(), 10_000), insert.part(rows.collect()));
     }
 
     fn insert(backend: DbBackend, rows: i64) -> Part {

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use chrono::{DateTime, Utc};
 use futures_util::future::join;
 use gleitzeit_domain::{
     event::Event,
@@ -26,6 +27,7 @@ use super::{
     encode::{self, count_of, escape, parse, time_of, time_of_nullable, unescape},
     entity::{event, task, workflow},
     fault::Fault,
+    leases::SERVER_NOW,
     multi_row::MultiRow,
 };
 
@@ -117,6 +119,17 @@ impl Reader {
     /// The bytes of the database that are in use.
     pub(super) async fn in_use(&self) -> Answer<u64> {
         Ok(super::shrink::measure(&self.db).await?)
+    }
+
+    /// A server's time; `None` for a file, whose processes share the clock of their machine.
+    pub(super) async fn server_time(&self) -> Answer<Option<DateTime<Utc>>> {
+        let backend = self.db.get_database_backend();
+        if backend != DbBackend::Postgres {
+            return Ok(None);
+        }
+        let asked = Statement::from_string(backend, format!("SELECT {SERVER_NOW}"));
+        let Some(row) = self.db.query_one_raw(asked).await? else { return Ok(None) };
+        Ok(Some(time_of(row.try_get_by_index(0)?)?))
     }
 
     /// How many workflows there are.

@@ -23,6 +23,9 @@ use super::{
     },
 };
 
+/// Bytes of large payloads that one statement writes.
+const BLOBS_MAX: usize = 8 * 1024 * 1024;
+
 /// A row with what it is found by: its workflow's key, and its number within that workflow.
 #[derive(Debug)]
 pub(super) struct Row<const COLUMNS: usize> {
@@ -73,14 +76,15 @@ impl Rows {
     pub(super) fn parts(self, statements: &Statements) -> [Part; 5] {
         let blobs =
             self.blobs.into_iter().flat_map(|(hash, body)| [hash.to_vec().into(), body.into()]);
-        let parts: [(&MultiRow, Vec<Value>); 5] = [
-            (&statements.add_blobs, blobs.collect()),
+        let blobs = statements.add_blobs.part_within(blobs.collect(), BLOBS_MAX);
+        let parts: [(&MultiRow, Vec<Value>); 4] = [
             (&statements.set_tasks, last_of_each(self.tasks)),
             (&statements.add_events, sorted(self.events)),
             (&statements.set_states, last_of_each(self.states)),
             (&statements.raise_sequences, last_of_each(self.sequences)),
         ];
-        parts.map(|(statement, rows)| statement.part(rows))
+        let [tasks, events, states, sequences] = parts.map(|(it, rows)| it.part(rows));
+        [blobs, tasks, events, states, sequences]
     }
 
     /// Puts keys in the place of numbers; `None` when a task is not one of its workflow.

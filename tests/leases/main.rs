@@ -9,6 +9,11 @@
 mod child;
 mod heirs;
 #[cfg(feature = "postgres")]
+#[path = "../support/stalling_line.rs"]
+mod line;
+#[cfg(feature = "postgres")]
+mod partition;
+#[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
 #[path = "../support/postgres.rs"]

@@ -53,6 +53,28 @@ async fn filters_are_kept() {
     assert_eq!(waiting(&mut exact), [1]);
 }
 
+/// Nobody can listen before the engine has started: whoever asks for that is told it all the same.
+#[actix::test]
+async fn the_start_of_the_engine_is_told_to_whoever_asks_for_it() {
+    let bus = EventBus::new().start();
+    let start =
+        Event { data: EventData::EngineStarted { max_concurrent_tasks: 7 }, ..event(None, 9) };
+    publish(&bus, vec![start]).await;
+    let of = |types: &[&str]| EventFilter {
+        workflow_id: None,
+        types: types.iter().map(ToString::to_string).collect(),
+    };
+    let mut exact = subscribe(&bus, of(&["engine:started"]), 100).await;
+    let mut kind = subscribe(&bus, of(&["engine:*", "task:*"]), 100).await;
+    let mut other = subscribe(&bus, of(&["task:*"]), 100).await;
+    let mut all = subscribe(&bus, EventFilter::default(), 100).await;
+    publish(&bus, vec![event(None, 10)]).await;
+    assert_eq!(waiting(&mut exact), [9]);
+    assert_eq!(waiting(&mut kind), [9, 10]);
+    assert_eq!(waiting(&mut other), [10]);
+    assert_eq!(waiting(&mut all), [10], "its own beginning is where it begins");
+}
+
 /// A listener that does not read holds its capacity and no more; it learns how many are missing
 /// and where, and goes on.
 #[actix::test]

@@ -5,11 +5,13 @@
 //! time of the write is written with the workflow.
 //!
 //! Invariants: whoever asked is answered exactly once; of a workflow that is not stored nothing is
-//! told, and nothing runs but those first tasks.
+//! told, and nothing runs but those first tasks. A workflow that is stored by this engine runs here,
+//! or belongs to a lease that is gone: where the store does not say whether it is, see `doubts`.
 
-use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
+use std::{rc::Rc, sync::Arc, task, time::Duration};
 
 use actix::prelude::*;
+use chrono::TimeDelta;
 use gleitzeit_domain::{
     difference::difference,
     event::{Event, EventData},
@@ -17,7 +19,7 @@ use gleitzeit_domain::{
     plan::{Draft, Plan},
     problem::SubmitError,
     run::{Run, RunKey, StopCause},
-    store::{Epoch, NewWorkflow, Store, StoreError, Submitted},
+    store::{NewWorkflow, Store, StoreError, Submitted},
     task::TaskStatus,
     workflow::WorkflowSpec,
 };
@@ -25,19 +27,16 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::{
-    Active, ExecutionEngine, Phase, Recover, Submit, Wait, WaitAnswer, control::under_way,
+    Active, ExecutionEngine, Phase, Submit, Wait, WaitAnswer,
+    control::under_way,
+    doubts::{Doubts, Fates, Refusal, run_until_answered, write},
+    ownership::settled_elsewhere,
 };
 use crate::{
     cast::Cast,
     dependency_resolver::{AddWorkflows, RemoveWorkflows},
     protocol_registry::ValidateWorkflows,
 };
-
-/// A store that does not say whether it committed is asked again so often.
-const UNKNOWN_RETRIES: u32 = 5;
-
-/// The first pause before that; it doubles each time.
-const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
 
 type Accepted = oneshot::Sender<Result<WorkflowId, SubmitError>>;
 
@@ -50,9 +49,11 @@ pub(super) struct Admission {
     new: Vec<RunKey>,
     /// With the store now.
     storing: Vec<RunKey>,
+    pub(super) doubts: Doubts,
 }
 
 impl Admission {
+    /// True when nobody waits for an answer.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.new.is_empty() && self.storing.is_empty()
     }
@@ -78,7 +79,7 @@ struct Askers {
     /// Why it is to be stopped once it is stored, and who waits for that.
     reason: Option<Arc<str>>,
     cancels: Vec<oneshot::Sender<()>>,
-    /// Claimed from the store meanwhile, and to be run once the submission is over.
+    /// Belongs to this engine's lease already, or may: to be run once the submission is over.
     is_claimed: bool,
 }
 
@@ -124,6 +125,10 @@ impl ExecutionEngine {
         }
         let tasks = draft.tasks.len() as u64;
         let limit = self.settings.max_queued_tasks;
+        if tasks > limit {
+            refuse(accepted, settled, SubmitError::TooLarge { tasks, limit });
+            return;
+        }
         if self.load + tasks > limit {
             if !std::mem::replace(&mut self.refusing, true) {
                 self.publish_loose(EventData::QueueFull { waiting: self.load, limit });
@@ -211,6 +216,7 @@ impl ExecutionEngine {
     fn take_on(&mut self, key: RunKey, plan: Arc<Plan>, ready: Vec<u32>, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         let mut run = Box::new(Run::new(plan, self.audience.clone(), now));
+        self.bound_memory(&mut run);
         for index in &ready {
             // A new task is pending, and may become queued.
             run.queue(*index, now).expect("a new task can be queued");
@@ -222,6 +228,16 @@ impl ExecutionEngine {
             self.time_workflow(key, limit, Duration::ZERO, ctx);
         }
         self.admission.new.push(key);
+    }
+
+    /// Those that wait for the first lease were born by a clock that was wrong by so much.
+    pub(super) fn shift_new(&mut self, by: TimeDelta) {
+        for key in &self.admission.new {
+            if let Some(active) = self.runs.get_mut(key) {
+                active.run.shift(by);
+                active.born = active.run.record().created_at;
+            }
+        }
     }
 
     /// What has no effect outside runs while its workflow is being stored, or waits for that. What
@@ -292,9 +308,16 @@ impl ExecutionEngine {
                     unwanted.push(key);
                     self.turn_away(key, &SubmitError::Store(error));
                 }
+                Err(Refusal::InDoubt(error, new)) => {
+                    unwanted.push(key);
+                    self.doubt(key, error, *new, ctx);
+                }
                 // Nobody was told of it yet, so it is written again under the next lease.
-                Err(Refusal::LeaseLost(epoch, events)) => {
+                Err(Refusal::LeaseLost { epoch, events, in_doubt }) => {
                     self.lose(epoch, ctx);
+                    if in_doubt {
+                        self.admission.note_claimed(key);
+                    }
                     if let Some(active) = self.runs.get_mut(&key) {
                         active.run.was_not_stored(events);
                         self.admission.new.push(key);
@@ -330,6 +353,7 @@ impl ExecutionEngine {
         let is_stored = !active.run.is_uncommitted();
         if is_stored {
             active.tell_stored();
+            self.effects.subtract(active.run.take_unstored());
         }
         if let Some(askers) = self.admission.waiting.remove(&key) {
             for accepted in askers.accepted {
@@ -366,27 +390,28 @@ impl ExecutionEngine {
         else {
             return;
         };
-        self.run_claimed(&id, is_claimed);
-        let (store, engine) = (Arc::clone(&self.store), self.cast().engine.clone());
+        // It will run here, or where it was claimed, but may not run yet.
+        let in_doubt = self.admission.doubts.is_about(&id);
+        let (store, cast) = (Arc::clone(&self.store), Cast::clone(self.cast()));
         actix_rt::spawn(async move {
+            if is_claimed {
+                run_until_answered(&cast, &id).await;
+            }
             let same = is_same(&*store, &id, spec).await;
             for accepted in accepted {
                 let _ = accepted.send(same.clone().map(|()| id.clone()));
             }
             for settled in settled {
                 match &same {
-                    Ok(()) => engine.do_send(Wait { id: id.clone(), answer: settled }),
+                    Ok(()) if in_doubt => {
+                        let store = Arc::clone(&store);
+                        actix_rt::spawn(settled_elsewhere(store, id.clone(), settled));
+                    }
+                    Ok(()) => cast.engine.do_send(Wait { id: id.clone(), answer: settled }),
                     Err(error) => _ = settled.send(Err(error.clone().into())),
                 }
             }
         });
-    }
-
-    /// Runs what was claimed while the same was submitted again.
-    fn run_claimed(&self, id: &WorkflowId, is_claimed: bool) {
-        if is_claimed {
-            self.cast().engine.do_send(Recover { id: Some(id.clone()), hold: false });
-        }
     }
 
     /// Stored under a lease that is gone since: whoever claims it runs it.
@@ -416,6 +441,7 @@ impl ExecutionEngine {
     fn drop_new(&mut self, key: RunKey) -> Option<Askers> {
         if let Some(active) = self.runs.remove(&key) {
             self.drop_timers(&active.timers);
+            self.forget_unstored(active.run.unstored());
             // Otherwise none of them is on its way.
             if active.first.is_empty() {
                 active.run.interrupt();
@@ -439,7 +465,20 @@ impl ExecutionEngine {
         for settled in askers.settled {
             let _ = settled.send(Err(error.clone().into()));
         }
-        self.run_claimed(&askers.id, askers.is_claimed);
+        if askers.is_claimed {
+            let cast = Cast::clone(self.cast());
+            actix_rt::spawn(async move { run_until_answered(&cast, &askers.id).await });
+        }
+    }
+
+    /// Whether a submission is stored is not known. Who asked is told so; the doubt is settled when
+    /// the store is back, and counts as load until then.
+    fn doubt(&mut self, key: RunKey, error: StoreError, new: NewWorkflow, ctx: &mut Context<Self>) {
+        let reason = self.admission.waiting.get(&key).and_then(|askers| askers.reason.clone());
+        self.load += new.record.tasks.len() as u64;
+        self.turn_away(key, &SubmitError::Store(error));
+        self.admission.doubts.add(new, reason);
+        self.settle_doubts_later(ctx);
     }
 }
 
@@ -492,87 +531,6 @@ async fn validate(
         Ok((plan, ready))
     };
     keys.into_iter().zip(plans.into_iter().map(answer)).collect()
-}
-
-/// Why a workflow was not stored.
-#[derive(Debug, Clone)]
-enum Refusal {
-    Store(StoreError),
-    /// With the events that were to be stored.
-    LeaseLost(Epoch, Vec<Event>),
-}
-
-/// What became of each workflow of a batch.
-type Fates = Vec<Result<Submitted, Refusal>>;
-type Writing = Pin<Box<dyn Future<Output = Fates>>>;
-
-fn write(store: Arc<dyn Store>, new: Vec<NewWorkflow>) -> Writing {
-    Box::pin(async move {
-        let kept = if store.is_fallible() { new.clone() } else { Vec::new() };
-        let count = new.len();
-        crate::failpoint!("engine.submit.storing");
-        match store.submit(new).await {
-            Ok(fates) => {
-                crate::failpoint!("engine.submit.stored");
-                fates.into_iter().map(Ok).collect()
-            }
-            Err(error) if kept.is_empty() => vec![Err(Refusal::Store(error)); count],
-            Err(error) => write_again(store, kept, error).await,
-        }
-    })
-}
-
-/// Asks again where it is not known what was committed, and for each alone where one of them may
-/// be at fault.
-async fn write_again(store: Arc<dyn Store>, new: Vec<NewWorkflow>, mut error: StoreError) -> Fates {
-    let in_doubt = matches!(error, StoreError::Unknown { .. });
-    let mut pause = UNKNOWN_PAUSE;
-    for _ in 0..UNKNOWN_RETRIES {
-        if !in_doubt || !error.is_transient() {
-            break;
-        }
-        tracing::warn!(%error, ?pause, "the store did not say whether it committed; writing again");
-        tokio::time::sleep(pause).await;
-        pause *= 2;
-        match store.submit(new.clone()).await {
-            Ok(fates) => return recognise(&*store, &new, fates).await,
-            Err(next) => error = next,
-        }
-    }
-    if let StoreError::LeaseLost { epoch } = error {
-        return new.into_iter().map(|new| Err(Refusal::LeaseLost(epoch, new.events))).collect();
-    }
-    if new.len() == 1 || error.is_transient() || error == StoreError::Closed {
-        return vec![Err(Refusal::Store(error)); new.len()];
-    }
-    let mut fates = Vec::with_capacity(new.len());
-    for one in new {
-        fates.append(&mut write(Arc::clone(&store), vec![one]).await);
-    }
-    fates
-}
-
-/// After a write in doubt: what is there already may have been written by it.
-async fn recognise(store: &dyn Store, new: &[NewWorkflow], fates: Vec<Submitted>) -> Fates {
-    let mut recognised = Vec::with_capacity(fates.len());
-    for (NewWorkflow { record, .. }, fate) in new.iter().zip(fates) {
-        recognised.push(match fate {
-            Submitted::Created => Ok(fate),
-            Submitted::Existed => store
-                .workflow(&record.id)
-                .await
-                .map(|stored| {
-                    // Nobody else submits the same id within the same microsecond.
-                    let is_ours = stored.is_some_and(|stored| {
-                        stored.created_at.timestamp_micros() == record.created_at.timestamp_micros()
-                            && stored.last_sequence == record.last_sequence
-                    });
-                    if is_ours { Submitted::Created } else { Submitted::Existed }
-                })
-                .map_err(Refusal::Store),
-        });
-    }
-    recognised
 }
 
 impl Handler<Submit> for ExecutionEngine {

@@ -116,6 +116,8 @@ pub struct LeftoverCounts {
     pub admissions: bool,
     pub writes: bool,
     pub timers: usize,
+    pub unstored_calls: u64,
+    pub unstored_bytes: u64,
 }
 
 /// Takes nothing more in, lets executing tasks end within `deadline`, then stops for good.
@@ -325,6 +327,10 @@ impl Handler<GetWorkflow> for ExecutionEngine {
                     active.readers.push(answer);
                 }
             }
+            // Large results are in the store only.
+            Some(active) if active.run.is_lean() => {
+                let _ = answer.send(None);
+            }
             Some(active) => {
                 let _ = answer.send(Some(Arc::new(active.run.record().clone())));
             }
@@ -481,9 +487,11 @@ impl ExecutionEngine {
             load: self.load,
             intake: self.intake.len(),
             finished: self.finished.len(),
-            admissions: !self.admission.is_empty(),
+            admissions: !(self.admission.is_empty() && self.admission.doubts.is_empty()),
             writes: !self.writer.is_idle(),
             timers: self.timers.len(),
+            unstored_calls: self.effects.unstored().calls,
+            unstored_bytes: self.effects.unstored().bytes,
         }
     }
 }

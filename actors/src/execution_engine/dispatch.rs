@@ -8,6 +8,7 @@ use std::{rc::Rc, sync::Arc};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
+    queue::Pick,
     run::{RunKey, TaskKey},
     task::TaskStatus,
 };
@@ -35,7 +36,7 @@ impl ExecutionEngine {
             return;
         };
         let spec = &active.run.plan().spec.tasks[index as usize];
-        let (priority, limit) = (spec.priority, spec.total_timeout);
+        let limit = spec.total_timeout;
         if active.run.task(index).attempts == 0
             && let Some(limit) = limit
         {
@@ -44,7 +45,7 @@ impl ExecutionEngine {
         let Some(active) = self.runs.get_mut(&key) else { return };
         if active.parallel < active.parallel_max {
             active.parallel += 1;
-            self.ready.push(priority, TaskKey { run: key, index });
+            self.line_up(key, index);
         } else {
             active.backlog.push_back(index);
         }
@@ -67,13 +68,14 @@ impl ExecutionEngine {
     pub(super) fn make_room(&mut self, key: RunKey) {
         let Some(active) = self.runs.get_mut(&key) else { return };
         active.parallel = active.parallel.saturating_sub(1);
-        while active.parallel < active.parallel_max {
+        while let Some(active) = self.runs.get_mut(&key)
+            && active.parallel < active.parallel_max
+        {
             let Some(index) = active.backlog.pop_front() else { return };
             // What was cancelled meanwhile stays out.
             if active.run.task(index).status == TaskStatus::Queued {
                 active.parallel += 1;
-                let priority = active.run.plan().spec.tasks[index as usize].priority;
-                self.ready.push(priority, TaskKey { run: key, index });
+                self.line_up(key, index);
             }
         }
     }
@@ -83,12 +85,21 @@ impl ExecutionEngine {
         if !matches!(self.phase, Phase::Running) || self.ready.is_empty() {
             return;
         }
+        // Outcomes that are not stored fill the memory, and a crash runs their calls again.
+        if self.is_memory_full() {
+            return;
+        }
         let mut batch = Vec::new();
         let moving = self.in_flight.saturating_sub(self.parked + self.away);
         let mut room = self.settings.max_concurrent_tasks.max(1).saturating_sub(moving);
+        let (mut pick, mut effects) = self.dispatchable(moving);
         while room > 0 && self.parked < self.settings.max_parked_tasks {
-            let Some(task) = self.ready.pop() else { break };
+            let Some(task) = self.ready.pop(pick) else { break };
             let Some(item) = self.item(task) else { continue };
+            effects = effects.saturating_sub(u64::from(item.has_effect()));
+            if effects == 0 {
+                pick = Pick::PureOnly;
+            }
             batch.push(item);
             room -= 1;
         }
@@ -112,6 +123,8 @@ impl ExecutionEngine {
             epoch: active.run.signal().epoch(),
             saves_start: active.saves_start.contains(&task.index),
             cast: Rc::clone(self.cast()),
+            gate: Rc::clone(&self.effects.gate),
+            is_announced: false,
             avoid: record.provider_id.clone(),
             ended: false,
         })

@@ -68,6 +68,10 @@ impl Store for GuardedStore {
         self.0.as_any()
     }
 
+    async fn shared_time(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        caught(async || self.0.shared_time().await, unread).await
+    }
+
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
         caught(async || self.0.submit(new).await, unknown).await
     }

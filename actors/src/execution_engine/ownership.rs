@@ -11,6 +11,7 @@
 use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
 
 use actix::{WeakAddr, prelude::*};
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
@@ -115,6 +116,8 @@ pub(super) struct GiveUpLease;
 struct LeaseTaken {
     answer: Result<Lease, StoreError>,
     since: Instant,
+    /// The store's time, and when it was so.
+    time: Option<(DateTime<Utc>, Instant)>,
 }
 
 /// It is time to renew.
@@ -143,23 +146,42 @@ pub(super) struct Looked;
 #[rtype(result = "()")]
 pub(super) struct LookIn(pub(super) Option<Duration>);
 
-type Taking = Pin<Box<dyn Future<Output = Result<Lease, StoreError>>>>;
+type Taking = Pin<Box<dyn Future<Output = LeaseTaken>>>;
+
+/// A store that does not tell its time within this is asked again with the next renewal.
+const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// Another term for the lease that is held, or a new lease.
 fn take(store: Arc<dyn Store>, held: Option<Epoch>, owner: Arc<str>, term: Duration) -> Taking {
+    let since = Instant::now();
     Box::pin(async move {
-        let Some(leases) = store.leases() else {
-            return Err(StoreError::Open { detail: "it has no leases".into() });
+        let answer = renew_or_open(&*store, held, &owner, term).await;
+        let time = match &answer {
+            Ok(_) => tokio::time::timeout(TIME_LIMIT, store.shared_time()).await,
+            Err(_) => Ok(Ok(None)),
         };
-        crate::failpoint!("engine.lease.before");
-        if let Some(epoch) = held
-            && leases.renew_lease(epoch, term).await?
-        {
-            return Ok(Lease { epoch, term: Some(term) });
-        }
-        crate::failpoint!("engine.lease.opening");
-        leases.open_lease(&owner, term).await
+        let time = time.ok().and_then(Result::ok).flatten().map(|now| (now, Instant::now()));
+        LeaseTaken { answer, since, time }
     })
+}
+
+async fn renew_or_open(
+    store: &dyn Store,
+    held: Option<Epoch>,
+    owner: &str,
+    term: Duration,
+) -> Result<Lease, StoreError> {
+    let Some(leases) = store.leases() else {
+        return Err(StoreError::Open { detail: "it has no leases".into() });
+    };
+    crate::failpoint!("engine.lease.before");
+    if let Some(epoch) = held
+        && leases.renew_lease(epoch, term).await?
+    {
+        return Ok(Lease { epoch, term: Some(term) });
+    }
+    crate::failpoint!("engine.lease.opening");
+    leases.open_lease(owner, term).await
 }
 
 impl ExecutionEngine {
@@ -187,33 +209,43 @@ impl ExecutionEngine {
         epoch.is_some() && epoch != self.ownership.held.map(|held| held.lease.epoch)
     }
 
+    /// True while the lease is this one, and has not been renewed after `since`.
+    pub(super) fn holds(&self, epoch: Epoch, since: Instant) -> bool {
+        self.ownership.held.is_some_and(|held| held.lease.epoch == epoch && held.since == since)
+    }
+
     fn ask_for_lease(&mut self, ctx: &mut Context<Self>) {
         if std::mem::replace(&mut self.ownership.asking, true) {
             return;
         }
         let held = self.ownership.held.map(|held| held.lease.epoch);
-        let since = Instant::now();
         let owner = Arc::clone(&self.settings.owner);
         let mut taking = take(Arc::clone(&self.store), held, owner, self.settings.lease_term);
         // A store in memory is done at once and needs no task.
         let mut unwoken = task::Context::from_waker(task::Waker::noop());
         match taking.as_mut().poll(&mut unwoken) {
-            task::Poll::Ready(answer) => self.lease_taken(LeaseTaken { answer, since }, ctx),
+            task::Poll::Ready(taken) => self.lease_taken(taken, ctx),
             task::Poll::Pending => {
                 let engine = ctx.address();
-                actix_rt::spawn(async move {
-                    engine.do_send(LeaseTaken { answer: taking.await, since });
-                });
+                actix_rt::spawn(async move { engine.do_send(taking.await) });
             }
         }
     }
 
-    fn lease_taken(&mut self, LeaseTaken { answer, since }: LeaseTaken, ctx: &mut Context<Self>) {
+    fn lease_taken(&mut self, taken: LeaseTaken, ctx: &mut Context<Self>) {
+        let LeaseTaken { answer, since, time } = taken;
         self.ownership.asking = false;
+        if let Some((now, at)) = time
+            && let Some(by) = self.clock.correct(now, at)
+        {
+            tracing::info!(%by, "this machine's clock differs from the store's; its time is taken");
+            self.shift_new(by);
+        }
         let told = match answer {
             Ok(lease) => {
                 crate::failpoint!("engine.lease.taken");
                 let before = self.ownership.held.replace(Held { lease, since });
+                self.lease_changed(Some((lease, since)), ctx);
                 if let Some(before) = before.filter(|it| it.lease.epoch != lease.epoch) {
                     self.part_with_all(before.lease.epoch);
                 }
@@ -251,6 +283,7 @@ impl ExecutionEngine {
             return;
         }
         self.ownership.held = None;
+        self.lease_changed(None, ctx);
         self.part_with_all(epoch);
         if self.settings.takes_over {
             ctx.address().do_send(Look);
@@ -282,6 +315,7 @@ impl ExecutionEngine {
         self.drop_timers(&active.timers);
         self.load = self.load.saturating_sub(active.run.record().tasks.len() as u64);
         self.writer.break_promises(key);
+        self.forget_unstored(active.run.unstored());
         active.run.interrupt();
         self.end_calls(under_way(key, &active.run));
         for reader in active.readers {
@@ -295,30 +329,7 @@ impl ExecutionEngine {
 
     /// Answers once a workflow that does not run here has settled.
     pub(super) fn await_elsewhere(&self, id: WorkflowId, answer: oneshot::Sender<WaitAnswer>) {
-        let store = Arc::clone(&self.store);
-        actix_rt::spawn(async move {
-            while !answer.is_closed() {
-                match store.workflow(&id).await {
-                    Ok(Some(record)) if record.status.is_settled() => {
-                        let _ = answer.send(Ok(Arc::new(record)));
-                        return;
-                    }
-                    Ok(Some(_)) => {}
-                    Ok(None) => {
-                        let message = format!("no workflow has the id `{id}`");
-                        let error = TaskError::new(ErrorCode::WorkflowNotFound, message);
-                        let _ = answer.send(Err(error));
-                        return;
-                    }
-                    Err(error) if error.is_transient() => {}
-                    Err(error) => {
-                        let _ = answer.send(Err(error.into()));
-                        return;
-                    }
-                }
-                tokio::time::sleep(ELSEWHERE).await;
-            }
-        });
+        actix_rt::spawn(settled_elsewhere(Arc::clone(&self.store), id, answer));
     }
 
     // ---- looking for work ----
@@ -409,6 +420,35 @@ impl ExecutionEngine {
     }
 }
 
+/// Looks in the store until a workflow has settled, and answers.
+pub(super) async fn settled_elsewhere(
+    store: Arc<dyn Store>,
+    id: WorkflowId,
+    answer: oneshot::Sender<WaitAnswer>,
+) {
+    while !answer.is_closed() {
+        match store.workflow(&id).await {
+            Ok(Some(record)) if record.status.is_settled() => {
+                let _ = answer.send(Ok(Arc::new(record)));
+                return;
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                let message = format!("no workflow has the id `{id}`");
+                let error = TaskError::new(ErrorCode::WorkflowNotFound, message);
+                let _ = answer.send(Err(error));
+                return;
+            }
+            Err(error) if error.is_transient() => {}
+            Err(error) => {
+                let _ = answer.send(Err(error.into()));
+                return;
+            }
+        }
+        tokio::time::sleep(ELSEWHERE).await;
+    }
+}
+
 fn tell(recovered: Recovered) {
     if recovered.workflows > 0 {
         tracing::info!(recovered.workflows, recovered.tasks, "workflows were claimed");
@@ -471,6 +511,7 @@ impl Handler<GiveUpLease> for ExecutionEngine {
 
     fn handle(&mut self, _: GiveUpLease, ctx: &mut Self::Context) -> Self::Result {
         self.renew_later(None, ctx);
+        self.lease_changed(None, ctx);
         MessageResult(self.ownership.held.take().map(|held| held.lease.epoch))
     }
 }
@@ -490,7 +531,8 @@ impl Handler<Renew> for ExecutionEngine {
 
     fn handle(&mut self, _: Renew, ctx: &mut Self::Context) {
         self.ownership.renewal = None;
-        let owns = !self.runs.is_empty() || !self.admission.is_empty();
+        let in_doubt = !self.admission.doubts.is_empty();
+        let owns = !self.runs.is_empty() || !self.admission.is_empty() || in_doubt;
         if owns && self.ownership.held.is_some() && !matches!(self.phase, Phase::Stopped) {
             self.ask_for_lease(ctx);
         }

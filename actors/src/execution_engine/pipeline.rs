@@ -15,8 +15,8 @@
 //! on alone. Nobody holds a lease while it waits for a provider, so that tasks without a provider
 //! block none that have one.
 //!
-//! Invariant: every [`Item`] ends in exactly one [`TaskEnd`]; one that is dropped on the way says
-//! so itself.
+//! Invariant: every [`Item`] ends in exactly one [`TaskEnd`], or goes back into the line before its
+//! call has begun; one that is dropped on the way says so itself.
 
 use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -35,6 +35,7 @@ use tokio::sync::oneshot;
 use super::{
     AreWanted, Parked, TaskEnd, TaskStart, TasksFinished, TasksStarted,
     away::{Away, TaskWaits},
+    effect_gate::{EffectGate, TasksHeld},
 };
 use crate::{
     cast::Cast,
@@ -57,6 +58,10 @@ pub(super) struct Item {
     pub(super) signal: Arc<CancelSignal>,
     pub(super) epoch: u32,
     pub(super) cast: Rc<Cast>,
+    /// Read before its call.
+    pub(super) gate: Rc<EffectGate>,
+    /// The engine knows that it starts.
+    pub(super) is_announced: bool,
     /// Where the last attempt failed.
     pub(super) avoid: Option<ProviderId>,
     /// Its start is stored before its call, whatever its method: it may be what killed a process.
@@ -67,6 +72,24 @@ pub(super) struct Item {
 impl Item {
     fn planned(&self) -> &gleitzeit_domain::plan::PlannedTask {
         &self.plan.tasks[self.task.index as usize]
+    }
+
+    /// True unless its call changes nothing outside.
+    pub(super) fn has_effect(&self) -> bool {
+        self.planned().has_effect()
+    }
+
+    /// True unless its call must wait. An announced attempt counts, so that only the end of the lease
+    /// sends it back.
+    fn may_begin(&self) -> bool {
+        let is_open = if self.is_announced { self.gate.has_lease() } else { self.gate.is_open() };
+        is_open || !self.has_effect()
+    }
+
+    /// Its call has not begun; the engine puts it back in line.
+    fn hold(mut self) -> (TaskKey, u32) {
+        self.ended = true;
+        (self.task, self.attempt)
     }
 
     /// True when something of its workflow was cancelled since it was last asked about.
@@ -117,11 +140,13 @@ impl Drop for Item {
 struct Ends {
     cast: Rc<Cast>,
     ends: Vec<TaskEnd>,
+    /// Attempts that did not begin their call, and are to begin later.
+    held: Vec<(TaskKey, u32)>,
 }
 
 impl Ends {
     fn new(cast: &Rc<Cast>) -> Self {
-        Self { cast: Rc::clone(cast), ends: Vec::new() }
+        Self { cast: Rc::clone(cast), ends: Vec::new(), held: Vec::new() }
     }
 
     fn push(&mut self, end: TaskEnd) {
@@ -134,6 +159,9 @@ impl Drop for Ends {
         if !self.ends.is_empty() {
             crate::failpoint!("pipeline.end.telling");
             self.cast.engine.do_send(TasksFinished(std::mem::take(&mut self.ends)));
+        }
+        if !self.held.is_empty() {
+            self.cast.engine.do_send(TasksHeld(std::mem::take(&mut self.held)));
         }
     }
 }
@@ -440,9 +468,29 @@ async fn still_wanted(cast: &Rc<Cast>, mut picked: Vec<Placed>, ends: &mut Ends)
     picked
 }
 
+/// Sends back what must not begin now: nobody may be sure any more that it runs here only, or too
+/// many outcomes wait for the store. Lease and ticket are given back.
+fn pass_gate(picked: Vec<Placed>, ends: &mut Ends) -> Vec<Placed> {
+    if picked.iter().all(|it| it.leased.checked.item.may_begin()) {
+        return picked;
+    }
+    let mut passed = Vec::with_capacity(picked.len());
+    for it in picked {
+        if it.leased.checked.item.may_begin() {
+            passed.push(it);
+        } else {
+            ends.held.push(it.leased.checked.item.hold());
+        }
+    }
+    passed
+}
+
 /// Tells the engine who starts where; waits for the commit where a method must not run twice, or
 /// the attempt must count even if it ends this process.
-async fn announce(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) -> Vec<Placed> {
+async fn announce(cast: &Rc<Cast>, mut picked: Vec<Placed>, ends: &mut Ends) -> Vec<Placed> {
+    for it in &mut picked {
+        it.leased.checked.item.is_announced = true;
+    }
     let once = |it: &Placed| {
         let Checked { item, method, .. } = &it.leased.checked;
         item.saves_start || method.spec.effect == Effect::AtMostOnce
@@ -474,13 +522,15 @@ async fn announce(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) -> Vec<
 /// The calls, grouped by provider.
 async fn execute(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) {
     let picked = still_wanted(cast, picked, ends).await;
+    let picked = pass_gate(picked, ends);
     if picked.is_empty() {
         return;
     }
     let picked = announce(cast, picked, ends).await;
     crate::failpoint!("pipeline.start.announced");
-    // Something may have been cancelled between the commit and here.
+    // Something may have been cancelled, or the lease have run out, between the commit and here.
     let picked = still_wanted(cast, picked, ends).await;
+    let picked = pass_gate(picked, ends);
     crate::failpoint!("pipeline.start.wanted");
     let mut groups: Vec<Vec<Placed>> = Vec::new();
     for it in picked {

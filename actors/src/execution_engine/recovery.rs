@@ -440,6 +440,7 @@ impl ExecutionEngine {
         }
         let mut run = Box::new(Run::resume(plan, self.audience.clone(), record));
         run.belongs_to(epoch);
+        self.bound_memory(&mut run);
         let left_by = left_by.filter(|_| is_fit && !wish.reopen);
         if let (Some(left_by), Some(epoch)) = (left_by, epoch) {
             run.recovered(&self.settings.owner, epoch, left_by, now);
@@ -490,6 +491,10 @@ impl ExecutionEngine {
         };
         let now = self.clock.now();
         self.time_resumed(key, ctx);
+        // The resolver has what dependents need of them.
+        if let Some(active) = self.runs.get_mut(&key) {
+            active.run.shed_stored_results();
+        }
         let Some(active) = self.runs.get_mut(&key) else {
             // Cancelled meanwhile, before the resolver knew of it.
             self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
@@ -528,7 +533,9 @@ impl ExecutionEngine {
         let record = active.run.task(task.index);
         match (record.status, record.due_at) {
             (TaskStatus::RetryPending, Some(due)) => {
-                let pause = (due - now).to_std().unwrap_or_default();
+                let retry = &active.run.plan().tasks[task.index as usize].retry;
+                let error = record.error.as_deref();
+                let pause = retry.pause_left(record.attempts, error, due, now);
                 self.time_retry(task, pause, ctx);
                 crate::failpoint!("engine.recover.timed");
             }

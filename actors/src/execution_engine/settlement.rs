@@ -11,11 +11,12 @@ use gleitzeit_domain::{
     graph::Settlement,
     id::WorkflowId,
     provider::Outcome,
-    run::{RunKey, TaskKey, Verdict},
+    run::{RunKey, TaskKey, Unstored, Verdict},
     store::{Store, StoreError, WorkflowChange},
     task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowStatus},
 };
+use rustc_hash::FxHashSet;
 use tokio::sync::oneshot;
 
 use super::{Active, ExecutionEngine, Phase, Reader, TaskEnd, TasksFinished, control::under_way};
@@ -30,6 +31,9 @@ const WRITE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Characters of a cause in the log.
 const CAUSE_MAX: usize = 300;
+/// Results of more bytes are not written together where they are of several workflows: on its way
+/// to the disk a store holds each of them several times.
+const WRITE_MAX: u64 = 16 * 1024 * 1024;
 
 /// What waits to be written, and what is being written.
 #[derive(Debug, Default)]
@@ -45,6 +49,8 @@ pub(super) struct Writer {
     writing_acks: Vec<(RunKey, oneshot::Sender<()>)>,
     /// The same, with the state as that write leaves it.
     writing_readers: Vec<(RunKey, Reader, Arc<WorkflowRecord>)>,
+    /// What of it counts as not stored until then.
+    writing_unstored: Unstored,
     busy: bool,
     failures: u32,
 }
@@ -59,9 +65,22 @@ impl Writer {
         self.failures > 0
     }
 
+    /// What becomes ready by the write that begins now; what waits for a later one stays.
+    fn take_ready(&mut self) {
+        self.writing_ready = std::mem::take(&mut self.ready);
+        if !self.touched.is_empty() {
+            let later: FxHashSet<RunKey> = self.touched.iter().copied().collect();
+            self.ready =
+                self.writing_ready.extract_if(.., |(run, _)| later.contains(run)).collect();
+        }
+    }
+
     /// Takes over who waits for the write that begins now.
     fn promise(&mut self, key: RunKey, active: &mut Active) {
         self.writing_acks.extend(active.acks.drain(..).map(|ack| (key, ack)));
+        if active.run.is_lean() {
+            active.send_readers_to_store();
+        }
         if !active.readers.is_empty() {
             let record = Arc::new(active.run.record().clone());
             let readers = active.readers.drain(..);
@@ -156,9 +175,19 @@ async fn write_each(store: &dyn Store, changes: Vec<WorkflowChange>, error: Stor
 impl Active {
     /// All of it is stored: whoever asked for its state is told.
     fn tell_state(&mut self) {
+        if self.run.is_lean() {
+            self.send_readers_to_store();
+        }
         let record = self.run.record();
         for reader in self.readers.drain(..) {
             let _ = reader.send(Some(Arc::new(record.clone())));
+        }
+    }
+
+    /// The store has all of it; here, large results are left out.
+    fn send_readers_to_store(&mut self) {
+        for reader in self.readers.drain(..) {
+            let _ = reader.send(None);
         }
     }
 
@@ -224,6 +253,12 @@ impl ExecutionEngine {
                 self.calls += 1;
             }
             crate::failpoint!("engine.end.known");
+            if self.effects.was_cut_off(task, attempt) && is_given_up(&outcome) {
+                let became = active.run.cut_off(task.index, attempt, now);
+                self.take_back(task, became);
+                continue;
+            }
+            let before = active.run.unstored();
             match active.run.finish(task.index, attempt, outcome, duration, now, random) {
                 Verdict::Settled(completed) => {
                     self.stats.tasks_processed += 1;
@@ -242,7 +277,13 @@ impl ExecutionEngine {
                 // It was settled by someone else, who made room.
                 Verdict::Stale => {}
             }
+            if let Some(active) = self.runs.get(&task.run) {
+                let mut ended = active.run.unstored();
+                ended -= before;
+                self.effects.add(ended);
+            }
         }
+        self.set_gate();
         if !samples.is_empty() {
             self.cast().monitor.do_send(RecordCalls { calls: samples });
         }
@@ -321,15 +362,24 @@ impl ExecutionEngine {
     /// Writes what changed, unless a write is under way; then that one's end writes it.
     pub(super) fn write_changes(&mut self, ctx: &mut Context<Self>) {
         while !self.writer.busy && !self.writer.touched.is_empty() {
-            let keys = std::mem::take(&mut self.writer.touched);
-            self.writer.writing_ready = std::mem::take(&mut self.writer.ready);
+            let mut keys = std::mem::take(&mut self.writer.touched);
             let mut changes = Vec::with_capacity(keys.len());
+            let mut count = 0;
             for key in &keys {
+                count += 1;
                 let Some(active) = self.runs.get_mut(key) else { continue };
                 active.touched = false;
-                changes.extend(active.run.take_change());
+                if let Some(change) = active.run.take_change() {
+                    changes.push(change);
+                    self.writer.writing_unstored += active.run.take_unstored();
+                }
                 self.writer.promise(*key, active);
+                if self.writer.writing_unstored.bytes >= WRITE_MAX {
+                    break;
+                }
             }
+            self.writer.touched = keys.split_off(count);
+            self.writer.take_ready();
             self.writer.writing = keys;
             self.writer.busy = true;
             self.write(changes, ctx);
@@ -371,6 +421,8 @@ impl ExecutionEngine {
         }
         self.writer.busy = false;
         self.writer.failures = 0;
+        let stored = std::mem::take(&mut self.writer.writing_unstored);
+        self.forget_unstored(stored);
         crate::failpoint!("engine.written.known");
         self.writer.keep_promises();
         crate::failpoint!("engine.written.promises");
@@ -418,6 +470,7 @@ impl ExecutionEngine {
         }
         let doublings = self.writer.failures.min(16);
         self.writer.failures += 1;
+        self.set_gate();
         let pause = WRITE_PAUSE_MIN.saturating_mul(1 << doublings).min(WRITE_PAUSE_MAX);
         tracing::error!(%error, workflows = changes.len(), ?pause, "outcomes could not be stored; they are kept and written again");
         self.send_readers_away();
@@ -436,6 +489,7 @@ impl ExecutionEngine {
         self.load = self.load.saturating_sub(active.run.record().tasks.len() as u64);
         self.stats.workflows_failed += 1;
         self.writer.break_promises(key);
+        self.forget_unstored(active.run.unstored());
         active.run.interrupt();
         self.end_calls(under_way(key, &active.run));
         for waiter in active.waiters {
@@ -476,6 +530,18 @@ impl ExecutionEngine {
                 WorkflowStatus::Completed => self.stats.workflows_completed += 1,
                 WorkflowStatus::Cancelled => self.stats.workflows_cancelled += 1,
                 _ => self.stats.workflows_failed += 1,
+            }
+            self.effects.subtract(active.run.unstored());
+            if active.run.is_lean() {
+                log_end(active.run.record());
+                let id = active.run.id().clone();
+                for waiter in active.waiters {
+                    self.await_elsewhere(id.clone(), waiter);
+                }
+                for reader in active.readers {
+                    let _ = reader.send(None);
+                }
+                continue;
             }
             let record = Arc::new(active.run.into_record());
             log_end(&record);

@@ -111,8 +111,14 @@ async fn submissions(seen: &mut Seen, stage: &mut Stage) {
     for wrong in [one(quick("a").after("nobody")), one(task("a", json!({"x": "${nobody}"})))] {
         seen.refusal(gleitzeit_domain::plan::Draft::new(wrong));
     }
-    let many = (0..20).map(|n| quick(&format!("t{n}")));
-    seen.refusal(stage.submit(many.fold(WorkflowSpec::new("w"), WorkflowSpec::task)).await);
+    let many = |count: usize| {
+        let tasks = (0..count).map(|n| task(&format!("t{n}"), json!({"gate": "full"})));
+        tasks.fold(WorkflowSpec::new("w"), WorkflowSpec::task)
+    };
+    let taken = stage.submit(many(10)).await.unwrap();
+    seen.refusal(stage.submit(many(10)).await);
+    stage.board.open("full");
+    taken.end().await;
 }
 
 async fn failures(seen: &mut Seen, stage: &mut Stage) {

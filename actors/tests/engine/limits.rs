@@ -167,6 +167,19 @@ async fn a_full_queue_refuses_and_recovers() {
     stage.finish().await;
 }
 
+/// What can never fit is not told to wait.
+#[actix::test]
+async fn a_workflow_beyond_the_whole_limit_is_refused_for_good() {
+    let engine = EngineSettings { max_queued_tasks: 2, ..EngineSettings::default() };
+    let mut stage = with_engine(engine).open().await;
+    let refused = stage.submit(wide("w", 3)).await.err().unwrap();
+    assert_eq!(refused, SubmitError::TooLarge { tasks: 3, limit: 2 });
+    let told = refused.to_string();
+    assert!(told.contains("engine.max_queued_tasks") && !told.contains("later"), "{told}");
+    stage.run(wide("w", 2)).await;
+    stage.finish().await;
+}
+
 /// A refused workflow has left no trace: the same id is accepted later and runs.
 #[actix::test]
 async fn what_was_refused_for_load_can_be_submitted_again() {

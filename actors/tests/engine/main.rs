@@ -9,7 +9,11 @@ mod cancellation;
 #[cfg(test)]
 mod claims;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod dependencies;
+#[cfg(test)]
+mod doubts;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
@@ -20,6 +24,8 @@ mod leases;
 mod limits;
 #[cfg(test)]
 mod ordering;
+#[cfg(test)]
+mod partition;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -38,3 +44,5 @@ mod submission;
 mod support;
 #[cfg(test)]
 mod timeouts;
+#[cfg(test)]
+mod unstored;

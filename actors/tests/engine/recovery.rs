@@ -9,8 +9,10 @@ use gleitzeit_actors::{
 use gleitzeit_domain::{
     error::ErrorCode,
     retry::Backoff::Fixed,
-    store::Store as _,
-    task::TaskStatus::{Cancelled, Completed, Executing, Failed, OutcomeUnknown, Skipped},
+    store::{Store as _, conformance::sample},
+    task::TaskStatus::{
+        Cancelled, Completed, Executing, Failed, OutcomeUnknown, RetryPending, Skipped,
+    },
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
 };
 use serde_json::json;
@@ -230,4 +232,35 @@ async fn a_completed_workflow_cannot_be_run_again() {
     assert_eq!(code(stage.reopen(&"nobody".into()).await), ErrorCode::WorkflowNotFound);
     assert_at(stage.board.now(), secs(0));
     stage.finish().await;
+}
+
+/// The clock was set back or forward by a day between the failure and the restart: the retry waits as
+/// long as its policy says; a time that lies within it is kept.
+#[actix::test]
+async fn a_retry_that_is_taken_up_waits_no_longer_than_its_policy_says() {
+    for (stored, waits) in [(86_400, 3), (2, 2), (-5, 0), (-86_400, 3)] {
+        if stored == 86_400 {
+            tokio::time::pause();
+        }
+        let memory = Arc::new(MemoryStore::default());
+        let spec =
+            WorkflowSpec::new("w").id("w").task(quick("t").retry(retries(2, Fixed, secs(3))));
+        let mut new = sample::of_spec("w", spec);
+        let task = &mut new.record.tasks[0];
+        task.status = RetryPending;
+        task.attempts = 1;
+        task.error = Some(Arc::new(sample::failure()));
+        let setup = Setup { store: Arc::<MemoryStore>::clone(&memory), ..Setup::default() };
+        let mut stage = setup.open_again().await;
+        task.due_at = Some(chrono::Utc::now() + chrono::TimeDelta::seconds(stored));
+        memory.submit(vec![new]).await.unwrap();
+        stage.recover().await;
+        let end = stage.wait(&"w".into()).await.unwrap();
+        assert_eq!(statuses(&end), [Completed]);
+        let waited = stage.board.now();
+        let expected = secs(waits);
+        assert!(waited <= expected + secs(1) && waited + secs(1) >= expected, "{waited:?}");
+        stage.check_stored(&"w".into()).await;
+        stage.finish().await;
+    }
 }

@@ -46,6 +46,19 @@ fn a_need_above_the_total_is_refused_at_once() {
     assert_eq!((queue.waiting(), queue.taken()), (0, Resources::default()));
 }
 
+/// A person reads which resource, how much of it, and what to set.
+#[test]
+fn a_refusal_names_the_resource_and_the_setting() {
+    let need = Resources { memory_mib: 8_192, ..cores(9) };
+    let total = Resources { memory_mib: 4_096, ..EIGHT };
+    let told = ExceedsTotal { need, total }.to_string();
+    assert_eq!(
+        told,
+        "the task needs `cpu_cores` 9 (total: 8) and `memory_mb` 8192 (total: 4096); let it ask for \
+         less, or raise `resources.cpu_cores` and `resources.memory_mb`"
+    );
+}
+
 /// A need that names no slot takes one, so that slots bound the number of leases.
 #[test]
 fn every_lease_takes_a_slot() {

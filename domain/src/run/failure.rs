@@ -13,7 +13,61 @@ use crate::{
     task::TaskStatus,
 };
 
+/// What becomes of a task whose attempt was cut off, or did not begin, because the lease ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// It waits for its turn again.
+    Queued,
+    /// Its call had begun and must not run twice: a person has to say what became of it.
+    Unknown,
+    /// The task was settled before, or this is an older attempt: nothing changed.
+    Stale,
+}
+
 impl Run {
+    /// An attempt did not begin its call, and is to begin later.
+    pub fn hold_back(&mut self, index: u32, attempt: u32, now: DateTime<Utc>) -> Interruption {
+        let task = self.task(index);
+        match task.status {
+            TaskStatus::Queued if task.attempts + 1 == attempt => Interruption::Queued,
+            TaskStatus::Executing if task.attempts == attempt => self.queue_again(index, now),
+            _ => Interruption::Stale,
+        }
+    }
+
+    /// The call of an attempt was cut off; what it has done outside is not known. It counts as an
+    /// attempt, and is not the last one for that.
+    pub fn cut_off(&mut self, index: u32, attempt: u32, now: DateTime<Utc>) -> Interruption {
+        let task = self.task(index);
+        if task.status != TaskStatus::Executing || task.attempts != attempt {
+            return self.hold_back(index, attempt, now);
+        }
+        if self.must_not_repeat(index) {
+            self.outcome_unknown(index, now);
+            return Interruption::Unknown;
+        }
+        let attempts_max = self.plan.tasks[index as usize].retry.max_attempts.max(attempt + 1);
+        let task_id = self.task(index).id.clone();
+        self.log(now, EventData::TaskInterrupted { task_id, attempt_count: attempt, attempts_max });
+        self.queue_again(index, now)
+    }
+
+    fn queue_again(&mut self, index: u32, now: DateTime<Utc>) -> Interruption {
+        if self.queue(index, now).is_err() {
+            return Interruption::Stale;
+        }
+        // Its start may be stored: a crash before the next one would leave it in doubt for nothing.
+        if self.must_not_repeat(index) {
+            self.mark(index);
+        }
+        Interruption::Queued
+    }
+
+    fn must_not_repeat(&self, index: u32) -> bool {
+        let method = self.plan.tasks[index as usize].method.as_ref();
+        method.is_ok_and(|method| method.spec.effect == Effect::AtMostOnce)
+    }
+
     /// An attempt failed: the task is tried again, or has failed.
     pub(super) fn fail_attempt(
         &mut self,
@@ -48,8 +102,7 @@ impl Run {
     /// A call that must not run twice is repeated only where it has not begun, or where the error
     /// itself vouches for it, as that of a provider that refused it for load.
     fn may_repeat(&self, index: u32, error: &TaskError) -> bool {
-        let method = self.plan.tasks[index as usize].method.as_ref();
-        let once = method.is_ok_and(|method| method.spec.effect == Effect::AtMostOnce);
+        let once = self.must_not_repeat(index);
         let begun = self.task(index).status == TaskStatus::Executing;
         !(once && begun) || error.retryable == Some(true)
     }

@@ -8,27 +8,87 @@ use crate::error::{ErrorCode, TaskError};
 /// depth (`serde_json` at 128), and a result that cannot be read back must not be stored.
 pub const NESTING_MAX: u32 = 100;
 
-pub(super) fn too_deep() -> TaskError {
-    let message = format!(
-        "the result has more than {NESTING_MAX} objects and arrays within each other; return a \
-         flatter one, or its text"
-    );
-    TaskError::new(ErrorCode::TaskResultInvalid, message)
+/// The message of an error is cut beyond so many bytes: it is kept with its task, with an event
+/// and in the log.
+const MESSAGE_MAX: usize = 64 * 1024;
+
+/// Why a value cannot be a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotAResult {
+    TooDeep,
+    TooLong { bytes: u64, limit: u64 },
+}
+
+impl NotAResult {
+    pub(super) fn into_error(self) -> TaskError {
+        let message = match self {
+            Self::TooDeep => format!(
+                "the result has more than {NESTING_MAX} objects and arrays within each other; \
+                 return a flatter one, or its text"
+            ),
+            Self::TooLong { bytes, limit } => format!(
+                "the result has {bytes} bytes, and {limit} are allowed; return less, write it to a \
+                 file and return its path, or raise `engine.max_result_mb`"
+            ),
+        };
+        TaskError::new(ErrorCode::TaskResultInvalid, message)
+    }
+}
+
+/// The size of a result, if it is one.
+pub(super) fn result_size(value: &Value, limit: u64) -> Result<u64, NotAResult> {
+    let bytes = json_size(value, NESTING_MAX).ok_or(NotAResult::TooDeep)?;
+    if bytes > limit { Err(NotAResult::TooLong { bytes, limit }) } else { Ok(bytes) }
 }
 
 /// What cannot be stored is left out; the message says what happened.
-pub(super) fn without_deep_data(mut error: TaskError) -> TaskError {
-    if error.data.as_ref().is_some_and(|data| json_size(data, NESTING_MAX).is_none()) {
+pub(super) fn storable(mut error: TaskError, limit: u64) -> TaskError {
+    if error.data.as_ref().is_some_and(|data| result_size(data, limit).is_err()) {
         error.data = None;
+    }
+    if error.message.len() > MESSAGE_MAX {
+        let bytes = error.message.len();
+        let end = error.message.floor_char_boundary(MESSAGE_MAX);
+        error.message = format!("{}… ({bytes} bytes)", &error.message[..end]).into();
     }
     error
 }
 
-/// About how many bytes a value takes as JSON; escapes are not counted. `None` where it has more
-/// than `depth` objects and arrays within each other.
+/// True when a value takes more than so many bytes as JSON. Looks at no more of it than it must.
+pub(super) fn is_larger(value: &Value, bytes: u64) -> bool {
+    fn left(value: &Value, bytes: u64) -> Option<u64> {
+        match value {
+            Value::String(text) => bytes.checked_sub(text.len() as u64 + 2),
+            Value::Array(items) => {
+                let bytes = bytes.checked_sub(items.len() as u64 + 1)?;
+                items.iter().try_fold(bytes, |bytes, item| left(item, bytes))
+            }
+            Value::Object(fields) => {
+                let bytes = bytes.checked_sub(fields.len() as u64 + 1)?;
+                fields.iter().try_fold(bytes, |bytes, (name, field)| {
+                    left(field, bytes.checked_sub(name.len() as u64 + 3)?)
+                })
+            }
+            _ => bytes.checked_sub(4),
+        }
+    }
+    left(value, bytes).is_none()
+}
+
+/// How many bytes a value takes as JSON. `None` where it has more than `depth` objects and arrays
+/// within each other.
 pub(super) fn json_size(value: &Value, depth: u32) -> Option<u64> {
     fn len(text: &str) -> u64 {
-        text.len() as u64 + 2
+        // Text of control characters is six times as long when it is written.
+        let escapes: u64 = text.bytes().map(escape).sum();
+        text.len() as u64 + 2 + escapes
+    }
+    fn escape(byte: u8) -> u64 {
+        match byte {
+            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 1,
+            0..0x20 => 5,
+            _ => 0,
+        }
     }
     Some(match value {
         Value::Null => 4,

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::*;
+use super::{measure::json_size, *};
 use crate::{
     plan::{Draft, PlanDefaults},
     protocol::{Effect, MethodSpec, ProtocolSpec, book::ProtocolBook},
@@ -287,6 +287,127 @@ fn a_call_that_must_not_run_twice_is_not_repeated() {
     assert_eq!(verdict, Verdict::Retry(Duration::from_secs(7)));
 }
 
+/// What was cut off with the lease is in line again, and its attempt counts; what must not run twice
+/// waits for a person. A late end of the old attempt changes nothing.
+#[test]
+fn an_interrupted_attempt_is_repeated_unless_it_must_not_be() {
+    let mut run = run_of([task("a"), TaskSpec::new("b", "test/once")]);
+    let attempt = begin(&mut run, 0);
+    begin(&mut run, 1);
+    assert_eq!(run.cut_off(0, attempt, at(3)), Interruption::Queued);
+    assert_eq!(run.cut_off(0, attempt, at(3)), Interruption::Stale);
+    assert_eq!(run.finish(0, attempt, Ok(json!(1).into()), None, at(4), 0.0), Verdict::Stale);
+    assert_eq!(run.start(0, "p".into(), at(5)), Ok(2));
+    assert_eq!(run.cut_off(1, 1, at(3)), Interruption::Unknown);
+    assert_eq!(run.task(1).status, TaskStatus::OutcomeUnknown);
+}
+
+/// What did not begin loses nothing by it.
+#[test]
+fn an_attempt_that_was_held_back_keeps_its_number() {
+    let mut run = run_of([task("a")]);
+    run.queue(0, at(1)).unwrap();
+    assert_eq!(run.hold_back(0, 1, at(2)), Interruption::Queued);
+    assert_eq!(run.start(0, "p".into(), at(3)), Ok(1));
+    run.cancel_task(0, &"enough".into(), at(4));
+    assert_eq!(run.hold_back(0, 1, at(5)), Interruption::Stale);
+}
+
+/// A start that is stored and was not followed by a call leaves no doubt behind.
+#[test]
+fn a_stored_start_without_a_call_is_taken_back() {
+    let mut run = run_of([TaskSpec::new("a", "test/once")]);
+    let attempt = begin(&mut run, 0);
+    run.save_start(0);
+    assert_eq!(run.take_change().unwrap().tasks[0].status, TaskStatus::Executing);
+    run.committed();
+    assert_eq!(run.hold_back(0, attempt, at(3)), Interruption::Queued);
+    assert_eq!(run.take_change().unwrap().tasks[0].status, TaskStatus::Queued);
+}
+
+/// A clock that is set right meanwhile does not turn the order of events round.
+#[test]
+fn events_never_go_back_in_time() {
+    let mut run = new_run_of([task("a")]);
+    run.queue(0, at(50)).unwrap();
+    run.start(0, "p".into(), at(20)).unwrap();
+    let events = run.take_new().events;
+    assert!(events.is_sorted_by_key(|event| event.timestamp), "{events:?}");
+}
+
+/// All of it, so that nothing lies before its own beginning.
+#[test]
+fn a_run_that_was_born_by_a_wrong_clock_is_moved_whole() {
+    let mut run = new_run_of([task("a")]);
+    complete(&mut run, 0);
+    run.shift(TimeDelta::seconds(-100));
+    let NewWorkflow { record, events, .. } = run.take_new();
+    assert_eq!((record.created_at, record.started_at), (at(-100), Some(at(-98))));
+    assert_eq!(record.tasks[0].completed_at, Some(at(-97)));
+    let times: Vec<i64> = events.iter().map(|event| event.timestamp.timestamp()).collect();
+    assert_eq!(times, [-100, -99, -98, -98, -97]);
+}
+
+/// Calls with an effect are counted from their end until a write takes them, bytes of all calls.
+#[test]
+fn ended_calls_count_until_they_are_written() {
+    let mut run = run_of([task("a"), task("b"), task("c")]);
+    complete(&mut run, 0);
+    let one = run.unstored();
+    assert_eq!(one.calls, 1);
+    assert!(one.bytes > 7);
+    run.queue(1, at(1)).unwrap();
+    run.finish(1, 1, Err(TaskError::failed("no such file")), None, at(2), 0.0);
+    assert_eq!(run.unstored().calls, 1, "the call had not begun");
+    run.take_change().unwrap();
+    assert_eq!(run.take_unstored().calls, 1);
+    assert_eq!(run.unstored(), Unstored::default());
+}
+
+/// A result or an error that no store could hold fails the task, with what to do.
+#[test]
+fn results_and_errors_are_bounded() {
+    let mut run = run_of([task("a"), task("b")]);
+    run.limit_results(100);
+    let attempt = begin(&mut run, 0);
+    let long = json!({"text": "x".repeat(100)});
+    run.finish(0, attempt, Ok(long.clone().into()), None, at(3), 0.0);
+    let error = run.task(0).error.clone().unwrap();
+    assert_eq!((error.code, run.task(0).status), (ErrorCode::TaskResultInvalid, Failed));
+    assert!(error.message.contains("engine.max_result_mb"), "{error}");
+    let attempt = begin(&mut run, 1);
+    let error = TaskError::failed("é".repeat(1_000_000)).with_data(long);
+    run.finish(1, attempt, Err(error), None, at(3), 0.0);
+    let error = run.task(1).error.clone().unwrap();
+    assert!(error.message.len() < 70_000 && error.message.ends_with("… (2000000 bytes)"));
+    assert_eq!(error.data, None);
+}
+
+/// What is stored and large is not kept, except of what has ended.
+#[test]
+fn large_results_are_dropped_once_they_are_stored() {
+    let large = || json!(vec!["x".repeat(9_000); 2]);
+    let mut run = run_of([task("a"), task("b"), task("c")]);
+    run.drop_stored_results();
+    for index in 0..2 {
+        let attempt = begin(&mut run, index);
+        let value = if index == 0 { large() } else { json!(1) };
+        run.finish(index, attempt, Ok(value.into()), None, at(3), 0.0);
+    }
+    let change = run.take_change().unwrap();
+    assert_eq!(change.tasks[0].result.as_deref(), Some(&large()));
+    assert!(run.task(0).result.is_some() && !run.is_lean(), "it is not stored yet");
+    run.committed();
+    assert!(run.task(0).result.is_none() && run.is_lean());
+    assert_eq!(run.task(1).result.as_deref(), Some(&json!(1)));
+    let attempt = begin(&mut run, 2);
+    run.finish(2, attempt, Ok(large().into()), None, at(3), 0.0);
+    run.conclude(at(4));
+    run.take_change().unwrap();
+    run.committed();
+    assert!(run.task(2).result.is_some(), "it has ended");
+}
+
 fn nested(depth: u32) -> Value {
     (0..depth).fold(json!(1), |inner, _| json!([inner]))
 }
@@ -318,6 +439,7 @@ fn sizes_are_those_of_compact_json() {
         json!([true, false, 0, 7, 10, 12_345, -3, 1.5]),
         json!({"a": [], "b": {}, "key": ["x", "yz"]}),
         json!([[], {}]),
+        json!({"q\"uo": "a\\b\n\r\t\u{1}\u{8}\u{c}\u{1f}é\u{7f}"}),
     ];
     for value in values {
         assert_eq!(json_size(&value, 10), Some(value.to_string().len() as u64), "{value}");
@@ -478,6 +600,7 @@ enum Step {
     Unknown(u32),
     Conclude,
     Stop,
+    Interrupt(u32, u32),
     Take,
     Committed,
 }
@@ -491,6 +614,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (index.clone(), 0..4_u32).prop_map(|(i, because)| Step::Skip(i, because)),
         1 => index.clone().prop_map(Step::Cancel),
         1 => index.clone().prop_map(Step::TimeOut),
+        1 => (index.clone(), 1..4_u32).prop_map(|(i, n)| Step::Interrupt(i, n)),
         1 => index.prop_map(Step::Unknown),
         2 => Just(Step::Conclude),
         1 => Just(Step::Stop),
@@ -517,6 +641,7 @@ fn take(run: &mut Run, step: Step) {
         Step::TimeOut(index) if !run.task(index).status.is_settled() => {
             run.time_out(index, Duration::from_secs(1), at(1));
         }
+        Step::Interrupt(index, attempt) => drop(run.cut_off(index, attempt, at(1))),
         Step::Unknown(index) => run.outcome_unknown(index, at(1)),
         Step::Conclude => drop(run.conclude(at(1))),
         Step::Stop => drop(run.stop(&StopCause::Cancelled { reason: "enough".into() }, at(1))),

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     Run,
-    measure::{NESTING_MAX, json_size, too_deep},
+    measure::{NotAResult, result_size},
 };
 use crate::{
     error::{ErrorCode, TaskError},
@@ -48,7 +48,7 @@ impl Run {
                 if let Ok(method) = &self.plan.tasks[index as usize].method {
                     method.check_result(&result)?;
                 }
-                let size = json_size(&result, NESTING_MAX).ok_or_else(too_deep)?;
+                let size = result_size(&result, self.result_max).map_err(NotAResult::into_error)?;
                 self.complete(index, Arc::new(result), size, now);
                 Ok(Spoken::Settled)
             }

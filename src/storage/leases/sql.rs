@@ -18,7 +18,8 @@ use crate::storage::{encode, entity::workflow};
 const OPEN: &str = "status IN ('pending', 'running')";
 
 /// The server's time in microseconds.
-const SERVER_NOW: &str = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT";
+pub(in crate::storage) const SERVER_NOW: &str =
+    "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT";
 
 /// The longest term that is counted: over a hundred years.
 const TERM_MAX: Duration = Duration::from_hours(1_000_000);

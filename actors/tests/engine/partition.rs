@@ -1,0 +1,153 @@
+//! An engine that is cut off from its store: by its own clock it knows when another one may run
+//! the same, and begins and runs nothing with an effect from then on.
+
+use std::{sync::Arc, time::Duration};
+
+use gleitzeit_actors::{
+    execution_engine::{EngineSettings, Settle},
+    memory_store::MemoryStore,
+};
+use gleitzeit_domain::{
+    store::{Store as _, lease::PersonsVerdict},
+    task::TaskStatus::{Completed, Executing, OutcomeUnknown},
+    workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
+};
+use serde_json::json;
+
+use crate::support::{Board, Ending, Line, Setup, Stage, State, of, secs, statuses, task, within};
+
+const TERM: Duration = secs(15);
+
+fn shared() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::default().with_timed_leases())
+}
+
+fn settings(takes_over: bool) -> EngineSettings {
+    EngineSettings {
+        takes_over,
+        lease_term: TERM,
+        max_concurrent_tasks: 6,
+        ..EngineSettings::default()
+    }
+}
+
+/// An engine at the end of a line.
+async fn at_the_end_of(line: &Arc<Line>, board: &Board) -> Stage {
+    let setup = Setup { engine: settings(false), board: board.clone(), ..Setup::default() };
+    Setup { store: Arc::<Line>::clone(line), ..setup }.open().await
+}
+
+/// Another one, beside the store, that takes over what nobody runs.
+async fn beside(memory: &Arc<MemoryStore>, board: &Board) -> Stage {
+    let providers = vec![("second", None)];
+    let setup =
+        Setup { engine: settings(true), board: board.clone(), providers, ..Setup::default() };
+    let mut stage = Setup { store: Arc::<MemoryStore>::clone(memory), ..setup }.open_again().await;
+    stage.recover().await;
+    stage
+}
+
+/// Many short calls, and one that outlives the lease.
+fn wide(long: TaskSpec) -> WorkflowSpec {
+    let short = (0..200).map(|n| task(&format!("t{n}"), json!({"sleep": 0.9})));
+    short.fold(WorkflowSpec::new("wide").id("wide").task(long), WorkflowSpec::task)
+}
+
+/// The case that counts: the other engine begins when the lease has run out, and by then nothing
+/// with an effect runs here any more.
+#[actix::test]
+async fn a_cut_off_engine_and_the_one_that_takes_over_never_call_at_once() {
+    let memory = shared();
+    let (line, board) = (Line::over(&memory), Board::default());
+    let mut first = at_the_end_of(&line, &board).await;
+    let second = beside(&memory, &board).await;
+    let long = task("long", json!({"sleep": 60})).timeout(secs(300));
+    let sent = first.submit(wide(long)).await.unwrap();
+    tokio::time::sleep(secs(2)).await;
+    line.set(State::Stalled);
+    // Until the other one has run all of it.
+    within(async {
+        while !memory.workflow(&sent.id).await.unwrap().unwrap().status.is_settled() {
+            tokio::time::sleep(secs(1)).await;
+        }
+    })
+    .await;
+    let calls = board.calls();
+    let (here, there): (Vec<_>, Vec<_>) = calls.iter().partition(|call| call.provider == "main");
+    let last = here.iter().map(|call| call.began).max().unwrap();
+    assert!(last < TERM * 2 / 3, "a call began {last:?} after the last renewal");
+    assert!(last > secs(9), "the gate closed too early: {last:?}");
+    let over = here.iter().map(|call| call.ended.unwrap()).max().unwrap();
+    let begun = there.iter().map(|call| call.began).min().unwrap();
+    assert!(over <= begun, "a call here ended {over:?}, the first one there began {begun:?}");
+    let cut: Vec<_> = here.iter().filter(|call| call.ending == Ending::Dropped).collect();
+    assert!(matches!(&*cut, [only] if only.task == "long"), "{cut:?}");
+    line.set(State::Whole);
+    let record = within(sent.end).await.unwrap().unwrap();
+    assert_eq!(record.status, WorkflowStatus::Completed);
+    second.finish().await;
+    first.actors.stop(secs(0)).await;
+}
+
+/// Where nobody has taken it over, the engine goes on after the next renewal: what was cut off
+/// begins again, except what must not run twice. A pure call is never cut off.
+#[actix::test]
+async fn a_lease_that_is_renewed_late_lets_the_work_go_on() {
+    let memory = shared();
+    let (line, board) = (Line::over(&memory), Board::default());
+    let mut stage = at_the_end_of(&line, &board).await;
+    let long = |id: &str, method: &str| {
+        TaskSpec::new(id, method).params(json!({"sleep": 20})).timeout(secs(300))
+    };
+    let spec = WorkflowSpec::new("w")
+        .task(long("again", "test/run"))
+        .task(long("once", "test/once"))
+        .task(long("pure", "test/pure"));
+    let sent = stage.submit(spec).await.unwrap();
+    stage.until_task("task:started", "once").await;
+    line.set(State::Stalled);
+    tokio::time::sleep(secs(25)).await;
+    assert_eq!(board.running(), 0);
+    line.set(State::Whole);
+    stage.until_task("task:outcome_unknown", "once").await;
+    let word = Settle {
+        id: sent.id.clone(),
+        task: "once".into(),
+        verdict: PersonsVerdict::Completed { result: json!(1) },
+    };
+    stage.actors.cast.engine.send(word).await.unwrap().unwrap();
+    let record = sent.end().await;
+    assert_eq!(statuses(&record), [Completed, Completed, Completed]);
+    assert_eq!((of(&record, "again").attempts, of(&record, "pure").attempts), (2, 1));
+    let endings = |task: &str| board.calls_of(task).iter().map(|it| it.ending).collect::<Vec<_>>();
+    assert_eq!(endings("again"), [Ending::Dropped, Ending::Done]);
+    assert_eq!(endings("once"), [Ending::Dropped]);
+    assert_eq!(endings("pure"), [Ending::Done]);
+    stage.finish().await;
+}
+
+/// A start that is being stored when the line stalls is no call: it waits, and nobody has to say
+/// what became of it.
+#[actix::test]
+async fn a_call_whose_start_was_stored_too_late_waits_for_the_next_renewal() {
+    let memory = shared();
+    let (line, board) = (Line::over(&memory), Board::default());
+    let providers = vec![("main", Some(1))];
+    let setup = Setup { engine: settings(false), board: board.clone(), ..Setup::default() };
+    let store = Arc::<Line>::clone(&line);
+    let mut stage = Setup { store, providers, ..setup }.open().await;
+    // The second one waits for the provider, and its start for the outcome of the first.
+    let first = task("first", json!({"sleep": 4}));
+    let once = TaskSpec::new("once", "test/once").params(json!({}));
+    let sent = stage.submit(WorkflowSpec::new("w").task(first).task(once)).await.unwrap();
+    stage.until_task("task:started", "first").await;
+    line.set(State::Stalled);
+    tokio::time::sleep(secs(20)).await;
+    assert!(board.calls_of("once").is_empty(), "called before its start was stored");
+    line.set(State::Whole);
+    let record = sent.end().await;
+    assert_eq!(statuses(&record), [Completed, Completed]);
+    assert!(!record.tasks.iter().any(|it| matches!(it.status, OutcomeUnknown | Executing)));
+    assert_eq!(board.calls_of("once").len(), 1);
+    stage.finish().await;
+}
