@@ -22,11 +22,11 @@ const PREFIX: &str = "gleitzeit-jail-";
 const OVERHEAD_BYTES: u64 = 96 << 20;
 /// Processes and threads of one jail together.
 const TASKS_MAX: u64 = 128;
-/// A jail's share of the processor, where another group has 100 and a process outside of groups
-/// about as much: the service, which has to stop tasks in time, goes before them.
-const CPU_WEIGHT: &str = "50";
-/// The same where 1024 is what others have.
-const CPU_SHARES: &str = "512";
+/// A jail's share of the processor is that of one process or of one other group, however many threads
+/// it has: what the kernel gives to a new group.
+const CPU_WEIGHT: &str = "100";
+/// The same in version 1.
+const CPU_SHARES: &str = "1024";
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
