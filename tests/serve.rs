@@ -212,24 +212,26 @@ fn a_task_waits_for_a_provider_that_is_down_and_says_so() {
     let file = site.place.file("w.json", &workflow);
     let server = site.serve();
     site.ask(&["submit", &file]);
-    let waits = |shown: &Value| {
-        let message = shown["tasks"]["t"]["error"]["message"].as_str().unwrap_or_default();
-        message.starts_with("waits for a provider: ") && message.contains("ollama serve")
-    };
-    let mut shown = Value::Null;
-    for _ in 0..600 {
-        shown = site.ask(&["show", "w"]);
-        if waits(&shown) {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    assert!(waits(&shown), "{shown}");
+    let mut follows = site
+        .place
+        .command(&["events", "w", "--follow", "--config", &site.config])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let told = BufReader::new(follows.stdout.take().expect("a pipe"));
+    let mut lines = told.lines().map(|line| line.expect("UTF-8"));
+    assert!(lines.any(|line| line.contains("task:waiting")), "it never waited");
+    follows.kill().expect("it runs");
+    follows.wait().expect("its own child");
+    let shown = site.ask(&["show", "w"]);
+    let message = shown["tasks"]["t"]["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("waits for a provider: "), "{shown}");
+    assert!(message.contains("ollama serve"), "{shown}");
     assert_eq!(shown["tasks"]["t"]["attempts"], 0);
     let listed = site.place.run(&["list", "--config", &site.config]);
     assert!(listed.stdout.contains("1 waits"), "{}", listed.stdout);
-    let events = site.ask(&["events", "w"]).to_string();
-    assert!(events.contains("task:waiting"), "{events}");
+    let table = site.place.run(&["show", "w", "--config", &site.config]);
+    assert!(table.stdout.contains("ollama serve"), "{}", table.stdout);
     site.ask(&["cancel", "w"]);
     server.stop();
 

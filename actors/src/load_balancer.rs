@@ -77,8 +77,8 @@ pub enum Picked {
 pub struct Waiting {
     /// The provider, or why there is none; closes when the wait is cancelled.
     pub ticket: oneshot::Receiver<Result<ProviderTicket, TaskError>>,
-    /// Sent once if the wait is one for providers that are all down: what is known of the cause.
-    /// Closes without a word when the wait ends before.
+    /// Sent once if all providers of the method are down: the cause, as far as it is known. Closes
+    /// empty if the wait ends before.
     pub cause: oneshot::Receiver<Arc<str>>,
 }
 
@@ -165,9 +165,9 @@ pub enum WaitPolicy {
     /// Each attempt waits `provider_wait`.
     #[default]
     EachAttempt,
-    /// As above, but a provider that has never served is waited for only once: whoever asks when
-    /// `provider_wait` has passed since the first one asked is refused at once. For a process that
-    /// runs one workflow and ends.
+    /// As above, but calls wait only once for a provider that has never served: when
+    /// `provider_wait` has passed since the first call, further calls are refused at once. For a
+    /// process that runs one workflow and ends.
     OnceForAbsent,
     /// Without a limit: the limits of the task and of its workflow hold. For a process that serves.
     Unlimited,

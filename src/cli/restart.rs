@@ -19,7 +19,7 @@ use super::{
     session::{Session, close},
 };
 
-/// Whoever serves answers within this: it hears of the request at once.
+/// A serving process answers within this: the store notifies it of the request.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// Between two looks for the answer.

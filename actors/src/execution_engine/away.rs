@@ -1,6 +1,6 @@
 //! Tasks whose providers are all down: written down, and out of the way of all others.
 //!
-//! Told by the pipeline once a wait has lasted a moment. Such a wait may last as long as the task's
+//! The pipeline reports a wait once it has lasted a moment. Such a wait may last as long as the task's
 //! own limits allow, so it takes part neither in `max_concurrent_tasks` nor in `max_parked_tasks`:
 //! otherwise an outage of one provider would stop the tasks of all others.
 

@@ -19,7 +19,7 @@ use crate::{cast::Cast, load_balancer::RestartProvider};
 /// The last request to all that this process has seen; `None` before it has looked.
 pub(super) type LastAsked = Cell<Option<RequestKey>>;
 
-/// Does what is asked of all, where it concerns this process.
+/// Serves the requests to all processes that concern this one.
 pub(super) async fn serve_those_to_all(store: &dyn Store, cast: &Cast, last: &LastAsked) {
     let Some(leases) = store.leases() else { return };
     let begins = last.get().is_none();

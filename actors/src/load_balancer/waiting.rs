@@ -35,8 +35,8 @@ use crate::provider_supervisor::{ProviderState, ProviderStatus};
 /// So many waiters that avoid a free provider are looked at before the search is given up.
 const PASSED_OVER_MAX: usize = 128;
 
-/// Waits for providers that are down are told of when these have been down this long: one that is
-/// about to come up is not worth a word.
+/// A wait is reported when the providers have been down this long: without the delay each start of a
+/// provider would write a row for each task that is early.
 const CAUSE_AFTER: Duration = Duration::from_secs(1);
 
 /// An error names the causes of so many providers.
@@ -79,8 +79,8 @@ impl Line {
         of_each.min_by_key(|(_, age)| *age)
     }
 
-    /// When the next wait may be over, or its cause is to be told. `limit` is of those whose method
-    /// says none.
+    /// When the next wait may end, or its cause is due. `limit` holds for methods without a limit of
+    /// their own.
     fn next_due(&self, limit: Duration) -> Option<Instant> {
         let down = self.down_since?;
         let dues = self.queue.values().flat_map(|waiter| {
@@ -100,7 +100,7 @@ struct Waiter {
     /// What the method says.
     limit: Option<Duration>,
     avoid: Option<ProviderId>,
-    /// Told why there is a wait, once.
+    /// Takes the cause of the wait; `None` once it was sent.
     cause: Option<oneshot::Sender<Arc<str>>>,
     answer: oneshot::Sender<Result<ProviderTicket, TaskError>>,
 }
@@ -254,7 +254,7 @@ impl LoadBalancer {
         self.waiting.retain(|_, line| !line.is_empty());
     }
 
-    /// Sets the alarm to the first wait that may be over, or whose cause is to be told.
+    /// Sets the alarm to the first wait that may end, or whose cause is due.
     pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
         let dues = self.waiting.iter();
         let due = dues.filter_map(|(it, line)| line.next_due(self.wait_limit(it))).min();
@@ -321,7 +321,6 @@ impl Handler<EndWaits> for LoadBalancer {
         let lines: Vec<Capability> = self.waiting.keys().cloned().collect();
         for capability in lines {
             let limit = self.wait_limit(&capability);
-            // Both are made only where somebody is told.
             let mut over = Vec::new();
             let mut told = Vec::new();
             let Some(line) = self.waiting.get_mut(&capability) else { continue };

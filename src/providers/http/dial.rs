@@ -62,7 +62,7 @@ fn late(what: &str, limit: Duration) -> ConnectError {
     ConnectError::Io(io::Error::new(io::ErrorKind::TimedOut, message))
 }
 
-/// How `awc` is asked for `base`, and what the server is told as `Host`.
+/// The address of `base` for `awc`, and its `Host` field.
 pub(in crate::providers) fn address(base: &Uri) -> (String, String) {
     let host = base.host().unwrap_or_default();
     let (scheme_port, is_tls) = match base.scheme_str() {

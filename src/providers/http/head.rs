@@ -87,7 +87,7 @@ fn written(response: &httparse::Response<'_, '_>, status: u16) -> Option<String>
     }
     for name in READ {
         for value in all(name) {
-            // What is no text in ASCII, no provider can read.
+            // `awc` refuses other bytes, and no provider reads them.
             let value: String = value.chars().filter(|c| matches!(c, ' '..='~')).collect();
             // Writing to a string cannot fail.
             let _ = write!(head, "{name}: {value}\r\n");

@@ -141,7 +141,7 @@ impl Wire {
                     self.kept = true;
                     break;
                 }
-                // `awc` says what is wrong with it.
+                // `awc` reports what is wrong with it.
                 Head::Partial | Head::Malformed => break,
             }
         }

@@ -35,8 +35,8 @@ impl About {
 
 /// A line of a stream, or a whole answer: the same fields.
 ///
-/// Read leniently: servers that imitate Ollama send fields of other types, or twice, and what is only
-/// told of the work must not throw the reply away.
+/// Fields are read leniently: servers that imitate Ollama send other types, or a field twice, and a
+/// bad statistic must not discard a good reply.
 #[derive(Debug, Default)]
 struct Piece {
     /// What belongs to the reply, as `message.content` or `response`.
@@ -83,7 +83,7 @@ fn text(value: Option<Value>) -> Option<String> {
     }
 }
 
-/// False for what stands where there is no error.
+/// False for the values that servers send if there is no error.
 fn says_something(error: &Value) -> bool {
     match error {
         Value::Null | Value::Bool(false) => false,
@@ -156,7 +156,7 @@ struct Usage {
     eval_duration: Option<u64>,
 }
 
-/// A count; what is none is left out.
+/// A count; other values are left out.
 fn count(value: Option<&Value>) -> Option<u64> {
     let value = value?;
     value.as_u64().or_else(|| {

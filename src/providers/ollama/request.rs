@@ -165,7 +165,7 @@ impl Params {
         Ok((body, text))
     }
 
-    /// What is passed on as it is. A parameter with a name of its own stands above the same option.
+    /// The settings of the model. A named parameter takes precedence over the option of that name.
     fn steering(&self) -> Steering {
         let mut options = self.options.clone();
         if let Some(temperature) = self.temperature {
