@@ -279,7 +279,7 @@ fn a_workflow_that_no_process_knows_waits_visibly() {
         assert_eq!(site.ask(&["cancel", "order"])["status"], "cancelled");
         let again = site.place.json(&site.arguments(&["cancel", "other"])).status(2);
         let message = again["error"]["message"].as_str().expect("a text");
-        assert!(message.contains("completed already") && !message.contains("retry"), "{message}");
+        assert!(message.contains("nothing to cancel") && !message.contains("retry"), "{message}");
         server.stop();
     });
 }
