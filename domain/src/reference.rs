@@ -11,7 +11,7 @@
 //! | `${task}` | the whole result of the task, by id or name |
 //! | `${task.a.b}`, `${task.items[0].name}`, `${task.items.0}`, `${task["odd key"]}` | a part of it |
 //! | `${task.result.a}` | `result` is skipped where the result has no such key |
-//! | `${task.response}`, `${task.content}` | that key, else `response`, `message` or `text` |
+//! | `${task.response}`, `${task.content}` | that key, else `response` or `message` |
 //! | `${task.$.status}`, `.$.error`, `.$.duration`, `.$.provider_id` | metadata of the task |
 //! | `${inputs.x}`, `${workflow.id}`, `${workflow.name}`, `${env.X}` | as named |
 //! | `${a.b:-fallback}` | the JSON or text behind `:-` where the path is missing or null |
@@ -145,7 +145,7 @@ impl Reference {
     /// For a task's result, `has_key` says whether the result has a key at its top level: ask the
     /// returns schema before the run, or the result after it. It decides the two rules of the
     /// format: a first segment `result` is left out where the result has no such key, and then a
-    /// `content` or `response` that it does not have becomes its `response`, `message` or `text`.
+    /// `content` or `response` that it does not have becomes its `response` or `message`.
     pub fn path_keys(&self, has_key: impl Fn(&str) -> bool) -> Vec<&str> {
         let path = &self.segments[self.path_from..];
         if !matches!(self.root, Root::Result(_)) {
@@ -243,7 +243,7 @@ fn head(path: &[Segment], has_key: impl Fn(&str) -> bool) -> Head {
     let skip = usize::from(bare(0) == Some("result") && !has_key("result"));
     let reply = bare(skip).filter(|key| matches!(*key, "content" | "response"));
     // The replies of language models, and what `echo` was told to say.
-    let replies = ["response", "message", "text"];
+    let replies = ["response", "message"];
     let alias = reply
         .filter(|key| !has_key(key))
         .and_then(|_| replies.into_iter().find(|known| has_key(known)));

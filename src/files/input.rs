@@ -153,9 +153,9 @@ mod tests {
         let written = |text: &str| input(text).unwrap().spellings;
         assert_eq!(written("1.10")[""], "1.10");
         assert_eq!(written("1234e10")[""], "1234e10");
-        let nested = written("{\"v\": [1, 1.50], \"a/b\": 0.00001}");
+        let nested = written("{\"v\": [1, 1.50], \"a/b\": 7.0100}");
         assert_eq!(nested["/v/1"], "1.50");
-        assert_eq!(nested["/a~1b"], "0.00001");
+        assert_eq!(nested["/a~1b"], "7.0100");
         assert!(written("[1, -2.5, 100]").is_empty());
     }
 }

@@ -165,7 +165,7 @@ fn a_name_that_two_tasks_have_means_neither() {
     let twins = |wanted: &str| {
         workflow([task("a").named("twin"), task("b").named("twin"), task("c").after(wanted)])
     };
-    let expected = "/tasks/2/dependencies/0: several tasks are named `twin`; use an id";
+    let expected = "/tasks/2/dependencies/0: `twin` is ambiguous: several tasks have this name (name the task by its id)";
     assert_eq!(wrong_shape(twins("twin")), [expected]);
     assert_eq!(Draft::new(twins("b")).unwrap().edges, [(2, 1)]);
 }
