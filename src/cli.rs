@@ -34,7 +34,7 @@ use gleitzeit_domain::printable;
 use serde_json::json;
 
 use args::{Cli, Command, ProviderAction};
-use output::{Exit, Failure};
+use output::{Exit, Failure, Says};
 use session::Session;
 
 /// What every command answers.
@@ -98,9 +98,16 @@ fn start(cli: Cli) -> Outcome {
     if matches!(command, Command::Bench(_)) {
         global.store.get_or_insert_with(StoreUrl::memory);
     }
-    // `providers` tells what a log would warn of.
-    let quiet = matches!(command, Command::Providers { .. });
-    let session = Session::new(global, quiet)?;
+    let says = match &command {
+        Command::Providers { .. } => Says::Warnings,
+        Command::Run(_)
+        | Command::Resume(_)
+        | Command::Retry(_)
+        | Command::Exec(_)
+        | Command::Batch(_) => Says::Outcomes,
+        _ => Says::Nothing,
+    };
+    let session = Session::new(global, says)?;
     // A worker of its own is woken by the actors without a system call while it is busy.
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -21,7 +21,7 @@ use gleitzeit_domain::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-pub(crate) use log::start_log;
+pub(crate) use log::{Says, start_log};
 pub(crate) use stream::{
     JsonOut, finish, is_broken, is_reader_gone, write_json_lines, writes_json_lines,
 };

@@ -148,7 +148,12 @@ pub(crate) fn event_text(event: &Event) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use gleitzeit_domain::{error::TaskError, task::TaskRecord, workflow::WorkflowSpec};
+    use gleitzeit_domain::{
+        error::TaskError,
+        task::TaskRecord,
+        workflow::{TaskSpec, WorkflowSpec},
+    };
+    use serde_json::json;
 
     use super::*;
 
@@ -233,6 +238,30 @@ mod tests {
         assert!(text.contains("1081 lines before these; all: gleitzeit logs w a\n"), "{text}");
         assert!(text.contains("    out 1082\n") && text.contains("    last words\n"), "{text}");
         assert!(!text.contains("out 1081\n") && !text.contains("noise"), "{text}");
+    }
+
+    /// What a task waits for is what a person looks for while nothing happens.
+    #[test]
+    fn waiting_tasks_say_for_what() {
+        let mut record = record();
+        record.status = WorkflowStatus::Running;
+        let task = |id: &str, after: &[&str]| {
+            let task = TaskSpec::new(id, "echo/echo");
+            after.iter().fold(task, |task, after| task.after(*after))
+        };
+        let spec = ["b", "a"].iter().fold(WorkflowSpec::new("w"), |it, id| it.task(task(id, &[])));
+        record.spec = Arc::new(spec.task(task("c", &["a", "b"])));
+        record.tasks.push(TaskRecord::pending(2, "c".into(), "c".into()));
+        let waits = |record: &WorkflowRecord| workflow_text(record, VIEW);
+        record.tasks[1].status = TaskStatus::Executing;
+        record.tasks[1].provider_id = Some("python".into());
+        record.tasks[1].started_at = Some(DateTime::UNIX_EPOCH - TimeDelta::seconds(3));
+        let text = waits(&record);
+        assert!(text.contains("runs for 3.00 s by python"), "{text}");
+        assert!(text.contains("waits for a\n"), "b is settled: {text}");
+        record.tasks[1].status = TaskStatus::Queued;
+        record.tasks[1].error = Some(Arc::new(TaskError::failed("waits for a provider: llm")));
+        assert!(waits(&record).contains("waits for a provider: llm"), "{}", waits(&record));
     }
 
     /// Of many tasks only those that need a look have a line; the others are counted.

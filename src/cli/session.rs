@@ -24,7 +24,7 @@ use gleitzeit_domain::{
 
 use super::{
     args::Global,
-    output::{self, Exit, Failure},
+    output::{self, Exit, Failure, Says},
     progress::Shown,
     protocols,
     report::View,
@@ -50,11 +50,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Reads the settings and starts logging: errors only where `quiet`, unless more is asked for.
+    /// Reads the settings and starts logging, without what the command says itself.
     ///
     /// # Errors
     /// Everything wrong with the settings.
-    pub(crate) fn new(global: Global, quiet: bool) -> Result<Self, Failure> {
+    pub(crate) fn new(global: Global, says: Says) -> Result<Self, Failure> {
         let Global { config, store, json, no_progress, verbose } = global;
         let mut sources = Sources::of_process();
         if let Some(file) = config {
@@ -65,7 +65,7 @@ impl Session {
             sources = sources.with_variables([("GLEITZEIT__STORAGE__URL", store.expose())]);
         }
         let settings = sources.load()?;
-        output::start_log(&settings.logging, verbose, quiet)?;
+        output::start_log(&settings.logging, verbose, says)?;
         let progress = if json || no_progress {
             Shown::Nothing
         } else if output::can_move() && !output::writes_json_lines() {

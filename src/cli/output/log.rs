@@ -15,18 +15,33 @@ use super::{
     style,
 };
 
-/// Starts logging: errors only if `quiet`, more if `verbose` is above 0. A panic is written the way
-/// everything on standard error is.
+/// Events that say how a workflow ended.
+const OUTCOMES: &str = "gleitzeit::outcomes=off";
+
+/// What a command says itself, so that the log need not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// Nothing.
+    Nothing,
+    /// How its workflows ended.
+    Outcomes,
+    /// How providers are.
+    Warnings,
+}
+
+/// Starts logging what the command does not say itself; more if `verbose` is above 0. A panic is
+/// written the way everything on standard error is.
 ///
 /// # Errors
 /// If the level is not understood.
 pub(crate) fn start_log(
     settings: &LoggingSettings,
     verbose: u8,
-    quiet: bool,
+    says: Says,
 ) -> Result<(), Failure> {
+    let is_json = settings.format == LogFormat::Json;
     let level = match verbose {
-        0 if quiet => "error",
+        0 if says == Says::Warnings => "error",
         0 => settings.level.as_str(),
         1 => "info",
         _ => "info,gleitzeit=debug,gleitzeit_actors=debug",
@@ -34,13 +49,20 @@ pub(crate) fn start_log(
     let filter = EnvFilter::try_new(level).map_err(|error| {
         Failure::usage(format!("logging.level: `{level}` is not understood: {error}"))
     })?;
-    if settings.format == LogFormat::Json {
+    // An error is told once; a machine that reads the log does not read the report.
+    let filter = match OUTCOMES.parse() {
+        Ok(directive) if says == Says::Outcomes && verbose == 0 && !is_json => {
+            filter.add_directive(directive)
+        }
+        _ => filter,
+    };
+    if is_json {
         stream::write_json_lines();
     }
     panic::set_hook(Box::new(tell_panic));
     let subscriber = tracing_subscriber::fmt()
         .with_writer(|| LogOut)
-        .with_ansi(style::errors_are_coloured())
+        .with_ansi(style::errors_are_coloured() && !is_json)
         .with_env_filter(filter);
     // A subscriber that is there already is a test's.
     let _ = match settings.format {
