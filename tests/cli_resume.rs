@@ -255,10 +255,17 @@ fn a_settled_workflow_is_neither_cancelled_nor_continued() {
         let told = format!("error: workflow good is completed: there is nothing to {command}\n");
         assert_eq!(out.stderr, told);
     }
-    for command in ["cancel", "resume"] {
-        let out = place.run(&[command, "bad"]);
-        assert_eq!(out.status, 2, "{command}: {}", out.stderr);
-        assert!(out.stderr.contains("; `gleitzeit retry bad` runs again"), "{}", out.stderr);
+    for (arguments, advice) in [
+        (&["cancel", "bad"][..], "is failed: there is nothing to cancel\n"),
+        (&["resume", "bad"], "; `gleitzeit retry bad` runs again"),
+        (&["settle", "bad", "t", "--retry"], "; `gleitzeit retry bad` runs again"),
+        (&["settle", "good", "t", "--retry"], "is completed: there is nothing to settle\n"),
+        (&["cancel", "bad", "--task", "x"], "has no task `x`; it has t\n"),
+        (&["settle", "bad", "x", "--retry"], "has no task `x`; it has t\n"),
+    ] {
+        let out = place.run(arguments);
+        assert_eq!(out.status, 2, "{arguments:?}: {}", out.stderr);
+        assert!(out.stderr.contains(advice), "{arguments:?}: {}", out.stderr);
     }
     assert_eq!(place.run(&["retry", "bad"]).status, 1, "it runs, and fails again");
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 use gleitzeit::{
     files::{self, Input},
@@ -150,7 +150,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) workflow: FileAndInputs,
     /// Id of the workflow, instead of the file's own or a new one.
-    #[arg(long)]
+    #[arg(long, value_parser = id)]
     pub(crate) id: Option<WorkflowId>,
     /// Whether output is shown.
     #[command(flatten)]
@@ -164,7 +164,7 @@ pub(crate) struct Submit {
     #[command(flatten)]
     pub(crate) workflow: FileAndInputs,
     /// Id of the workflow, instead of the file's own or a new one.
-    #[arg(long)]
+    #[arg(long, value_parser = id)]
     pub(crate) id: Option<WorkflowId>,
     /// Wait for its end, as `run` does.
     #[arg(long)]
@@ -178,7 +178,7 @@ pub(crate) struct Serve {
     #[arg(long, required = true)]
     pub(crate) engine: bool,
     /// Answer `GET /healthz` at this address: 200 while engine, store and lease are well, else 503.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) health: Option<SocketAddr>,
 }
 
@@ -224,12 +224,13 @@ pub(crate) enum Drawing {
 
 /// `gleitzeit exec`.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["file", "code"]))]
 pub(crate) struct Exec {
     /// Python file; `-` for standard input.
-    #[arg(required_unless_present = "code", conflicts_with = "code", value_hint = ValueHint::FilePath)]
+    #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<PathBuf>,
     /// Python code.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) code: Option<String>,
     /// JSON object that the code sees as `context`.
     #[arg(long, value_name = "JSON", value_parser = object)]
@@ -425,6 +426,17 @@ fn input(text: &str) -> Result<(String, Input), String> {
         return Err(format!("`{text}` has no name before the `=`"));
     }
     Ok((name.to_owned(), files::input(value)?))
+}
+
+fn id(text: &str) -> Result<WorkflowId, String> {
+    if text.is_empty() {
+        return Err("an id has at least one character".to_owned());
+    }
+    Ok(WorkflowId::from(text))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:8080".to_owned())
 }
 
 fn json(text: &str) -> Result<Value, String> {

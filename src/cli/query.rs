@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use gleitzeit::{EventFilter, ProviderState, ProviderStatus};
 use gleitzeit_domain::{
-    error::{ErrorCode, TaskError},
+    error::TaskError,
     event::Event,
     health::HealthStatus,
     id::WorkflowId,
@@ -21,7 +21,7 @@ use super::{
     interrupt::Interrupts,
     output::{self, Exit, Failure},
     report,
-    run::{find, tell},
+    run::{find, refuse_unknown, tell},
     session::{Session, close},
     standing::{self, Watch},
 };
@@ -38,7 +38,7 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(300);
 /// Lists workflows, the newest first.
 pub(crate) async fn list(session: &Session, list: List) -> Outcome {
     let List { status, name, limit, offset } = list;
-    let is_narrowed = status.is_some() || name.is_some() || offset > 0;
+    let is_narrowed = status.is_some() || name.is_some() || offset > 0 || limit == 0;
     let filter = ListFilter { status, name, limit, offset };
     let (found, standings) = match session.store().await? {
         None => (Vec::new(), Vec::new()),
@@ -130,6 +130,9 @@ pub(crate) async fn events(session: &Session, asked: &Events) -> Outcome {
         pages(&store, asked, &mut out).await
     };
     out.end();
+    if out.written == 0 && shown.is_ok() && !session.json {
+        output::note(format_args!("workflow {} has no events after {}", asked.id, asked.after));
+    }
     close(store).await?;
     shown.map(|()| Exit::Success)
 }
@@ -201,15 +204,11 @@ impl EventWriter {
 /// with its outcome, that of an attempt which was retried is gone.
 pub(crate) async fn logs(session: &Session, Logs { id, task }: &Logs) -> Outcome {
     let record = find(session, id).await?;
+    if let Some(task) = task {
+        refuse_unknown(&record, task)?;
+    }
     let tasks: Vec<_> =
         record.tasks.iter().filter(|it| task.as_ref().is_none_or(|task| it.id == *task)).collect();
-    if let Some(task) = task
-        && tasks.is_empty()
-    {
-        let ids: Vec<&str> = record.tasks.iter().take(20).map(|it| it.id.as_str()).collect();
-        let message = format!("workflow `{id}` has no task `{task}`; it has {}", ids.join(", "));
-        return Err(TaskError::new(ErrorCode::TaskNotFound, message).into());
-    }
     if session.json {
         output::document(&report::logs_json(&tasks));
         return Ok(Exit::Success);

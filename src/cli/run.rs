@@ -11,7 +11,7 @@ use gleitzeit::{
 use gleitzeit_domain::{
     difference::difference,
     error::{ErrorCode, TaskError},
-    id::WorkflowId,
+    id::{TaskId, WorkflowId},
     plan,
     problem::{Problem, SubmitError, push_pointer},
     protocol::book::ProtocolBook,
@@ -171,19 +171,36 @@ pub(crate) async fn resume(mut session: Session, Resume { id, logs }: Resume) ->
     continue_one(&session, &record).await
 }
 
-/// A workflow that has settled can be neither continued nor cancelled.
+/// A workflow that has settled can be neither continued nor cancelled, and nothing in it is unknown.
 fn refuse_settled(record: &WorkflowRecord, what: &str) -> Result<(), Failure> {
     let WorkflowRecord { id, status, .. } = record;
     if !status.is_settled() {
         return Ok(());
     }
-    let next = if *status == WorkflowStatus::Completed {
+    let next = if *status == WorkflowStatus::Completed || what == "cancel" {
         String::new()
     } else {
         format!("; `gleitzeit retry {id}` runs again what did not complete")
     };
     let message = format!("workflow {id} is {status}: there is nothing to {what}{next}");
     Err(TaskError::new(ErrorCode::WorkflowInvalidState, message).into())
+}
+
+/// A task that the workflow does not have.
+///
+/// # Errors
+/// If it is so; the message names some that it has.
+pub(crate) fn refuse_unknown(record: &WorkflowRecord, task: &TaskId) -> Result<(), Failure> {
+    if record.tasks.iter().any(|it| it.id == *task) {
+        return Ok(());
+    }
+    let mut known: Vec<&str> = record.tasks.iter().take(20).map(|it| it.id.as_str()).collect();
+    if known.len() < record.tasks.len() {
+        known.push("…");
+    }
+    let message =
+        format!("workflow `{}` has no task `{task}`; it has {}", record.id, known.join(", "));
+    Err(TaskError::new(ErrorCode::TaskNotFound, message).into())
 }
 
 async fn continue_one(session: &Session, record: &WorkflowRecord) -> Outcome {
@@ -265,7 +282,11 @@ pub(crate) async fn retry(mut session: Session, Retry { id, logs }: &Retry) -> O
 /// if a running one had been stopped.
 pub(crate) async fn cancel(session: &Session, Cancel { id, task, reason }: Cancel) -> Outcome {
     // The store is asked first: a runtime would make one that is not there.
-    refuse_settled(&find(session, &id).await?, "cancel")?;
+    let record = find(session, &id).await?;
+    if let Some(task) = &task {
+        refuse_unknown(&record, task)?;
+    }
+    refuse_settled(&record, "cancel")?;
     let runtime = session.start_without_providers().await?;
     let handle = runtime.handle();
     let cancelled = match &task {
@@ -281,7 +302,9 @@ pub(crate) async fn cancel(session: &Session, Cancel { id, task, reason }: Cance
 /// Says what became of a task whose outcome is unknown, wherever its workflow runs.
 pub(crate) async fn settle(session: &Session, settle: Settle) -> Outcome {
     let Settle { id, task, completed, failed, retry: _ } = settle;
-    find(session, &id).await?;
+    let record = find(session, &id).await?;
+    refuse_unknown(&record, &task)?;
+    refuse_settled(&record, "settle")?;
     let verdict = match (completed, failed) {
         (Some(result), _) => PersonsVerdict::Completed { result },
         (None, Some(message)) => PersonsVerdict::Failed { message: message.into() },
