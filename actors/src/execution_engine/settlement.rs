@@ -569,17 +569,20 @@ impl ExecutionEngine {
     }
 }
 
+/// The log's name for how workflows end, so that a program which reports it itself can leave it out.
+const OUTCOMES: &str = "gleitzeit::outcomes";
+
 /// One line for each workflow that ends, so that an operator need not ask for each.
 fn log_end(record: &WorkflowRecord) {
     let workflow = record.id.as_str();
     let name = &*record.name;
     match record.status {
         WorkflowStatus::Completed => {
-            tracing::info!(workflow, name, tasks = record.tasks.len(), "workflow completed");
+            tracing::info!(target: OUTCOMES, workflow, name, tasks = record.tasks.len(), "workflow completed");
         }
         WorkflowStatus::Cancelled => {
             let reason = record.error.as_ref().map_or("", |error| &*error.message);
-            tracing::info!(workflow, name, reason, "workflow cancelled");
+            tracing::info!(target: OUTCOMES, workflow, name, reason, "workflow cancelled");
         }
         status => {
             let failed = record.tasks.iter().find(|task| task.status == TaskStatus::Failed);
@@ -588,7 +591,7 @@ fn log_end(record: &WorkflowRecord) {
             let error = failed.and_then(|task| task.error.as_ref()).or(record.error.as_ref());
             let code = error.map_or("", |error| error.code.name());
             let cause = error.map_or("", |error| &*error.message);
-            tracing::warn!(workflow, name, task, code, cause = ?shortened(cause), "workflow {status}");
+            tracing::warn!(target: OUTCOMES, workflow, name, task, code, cause = ?shortened(cause), "workflow {status}");
         }
     }
 }
