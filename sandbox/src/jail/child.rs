@@ -102,6 +102,10 @@ impl Child {
     }
 
     async fn try_run(&mut self, interpreter: &Interpreter, job: &Job) -> Result<Ended, NoEnd> {
+        // The zygote knows who works before the work begins, and makes its next child meanwhile,
+        // also where something fails from here on.
+        let told = self.control.send(format!("task {}", self.pid).as_bytes());
+        told.map_err(NoEnd::NotBegun)?;
         if let Some(group) = &self.group {
             // Its files are in memory, too, and have a limit of their own.
             let bytes = job.limits.memory_bytes.saturating_add(job.limits.file_bytes);
@@ -117,10 +121,7 @@ impl Child {
         let mut descriptors =
             vec![given.job.as_fd(), stdout.as_fd(), stderr.as_fd(), result.as_fd()];
         descriptors.extend(given.stdin.as_ref().map(OwnedFd::as_fd));
-        // The zygote knows who works before the work begins, and makes its next child meanwhile.
-        let told = self.control.send(format!("task {}", self.pid).as_bytes());
-        told.and_then(|()| channel::send(&self.line, b"!", &descriptors))
-            .map_err(NoEnd::NotBegun)?;
+        channel::send(&self.line, b"!", &descriptors).map_err(NoEnd::NotBegun)?;
         drop((theirs, given));
         let [stdout, stderr, mut result] = ours;
         let mut has_begun = false;
