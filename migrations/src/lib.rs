@@ -20,6 +20,7 @@ mod m20261123_000001_workflows;
 mod m20261124_000001_leases;
 mod m20261124_000002_heirs;
 mod m20261129_000001_needs;
+mod m20261130_000001_epochs;
 
 /// The table of applied migrations.
 const APPLIED: &str = "gleitzeit_migrations";
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000001_leases::Migration),
             Box::new(m20261124_000002_heirs::Migration),
             Box::new(m20261129_000001_needs::Migration),
+            Box::new(m20261130_000001_epochs::Migration),
         ]
     }
 
@@ -100,6 +102,11 @@ impl Schema {
     }
 }
 
+/// The names of the migrations of this program, in order.
+pub fn names() -> Vec<String> {
+    Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
+}
+
 /// Brings the schema up to this program's; the migrations that it took, in order.
 ///
 /// # Errors
@@ -134,8 +141,7 @@ pub async fn look<C: ConnectionTrait>(db: &C) -> Result<Schema, DbErr> {
             applied.push(row.try_get_by_index(0)?);
         }
     }
-    let known: Vec<String> =
-        Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
+    let known = names();
     let newer = applied.iter().filter(|version| !known.contains(version)).cloned().collect();
     let steps = known.into_iter().map(|name| Step { applied: applied.contains(&name), name });
     Ok(Schema { steps: steps.collect(), newer })
@@ -160,14 +166,15 @@ async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     };
     let transaction = db.begin_with_options(options).await?;
     if transaction.get_database_backend() == DbBackend::Postgres {
+        // A step over a large table takes its time, and so does another process with the same.
+        transaction.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
         transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
     }
     Ok(transaction)
 }
 
 async fn steps(transaction: &DatabaseTransaction) -> Result<Vec<Step>, MigrateError> {
-    let known: Vec<String> =
-        Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
+    let known = names();
     let applied: Vec<String> = Migrator::get_migration_models(transaction)
         .await?
         .into_iter()
