@@ -107,7 +107,10 @@ fn start(cli: Cli) -> Outcome {
         | Command::Batch(_) => Says::Outcomes,
         _ => Says::Nothing,
     };
-    let session = Session::new(global, says)?;
+    let mut session = Session::new(global, says)?;
+    if !command.may_migrate() {
+        session = session.migrates_nothing();
+    }
     // A worker of its own is woken by the actors without a system call while it is busy.
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -26,10 +26,10 @@ use gleitzeit_domain::{
     provider::ProviderSpec,
     store::{Store, StoreError},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use blocking::BlockingRuntime;
-pub use parts::open_store;
+pub use parts::{look_into_store, open_store};
 
 use results::ResultWriter;
 
@@ -126,6 +126,7 @@ pub struct Runtime {
     handle: Handle,
     recovered: Recovered,
     stop: mpsc::UnboundedSender<StopRequest>,
+    failed: watch::Receiver<Option<TaskError>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -166,6 +167,20 @@ impl Runtime {
     /// What was taken up at the start.
     pub fn recovered(&self) -> Recovered {
         self.recovered
+    }
+
+    /// Waits until the runtime has stopped although nobody asked it to, and says why: its store is
+    /// gone, or a part of it failed for good. What was acknowledged before is in the store.
+    pub async fn failed(&self) -> TaskError {
+        let mut failed = self.failed.clone();
+        let why = match failed.wait_for(Option::is_some).await {
+            Ok(why) => why.clone(),
+            Err(_) => None,
+        };
+        match why {
+            Some(why) => why,
+            None => std::future::pending().await,
+        }
     }
 
     /// Takes nothing more in, lets running tasks end within `deadline`, stops everything and waits
@@ -273,12 +288,13 @@ impl RuntimeBuilder {
     pub async fn start(self) -> Result<Runtime, StartError> {
         let (ready, is_ready) = oneshot::channel();
         let (stop, stops) = mpsc::unbounded_channel();
+        let (fails, failed) = watch::channel(None);
         let thread = thread::Builder::new()
             .name("gleitzeit-actors".into())
-            .spawn(move || control_thread(self, ready, stops))?;
+            .spawn(move || control_thread(self, ready, stops, &fails))?;
         match is_ready.await {
             Ok(Ok((handle, recovered))) => {
-                Ok(Runtime { handle, recovered, stop, thread: Some(thread) })
+                Ok(Runtime { handle, recovered, stop, failed, thread: Some(thread) })
             }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(StartError::Died),
@@ -300,6 +316,7 @@ fn control_thread(
     builder: RuntimeBuilder,
     ready: Ready,
     stops: mpsc::UnboundedReceiver<StopRequest>,
+    fails: &watch::Sender<Option<TaskError>>,
 ) {
     let system = actix::System::new();
     system.block_on(async move {
@@ -307,7 +324,7 @@ fn control_thread(
             Ok((actors, store, handle, recovered, results)) => {
                 gleitzeit_actors::failpoint!("runtime.start.ready");
                 if ready.send(Ok((handle, recovered))).is_ok() {
-                    run(actors, store, stops, results).await;
+                    run(actors, store, stops, results, fails).await;
                 } else {
                     // Whoever started it has gone away.
                     end(actors, &*store, Duration::ZERO).await;
@@ -434,13 +451,18 @@ async fn run(
     store: Arc<dyn Store>,
     mut stops: mpsc::UnboundedReceiver<StopRequest>,
     results: ResultWriter,
+    fails: &watch::Sender<Option<TaskError>>,
 ) {
-    let request = tokio::select! {
-        request = stops.recv() => request,
-        _ = &mut actors.failed => {
-            // What is acknowledged is stored; half a state must not go on.
-            Some(StopRequest { deadline: Duration::ZERO, report: None })
+    // What is acknowledged is stored; half a state must not go on.
+    let at_once = Some(StopRequest { deadline: Duration::ZERO, report: None });
+    let (request, failure) = tokio::select! {
+        request = stops.recv() => (request, None),
+        gave_up = &mut actors.failed => {
+            let actor = gave_up.map_or("an actor", |gave_up| gave_up.actor);
+            let message = format!("{actor} failed for good; the log says why");
+            (at_once, Some(TaskError::new(ErrorCode::InternalError, message)))
         }
+        gone = store.lost() => (at_once, Some(gone.into())),
     };
     let deadline = request.as_ref().map_or(Duration::ZERO, |request| request.deadline);
     let report = end(actors, &*store, deadline).await;
@@ -449,6 +471,7 @@ async fn run(
         let _ = answer.send(report);
     }
     // A stop that was asked for after a failure finds the channel closed, and a default report.
+    fails.send_replace(failure);
 }
 
 async fn end(actors: Actors, store: &dyn Store, deadline: Duration) -> StopReport {

@@ -169,6 +169,17 @@ pub struct StorageSettings {
     /// lease. On SQLite it is at once, when the process has ended. In files: seconds.
     #[serde(with = "duration")]
     pub lease: Duration,
+    /// What runs or stores workflows makes the database and brings its schema up to date; false
+    /// leaves that to `gleitzeit db migrate`.
+    pub auto_migrate: bool,
+    /// On PostgreSQL: a statement that was not answered by then is given up, and its connection
+    /// replaced. In files: seconds.
+    #[serde(with = "duration")]
+    pub statement_timeout: Duration,
+    /// On PostgreSQL with `sslmode=verify-ca` or `verify-full`: a file in PEM with certificates to
+    /// trust, besides the built-in ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// A result as JSON may be written with escapes, and stands in a statement with others: both
@@ -178,7 +189,29 @@ const RESULT_MAX_MB: NonZeroU64 = NonZeroU64::new(256).unwrap();
 /// A lease that is shorter runs out under a process that the machine did not run for a moment.
 const LEASE_MIN: Duration = Duration::from_millis(500);
 
+/// A statement that is given up sooner may be one that a busy server was about to answer.
+const STATEMENT_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
 impl StorageSettings {
+    /// Which store, with the certificates that its server is checked by.
+    pub fn url(&self) -> StoreUrl {
+        match &self.ca_file {
+            Some(file) => self.url.clone().with_ca_file(file),
+            None => self.url.clone(),
+        }
+    }
+
+    /// How a database is used.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub fn sql_options(&self) -> crate::storage::SqlOptions {
+        crate::storage::SqlOptions {
+            durability: self.durability,
+            max_bytes: self.max_bytes(),
+            auto_migrate: self.auto_migrate,
+            statement_timeout: self.statement_timeout,
+        }
+    }
+
     /// The size that a database is kept below, in bytes; `None` for any.
     pub fn max_bytes(&self) -> Option<u64> {
         (self.max_size_mb > 0).then(|| self.max_size_mb.saturating_mul(1024 * 1024))
@@ -567,6 +600,13 @@ impl Settings {
         let lease = self.storage.lease;
         if lease < LEASE_MIN {
             wrong("storage.lease".into(), format!("{lease:?}; expected at least {LEASE_MIN:?}"));
+        }
+        let statement = self.storage.statement_timeout;
+        if statement < STATEMENT_TIMEOUT_MIN {
+            wrong(
+                "storage.statement_timeout".into(),
+                format!("{statement:?}; expected at least {STATEMENT_TIMEOUT_MIN:?}"),
+            );
         }
         let mut positive = |path: String, span: Option<Duration>| {
             if span.is_some_and(|span| span.is_zero()) {

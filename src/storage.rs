@@ -49,21 +49,24 @@ pub mod admin;
 mod assemble;
 mod bell;
 mod call;
+mod database_file;
 mod encode;
 pub mod entity;
 mod fault;
 mod group;
 mod leases;
 mod location;
+mod look;
 mod multi_row;
 mod newcomers;
-#[cfg(feature = "postgres")]
-mod no_delay;
 mod open;
+mod patience;
 pub mod plain;
 mod prune;
 mod read;
 mod rows;
+#[cfg(feature = "postgres")]
+mod server;
 mod server_clock;
 mod shrink;
 mod statements;
@@ -71,13 +74,31 @@ mod submit_in;
 mod thread;
 mod writer;
 
+pub use self::look::ReadOnlyStore;
+
 /// How a database is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SqlOptions {
     /// What a commit survives.
     pub durability: Durability,
     /// Above so many bytes in use, the oldest settled workflows are forgotten; `None` for any size.
     pub max_bytes: Option<u64>,
+    /// True makes the database and brings its schema up to date where that is needed; false refuses
+    /// one that is not ready.
+    pub auto_migrate: bool,
+    /// A statement that a server has not answered by then is given up, and its connection replaced.
+    pub statement_timeout: Duration,
+}
+
+impl Default for SqlOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::default(),
+            max_bytes: None,
+            auto_migrate: true,
+            statement_timeout: Duration::from_secs(10),
+        }
+    }
 }
 
 /// Keeps workflows in a database.
@@ -99,6 +120,8 @@ pub struct SqlStore {
     bell: Arc<Bell>,
     renewals: Arc<Renewals>,
     server_clock: ServerClock,
+    lost: watch::Receiver<Option<StoreError>>,
+    statement_timeout: Duration,
 }
 
 impl fmt::Debug for SqlStore {
@@ -109,16 +132,16 @@ impl fmt::Debug for SqlStore {
 
 impl SqlStore {
     /// Opens the database, makes what is missing (the file, its folder, the tables), and brings
-    /// its schema up to date.
+    /// its schema up to date, unless [`SqlOptions::auto_migrate`] is false.
     ///
     /// # Errors
     /// [`StoreError::Open`] where the URL names no database, this build does not know the kind of
-    /// database, or a newer program has migrated it; [`StoreError::Unavailable`] where it cannot
-    /// be reached.
+    /// database, a newer program has migrated it, it is read-only, or its file has several names or
+    /// is mounted by itself; [`StoreError::Unavailable`] where it cannot be reached.
     pub async fn connect(url: &StoreUrl, options: SqlOptions) -> Result<Self, StoreError> {
         let location = Location::of(url)?;
         location.check_build()?;
-        let connector = Connector { location: location.clone(), durability: options.durability };
+        let connector = Connector { location: location.clone(), options };
         let opened = thread::start(connector, options.max_bytes).await?;
         Ok(Self {
             name: url.to_string(),
@@ -132,6 +155,8 @@ impl SqlStore {
             bell: opened.bell,
             renewals: opened.renewals,
             server_clock: ServerClock::default(),
+            lost: opened.lost,
+            statement_timeout: options.statement_timeout,
         })
     }
 
@@ -205,7 +230,8 @@ impl Store for SqlStore {
             return Ok(Some(now));
         }
         let asked = Instant::now();
-        let now = self.read(|reader| async move { reader.server_time().await }).await?;
+        let now =
+            self.read(|reader| async move { reader.soon(reader.server_time()).await }).await?;
         // The server read its clock on half of the way.
         let now = now.map(|now| now + asked.elapsed() / 2);
         self.server_clock.set(now);
@@ -221,16 +247,16 @@ impl Store for SqlStore {
     }
 
     async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
-        self.read(|reader| async move { reader.unsettled().await }).await
+        self.read(|reader| async move { reader.in_time(reader.unsettled()).await }).await
     }
 
     async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
         let id = id.clone();
-        self.read(|reader| async move { reader.workflow(&id).await }).await
+        self.read(|reader| async move { reader.soon(reader.workflow(&id)).await }).await
     }
 
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
-        self.read(|reader| async move { reader.list(filter).await }).await
+        self.read(|reader| async move { reader.soon(reader.list(filter)).await }).await
     }
 
     async fn events(
@@ -240,7 +266,8 @@ impl Store for SqlStore {
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
         let id = id.clone();
-        self.read(move |reader| async move { reader.events(&id, after, limit).await }).await
+        self.read(move |reader| async move { reader.soon(reader.events(&id, after, limit)).await })
+            .await
     }
 
     async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
@@ -248,6 +275,19 @@ impl Store for SqlStore {
             Request::Prune(Prune { before: Some(before), limit, count: 0, answer })
         })
         .await
+    }
+
+    async fn lost(&self) -> StoreError {
+        let mut lost = self.lost.clone();
+        let gone = match lost.wait_for(Option::is_some).await {
+            Ok(gone) => gone.clone(),
+            Err(_) => None,
+        };
+        match gone {
+            Some(gone) => gone,
+            // Closed in order.
+            None => std::future::pending().await,
+        }
     }
 
     async fn close(&self, limit: Duration) -> Result<(), StoreError> {

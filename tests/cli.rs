@@ -3,6 +3,9 @@
 
 #[path = "cli/checks.rs"]
 mod checks;
+#[cfg(feature = "sqlite")]
+#[path = "cli/database.rs"]
+mod database;
 #[path = "cli/places.rs"]
 mod places;
 #[path = "cli/served.rs"]

@@ -11,14 +11,17 @@ use std::{
 };
 
 use chrono::DateTime;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::{
+    StreamExt as _,
+    future::{join_all, try_join_all},
+};
 use gleitzeit::{
     settings::{Durability, StoreUrl},
-    storage::{SqlOptions, SqlStore},
+    storage::{ReadOnlyStore, SqlOptions, SqlStore},
 };
 use gleitzeit_domain::{
     store::{
-        ListFilter, Store, StoreError, Submitted, WorkflowChange,
+        LeaseStore as _, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
         conformance::{self, sample},
     },
     workflow::WorkflowStatus,
@@ -357,4 +360,165 @@ async fn times_are_kept_to_the_microsecond() {
     let listed = store.list(ListFilter::default()).await.unwrap();
     let expected = DateTime::from_timestamp_nanos(1_767_225_600_123_456_000);
     assert_eq!(listed[0].created_at, expected);
+}
+
+/// Prompts, inputs and results are in them, and whoever may open one may also lock it and hold up
+/// those who write.
+#[cfg(unix)]
+#[tokio::test]
+async fn the_files_of_a_database_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = TempDir::new().unwrap();
+    let store = open(&url(&folder, "a.db")).await;
+    store.open_lease("me", LONG).await.unwrap();
+    store.submit(vec![sample::workflow("a", 1)]).await.unwrap();
+    let mut names = Vec::new();
+    for entry in folder.path().read_dir().unwrap() {
+        let entry = entry.unwrap();
+        names.push(entry.file_name().into_string().unwrap());
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{names:?}");
+    }
+    names.sort();
+    assert_eq!(names, ["a.db", "a.db-leases", "a.db-shm", "a.db-wal"]);
+}
+
+/// What is written to a file that nobody finds any more is lost: it must not be acknowledged.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_database_that_is_gone_takes_nothing_more() {
+    use std::fs::{copy, hard_link, remove_file, rename};
+
+    type Change = fn(&std::path::Path);
+    let changes: [(&str, Change); 5] = [
+        ("removed", |path| remove_file(path).unwrap()),
+        ("renamed", |path| rename(path, path.with_extension("old")).unwrap()),
+        ("replaced", |path| {
+            copy(path, path.with_extension("new")).unwrap();
+            rename(path.with_extension("new"), path).unwrap();
+        }),
+        ("hard link", |path| hard_link(path, path.with_extension("2")).unwrap()),
+        ("a.db-leases", |path| remove_file(path.with_extension("db-leases")).unwrap()),
+    ];
+    for (what, change) in changes {
+        let folder = TempDir::new().unwrap();
+        let store = open(&url(&folder, "a.db")).await;
+        let epoch = store.open_lease("me", LONG).await.unwrap().epoch;
+        let new = |id| NewWorkflow { epoch: Some(epoch), ..sample::workflow(id, 1) };
+        store.submit(vec![new("before")]).await.unwrap();
+        change(&folder.path().join("a.db"));
+        let refused = store.submit(vec![new("after")]).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Gone { .. }), "{what}: {refused:?}");
+        assert!(refused.to_string().contains(what), "{what}: {refused}");
+        assert!(!refused.is_transient(), "to try again is of no use");
+        let told = tokio::time::timeout(LONG, store.lost()).await.unwrap();
+        assert_eq!(told, refused, "a runtime hears of it");
+        assert_eq!(store.record(vec![sample::change(&"before".into(), 2)]).await, Err(refused));
+        store.close(LONG).await.unwrap();
+    }
+}
+
+/// An engine without work writes nothing, and must not wait for ever for what is written elsewhere.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_only_listens_notices_that_the_database_is_gone() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&url(&folder, "a.db")).await;
+    let mut bell = store.bell();
+    bell.next().await.unwrap();
+    std::fs::rename(folder.path().join("a.db"), folder.path().join("b.db")).unwrap();
+    let told = tokio::time::timeout(LONG, store.lost()).await.unwrap();
+    assert!(matches!(told, StoreError::Gone { .. }), "{told:?}");
+}
+
+/// Two names have two logs, and destroy what they name.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_database_of_two_names_is_refused() {
+    let folder = TempDir::new().unwrap();
+    open(&url(&folder, "a.db")).await.close(LONG).await.unwrap();
+    std::fs::hard_link(folder.path().join("a.db"), folder.path().join("b.db")).unwrap();
+    for name in ["a.db", "b.db"] {
+        let error =
+            SqlStore::connect(&url(&folder, name), SqlOptions::default()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Open { .. }), "{error:?}");
+        assert!(error.to_string().contains("2 names"), "{error}");
+    }
+}
+
+/// One broken row must not keep all the others from being seen and run.
+#[tokio::test]
+async fn a_broken_row_is_left_out() {
+    let breaks = [
+        "UPDATE gleitzeit_workflows SET spec = '{' WHERE id = 'bad'",
+        "UPDATE gleitzeit_workflows SET status = 'running', started_at = 9223372036854775807 \
+         WHERE id = 'bad'",
+        "UPDATE gleitzeit_workflows SET task_count = 4000000000 WHERE id = 'bad'",
+        "UPDATE gleitzeit_workflows SET name = CAST(x'ff' AS TEXT) WHERE id = 'bad'",
+        "UPDATE gleitzeit_tasks SET status = 'odd' WHERE workflow_key = \
+         (SELECT key FROM gleitzeit_workflows WHERE id = 'bad')",
+        "UPDATE gleitzeit_tasks SET result = CAST(x'ff' AS TEXT) WHERE workflow_key = \
+         (SELECT key FROM gleitzeit_workflows WHERE id = 'bad')",
+    ];
+    for sql in breaks {
+        let folder = TempDir::new().unwrap();
+        let url = url(&folder, "a.db");
+        let store = open(&url).await;
+        let (good, bad, last) =
+            (sample::workflow("good", 1), sample::workflow("bad", 2), sample::workflow("last", 1));
+        store.submit(vec![good.clone(), bad.clone(), last.clone()]).await.unwrap();
+        let outcome = WorkflowChange {
+            tasks: vec![sample::completed(&bad.record.tasks[0], json!(1))],
+            ..sample::change(&bad.record.id, 1)
+        };
+        store.record(vec![outcome]).await.unwrap();
+        look(&url).await.execute_unprepared(sql).await.unwrap();
+        let others = vec![good.record.clone(), last.record.clone()];
+        assert_eq!(store.unsettled().await.unwrap(), others, "{sql}");
+        let listed = store.list(ListFilter::default()).await.unwrap();
+        assert!(listed.iter().any(|it| it.id.as_str() == "good"), "{sql}: {listed:?}");
+        let epoch = store.open_lease("me", LONG).await.unwrap().epoch;
+        let claimed = store.claim(epoch, 10).await.unwrap();
+        assert_eq!((claimed.workflows, claimed.more), (others, false), "{sql}");
+        let alone = store.workflow(&"bad".into()).await.unwrap_err();
+        assert!(!matches!(alone, StoreError::Unavailable { .. }), "{sql}: {alone:?}");
+        let end = WorkflowChange {
+            epoch: Some(epoch),
+            ..sample::settles(&last, WorkflowStatus::Completed, sample::at(5))
+        };
+        store.record(vec![end]).await.unwrap();
+        let ended = store.workflow(&"last".into()).await.unwrap().unwrap();
+        assert_eq!(ended.status, WorkflowStatus::Completed, "{sql}");
+    }
+}
+
+/// Whoever looks must not change what he looks at, nor wait for whoever writes.
+#[tokio::test]
+async fn to_look_makes_nothing_and_waits_for_nobody() {
+    let folder = TempDir::new().unwrap();
+    let url = url(&folder, "a.db");
+    let options = SqlOptions::default();
+    assert!(ReadOnlyStore::open(&url, options).await.unwrap().is_none());
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "nothing was made");
+    let store = open(&url).await;
+    store.submit(vec![sample::workflow("a", 1)]).await.unwrap();
+    let db = look(&url).await;
+    db.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
+    let looks = ReadOnlyStore::open(&url, options).await.unwrap().unwrap();
+    assert_eq!(looks.list(ListFilter::default()).await.unwrap().len(), 1);
+    assert!(looks.workflow(&"a".into()).await.unwrap().is_some());
+    assert_eq!(looks.events(&"a".into(), 0, 10).await.unwrap().len(), 1);
+    let refused = looks.submit(vec![sample::workflow("b", 1)]).await;
+    assert!(matches!(refused, Err(StoreError::Write { .. })), "{refused:?}");
+    looks.close(LONG).await.unwrap();
+    db.execute_unprepared("ROLLBACK").await.unwrap();
+    let older = "DELETE FROM gleitzeit_migrations WHERE version LIKE '%_epochs'";
+    db.execute_unprepared(older).await.unwrap();
+    let error = ReadOnlyStore::open(&url, options).await.unwrap_err();
+    assert!(error.to_string().contains("gleitzeit db migrate"), "{error}");
+    assert_eq!(number(&db, "SELECT COUNT(*) FROM gleitzeit_migrations").await, 3);
+    let none = SqlOptions { auto_migrate: false, ..options };
+    let error = SqlStore::connect(&url, none).await.unwrap_err();
+    assert!(error.to_string().contains("gleitzeit db migrate"), "{error}");
 }

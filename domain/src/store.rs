@@ -145,6 +145,13 @@ pub enum StoreError {
         /// The lease.
         epoch: Epoch,
     },
+    /// It is gone while it was in use, and nothing that is written now would be found again: the
+    /// file of a database was removed or replaced. Stop.
+    #[error("store is gone: {detail}")]
+    Gone {
+        /// What became of it, and what to do.
+        detail: String,
+    },
     /// What is stored contradicts itself.
     #[error("stored data contradicts itself: {detail}")]
     Integrity {
@@ -161,7 +168,7 @@ impl StoreError {
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::Open { .. } => ErrorCode::ConfigurationError,
-            Self::Unavailable { .. } => ErrorCode::PersistenceConnectionFailed,
+            Self::Unavailable { .. } | Self::Gone { .. } => ErrorCode::PersistenceConnectionFailed,
             Self::Write { .. } | Self::Refused { .. } => ErrorCode::PersistenceWriteFailed,
             Self::Read { .. } => ErrorCode::PersistenceReadFailed,
             Self::Unknown { .. } => ErrorCode::PersistenceTransactionFailed,
@@ -177,6 +184,7 @@ impl StoreError {
             self,
             Self::Open { .. }
                 | Self::Refused { .. }
+                | Self::Gone { .. }
                 | Self::Integrity { .. }
                 | Self::LeaseLost { .. }
                 | Self::Closed
@@ -277,6 +285,12 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Any [`StoreError`].
     async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError>;
+
+    /// Waits until the store can never be used again although nobody closed it, and says why:
+    /// [`StoreError::Gone`]. A runtime stops then. Most stores cannot be lost, and never answer.
+    async fn lost(&self) -> StoreError {
+        std::future::pending().await
+    }
 
     /// Waits until every write before this call is committed, then lets go of what it holds.
     /// Every later call but this one says [`StoreError::Closed`].

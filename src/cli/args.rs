@@ -121,6 +121,23 @@ pub(crate) enum ProviderAction {
     },
 }
 
+impl Command {
+    /// True for what brings new work to a database, and so makes it ready for that.
+    pub(crate) const fn may_migrate(&self) -> bool {
+        match self {
+            Self::Run(_)
+            | Self::Submit(_)
+            | Self::Serve(_)
+            | Self::Exec(_)
+            | Self::Batch(_)
+            | Self::Bench(_) => true,
+            #[cfg(any(feature = "sqlite", feature = "postgres"))]
+            Self::Db(Db::Import { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
 /// A workflow file and its inputs.
 #[derive(Debug, Args)]
 pub(crate) struct FileAndInputs {
@@ -365,8 +382,12 @@ pub(crate) enum Db {
     Status,
     /// Say everything in it that contradicts itself; exit status 1 where there is something.
     Check,
-    /// Bring its schema up to date, as the next start would.
-    Migrate,
+    /// Make the database where there is none, and bring its schema up to date.
+    Migrate {
+        /// Only say what would be done.
+        #[arg(long)]
+        plan: bool,
+    },
     /// Give back the space of what was forgotten.
     Vacuum,
     /// Write all workflows to a file, one a line, as JSON.

@@ -3,7 +3,7 @@
 mod move_all;
 mod report;
 
-use gleitzeit::storage::admin::{self, Checked, Finding};
+use gleitzeit::storage::admin::{self, Checked, Finding, MigrationPlan};
 use serde_json::json;
 
 use super::{
@@ -26,7 +26,8 @@ pub(crate) async fn db(session: &Session, command: Db) -> Outcome {
     match command {
         Db::Status => status(session).await,
         Db::Check => check(session).await,
-        Db::Migrate => migrate(session).await,
+        Db::Migrate { plan: true } => plan(session).await,
+        Db::Migrate { plan: false } => migrate(session).await,
         Db::Vacuum => vacuum(session).await,
         Db::Export { file } => move_all::export(session, &file).await,
         Db::Import { file } => move_all::import(session, &file).await,
@@ -68,6 +69,20 @@ async fn check(session: &Session) -> Outcome {
         ));
     }
     Ok(if checked.is_sound() { Exit::Success } else { Exit::Failed })
+}
+
+async fn plan(session: &Session) -> Outcome {
+    let url = &session.settings.storage.url;
+    let MigrationPlan { pending, makes_file } = admin::plan_migration(url).await?;
+    if session.json {
+        output::document(&json!({ "pending": pending, "makes_file": makes_file }));
+    } else if pending.is_empty() {
+        output::text(format_args!("{url}: up to date already"));
+    } else {
+        let file = if makes_file { "make the file and " } else { "" };
+        output::text(format_args!("{url}: would {file}apply {}", pending.join(", ")));
+    }
+    Ok(Exit::Success)
 }
 
 async fn migrate(session: &Session) -> Outcome {

@@ -38,6 +38,9 @@ pub(crate) const STOPPING: Duration = Duration::from_secs(5);
 /// How the workflows ended, each once it has.
 type Answers<'a> = Pin<Box<dyn Future<Output = Vec<WaitAnswer>> + 'a>>;
 
+/// A runtime that has stopped by itself says why within this time.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// A runtime on its way through some workflows.
 pub(crate) struct Drive<'s> {
     session: &'s Session,
@@ -165,6 +168,12 @@ impl<'s> Drive<'s> {
         };
         let records = match ended {
             Some(records) => {
+                let has_stopped = |answer: &WaitAnswer| matches!(answer, Err(it) if it.code == ErrorCode::SystemShutdown);
+                if records.iter().any(has_stopped)
+                    && let Ok(why) = tokio::time::timeout(LAST_WORDS, self.runtime.failed()).await
+                {
+                    return Err(why.into());
+                }
                 self.stop_meanwhile();
                 records
             }

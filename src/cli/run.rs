@@ -70,7 +70,7 @@ async fn left_behind(
     spec: &WorkflowSpec,
 ) -> Result<Option<WorkflowRecord>, Failure> {
     let Some(id) = &spec.id else { return Ok(None) };
-    let Some(store) = session.store().await? else { return Ok(None) };
+    let Some(store) = session.store_to_run().await? else { return Ok(None) };
     let found = store.workflow(id).await;
     close(store).await?;
     let found = found?;

@@ -5,7 +5,7 @@ mod systemd;
 
 use std::{io, process, time::Duration};
 
-use gleitzeit::{Enqueued, Handle, Runtime, WaitPolicy};
+use gleitzeit::{Enqueued, Runtime, WaitPolicy};
 use gleitzeit_domain::{id::WorkflowId, store::Store, workflow::WorkflowRecord};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,9 +22,6 @@ use super::{
 };
 use health::Endpoint;
 use systemd::Notice;
-
-/// Between two looks whether the engine is there.
-const LIFE_SIGN: Duration = Duration::from_secs(5);
 
 /// Between two looks at a workflow that another process runs.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -65,9 +62,7 @@ pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
     tokio::select! {
         () = interrupts.next() => {}
         never = systemd::watchdog(&handle) => match never {},
-        () = death(&handle) => {
-            return Err(Failure::infrastructure("the engine has stopped; the log says why"));
-        }
+        error = runtime.failed() => return Err(error.into()),
     }
     systemd::tell(Notice::Stopping);
     let deadline = session.settings.engine.shutdown_deadline;
@@ -91,13 +86,6 @@ pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
         ));
     }
     Ok(Exit::Success)
-}
-
-/// Waits until the engine has ended by itself, which it does if its state cannot be trusted.
-async fn death(handle: &Handle) {
-    while handle.stats().await.is_ok() {
-        tokio::time::sleep(LIFE_SIGN).await;
-    }
 }
 
 /// Stores a workflow for whoever serves; waits for its end where asked to.

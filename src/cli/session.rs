@@ -64,7 +64,8 @@ impl Session {
             // Read as the variable would be, so that what is shown to tasks is held against it.
             sources = sources.with_variables([("GLEITZEIT__STORAGE__URL", store.expose())]);
         }
-        let settings = sources.load()?;
+        let mut settings = sources.load()?;
+        settings.storage.url = settings.storage.url();
         output::start_log(&settings.logging, verbose, says)?;
         let progress = if json || no_progress {
             Shown::Nothing
@@ -135,6 +136,13 @@ impl Session {
     /// How a report of one of its workflows looks.
     pub(crate) fn view(&self) -> View {
         View::new(self.is_kept())
+    }
+
+    /// Leaves the schema of the database as it is: for commands that are about what is stored there
+    /// already.
+    pub(crate) fn migrates_nothing(mut self) -> Self {
+        self.settings.storage.auto_migrate = false;
+        self
     }
 
     /// The same settings with everything in memory.
@@ -227,16 +235,26 @@ impl Session {
         self.settings.storage.url.sqlite_path().is_none_or(Path::exists)
     }
 
-    /// The store, without a runtime over it. `None` where there is no such file yet: to look into
-    /// a store must not make one.
+    /// The store, to look at it, without a runtime over it. `None` where there is none yet: to
+    /// look into a store must not make one.
     ///
     /// # Errors
     /// When it cannot be opened.
     pub(crate) async fn store(&self) -> Result<Option<Arc<dyn Store>>, Failure> {
-        if !self.store_is_there() {
-            return Ok(None);
+        Ok(runtime::look_into_store(&self.settings).await?)
+    }
+
+    /// The same for a command that is about to run what it finds: the schema is brought up to date
+    /// first, where it may be.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(crate) async fn store_to_run(&self) -> Result<Option<Arc<dyn Store>>, Failure> {
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        if self.settings.storage.auto_migrate && !self.settings.storage.url.is_memory() {
+            gleitzeit::storage::admin::migrate_existing(&self.settings.storage.url).await?;
         }
-        Ok(Some(runtime::open_store(&self.settings).await?))
+        self.store().await
     }
 
     /// The same store, or an error that names the workflow that is not in it.

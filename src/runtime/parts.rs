@@ -47,18 +47,14 @@ pub(super) fn book(
 /// # Errors
 /// [`StartError::Store`] and [`StartError::StoreKind`].
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
-    let url = &settings.storage.url;
+    let url = &settings.storage.url();
     if url.is_memory() {
         return Ok(Arc::new(MemoryStore::new(settings.storage.settled_kept)));
     }
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     {
-        use crate::storage::{SqlOptions, SqlStore};
-        let options = SqlOptions {
-            durability: settings.storage.durability,
-            max_bytes: settings.storage.max_bytes(),
-        };
-        match SqlStore::connect(url, options).await {
+        use crate::storage::SqlStore;
+        match SqlStore::connect(url, settings.storage.sql_options()).await {
             Ok(store) => Ok(Arc::new(store)),
             Err(error) => Err(StartError::Store { url: url.to_string(), error }),
         }
@@ -70,6 +66,24 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
                   feature `sqlite` or `postgres`"
             .to_owned(),
     })
+}
+
+/// The store of the settings, for whoever only looks: nothing is made or migrated, and a database
+/// that cannot be written is read. `None` where there is no database yet.
+///
+/// # Errors
+/// As [`open_store`].
+pub async fn look_into_store(settings: &Settings) -> Result<Option<Arc<dyn Store>>, StartError> {
+    let url = &settings.storage.url();
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    if !url.is_memory() {
+        use crate::storage::ReadOnlyStore;
+        return match ReadOnlyStore::open(url, settings.storage.sql_options()).await {
+            Ok(store) => Ok(store.map(|store| Arc::new(store) as Arc<dyn Store>)),
+            Err(error) => Err(StartError::Store { url: url.to_string(), error }),
+        };
+    }
+    open_store(settings).await.map(Some)
 }
 
 /// Everything the actors are made from.

@@ -18,7 +18,7 @@ use super::{
     location::Location,
     open::{Connector, Use},
 };
-use crate::settings::{Durability, StoreUrl};
+use crate::settings::StoreUrl;
 
 mod check;
 mod export;
@@ -33,7 +33,7 @@ pub use self::{
     export::{Exported, export},
     import::{ImportError, Imported, import},
     status::{Contents, Holder, SchemaStatus, Size, Span, Status, holder, status},
-    upkeep::{Vacuumed, migrate, vacuum},
+    upkeep::{MigrationPlan, Vacuumed, migrate, migrate_existing, plan_migration, vacuum},
 };
 
 /// The tables of the store, by their names.
@@ -68,8 +68,7 @@ impl Place {
             let detail = format!("there is no file `{path}`; name the database with --store");
             return Err(StoreError::Open { detail });
         }
-        // What a commit survives matters to nobody who commits nothing of the store's.
-        let connector = Connector { location: location.clone(), durability: Durability::Full };
+        let connector = Connector::past_any_store(location.clone());
         let db = connector.one(to).await?;
         Ok(Self { location, name: url.to_string(), db })
     }
@@ -96,7 +95,7 @@ impl Place {
 }
 
 /// Why a database of this schema cannot be read by this program.
-fn refusal(schema: &Schema) -> Option<String> {
+pub(super) fn refusal(schema: &Schema) -> Option<String> {
     if let Some(newer) = schema.newer.first() {
         return Some(format!(
             "was migrated by a newer gleitzeit (its schema has `{newer}`, which this program does \

@@ -15,7 +15,7 @@ use gleitzeit_domain::{
 use super::{
     encode::{self, Hash, count_of, parse, refused, time_of, time_of_nullable, unescape},
     entity::{task, workflow},
-    read::ReadError,
+    read::{Loaded, ReadError},
 };
 
 /// Workflows that are put together in one go: a tenth of a millisecond.
@@ -73,15 +73,14 @@ pub(super) struct Gathered {
     pub(super) tasks: HashMap<i64, Vec<task::Model>>,
     pub(super) blobs: HashMap<Vec<u8>, String>,
     pub(super) sequences: HashMap<i64, i64>,
+    /// Workflows of which a task's row cannot be read, and why.
+    pub(super) unreadable: HashMap<i64, StoreError>,
 }
 
 impl Gathered {
     /// Puts the workflows together, in the order of the rows. Whoever else is on this thread gets
     /// its turn meanwhile: an answer of the database is to be read, and the next thing asked.
-    pub(super) async fn complete(
-        mut self,
-        records: &mut Vec<WorkflowRecord>,
-    ) -> Result<(), ReadError> {
+    pub(super) async fn complete(mut self, loaded: &mut Loaded) {
         for (count, row) in self.rows.into_iter().enumerate() {
             if count % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
@@ -91,10 +90,22 @@ impl Gathered {
                 last_sequence: self.sequences.get(&row.key).copied().unwrap_or(0),
                 blobs: &self.blobs,
             };
-            let id = row.id.clone();
-            records.push(parts.complete(row).map_err(|error| naming(&id, error))?);
+            let (key, id) = (row.key, row.id.clone());
+            let record = match self.unreadable.remove(&key) {
+                None => parts.complete(row),
+                Some(error) => Err(error),
+            };
+            match record {
+                Ok(record) => {
+                    loaded.records.push(record);
+                    loaded.keys.push(key);
+                }
+                Err(error) => {
+                    let ReadError(error) = naming(&id, error);
+                    loaded.broken.push((id, error));
+                }
+            }
         }
-        Ok(())
     }
 }
 
@@ -118,7 +129,8 @@ impl Parts<'_> {
     fn tasks(mut self, spec: &WorkflowSpec, count: u32) -> Result<Vec<TaskRecord>, StoreError> {
         self.tasks.sort_unstable_by_key(|row| row.position);
         let mut rows = std::mem::take(&mut self.tasks).into_iter().peekable();
-        let mut tasks = Vec::with_capacity(count as usize);
+        // The count may be anything in a row that is broken.
+        let mut tasks = Vec::with_capacity((count as usize).min(spec.tasks.len() + rows.len()));
         for index in 0..count {
             let row = rows.next_if(|row| row.position == i64::from(index));
             tasks.push(match (row, spec.tasks.get(index as usize)) {

@@ -3,12 +3,16 @@
 //!
 //! Rung by the writer of this store, and by a listener for what other processes write: on
 //! PostgreSQL a connection that listens for `NOTIFY`, on SQLite a watch on the file. The listener
-//! starts when the first engine asks; it polls nothing.
+//! starts when the first engine asks. It polls where a file cannot be watched, and asks a server
+//! that has been silent whether it is there.
 //!
 //! Invariant: what is written after an engine began to listen is followed by a ring. A listener
 //! rings once when it has begun, and whenever it may have missed something.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures_util::{
     StreamExt as _,
@@ -98,12 +102,13 @@ pub(super) async fn announce<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
 /// Listens for what other processes write, as long as the store lives.
 pub(super) async fn listen(
     location: Location,
+    statement_timeout: Duration,
     bell: std::sync::Arc<Bell>,
     writer: mpsc::WeakUnboundedSender<Request>,
 ) {
     match location {
         #[cfg(feature = "postgres")]
-        Location::Postgres(url) => listen::listen(&url, &bell).await,
+        Location::Postgres(url) => listen::listen(&url, &bell, statement_timeout).await,
         #[cfg(all(feature = "sqlite", target_os = "linux"))]
         Location::Sqlite(path) => watch_file::listen(&path, &bell, &writer).await,
         // No other way is built in: it rings for this process alone, and the engines of others
@@ -111,6 +116,7 @@ pub(super) async fn listen(
         #[allow(unreachable_patterns, reason = "in some builds")]
         other => {
             drop(writer);
+            let _ = statement_timeout;
             bell.set_complete(false);
             tracing::debug!(?other, "the bell rings for this process alone");
         }

@@ -20,6 +20,8 @@ pub(super) enum Cause {
     Full,
     /// The database takes no writes at all: full, read-only, broken.
     Database,
+    /// The database is no longer where it was.
+    Gone,
 }
 
 /// A complaint and what it means.
@@ -36,6 +38,15 @@ impl From<DbErr> for Fault {
 }
 
 impl Fault {
+    /// What the writer itself found: nothing may be written any more.
+    pub(super) fn gone(error: &StoreError) -> Self {
+        let detail = match error {
+            StoreError::Gone { detail } => detail.clone(),
+            other => other.to_string(),
+        };
+        Self { cause: Cause::Gone, detail }
+    }
+
     /// True when what was rolled back may be tried again at once.
     pub(super) fn may_pass_again(&self) -> bool {
         matches!(self.cause, Cause::Contention | Cause::Connection)
@@ -53,6 +64,7 @@ impl Fault {
             // The same again is refused again, whatever else is stored.
             Cause::Content => StoreError::Refused { detail: self.detail },
             Cause::Database => StoreError::Write { detail: self.detail },
+            Cause::Gone => StoreError::Gone { detail: self.detail },
         }
     }
 
@@ -65,6 +77,7 @@ impl Fault {
             Cause::Content | Cause::Full | Cause::Database => {
                 StoreError::Read { detail: self.detail }
             }
+            Cause::Gone => StoreError::Gone { detail: self.detail },
         }
     }
 
@@ -73,7 +86,9 @@ impl Fault {
     pub(super) fn of_commit(self) -> StoreError {
         match self.cause {
             Cause::Connection | Cause::Database => StoreError::Unknown { detail: self.detail },
-            Cause::Contention | Cause::Locked | Cause::Content | Cause::Full => self.of_write(),
+            Cause::Contention | Cause::Locked | Cause::Content | Cause::Full | Cause::Gone => {
+                self.of_write()
+            }
         }
     }
 }

@@ -29,7 +29,12 @@ use tokio::sync::oneshot;
 
 use super::{SqlStore, bell, encode, writer};
 
-pub(super) use self::{desk::Desk, look::look, requests::TO_ALL, sql::SERVER_NOW};
+pub(super) use self::{
+    desk::Desk,
+    look::{look, standings},
+    requests::TO_ALL,
+    sql::SERVER_NOW,
+};
 
 mod desk;
 mod file_locks;
@@ -39,6 +44,7 @@ mod process;
 mod requests;
 mod serve;
 mod sql;
+mod watch;
 
 /// Where an answer goes.
 pub(super) type Asker<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -126,8 +132,10 @@ impl LeaseStore for SqlStore {
 
     async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError> {
         let (ids, location) = (ids.to_vec(), self.location.clone());
-        self.read(move |reader| async move { look::standings(&reader, &location, &ids).await })
-            .await
+        self.read(
+            move |reader| async move { reader.soon(standings(&reader, &location, &ids)).await },
+        )
+        .await
     }
 
     async fn claim_one(
@@ -154,11 +162,11 @@ impl LeaseStore for SqlStore {
         &self,
         after: RequestKey,
     ) -> Result<Vec<(RequestKey, Ask, bool)>, StoreError> {
-        self.read(move |reader| async move { reader.asked_of_all(after).await }).await
+        self.read(move |reader| async move { reader.soon(reader.asked_of_all(after)).await }).await
     }
 
     async fn requests(&self, epoch: Epoch) -> Result<Vec<(RequestKey, Request)>, StoreError> {
-        self.read(move |reader| async move { reader.requests(epoch).await }).await
+        self.read(move |reader| async move { reader.soon(reader.requests(epoch)).await }).await
     }
 
     async fn answer(&self, key: RequestKey, answer: RequestAnswer) -> Result<(), StoreError> {
@@ -167,7 +175,8 @@ impl LeaseStore for SqlStore {
     }
 
     async fn take_answer(&self, key: RequestKey) -> Result<Option<RequestAnswer>, StoreError> {
-        let answer = self.read(move |reader| async move { reader.answer(key).await }).await?;
+        let answer =
+            self.read(move |reader| async move { reader.soon(reader.answer(key)).await }).await?;
         if answer.is_some()
             && let Err(error) = self.call(|asker| Call::Forget { key, asker }).await
         {
@@ -186,7 +195,9 @@ impl LeaseStore for SqlStore {
         if self.bell.is_to_be_started() {
             let location = self.location.clone();
             let writer = self.requests.downgrade();
-            self.runtime.spawn(bell::listen(location, Arc::clone(&self.bell), writer));
+            let limit = self.statement_timeout;
+            let bell = Arc::clone(&self.bell);
+            self.runtime.spawn(bell::listen(location, limit, bell, writer));
         }
         rings
     }

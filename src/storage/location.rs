@@ -17,12 +17,10 @@ pub(super) enum Location {
 
 impl Location {
     pub(super) fn of(url: &StoreUrl) -> Result<Self, StoreError> {
-        let text = url.expose();
-        if let Some(path) = text.strip_prefix("sqlite:") {
-            return sqlite(path.strip_prefix("//").unwrap_or(path))
-                .map_err(|why| StoreError::Open { detail: format!("`{url}` {why}") });
+        if let Some(path) = url.sqlite_path() {
+            return Ok(Self::Sqlite(path.to_owned()));
         }
-        match text.split_once("://") {
+        match url.expose().split_once("://") {
             Some(("postgres" | "postgresql", rest)) => {
                 Ok(Self::Postgres(format!("postgres://{rest}")))
             }
@@ -53,20 +51,6 @@ impl Location {
     }
 }
 
-fn sqlite(path: &str) -> Result<Location, &'static str> {
-    // What other programs write to have the file created; here it always is.
-    let path = path.strip_suffix("?mode=rwc").unwrap_or(path);
-    if path.is_empty() || path.ends_with('/') {
-        Err("names no file")
-    } else if path.contains(":memory:") {
-        Err("is no file; to keep everything in memory, write `memory`")
-    } else if path.contains('?') {
-        Err("has parameters; write the path alone, and set the rest under [storage]")
-    } else {
-        Ok(Location::Sqlite(PathBuf::from(path)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,11 +73,9 @@ mod tests {
         assert_eq!(of("postgresql://h/n"), Ok(Location::Postgres("postgres://h/n".into())));
     }
 
-    /// A parameter that is silently passed over would be a setting that does nothing.
+    /// It is a store, and none in a database.
     #[test]
-    fn what_would_be_misread_is_refused() {
-        for url in ["sqlite::memory:", "sqlite:a.db?cache=shared", "sqlite:dir/", "memory"] {
-            assert!(matches!(of(url), Err(StoreError::Open { .. })), "{url}");
-        }
+    fn memory_is_no_database() {
+        assert!(matches!(of("memory"), Err(StoreError::Open { .. })));
     }
 }

@@ -1,6 +1,7 @@
 //! Opens databases: the connection that writes, those that read, and the schema.
 //!
-//! Invariant: of all connections of a store, one writes; those that read cannot.
+//! Invariants: of all connections of a store, one writes; those that read cannot. Who only looks
+//! makes nothing, migrates nothing, and waits for no lock.
 
 use std::{
     path::Path,
@@ -9,16 +10,26 @@ use std::{
 
 use futures_util::future::try_join;
 use gleitzeit_domain::store::StoreError;
-use gleitzeit_migrations::MigrateError;
-use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr, RuntimeErr, sqlx};
+use gleitzeit_migrations::{MigrateError, Schema};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr,
+    RuntimeErr, Statement, sqlx,
+};
 
-use super::{fault::Fault, location::Location};
+use super::{
+    SqlOptions,
+    admin::refusal,
+    database_file::{self, DatabaseFile},
+    fault::Fault,
+    location::Location,
+    patience::Patience,
+};
 use crate::settings::Durability;
 
 /// Connections that read.
 const READERS: u32 = 4;
 
-/// How long a reader waits for one of the connections.
+/// How long a reader waits for one of the connections, on a file.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a connection to a server may take to come about.
@@ -50,7 +61,7 @@ const PREPARED: usize = 512;
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     pub(super) location: Location,
-    pub(super) durability: Durability,
+    pub(super) options: SqlOptions,
 }
 
 /// What a connection is for.
@@ -60,16 +71,59 @@ pub(super) enum Use {
     Write,
     /// By those who ask the store.
     Read,
+    /// By someone who looks at some of it, past any store; cannot write.
+    Look,
     /// By someone who looks through all of it, once; cannot write.
     Inspect,
     /// By upkeep.
     Maintain,
 }
 
+impl Use {
+    fn is_reading(self) -> bool {
+        matches!(self, Self::Read | Self::Look | Self::Inspect)
+    }
+}
+
 impl Connector {
-    /// Opens the connection that writes, makes what is missing, and brings the schema up to date.
+    /// For whoever opens no store: what a commit survives matters to nobody who commits nothing of
+    /// the store's.
+    pub(super) fn past_any_store(location: Location) -> Self {
+        Self { location, options: SqlOptions::default() }
+    }
+
+    /// How long a statement may go unanswered. SQLite answers by itself: it waits for locks for a
+    /// known time, and for nothing else.
+    pub(super) fn patience(&self) -> Patience {
+        match self.location {
+            Location::Sqlite(_) => Patience::endless(),
+            Location::Postgres(_) => Patience::of(self.options.statement_timeout),
+        }
+    }
+
+    /// Opens the connection that writes. Makes what is missing and brings the schema up to date,
+    /// unless that is left to a person.
     pub(super) async fn open(&self) -> Result<DatabaseConnection, StoreError> {
-        self.migrate().await.map(|(db, _)| db)
+        if self.options.auto_migrate {
+            return self.migrate().await.map(|(db, _)| db);
+        }
+        if let Location::Sqlite(path) = &self.location
+            && !path.exists()
+        {
+            return Err(StoreError::Open {
+                detail: format!(
+                    "there is no file `{}`; `gleitzeit db migrate` makes it, for \
+                     storage.auto_migrate is false",
+                    path.display()
+                ),
+            });
+        }
+        let db = self.first_writer().await?;
+        let schema = self.schema(&db).await?;
+        match refusal(&schema) {
+            None => Ok(db),
+            Some(why) => Err(StoreError::Open { detail: format!("the database {why}") }),
+        }
     }
 
     /// Opens the connection that writes as [`open`](Self::open) does, and those that read.
@@ -80,7 +134,14 @@ impl Connector {
             // Without the file there is nothing to read.
             Location::Sqlite(_) => Ok((self.open().await?, self.readers().await?)),
             // Secure connections to a server take longer to come about than all that follows.
-            Location::Postgres(_) => try_join(self.open(), self.readers()).await,
+            Location::Postgres(_) => {
+                self.check_reachable().await?;
+                let (writer, readers) = try_join(self.open(), self.readers()).await?;
+                let checked = self.check_session(&writer, &readers);
+                let checked = self.patience().wait_for_one(checked).await;
+                checked.map_err(|silent| self.cannot_open(silent))??;
+                Ok((writer, readers))
+            }
         }
     }
 
@@ -88,10 +149,18 @@ impl Connector {
     pub(super) async fn migrate(&self) -> Result<(DatabaseConnection, Vec<String>), StoreError> {
         if let Location::Sqlite(path) = &self.location {
             make_folder(path)?;
+            database_file::make_private(path).map_err(|error| StoreError::Open {
+                detail: format!("cannot make `{}`: {error}", path.display()),
+            })?;
         }
         gleitzeit_actors::failpoint!("store.open.before");
-        let db = self.first_writer().await.map_err(|error| self.cannot_open(error))?;
+        let db = self.first_writer().await?;
         gleitzeit_actors::failpoint!("store.open.connected");
+        let schema = self.schema(&db).await?;
+        if schema.is_current() {
+            gleitzeit_actors::failpoint!("store.open.migrated");
+            return Ok((db, Vec::new()));
+        }
         let applied = match gleitzeit_migrations::migrate(&db).await {
             Ok(applied) => applied,
             Err(error @ MigrateError::Newer { .. }) => {
@@ -106,21 +175,65 @@ impl Connector {
         Ok((db, applied))
     }
 
-    /// One connection for a person's questions, or for upkeep; nothing is made or migrated.
-    pub(super) async fn one(&self, to: Use) -> Result<DatabaseConnection, StoreError> {
-        Database::connect(self.options(to)).await.map_err(|error| self.cannot_open(error))
+    /// The schema that a database has.
+    pub(super) async fn schema(&self, db: &DatabaseConnection) -> Result<Schema, StoreError> {
+        let patience = self.patience();
+        let schema = patience.wait_for_one(gleitzeit_migrations::look(db)).await;
+        schema.flatten().map_err(|error| self.cannot_open(error))
     }
 
-    /// The same, however many processes make the file at once: while one of them turns the log on,
-    /// the others are refused at once, whatever time they would wait.
-    async fn first_writer(&self) -> Result<DatabaseConnection, DbErr> {
+    /// The file that the connections have opened; `None` on a server.
+    pub(super) fn file(&self) -> Result<Option<DatabaseFile>, StoreError> {
+        match &self.location {
+            Location::Sqlite(path) => DatabaseFile::of_open(path).map(Some),
+            Location::Postgres(_) => Ok(None),
+        }
+    }
+
+    /// One connection for a person's questions, or for upkeep; nothing is made or migrated.
+    pub(super) async fn one(&self, to: Use) -> Result<DatabaseConnection, StoreError> {
+        self.check_reachable().await?;
+        let Location::Sqlite(path) = &self.location else {
+            return Database::connect(self.options(to)).await.map_err(|it| self.cannot_open(it));
+        };
+        match readable(self.options(to)).await {
+            Ok(db) => Ok(db),
+            Err(error) if to.is_reading() && is_unwritable(&error) => self.frozen(path, to).await,
+            Err(error) => Err(self.cannot_open(error)),
+        }
+    }
+
+    /// A connection to a file where nothing can be written. To read beside those who write SQLite
+    /// needs `-shm`, which cannot be made there; but then nobody writes, either.
+    async fn frozen(&self, path: &Path, to: Use) -> Result<DatabaseConnection, StoreError> {
+        let log = database_file::named(path, "-wal");
+        if log.metadata().is_ok_and(|found| found.len() > 0) {
+            return Err(StoreError::Open {
+                detail: format!(
+                    "`{}` lies where nothing can be written, and its log `{}` holds what was not \
+                     moved into it yet; copy both to a place that can be written, and look there",
+                    path.display(),
+                    log.display()
+                ),
+            });
+        }
+        readable(self.options_for(to, true)).await.map_err(|error| self.cannot_open(error))
+    }
+
+    /// The connection that writes, however many processes make the file at once: while one of them
+    /// turns the log on, the others are refused at once, whatever time they would wait.
+    async fn first_writer(&self) -> Result<DatabaseConnection, StoreError> {
+        if let Location::Sqlite(path) = &self.location {
+            check_writable(path)?;
+            database_file::warn_if_open_to_all(path);
+        }
         let begun = Instant::now();
         loop {
             match self.writer().await {
                 Err(error) if is_locked(&error) && begun.elapsed() < CONNECT_TIMEOUT => {
                     tokio::time::sleep(LOCKED_PAUSE).await;
                 }
-                answer => return answer,
+                answer => return answer.map_err(|error| self.cannot_open(error)),
             }
         }
     }
@@ -142,20 +255,46 @@ impl Connector {
         Database::connect(self.options(Use::Read)).await.map_err(|error| self.cannot_open(error))
     }
 
+    /// Others that read, for some of which one did not answer. Each comes about when it is needed.
+    pub(super) async fn readers_again(&self) -> Result<DatabaseConnection, DbErr> {
+        let mut options = self.options(Use::Read);
+        options.connect_lazy(true);
+        Database::connect(options).await
+    }
+
     fn cannot_open(&self, error: DbErr) -> StoreError {
+        let is_read_only = is_read_only(&error);
         let Fault { detail, .. } = error.into();
-        let detail = match &self.location {
-            Location::Sqlite(path) => format!("`{}`: {detail}", path.display()),
+        let (place, detail) = match &self.location {
+            Location::Sqlite(path) => (format!("`{}`", path.display()), detail),
             // The address is left out: it may hold a password.
-            Location::Postgres(_) => format!("PostgreSQL: {detail}"),
+            Location::Postgres(_) => ("PostgreSQL".to_owned(), detail),
         };
-        StoreError::Unavailable { detail }
+        if is_read_only {
+            return read_only(&place, &detail);
+        }
+        if detail.contains("unsupported startup parameter") {
+            return StoreError::Open { detail: format!("{place}: {detail}; {NO_POOLER}") };
+        }
+        StoreError::Unavailable { detail: format!("{place}: {detail}") }
     }
 
     fn options(&self, to: Use) -> ConnectOptions {
+        self.options_for(to, false)
+    }
+
+    /// `is_frozen` has SQLite take it that nobody changes the file.
+    fn options_for(&self, to: Use, is_frozen: bool) -> ConnectOptions {
         let mut options = match &self.location {
             Location::Sqlite(_) => ConnectOptions::new("sqlite:"),
             Location::Postgres(url) => ConnectOptions::new(url),
+        };
+        let acquire_timeout = match (to, &self.location) {
+            // The writer has its connection for itself: it waits for the server alone.
+            (Use::Write, _) => CONNECT_TIMEOUT,
+            // The patience of who asks ends before, and then all of them are replaced.
+            (_, Location::Postgres(_)) => self.options.statement_timeout * 2,
+            (_, Location::Sqlite(_)) => ACQUIRE_TIMEOUT,
         };
         options
             .sqlx_logging(false)
@@ -163,22 +302,21 @@ impl Connector {
             .max_connections(if to == Use::Read { READERS } else { 1 })
             .min_connections(u32::from(to == Use::Write))
             .connect_timeout(CONNECT_TIMEOUT)
-            // The writer has its connection for itself: it waits for the server alone.
-            .acquire_timeout(if to == Use::Write { CONNECT_TIMEOUT } else { ACQUIRE_TIMEOUT })
+            .acquire_timeout(acquire_timeout)
             // Connections stay: an idle store wakes up for nothing.
             .idle_timeout(None)
             .max_lifetime(None)
             // A lost connection shows in the first statement, which is then tried on a new one.
             .test_before_acquire(false);
         match &self.location {
-            Location::Sqlite(path) => self.sqlite(&mut options, path, to),
+            Location::Sqlite(path) => self.sqlite(&mut options, path, to, is_frozen),
             Location::Postgres(_) => self.postgres(&mut options, to),
         }
         options
     }
 
     #[cfg(feature = "sqlite")]
-    fn sqlite(&self, options: &mut ConnectOptions, path: &Path, to: Use) {
+    fn sqlite(&self, options: &mut ConnectOptions, path: &Path, to: Use, is_frozen: bool) {
         use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
         /// Rows that SQLite's thread may be ahead of whoever reads them. With few of them, the two
@@ -191,7 +329,7 @@ impl Connector {
         /// How long a statement waits for another process that writes to the same file.
         const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-        let synchronous = match self.durability {
+        let synchronous = match self.options.durability {
             Durability::Full => SqliteSynchronous::Full,
             Durability::Normal => SqliteSynchronous::Normal,
         };
@@ -216,7 +354,10 @@ impl Connector {
                     .pragma("wal_autocheckpoint", "4096")
                     .pragma("journal_size_limit", "67108864")
                     .pragma("cache_size", "-32768"),
-                Use::Read | Use::Inspect => sqlite.pragma("query_only", "on"),
+                Use::Read | Use::Look | Use::Inspect if is_frozen => {
+                    sqlite.read_only(true).immutable(true)
+                }
+                Use::Read | Use::Look | Use::Inspect => sqlite.pragma("query_only", "on"),
                 Use::Maintain => sqlite,
             }
         });
@@ -224,32 +365,43 @@ impl Connector {
 
     #[cfg(not(feature = "sqlite"))]
     #[expect(clippy::unused_self, reason = "the same shape in every build")]
-    fn sqlite(&self, _options: &mut ConnectOptions, _path: &Path, _to: Use) {}
+    fn sqlite(&self, _options: &mut ConnectOptions, _path: &Path, _to: Use, _is_frozen: bool) {}
 
     #[cfg(feature = "postgres")]
     fn postgres(&self, options: &mut ConnectOptions, to: Use) {
-        let synchronous_commit = match self.durability {
+        let synchronous_commit = match self.options.durability {
             Durability::Full => "on",
             Durability::Normal => "off",
         };
-        options.map_sqlx_postgres_pool_opts(|pool| {
-            pool.after_connect(|connection, _| Box::pin(super::no_delay::set(connection)))
+        let limit = format!("{}ms", self.options.statement_timeout.as_millis().max(1));
+        let Location::Postgres(url) = &self.location else { return };
+        let url: std::sync::Arc<str> = url.as_str().into();
+        let of_pool = std::sync::Arc::clone(&url);
+        options.map_sqlx_postgres_pool_opts(move |pool| {
+            let url = std::sync::Arc::clone(&of_pool);
+            pool.after_connect(move |connection, _| {
+                let url = std::sync::Arc::clone(&url);
+                Box::pin(async move { super::server::prepare(connection, &url).await })
+            })
         });
         options.map_sqlx_postgres_opts(move |postgres| {
-            let postgres = postgres
+            let postgres = super::server::trusting(postgres, &url)
                 .application_name("gleitzeit")
                 .statement_cache_capacity(PREPARED)
                 .options([("synchronous_commit", synchronous_commit)]);
             let postgres = match to {
-                Use::Write | Use::Read => postgres.options(PLANS),
+                Use::Write | Use::Read | Use::Look => postgres.options(PLANS),
                 // Where whole tables are read, the planner knows best.
                 Use::Inspect | Use::Maintain => postgres,
             };
             match to {
-                Use::Write => {
-                    postgres.options([("idle_in_transaction_session_timeout", STANDSTILL)])
-                }
-                Use::Read | Use::Inspect => {
+                // The server's own limit: what it works on for a client that has given up would
+                // hold its locks, and each new try would wait behind it.
+                Use::Write => postgres.options([
+                    ("idle_in_transaction_session_timeout", STANDSTILL),
+                    ("statement_timeout", &limit),
+                ]),
+                Use::Read | Use::Look | Use::Inspect => {
                     postgres.options([("default_transaction_read_only", "on")])
                 }
                 Use::Maintain => postgres,
@@ -260,14 +412,131 @@ impl Connector {
     #[cfg(not(feature = "postgres"))]
     #[expect(clippy::unused_self, reason = "the same shape in every build")]
     fn postgres(&self, _options: &mut ConnectOptions, _to: Use) {}
+
+    /// Says at once where nobody listens: a pool would go on trying until its time is over.
+    #[cfg(feature = "postgres")]
+    async fn check_reachable(&self) -> Result<(), StoreError> {
+        match &self.location {
+            Location::Sqlite(_) => Ok(()),
+            Location::Postgres(url) => super::server::check_reachable(url, CONNECT_TIMEOUT).await,
+        }
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    #[expect(clippy::unused_async, clippy::unused_self, reason = "the same shape in every build")]
+    async fn check_reachable(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Refuses a server that takes no writes, and one behind a pooler that gives each transaction
+    /// another session: prepared statements, locks and `LISTEN` belong to a session, and would fail
+    /// later, one after the other.
+    async fn check_session(
+        &self,
+        writer: &DatabaseConnection,
+        readers: &DatabaseConnection,
+    ) -> Result<(), StoreError> {
+        let select = "SELECT pg_backend_pid(), current_setting('transaction_read_only')";
+        let select = Statement::from_string(DbBackend::Postgres, select);
+        let mut sessions = Vec::new();
+        for db in [writer, readers] {
+            let row = db.query_one_raw(select.clone()).await;
+            let row = row.map_err(|error| self.cannot_open(error))?;
+            let session = row.map(|row| -> Result<(i32, String), DbErr> {
+                Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))
+            });
+            sessions.extend(session.transpose().map_err(|error| self.cannot_open(error))?);
+        }
+        if let [(ours, read_only_now), (theirs, _)] = sessions.as_slice() {
+            if ours == theirs {
+                return Err(StoreError::Open {
+                    detail: format!("PostgreSQL: two connections share a session; {NO_POOLER}"),
+                });
+            }
+            if read_only_now == "on" {
+                return Err(read_only("PostgreSQL", "a standby, or default_transaction_read_only"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What to do about a pooler.
+const NO_POOLER: &str = "a pooler such as pgbouncer in transaction mode stands between, which \
+                         cannot be used: name the server itself, or a pool in session mode that \
+                         passes startup parameters on";
+
+fn read_only(place: &str, detail: &str) -> StoreError {
+    StoreError::Open {
+        detail: format!(
+            "{place} is read-only ({detail}); `gleitzeit list`, `show` and `db export` can read \
+             it, and whatever runs or stores workflows needs one that can be written"
+        ),
+    }
+}
+
+/// Opens a file and reads from it: only the first statement opens its log.
+async fn readable(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
+    let db = Database::connect(options).await?;
+    let first = Statement::from_string(DbBackend::Sqlite, "SELECT 1 FROM sqlite_master LIMIT 1");
+    db.query_one_raw(first).await?;
+    Ok(db)
+}
+
+/// Refuses a file that cannot be written, before SQLite opens it as one that is only read.
+#[cfg(target_os = "linux")]
+fn check_writable(path: &Path) -> Result<(), StoreError> {
+    use nix::{
+        errno::Errno,
+        unistd::{AccessFlags, access},
+    };
+
+    match access(path, AccessFlags::W_OK) {
+        Err(error @ (Errno::EROFS | Errno::EACCES)) => {
+            Err(read_only(&format!("`{}`", path.display()), error.desc()))
+        }
+        // Whatever else is wrong, SQLite says.
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
+fn check_writable(_path: &Path) -> Result<(), StoreError> {
+    Ok(())
+}
+
+/// What the database calls the error.
+fn code(error: &DbErr) -> Option<String> {
+    let (DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
+        return None;
+    };
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.map(std::borrow::Cow::into_owned)
+}
+
+/// The low byte of SQLite's extended result code.
+fn sqlite_code(error: &DbErr) -> Option<u32> {
+    let code = code(error).filter(|code| code.len() < 5)?;
+    code.parse::<u32>().ok().map(|code| code & 0xff)
 }
 
 /// True where SQLite says that another process is in the way.
 fn is_locked(error: &DbErr) -> bool {
-    let DbErr::Conn(RuntimeErr::SqlxError(error)) = error else { return false };
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    // The low byte of an extended result code: busy, locked.
-    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| matches!(code & 0xff, 5 | 6))
+    matches!(sqlite_code(error), Some(5 | 6))
+}
+
+/// True where SQLite could not make what it needs beside a file: read-only, cannot open.
+fn is_unwritable(error: &DbErr) -> bool {
+    matches!(sqlite_code(error), Some(8 | 14))
+}
+
+/// True where the database takes no writes.
+fn is_read_only(error: &DbErr) -> bool {
+    sqlite_code(error) == Some(8) || code(error).as_deref() == Some("25006")
 }
 
 fn make_folder(path: &Path) -> Result<(), StoreError> {
@@ -300,7 +569,8 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         for (durability, synchronous) in [(Durability::Full, "2"), (Durability::Normal, "1")] {
             let location = Location::Sqlite(folder.path().join(format!("{durability}.db")));
-            let db = Connector { location, durability }.open().await.unwrap();
+            let options = SqlOptions { durability, ..SqlOptions::default() };
+            let db = Connector { location, options }.open().await.unwrap();
             assert_eq!(pragma(&db, "synchronous").await, synchronous, "{durability}");
             assert_eq!(pragma(&db, "journal_mode").await, "wal");
             assert_eq!(pragma(&db, "foreign_keys").await, "1");
@@ -313,7 +583,7 @@ mod tests {
     async fn connections_that_read_cannot_write() {
         let folder = tempfile::TempDir::new().unwrap();
         let location = Location::Sqlite(folder.path().join("a.db"));
-        let connector = Connector { location, durability: Durability::Full };
+        let connector = Connector::past_any_store(location);
         let writer = connector.open().await.unwrap();
         let readers = connector.readers().await.unwrap();
         let refused = readers.execute_unprepared("DELETE FROM gleitzeit_workflows").await;

@@ -54,7 +54,7 @@ impl Plain {
     pub async fn open(url: &StoreUrl, options: SqlOptions) -> Result<Self, StoreError> {
         let location = Location::of(url)?;
         location.check_build()?;
-        let connector = Connector { location, durability: options.durability };
+        let connector = Connector { location, options };
         let db = connector.open().await?;
         let make = format!("CREATE TABLE IF NOT EXISTS {TABLE} (a INTEGER)");
         db.execute_unprepared(&make).await.map_err(of_write)?;

@@ -1,8 +1,14 @@
 //! Answers questions from the tables.
 //!
 //! Asked by the store on its own thread; each answer comes from one snapshot.
+//!
+//! A workflow that cannot be put together is left out, logged once, and named by whoever asks for it
+//! alone: one broken row must not keep all the others from being seen and run.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join;
@@ -19,7 +25,8 @@ use gleitzeit_domain::{
 use sea_orm::{
     AccessMode, ColumnTrait as _, ConnectionTrait as _, DatabaseConnection, DatabaseTransaction,
     DbBackend, DbErr, EntityTrait as _, IsolationLevel, QueryFilter as _, QueryOrder as _,
-    QuerySelect as _, QueryTrait as _, Statement, TransactionOptions, TransactionTrait as _,
+    QueryResult, QuerySelect as _, QueryTrait as _, Statement, TransactionOptions,
+    TransactionTrait as _,
 };
 
 use super::{
@@ -29,6 +36,8 @@ use super::{
     fault::Fault,
     leases::SERVER_NOW,
     multi_row::MultiRow,
+    open::Connector,
+    patience::Patience,
 };
 
 /// Workflows that are loaded at a time, and payloads that are fetched in one statement.
@@ -43,7 +52,14 @@ const EVENT_ROWS: u64 = 256;
 /// Reads from one database.
 #[derive(Debug)]
 pub(super) struct Reader {
-    db: DatabaseConnection,
+    /// Replaced when one of them did not answer.
+    db: Mutex<DatabaseConnection>,
+    backend: DbBackend,
+    patience: Patience,
+    /// Opens others; `None` where what is lost is not replaced.
+    connector: Option<Connector>,
+    /// The workflows that could not be put together and were logged.
+    broken: Mutex<HashSet<String>>,
     /// `workflow_key, last sequence of its own row`; answers `workflow_key, last sequence told by
     /// events`, where that is greater.
     last_sequences: MultiRow,
@@ -51,6 +67,26 @@ pub(super) struct Reader {
     task_counts: MultiRow,
     /// `hash`; answers `hash, body`.
     blobs: MultiRow,
+}
+
+/// Workflows that were read.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    pub(super) records: Vec<WorkflowRecord>,
+    /// Their keys, in the same order.
+    pub(super) keys: Vec<i64>,
+    /// Those that could not be put together: their ids, and why.
+    pub(super) broken: Vec<(String, StoreError)>,
+}
+
+impl Loaded {
+    /// The one that was asked for.
+    pub(super) fn only(mut self) -> Answer<Option<WorkflowRecord>> {
+        match self.broken.pop() {
+            Some((_, error)) => Err(ReadError(error)),
+            None => Ok(self.records.pop()),
+        }
+    }
 }
 
 impl From<DbErr> for ReadError {
@@ -71,14 +107,27 @@ pub(super) struct ReadError(pub(super) StoreError);
 
 type Answer<T> = Result<T, ReadError>;
 
-/// (key, id, name, status, created at, completed at, number of tasks)
-type Listed = (i64, String, String, String, i64, Option<i64>, i64);
-
 impl Reader {
+    /// Over connections that are not replaced when they are lost.
     pub(super) fn new(db: DatabaseConnection) -> Self {
+        Self::over(db, Patience::endless(), None)
+    }
+
+    /// Over connections that are watched, and replaced when one of them does not answer.
+    pub(super) fn watching(mut db: DatabaseConnection, connector: Connector) -> Self {
+        let patience = connector.patience();
+        patience.watch(&mut db);
+        Self::over(db, patience, Some(connector))
+    }
+
+    fn over(db: DatabaseConnection, patience: Patience, connector: Option<Connector>) -> Self {
         let backend = db.get_database_backend();
         Self {
-            db,
+            db: Mutex::new(db),
+            backend,
+            patience,
+            connector,
+            broken: Mutex::default(),
             last_sequences: MultiRow::new(
                 backend,
                 "SELECT key, last FROM (SELECT v.column1 AS key, v.column2 AS known, \
@@ -106,35 +155,87 @@ impl Reader {
     }
 
     pub(super) async fn close(&self) {
-        if let Err(error) = self.db.close_by_ref().await {
+        if let Err(error) = self.db().close_by_ref().await {
             tracing::debug!(%error, "connections closed with an error");
+        }
+    }
+
+    fn db(&self) -> DatabaseConnection {
+        lock(&self.db).clone()
+    }
+
+    /// Waits for a question that takes few statements.
+    pub(super) async fn soon<T>(&self, asks: impl Future<Output = Answer<T>>) -> Answer<T> {
+        let answer = self.patience.wait_for_one(asks).await;
+        self.heard(answer).await
+    }
+
+    /// Waits for a question that takes as many statements as there is to read.
+    pub(super) async fn in_time<T>(&self, asks: impl Future<Output = Answer<T>>) -> Answer<T> {
+        let answer = self.patience.wait(asks).await;
+        self.heard(answer).await
+    }
+
+    /// Replaces the connections where one of them did not answer: that answer may still come, and
+    /// the others lead the same way.
+    async fn heard<T>(&self, answer: Result<Answer<T>, DbErr>) -> Answer<T> {
+        let silent = match answer {
+            Ok(answer) => return answer,
+            Err(silent) => silent,
+        };
+        if let Some(connector) = &self.connector {
+            let mut fresh = connector.readers_again().await?;
+            self.patience.watch(&mut fresh);
+            let before = std::mem::replace(&mut *lock(&self.db), fresh);
+            // It may take as long as the one that does not answer.
+            tokio::spawn(async move {
+                let _ = before.close().await;
+            });
+        }
+        Err(silent.into())
+    }
+
+    /// Logs, once for each, that a workflow is left out.
+    pub(super) fn report(&self, id: &str, error: &StoreError) {
+        if lock(&self.broken).insert(id.to_owned()) {
+            tracing::error!(
+                workflow = %unescape(id.to_owned()),
+                %error,
+                "workflow cannot be read and is left out; `gleitzeit db check` shows what is wrong"
+            );
+        }
+    }
+
+    fn report_all(&self, loaded: &Loaded) {
+        for (id, error) in &loaded.broken {
+            self.report(id, error);
         }
     }
 
     /// A transaction in which every statement sees the same.
     pub(super) async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
-        snapshot(&self.db).await
+        snapshot(&self.db()).await
     }
 
     /// The bytes of the database that are in use.
     pub(super) async fn in_use(&self) -> Answer<u64> {
-        Ok(super::shrink::measure(&self.db).await?)
+        Ok(super::shrink::measure(&self.db()).await?)
     }
 
     /// A server's time; `None` for a file, whose processes share the clock of their machine.
     pub(super) async fn server_time(&self) -> Answer<Option<DateTime<Utc>>> {
-        let backend = self.db.get_database_backend();
+        let backend = self.backend;
         if backend != DbBackend::Postgres {
             return Ok(None);
         }
         let asked = Statement::from_string(backend, format!("SELECT {SERVER_NOW}"));
-        let Some(row) = self.db.query_one_raw(asked).await? else { return Ok(None) };
+        let Some(row) = self.db().query_one_raw(asked).await? else { return Ok(None) };
         Ok(Some(time_of(row.try_get_by_index(0)?)?))
     }
 
     /// How many workflows there are.
     pub(super) async fn count(&self) -> Answer<u64> {
-        Ok(super::shrink::count(&self.db).await?)
+        Ok(super::shrink::count(&self.db()).await?)
     }
 
     pub(super) async fn unsettled(&self) -> Answer<Vec<WorkflowRecord>> {
@@ -156,9 +257,10 @@ impl Reader {
                 .filter(workflow::Column::Key.is_in(some.iter().copied()))
                 .order_by_asc(workflow::Column::Key)
                 .build(snapshot.get_database_backend());
-            let rows = query(&snapshot, select).await?;
-            let rows = rows.iter().map(workflow::Model::by_place).collect::<Result<_, _>>()?;
-            records.append(&mut self.load(&snapshot, rows).await?);
+            let rows = self.rows_of(&query(&snapshot, select).await?);
+            let mut loaded = self.load(&snapshot, rows).await?;
+            self.report_all(&loaded);
+            records.append(&mut loaded.records);
         }
         snapshot.commit().await?;
         Ok(records)
@@ -171,11 +273,24 @@ impl Reader {
             .one(&snapshot)
             .await?;
         let record = match row {
-            Some(row) => self.load(&snapshot, vec![row]).await?.pop(),
+            Some(row) => self.load(&snapshot, vec![row]).await?.only()?,
             None => None,
         };
         snapshot.commit().await?;
         Ok(record)
+    }
+
+    /// The rows of workflows that can be read at all.
+    fn rows_of(&self, rows: &[QueryResult]) -> Vec<workflow::Model> {
+        let read = rows.iter().filter_map(|row| match workflow::Model::by_place(row) {
+            Ok(row) => Some(row),
+            Err(error) => {
+                let id = row.try_get_by_index::<String>(1).unwrap_or_default();
+                self.report(&id, &Fault::from(error).of_read());
+                None
+            }
+        });
+        read.collect()
     }
 
     /// Completes rows of workflows, with their tasks; in the order of the rows. What the database
@@ -184,18 +299,19 @@ impl Reader {
         &self,
         snapshot: &DatabaseTransaction,
         rows: Vec<workflow::Model>,
-    ) -> Answer<Vec<WorkflowRecord>> {
-        let mut records = Vec::with_capacity(rows.len());
+    ) -> Answer<Loaded> {
+        let mut loaded = Loaded::default();
+        loaded.records.reserve(rows.len());
+        loaded.keys.reserve(rows.len());
         let mut rows = rows.into_iter();
         let mut gathered = self.gather(snapshot, rows.by_ref().take(PAGE).collect()).await?;
         while !gathered.rows.is_empty() {
             let next = self.gather(snapshot, rows.by_ref().take(PAGE).collect());
             // In this order: the question is on its way before these are put together.
-            let (next, done) = join(next, gathered.complete(&mut records)).await;
-            done?;
+            let (next, ()) = join(next, gathered.complete(&mut loaded)).await;
             gathered = next?;
         }
-        Ok(records)
+        Ok(loaded)
     }
 
     /// What belongs to rows of workflows.
@@ -213,7 +329,14 @@ impl Reader {
             .filter(task::Column::WorkflowKey.is_in(gathered.rows.iter().map(|row| row.key)))
             .build(snapshot.get_database_backend());
         for row in query(snapshot, select).await? {
-            let task = task::Model::by_place(&row)?;
+            let task = match task::Model::by_place(&row) {
+                Ok(task) => task,
+                Err(error) => {
+                    let key = row.try_get_by_index(0)?;
+                    gathered.unreadable.insert(key, Fault::from(error).of_read());
+                    continue;
+                }
+            };
             hashes.extend(task.result_blob.clone());
             let tasks = gathered.tasks.entry(task.workflow_key);
             // Room for one: most workflows are small, and a row is large.
@@ -237,7 +360,10 @@ impl Reader {
         let hashes = hashes.into_iter().map(Into::into).collect();
         for statement in self.blobs.statements(hashes) {
             for row in query(snapshot, statement).await? {
-                blobs.insert(row.try_get_by_index(0)?, row.try_get_by_index(1)?);
+                // What refers to one that cannot be read misses it.
+                if let Ok(body) = row.try_get_by_index(1) {
+                    blobs.insert(row.try_get_by_index(0)?, body);
+                }
             }
         }
         Ok(blobs)
@@ -277,32 +403,26 @@ impl Reader {
             select = select.filter(Column::Name.eq(&*escape(name)));
         }
         let to_i64 = |number: usize| u64::try_from(number).unwrap_or(u64::MAX).min(i64::MAX as u64);
-        let rows: Vec<Listed> = select
+        let select = select
             .order_by_desc(Column::Key)
             .limit(to_i64(filter.limit))
             .offset(to_i64(filter.offset))
-            .into_tuple()
-            .all(&snapshot)
-            .await?;
+            .build(self.backend);
+        let rows = query(&snapshot, select).await?;
         let mut open = Vec::new();
         let mut summaries = Vec::with_capacity(rows.len());
-        for (key, id, name, status, created_at, completed_at, task_count) in rows {
-            let status = workflow_status(&status)?;
-            let task_count = count_of(task_count)?;
-            if !status.is_settled() {
-                open.push((key, summaries.len()));
+        for row in rows {
+            match summary(&row) {
+                Ok((key, summary)) => {
+                    if !summary.status.is_settled() {
+                        open.push((key, summaries.len()));
+                    }
+                    summaries.push(summary);
+                }
+                Err(ReadError(error)) => {
+                    self.report(&row.try_get_by_index::<String>(1).unwrap_or_default(), &error);
+                }
             }
-            summaries.push(WorkflowSummary {
-                id: unescape(id).into(),
-                name: unescape(name).into(),
-                status,
-                created_at: time_of(created_at)?,
-                completed_at: time_of_nullable(completed_at)?,
-                task_count,
-                settled_count: if status.is_settled() { task_count } else { 0 },
-                outcome_unknown_count: 0,
-                waiting_count: 0,
-            });
         }
         self.count_tasks(&snapshot, &open, &mut summaries).await?;
         snapshot.commit().await?;
@@ -321,10 +441,16 @@ impl Reader {
         for statement in self.task_counts.statements(keys) {
             for row in query(snapshot, statement).await? {
                 let key: i64 = row.try_get_by_index(0)?;
-                let status = task_status(&row.try_get_by_index::<String>(1)?)?;
                 let count: u32 = count_of(row.try_get_by_index(2)?)?;
                 let Some(summary) = places.get(&key).and_then(|at| summaries.get_mut(*at)) else {
                     continue;
+                };
+                let status = match task_status(&row.try_get_by_index::<String>(1)?) {
+                    Ok(status) => status,
+                    Err(error) => {
+                        self.report(summary.id.as_str(), &error);
+                        continue;
+                    }
                 };
                 if status.is_settled() {
                     summary.settled_count += count;
@@ -348,7 +474,7 @@ impl Reader {
                       AND w.status IN ('pending', 'running') ORDER BY r.key";
         let epoch = i64::try_from(epoch.0).unwrap_or(i64::MAX);
         let mut requests = Vec::new();
-        for row in self.db.query_all_raw(self.statement(select, epoch)).await? {
+        for row in self.db().query_all_raw(self.statement(select, epoch)).await? {
             let workflow = unescape(row.try_get_by_index(1)?).into();
             let body: String = row.try_get_by_index(2)?;
             let request = Request { workflow, ask: parse(&body)? };
@@ -366,7 +492,7 @@ impl Reader {
                       WHERE workflow_key = 0 AND key > $1 ORDER BY key";
         let after = i64::try_from(after.0).unwrap_or(i64::MAX);
         let mut asked = Vec::new();
-        for row in self.db.query_all_raw(self.statement(select, after)).await? {
+        for row in self.db().query_all_raw(self.statement(select, after)).await? {
             let body: String = row.try_get_by_index(1)?;
             let key = RequestKey(count_of(row.try_get_by_index(0)?)?);
             asked.push((key, parse(&body)?, row.try_get_by_index(2)?));
@@ -378,7 +504,7 @@ impl Reader {
     pub(super) async fn answer(&self, key: RequestKey) -> Answer<Option<RequestAnswer>> {
         let select = "SELECT answer FROM gleitzeit_requests WHERE key = $1";
         let key = i64::try_from(key.0).unwrap_or(i64::MAX);
-        let Some(row) = self.db.query_one_raw(self.statement(select, key)).await? else {
+        let Some(row) = self.db().query_one_raw(self.statement(select, key)).await? else {
             return Ok(None);
         };
         let answer: Option<String> = row.try_get_by_index(0)?;
@@ -386,8 +512,7 @@ impl Reader {
     }
 
     fn statement(&self, sql: &str, value: i64) -> Statement {
-        let backend = self.db.get_database_backend();
-        Statement::from_sql_and_values(backend, sql, [value.into()])
+        Statement::from_sql_and_values(self.backend, sql, [value.into()])
     }
 
     pub(super) async fn events(
@@ -411,6 +536,28 @@ impl Reader {
         snapshot.commit().await?;
         Ok(events)
     }
+}
+
+/// A row of a list, and its key; its tasks are not counted yet.
+fn summary(row: &QueryResult) -> Answer<(i64, WorkflowSummary)> {
+    let status = workflow_status(&row.try_get_by_index::<String>(3)?)?;
+    let task_count = count_of(row.try_get_by_index(6)?)?;
+    let summary = WorkflowSummary {
+        id: unescape(row.try_get_by_index(1)?).into(),
+        name: unescape(row.try_get_by_index(2)?).into(),
+        status,
+        created_at: time_of(row.try_get_by_index(4)?)?,
+        completed_at: time_of_nullable(row.try_get_by_index(5)?)?,
+        task_count,
+        settled_count: if status.is_settled() { task_count } else { 0 },
+        outcome_unknown_count: 0,
+        waiting_count: 0,
+    };
+    Ok((row.try_get_by_index(0)?, summary))
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The events of a workflow, as a snapshot has them.

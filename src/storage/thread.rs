@@ -1,6 +1,9 @@
 //! The thread that a database lives on.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use gleitzeit_domain::store::StoreError;
 use tokio::{
@@ -15,8 +18,11 @@ use super::{
     open::Connector,
     read::Reader,
     shrink,
-    writer::{Request, Writer},
+    writer::{Request, Tells, Writer},
 };
+
+/// How long the connections that read may take to end what they read.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// What reaches a database that was opened.
 #[derive(Debug)]
@@ -28,6 +34,7 @@ pub(super) struct Opened {
     pub(super) commits: Arc<AtomicU64>,
     pub(super) bell: Arc<Bell>,
     pub(super) renewals: Arc<Renewals>,
+    pub(super) lost: watch::Receiver<Option<StoreError>>,
 }
 
 /// Starts the thread and opens the database on it.
@@ -70,13 +77,16 @@ fn live(
         let commits = Arc::new(AtomicU64::new(0));
         let opened = connector.open_all().await;
         gleitzeit_actors::failpoint!("store.open.readers");
-        let (db, reader) = match opened {
-            Ok((db, readers)) => (db, Arc::new(Reader::new(readers))),
+        let opened = opened.and_then(|connections| Ok((connections, connector.file()?)));
+        let ((db, readers), file) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 let _ = told.send(Err(error));
                 return;
             }
         };
+        let reader = Arc::new(Reader::watching(readers, connector.clone()));
+        let (tell_lost, lost) = watch::channel(None);
         let bell = Arc::new(Bell::new());
         let renewals = Arc::new(Renewals::default());
         let desk = Desk::new(&connector.location, Arc::clone(&bell), Arc::clone(&renewals));
@@ -85,8 +95,8 @@ fn live(
             let (reader, writer) = (Arc::clone(&reader), requests.downgrade());
             tokio::spawn(shrink::keep_below(limit, reader, writer, Arc::clone(&written)))
         });
-        let writer =
-            Writer::new(connector, db, Arc::clone(&reader), desk, Arc::clone(&commits), written);
+        let tells = Tells { commits: Arc::clone(&commits), written, lost: tell_lost };
+        let writer = Writer::new(connector, db, file, Arc::clone(&reader), desk, tells);
         let runtime = Handle::current();
         let opened = Opened {
             requests,
@@ -96,6 +106,7 @@ fn live(
             commits,
             bell,
             renewals,
+            lost,
         };
         // Whoever asked may have gone away; then nobody can write, and the writer ends at once.
         let _ = told.send(Ok(opened));
@@ -107,7 +118,8 @@ fn live(
         }
         // Waits for the reads that are under way.
         gleitzeit_actors::failpoint!("store.close.written");
-        reader.close().await;
+        // One that waits for a server that is gone ends with the runtime.
+        let _ = tokio::time::timeout(CLOSING, reader.close()).await;
         gleitzeit_actors::failpoint!("store.close.ended");
     });
     drop(runtime);

@@ -2,14 +2,19 @@
 //!
 //! Asked through a queue by every call that writes; asks the database. It takes what is there,
 //! writes it in one transaction, commits, and answers everyone: a lone call waits for nobody, and
-//! under load a commit carries thousands of changes. No timer is involved, and no transaction is
-//! ever under a timeout: a commit that was given up half-way might have happened.
+//! under load a commit carries thousands of changes. On a server a statement that is not answered is
+//! given up, and with it the connection ([`patience`](super::patience)): before the commit nothing
+//! has happened then, and a commit that was given up may have happened or not.
+//!
+//! On a file each commit first looks whether the file is still the one that was opened
+//! ([`database_file`](super::database_file)). Once it is not, nothing more is written.
 //!
 //! Invariant: calls take effect in the order in which they were queued; a call is answered `Ok`
 //! only after the commit that holds it.
 
 use std::{
     collections::{HashSet, VecDeque},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,15 +28,18 @@ use sea_orm::{
     ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
 };
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     bell,
     call::{Call, Write},
+    database_file::{self, DatabaseFile},
     fault::{Cause, Fault},
     group::{self, Answer, Lesson, Places},
     leases::{self, Desk},
+    location::Location,
     open::Connector,
+    patience::Patience,
     prune,
     read::{ReadError, Reader},
     statements::Statements,
@@ -46,6 +54,9 @@ const TRIES: usize = 3;
 
 /// After so long a connection is not looked for again: whoever waits is told, and asks again.
 const TRIES_LAST: Duration = Duration::from_secs(2);
+
+/// How long a connection may take to close.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// What the writer is asked.
 #[derive(Debug)]
@@ -84,6 +95,11 @@ pub(super) struct Prune {
 #[derive(Debug)]
 pub(super) struct Writer {
     connector: Connector,
+    patience: Patience,
+    /// `None` on a server.
+    file: Option<DatabaseFile>,
+    /// Why nothing can be written any more.
+    lost: watch::Sender<Option<StoreError>>,
     /// `None` after a fault, until the next transaction.
     db: Option<DatabaseConnection>,
     statements: Statements,
@@ -101,18 +117,35 @@ pub(super) struct Writer {
     data_version: Option<i64>,
 }
 
+/// What the writer tells without being asked.
+#[derive(Debug)]
+pub(super) struct Tells {
+    /// Counts commits.
+    pub(super) commits: Arc<AtomicU64>,
+    /// Told of each commit.
+    pub(super) written: Arc<Notify>,
+    /// Told why the database is gone.
+    pub(super) lost: watch::Sender<Option<StoreError>>,
+}
+
 impl Writer {
     pub(super) fn new(
         connector: Connector,
-        db: DatabaseConnection,
+        mut db: DatabaseConnection,
+        file: Option<DatabaseFile>,
         reader: Arc<Reader>,
         desk: Desk,
-        commits: Arc<AtomicU64>,
-        written: Arc<Notify>,
+        tells: Tells,
     ) -> Self {
         let statements = Statements::new(db.get_database_backend());
+        let Tells { commits, written, lost } = tells;
+        let patience = connector.patience();
+        patience.watch(&mut db);
         Self {
             connector,
+            patience,
+            file,
+            lost,
             db: Some(db),
             statements,
             places: Places::default(),
@@ -178,11 +211,12 @@ impl Writer {
                 }
                 Request::Lease(call) => {
                     self.commit(std::mem::take(&mut group)).await;
-                    self.serve_lease(*call).await;
+                    // Rare, and large: what every write passes through is kept small.
+                    Box::pin(self.serve_lease(*call)).await;
                 }
                 Request::Wake => self.renew_due().await,
                 Request::Look(answer) => {
-                    let _ = answer.send(self.has_changed().await);
+                    let _ = answer.send(Box::pin(self.has_changed()).await);
                 }
                 Request::Close => is_last = true,
             }
@@ -242,7 +276,8 @@ impl Writer {
                     self.reset().await;
                     if !fault.may_pass_again() || tries.are_over(&fault) {
                         let is_content = fault.cause == Cause::Content;
-                        return Err(Failure { is_content, error: fault.of_write() });
+                        let error = self.explain(fault).of_write();
+                        return Err(Failure { is_content, error });
                     }
                     tracing::debug!(detail = fault.detail, "group is written again");
                 }
@@ -256,10 +291,12 @@ impl Writer {
 
     async fn attempt(&mut self, calls: &[&Call]) -> Result<(Vec<Answer>, Lesson), Attempt> {
         gleitzeit_actors::failpoint!("store.begin.before");
-        let transaction = self.begin().await?;
+        let patience = self.patience.clone();
+        let transaction =
+            patience.wait(pin!(self.begin())).await.map_err(Attempt::rolled_back)??;
         gleitzeit_actors::failpoint!("store.begin.after");
-        let written = self.write(&transaction, calls).await;
-        self.end(transaction, written).await
+        let written = patience.wait(pin!(self.write(&transaction, calls))).await;
+        self.end(transaction, written.flatten()).await
     }
 
     /// Writes the calls that bear no lost lease; an answer for each.
@@ -299,18 +336,24 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let mut tries = Tries::begin();
         loop {
-            let attempt = match self.begin().await {
-                Ok(transaction) => match work(&transaction, &mut self.desk).await {
-                    Ok(done) => self.end(transaction, Ok(done)).await,
-                    Err(Refusal::Database(error)) => self.end(transaction, Err(error)).await,
-                    Err(Refusal::Answer(error)) => {
-                        let _ = transaction.rollback().await;
-                        if error.is_transient() {
-                            self.reset().await;
+            let patience = self.patience.clone();
+            let begun =
+                patience.wait(pin!(self.begin())).await.map_err(Attempt::rolled_back).flatten();
+            let attempt = match begun {
+                Ok(transaction) => {
+                    let worked = patience.wait(pin!(work(&transaction, &mut self.desk))).await;
+                    match worked.map_err(Refusal::from).flatten() {
+                        Ok(done) => self.end(transaction, Ok(done)).await,
+                        Err(Refusal::Database(error)) => self.end(transaction, Err(error)).await,
+                        Err(Refusal::Answer(error)) => {
+                            self.roll_back(transaction).await;
+                            if error.is_transient() {
+                                self.reset().await;
+                            }
+                            return Err(error);
                         }
-                        return Err(error);
                     }
-                },
+                }
                 Err(attempt) => Err(attempt),
             };
             let fault = match attempt {
@@ -323,9 +366,20 @@ impl Writer {
             };
             self.reset().await;
             if !fault.may_pass_again() || tries.are_over(&fault) {
-                return Err(fault.of_write());
+                return Err(self.explain(fault).of_write());
             }
         }
+    }
+
+    /// Adds to a complaint about a locked file who holds it.
+    fn explain(&self, mut fault: Fault) -> Fault {
+        if fault.cause == Cause::Locked
+            && let Location::Sqlite(path) = &self.connector.location
+            && let Some(who) = database_file::who_writes(path)
+        {
+            fault.detail = format!("{}; {who}", fault.detail);
+        }
+        fault
     }
 
     /// Asks something outside a transaction; tries again on a new connection.
@@ -335,10 +389,9 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let mut tries = Tries::begin();
         loop {
-            let answer = match self.connection().await {
-                Ok(db) => ask(db).await,
-                Err(error) => Err(error),
-            };
+            let patience = self.patience.clone();
+            let answer = patience.wait(async { ask(self.connection().await?).await });
+            let answer = answer.await.flatten();
             let fault = match answer {
                 Ok(answer) => return Ok(answer),
                 Err(error) => Fault::from(error),
@@ -358,6 +411,9 @@ impl Writer {
             None => Ok(0),
         });
         let version = version.await.ok();
+        if self.find_loss().is_some() {
+            return false;
+        }
         version.is_none() || std::mem::replace(&mut self.data_version, version) != version
     }
 
@@ -379,14 +435,20 @@ impl Writer {
     }
 
     async fn connection(&mut self) -> Result<&DatabaseConnection, DbErr> {
-        let db = match self.db.take() {
-            Some(db) => db,
-            None => self.connector.writer_again().await?,
+        let db = if let Some(db) = self.db.take() {
+            db
+        } else {
+            let mut db = self.connector.writer_again().await?;
+            self.patience.watch(&mut db);
+            db
         };
         Ok(self.db.insert(db))
     }
 
     async fn begin(&mut self) -> Result<DatabaseTransaction, Attempt> {
+        if let Some(gone) = &*self.lost.borrow() {
+            return Err(Attempt::RolledBack(Fault::gone(gone)));
+        }
         let db = self.connection().await.map_err(Attempt::rolled_back)?;
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
@@ -396,26 +458,47 @@ impl Writer {
     }
 
     async fn end<T>(
-        &self,
+        &mut self,
         transaction: DatabaseTransaction,
         written: Result<T, DbErr>,
     ) -> Result<T, Attempt> {
-        match written {
-            Ok(written) => match Self::commit_now(transaction).await {
-                Ok(()) => {
-                    gleitzeit_actors::failpoint!("store.commit.after");
-                    self.commits.fetch_add(1, Ordering::Relaxed);
-                    self.written.notify_one();
-                    Ok(written)
-                }
-                Err(error) => Err(Attempt::NotCommitted(error.into())),
-            },
+        let written = match written {
+            Ok(written) => written,
             Err(error) => {
-                // A rollback that fails is done by the database when the connection goes.
-                let _ = transaction.rollback().await;
-                Err(Attempt::rolled_back(error))
+                self.roll_back(transaction).await;
+                return Err(Attempt::rolled_back(error));
             }
+        };
+        if let Some(gone) = self.find_loss() {
+            self.roll_back(transaction).await;
+            return Err(Attempt::RolledBack(Fault::gone(&gone)));
         }
+        match self.patience.wait(pin!(Self::commit_now(transaction))).await.flatten() {
+            Ok(()) => {
+                gleitzeit_actors::failpoint!("store.commit.after");
+                self.commits.fetch_add(1, Ordering::Relaxed);
+                self.written.notify_one();
+                Ok(written)
+            }
+            Err(error) => Err(Attempt::NotCommitted(error.into())),
+        }
+    }
+
+    /// One that fails, or is not answered, is done by the database when the connection goes.
+    async fn roll_back(&self, transaction: DatabaseTransaction) {
+        let _ = self.patience.wait(pin!(transaction.rollback())).await;
+    }
+
+    /// Looks whether the database is still where it was, on a file; what it finds once is for ever.
+    fn find_loss(&mut self) -> Option<StoreError> {
+        if self.lost.borrow().is_some() {
+            return self.lost.borrow().clone();
+        }
+        let detail = self.file.as_mut()?.loss().or_else(|| self.desk.loss())?;
+        let gone = StoreError::Gone { detail };
+        tracing::error!(error = %gone, "database is gone; nothing more is stored");
+        self.lost.send_replace(Some(gone.clone()));
+        Some(gone)
     }
 
     async fn commit_now(transaction: DatabaseTransaction) -> Result<(), DbErr> {
@@ -427,19 +510,29 @@ impl Writer {
     async fn reset(&mut self) {
         self.places.forget_all();
         self.data_version = None;
-        if let Some(db) = self.db.take() {
+        if let Some(file) = &mut self.file {
+            file.forget_beside();
+        }
+        let Some(db) = self.db.take() else { return };
+        if self.file.is_some() {
             close(db).await;
+        } else {
+            // A server that does not answer would keep the next transaction waiting here, too.
+            tokio::spawn(close(db));
         }
     }
 
     /// Does one batch of the oldest request to forget.
     async fn prune_some(&mut self) {
         let Some(mut prune) = self.pruning.pop_front() else { return };
-        let pruned = match self.begin().await {
+        let patience = self.patience.clone();
+        let begun = patience.wait(pin!(self.begin())).await.map_err(Attempt::rolled_back).flatten();
+        let pruned = match begun {
             Ok(transaction) => {
                 gleitzeit_actors::failpoint!("store.prune.begun");
                 let came = std::mem::take(&mut self.came);
-                let pruned = prune::batch(&transaction, prune.before, prune.limit, came).await;
+                let batch = prune::batch(&transaction, prune.before, prune.limit, came);
+                let pruned = patience.wait(pin!(batch)).await.flatten();
                 self.end(transaction, pruned).await
             }
             Err(attempt) => Err(attempt),
@@ -567,8 +660,11 @@ impl Gathered {
     }
 }
 
+/// A server may never take note of it.
 async fn close(db: DatabaseConnection) {
-    if let Err(error) = db.close().await {
-        tracing::debug!(%error, "connection closed with an error");
+    match tokio::time::timeout(CLOSING, db.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "connection closed with an error"),
+        Err(_) => tracing::debug!("connection was left: it did not close in time"),
     }
 }

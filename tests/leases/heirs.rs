@@ -3,7 +3,6 @@
 use std::{future::poll_fn, task::Poll};
 
 use gleitzeit::storage::admin;
-use gleitzeit_domain::store::StoreError;
 
 use super::*;
 

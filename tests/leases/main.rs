@@ -16,9 +16,14 @@ mod partition;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
+#[path = "../support/proxy.rs"]
+mod proxy;
+#[cfg(feature = "postgres")]
 #[path = "../support/postgres.rs"]
 mod server;
 mod services;
+#[cfg(feature = "postgres")]
+mod silence;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -33,7 +38,7 @@ use gleitzeit::{
 use gleitzeit_domain::{
     needs::Offer,
     store::{
-        Epoch, LeaseStore as _, NewWorkflow, Store as _, Submitted, WorkflowChange,
+        Epoch, LeaseStore as _, NewWorkflow, Store as _, StoreError, Submitted, WorkflowChange,
         conformance::sample,
         lease::{Ask, Claimed, ClaimedOne, Request},
     },
@@ -83,6 +88,21 @@ async fn is_listening(store: &SqlStore) -> BoxStream<'static, ()> {
     let mut bell = store.bell();
     heard(&mut bell).await;
     bell
+}
+
+/// A fencing token of one database means nothing in another, which may have taken its place.
+async fn epochs_of_two_databases_differ(one: &StoreUrl, other: &StoreUrl) {
+    let (one, other) = (open(one).await, open(other).await);
+    let (ours, theirs) = (lease(&one).await, lease(&other).await);
+    assert!(ours.0.abs_diff(theirs.0) > 1_000, "{ours} and {theirs}");
+    assert!(ours.0 < 1 << 53 && theirs.0 < 1 << 53, "exact in JSON");
+    let new = owned("a", ours);
+    assert_eq!(
+        other.submit(vec![new]).await,
+        Err(StoreError::LeaseLost { epoch: ours }),
+        "a lease of the database that was there before"
+    );
+    assert_eq!(lease(&one).await.0, ours.0 + 1, "they go on by one");
 }
 
 /// Two processes must share the work, not do it twice.

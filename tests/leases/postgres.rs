@@ -1,6 +1,5 @@
 //! Several processes on one PostgreSQL server.
 
-use gleitzeit_domain::store::StoreError;
 use sea_orm::{
     ConnectionTrait as _, Database, DatabaseConnection, DbBackend, Statement,
     TransactionTrait as _, sqlx::postgres::PgListener,
@@ -59,6 +58,14 @@ async fn a_pruned_workflow_stays_away() {
         );
         assert_eq!(number(&db, &stray).await, 0, "{table} of no workflow");
     }
+    server.drop_all().await;
+}
+
+#[tokio::test]
+async fn epochs_differ() {
+    let Some(server) = Server::reach("epochs").await else { return };
+    let (one, other) = (server.database().await, server.database().await);
+    epochs_of_two_databases_differ(&one, &other).await;
     server.drop_all().await;
 }
 

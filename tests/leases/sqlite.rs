@@ -2,7 +2,6 @@
 
 use std::{future::poll_fn, task::Poll};
 
-use gleitzeit_domain::store::StoreError;
 use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection};
 use tempfile::TempDir;
 
@@ -39,6 +38,12 @@ async fn a_pruned_workflow_stays_away() {
     let folder = TempDir::new().unwrap();
     let url = file(&folder);
     a_late_write_about_a_pruned_workflow_leaves_nothing(&url).await;
+}
+
+#[tokio::test]
+async fn epochs_differ() {
+    let (one, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    epochs_of_two_databases_differ(&file(&one), &file(&other)).await;
 }
 
 #[tokio::test]

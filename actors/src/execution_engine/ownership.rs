@@ -296,6 +296,11 @@ impl ExecutionEngine {
         let theirs = self.runs.iter().filter(|(_, active)| is_theirs(active));
         let keys: Vec<RunKey> = theirs.map(|(key, _)| *key).collect();
         self.stats.leases_lost += 1;
+        if keys.is_empty() {
+            // An idle engine does not renew: nothing of it was taken over.
+            tracing::debug!(%epoch, "the lease is gone; it owned nothing");
+            return;
+        }
         tracing::error!(
             %epoch,
             workflows = keys.len(),

@@ -66,7 +66,8 @@ async fn to_file(session: &Session, file: &Path) -> Result<Exported, Failure> {
     let failed = |error: io::Error| {
         Failure::infrastructure(format!("cannot write `{}`: {error}", unfinished.display()))
     };
-    let mut out = BufWriter::with_capacity(BUFFER, File::create(&unfinished).map_err(failed)?);
+    let mut out =
+        BufWriter::with_capacity(BUFFER, output::private_file(&unfinished).map_err(failed)?);
     let exported = match write(session, &mut out).await {
         Ok(exported) => exported,
         Err(failure) => {
@@ -96,7 +97,7 @@ fn unfinished(file: &Path) -> PathBuf {
 /// Takes in the workflows of a file.
 pub(super) async fn import(session: &Session, file: &Path) -> Outcome {
     let storage = &session.settings.storage;
-    let options = SqlOptions { durability: storage.durability, ..SqlOptions::default() };
+    let options = SqlOptions { max_bytes: None, ..storage.sql_options() };
     let mut skipped = |id: &WorkflowId| {
         output::note(format_args!("workflow {id} is there already; left as it is"));
     };

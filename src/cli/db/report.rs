@@ -61,12 +61,17 @@ fn leases(contents: &Contents) -> String {
     }
     let mut table = output::table(["lease", "process", "owner", "alive", "runs out in", "owns"]);
     for holder in &contents.leases {
-        let Holder { epoch, owner, process_id, is_alive, runs_out_in, workflows } = holder;
+        let Holder { epoch, owner, process_id, is_alive, is_idle, runs_out_in, workflows } = holder;
         table.add_row([
             epoch.to_string(),
             process_id.map_or_else(|| "-".to_owned(), |id| id.to_string()),
             owner.clone(),
-            if *is_alive { "yes" } else { "no" }.to_owned(),
+            match (is_idle, is_alive) {
+                (true, _) => "idle",
+                (false, true) => "yes",
+                (false, false) => "no",
+            }
+            .to_owned(),
             runs_out_in.map_or_else(|| "-".to_owned(), seconds),
             workflows.to_string(),
         ]);

@@ -70,7 +70,10 @@ async fn write_all(
                 }
                 // It was forgotten meanwhile.
                 Ok(None) => {}
-                Err((Some(id), ReadError(StoreError::Integrity { detail }))) => {
+                Err((
+                    Some(id),
+                    ReadError(StoreError::Integrity { detail } | StoreError::Read { detail }),
+                )) => {
                     told(Finding { rule: Rule::Workflow, workflow: Some(id), detail });
                     exported.skipped += 1;
                 }
@@ -98,7 +101,8 @@ async fn line_of(
     let Some(row) = row else { return Ok(None) };
     let id = unescape(row.id.clone());
     let line = async {
-        let Some(record) = reader.load(&snapshot, vec![row]).await?.pop() else { return Ok(None) };
+        let loaded = reader.load(&snapshot, vec![row]).await?;
+        let Some(record) = loaded.only()? else { return Ok(None) };
         let events = read::events_of(&snapshot, &record.id, key, 0, usize::MAX).await?;
         let line = Workflow::new(record, events);
         line.map(Some).map_err(|detail| ReadError(StoreError::Integrity { detail }))

@@ -105,6 +105,9 @@ pub struct Holder {
     /// False when it has ended, or has not renewed its lease in time: whoever looks for work next
     /// takes over what it owns.
     pub is_alive: bool,
+    /// True when it has run out and owns nothing: its process has no work, and renews it when it
+    /// has some; or it has ended on another machine, where nobody here sees it.
+    pub is_idle: bool,
     /// When the lease runs out unless it is renewed, in seconds; `None` where it lives as long as
     /// its process.
     #[serde(serialize_with = "seconds")]

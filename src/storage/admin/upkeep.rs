@@ -3,9 +3,9 @@
 use gleitzeit_domain::store::StoreError;
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, DbErr};
 
-use super::{Place, TABLES, of_write, rows, size, status::Size};
+use super::{Place, TABLES, of_read, of_write, refusal, rows, size, status::Size};
 use crate::{
-    settings::{Durability, StoreUrl},
+    settings::StoreUrl,
     storage::{location::Location, open::Connector, open::Use},
 };
 
@@ -27,10 +27,62 @@ pub struct Vacuumed {
 pub async fn migrate(url: &StoreUrl) -> Result<Vec<String>, StoreError> {
     let location = Location::of(url)?;
     location.check_build()?;
-    let connector = Connector { location, durability: Durability::Full };
+    let connector = Connector::past_any_store(location);
     let (db, applied) = connector.migrate().await?;
     db.close().await.map_err(of_write)?;
     Ok(applied)
+}
+
+/// What [`migrate`] would do.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct MigrationPlan {
+    /// The migrations that it would apply, in order.
+    pub pending: Vec<String>,
+    /// True when it would make the SQLite file.
+    pub makes_file: bool,
+}
+
+/// Says what [`migrate`] would do; changes nothing.
+///
+/// # Errors
+/// [`StoreError::Open`] where a newer program has migrated it, [`StoreError::Unavailable`].
+pub async fn plan_migration(url: &StoreUrl) -> Result<MigrationPlan, StoreError> {
+    let location = Location::of(url)?;
+    location.check_build()?;
+    if let Location::Sqlite(path) = &location
+        && !path.exists()
+    {
+        let pending = gleitzeit_migrations::names();
+        return Ok(MigrationPlan { pending, makes_file: true });
+    }
+    let place = Place::open(url, Use::Inspect).await?;
+    let schema = gleitzeit_migrations::look(&place.db).await.map_err(of_read);
+    let name = place.name.clone();
+    place.close().await;
+    let schema = schema?;
+    match refusal(&schema) {
+        Some(why) if !schema.newer.is_empty() => {
+            Err(StoreError::Open { detail: format!("`{name}` {why}") })
+        }
+        _ => {
+            let pending = schema.pending().into_iter().map(str::to_owned).collect();
+            Ok(MigrationPlan { pending, makes_file: false })
+        }
+    }
+}
+
+/// Brings the schema of a database up to date that has one; makes none. The migrations that were
+/// applied.
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn migrate_existing(url: &StoreUrl) -> Result<Vec<String>, StoreError> {
+    let plan = plan_migration(url).await?;
+    let is_new = plan.pending.len() == gleitzeit_migrations::names().len();
+    if is_new || plan.pending.is_empty() {
+        return Ok(Vec::new());
+    }
+    migrate(url).await
 }
 
 /// Gives back what holds nothing. On SQLite the file is written anew, which takes up to its size in

@@ -6,6 +6,8 @@
 //! A commit is visible only after its flush, which nothing tells of: so after each write several
 //! looks are taken, with growing pauses, until none of them can be too early. Nothing happens while
 //! nobody writes.
+//!
+//! Where the system has no watch left to give, a look is taken every second instead.
 
 use std::{
     ffi::OsString,
@@ -32,25 +34,48 @@ const BETWEEN: Duration = Duration::from_millis(25);
 /// The longest pause between looks after the last write: no flush takes longer.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
+/// Between looks where the file cannot be watched.
+const UNWATCHED: Duration = Duration::from_secs(1);
+
 pub(super) async fn listen(path: &Path, bell: &Bell, writer: &mpsc::WeakUnboundedSender<Request>) {
-    let watch = match Watch::start(path) {
-        Ok(watch) => watch,
-        Err(error) => {
-            let file = path.display();
-            tracing::warn!(%file, %error, "cannot watch the file for what other processes write");
-            return;
-        }
-    };
+    let watch = Watch::start(path);
     // The first look is what later ones are compared with.
     if has_changed(writer).await.is_none() {
         return;
     }
-    bell.set_complete(true);
-    bell.ring();
-    let ended = ring_for(&watch, bell, writer).await;
-    bell.set_complete(false);
-    if let Err(error) = ended {
-        tracing::warn!(%error, "no longer sees what other processes write");
+    let ended = match &watch {
+        Ok(watch) => {
+            bell.set_complete(true);
+            bell.ring();
+            let ended = ring_for(watch, bell, writer).await;
+            bell.set_complete(false);
+            ended
+        }
+        Err(error) => {
+            bell.ring();
+            Err(std::io::Error::from(error.kind()))
+        }
+    };
+    let Err(error) = ended else { return };
+    let error = watch.err().unwrap_or(error);
+    tracing::warn!(
+        file = %path.display(),
+        %error,
+        "file cannot be watched for what other processes write; it is looked at every second \
+         (fs.inotify.max_user_instances and max_user_watches are the limits)"
+    );
+    look_every_second(bell, writer).await;
+}
+
+/// Until the writer is gone.
+async fn look_every_second(bell: &Bell, writer: &mpsc::WeakUnboundedSender<Request>) {
+    loop {
+        tokio::time::sleep(UNWATCHED).await;
+        match has_changed(writer).await {
+            None => return,
+            Some(true) => bell.ring(),
+            Some(false) => {}
+        }
     }
 }
 
@@ -98,7 +123,7 @@ async fn has_changed(writer: &mpsc::WeakUnboundedSender<Request>) -> Option<bool
 /// A watch on the folder of a file, for the log comes and goes.
 struct Watch {
     inotify: AsyncFd<Descriptor>,
-    names: [OsString; 2],
+    names: [OsString; 3],
 }
 
 /// What [`AsyncFd`] can wait for.
@@ -118,14 +143,21 @@ impl Watch {
             return Err(std::io::Error::other("it is no file in a folder"));
         };
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        inotify.add_watch(folder, AddWatchFlags::IN_MODIFY)?;
-        let mut log = name.to_owned();
+        // To be moved, removed or replaced is not to be written to; an engine without work would
+        // never notice, and wait for what is written elsewhere.
+        let changes = AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVE;
+        inotify.add_watch(folder, changes)?;
+        let [mut log, mut leases] = [name.to_owned(), name.to_owned()];
         log.push("-wal");
+        leases.push("-leases");
         // The descriptor is the watch's own for as long as it is waited for, which is all that the
         // function in its place has one promise.
         #[expect(deprecated, reason = "the other one is unsafe, and this use is not")]
         let inotify = AsyncFd::new(Descriptor(inotify))?;
-        Ok(Self { inotify, names: [log, name.to_owned()] })
+        Ok(Self { inotify, names: [log, name.to_owned(), leases] })
     }
 
     /// Returns when one of the files was written to, or when that may have been missed.
@@ -149,5 +181,35 @@ impl Watch {
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+
+    /// Where all watches of the machine are taken, an engine notices a little later, and not after
+    /// minutes.
+    #[tokio::test(start_paused = true)]
+    async fn without_a_watch_a_look_is_taken_every_second() {
+        let (writer, mut asked) = mpsc::unbounded_channel();
+        let bell = std::sync::Arc::new(Bell::new());
+        let mut rings = bell.stream();
+        let (ours, weak) = (std::sync::Arc::clone(&bell), writer.downgrade());
+        let looking = tokio::spawn(async move { look_every_second(&ours, &weak).await });
+        for has_changed in [false, true, false] {
+            let begun = Instant::now();
+            let Some(Request::Look(answer)) = asked.recv().await else { panic!("no look") };
+            assert!(begun.elapsed() <= UNWATCHED);
+            answer.send(has_changed).unwrap();
+            tokio::task::yield_now().await;
+            assert_eq!(rings.next().now_or_never().is_some(), has_changed);
+        }
+        drop(writer);
+        // The answer to the look that is under way ends it.
+        drop(asked);
+        looking.await.unwrap();
     }
 }

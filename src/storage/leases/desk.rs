@@ -21,13 +21,18 @@ use super::{
     file_locks::FileLocks,
     fit::{Fit, KnownNeeds, Wanted},
     process::Process,
-    sql::{self, Dead, Survey},
+    sql::{self, Dead, Stored, Survey},
+    watch::Watched,
 };
 use crate::storage::{bell::Bell, call::Call, location::Location};
 
 /// When to look again whether the process of a lease on a file still runs: a question to the
 /// kernel alone.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A lease that owns nothing and has run out is ended after so long, in microseconds: its process
+/// may be gone, on a machine that nobody here sees. One that has no work yet takes another.
+const IDLE_MAX: i64 = 60 * 60 * 1_000_000;
 
 /// When to try again to end a lease that a transaction was holding.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -50,6 +55,11 @@ pub(in crate::storage) struct Desk {
     /// What each lease may be given.
     fits: HashMap<Epoch, Fit>,
     pub(super) needs: KnownNeeds,
+    /// Leases on a server that have run out and own nothing, with the time at which they did: their
+    /// processes have no work, and renew them when they have some.
+    idle: HashMap<Epoch, i64>,
+    /// The processes of this machine that hold leases on a server.
+    watched: Watched,
 }
 
 /// What a lease inherited from others.
@@ -117,6 +127,8 @@ impl Desk {
             quiet: HashMap::new(),
             fits: HashMap::new(),
             needs: KnownNeeds::default(),
+            idle: HashMap::new(),
+            watched: Watched::default(),
         }
     }
 
@@ -158,6 +170,14 @@ impl Desk {
 
     pub(super) fn has_open(&self, epoch: Epoch) -> bool {
         self.open.contains(&epoch)
+    }
+
+    /// Why nobody can rely on the leases of this store any more; `None` while all can.
+    pub(in crate::storage) fn loss(&self) -> Option<String> {
+        match &self.life {
+            Life::Locks(locks) => locks.loss(),
+            Life::Terms(_) => None,
+        }
     }
 
     /// Tells the engines of this process what was committed, where nothing else does.
@@ -237,6 +257,29 @@ impl Desk {
         }
     }
 
+    /// The leases of others that have run out, and of which nobody here knows whether they own
+    /// anything.
+    pub(super) fn run_out(&mut self, survey: &Survey, mine: Epoch) -> Vec<Epoch> {
+        // What was renewed, or is gone, is no longer what it was.
+        self.idle.retain(|epoch, until| {
+            survey.leases.iter().any(|it| it.epoch == *epoch && it.until == Some(*until))
+        });
+        let has_run_out = |lease: &&Stored| {
+            lease.epoch != mine && lease.left.is_some_and(|left| left <= 0 && left > -IDLE_MAX)
+        };
+        let unknown = survey.leases.iter().filter(has_run_out);
+        unknown.map(|lease| lease.epoch).filter(|it| !self.idle.contains_key(it)).collect()
+    }
+
+    /// Notes that a lease that has run out owns nothing. What bears it is written only after it was
+    /// renewed: so this holds until then.
+    pub(super) fn is_idle(&mut self, survey: &Survey, epoch: Epoch) {
+        let lease = survey.leases.iter().find(|lease| lease.epoch == epoch);
+        if let Some(until) = lease.and_then(|lease| lease.until) {
+            self.idle.insert(epoch, until);
+        }
+    }
+
     /// Which of the leases are dead, and when the next may be.
     pub(super) fn judge(&mut self, survey: &Survey, mine: Epoch) -> io::Result<Outlook> {
         let mut outlook = Outlook::default();
@@ -253,16 +296,28 @@ impl Desk {
                 }
             }
             Life::Terms(process) => {
+                let mut running = Vec::new();
                 for lease in others {
                     let is_gone = process
                         .as_ref()
                         .is_some_and(|process| process.knows_to_be_gone(&lease.process));
                     let left = lease.left.map(|left| u64::try_from(left).unwrap_or(0));
-                    if is_gone || left == Some(0) {
+                    let is_idle = is_idle(&self.idle, lease);
+                    if is_gone || (left == Some(0) && !is_idle) {
                         outlook.dead.push(Dead { epoch: lease.epoch, is_gone });
-                    } else if let Some(left) = left {
+                        continue;
+                    }
+                    if let Some(left) = left.filter(|left| *left > 0) {
                         outlook.look_in(Duration::from_micros(left));
                     }
+                    let is_here =
+                        process.as_ref().is_some_and(|process| process.is_beside(&lease.process));
+                    if is_here && !self.open.contains(&lease.epoch) {
+                        running.push((lease.epoch, lease.process.clone()));
+                    }
+                }
+                if let Some(process) = process {
+                    self.watched.watch(process, running, &self.bell);
                 }
             }
         }
@@ -372,6 +427,12 @@ impl Outlook {
     pub(super) fn try_again(&mut self) {
         self.look_in(TRY_AGAIN);
     }
+}
+
+/// True for a lease of a process that has no work.
+fn is_idle(idle: &HashMap<Epoch, i64>, lease: &Stored) -> bool {
+    let is_recent = lease.left.is_none_or(|left| left > -IDLE_MAX);
+    is_recent && lease.until.is_some() && idle.get(&lease.epoch).copied() == lease.until
 }
 
 fn cannot_hold(error: &io::Error) -> StoreError {

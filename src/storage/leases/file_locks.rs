@@ -5,10 +5,12 @@
 //! lock belongs to the open file, not to the process: two stores in one process are as separate as
 //! two processes.
 //!
+//! The file has the mode of the database, and is never a link: whoever may write in the folder could
+//! otherwise have it lead to a file of somebody else's, or lock it themselves.
+//!
 //! Invariant: the lock is taken before the lease can be seen, and never again once it was dropped.
 
 use std::{
-    ffi::OsString,
     io,
     path::{Path, PathBuf},
 };
@@ -46,37 +48,47 @@ impl FileLocks {
     pub(super) fn is_held(&mut self, epoch: Epoch) -> io::Result<bool> {
         self.locks.is_held(epoch)
     }
-}
 
-/// `path` with something behind its name.
-fn named(path: &Path, behind: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(behind);
-    PathBuf::from(name)
+    /// Why the locks of this store no longer keep anybody out; `None` while they do.
+    pub(super) fn loss(&self) -> Option<String> {
+        self.locks.loss()
+    }
 }
 
 /// Bytes of one file.
 #[cfg(target_os = "linux")]
 mod bytes {
-    use std::fs::{File, OpenOptions};
+    use std::{
+        fs::{File, Metadata, OpenOptions, Permissions},
+        os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    };
 
     use nix::{
         fcntl::{FcntlArg, fcntl},
         libc,
+        unistd::Uid,
     };
 
-    use super::{Epoch, Path, PathBuf, io, named};
+    use super::{Epoch, Path, PathBuf, io};
+    use crate::storage::database_file::{Identity, named};
+
+    /// Who may do what with a file.
+    const RIGHTS: u32 = 0o777;
+
+    /// True for a file that members of its group may write.
+    const GROUP_WRITES: u32 = 0o020;
 
     #[derive(Debug)]
     pub(super) struct Locks {
+        database: PathBuf,
         path: PathBuf,
         /// Opened for the first lease, and never anew: with the file the locks would go.
-        file: Option<File>,
+        file: Option<(File, Identity)>,
     }
 
     impl Locks {
         pub(super) fn beside(path: &Path) -> Self {
-            Self { path: named(path, "-leases"), file: None }
+            Self { database: path.to_owned(), path: named(path, "-leases"), file: None }
         }
 
         pub(super) fn hold(&mut self, epoch: Epoch) -> io::Result<()> {
@@ -99,13 +111,78 @@ mod bytes {
             Ok(i32::from(lock.l_type) != libc::F_UNLCK)
         }
 
+        pub(super) fn loss(&self) -> Option<String> {
+            let (_, identity) = self.file.as_ref()?;
+            let is_there = match std::fs::symlink_metadata(&self.path) {
+                Ok(found) => Identity::of(&found) == *identity,
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            };
+            let path = self.path.display();
+            (!is_there).then(|| {
+                format!(
+                    "`{path}` was removed or replaced while it was in use, and other processes no \
+                     longer see who runs what; stop every process that uses the database, and \
+                     start again"
+                )
+            })
+        }
+
         fn file(&mut self) -> io::Result<&File> {
             if self.file.is_none() {
-                let mut options = OpenOptions::new();
-                let file = options.read(true).write(true).create(true).open(&self.path)?;
-                self.file = Some(file);
+                let file = self.open()?;
+                let identity = Identity::of(&file.metadata()?);
+                self.file = Some((file, identity));
             }
-            self.file.as_ref().ok_or_else(|| io::Error::other("file was not kept"))
+            let kept = self.file.as_ref().map(|(file, _)| file);
+            kept.ok_or_else(|| io::Error::other("file was not kept"))
+        }
+
+        fn open(&self) -> io::Result<File> {
+            let database = self.database.metadata().ok();
+            let rights = database.as_ref().map_or(0o600, |found| found.mode() & RIGHTS);
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+            let file = match options.write(true).create(true).mode(rights).open(&self.path) {
+                // On a file system that cannot be written: to ask after a lock, it need not be.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EROFS | libc::EACCES)) => {
+                    options.write(false).create(false).open(&self.path)
+                }
+                opened => opened,
+            };
+            let file = file.map_err(|error| match error.raw_os_error() {
+                Some(libc::ELOOP) => self.refused("it is a link; remove it"),
+                _ => error,
+            })?;
+            let found = file.metadata()?;
+            self.check(&found, database.as_ref())?;
+            // An earlier program left it for everybody to lock.
+            let is_ours = found.uid() == Uid::effective().as_raw();
+            if is_ours && found.mode() & RIGHTS & !rights != 0 {
+                file.set_permissions(Permissions::from_mode(found.mode() & RIGHTS & rights))?;
+            }
+            Ok(file)
+        }
+
+        /// Refuses a file that is somebody else's: its owner could lock bytes of it, and so hold up
+        /// a takeover for ever.
+        fn check(&self, found: &Metadata, database: Option<&Metadata>) -> io::Result<()> {
+            if !found.is_file() || found.nlink() > 1 {
+                return Err(self.refused("it is no plain file of one name; remove it"));
+            }
+            let mut owners = vec![0, Uid::effective().as_raw()];
+            owners.extend(database.map(Metadata::uid));
+            let is_shared = database.is_some_and(|found| found.mode() & GROUP_WRITES != 0);
+            if is_shared || owners.contains(&found.uid()) {
+                return Ok(());
+            }
+            Err(self.refused(&format!(
+                "it belongs to the user {}, and the database does not; remove it",
+                found.uid()
+            )))
+        }
+
+        fn refused(&self, why: &str) -> io::Error {
+            io::Error::other(format!("`{}`: {why}", self.path.display()))
         }
     }
 
@@ -130,7 +207,8 @@ mod files {
         fs::{File, OpenOptions, TryLockError},
     };
 
-    use super::{Epoch, Path, PathBuf, io, named};
+    use super::{Epoch, Path, PathBuf, io};
+    use crate::storage::database_file::named;
 
     #[derive(Debug)]
     pub(super) struct Locks {
@@ -174,6 +252,13 @@ mod files {
             }
         }
 
+        /// Where a file that is open cannot be removed, none is lost.
+        #[cfg_attr(target_os = "linux", expect(dead_code, reason = "used by other systems"))]
+        #[expect(clippy::unused_self, reason = "the same shape on every system")]
+        pub(super) fn loss(&self) -> Option<String> {
+            None
+        }
+
         /// No epoch is given twice: nobody will want the file again.
         fn remove(&self, epoch: Epoch) {
             let path = self.path_of(epoch);
@@ -210,6 +295,58 @@ mod tests {
         assert!(theirs.is_held(Epoch(2)).unwrap(), "one byte is not another");
         drop(ours);
         assert!(!theirs.is_held(Epoch(2)).unwrap());
+    }
+
+    /// In a folder that others may write to, the name may be theirs before it is ours.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_link_is_not_followed() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("a.db");
+        let victim = folder.path().join("victim");
+        std::os::unix::fs::symlink(&victim, folder.path().join("a.db-leases")).unwrap();
+        let error = bytes::Locks::beside(&path).hold(Epoch(1)).unwrap_err();
+        assert!(error.to_string().contains("it is a link"), "{error}");
+        assert!(!victim.exists(), "made through the link");
+        std::fs::remove_file(folder.path().join("a.db-leases")).unwrap();
+        std::fs::write(&victim, "").unwrap();
+        std::fs::hard_link(&victim, folder.path().join("a.db-leases")).unwrap();
+        assert!(bytes::Locks::beside(&path).hold(Epoch(1)).is_err(), "another name of a file");
+    }
+
+    /// Whoever may not read the database may not lock it either.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_file_of_locks_has_the_mode_of_the_database() {
+        use std::{
+            fs::{Permissions, set_permissions, write},
+            os::unix::fs::PermissionsExt as _,
+        };
+
+        let folder = tempfile::TempDir::new().unwrap();
+        let (path, leases) = (folder.path().join("a.db"), folder.path().join("a.db-leases"));
+        let mode = || leases.metadata().unwrap().permissions().mode() & 0o777;
+        write(&path, "").unwrap();
+        set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        bytes::Locks::beside(&path).hold(Epoch(1)).unwrap();
+        assert_eq!(mode(), 0o600);
+        set_permissions(&leases, Permissions::from_mode(0o644)).unwrap();
+        bytes::Locks::beside(&path).hold(Epoch(1)).unwrap();
+        assert_eq!(mode(), 0o600, "that of an earlier program");
+    }
+
+    /// Without it, two processes would hold the same lease.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_loss_of_the_file_is_noticed() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("a.db");
+        let mut locks = bytes::Locks::beside(&path);
+        assert_eq!(locks.loss(), None);
+        locks.hold(Epoch(1)).unwrap();
+        assert_eq!(locks.loss(), None);
+        std::fs::remove_file(folder.path().join("a.db-leases")).unwrap();
+        assert!(locks.loss().unwrap().contains("a.db-leases"));
     }
 
     /// The way of other systems, which works on this one too.

@@ -31,7 +31,8 @@ pub(in crate::storage) async fn look<C: ConnectionTrait>(
     let mut judge = Judge::of(location);
     let mut holders = Vec::new();
     for (stored, owner, workflows) in sql::holders(db).await? {
-        let is_alive = judge.is_alive(&stored).unwrap_or_else(|error| {
+        let is_idle = workflows == 0 && stored.left.is_some_and(|left| left <= 0);
+        let is_alive = judge.is_alive(&stored, is_idle).unwrap_or_else(|error| {
             tracing::warn!(epoch = %stored.epoch, %error, "cannot tell whether a lease is held");
             true
         });
@@ -40,6 +41,7 @@ pub(in crate::storage) async fn look<C: ConnectionTrait>(
             owner: unescape(owner),
             process_id: Process::id_of(&stored.process),
             is_alive,
+            is_idle: is_alive && is_idle,
             runs_out_in: stored.left.map(left),
             workflows: u64::try_from(workflows).unwrap_or(0),
         });
@@ -48,7 +50,7 @@ pub(in crate::storage) async fn look<C: ConnectionTrait>(
 }
 
 /// Who has each of the workflows, in their order.
-pub(super) async fn standings(
+pub(in crate::storage) async fn standings(
     reader: &Reader,
     location: &Location,
     ids: &[WorkflowId],
@@ -57,7 +59,8 @@ pub(super) async fn standings(
     let mut judge = Judge::of(location);
     let mut owners = HashMap::new();
     for (stored, name) in sql::owners(&snapshot).await? {
-        let is_alive = judge.is_alive(&stored).unwrap_or(true);
+        // It owns something, or it would not be asked after.
+        let is_alive = judge.is_alive(&stored, false).unwrap_or(true);
         let process_id = Process::id_of(&stored.process);
         let epoch = stored.epoch;
         owners.insert(epoch, Owner { epoch, name: unescape(name), process_id, is_alive });
@@ -97,7 +100,8 @@ impl Judge {
         }
     }
 
-    fn is_alive(&mut self, lease: &Stored) -> io::Result<bool> {
+    /// One that owns nothing is not renewed, and says nothing of its process by running out.
+    fn is_alive(&mut self, lease: &Stored, is_idle: bool) -> io::Result<bool> {
         match self {
             Self::Locks(None) => Ok(false),
             Self::Locks(Some(locks)) => locks.is_held(lease.epoch),
@@ -105,7 +109,7 @@ impl Judge {
                 let is_gone = process
                     .as_ref()
                     .is_some_and(|process| process.knows_to_be_gone(&lease.process));
-                Ok(!is_gone && lease.left.is_none_or(|left| left > 0))
+                Ok(!is_gone && (is_idle || lease.left.is_none_or(|left| left > 0)))
             }
         }
     }

@@ -28,9 +28,14 @@ impl Process {
     /// This process; `None` where the system does not say.
     #[cfg(target_os = "linux")]
     pub(super) fn this() -> Option<Self> {
+        Self::of_id(i32::try_from(std::process::id()).ok()?)
+    }
+
+    /// A process beside this one.
+    #[cfg(target_os = "linux")]
+    pub(super) fn of_id(id: i32) -> Option<Self> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
-        let id = i32::try_from(std::process::id()).ok()?;
         let boot = boot.trim().to_owned();
         let namespace = namespace.to_str()?.to_owned();
         Some(Self { boot, namespace, id, started: state_of(id)?.started })
@@ -61,12 +66,18 @@ impl Process {
 
     /// True when the process of this name ran where this one does, and certainly has ended.
     pub(super) fn knows_to_be_gone(&self, name: &str) -> bool {
-        match Self::of(name) {
-            Some(other) if (&other.boot, &other.namespace) == (&self.boot, &self.namespace) => {
-                other.is_gone()
-            }
-            _ => false,
-        }
+        self.beside(name).is_some_and(|other| other.is_gone())
+    }
+
+    /// True when the process of this name ran, or runs, where this one does.
+    pub(super) fn is_beside(&self, name: &str) -> bool {
+        self.beside(name).is_some()
+    }
+
+    fn beside(&self, name: &str) -> Option<Self> {
+        let other = Self::of(name)?;
+        let is_here = (&other.boot, &other.namespace) == (&self.boot, &self.namespace);
+        is_here.then_some(other)
     }
 
     #[cfg(target_os = "linux")]

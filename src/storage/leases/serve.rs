@@ -3,7 +3,7 @@
 //! Part of the [`writer`](crate::storage::writer): between two groups, so that a call about a lease
 //! takes effect in the order of the queue.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use gleitzeit_domain::{
     id::WorkflowId,
@@ -26,7 +26,7 @@ use crate::storage::{
     bell, encode,
     entity::workflow,
     group::Lesson,
-    read::Reader,
+    read::{Loaded, Reader},
     writer::{Refusal, Writer},
 };
 
@@ -128,10 +128,26 @@ impl Writer {
 
     /// Renews what is to be renewed before anything else is written.
     pub(in crate::storage) async fn renew_due(&mut self) {
-        for Renewal { epoch, term, asker } in self.desk.renewals() {
+        let due = self.desk.renewals();
+        if !due.is_empty() {
+            Box::pin(self.renew(due)).await;
+        }
+    }
+
+    async fn renew(&mut self, due: Vec<Renewal>) {
+        for Renewal { epoch, term, asker } in due {
             gleitzeit_actors::failpoint!("store.lease.renewing");
             let renewed = if self.desk.goes_by_time() {
-                self.transact_alone(async |db, _| Ok(sql::renew(db, epoch, term).await?)).await
+                self.transact_alone(async |db, _| {
+                    let renewed = sql::renew(db, epoch, term).await?;
+                    if renewed.is_some_and(|renewed| renewed.had_run_out) {
+                        // Others did not count on it any more, and are to know when it may have
+                        // run out again.
+                        bell::announce(db).await?;
+                    }
+                    Ok(renewed.is_some())
+                })
+                .await
             } else {
                 Ok(self.desk.has_open(epoch))
             };
@@ -275,10 +291,13 @@ impl Writer {
                 }
                 rows.sort_unstable_by_key(|row| row.key);
                 keys.extend(rows.iter().map(|row| row.key));
-                let workflows = claimed(db, desk, &reader, epoch, rows).await?;
+                // What cannot be read is owned and left alone: the next one who takes it over
+                // reports it, too.
+                let Read { keys: read, workflows, .. } =
+                    claimed(db, desk, &reader, epoch, rows).await?;
                 gleitzeit_actors::failpoint!("store.claim.read");
                 let ask_again_in = outlook.ask_again_in;
-                Ok(Taken { keys: keys.clone(), workflows, more, ask_again_in, heritage })
+                Ok(Taken { keys: read, workflows, more, ask_again_in, heritage })
             })
             .await?;
         gleitzeit_actors::failpoint!("store.claim.committed");
@@ -326,8 +345,8 @@ impl Writer {
             if !desk.needs.contains(row.needs) {
                 desk.needs.learn(sql::needs(db).await?);
             }
-            let mut read = claimed(db, desk, &reader, epoch, vec![row]).await?;
-            Ok(read.pop().map_or(ClaimedOne::Unknown, |one| ClaimedOne::Taken(Box::new(one))))
+            let read = claimed(db, desk, &reader, epoch, vec![row]).await?.only()?;
+            Ok(read.map_or(ClaimedOne::Unknown, |one| ClaimedOne::Taken(Box::new(one))))
         })
         .await
     }
@@ -375,6 +394,11 @@ impl Writer {
             }
         }
         check(survey.leases.iter().any(|lease| lease.epoch == epoch), epoch)?;
+        for ended in self.desk.run_out(&survey, epoch) {
+            if !self.look(async |db| sql::owns(db, ended).await).await? {
+                self.desk.is_idle(&survey, ended);
+            }
+        }
         let outlook = self.desk.judge(&survey, epoch).map_err(|error| StoreError::Read {
             detail: format!("cannot tell whether the lease of another process is held: {error}"),
         })?;
@@ -433,7 +457,7 @@ async fn claimed(
     reader: &Reader,
     epoch: Epoch,
     rows: Vec<workflow::Model>,
-) -> Result<Vec<ClaimedWorkflow>, Refusal> {
+) -> Result<Read, Refusal> {
     let mine = sql::column(epoch);
     let left_by = |row: &workflow::Model| {
         // What was inherited bears the name of who died.
@@ -442,10 +466,40 @@ async fn claimed(
         // Of what is settled nothing was under way.
         (ended != 0 && is_open(row)).then(|| sql::epoch_of(ended))
     };
-    let beside: Vec<_> = rows.iter().map(|row| (desk.needs.of(row.needs), left_by(row))).collect();
-    let records = reader.load(db, rows).await?;
-    let whole = |(record, (needs, left_by))| ClaimedWorkflow { record, needs, left_by };
-    Ok(records.into_iter().zip(beside).map(whole).collect())
+    let beside = rows.iter().map(|row| (row.key, (desk.needs.of(row.needs), left_by(row))));
+    let mut beside: HashMap<i64, _> = beside.collect();
+    let Loaded { records, keys, broken } = reader.load(db, rows).await?;
+    let mut read = Read { broken, ..Read::default() };
+    for (record, key) in records.into_iter().zip(keys) {
+        if let Some((needs, left_by)) = beside.remove(&key) {
+            read.keys.push(key);
+            read.workflows.push(ClaimedWorkflow { record, needs, left_by });
+        }
+    }
+    for (id, error) in &read.broken {
+        reader.report(id, error);
+    }
+    Ok(read)
+}
+
+/// What was read of claimed rows.
+#[derive(Debug, Default)]
+struct Read {
+    workflows: Vec<ClaimedWorkflow>,
+    /// Their keys, in the same order.
+    keys: Vec<i64>,
+    /// Those that cannot be put together.
+    broken: Vec<(String, StoreError)>,
+}
+
+impl Read {
+    /// The one that was asked for.
+    fn only(mut self) -> Result<Option<ClaimedWorkflow>, StoreError> {
+        match self.broken.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(self.workflows.pop()),
+        }
+    }
 }
 
 /// Lists what a lease inherited, where the desk does not know it yet; how much of it was freed, for

@@ -30,6 +30,9 @@ const IDS_MAX: usize = 256;
 /// Workflows of one claim.
 const CLAIM_MAX: usize = 1_000_000;
 
+/// Workflows that one statement frees.
+const FREED_AT_ONCE: u64 = 20_000;
+
 /// What the lease of the first parameter owns: what bears its epoch, and what bears that of a lease
 /// whose heir it is.
 const OWNED: &str =
@@ -51,6 +54,8 @@ pub(super) struct Stored {
     pub(super) process: String,
     /// How long it is good for, in microseconds; `None` where it does not run out.
     pub(super) left: Option<i64>,
+    /// When it runs out, by the server's clock; changes with each renewal.
+    pub(super) until: Option<i64>,
 }
 
 /// What there is, seen at one moment.
@@ -138,15 +143,38 @@ pub(super) async fn open<C: ConnectionTrait>(
     Ok(epoch_of(row.try_get_by_index(0)?))
 }
 
-/// Moves the end of a lease on a server; false when it is gone.
+/// A lease is good for another term.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Renewed {
+    /// True when it was good no more: its process had owned nothing.
+    pub(super) had_run_out: bool,
+}
+
+/// Moves the end of a lease on a server; `None` when it is gone.
 pub(super) async fn renew<C: ConnectionTrait>(
     db: &C,
     epoch: Epoch,
     term: Duration,
-) -> Result<bool, DbErr> {
-    let update = format!("UPDATE gleitzeit_leases SET until = {SERVER_NOW} + $2 WHERE epoch = $1");
+) -> Result<Option<Renewed>, DbErr> {
+    let update = format!(
+        "WITH before AS (SELECT epoch, until <= {SERVER_NOW} AS had_run_out \
+         FROM gleitzeit_leases WHERE epoch = $1 FOR NO KEY UPDATE) \
+         UPDATE gleitzeit_leases l SET until = {SERVER_NOW} + $2 FROM before \
+         WHERE l.epoch = before.epoch RETURNING before.had_run_out"
+    );
     let update = statement(db, update, [column(epoch).into(), micros(term).into()]);
-    Ok(db.execute_raw(update).await?.rows_affected() > 0)
+    let Some(row) = db.query_one_raw(update).await? else { return Ok(None) };
+    let had_run_out: Option<bool> = row.try_get_by_index(0)?;
+    Ok(Some(Renewed { had_run_out: had_run_out.unwrap_or(false) }))
+}
+
+/// True when a lease owns something that is not settled, or has inherited anything.
+pub(super) async fn owns<C: ConnectionTrait>(db: &C, epoch: Epoch) -> Result<bool, DbErr> {
+    let select = format!(
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM gleitzeit_heirs WHERE heir = $1) \
+         OR EXISTS (SELECT 1 FROM gleitzeit_workflows WHERE lease_epoch = $1 AND {OPEN})"
+    );
+    Ok(db.query_one_raw(statement(db, select, [column(epoch).into()])).await?.is_some())
 }
 
 /// Whether a lease on a server is there; it stays until the transaction ends.
@@ -173,7 +201,7 @@ pub(super) async fn survey<C: ConnectionTrait>(db: &C, wanted: &Wanted) -> Resul
     let select = format!(
         "SELECT epoch, process, until - {now}, CASE WHEN EXISTS (SELECT 1 \
          FROM {table} WHERE lease_epoch = 0 AND {OPEN}{condition}) THEN 1 ELSE 0 END, \
-         (SELECT COUNT(*) FROM gleitzeit_needs) \
+         (SELECT COUNT(*) FROM gleitzeit_needs), until \
          FROM gleitzeit_leases ORDER BY epoch"
     );
     let mut survey = Survey { leases: Vec::new(), has_free: false, needs: 0 };
@@ -184,6 +212,7 @@ pub(super) async fn survey<C: ConnectionTrait>(db: &C, wanted: &Wanted) -> Resul
             epoch: epoch_of(row.try_get_by_index(0)?),
             process: row.try_get_by_index(1)?,
             left: row.try_get_by_index(2)?,
+            until: row.try_get_by_index(5)?,
         });
     }
     Ok(survey)
@@ -211,6 +240,7 @@ pub(super) async fn owners<C: ConnectionTrait>(db: &C) -> Result<Vec<(Stored, St
             epoch: epoch_of(row.try_get_by_index(0)?),
             process: row.try_get_by_index(1)?,
             left: row.try_get_by_index(2)?,
+            until: None,
         };
         owners.push((stored, row.try_get_by_index(3)?));
     }
@@ -245,7 +275,7 @@ pub(super) async fn holders<C: ConnectionTrait>(
     let select = format!(
         "SELECT l.epoch, l.process, l.until - {now}, l.owner, (SELECT COUNT(*) \
          FROM gleitzeit_workflows w WHERE w.{OPEN} AND (w.lease_epoch = l.epoch OR w.lease_epoch \
-         IN (SELECT h.epoch FROM gleitzeit_heirs h WHERE h.heir = l.epoch))) \
+         IN (SELECT h.epoch FROM gleitzeit_heirs h WHERE h.heir = l.epoch))), l.until \
          FROM gleitzeit_leases l ORDER BY l.epoch"
     );
     let mut holders = Vec::new();
@@ -254,6 +284,7 @@ pub(super) async fn holders<C: ConnectionTrait>(
             epoch: epoch_of(row.try_get_by_index(0)?),
             process: row.try_get_by_index(1)?,
             left: row.try_get_by_index(2)?,
+            until: row.try_get_by_index(5)?,
         };
         holders.push((stored, row.try_get_by_index(3)?, row.try_get_by_index(4)?));
     }
@@ -280,8 +311,11 @@ pub(super) async fn end<C: ConnectionTrait>(db: &C, dead: Dead) -> Result<bool, 
     Ok(db.execute_raw(delete).await?.rows_affected() > 0)
 }
 
-/// Frees what an ended lease owned; how many workflows. `is_dead` where it was not given up in order:
-/// then what it owned bears its name on. What it had inherited itself bears that of who died first.
+/// Frees what an ended lease owned; how many workflows. Some at a time: a statement over all of
+/// them would take as long as there are many, and the connection is taken for lost by then.
+///
+/// `is_dead` where it was not given up in order: then what it owned bears its name on. What it had
+/// inherited itself bears that of who died first.
 pub(super) async fn free<C: ConnectionTrait>(
     db: &C,
     epoch: Epoch,
@@ -294,12 +328,21 @@ pub(super) async fn free<C: ConnectionTrait>(
     };
     let update = format!(
         "UPDATE gleitzeit_workflows SET lease_epoch = 0, left_by = {left_by} \
-         WHERE {OWNED} AND {OPEN}"
+         WHERE key IN (SELECT key FROM gleitzeit_workflows WHERE {OWNED} AND {OPEN} \
+         LIMIT {FREED_AT_ONCE})"
     );
-    let freed = db.execute_raw(statement(db, update, [column(epoch).into()])).await?;
+    let mut freed = 0;
+    loop {
+        let update = statement(db, &update, [column(epoch).into()]);
+        let some = db.execute_raw(update).await?.rows_affected();
+        freed += some;
+        if some < FREED_AT_ONCE {
+            break;
+        }
+    }
     let forget = "DELETE FROM gleitzeit_heirs WHERE heir = $1";
     db.execute_raw(statement(db, forget, [column(epoch).into()])).await?;
-    Ok(freed.rows_affected())
+    Ok(freed)
 }
 
 /// Has a lease inherit what an ended one owned, however many workflows that are.
@@ -485,7 +528,16 @@ async fn workflows<C: ConnectionTrait>(
     statement: Statement,
 ) -> Result<Vec<workflow::Model>, DbErr> {
     let rows = db.query_all_raw(statement).await?;
-    rows.iter().map(workflow::Model::by_place).collect()
+    let read = rows.iter().filter_map(|row| match workflow::Model::by_place(row) {
+        Ok(row) => Some(row),
+        // One that is broken keeps nobody from the others.
+        Err(error) => {
+            let id = row.try_get_by_index::<String>(1).unwrap_or_default();
+            tracing::error!(workflow = id, %error, "row of a workflow cannot be read; left out");
+            None
+        }
+    });
+    Ok(read.collect())
 }
 
 /// Whether a lease owns what bears the epoch of another one, which has ended.
