@@ -197,13 +197,18 @@ impl ProtocolBook {
         method: &str,
         needs: &Needs,
     ) -> Result<MethodRef, ResolveError> {
+        let found = self.resolve(protocol, method);
+        // As a rule nothing has changed since.
+        let is_it = found.as_ref().is_ok_and(|method| needs.were_checked(method));
+        if is_it || names_version(protocol, method) {
+            return found;
+        }
         let (prefix, bare) = split(method);
         let named = protocol.map(Named::read).or(prefix);
-        let open = named.filter(|_| !names_version(protocol, method));
         let Some((name, checked)) =
-            open.and_then(|it| Some((it.name, needs.checked_version(it.name, bare)?)))
+            named.and_then(|it| Some((it.name, needs.checked_version(it.name, bare)?)))
         else {
-            return self.resolve(protocol, method);
+            return found;
         };
         let of = |id: &ProtocolId| self.method(&Capability::new(id.clone(), bare));
         let will_do =
