@@ -138,7 +138,8 @@ class Hooks:
 class Beside:
     """The modules beside a script, which the service has read with it.
 
-    They come before all others, as the directory of a script does where Python itself starts it.
+    They come before all others that are not loaded yet, as the directory of a script does where
+    Python itself starts it.
     """
 
     def __init__(self, job, joined):

@@ -130,7 +130,7 @@ async fn modules_beside_a_script_are_imported() {
         ("pkg/__init__.py", "from .inner import X"),
         ("pkg/inner.py", "X = 3"),
         ("space/deep.py", "Y = 4"),
-        ("json.py", "mine = True"),
+        ("colorsys.py", "mine = True"),
     ];
     let script = |text: &str| Source {
         bytes: text.as_bytes().to_vec(),
@@ -140,7 +140,7 @@ async fn modules_beside_a_script_are_imported() {
     };
     let run = async |text: &str| bench.run(Job { source: script(text), ..Job::execute("") }).await;
     let told = run(
-        "import helper, json, pkg\nfrom space import deep\nresult = [helper.hi(), json.mine, pkg.X, deep.Y]",
+        "import helper, colorsys, pkg\nfrom space import deep\nresult = [helper.hi(), colorsys.mine, pkg.X, deep.Y]",
     );
     let told = told.await;
     assert_eq!(told.result, json!(["dir/helper.py", true, 3, 4]), "{told:?}");
