@@ -20,6 +20,7 @@ use gleitzeit::{
     storage::{ReadOnlyStore, SqlOptions, SqlStore},
 };
 use gleitzeit_domain::{
+    needs::Offer,
     store::{
         LeaseStore as _, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
         conformance::{self, sample},
@@ -479,8 +480,9 @@ async fn a_broken_row_is_left_out() {
         let listed = store.list(ListFilter::default()).await.unwrap();
         assert!(listed.iter().any(|it| it.id.as_str() == "good"), "{sql}: {listed:?}");
         let epoch = store.open_lease("me", LONG).await.unwrap().epoch;
-        let claimed = store.claim(epoch, 10).await.unwrap();
-        assert_eq!((claimed.workflows, claimed.more), (others, false), "{sql}");
+        let claimed = store.claim(epoch, 10, &Offer::everything()).await.unwrap();
+        let taken: Vec<_> = claimed.workflows.into_iter().map(|it| it.record).collect();
+        assert_eq!((taken, claimed.more), (others, false), "{sql}");
         let alone = store.workflow(&"bad".into()).await.unwrap_err();
         assert!(!matches!(alone, StoreError::Unavailable { .. }), "{sql}: {alone:?}");
         let end = WorkflowChange {

@@ -115,7 +115,7 @@ async fn an_idle_lease_that_ran_out_is_left_alone() {
     let epoch = idle.open_lease("idle", Duration::ZERO).await.unwrap().epoch;
     let theirs = lease(&other).await;
     let mut bell = is_listening(&other).await;
-    assert_eq!(other.claim(theirs, 10).await.unwrap().workflows, []);
+    assert_eq!(other.claim(theirs, 10, &Offer::everything()).await.unwrap().workflows, []);
     let told = admin::status(&url).await.unwrap().contents.unwrap();
     let holder = told.leases.iter().find(|holder| holder.epoch == epoch).unwrap();
     assert!(holder.is_alive && holder.is_idle, "{holder:?}");
@@ -124,10 +124,10 @@ async fn an_idle_lease_that_ran_out_is_left_alone() {
     assert_eq!(idle.renew_lease(epoch, Duration::from_millis(10)).await, Ok(true));
     heard(&mut bell).await;
     idle.submit(vec![owned("a", epoch)]).await.unwrap();
-    let mut claimed = other.claim(theirs, 10).await.unwrap();
+    let mut claimed = other.claim(theirs, 10, &Offer::everything()).await.unwrap();
     while let Some(pause) = claimed.ask_again_in.filter(|_| claimed.workflows.is_empty()) {
         tokio::time::sleep(pause).await;
-        claimed = other.claim(theirs, 10).await.unwrap();
+        claimed = other.claim(theirs, 10, &Offer::everything()).await.unwrap();
     }
     assert_eq!(ids(&claimed), ["a"], "what it owns by then is taken over");
     assert_eq!(idle.renew_lease(epoch, TERM).await, Ok(false));
@@ -151,12 +151,16 @@ async fn the_end_of_a_process_is_heard_of() {
     let mut process = child::Process::start(test, url.expose(), folder.path());
     process.says().unwrap();
     while tokio::time::timeout(Duration::from_millis(300), bell.next()).await.is_ok() {}
-    assert_eq!(store.claim(epoch, 10).await.unwrap().workflows, [], "it lives");
+    assert_eq!(
+        store.claim(epoch, 10, &Offer::everything()).await.unwrap().workflows,
+        [],
+        "it lives"
+    );
     process.kill();
     let mut taken = Vec::new();
     while taken.is_empty() {
         heard(&mut bell).await;
-        taken = ids(&store.claim(epoch, 10).await.unwrap());
+        taken = ids(&store.claim(epoch, 10, &Offer::everything()).await.unwrap());
     }
     assert_eq!(taken, ["w0", "w1"]);
     server.drop_all().await;
