@@ -18,16 +18,18 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-/// Charged for each value: its place in an array, with the room that a growing array leaves free.
-const VALUE_BYTES: usize = 72;
-/// Charged for an object that has a field: the first node of its map.
+/// Charged for each value: its place in an array, twice, because a growing array leaves as much free.
+const VALUE_BYTES: usize = 2 * size_of::<Value>();
+/// Charged for an object that has a field: the smallest table of its map, with room for four fields.
 const OBJECT_BYTES: usize = 640;
-/// Charged for each field besides its value: the key's place and its own allocation.
-const FIELD_BYTES: usize = 64;
-/// A tree of so many bytes is always allowed by [`Bounds::of_text`].
-const TREE_BYTES: usize = 64 << 20;
+/// Charged for each field besides its value: its hash, its index and its key's place, each twice as
+/// for a value, and the key's own allocation.
+const FIELD_BYTES: usize = 96;
+/// A tree of so many bytes is always allowed by [`Bounds::of_text`]: a list of numbers of one digit
+/// in 1 MiB of text.
+const TREE_BYTES: usize = 80 << 20;
 /// Bytes of memory that [`Bounds::of_text`] allows for each byte of text beyond [`TREE_BYTES`].
-/// Lists of numbers, the densest honest data, take 9 to 36.
+/// Lists of numbers, the densest honest data, take 18 to 72.
 const TREE_FACTOR: usize = 24;
 
 /// How large a value may be.
@@ -35,13 +37,13 @@ const TREE_FACTOR: usize = 24;
 pub struct Bounds {
     /// Bytes of text.
     pub text_bytes: usize,
-    /// Bytes of memory that the tree may take, as estimated: each value 72, each object with a
-    /// field 640 more, each field 64 more, and the bytes of every text and key.
+    /// Bytes of memory that the tree may take, as estimated: each value 144, each object with a
+    /// field 640 more, each field 96 more, and the bytes of every text and key.
     pub tree_bytes: usize,
 }
 
 impl Bounds {
-    /// `text_bytes` of text, and a tree of 64 MiB or of 24 times the text, whichever is more.
+    /// `text_bytes` of text, and a tree of 80 MiB or of 24 times the text, whichever is more.
     pub const fn of_text(text_bytes: usize) -> Self {
         let scaled = text_bytes.saturating_mul(TREE_FACTOR);
         Self { text_bytes, tree_bytes: if scaled > TREE_BYTES { scaled } else { TREE_BYTES } }

@@ -404,7 +404,7 @@ fn a_missing_value_is_told_with_what_exists() {
     let cases = [
         (
             "${py.resul.a}",
-            "`${py.resul.a}` in /p has no value: `py` has no `resul`; it has output, result, stdout",
+            "`${py.resul.a}` in /p has no value: `py` has no `resul`; it has result, stdout, output",
         ),
         (
             "${numbers.values[7]}",
@@ -443,7 +443,7 @@ fn a_missing_value_is_told_with_what_exists() {
     assert!(!error.is_retryable());
     let data = error.data.unwrap();
     assert_eq!(data["missing"], "resul");
-    assert_eq!(data["keys"], json!(["output", "result", "stdout"]));
+    assert_eq!(data["keys"], json!(["result", "stdout", "output"]));
 }
 
 /// A wide result does not make an error of a megabyte.
