@@ -125,9 +125,9 @@ async fn twenty_thousand_tasks_leave_nothing() {
         };
         tokio::join!(lane(), lane());
     };
-    rounds(500).await;
+    Box::pin(rounds(500)).await;
     let before = (descriptors(), memory());
-    rounds(20_000).await;
+    Box::pin(rounds(20_000)).await;
     settled(&bench, before).await;
 }
 
@@ -160,9 +160,9 @@ async fn two_thousand_hostile_tasks_leave_nothing() {
         };
         tokio::join!(lane(0), lane(2));
     };
-    rounds(50).await;
+    Box::pin(rounds(50)).await;
     let before = (descriptors(), memory());
-    rounds(2_000).await;
+    Box::pin(rounds(2_000)).await;
     settled(&bench, before).await;
 }
 

@@ -1,5 +1,7 @@
 //! In a jail: the same behaviour, and what only a jail can promise.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
+
 mod behaviour;
 mod network;
 mod support;
