@@ -139,26 +139,26 @@ impl Drop for Item {
 /// Ends of attempts, told to the engine when they are dropped: together, and on every way out.
 struct Ends {
     cast: Rc<Cast>,
-    ends: Vec<TaskEnd>,
+    finished: Vec<TaskEnd>,
     /// Attempts that did not begin their call, and are to begin later.
     held: Vec<(TaskKey, u32)>,
 }
 
 impl Ends {
     fn new(cast: &Rc<Cast>) -> Self {
-        Self { cast: Rc::clone(cast), ends: Vec::new(), held: Vec::new() }
+        Self { cast: Rc::clone(cast), finished: Vec::new(), held: Vec::new() }
     }
 
     fn push(&mut self, end: TaskEnd) {
-        self.ends.push(end);
+        self.finished.push(end);
     }
 }
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        if !self.ends.is_empty() {
+        if !self.finished.is_empty() {
             crate::failpoint!("pipeline.end.telling");
-            self.cast.engine.do_send(TasksFinished(std::mem::take(&mut self.ends)));
+            self.cast.engine.do_send(TasksFinished(std::mem::take(&mut self.finished)));
         }
         if !self.held.is_empty() {
             self.cast.engine.do_send(TasksHeld(std::mem::take(&mut self.held)));

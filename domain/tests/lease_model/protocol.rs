@@ -76,6 +76,7 @@ pub(crate) enum Action {
 }
 
 /// The protocol, as designed or with a flaw.
+#[expect(clippy::struct_excessive_bools, reason = "each switches one part of the model on")]
 #[derive(Debug)]
 pub(crate) struct Protocol {
     pub(crate) holding: Holding,

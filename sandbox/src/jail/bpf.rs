@@ -213,13 +213,11 @@ impl Decision {
             lists.iter().any(|tests| tests.iter().all(|it| it.holds(arguments)))
         };
         match self {
-            Self::Allow => ALLOW,
             Self::Refuse(error) => refuse(error),
             Self::Ask => ASK,
-            Self::When(lists) if one_holds(lists) => ALLOW,
-            Self::When(_) => refuse(libc::EPERM),
+            Self::When(lists) if !one_holds(lists) => refuse(libc::EPERM),
             Self::AskWhen(lists) if one_holds(lists) => ASK,
-            Self::AskWhen(_) => ALLOW,
+            Self::Allow | Self::When(_) | Self::AskWhen(_) => ALLOW,
         }
     }
 }
