@@ -229,7 +229,9 @@ proptest! {
     ) {
         if !takes_over {
             // What such an engine loses is for others to run.
-            steps.iter_mut().for_each(|step| step.loses_lease = false);
+            for step in &mut steps {
+                step.loses_lease = false;
+            }
         }
         actix::System::new().block_on(nothing_is_left(steps, takes_over));
     }

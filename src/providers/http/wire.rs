@@ -31,7 +31,7 @@ fn closed() -> io::Error {
 
 /// True if a request failed because the server had closed the kept connection that it was sent over.
 pub(in crate::providers) fn was_closed(error: &SendRequestError) -> bool {
-    use std::error::Error as _;
+    use std::error::Error;
     let error = match error {
         SendRequestError::Send(error) | SendRequestError::Connect(ConnectError::Io(error)) => {
             Some(error)
@@ -41,7 +41,7 @@ pub(in crate::providers) fn was_closed(error: &SendRequestError) -> bool {
         }
         _ => None,
     };
-    error.and_then(io::Error::get_ref).is_some_and(|error| error.is::<Closed>())
+    error.and_then(io::Error::get_ref).is_some_and(<dyn Error + Send + Sync>::is::<Closed>)
 }
 
 /// What carries the bytes.
