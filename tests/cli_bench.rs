@@ -27,7 +27,10 @@ const COMMON: [&str; 14] = [
 ];
 
 fn keys(value: &Value) -> Vec<&str> {
-    value.as_object().expect("an object").keys().map(String::as_str).collect()
+    let mut keys: Vec<&str> =
+        value.as_object().expect("an object").keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
 }
 
 fn bench(place: &Place, workload: &str, more: &[&str]) -> Value {

@@ -156,23 +156,29 @@ impl Connector {
         gleitzeit_actors::failpoint!("store.open.before");
         let db = self.first_writer().await?;
         gleitzeit_actors::failpoint!("store.open.connected");
-        let schema = self.schema(&db).await?;
-        if schema.is_current() {
-            gleitzeit_actors::failpoint!("store.open.migrated");
-            return Ok((db, Vec::new()));
-        }
-        let applied = match gleitzeit_migrations::migrate(&db).await {
-            Ok(applied) => applied,
-            Err(error @ MigrateError::Newer { .. }) => {
-                return Err(StoreError::Open { detail: error.to_string() });
-            }
-            Err(MigrateError::Database(error)) => return Err(self.cannot_open(error)),
+        let applied = if self.schema(&db).await?.is_current() {
+            Vec::new()
+        } else {
+            self.apply_migrations(&db).await?
         };
-        if !applied.is_empty() {
-            tracing::info!(?applied, "database schema brought up to date");
-        }
         gleitzeit_actors::failpoint!("store.open.migrated");
         Ok((db, applied))
+    }
+
+    /// Brings the schema up to date; returns the names of the migrations that it took.
+    async fn apply_migrations(&self, db: &DatabaseConnection) -> Result<Vec<String>, StoreError> {
+        match gleitzeit_migrations::migrate(db).await {
+            Ok(applied) => {
+                if !applied.is_empty() {
+                    tracing::info!(?applied, "database schema brought up to date");
+                }
+                Ok(applied)
+            }
+            Err(error @ MigrateError::Newer { .. }) => {
+                Err(StoreError::Open { detail: error.to_string() })
+            }
+            Err(MigrateError::Database(error)) => Err(self.cannot_open(error)),
+        }
     }
 
     /// The schema that a database has.

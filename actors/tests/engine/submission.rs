@@ -32,14 +32,18 @@ async fn the_same_id_runs_once() {
     stage.finish().await;
 }
 
-/// A second submission of an id does not change the first, even where it says something else.
+/// A different workflow of an id that is taken is refused, with what differs, and the first one stays.
 #[actix::test]
-async fn a_different_workflow_of_the_same_id_is_the_first_one() {
+async fn a_different_workflow_of_the_same_id_is_refused() {
     let mut stage = Stage::open().await;
     let first = stage.run(WorkflowSpec::new("first").id("w").task(quick("a"))).await;
     let second = WorkflowSpec::new("second").id("w").task(quick("b")).task(quick("c"));
-    let second = stage.submit(second).await.unwrap().end().await;
-    assert_eq!((&second.name, second.tasks.len()), (&first.name, 1));
+    let refused = stage.submit(second).await.map(|sent| sent.id).unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::WorkflowInvalidState);
+    let told = refused.to_string();
+    assert!(told.contains("`w` was submitted before and differs"), "{told}");
+    assert!(told.contains("name") && told.contains("task"), "{told}");
+    assert_eq!(stage.wait(&"w".into()).await.unwrap().name, first.name);
     assert_eq!(stage.board.order(), ["a"]);
     stage.finish().await;
 }
