@@ -12,7 +12,7 @@ use std::{
 };
 
 use gleitzeit_domain::{
-    error::TaskError, id::WorkflowId, task::TaskRecord, workflow::WorkflowRecord,
+    error::TaskError, id::WorkflowId, printable, task::TaskRecord, workflow::WorkflowRecord,
 };
 use serde_json::{Map, Value, json};
 
@@ -101,17 +101,29 @@ pub fn write(
     };
     fs::create_dir_all(directory).map_err(failed(directory))?;
     let json = serde_json::to_string_pretty(&document(record)).unwrap_or_default() + "\n";
-    for (path, text) in [(&files.json, json), (&files.markdown, markdown(record))] {
+    // Results are words of tasks and models: `cat` of them must not drive a terminal.
+    let json = printable::json(&json).into_owned();
+    let markdown = printable::block(&markdown(record)).into_owned();
+    for (path, text) in [(&files.json, json), (&files.markdown, markdown)] {
         let mut new = path.clone().into_os_string();
         new.push(format!(".{}.new", uuid::Uuid::new_v4().simple()));
         let new = PathBuf::from(new);
-        let written = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
+        let written = write_private(&new, &text).and_then(|()| fs::rename(&new, path));
         if written.is_err() {
             let _ = fs::remove_file(&new);
         }
         written.map_err(failed(path))?;
     }
     Ok(Some(files))
+}
+
+/// Writes a new file that only its owner may read, as the database is that has the same results.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    io::Write::write_all(&mut options.open(path)?, text.as_bytes())
 }
 
 /// True where the directory, as far as it is there, is below a root of the settings.
@@ -276,6 +288,26 @@ mod tests {
         fs::copy(&files.json, &moved).unwrap();
         assert!(!is_result(&moved));
         assert_eq!(fs::read_dir(&output).unwrap().count(), 2, "nothing else is left there");
+    }
+
+    /// An answer of a model is read by its owner only, and drives no terminal that shows it.
+    #[cfg(unix)]
+    #[test]
+    fn results_are_private_and_drive_no_terminal() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let mut record = record("w", Some(dir.path()));
+        record.tasks[0].result = Some(Arc::new(json!({"response": "\u{1b}[2J\u{202e}\u{9b}poem"})));
+        let files = write(&record, &Settings::default()).unwrap().unwrap();
+        for path in [&files.json, &files.markdown] {
+            let text = fs::read_to_string(path).unwrap();
+            assert!(text.contains("\\u001b[2J\\u202e\\u009bpoem"), "{text}");
+            assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{9b}']), "{text}");
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let read: Value = serde_json::from_slice(&fs::read(&files.json).unwrap()).unwrap();
+        assert_eq!(read, document(&record));
     }
 
     /// Neither a stored directory nor an id leads out of what the settings permit.

@@ -1,7 +1,15 @@
 //! The wall clock, told by the monotonic one.
 
+use std::time::SystemTime;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
+
+/// The time of this machine's clock. `Utc::now` panics if the clock stands before 1970, as it does on
+/// a board without a battery; a wrong time is no reason to stop.
+pub fn utc_now() -> DateTime<Utc> {
+    SystemTime::now().into()
+}
 
 /// Wall-clock time that follows tokio's clock: it never jumps back, and a paused test clock pauses
 /// it too.
@@ -14,7 +22,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that is right now.
     pub fn start() -> Self {
-        Self { wall: Utc::now(), begun: Instant::now() }
+        Self { wall: utc_now(), begun: Instant::now() }
     }
 
     /// Goes by `now` from here on, which was so at `at`. Whatever else is shared with other

@@ -14,7 +14,6 @@ use std::{
 };
 
 use actix::prelude::*;
-use chrono::Utc;
 use futures_util::future::join;
 use gleitzeit_domain::{
     event::{Event, EventData},
@@ -244,7 +243,8 @@ impl Handler<Collected> for Monitor {
         let metrics = self.measure(&stats, health);
         self.last = Some(metrics.clone());
         let data = EventData::MetricsCollected { metrics: Box::new(metrics) };
-        let event = Event { timestamp: Utc::now(), workflow_id: None, sequence: 0, data };
+        let event =
+            Event { timestamp: crate::clock::utc_now(), workflow_id: None, sequence: 0, data };
         self.config.events.do_send(Publish { events: vec![event] });
     }
 }

@@ -3,7 +3,9 @@
 //! All are cheap to clone (a shared string) and compare by their text, except [`ProtocolId`],
 //! where `v1` and `v1.0` are the same version.
 
-use std::{borrow::Borrow, cmp::Ordering, fmt, hash::Hash, str::FromStr, sync::Arc};
+use std::{
+    borrow::Borrow, cmp::Ordering, fmt, hash::Hash, str::FromStr, sync::Arc, time::SystemTime,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -85,8 +87,13 @@ name_type! {
 impl WorkflowId {
     /// A new id, ordered by the time of its making.
     pub fn generate() -> Self {
+        // `now_v7` panics if the machine's clock stands before 1970.
+        let id = match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(_) => uuid::Uuid::now_v7(),
+            Err(_) => uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 0, 0)),
+        };
         let mut buffer = uuid::Uuid::encode_buffer();
-        Self(Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut buffer)))
+        Self(Arc::from(&*id.hyphenated().encode_lower(&mut buffer)))
     }
 }
 

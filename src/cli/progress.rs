@@ -77,7 +77,13 @@ impl Progress {
             Shown::Lines => View::Lines { failures: 0, counted: Instant::now() },
             Shown::Drawing => View::Drawing(Drawing::new(total, settled)),
         };
-        Self { view, total, settled, told: HashSet::new(), since: Utc::now() }
+        Self {
+            view,
+            total,
+            settled,
+            told: HashSet::new(),
+            since: gleitzeit_actors::clock::utc_now(),
+        }
     }
 
     /// Sets how many tasks are settled, after events were missed. Which of them run is then not

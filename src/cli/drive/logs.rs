@@ -31,7 +31,13 @@ pub(super) struct Logs {
 
 impl Logs {
     pub(super) fn new(is_wanted: bool) -> Self {
-        Self { is_wanted, ended: Vec::new(), shown: HashSet::new(), due: None, since: Utc::now() }
+        Self {
+            is_wanted,
+            ended: Vec::new(),
+            shown: HashSet::new(),
+            due: None,
+            since: gleitzeit_actors::clock::utc_now(),
+        }
     }
 
     /// Takes note of a task that has ended.

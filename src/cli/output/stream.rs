@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use chrono::{SecondsFormat, Utc};
+use chrono::SecondsFormat;
 use gleitzeit_domain::printable;
 use serde_json::json;
 
@@ -115,7 +115,7 @@ pub(super) fn remark(level: &str, message: &str, shown: &str) {
 /// A line of the shape that the log has with `logging.format = "json"`.
 fn json_line(level: &str, message: &str) -> String {
     let line = json!({
-        "timestamp": Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
+        "timestamp": gleitzeit_actors::clock::utc_now().to_rfc3339_opts(SecondsFormat::Micros, true),
         "level": level,
         "fields": { "message": message },
         "target": "gleitzeit",

@@ -44,7 +44,7 @@ impl View {
             width: output::width(),
             is_coloured: output::is_coloured(),
             is_kept,
-            now: Utc::now(),
+            now: gleitzeit_actors::clock::utc_now(),
         }
     }
 }

@@ -40,7 +40,7 @@ impl Header {
         Self {
             gleitzeit_export: FORMAT,
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            exported_at: Utc::now(),
+            exported_at: gleitzeit_actors::clock::utc_now(),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The statements about requests to the process that runs a workflow.
 
-use chrono::Utc;
 use gleitzeit_domain::{
     id::WorkflowId,
     store::{StoreError, lease::RequestKey},
@@ -26,8 +25,11 @@ pub(super) async fn ask<C: ConnectionTrait>(
 ) -> Result<RequestKey, Refusal> {
     let insert = "INSERT INTO gleitzeit_requests (workflow_key, body, created_at) \
                   SELECT key, $2, $3 FROM gleitzeit_workflows WHERE id = $1 RETURNING key";
-    let values =
-        [encode::text(workflow.as_str()), body.into(), Utc::now().timestamp_micros().into()];
+    let values = [
+        encode::text(workflow.as_str()),
+        body.into(),
+        gleitzeit_actors::clock::utc_now().timestamp_micros().into(),
+    ];
     let Some(row) = db.query_one_raw(statement(db, insert, values)).await? else {
         let detail = format!("no workflow has the id `{workflow}`");
         return Err(StoreError::Integrity { detail }.into());
@@ -40,7 +42,8 @@ pub(super) async fn ask<C: ConnectionTrait>(
 pub(super) async fn ask_all<C: ConnectionTrait>(db: &C, body: &str) -> Result<RequestKey, Refusal> {
     let insert = "INSERT INTO gleitzeit_requests (workflow_key, body, created_at) \
                   VALUES ($1, $2, $3) RETURNING key";
-    let values = [TO_ALL.into(), body.into(), Utc::now().timestamp_micros().into()];
+    let values =
+        [TO_ALL.into(), body.into(), gleitzeit_actors::clock::utc_now().timestamp_micros().into()];
     let row = db.query_one_raw(statement(db, insert, values)).await?;
     let row = row.ok_or_else(|| StoreError::Integrity { detail: "no key was given".to_owned() })?;
     let key: i64 = row.try_get_by_index(0)?;
