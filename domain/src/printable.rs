@@ -4,7 +4,7 @@
 //! the cursor, sets the title or the clipboard of a terminal; a bidirectional one shows a line in
 //! another order than it has. Both are written as `\u001b`, the way JSON writes them.
 //!
-//! Invariant: the answer of [`line`] and [`block`] is unchanged by a second pass.
+//! Invariant: the answer of [`line()`] and [`block`] is unchanged by a second pass.
 
 use std::{borrow::Cow, fmt::Write as _};
 

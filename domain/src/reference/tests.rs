@@ -420,7 +420,7 @@ fn a_missing_value_is_told_with_what_exists() {
         ),
         (
             "${inputs.town}",
-            "`${inputs.town}` in /p has no value: `inputs` has no `town`; it has city, none, rooms",
+            "`${inputs.town}` in /p has no value: `inputs` has no `town`; it has city, rooms, none",
         ),
         (
             "${broken.a}",
