@@ -73,11 +73,9 @@ fn only_what_brings_work_makes_a_database() {
 #[test]
 fn a_run_whose_database_is_removed_ends_with_3() {
     let place = Place::new();
-    let tasks: String = (0..200)
-        .map(|number| {
-            format!("  - {{id: t{number}, method: echo/sleep, params: {{seconds: 0.1}}}}\n")
-        })
-        .collect();
+    let task =
+        |number| format!("  - {{id: t{number}, method: echo/sleep, params: {{seconds: 0.1}}}}\n");
+    let tasks = (0..200).map(task).collect::<Vec<_>>().concat();
     let text = format!("name: w\nid: w\nmax_parallel_tasks: 1\ntasks:\n{tasks}");
     let file = place.file("w.yaml", &text);
     let mut command = place.command(&["run", &file, "--json"]);
