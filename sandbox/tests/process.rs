@@ -468,8 +468,11 @@ async fn a_task_does_not_say_how_it_was_ended() {
 #[tokio::test]
 async fn a_task_goes_behind_the_service() {
     let bench = Bench::new().await;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    // The tests may themselves run with another priority than 0.
+    let own: i64 = stat.rsplit(") ").next().unwrap().split(' ').nth(16).unwrap().parse().unwrap();
     let code = "import os\nresult = os.getpriority(os.PRIO_PROCESS, 0)";
-    assert_eq!(bench.execute(code).await.result, json!(5));
+    assert_eq!(bench.execute(code).await.result, json!((own + 5).min(19)));
 }
 
 /// A virtual environment with a project that is installed in editable form, by a path and by a
