@@ -186,7 +186,7 @@ impl Case<'_> {
         self.shape(record);
         let ends = self.stored_ends(record, events);
         for task in &record.tasks {
-            self.calls_of(record, task.index as usize, &ends);
+            self.calls_of(record, task.index as usize, &ends, events);
         }
     }
 
@@ -298,8 +298,21 @@ impl Case<'_> {
         ends
     }
 
-    fn calls_of(&mut self, record: &WorkflowRecord, index: usize, ends: &BTreeMap<String, usize>) {
+    fn calls_of(
+        &mut self,
+        record: &WorkflowRecord,
+        index: usize,
+        ends: &BTreeMap<String, usize>,
+        events: &[Event],
+    ) {
         let spec = &record.spec.tasks[index];
+        // An engine whose lease was not renewed in time ends its calls, and says so.
+        let was_interrupted = |attempt: u32| {
+            events.iter().any(|event| {
+                matches!(&event.data, EventData::TaskInterrupted { task_id, attempt_count, .. }
+                    if task_id.as_str() == spec.id && *attempt_count == attempt)
+            })
+        };
         let name = format!("{}/{}", record.id, spec.id);
         let Some(Calls { begun, words, cut_by }) = self.calls.remove(&name) else { return };
         self.verdict.calls += begun.len();
@@ -326,7 +339,8 @@ impl Case<'_> {
         for pair in begun.windows(2) {
             let [before, after] = pair else { continue };
             let is_said = words.iter().any(|word| (before.at..after.at).contains(word));
-            let is_repeated = cut_by.contains(&before.process)
+            let is_repeated = was_interrupted(before.attempt)
+                || cut_by.contains(&before.process)
                 || self.lost.contains(&before.process)
                 || self.lost.contains(&after.process)
                 || self.killed.contains(&before.process) && after.process != before.process;
