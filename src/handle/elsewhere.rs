@@ -220,7 +220,7 @@ pub(crate) fn unowned(plan: Arc<Plan>, now: DateTime<Utc>) -> NewWorkflow {
 /// The time that whoever runs a workflow goes by: its limit counts from its submission. A server
 /// that does not say has the clock of this machine believed.
 pub(crate) async fn shared_now(store: &dyn Store) -> DateTime<Utc> {
-    store.shared_time().await.ok().flatten().unwrap_or_else(Utc::now)
+    store.shared_time().await.ok().flatten().unwrap_or_else(gleitzeit_actors::clock::utc_now)
 }
 
 /// The request stays: whoever runs the workflow next reads it, also the same process once it is

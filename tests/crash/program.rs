@@ -59,11 +59,10 @@ pub(crate) async fn live(orders: Orders) {
     write_passes(&orders.folder);
 }
 
-/// Stops; a stream has calls that never end, and a disk and processors that others keep busy: its
-/// last outcomes must be stored within what is left.
+/// Stops; a stream has calls that never end, and a disk that others keep busy.
 async fn end(runtime: Runtime, orders: &Orders) {
     let is_stream = orders.role == Role::Stream;
-    let deadline = if is_stream { Duration::from_secs(3) } else { Duration::from_secs(10) };
+    let deadline = if is_stream { Duration::from_secs(1) } else { Duration::from_secs(10) };
     let report = runtime.stop(deadline).await;
     assert!(report.stored, "{report:?}");
     for (workflow, task) in report.abandoned {
