@@ -3,6 +3,9 @@
 
 #[path = "cli/checks.rs"]
 mod checks;
+#[cfg(all(feature = "sqlite", feature = "ollama", target_os = "linux", target_env = "gnu"))]
+#[path = "cli/clock.rs"]
+mod clock;
 #[cfg(feature = "sqlite")]
 #[path = "cli/database.rs"]
 mod database;

@@ -7,11 +7,14 @@
 //! Invariant: all pending migrations are applied in one transaction under a lock, so that a
 //! database is never half migrated, and two processes that start together migrate it once.
 
+use std::time::SystemTime;
+
 use sea_orm_migration::{
     MigrationTrait, MigratorTrait,
     sea_orm::{
         ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, DynIden,
         SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
+        prelude::ChronoDateTimeUtc,
     },
     sea_query::{Alias, IntoIden as _},
 };
@@ -59,6 +62,15 @@ pub enum MigrateError {
     Newer {
         /// The first migration that this program does not know.
         version: String,
+    },
+    /// The list of applied migrations holds times from 1970 on; nothing was touched.
+    #[error(
+        "the database cannot be migrated: the clock of this machine says {now}, and the list of \
+         migrations holds no time before 1970; set the clock"
+    )]
+    Clock {
+        /// The time of the machine's clock.
+        now: ChronoDateTimeUtc,
     },
     /// The database refused.
     #[error("the database could not be migrated: {0}")]
@@ -117,10 +129,20 @@ pub async fn migrate(db: &DatabaseConnection) -> Result<Vec<String>, MigrateErro
     let pending: Vec<String> =
         steps.into_iter().filter(|step| !step.applied).map(|step| step.name).collect();
     if !pending.is_empty() {
+        check_clock()?;
         Migrator::up(&transaction, None).await?;
     }
     transaction.commit().await?;
     Ok(pending)
+}
+
+/// `Migrator::up` panics if the clock is before 1970.
+fn check_clock() -> Result<(), MigrateError> {
+    let now = SystemTime::now();
+    if now < SystemTime::UNIX_EPOCH {
+        return Err(MigrateError::Clock { now: now.into() });
+    }
+    Ok(())
 }
 
 /// The schema that a database has, newer than this program's or not. It writes nothing, takes no

@@ -174,7 +174,7 @@ impl Connector {
                 }
                 Ok(applied)
             }
-            Err(error @ MigrateError::Newer { .. }) => {
+            Err(error @ (MigrateError::Newer { .. } | MigrateError::Clock { .. })) => {
                 Err(StoreError::Open { detail: error.to_string() })
             }
             Err(MigrateError::Database(error)) => Err(self.cannot_open(error)),

@@ -9,6 +9,7 @@
 
 use std::{io, str::FromStr as _, time::Duration};
 
+use chrono::{DateTime, Utc};
 use gleitzeit_domain::store::StoreError;
 use sea_orm::sqlx::{
     self, PgConnection,
@@ -54,6 +55,7 @@ pub(super) fn trusting(options: PgConnectOptions, url: &str) -> PgConnectOptions
 /// [`StoreError::Unavailable`] with the address, which holds no password.
 pub(super) async fn check_reachable(url: &str, limit: Duration) -> Result<(), StoreError> {
     let options = read(url)?;
+    check_clock(&options, gleitzeit_actors::clock::utc_now())?;
     let (host, port) = (options.get_host(), options.get_port());
     let local = socket_of(&options);
     let reached = match &local {
@@ -68,6 +70,20 @@ pub(super) async fn check_reachable(url: &str, limit: Duration) -> Result<(), St
     };
     Err(StoreError::Unavailable {
         detail: format!("PostgreSQL at {address}: {why}; start it, or name another with --store"),
+    })
+}
+
+/// Refuses TLS by a clock before 1970: no certificate is valid then, and the driver's TLS library
+/// panics.
+fn check_clock(options: &PgConnectOptions, now: DateTime<Utc>) -> Result<(), StoreError> {
+    if now >= DateTime::UNIX_EPOCH || matches!(options.get_ssl_mode(), PgSslMode::Disable) {
+        return Ok(());
+    }
+    Err(StoreError::Open {
+        detail: format!(
+            "PostgreSQL: the clock of this machine says {now}, and TLS needs a time after 1970; \
+             set the clock, or connect without TLS (`sslmode=disable` in the URL)"
+        ),
     })
 }
 
@@ -270,5 +286,28 @@ mod socket {
 mod socket {
     pub(super) fn prepare(_ours: u16, _server: Option<u16>) -> std::io::Result<usize> {
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection with TLS panics by a clock before 1970, deep in the driver.
+    #[test]
+    fn tls_by_a_clock_before_1970_is_refused() {
+        let before = DateTime::from_timestamp(-86_400, 0).unwrap();
+        for (mode, now, is_refused) in [
+            ("require", before, true),
+            ("verify-full", before, true),
+            ("prefer", before, true),
+            ("disable", before, false),
+            ("verify-full", DateTime::UNIX_EPOCH, false),
+        ] {
+            let options = read(&format!("postgres://me@localhost/x?sslmode={mode}")).unwrap();
+            let error = check_clock(&options, now).err().map(|error| error.to_string());
+            assert_eq!(error.is_some(), is_refused, "{mode}: {error:?}");
+            assert!(error.is_none_or(|it| it.contains("1969-12-31")), "{mode}");
+        }
     }
 }

@@ -145,7 +145,7 @@ mod replaying {
     }
 
     fn new_id() -> WorkflowId {
-        uuid::Uuid::now_v7().to_string().into()
+        WorkflowId::generate()
     }
 
     async fn many(

@@ -53,7 +53,7 @@ pub(super) async fn sustained(
 
 async fn forget(store: Arc<dyn Store>, age: Duration) {
     loop {
-        let before = chrono::Utc::now() - age;
+        let before = gleitzeit_actors::clock::utc_now() - age;
         while let Ok(BATCH) = store.prune(before, BATCH).await {}
         tokio::time::sleep(ROUND).await;
     }

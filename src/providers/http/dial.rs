@@ -11,6 +11,7 @@ use actix_tls::connect::{
     rustls_0_23::{TlsConnector, TlsConnectorService},
 };
 use awc::http::Uri;
+use chrono::{DateTime, Utc};
 use futures_util::future::LocalBoxFuture;
 use rustls::ClientConfig;
 use tokio::time::timeout;
@@ -44,6 +45,7 @@ impl Service<ConnectInfo<Uri>> for Dialer {
         let connecting = self.tcp.call(asked);
         let (tls, limit) = (self.tls.clone(), self.limit);
         Box::pin(async move {
+            check_clock(gleitzeit_actors::clock::utc_now()).map_err(ConnectError::Io)?;
             let tcp = timeout(limit, connecting).await.map_err(|_| late("connection", limit))??;
             let Some(tls) = tls else {
                 let (tcp, rest) = tcp.replace_io(());
@@ -55,6 +57,17 @@ impl Service<ConnectInfo<Uri>> for Dialer {
             Ok(rest.replace_io(Wire::tls(tls)).1)
         })
     }
+}
+
+/// Refuses a clock before 1970: `actix-http`, which has such a clock in each connection, panics, and
+/// so does rustls.
+fn check_clock(now: DateTime<Utc>) -> io::Result<()> {
+    if now >= DateTime::UNIX_EPOCH {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "the clock of this machine says {now}, and HTTP needs a time after 1970; set the clock"
+    )))
 }
 
 fn late(what: &str, limit: Duration) -> ConnectError {
@@ -83,6 +96,15 @@ pub(in crate::providers) fn address(base: &Uri) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// By a clock before 1970, `actix-http` and rustls panic.
+    #[test]
+    fn a_connection_by_a_clock_before_1970_is_refused() {
+        let before = DateTime::from_timestamp(-1, 0).unwrap();
+        let error = check_clock(before).unwrap_err().to_string();
+        assert!(error.contains("1969-12-31 23:59:59"), "{error}");
+        assert!(check_clock(DateTime::UNIX_EPOCH).is_ok());
+    }
 
     /// `awc` must neither make TLS itself nor tell the server another name.
     #[test]

@@ -1,0 +1,91 @@
+//! A machine whose clock stands before 1970, as on a board without a battery.
+//!
+//! `clock_gettime` is replaced by one that tells a time of long ago, for the program and whatever it
+//! starts.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use super::support::{Answer, Place};
+
+/// A day before 1970, for a clock of 2026.
+const SHIM: &str = r"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+int clock_gettime(clockid_t id, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, `clock_gettime`);
+    int status = real(id, now);
+    if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) now->tv_sec = now->tv_sec % 1000 - 86400;
+    return status;
+}
+";
+
+fn shim(place: &Place) -> PathBuf {
+    let source = place.file("clock.c", &SHIM.replace('`', "\""));
+    let library = place.path("clock.so");
+    let mut command = Command::new("cc");
+    command.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl");
+    assert!(command.status().expect("a C compiler, which SQLite needs, too").success());
+    library
+}
+
+fn run_by_old_clock(place: &Place, shim: &PathBuf, arguments: &[&str]) -> Answer {
+    let mut command = place.command(arguments);
+    command.env("LD_PRELOAD", shim).env("GLEITZEIT__PROVIDERS__PYTHON__ENABLED", "false");
+    command.env("GLEITZEIT__ENGINE__PROVIDER_WAIT", "1");
+    let output = command.output().expect("the program starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Answer {
+        status: output.status.code().expect("it was not killed"),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// Only the schema of a new database and HTTP need a right clock, and both say so; all else works,
+/// and nothing panics.
+#[test]
+fn a_clock_before_1970_is_named_or_borne() {
+    let place = Place::new();
+    let shim = shim(&place);
+    let file = place.file(
+        "w.yaml",
+        "name: w\nid: w\ntasks:\n  - {id: a, method: echo/echo, params: {v: 1}}\n  \
+         - {id: b, method: echo/fail, params: {v: \"${a.v}\", times: 1}, \
+         retry: {max_attempts: 2, base_delay: 0.01}}\n",
+    );
+    let refused = run_by_old_clock(&place, &shim, &["run", &file]);
+    assert_eq!(refused.status, 3, "{}{}", refused.stdout, refused.stderr);
+    for part in ["the clock of this machine says 1969-12-3", "set the clock"] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+    assert!(!refused.stderr.contains("panic"), "{}", refused.stderr);
+
+    assert_eq!(place.run(&["db", "migrate"]).status, 0);
+    for arguments in [
+        &["run", &file, "--no-progress"][..],
+        &["show", "w"],
+        &["list"],
+        &["events", "w"],
+        &["db", "check"],
+        &["db", "export", "out.jsonl"],
+        &["-vv", "exec", "-c", "1", "--help"],
+        &["--store", "memory", "bench", "--tasks", "10", "--workload", "latency"],
+    ] {
+        let answer = run_by_old_clock(&place, &shim, arguments);
+        assert_eq!(answer.status, 0, "{arguments:?}: {}{}", answer.stdout, answer.stderr);
+        assert!(!answer.stderr.contains("panic"), "{arguments:?}: {}", answer.stderr);
+    }
+    assert!(fs::read_to_string(place.path("out.jsonl")).unwrap().contains("1969-12-3"));
+
+    let ask = place.file(
+        "ask.yaml",
+        "name: ask\ntasks:\n  - {id: a, method: llm/generate, timeout: 5, params: {prompt: hello}}\n",
+    );
+    let answer = run_by_old_clock(&place, &shim, &["run", &ask, "--no-progress"]);
+    assert_eq!(answer.status, 1, "{}{}", answer.stdout, answer.stderr);
+    let said = answer.stdout + &answer.stderr;
+    assert!(said.contains("the clock of this machine says 1969-12-3"), "{said}");
+    assert!(!said.contains("panic"), "{said}");
+}
