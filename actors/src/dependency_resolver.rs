@@ -56,6 +56,12 @@ pub struct Remembered {
 #[rtype(result = "Vec<(RunKey, Settlement)>")]
 pub struct SettleTasks(pub Vec<Settled>);
 
+/// Tells that tasks which had completed have failed after all, for the store does not take their
+/// results; what follows from each comes back, in order. None of their dependents has begun.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<(RunKey, Settlement)>")]
+pub struct LoseResults(pub Vec<Settled>);
+
 /// A task that has settled.
 #[derive(Debug)]
 pub struct Settled {
@@ -284,14 +290,33 @@ impl Handler<SettleTasks> for DependencyResolver {
                 return Some((task.run, Settlement::default()));
             }
             let settlement = known.graph.settle(task.index, completed);
-            known.keep(task.index, outcome);
             known.release(task.index);
             for (decided, _) in settlement.skipped.iter().chain(&settlement.failed) {
                 known.release(*decided);
             }
+            // Counts only those who may still refer to it, so it comes after those who cannot.
+            known.keep(task.index, outcome);
             Some((task.run, settlement))
         };
         MessageResult(settled.into_iter().filter_map(settle).collect())
+    }
+}
+
+impl Handler<LoseResults> for DependencyResolver {
+    type Result = MessageResult<LoseResults>;
+
+    fn handle(&mut self, LoseResults(lost): LoseResults, _: &mut Self::Context) -> Self::Result {
+        let lose = |Settled { task, outcome }: Settled| {
+            let known = self.runs.get_mut(&task.run)?;
+            let settlement = known.graph.lose_result(task.index);
+            known.outcomes.remove(&task.index);
+            for (decided, _) in settlement.skipped.iter().chain(&settlement.failed) {
+                known.release(*decided);
+            }
+            known.keep(task.index, outcome);
+            Some((task.run, settlement))
+        };
+        MessageResult(lost.into_iter().filter_map(lose).collect())
     }
 }
 

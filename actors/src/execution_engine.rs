@@ -26,6 +26,7 @@ mod long_starts;
 mod ownership;
 mod pipeline;
 mod recovery;
+mod refusal;
 mod requests;
 mod settlement;
 #[cfg(test)]
@@ -221,6 +222,8 @@ struct Active {
     touched: bool,
     /// Not stored yet: nothing of it is told, and what changes is written with it, or right behind.
     is_new: bool,
+    /// The store refused it together with what has become of it: that is written behind it.
+    is_bare: bool,
     /// Queued tasks of a new workflow that are not in line yet.
     first: Vec<u32>,
     /// What is to be queued behind them, once their outcome is stored.
@@ -258,6 +261,7 @@ impl Active {
             born,
             touched: false,
             is_new: false,
+            is_bare: false,
             first: Vec::new(),
             follows: Vec::new(),
             held: None,

@@ -1,8 +1,9 @@
 //! The dependency graph of one workflow: which task may run, and which never will.
 //!
 //! Asked by the `DependencyResolver` when a workflow comes in ([`Graph::build`]), when a task has
-//! settled ([`Graph::settle`]), at recovery ([`Graph::restore`]) and when a person wants failed
-//! tasks run again ([`Graph::reopen`]). Tasks are indexes into the workflow.
+//! settled ([`Graph::settle`]), when its result cannot be stored after all ([`Graph::lose_result`]),
+//! at recovery ([`Graph::restore`]) and when a person wants failed tasks run again
+//! ([`Graph::reopen`]). Tasks are indexes into the workflow.
 //!
 //! ```text
 //! Waiting ──all dependencies settled──> Ready ──settle──> Completed | Failed
@@ -20,6 +21,7 @@
 //! settles once, and is handed out as ready at most once, until it is reopened.
 
 mod adjacency;
+mod lose;
 mod reopen;
 #[cfg(test)]
 mod tests;
@@ -261,7 +263,7 @@ impl Graph {
     /// Tells the dependents of a task that was just marked.
     fn follow(&mut self, task: u32, completed: bool, settlement: &mut Settlement) {
         if !completed {
-            return self.follow_failure(task, settlement);
+            return self.follow_failure(vec![task], task, settlement);
         }
         let Self { nodes, dependents, .. } = self;
         for &behind in dependents.of(task) {
@@ -274,10 +276,15 @@ impl Graph {
         }
     }
 
-    fn follow_failure(&mut self, cause: u32, settlement: &mut Settlement) {
+    /// Tells the dependents of tasks that were just marked `without_result`, all for one `cause`.
+    fn follow_failure(
+        &mut self,
+        mut without_result: Vec<u32>,
+        cause: u32,
+        settlement: &mut Settlement,
+    ) {
         let Self { nodes, dependents, unsettled, .. } = self;
         // A list and not a recursion: a chain may be as long as the workflow.
-        let mut without_result = vec![cause];
         let mut at = 0;
         while let Some(&task) = without_result.get(at) {
             at += 1;

@@ -9,6 +9,7 @@ mod ending;
 mod failure;
 mod interruption;
 mod measure;
+mod refusal;
 #[cfg(test)]
 mod tests;
 mod unstored;
@@ -39,6 +40,7 @@ use crate::{
 
 pub use failure::Interruption;
 pub use measure::NESTING_MAX;
+pub use refusal::Refused;
 pub use unstored::{Unstored, UnstoredLimits};
 pub use verdict::Spoken;
 
@@ -133,6 +135,8 @@ pub struct Run {
     /// Completed tasks whose results the write under way holds, where the store can give them back.
     storing: Vec<u32>,
     results: Results,
+    /// Attempts whose outcome the store has refused once: what is written of them now is our own.
+    refused: BTreeSet<(u32, u32)>,
 }
 
 /// Where the large results of stored tasks are.
@@ -214,6 +218,7 @@ impl Run {
             unstored: Unstored::default(),
             storing: Vec::new(),
             results: Results::Here,
+            refused: BTreeSet::new(),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::{
 pub mod audit;
 pub mod conformance;
 pub mod lease;
+mod parts;
 
 pub use lease::{Epoch, LeaseStore};
 

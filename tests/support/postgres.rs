@@ -49,8 +49,13 @@ impl Server {
 
     /// A new and empty database.
     pub(crate) async fn database(&self) -> StoreUrl {
+        self.database_as("").await
+    }
+
+    /// The same, made with these options of `CREATE DATABASE`.
+    pub(crate) async fn database_as(&self, options: &str) -> StoreUrl {
         let name = self.name(self.made.fetch_add(1, Ordering::Relaxed));
-        self.run(&format!("CREATE DATABASE {name}")).await;
+        self.run(&format!("CREATE DATABASE {name} {options}")).await;
         self.url(&name)
     }
 

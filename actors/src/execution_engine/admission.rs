@@ -274,7 +274,8 @@ impl ExecutionEngine {
             for key in &keys {
                 let active = self.runs.get_mut(key).expect("what is to be stored is here");
                 active.run.belongs_to(epoch);
-                new.push(active.run.take_new());
+                let bare = active.is_bare;
+                new.push(if bare { active.run.take_bare() } else { active.run.take_new() });
             }
             self.admission.storing = keys;
             let mut writing = write(Arc::clone(&self.store), new);
@@ -302,7 +303,15 @@ impl ExecutionEngine {
                     unwanted.push(key);
                     self.existed(key);
                 }
-                Err(Refusal::Store(error)) => {
+                Err(Refusal::Content(error, events)) if self.may_be_bare(key) => {
+                    tracing::warn!(%error, "a submission is stored without the outcomes of its first tasks, which follow");
+                    if let Some(active) = self.runs.get_mut(&key) {
+                        active.is_bare = true;
+                        active.run.was_not_stored(events);
+                        self.admission.new.push(key);
+                    }
+                }
+                Err(Refusal::Store(error) | Refusal::Content(error, _)) => {
                     let workflow = self.runs.get(&key).map(|active| active.run.id().clone());
                     tracing::error!(%error, workflow = workflow.as_ref().map(WorkflowId::as_str), "a submission could not be stored");
                     unwanted.push(key);
@@ -335,6 +344,11 @@ impl ExecutionEngine {
         }
         self.write_changes(ctx);
         self.pump_soon(ctx);
+    }
+
+    /// True where the outcome of an early task may be what the store refuses.
+    fn may_be_bare(&self, key: RunKey) -> bool {
+        self.runs.get(&key).is_some_and(|active| !active.is_bare && active.run.has_outcomes())
     }
 
     /// A stored workflow begins, or goes on, or has ended by now.

@@ -20,7 +20,7 @@ use gleitzeit_domain::{
     workflow::WorkflowRecord,
 };
 
-use super::{Cancel, ExecutionEngine, Phase, Recover};
+use super::{Cancel, ExecutionEngine, Phase, Recover, refusal::is_content};
 use crate::cast::Cast;
 
 /// A store that does not say whether it committed is asked again so often.
@@ -37,6 +37,8 @@ const DOUBT_PAUSE: Duration = Duration::from_secs(1);
 pub(super) enum Refusal {
     /// It certainly was not.
     Store(StoreError),
+    /// The same, for what is in it. With the events that were to be stored.
+    Content(StoreError, Vec<Event>),
     /// It may be stored.
     InDoubt(StoreError, Box<NewWorkflow>),
     /// It was not under this lease, or, in doubt, it was before that was gone. With the events that
@@ -91,6 +93,14 @@ async fn write_again(store: Arc<dyn Store>, new: Vec<NewWorkflow>, mut error: St
     }
     if in_doubt {
         return new.into_iter().map(|new| Err(in_doubt_of(&error, new))).collect();
+    }
+    if is_content(&error)
+        && let [_] = new.as_slice()
+    {
+        return new
+            .into_iter()
+            .map(|new| Err(Refusal::Content(error.clone(), new.events)))
+            .collect();
     }
     if new.len() == 1 || error.is_transient() || error == StoreError::Closed {
         return vec![Err(Refusal::Store(error)); new.len()];

@@ -3,13 +3,14 @@
 //! `TasksFinished` → the run decides (settled or retried) → `DependencyResolver` says what follows
 //! → one write for all of it → only then are events told, waiters answered and dependents queued.
 
-use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration};
+use std::{
+    collections::HashSet, future::Future, pin::Pin, rc::Rc, sync::Arc, task, time::Duration,
+};
 
 use actix::prelude::*;
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     graph::Settlement,
-    id::WorkflowId,
     provider::Outcome,
     run::{RunKey, TaskKey, Unstored, Verdict},
     store::{Store, StoreError, WorkflowChange},
@@ -19,9 +20,13 @@ use gleitzeit_domain::{
 use rustc_hash::FxHashSet;
 use tokio::sync::oneshot;
 
-use super::{Active, ExecutionEngine, Phase, Reader, TaskEnd, TasksFinished, control::under_way};
+use super::{
+    Active, ExecutionEngine, Phase, Reader, TaskEnd, TasksFinished,
+    control::under_way,
+    refusal::{Refusal, write_each},
+};
 use crate::{
-    dependency_resolver::{RemoveWorkflows, SettleTasks, Settled, TaskOutcome},
+    dependency_resolver::{LoseResults, RemoveWorkflows, SettleTasks, Settled, TaskOutcome},
     monitor::{CallSample, RecordCalls},
 };
 
@@ -97,6 +102,23 @@ impl Writer {
         }
     }
 
+    /// A run whose change is not stored after all, and is to be written again: so do the promises
+    /// that were given with it, and the tasks that were to become ready, wait for that.
+    pub(super) fn put_off(&mut self, key: RunKey, active: &mut Active) {
+        self.writing.retain(|writing| *writing != key);
+        let acks = self.writing_acks.extract_if(.., |(of, _)| *of == key);
+        active.acks.extend(acks.map(|(_, ack)| ack));
+        self.break_promises(key);
+        self.ready.extend(self.writing_ready.extract_if(.., |(of, _)| *of == key));
+    }
+
+    /// Tasks of a run do not become ready by what was decided before.
+    pub(super) fn forget_ready(&mut self, key: RunKey, tasks: &HashSet<u32>) {
+        for (_, ready) in self.ready.iter_mut().filter(|(of, _)| *of == key) {
+            ready.retain(|task| !tasks.contains(task));
+        }
+    }
+
     /// What was promised is stored.
     fn keep_promises(&mut self) {
         for (_, ack) in self.writing_acks.drain(..) {
@@ -120,11 +142,11 @@ struct Followed {
 /// What the store said of a write.
 #[derive(Debug, Default, Message)]
 #[rtype(result = "()")]
-struct Written {
+pub(super) struct Written {
     /// What was not written, and why; writing it again may succeed.
-    again: Option<(StoreError, Vec<WorkflowChange>)>,
-    /// Workflows whose change can never be stored, and why.
-    refused: Vec<(WorkflowId, StoreError)>,
+    pub(super) again: Option<(StoreError, Vec<WorkflowChange>)>,
+    /// Workflows of which something can never be stored.
+    pub(super) refused: Vec<Refusal>,
 }
 
 type Writing = Pin<Box<dyn Future<Output = Written>>>;
@@ -145,31 +167,6 @@ fn write(store: Arc<dyn Store>, changes: Vec<WorkflowChange>) -> Writing {
             Err(error) => write_each(&*store, kept, error).await,
         }
     })
-}
-
-/// One of the changes is at fault: each is written alone, so that the others are not held up.
-async fn write_each(store: &dyn Store, changes: Vec<WorkflowChange>, error: StoreError) -> Written {
-    if let [only] = changes.as_slice() {
-        return Written { again: None, refused: vec![(only.id.clone(), error)] };
-    }
-    let mut written = Written::default();
-    let mut lost = None;
-    for change in changes {
-        if let Some(epoch) = lost.filter(|epoch| change.epoch == Some(*epoch)) {
-            written.refused.push((change.id, StoreError::LeaseLost { epoch }));
-            continue;
-        }
-        let Err(error) = store.record(vec![change.clone()]).await else { continue };
-        if let StoreError::LeaseLost { epoch } = error {
-            lost = Some(epoch);
-        }
-        if error.is_transient() || error == StoreError::Closed {
-            written.again.get_or_insert_with(|| (error, Vec::new())).1.push(change);
-        } else {
-            written.refused.push((change.id, error));
-        }
-    }
-    written
 }
 
 impl Active {
@@ -310,6 +307,18 @@ impl ExecutionEngine {
         });
     }
 
+    /// The same for a task that had completed, and has failed after all.
+    pub(super) fn follow_lost_result(&mut self, lost: Settled) {
+        self.settling += 1;
+        let cast = Rc::clone(self.cast());
+        actix_rt::spawn(async move {
+            let asked = vec![lost.task.run];
+            if let Ok(settlements) = cast.resolver.send(LoseResults(vec![lost])).await {
+                cast.engine.do_send(Followed { asked, settlements });
+            }
+        });
+    }
+
     /// A task was settled by someone's word or by time: its call ends, what follows is asked.
     /// `counted` says whether it was among those that its workflow may run at once.
     pub(super) fn settle_stopped(&mut self, task: TaskKey, counted: bool, ctx: &mut Context<Self>) {
@@ -404,16 +413,8 @@ impl ExecutionEngine {
     }
 
     fn written(&mut self, Written { again, refused }: Written, ctx: &mut Context<Self>) {
-        for (id, error) in refused {
-            if let StoreError::LeaseLost { epoch } = error {
-                self.stats.fenced_writes += 1;
-                self.lose(epoch, ctx);
-                continue;
-            }
-            tracing::error!(workflow = %id, %error, "a workflow can no longer be stored; it is given up");
-            if let Some(&key) = self.ids.get(&id) {
-                self.give_up(key, &error.into());
-            }
+        for refusal in refused {
+            self.refused(refusal, ctx);
         }
         if let Some((error, changes)) = again {
             self.write_again(&error, changes, ctx);

@@ -35,6 +35,8 @@ mod recovery;
 #[cfg(test)]
 mod references;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod retries;
 #[cfg(test)]
 mod shutdown;

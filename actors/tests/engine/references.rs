@@ -6,7 +6,7 @@ use gleitzeit_domain::{
     error::ErrorCode,
     task::{
         OnDependencyFailure::Run,
-        TaskStatus::{Completed, Failed},
+        TaskStatus::{Completed, Failed, Skipped},
     },
     workflow::{TaskSpec, WorkflowSpec},
 };
@@ -115,6 +115,25 @@ async fn a_failed_task_gives_only_what_is_known_of_it() {
     );
     assert_eq!(code(&record, "insists"), Some(ErrorCode::TaskParameterError));
     assert!(stage.board.calls_of("insists").is_empty());
+    stage.finish().await;
+}
+
+/// The same beside a task that is skipped for it: what that one needed no more, this one does.
+#[actix::test]
+async fn a_failed_task_can_be_referred_to_where_others_are_skipped_for_it() {
+    let mut stage = Stage::open().await;
+    let how = |id: &str| task(id, json!({"how": "${bad.$.status}"})).on_dependency_failure(Run);
+    let spec = WorkflowSpec::new("beside")
+        .task(failing("bad"))
+        .task(task("skipped", json!({})).after("bad"))
+        .task(how("runs"))
+        .task(how("later").after("slow").on_dependency_failure(Run))
+        .task(task("slow", json!({"sleep": 1})));
+    let record = stage.run(spec).await;
+    assert_eq!(statuses(&record), [Failed, Skipped, Completed, Completed, Completed]);
+    for id in ["runs", "later"] {
+        assert_eq!(seen(&stage, id), json!({"how": "failed"}), "{id}");
+    }
     stage.finish().await;
 }
 

@@ -367,3 +367,26 @@ fn an_empty_graph_is_settled() {
     let graph = Graph::build(&[], []).unwrap();
     assert!(graph.is_empty() && graph.all_settled() && graph.ready().is_empty());
 }
+
+proptest! {
+    /// To complete and to lose the result is to fail: nobody can tell the difference afterwards.
+    #[test]
+    fn a_lost_result_is_a_failure(plan in plans(), dice in prop::collection::vec(any::<u8>(), 0..20)) {
+        let mut graph = plan.build();
+        run(&mut graph, &dice);
+        for task in graph.ready() {
+            let (mut lost, mut failed) = (graph.clone(), graph.clone());
+            let _ = lost.settle(task, true);
+            let mut after = lost.lose_result(task);
+            let mut expected = failed.settle(task, false);
+            prop_assert_eq!(&lost, &failed);
+            for settlement in [&mut after, &mut expected] {
+                settlement.ready.sort_unstable();
+                settlement.skipped.sort_unstable();
+                settlement.failed.sort_unstable();
+            }
+            prop_assert_eq!(after, expected);
+            prop_assert_eq!(lost.lose_result(task), Settlement::default());
+        }
+    }
+}

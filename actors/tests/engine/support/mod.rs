@@ -5,6 +5,7 @@
 
 mod invariants;
 mod line;
+mod picky;
 mod reluctant;
 mod script;
 mod stores;
@@ -43,6 +44,7 @@ use tokio::sync::oneshot;
 
 use invariants::{check_events, check_sequences};
 pub(crate) use line::{Line, State};
+pub(crate) use picky::{POISON, Picky};
 pub(crate) use reluctant::Reluctant;
 pub(crate) use script::{Board, Ending};
 pub(crate) use stores::Unruly;

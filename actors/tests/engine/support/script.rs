@@ -6,7 +6,7 @@
 //! | `sleep` | seconds before anything else |
 //! | `gate` | then waits until the test opens the gate of this name |
 //! | `fail` | fails with this code; `times`: only in so many first attempts |
-//! | `retry_after`, `retryable` | go into that error |
+//! | `text`, `retry_after`, `retryable` | go into that error |
 //! | `panic` | panics: `"now"` at its first poll, `"once"` so in its first attempt, `"later"` after sleep and gate |
 
 use std::{
@@ -236,7 +236,8 @@ impl Board {
 
 fn error(code: &str, script: &Value) -> TaskError {
     let code = ErrorCode::from_name(code).unwrap();
-    let mut error = TaskError::new(code, "as the script says");
+    let text = script["text"].as_str().unwrap_or("as the script says");
+    let mut error = TaskError::new(code, text.to_owned());
     if let Some(seconds) = script["retry_after"].as_f64() {
         error = error.retry_after(Duration::from_secs_f64(seconds));
     }
