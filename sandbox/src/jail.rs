@@ -36,6 +36,7 @@ mod spec;
 mod zygote;
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     path::{Path, PathBuf},
     sync::{
@@ -170,6 +171,8 @@ struct Told {
     own_pid: u32,
     network: bool,
     landlock: bool,
+    /// That of a task which asks for none.
+    environment: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -273,8 +276,12 @@ fn blob(interpreter: &Interpreter, network: bool) -> Vec<u8> {
     } else {
         vec![filter::program(false)]
     };
-    let told =
-        Told { own_pid: filter::OWN_PID, network, landlock: kernel::landlock_version().is_some() };
+    let told = Told {
+        own_pid: filter::OWN_PID,
+        network,
+        landlock: kernel::landlock_version().is_some(),
+        environment: frames::at_home(&BTreeMap::new()),
+    };
     let mut blob = Vec::new();
     frames::put(&mut blob, interpreter.harness());
     frames::put(&mut blob, &serde_json::to_vec(&told).unwrap_or_default());

@@ -4,6 +4,9 @@ MFD_CLOEXEC_AND_SEALING = 3
 F_ADD_SEALS = 1033
 ALL_SEALS = 0xF
 
+# The names that `give_environment` has set; `None` before its first call.
+environment = None
+
 
 def give_stdin(text):
     """Descriptor 0 becomes what the call gives, or nothing."""
@@ -25,6 +28,9 @@ def give_stdin(text):
 
 def give_environment(names):
     """The environment is exactly `names`, whatever the interpreter was started with."""
+    global environment
+    if names == environment:
+        return
     for name in list(posix.environ):
         posix.unsetenv(name)
     posix.environ.clear()
@@ -32,6 +38,7 @@ def give_environment(names):
         name, value = name.encode("utf-8"), value.encode("utf-8")
         posix.putenv(name, value)
         posix.environ[name] = value
+    environment = names
 
 
 def set_limits(limits):

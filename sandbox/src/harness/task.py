@@ -103,6 +103,12 @@ def run_exit_functions():
 
 def finish(control, job, code, reply, result):
     """Replies and leaves."""
+    answer(control, job, reply, result)
+    posix._exit(code)
+
+
+def answer(control, job, reply, result):
+    """Sends the reply, and the result where there is one."""
     open_reserve()
     flush()
     try:
@@ -118,7 +124,6 @@ def finish(control, job, code, reply, result):
         # A frame of its own, so that the service can hold it against its bound unread.
         control.send(result[1])
     flush()
-    posix._exit(code)
 
 
 def main(stream):

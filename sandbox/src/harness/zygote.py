@@ -31,6 +31,7 @@ PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
 SYS_LANDLOCK_RESTRICT_SELF = 446
 SYS_PIDFD_OPEN = 434
+PART_BYTES = 64 << 10
 DEPTH_OF_FILES_MAX = 200
 # Of a task, its first one included. The kernel counts those of the zygote, of the next child and of
 # an ordinary user's launcher with them.
@@ -114,8 +115,11 @@ class Zygote:
 
     def __init__(self, stream):
         import _socket
+        import resource
 
         told = decode(read_frame(stream).decode("utf-8"))
+        # A task that asks for no other environment finds it set.
+        give_environment(told["environment"])
         self.kernel = Kernel()
         placeholder = told["own_pid"].to_bytes(4, sys.byteorder)
 
@@ -129,6 +133,7 @@ class Zygote:
         self.final = {True: program(), False: program()} if self.network else {}
         self.rules = RULES_FD if told["landlock"] else None
         self.socket = _socket
+        self.resource = resource
         family, kind = _socket.AF_UNIX, _socket.SOCK_SEQPACKET
         self.control = _socket.socket(family, kind, 0, CONTROL_FD)
         self.send = _socket.socket.sendmsg
@@ -205,7 +210,8 @@ class Zygote:
         process = None
         try:
             process = self.kernel.open_process(pid)
-            self.tell({"child": pid}, (process, ours.fileno()))
+            given = number(process) + number(ours.fileno())
+            self.tell(b'{"child":%d}' % pid, given)
             self.children[process] = pid
             return process
         except OSError as error:
@@ -226,17 +232,16 @@ class Zygote:
         self.is_leaving = True
         self.is_wanted = False
 
-    def tell(self, message, descriptors=()):
-        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in descriptors)
+    def tell(self, message, descriptors=b""):
+        """Sends a message as JSON, which the callers format: `encode` would write to many pages
+        that the next child shares, and each of them is copied then."""
         extra = []
         if descriptors:
-            extra.append((self.socket.SOL_SOCKET, self.socket.SCM_RIGHTS, packed))
-        self.send(self.control, [encode(message, 4096)], extra)
+            extra.append((self.socket.SOL_SOCKET, self.socket.SCM_RIGHTS, descriptors))
+        self.send(self.control, [message], extra)
 
     def bury(self, process):
         """Tells how a child ended, with nothing of it left."""
-        import resource
-
         pid = self.children.pop(process)
         posix.close(process)
         _, status, usage = posix.wait4(pid, 0)
@@ -245,15 +250,17 @@ class Zygote:
         # The files of a task that runs are not touched when another child ends.
         clean = self.working is not None or clear_directory()
         try:
+            own = self.resource.getrusage(self.resource.RUSAGE_SELF)
             self.tell(
-                {
-                    "ended": pid,
-                    "status": status,
-                    "cpu_seconds": usage.ru_utime + usage.ru_stime,
-                    "peak_bytes": usage.ru_maxrss * 1024,
-                    "clean": clean,
-                    "own_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                }
+                b'{"ended":%d,"status":%d,"cpu_seconds":%r,"peak_bytes":%d,"own_bytes":%d,"clean":%s}'
+                % (
+                    pid,
+                    status,
+                    usage.ru_utime + usage.ru_stime,
+                    usage.ru_maxrss * 1024,
+                    own.ru_maxrss * 1024,
+                    b"true" if clean else b"false",
+                )
             )
         except OSError as error:
             self.leave(f"the end of a child cannot be told: {message_of(error)}")
@@ -268,13 +275,14 @@ class Zygote:
             self.kernel.obey(self.rules)
         posix.closerange(LINE_FD + 1, 256)
         posix.nice(NICENESS)
-        own = posix.getpid().to_bytes(4, sys.byteorder)
+        own = number(posix.getpid())
         for program in self.filters + list(self.final.values()):
             program.name_owner(own)
         for program in self.filters:
             self.kernel.filter(program)
         job, source = self.wait_for_task()
-        limit_threads()
+        # `prepare` takes the smaller one where the zygote's own limit is lower.
+        job["limits"]["RLIMIT_NPROC"] = THREADS_MAX + 3
         prepare(job)
         if job["network"]:
             # Names are asked for over connections, as nothing else leads out. For the C library
@@ -301,9 +309,7 @@ class Zygote:
         memory, stdout, stderr, result = given[:4]
         for fd, place in zip(given[1:], (1, 2, LINE_FD, 0)):
             posix.dup2(fd, place, True)
-        with open(memory, "rb", closefd=False) as stream:
-            job = decode(read_frame(stream).decode("utf-8"))
-            source = read_frame(stream)
+        job, source = read_job(memory)
         posix.closerange(LINE_FD + 1, 64)
         if not is_fresh():
             posix._exit(NOT_EMPTY)
@@ -314,6 +320,18 @@ class Zygote:
         if not job["is_file"]:
             source = source.decode("utf-8")
         return job, source
+
+
+def number(value):
+    """As the kernel reads it."""
+    return value.to_bytes(4, sys.byteorder)
+
+
+def read_job(fd):
+    """`(job, source)` of two frames. A stream would write to more of the shared pages."""
+    given = b"".join(iter(lambda: posix.read(fd, PART_BYTES), b""))
+    at = 4 + int.from_bytes(given[:4], "big")
+    return decode(given[4:at].decode("utf-8")), given[at + 4 :]
 
 
 class Pipe:
@@ -329,13 +347,6 @@ class Pipe:
                 data = data[posix.write(self.fd, data) :]
         except OSError:
             pass  # the user's code closed it; the exit status still tells
-
-
-def limit_threads():
-    import resource
-
-    most = min(THREADS_MAX + 3, resource.getrlimit(resource.RLIMIT_NPROC)[1])
-    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
 
 
 def forget_sendmsg(ctypes):
@@ -414,12 +425,24 @@ def rehearse():
         "result_max_bytes": 1024,
         "result_as_repr": False,
         "modules": [],
+        "hooks": [],
+        "environment": {},
+        "search_path": sys.path[:],
+        # It is 0 in a jail, so that the rehearsal changes nothing.
+        "limits": {"RLIMIT_CORE": 0},
     }
+    reader, writer = posix.pipe()
     for _ in range(REHEARSALS):
-        code, reply, _ = execute(decode(encode(job, 1024).decode("utf-8")), "import math\n[1, 2.5]")
+        prepare(job)
+        job["memory"] = peak_so_far()
+        told = decode(encode(job, 1 << 20).decode("utf-8"))
+        code, reply, result = execute(told, "import math\n[1, 2.5]")
         if code:
             raise RuntimeError(f"the rehearsal failed: {reply}")
-        flush()
+        answer(Pipe(writer), job, reply, result)
+        posix.read(reader, 1 << 10)
+    posix.close(reader)
+    posix.close(writer)
     sys.modules["__main__"].__dict__.clear()
 
 
@@ -427,7 +450,6 @@ def serve(stream):
     warm()
     atexit._clear()
     # What is the same for every task is done once.
-    give_environment({})
     give_streams()
     rehearse()
     Zygote(stream).serve()
