@@ -32,6 +32,10 @@ const IF_BITS: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
 const ANSWER: u32 = libc::BPF_RET | libc::BPF_K;
 
+/// An answer this many steps away is written again, so that the conditions that will lead to it, which
+/// are further away, mostly reach it.
+const SHARED_WITHIN: usize = 200;
+
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
@@ -87,14 +91,14 @@ pub(crate) fn compile_asking(decisions: &BTreeMap<u32, Decision>) -> Vec<Step> {
 }
 
 fn program(foreign: u32, decisions: &BTreeMap<u32, Decision>, otherwise: Decision) -> Vec<Step> {
-    let mut program = vec![
-        step(LOAD, ARCHITECTURE_AT),
-        Step { if_true: 1, ..step(IF_EQUAL, ARCHITECTURE) },
-        step(ANSWER, foreign),
-        step(LOAD, NUMBER_AT),
-    ];
-    program.extend(tree(&spans(decisions, otherwise)));
-    program
+    let mut program = Program::default();
+    let decided = program.tree(&spans(decisions, otherwise));
+    let decided = program.load(NUMBER_AT, decided);
+    let foreign = program.answer(foreign);
+    let checked = program.branch(IF_EQUAL, ARCHITECTURE, decided, foreign);
+    program.load(ARCHITECTURE_AT, checked);
+    program.steps.reverse();
+    program.steps
 }
 
 /// The numbers from which on another decision holds than before.
@@ -119,78 +123,126 @@ fn spans(decisions: &BTreeMap<u32, Decision>, otherwise: Decision) -> Vec<(u32, 
     spans
 }
 
-/// Finds the span of a number by halving.
-fn tree(spans: &[(u32, Decision)]) -> Vec<Step> {
-    match spans {
-        [] => Vec::new(),
-        [(_, decision)] => leaf(*decision),
-        _ => {
-            let (low, high) = spans.split_at(spans.len() / 2);
-            let below = tree(low);
-            let mut steps = match u8::try_from(below.len()) {
-                Ok(if_true) => vec![Step { if_true, ..step(IF_AT_LEAST, high[0].0) }],
-                // Too far for the one byte of a condition.
-                Err(_) => vec![
-                    Step { if_false: 1, ..step(IF_AT_LEAST, high[0].0) },
-                    step(JUMP, u32::try_from(below.len()).unwrap_or(u32::MAX)),
-                ],
-            };
-            steps.extend(below);
-            steps.extend(tree(high));
-            steps
+/// A program under construction, written from its end to its start: jumps lead forward only, so that
+/// a step's targets exist before the step. Answers are shared where a jump reaches them, because the
+/// kernel reads, checks and translates every step anew for each task.
+#[derive(Default)]
+struct Program {
+    /// The last one first.
+    steps: Vec<Step>,
+}
+
+/// A step, by how many steps follow it.
+#[derive(Debug, Clone, Copy)]
+struct Place(usize);
+
+impl Program {
+    fn push(&mut self, step: Step) -> Place {
+        self.steps.push(step);
+        Place(self.steps.len() - 1)
+    }
+
+    /// The number of steps between the next one and `place`.
+    fn distance(&self, place: Place) -> usize {
+        self.steps.len() - 1 - place.0
+    }
+
+    /// A step that ends with `answer`.
+    fn answer(&mut self, answer: u32) -> Place {
+        let wanted = step(ANSWER, answer);
+        let known = self.steps.iter().rposition(|step| *step == wanted).map(Place);
+        match known {
+            Some(place) if self.distance(place) < SHARED_WITHIN => place,
+            _ => self.push(wanted),
         }
     }
-}
 
-fn leaf(decision: Decision) -> Vec<Step> {
-    match decision {
-        Decision::Allow => vec![step(ANSWER, ALLOW)],
-        Decision::Refuse(error) => vec![step(ANSWER, refuse(error))],
-        Decision::Ask => vec![step(ANSWER, ASK)],
-        Decision::When(lists) => cases(lists, ALLOW, refuse(libc::EPERM)),
-        Decision::AskWhen(lists) => cases(lists, ASK, ALLOW),
+    /// `place`, or one that leads there and that the next conditions can jump to.
+    fn near(&mut self, place: Place) -> Place {
+        let distance = self.distance(place);
+        let target = self.steps[place.0];
+        match u8::try_from(distance + 1) {
+            Ok(_) => place,
+            Err(_) if target.code == ANSWER => self.push(target),
+            Err(_) => self.push(step(JUMP, u32::try_from(distance).unwrap_or(u32::MAX))),
+        }
     }
-}
 
-/// `answer` where all tests of one of the lists hold.
-fn cases(lists: &[&[Test]], answer: u32, otherwise: u32) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for tests in lists {
-        steps.extend(case(tests, answer));
+    /// A condition upon what was loaded.
+    fn branch(&mut self, code: u32, number: u32, if_true: Place, if_false: Place) -> Place {
+        let (if_true, if_false) = (self.near(if_true), self.near(if_false));
+        // The second call may have put one step before the first target; `near` leaves room for it.
+        let to = |place| u8::try_from(self.distance(place)).unwrap_or(u8::MAX);
+        let (if_true, if_false) = (to(if_true), to(if_false));
+        self.push(Step { if_true, if_false, ..step(code, number) })
     }
-    steps.push(step(ANSWER, otherwise));
-    steps
-}
 
-/// `answer` where all tests hold; goes on behind its last step where one does not.
-fn case(tests: &[Test], answer: u32) -> Vec<Step> {
-    let mut steps = vec![step(ANSWER, answer)];
-    for test in tests.iter().rev() {
-        // Lists are short: the test over all programs would find a jump that is cut off here.
-        let behind = u8::try_from(steps.len()).unwrap_or(u8::MAX);
-        let mut own = Vec::new();
-        match *test {
-            Test::Is(at, numbers) => {
-                own.push(argument(at));
-                for (left, number) in (0..numbers.len()).rev().zip(numbers) {
-                    let if_true = u8::try_from(left).unwrap_or(u8::MAX);
-                    let if_false = if left == 0 { behind } else { 0 };
-                    own.push(Step { if_true, if_false, ..step(IF_EQUAL, *number) });
+    /// Loads what is at `at` and goes on at `next`.
+    fn load(&mut self, at: u32, next: Place) -> Place {
+        let distance = self.distance(next);
+        if distance > 0 {
+            self.push(step(JUMP, u32::try_from(distance).unwrap_or(u32::MAX)));
+        }
+        self.push(step(LOAD, at))
+    }
+
+    /// Finds the span of a number by halving.
+    fn tree(&mut self, spans: &[(u32, Decision)]) -> Place {
+        match spans {
+            [] => self.answer(refuse(libc::EPERM)),
+            [(_, decision)] => self.leaf(*decision),
+            _ => {
+                let (low, high) = spans.split_at(spans.len() / 2);
+                let (above, below) = (self.tree(high), self.tree(low));
+                self.branch(IF_AT_LEAST, high[0].0, above, below)
+            }
+        }
+    }
+
+    fn leaf(&mut self, decision: Decision) -> Place {
+        match decision {
+            Decision::Allow => self.answer(ALLOW),
+            Decision::Refuse(error) => self.answer(refuse(error)),
+            Decision::Ask => self.answer(ASK),
+            Decision::When(lists) => self.cases(lists, ALLOW, refuse(libc::EPERM)),
+            Decision::AskWhen(lists) => self.cases(lists, ASK, ALLOW),
+        }
+    }
+
+    /// `answer` where all tests of one of the lists hold.
+    fn cases(&mut self, lists: &[&[Test]], answer: u32, otherwise: u32) -> Place {
+        let mut first = self.answer(otherwise);
+        for tests in lists.iter().rev() {
+            first = self.case(tests, answer, first);
+        }
+        first
+    }
+
+    /// `answer` where all tests hold; goes on at `behind` where one does not.
+    fn case(&mut self, tests: &[Test], answer: u32, behind: Place) -> Place {
+        let mut holds = self.answer(answer);
+        for test in tests.iter().rev() {
+            holds = match *test {
+                Test::Is(at, numbers) => {
+                    let mut other = behind;
+                    for number in numbers.iter().rev() {
+                        other = self.branch(IF_EQUAL, *number, holds, other);
+                    }
+                    self.load(argument(at), other)
                 }
-            }
-            Test::Without(at, bits) => {
-                own.push(argument(at));
-                own.push(Step { if_true: behind, ..step(IF_BITS, bits) });
-            }
+                Test::Without(at, bits) => {
+                    let bit = self.branch(IF_BITS, bits, behind, holds);
+                    self.load(argument(at), bit)
+                }
+            };
         }
-        own.append(&mut steps);
-        steps = own;
+        holds
     }
-    steps
 }
 
-fn argument(at: u8) -> Step {
-    step(LOAD, ARGUMENTS_AT + 8 * u32::from(at))
+/// Where an argument is, by its place.
+fn argument(at: u8) -> u32 {
+    ARGUMENTS_AT + 8 * u32::from(at)
 }
 
 /// As the kernel reads it: eight bytes a step, in the machine's order.
@@ -304,6 +356,15 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// A program stays short: an answer that a jump reaches is not there twice.
+    #[test]
+    fn answers_are_shared() {
+        let decisions: BTreeMap<_, _> = (0..60).map(|call| (2 * call, Decision::Allow)).collect();
+        let steps = compile(&decisions);
+        let answers = steps.iter().filter(|step| step.code == ANSWER).count();
+        assert_eq!((answers, steps.len()), (3, 3 + 3 + 119), "{steps:?}");
     }
 
     /// A half of the tree that is longer than a condition can jump is jumped over all the same.
