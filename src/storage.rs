@@ -58,6 +58,7 @@ mod leases;
 mod location;
 mod look;
 mod multi_row;
+mod needs;
 mod newcomers;
 mod open;
 mod patience;

@@ -41,7 +41,7 @@ pub(super) struct Place {
 #[derive(Debug, Default)]
 pub(super) struct Places {
     by_id: HashMap<WorkflowId, Place>,
-    /// The needs that are stored, by hash. They are never forgotten there.
+    /// The needs that are stored, by hash, unless another process has removed them since.
     needs: HashSet<i64>,
 }
 
@@ -62,6 +62,13 @@ impl Places {
     pub(super) fn forget(&mut self, ids: &[WorkflowId]) {
         for id in ids {
             self.by_id.remove(id);
+        }
+    }
+
+    /// Needs may be removed: what needs them from here on writes them again.
+    pub(super) fn forget_needs(&mut self, hashes: &[i64]) {
+        for hash in hashes {
+            self.needs.remove(hash);
         }
     }
 

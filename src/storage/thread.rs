@@ -15,6 +15,7 @@ use super::{
     bell::Bell,
     call,
     leases::{Desk, Renewals},
+    needs,
     open::Connector,
     read::Reader,
     shrink,
@@ -95,7 +96,11 @@ fn live(
             let (reader, writer) = (Arc::clone(&reader), requests.downgrade());
             tokio::spawn(shrink::keep_below(limit, reader, writer, Arc::clone(&written)))
         });
-        let tells = Tells { commits: Arc::clone(&commits), written, lost: tell_lost };
+        let pruned = Arc::new(Notify::new());
+        let upkeep =
+            needs::keep_used(Arc::clone(&reader), requests.downgrade(), Arc::clone(&pruned));
+        let upkeep = tokio::spawn(upkeep);
+        let tells = Tells { commits: Arc::clone(&commits), written, pruned, lost: tell_lost };
         let writer = Writer::new(connector, db, file, Arc::clone(&reader), desk, tells);
         let runtime = Handle::current();
         let opened = Opened {
@@ -113,6 +118,7 @@ fn live(
         gleitzeit_actors::failpoint!("store.open.told");
         tokio::spawn(call::pass_on(queue, prepared));
         Box::pin(writer.run(prepared_queue)).await;
+        upkeep.abort();
         if let Some(shrinking) = shrinking {
             shrinking.abort();
         }

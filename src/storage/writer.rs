@@ -38,6 +38,7 @@ use super::{
     group::{self, Answer, Lesson, Places},
     leases::{self, Desk},
     location::Location,
+    needs::{self, Unused},
     open::Connector,
     patience::Patience,
     prune,
@@ -65,6 +66,8 @@ pub(super) enum Request {
     Write(Call, oneshot::Sender<Answer>),
     /// To forget what settled long ago.
     Prune(Prune),
+    /// To forget needs that no workflow has.
+    ForgetNeeds(Unused),
     /// To do something about a lease.
     Lease(Box<leases::Call>),
     /// To renew the leases that are due.
@@ -110,6 +113,8 @@ pub(super) struct Writer {
     commits: Arc<AtomicU64>,
     /// Told of each commit.
     written: Arc<Notify>,
+    /// Told when workflows were forgotten.
+    pruned: Arc<Notify>,
     pub(super) desk: Desk,
     /// For what it claims.
     reader: Arc<Reader>,
@@ -124,6 +129,8 @@ pub(super) struct Tells {
     pub(super) commits: Arc<AtomicU64>,
     /// Told of each commit.
     pub(super) written: Arc<Notify>,
+    /// Told when workflows were forgotten.
+    pub(super) pruned: Arc<Notify>,
     /// Told why the database is gone.
     pub(super) lost: watch::Sender<Option<StoreError>>,
 }
@@ -138,7 +145,7 @@ impl Writer {
         tells: Tells,
     ) -> Self {
         let statements = Statements::new(db.get_database_backend());
-        let Tells { commits, written, lost } = tells;
+        let Tells { commits, written, pruned, lost } = tells;
         let patience = connector.patience();
         patience.watch(&mut db);
         Self {
@@ -153,6 +160,7 @@ impl Writer {
             came: 0,
             commits,
             written,
+            pruned,
             desk,
             reader,
             data_version: None,
@@ -208,6 +216,10 @@ impl Writer {
                 Request::Prune(prune) => {
                     self.commit(std::mem::take(&mut group)).await;
                     self.pruning.push_back(prune);
+                }
+                Request::ForgetNeeds(unused) => {
+                    self.commit(std::mem::take(&mut group)).await;
+                    Box::pin(self.forget_needs(unused)).await;
                 }
                 Request::Lease(call) => {
                     self.commit(std::mem::take(&mut group)).await;
@@ -522,6 +534,14 @@ impl Writer {
         }
     }
 
+    async fn forget_needs(&mut self, unused: Unused) {
+        // From here on they are written with whatever needs them, removed or not.
+        self.places.forget_needs(&unused.hashes);
+        let removed =
+            self.transact_alone(async |db, _| Ok(needs::remove(db, &unused).await?)).await;
+        needs::report(removed);
+    }
+
     /// Does one batch of the oldest request to forget.
     async fn prune_some(&mut self) {
         let Some(mut prune) = self.pruning.pop_front() else { return };
@@ -543,6 +563,9 @@ impl Writer {
                 prune.count += pruned.ids.len();
                 prune.limit -= pruned.ids.len();
                 self.places.forget(&pruned.ids);
+                if !pruned.ids.is_empty() {
+                    self.pruned.notify_one();
+                }
                 if pruned.more && prune.limit > 0 {
                     self.pruning.push_front(prune);
                 } else {

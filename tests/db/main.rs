@@ -12,6 +12,7 @@ mod support;
 
 mod check;
 mod ground;
+mod needs;
 #[cfg(feature = "cli")]
 mod program;
 mod status;

@@ -100,11 +100,13 @@ async fn line_of(
         .map_err(failed)?;
     let Some(row) = row else { return Ok(None) };
     let id = unescape(row.id.clone());
+    let hash = row.needs;
     let line = async {
+        let needs = crate::storage::needs::of_hash(&snapshot, hash).await?;
         let loaded = reader.load(&snapshot, vec![row]).await?;
         let Some(record) = loaded.only()? else { return Ok(None) };
         let events = read::events_of(&snapshot, &record.id, key, 0, usize::MAX).await?;
-        let line = Workflow::new(record, events);
+        let line = Workflow::new(record, events, &needs);
         line.map(Some).map_err(|detail| ReadError(StoreError::Integrity { detail }))
     };
     let line = line.await.map_err(|error| (Some(id), error))?;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! {"gleitzeit_export":1,"program":"0.1.0","exported_at":"2026-01-01T00:00:00Z"}
-//! {"workflow":{…},"events":[[1767225600000000,{…}],…]}      one for each workflow, by age
+//! {"workflow":{…},"events":[[1767225600000000,{…}],…],"needs":["echo/v1.0+:echo"]}
+//!                                                           one for each workflow, by age
 //! {"end":{"workflows":2}}
 //! ```
 //!
@@ -11,6 +12,8 @@
 //!
 //! Invariant: a reader knows from the first line whether it understands the rest, and from the last
 //! one that it has seen all of it.
+
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
@@ -50,6 +53,8 @@ impl Header {
 pub(super) struct Workflow {
     pub(super) workflow: WorkflowRecord,
     pub(super) events: Vec<(i64, EventData)>,
+    /// The methods that it calls; empty where nobody wrote them down.
+    pub(super) needs: Vec<Arc<str>>,
 }
 
 /// The last line.
@@ -70,6 +75,8 @@ pub(super) struct Count {
 struct Any {
     workflow: Option<WorkflowRecord>,
     events: Option<Vec<(i64, EventData)>>,
+    #[serde(default)]
+    needs: Vec<Arc<str>>,
     end: Option<Count>,
 }
 
@@ -88,11 +95,13 @@ impl TryFrom<Any> for Line {
 
     fn try_from(line: Any) -> Result<Self, Self::Error> {
         match line {
-            Any { workflow: Some(mut workflow), events: Some(events), end: None } => {
+            Any { workflow: Some(mut workflow), events: Some(events), needs, end: None } => {
                 workflow.tasks.iter_mut().for_each(keep_null);
-                Ok(Self::Workflow(Box::new(Workflow { workflow, events })))
+                Ok(Self::Workflow(Box::new(Workflow { workflow, events, needs })))
             }
-            Any { workflow: None, events: None, end: Some(end) } => Ok(Self::End(end)),
+            Any { workflow: None, events: None, end: Some(end), needs } if needs.is_empty() => {
+                Ok(Self::End(end))
+            }
             _ => Err("expected `workflow` with `events`, or `end`"),
         }
     }
@@ -110,7 +119,11 @@ impl Workflow {
     ///
     /// # Errors
     /// Says where the events have a gap.
-    pub(super) fn new(workflow: WorkflowRecord, events: Vec<Event>) -> Result<Self, String> {
+    pub(super) fn new(
+        workflow: WorkflowRecord,
+        events: Vec<Event>,
+        needs: &Needs,
+    ) -> Result<Self, String> {
         for (event, expected) in events.iter().zip(1_u64..) {
             if event.sequence != expected {
                 let found = event.sequence;
@@ -118,7 +131,8 @@ impl Workflow {
             }
         }
         let events = events.into_iter().map(|it| (it.timestamp.timestamp_micros(), it.data));
-        Ok(Self { workflow, events: events.collect() })
+        let needs = needs.methods().map(Arc::from).collect();
+        Ok(Self { workflow, events: events.collect(), needs })
     }
 
     /// As it is to be stored: it belongs to nobody, so that whoever looks for work takes it up.
@@ -126,7 +140,7 @@ impl Workflow {
     /// # Errors
     /// Says everything in it that contradicts itself.
     pub(super) fn into_new(self) -> Result<NewWorkflow, String> {
-        let Self { workflow: record, events } = self;
+        let Self { workflow: record, events, needs } = self;
         let mut wrong = audit::contradictions(&record);
         if record.last_sequence != events.len() as u64 {
             let (said, is) = (record.last_sequence, events.len());
@@ -142,7 +156,8 @@ impl Workflow {
             .collect();
         match events {
             Ok(events) if wrong.is_empty() => {
-                Ok(NewWorkflow { record, events, epoch: None, needs: Needs::default() })
+                let needs = needs.into_iter().collect();
+                Ok(NewWorkflow { record, events, epoch: None, needs })
             }
             Ok(_) => Err(wrong.join("; ")),
             Err(error) => {

@@ -13,25 +13,44 @@ use gleitzeit_domain::needs::{Needs, Offer};
 
 /// The needs that are stored, by their hash.
 #[derive(Debug, Default)]
-pub(super) struct KnownNeeds(BTreeMap<i64, Needs>);
+pub(super) struct KnownNeeds {
+    sets: BTreeMap<i64, Needs>,
+    /// What the survey said of the stored sets when these were read.
+    mark: Option<i64>,
+}
 
 impl KnownNeeds {
     pub(super) fn learn(&mut self, all: Vec<(i64, Needs)>) {
-        self.0 = all.into_iter().collect();
+        self.sets = all.into_iter().collect();
+        self.mark = None;
     }
 
-    /// How many sets there are, if none has come since they were read.
-    pub(super) fn count(&self) -> i64 {
-        i64::try_from(self.0.len()).unwrap_or(i64::MAX)
+    /// The same, with the mark that a survey gave them.
+    pub(super) fn learn_as(&mut self, all: Vec<(i64, Needs)>, mark: i64) {
+        self.learn(all);
+        self.mark = Some(mark);
+    }
+
+    /// True if these are the sets that a survey has given this mark.
+    pub(super) fn are(&self, mark: i64) -> bool {
+        self.mark == Some(mark)
+    }
+
+    /// Workflows bear these hashes, and no set is stored for them: whoever wrote the workflow took a
+    /// set for stored that was forgotten meanwhile. It may be tried, as what nobody wrote down.
+    pub(super) fn add_unknown(&mut self, hashes: Vec<i64>) {
+        for hash in hashes {
+            self.sets.entry(hash).or_default();
+        }
     }
 
     pub(super) fn contains(&self, hash: i64) -> bool {
-        hash == 0 || self.0.contains_key(&hash)
+        hash == 0 || self.sets.contains_key(&hash)
     }
 
     /// Those of a hash; nothing where nobody knows them.
     pub(super) fn of(&self, hash: i64) -> Needs {
-        self.0.get(&hash).cloned().unwrap_or_default()
+        self.sets.get(&hash).cloned().unwrap_or_default()
     }
 }
 
@@ -72,7 +91,7 @@ impl Fit {
 
     pub(super) fn wanted(&self, known: &KnownNeeds) -> Wanted {
         let (fit, unfit): (Vec<_>, Vec<_>) =
-            known.0.iter().partition(|(_, needs)| self.offer.covers(needs));
+            known.sets.iter().partition(|(_, needs)| self.offer.covers(needs));
         let hashes = |sets: Vec<(&i64, &Needs)>| sets.into_iter().map(|(hash, _)| *hash).collect();
         Wanted {
             unfit: hashes(unfit),

@@ -385,13 +385,17 @@ impl Writer {
         }
         let wanted = self.desk.wanted(epoch);
         let mut survey = self.look(async |db| sql::survey(db, &wanted).await).await?;
-        if survey.needs != self.desk.needs.count() {
+        if !self.desk.needs.are(survey.needs) {
             let all = self.look(async |db| sql::needs(db).await).await?;
-            self.desk.needs.learn(all);
-            let now_wanted = self.desk.wanted(epoch);
-            if now_wanted != wanted {
-                survey = self.look(async |db| sql::survey(db, &now_wanted).await).await?;
-            }
+            self.desk.needs.learn_as(all, survey.needs);
+        }
+        if !self.desk.wanted(epoch).is_all() {
+            let unknown = self.look(async |db| sql::unknown_needs(db).await).await?;
+            self.desk.needs.add_unknown(unknown);
+        }
+        let now_wanted = self.desk.wanted(epoch);
+        if now_wanted != wanted {
+            survey = self.look(async |db| sql::survey(db, &now_wanted).await).await?;
         }
         check(survey.leases.iter().any(|lease| lease.epoch == epoch), epoch)?;
         for ended in self.desk.run_out(&survey, epoch) {

@@ -64,7 +64,7 @@ pub(super) struct Survey {
     pub(super) leases: Vec<Stored>,
     /// True when there is something to claim; known only where there is a lease.
     pub(super) has_free: bool,
-    /// How many sets of needs are stored.
+    /// Another number whenever other sets of needs are stored.
     pub(super) needs: i64,
 }
 
@@ -201,7 +201,8 @@ pub(super) async fn survey<C: ConnectionTrait>(db: &C, wanted: &Wanted) -> Resul
     let select = format!(
         "SELECT epoch, process, until - {now}, CASE WHEN EXISTS (SELECT 1 \
          FROM {table} WHERE lease_epoch = 0 AND {OPEN}{condition}) THEN 1 ELSE 0 END, \
-         (SELECT COUNT(*) FROM gleitzeit_needs), until \
+         (SELECT CAST(COALESCE(SUM(hash & 4294967295), 0) + COUNT(*) AS BIGINT) \
+         FROM gleitzeit_needs), until \
          FROM gleitzeit_leases ORDER BY epoch"
     );
     let mut survey = Survey { leases: Vec::new(), has_free: false, needs: 0 };
@@ -227,6 +228,21 @@ pub(super) async fn needs<C: ConnectionTrait>(db: &C) -> Result<Vec<(i64, Needs)
         all.push((row.try_get_by_index(0)?, encode::needs_of(&body)));
     }
     Ok(all)
+}
+
+/// Hashes that free workflows bear, and for which no needs are stored. Costs a step for each set of
+/// needs among what is free, however much that is.
+pub(super) async fn unknown_needs<C: ConnectionTrait>(db: &C) -> Result<Vec<i64>, DbErr> {
+    let free = format!("{} WHERE lease_epoch = 0 AND {OPEN}", free_by_needs(db));
+    let select = format!(
+        "WITH RECURSIVE found(hash) AS (SELECT MIN(needs) FROM {free} \
+         UNION ALL SELECT (SELECT MIN(needs) FROM {free} AND needs > found.hash) FROM found \
+         WHERE found.hash IS NOT NULL) \
+         SELECT hash FROM found WHERE hash <> 0 \
+         AND NOT EXISTS (SELECT 1 FROM gleitzeit_needs n WHERE n.hash = found.hash)"
+    );
+    let rows = db.query_all_raw(statement(db, select, [])).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
 /// Every lease with who holds it, the oldest first. Locks nothing.
