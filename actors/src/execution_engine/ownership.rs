@@ -249,7 +249,9 @@ impl ExecutionEngine {
                 if let Some(before) = before.filter(|it| it.lease.epoch != lease.epoch) {
                     self.part_with_all(before.lease.epoch);
                 }
-                self.renew_later(lease.term.map(|term| term / 3), ctx);
+                // From when it was asked for: an answer that was long on its way is old by now.
+                let pause = |term: Duration| (term / 3).saturating_sub(since.elapsed());
+                self.renew_later(lease.term.map(pause), ctx);
                 Ok(Some(lease.epoch))
             }
             Err(error) => {

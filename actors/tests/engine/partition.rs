@@ -8,13 +8,16 @@ use gleitzeit_actors::{
     memory_store::MemoryStore,
 };
 use gleitzeit_domain::{
+    event::EventData,
     store::{Store as _, lease::PersonsVerdict},
     task::TaskStatus::{Completed, Executing, OutcomeUnknown},
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
 };
 use serde_json::json;
 
-use crate::support::{Board, Ending, Line, Setup, Stage, State, of, secs, statuses, task, within};
+use crate::support::{
+    Board, Ending, Line, Setup, Stage, State, of, quick, secs, statuses, task, within,
+};
 
 const TERM: Duration = secs(15);
 
@@ -149,5 +152,83 @@ async fn a_call_whose_start_was_stored_too_late_waits_for_the_next_renewal() {
     assert_eq!(statuses(&record), [Completed, Completed]);
     assert!(!record.tasks.iter().any(|it| matches!(it.status, OutcomeUnknown | Executing)));
     assert_eq!(board.calls_of("once").len(), 1);
+    stage.finish().await;
+}
+
+/// One long call for each effect.
+fn long_calls() -> WorkflowSpec {
+    let long = |id: &str, method: &str| {
+        TaskSpec::new(id, method).params(json!({"sleep": 40})).timeout(secs(300))
+    };
+    WorkflowSpec::new("w")
+        .task(long("again", "test/run"))
+        .task(long("once", "test/once"))
+        .task(long("pure", "test/pure"))
+}
+
+/// A renewal is answered late, and the term is not over: nothing is cut off, and what has to begin
+/// waits for it.
+#[actix::test]
+async fn a_renewal_that_is_late_within_the_term_ends_no_call() {
+    let memory = shared();
+    let (line, board) = (Line::over(&memory), Board::default());
+    let mut stage = at_the_end_of(&line, &board).await;
+    let spec =
+        long_calls().task(task("short", json!({"sleep": 12}))).task(quick("next").after("short"));
+    let sent = stage.submit(spec).await.unwrap();
+    stage.until_task("task:started", "once").await;
+    line.set(State::Stalled);
+    tokio::time::sleep(secs(14)).await;
+    assert_eq!(board.running(), 3, "a call was cut off before the term was over");
+    assert!(board.calls_of("next").is_empty());
+    line.set(State::Whole);
+    let record = sent.end().await;
+    assert_eq!(record.status, WorkflowStatus::Completed);
+    assert!(record.tasks.iter().all(|task| task.attempts == 1));
+    assert!(stage.told(&record.id).iter().all(|it| !it.starts_with("task:interrupted")));
+    stage.finish().await;
+}
+
+/// A renewal is answered when the term is over, so that the same process calls again what may be
+/// called again, and says so; at once, for the answer is old, and the lease is asked for anew.
+#[actix::test]
+async fn a_renewal_that_is_late_beyond_the_term_lets_calls_begin_again() {
+    let memory = shared();
+    let (line, board) = (Line::over(&memory), Board::default());
+    let mut stage = at_the_end_of(&line, &board).await;
+    let sent = stage.submit(long_calls()).await.unwrap();
+    stage.until_task("task:started", "once").await;
+    line.set(State::Stalled);
+    tokio::time::sleep(secs(16)).await;
+    let whole = board.now();
+    line.set(State::Whole);
+    stage.until_task("task:outcome_unknown", "once").await;
+    tokio::time::sleep(secs(1)).await;
+    let again = board.calls_of("again");
+    let [first, second] = again.as_slice() else { panic!("{again:?}") };
+    assert_eq!((first.ending, first.attempt, second.attempt), (Ending::Dropped, 1, 2));
+    assert!(first.ended.unwrap() >= TERM && second.began >= whole, "{again:?}");
+    assert!(second.began < whole + secs(1), "it waited for another renewal: {again:?}");
+    let word = Settle {
+        id: sent.id.clone(),
+        task: "once".into(),
+        verdict: PersonsVerdict::Completed { result: json!(1) },
+    };
+    stage.actors.cast.engine.send(word).await.unwrap().unwrap();
+    let record = sent.end().await;
+    assert_eq!(statuses(&record), [Completed; 3]);
+    let attempts = |task: &str| (of(&record, task).attempts, board.calls_of(task).len());
+    assert_eq!([attempts("again"), attempts("once"), attempts("pure")], [(2, 2), (1, 1), (1, 1)]);
+    let interrupted: Vec<_> = stage
+        .events
+        .iter()
+        .filter_map(|event| match &event.data {
+            EventData::TaskInterrupted { task_id, attempt_count, .. } => {
+                Some((task_id.to_string(), *attempt_count))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(interrupted, [("again".to_owned(), 1)]);
     stage.finish().await;
 }
