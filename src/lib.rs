@@ -33,6 +33,8 @@ pub mod results;
 pub mod runtime;
 #[cfg(feature = "python")]
 pub mod sandbox;
+#[cfg(feature = "typed")]
+pub mod service;
 pub mod settings;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub mod storage;
@@ -64,12 +66,18 @@ pub use gleitzeit_domain::{
     retry::{Backoff, RetryPolicy},
     store::{ListFilter, Store, StoreError},
     task::{OnDependencyFailure, Priority, TaskRecord, TaskStatus},
-    workflow::{TaskSpec, WorkflowRecord, WorkflowSpec, WorkflowStatus, WorkflowSummary},
+    workflow::{
+        Reference, ResultError, TaskHandle, TaskSpec, WorkflowBuilder, WorkflowRecord,
+        WorkflowSpec, WorkflowStatus, WorkflowSummary,
+    },
 };
 pub use handle::{
     CheckedWorkflow, EngineState, Enqueued, Follow, Handle, Health, StoreState, SubmitFileError,
 };
 pub use runtime::{BlockingRuntime, Runtime, RuntimeBuilder, StartError};
+/// For the types of typed handlers.
+#[cfg(feature = "typed")]
+pub use schemars;
 /// For transactions that [`Handle::submit_in`] takes part in.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sea_orm;

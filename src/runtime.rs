@@ -65,6 +65,10 @@ pub enum StartError {
         /// Each with what is wrong.
         message: String,
     },
+    /// A service cannot be registered.
+    #[cfg(feature = "typed")]
+    #[error(transparent)]
+    Service(#[from] crate::service::ServiceError),
     /// The settings name a balancing strategy that is not there.
     #[error("[balancing]: {0}")]
     Strategy(#[from] UnknownStrategy),
@@ -99,6 +103,8 @@ impl StartError {
     /// The code of the table.
     pub fn code(&self) -> ErrorCode {
         match self {
+            #[cfg(feature = "typed")]
+            Self::Service(_) => ErrorCode::ConfigurationError,
             Self::Settings(_)
             | Self::Provider { .. }
             | Self::Protocols { .. }
@@ -151,6 +157,8 @@ impl Runtime {
             settings,
             providers: Vec::new(),
             protocols: Vec::new(),
+            #[cfg(feature = "typed")]
+            services: Vec::new(),
             strategies: Vec::new(),
             store: None,
             recover: true,
@@ -215,6 +223,8 @@ pub struct RuntimeBuilder {
     settings: Settings,
     providers: Vec<ProviderSpec>,
     protocols: Vec<ProtocolSpec>,
+    #[cfg(feature = "typed")]
+    services: Vec<crate::service::Service>,
     strategies: Vec<(String, StrategyFactory)>,
     store: Option<Arc<dyn Store>>,
     recover: bool,
@@ -242,6 +252,14 @@ impl RuntimeBuilder {
     #[must_use]
     pub fn protocol(mut self, spec: ProtocolSpec) -> Self {
         self.protocols.push(spec);
+        self
+    }
+
+    /// Adds a service: its protocol and its provider.
+    #[cfg(feature = "typed")]
+    #[must_use]
+    pub fn service(mut self, service: crate::service::Service) -> Self {
+        self.services.push(service);
         self
     }
 
@@ -345,14 +363,22 @@ type Begun = (Actors, Arc<dyn Store>, Handle, Recovered, ResultWriter);
 async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     let RuntimeBuilder {
         settings,
-        providers,
-        protocols,
+        mut providers,
+        mut protocols,
+        #[cfg(feature = "typed")]
+        services,
         strategies,
         store,
         recover,
         wait_policy,
         settings_providers,
     } = builder;
+    #[cfg(feature = "typed")]
+    for service in services {
+        let built = service.build()?;
+        protocols.push(built.protocol);
+        providers.push(built.provider);
+    }
     #[cfg(feature = "ollama")]
     crate::providers::tls::install_crypto_provider();
     let book = parts::book(&settings, protocols)?;

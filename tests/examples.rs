@@ -19,6 +19,11 @@ mod embed_in_tokio;
 #[path = "../examples/submit_in_transaction.rs"]
 mod submit_in_transaction;
 
+#[cfg(feature = "typed")]
+#[expect(dead_code, reason = "its `main` is that of the example")]
+#[path = "../examples/typed_service.rs"]
+mod typed_service;
+
 /// The first program that a newcomer writes.
 #[test]
 fn a_plain_program_runs_a_workflow() {
@@ -87,4 +92,15 @@ async fn an_actix_web_service_takes_workflows_and_streams_their_events() {
 async fn an_order_and_its_workflow_are_committed_together() {
     let (orders, shipped) = submit_in_transaction::run().await.unwrap();
     assert_eq!((orders, shipped), (1, json!({ "text": "shipped order 1" })));
+}
+
+/// Types from the handler to the reader of the results; the service has four methods in 40 lines.
+#[cfg(feature = "typed")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_of_typed_methods_serves_a_workflow() {
+    let (bill, parcel) = typed_service::run().await.unwrap();
+    let receipt = bill.receipt.unwrap();
+    assert!(receipt.ends_with("/charge"), "{receipt}");
+    assert_eq!((bill.cents, parcel.code), (8_000, format!("parcel of {receipt}")));
+    assert_eq!(include_str!("../examples/shop/mod.rs").lines().count(), 40);
 }

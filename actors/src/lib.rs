@@ -31,6 +31,7 @@ pub mod monitor;
 pub mod protocol_registry;
 pub mod provider_supervisor;
 pub mod resource_manager;
+pub mod stall;
 pub mod supervision;
 pub mod system;
 

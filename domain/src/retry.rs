@@ -69,7 +69,7 @@ pub enum RetryOn {
     /// Those that say of themselves that another attempt may help.
     #[default]
     Retryable,
-    /// Every error but a cancellation.
+    /// Every error but a cancellation and one that says that no other attempt can help.
     Any(AnyError),
     /// Only these, by name or number.
     Codes(Vec<ErrorCode>),
@@ -79,7 +79,7 @@ pub enum RetryOn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnyError {
-    /// Every error but a cancellation.
+    /// Every error but a cancellation and one that says that no other attempt can help.
     #[serde(alias = "all")]
     Any,
 }
@@ -150,9 +150,12 @@ impl RetryPolicy {
         self.base_delay.saturating_mul(factor).min(self.max_delay)
     }
 
-    /// True when this error may be repeated at all.
+    /// True when this error may be repeated at all. An error that says that no other attempt can
+    /// help is never repeated.
     pub fn allows(&self, error: &TaskError) -> bool {
-        if matches!(error.code, ErrorCode::TaskCancelled | ErrorCode::WorkflowCancelled) {
+        let is_cancelled =
+            matches!(error.code, ErrorCode::TaskCancelled | ErrorCode::WorkflowCancelled);
+        if is_cancelled || error.retryable == Some(false) {
             return false;
         }
         match &self.retry_on {
@@ -263,6 +266,8 @@ mod tests {
             assert!(policy.pause_after(1, &error, 0.0).is_some(), "{text}");
             let cancelled = TaskError::new(ErrorCode::TaskCancelled, "stop");
             assert!(policy.pause_after(1, &cancelled, 0.0).is_none(), "{text}");
+            let terminal = error.clone().retryable(false);
+            assert!(policy.pause_after(1, &terminal, 0.0).is_none(), "{text}");
         }
     }
 }

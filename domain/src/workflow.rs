@@ -1,10 +1,16 @@
 //! A workflow as submitted, its status as derived from its tasks, and what is told of it.
 
+mod builder;
+mod output;
+
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+pub use builder::{Reference, TaskHandle, WorkflowBuilder};
+pub use output::ResultError;
 
 use crate::{
     duration,

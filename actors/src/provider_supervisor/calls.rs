@@ -16,7 +16,10 @@ use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tracing::Instrument as _;
 
 use super::{Answer, KeyedCall, ProviderState, ProviderSupervisor, lifecycle::Trouble};
-use crate::guard::{CallError, discard, guarded};
+use crate::{
+    guard::{CallError, discard, guarded},
+    stall::Watched,
+};
 
 /// Runs calls; each is answered at once, or when it ends.
 #[derive(Debug, Message)]
@@ -143,9 +146,10 @@ impl ProviderSupervisor {
         ctx: &mut Context<Self>,
     ) -> Execution {
         self.calls_total += 1;
-        let mut future = call_future(Rc::clone(provider), self.id().clone(), call);
+        let future = call_future(Rc::clone(provider), self.id().clone(), call);
+        let mut future = Watched::new(self.id().shared(), future);
         let mut unwoken = task::Context::from_waker(task::Waker::noop());
-        if let task::Poll::Ready((answer, panic)) = future.as_mut().poll(&mut unwoken) {
+        if let task::Poll::Ready((answer, panic)) = Pin::new(&mut future).poll(&mut unwoken) {
             self.calls_failed += u64::from(answer.0.is_err());
             if let Some(text) = panic {
                 self.replace(format!("panicked: {text}"), Trouble::Own, ctx);

@@ -1,0 +1,239 @@
+//! Names the provider whose future holds its thread, in the log.
+//!
+//! Used by the `ProviderSupervisor` around every call, and by providers that run futures on
+//! threads of their own. A future marks its thread at the beginning and the end of each poll; a
+//! watch thread compares the marks of all threads with those of its last look. The watch thread
+//! starts with the first poll and ends after a second in which nothing was polled, so that an idle
+//! process has none. A mark costs two stores.
+//!
+//! Invariant: a poll that lasts longer than [`LIMIT`] is logged once, and once more when it ends.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A poll that takes longer is named in the log.
+pub const LIMIT: Duration = Duration::from_millis(100);
+/// Between two looks.
+const ROUND: Duration = Duration::from_millis(25);
+/// Looks without any poll in between, after which the watch thread ends.
+const IDLE_ROUNDS: u32 = 40;
+
+/// A future whose polls are watched.
+#[derive(Debug)]
+pub struct Watched<F> {
+    provider: Arc<str>,
+    future: F,
+}
+
+impl<F> Watched<F> {
+    /// Watches the polls of a future that works for `provider`.
+    pub fn new(provider: Arc<str>, future: F) -> Self {
+        Self { provider, future }
+    }
+}
+
+impl<F: Future + Unpin> Future for Watched<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { provider, future } = &mut *self;
+        watched(provider, || Pin::new(future).poll(cx))
+    }
+}
+
+/// Runs `poll`, which works for `provider`, under the watch.
+pub fn watched<T>(provider: &Arc<str>, poll: impl FnOnce() -> T) -> T {
+    let Some(_mark) = Mark::set(provider) else { return poll() };
+    poll()
+}
+
+/// A poll is under way on this thread until this is dropped, also by a panic.
+struct Mark;
+
+impl Mark {
+    /// `None` within another watched poll, and while the thread ends.
+    fn set(provider: &Arc<str>) -> Option<Self> {
+        let is_set = OWN.try_with(|own| own.borrow_mut().begin(provider));
+        is_set.unwrap_or(false).then_some(Self)
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let _ = OWN.try_with(|own| own.borrow().slot.polls.fetch_add(1, Ordering::Release));
+    }
+}
+
+/// The mark of one thread.
+#[derive(Debug)]
+struct Slot {
+    /// Polls begun and ended; odd while one is under way.
+    polls: AtomicU64,
+    /// Whose the last one is.
+    provider: Mutex<Arc<str>>,
+}
+
+/// A thread's own mark.
+struct Own {
+    slot: Arc<Slot>,
+    /// As in the slot: a thread that works for one provider takes no lock.
+    provider: Arc<str>,
+}
+
+impl Own {
+    fn register() -> Self {
+        let provider: Arc<str> = "".into();
+        let named = Mutex::new(Arc::clone(&provider));
+        let slot = Arc::new(Slot { polls: AtomicU64::new(0), provider: named });
+        locked(&WATCH.slots).push(Arc::downgrade(&slot));
+        Self { slot, provider }
+    }
+
+    /// False within another poll.
+    fn begin(&mut self, provider: &Arc<str>) -> bool {
+        let count = self.slot.polls.load(Ordering::Relaxed);
+        if !count.is_multiple_of(2) {
+            return false;
+        }
+        if !Arc::ptr_eq(&self.provider, provider) {
+            self.provider = Arc::clone(provider);
+            *locked(&self.slot.provider) = Arc::clone(provider);
+        }
+        // Ordered against `is_watched`: either the watch thread sees this mark before it ends, or
+        // it is seen here that it has ended.
+        self.slot.polls.store(count + 1, Ordering::SeqCst);
+        if !WATCH.is_watched.load(Ordering::SeqCst) {
+            WATCH.start();
+        }
+        true
+    }
+}
+
+thread_local! {
+    static OWN: RefCell<Own> = RefCell::new(Own::register());
+}
+
+static WATCH: Watch = Watch { is_watched: AtomicBool::new(false), slots: Mutex::new(Vec::new()) };
+
+struct Watch {
+    is_watched: AtomicBool,
+    slots: Mutex<Vec<Weak<Slot>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that is done under these locks can panic half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watch {
+    #[cold]
+    fn start(&'static self) {
+        if self.is_watched.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let thread = thread::Builder::new().name("gleitzeit-watch".into());
+        if thread.spawn(|| self.watch()).is_err() {
+            // The next poll tries again: no thread is no reason to fail a call.
+            self.is_watched.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn watch(&self) {
+        let mut seen: Vec<Seen> = Vec::new();
+        let mut idle = 0;
+        let mut last = Instant::now();
+        loop {
+            thread::sleep(ROUND);
+            let now = Instant::now();
+            // On a machine without time for this thread, the others have none either.
+            let is_late = now.duration_since(last) > 2 * ROUND;
+            last = now;
+            if self.look(&mut seen, now, is_late) {
+                idle = 0;
+                continue;
+            }
+            idle += 1;
+            if idle > IDLE_ROUNDS {
+                self.is_watched.store(false, Ordering::SeqCst);
+                let is_started = self.look(&mut seen, now, is_late)
+                    && !self.is_watched.swap(true, Ordering::SeqCst);
+                if !is_started {
+                    return;
+                }
+                idle = 0;
+            }
+        }
+    }
+
+    /// Compares every thread with the last look; true where any has polled since.
+    fn look(&self, seen: &mut Vec<Seen>, now: Instant, is_late: bool) -> bool {
+        let slots: Vec<Arc<Slot>> = {
+            let mut slots = locked(&self.slots);
+            slots.retain(|slot| slot.strong_count() > 0);
+            slots.iter().filter_map(Weak::upgrade).collect()
+        };
+        seen.retain(|seen| slots.iter().any(|slot| Arc::ptr_eq(slot, &seen.slot)));
+        let mut is_busy = false;
+        for slot in slots {
+            let at = seen.iter().position(|seen| Arc::ptr_eq(&slot, &seen.slot));
+            match at {
+                Some(at) => is_busy |= seen[at].look(now, is_late),
+                None => {
+                    let polls = slot.polls.load(Ordering::SeqCst);
+                    seen.push(Seen { slot, polls, since: now, told: None });
+                    is_busy = true;
+                }
+            }
+        }
+        is_busy
+    }
+}
+
+/// What was seen of a thread.
+struct Seen {
+    slot: Arc<Slot>,
+    polls: u64,
+    /// Since when the count is the same, with time in which the machine was busy left out.
+    since: Instant,
+    /// The provider that was named for this poll, and when it began.
+    told: Option<(Arc<str>, Instant)>,
+}
+
+impl Seen {
+    fn look(&mut self, now: Instant, is_late: bool) -> bool {
+        let polls = self.slot.polls.load(Ordering::SeqCst);
+        if polls != self.polls {
+            if let Some((provider, since)) = self.told.take() {
+                let held = now.duration_since(since);
+                tracing::info!(provider = &*provider, ?held, "provider released its thread");
+            }
+            self.polls = polls;
+            self.since = now;
+            return true;
+        }
+        let is_polled = !polls.is_multiple_of(2);
+        if is_late && self.told.is_none() {
+            self.since = now;
+        }
+        if is_polled && self.told.is_none() && now.duration_since(self.since) >= LIMIT {
+            let provider = Arc::clone(&locked(&self.slot.provider));
+            tracing::warn!(
+                provider = &*provider,
+                limit = ?LIMIT,
+                "provider blocks its thread; calls that share the thread wait"
+            );
+            self.told = Some((provider, self.since));
+        }
+        is_polled
+    }
+}

@@ -1,0 +1,35 @@
+//! Services with typed handlers, and what a host's code sees of them.
+#![cfg(feature = "typed")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
+
+#[path = "../support/whole.rs"]
+mod whole;
+
+mod handlers;
+mod log;
+mod results;
+mod schemas;
+mod threads;
+
+use std::time::Duration;
+
+use gleitzeit::{Runtime, RuntimeBuilder, TaskSpec, WorkflowSpec, service::Service};
+use serde_json::Value;
+
+/// A runtime with nothing but this service.
+pub(crate) fn builder(service: Service) -> RuntimeBuilder {
+    Runtime::builder(whole::settings("")).without_settings_providers().service(service)
+}
+
+pub(crate) async fn start(service: Service) -> Runtime {
+    builder(service).start().await.unwrap()
+}
+
+/// A workflow of one call.
+pub(crate) fn one(method: &str, params: Value) -> WorkflowSpec {
+    WorkflowSpec::new("one").task(TaskSpec::new("a", method).params(params))
+}
+
+pub(crate) async fn stop(runtime: Runtime) {
+    runtime.stop(Duration::from_secs(5)).await;
+}
