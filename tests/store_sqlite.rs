@@ -457,6 +457,9 @@ async fn a_broken_row_is_left_out() {
          WHERE id = 'bad'",
         "UPDATE gleitzeit_workflows SET task_count = 4000000000 WHERE id = 'bad'",
         "UPDATE gleitzeit_workflows SET name = CAST(x'ff' AS TEXT) WHERE id = 'bad'",
+        "UPDATE gleitzeit_workflows SET last_sequence = 9223372036854775807 WHERE id = 'bad'",
+        "UPDATE gleitzeit_events SET event_count = 9223372036854775807, first_sequence = 2 \
+         WHERE workflow_key = (SELECT key FROM gleitzeit_workflows WHERE id = 'bad')",
         "UPDATE gleitzeit_tasks SET status = 'odd' WHERE workflow_key = \
          (SELECT key FROM gleitzeit_workflows WHERE id = 'bad')",
         "UPDATE gleitzeit_tasks SET result = CAST(x'ff' AS TEXT) WHERE workflow_key = \

@@ -336,7 +336,7 @@ pub(crate) struct Id {
 }
 
 /// `gleitzeit events`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Events {
     /// Id of the workflow.
     pub(crate) id: WorkflowId,

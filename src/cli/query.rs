@@ -9,7 +9,7 @@ use gleitzeit_domain::{
     health::HealthStatus,
     id::WorkflowId,
     printable,
-    store::{ListFilter, Store, lease::Standing},
+    store::{ListFilter, Store, StoreError, lease::Standing},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -28,6 +28,9 @@ use super::{
 
 /// Events asked for at once.
 const PAGE: usize = 1000;
+
+/// After so many events that cannot be read, one after the other, the rest is not looked for.
+const MISSED_MAX: u32 = 1_000;
 
 /// Providers have this long to be checked for the first time.
 const FIRST_CHECKS: Duration = Duration::from_secs(10);
@@ -114,12 +117,17 @@ fn with(document: &impl Serialize, standing: Option<&Standing>) -> Value {
 /// Shows what happened in a workflow, and goes on where it is asked to.
 pub(crate) async fn events(session: &Session, asked: &Events) -> Outcome {
     let store = session.store_of(&asked.id).await?;
-    if store.workflow(&asked.id).await?.is_none() {
+    let record = store.workflow(&asked.id).await;
+    if matches!(record, Ok(None)) {
         close(store).await?;
         return Err(session.no_workflow(&asked.id));
     }
     let mut out = EventWriter::new(session.json);
-    let shown = if asked.follow {
+    let shown = if record.as_ref().is_err_and(is_damage) {
+        readable(&*store, asked, u64::MAX, &mut out)
+            .await
+            .and(record.map(drop).map_err(Failure::from))
+    } else if asked.follow {
         let mut interrupts = Interrupts::listen()
             .map_err(|error| Failure::infrastructure(format!("no signals: {error}")))?;
         tokio::select! {
@@ -129,12 +137,19 @@ pub(crate) async fn events(session: &Session, asked: &Events) -> Outcome {
     } else {
         pages(&store, asked, &mut out).await
     };
-    out.end();
+    if shown.is_ok() || out.written > 0 {
+        out.end();
+    }
     if out.written == 0 && shown.is_ok() && !session.json {
         output::note(format_args!("workflow {} has no events after {}", asked.id, asked.after));
     }
     close(store).await?;
-    shown.map(|()| Exit::Success)
+    match shown {
+        Ok(()) => Ok(Exit::Success),
+        // Standard output holds its one document already.
+        Err(failure) if out.written > 0 => Ok(failure.tell(false)),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// Writes page after page; with `follow` until the workflow has settled and all is told.
@@ -149,8 +164,16 @@ async fn pages(
     while left > 0 {
         // Asked first: what settles after this is told by the next round.
         let record = store.workflow(&asked.id).await?;
-        let over = record.is_none_or(|record| record.status.is_settled());
-        let page = store.events(&asked.id, after, left.min(PAGE)).await?;
+        let over = record.as_ref().is_none_or(|record| record.status.is_settled());
+        let page = match store.events(&asked.id, after, left.min(PAGE)).await {
+            Err(error) if is_damage(&error) => {
+                let rest = Events { after, limit: Some(left), ..asked.clone() };
+                let last = record.map_or(u64::MAX, |record| record.last_sequence);
+                readable(&**store, &rest, last, out).await?;
+                return Err(error.into());
+            }
+            page => page?,
+        };
         for event in &page {
             // Nobody reads on, or it cannot be written; the program says so when it ends.
             if output::is_broken() {
@@ -166,6 +189,38 @@ async fn pages(
             }
             watch.look(&**store, &asked.id).await?;
             tokio::time::sleep(FOLLOW_PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
+/// True where what is stored cannot be read, and other rows may be.
+fn is_damage(error: &StoreError) -> bool {
+    matches!(error, StoreError::Integrity { .. } | StoreError::Read { .. })
+}
+
+/// Writes the events of a damaged workflow up to `end`, without those that cannot be read.
+async fn readable(
+    store: &dyn Store,
+    asked: &Events,
+    end: u64,
+    out: &mut EventWriter,
+) -> Result<(), Failure> {
+    let (mut after, mut missed, mut size) = (asked.after, 0, PAGE);
+    let mut left = asked.limit.unwrap_or(usize::MAX);
+    while left > 0 && after < end && missed < MISSED_MAX && !output::is_broken() {
+        match store.events(&asked.id, after, left.min(size)).await {
+            Ok(page) => {
+                let Some(last) = page.last() else { break };
+                page.iter().for_each(|event| out.write(event));
+                left -= page.len();
+                (after, missed, size) = (last.sequence, 0, PAGE);
+            }
+            // What is before the damage can be read alone.
+            Err(error) if is_damage(&error) && size > 1 => size = 1,
+            // The events of one write share a row: the next row is some numbers away.
+            Err(error) if is_damage(&error) => (after, missed) = (after + 1, missed + 1),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())

@@ -18,6 +18,9 @@ use super::{
     read::{Loaded, ReadError},
 };
 
+/// No workflow has so many events: the number of its last one cannot be right.
+pub(super) const NO_SEQUENCE: i64 = i64::MAX;
+
 /// Workflows that are put together in one go: a tenth of a millisecond.
 const TURN: usize = 32;
 
@@ -118,7 +121,11 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     fn complete(self, row: workflow::Model) -> Result<WorkflowRecord, StoreError> {
-        let last_sequence = count_of(row.last_sequence.max(self.last_sequence))?;
+        let last_sequence = row.last_sequence.max(self.last_sequence);
+        if last_sequence == NO_SEQUENCE {
+            return Err(refused("the numbers of its events are out of range".into()));
+        }
+        let last_sequence = count_of(last_sequence)?;
         let spec = self.payload(row.spec.as_deref(), row.spec_blob.as_deref())?;
         let spec = Arc::new(parse::<WorkflowSpec>(spec.ok_or_else(|| missing("its spec"))?)?);
         let tasks = self.tasks(&spec, count_of(row.task_count)?)?;

@@ -72,11 +72,11 @@ pub(super) async fn batch<C: ConnectionTrait>(
     let mut keys = Vec::new();
     let mut pruned = Pruned { ids: Vec::new(), more: found.len() as u64 == wanted };
     for (key, id, task_count) in found {
-        if !keys.is_empty() && tasks + task_count > TASKS_MAX {
+        if !keys.is_empty() && i64::saturating_add(tasks, task_count) > TASKS_MAX {
             pruned.more = true;
             break;
         }
-        tasks += task_count;
+        tasks = i64::saturating_add(tasks, task_count);
         keys.push(key);
         pruned.ids.push(WorkflowId::from(unescape(id)));
     }

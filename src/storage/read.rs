@@ -69,6 +69,17 @@ pub(super) struct Reader {
     blobs: MultiRow,
 }
 
+/// The last sequence of each workflow. A sum that overflows is an error on PostgreSQL and a float on
+/// SQLite, either of which fails the whole page: numbers above 2^53 are not added up, and give
+/// `NO_SEQUENCE`.
+const LAST_SEQUENCES: &str = "SELECT key, last FROM (SELECT v.column1 AS key, v.column2 AS known, \
+    (SELECT CASE WHEN e.first_sequence BETWEEN 1 AND 9007199254740992 \
+    AND e.event_count BETWEEN 0 AND 9007199254740992 \
+    THEN e.first_sequence + e.event_count - 1 ELSE 9223372036854775807 END \
+    FROM gleitzeit_events e WHERE e.workflow_key = v.column1 \
+    ORDER BY e.first_sequence DESC LIMIT 1) AS last \
+    FROM (VALUES";
+
 /// Workflows that were read.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
@@ -130,11 +141,7 @@ impl Reader {
             broken: Mutex::default(),
             last_sequences: MultiRow::new(
                 backend,
-                "SELECT key, last FROM (SELECT v.column1 AS key, v.column2 AS known, \
-                 (SELECT e.first_sequence + e.event_count - 1 \
-                 FROM gleitzeit_events e WHERE e.workflow_key = v.column1 \
-                 ORDER BY e.first_sequence DESC LIMIT 1) AS last \
-                 FROM (VALUES",
+                LAST_SEQUENCES,
                 2,
                 ") AS v) AS told WHERE last > known",
             ),

@@ -224,6 +224,34 @@ async fn fingerprint(url: &StoreUrl) -> Vec<i64> {
     counts
 }
 
+/// Numbers are added up while a database is looked through, and a broken row may say any number.
+#[tokio::test]
+async fn numbers_out_of_range_are_found_and_do_no_harm() {
+    for ground in Ground::all("out_of_range").await {
+        let url = ground.empty().await;
+        fill(&url).await;
+        alter(
+            &url,
+            &[
+                "UPDATE gleitzeit_events SET event_count = 9223372036854775807",
+                "UPDATE gleitzeit_workflows SET task_count = 9223372036854775807",
+            ],
+        )
+        .await;
+        let (checked, found) = findings(&url).await;
+        assert_eq!(checked.workflows, 4);
+        for workflow in ["done", "open", "large", "between"] {
+            for rule in [Rule::Workflow, Rule::Event] {
+                let is_it = |it: &admin::Finding| {
+                    it.rule == rule && it.workflow.as_deref() == Some(workflow)
+                };
+                assert!(found.iter().any(is_it), "{rule:?} of {workflow}: {found:#?}");
+            }
+        }
+        ground.leave().await;
+    }
+}
+
 /// A dependency that its workflow does not have can never settle.
 #[tokio::test]
 async fn a_dependency_on_nothing_is_found() {

@@ -100,6 +100,43 @@ async fn a_check_ends_with_1_where_something_is_wrong() {
     }
 }
 
+/// A damaged row is an error, and does not hide the events that can be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_damaged_workflow_are_shown_as_far_as_they_can_be_read() {
+    for ground in Ground::all("damaged_events").await {
+        let sound = ground.empty().await;
+        fill(&sound).await;
+        let of_done = "(SELECT key FROM gleitzeit_workflows WHERE id = 'done')";
+        let row = |first: u64| {
+            format!(
+                "UPDATE gleitzeit_events SET body = '[' \
+                 WHERE first_sequence = {first} AND workflow_key = {of_done}"
+            )
+        };
+        for (damage, readable) in [
+            ("UPDATE gleitzeit_workflows SET spec = '{' WHERE id = 'done'".into(), 1..=5),
+            (row(1), 2..=5),
+            (row(2), 1..=1),
+        ] {
+            let url = ground.copy_of(&sound).await;
+            alter(&url, &[&damage]).await;
+            let place = Place::new();
+            let ask = ["events", "done", "--store", url.expose(), "--json"];
+            for options in [&[][..], &["--follow"]] {
+                let told = place.run(&[&ask, options].concat());
+                assert_eq!(told.status, 3, "{damage}: {}", told.stderr);
+                assert!(told.stderr.contains("workflow `done`"), "{damage}: {}", told.stderr);
+                let document: Value = serde_json::from_str(&told.stdout).unwrap();
+                let events = document.as_array().unwrap().iter();
+                let seen: Vec<u64> =
+                    events.map(|event| event["sequence"].as_u64().unwrap()).collect();
+                assert_eq!(seen, readable.clone().collect::<Vec<u64>>(), "{damage}");
+            }
+        }
+        ground.leave().await;
+    }
+}
+
 /// What was forgotten takes no room any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vacuum_gives_room_back() {

@@ -42,7 +42,8 @@ impl Pages {
         let mut tasks = 0;
         let fits = sizes.iter().take_while(|(_, count)| {
             let is_first = tasks == 0;
-            tasks += (*count).max(1);
+            // A broken row may say any number.
+            tasks = i64::saturating_add(tasks, (*count).max(1));
             is_first || tasks <= TASKS_MAX
         });
         let Some((last, _)) = fits.last() else { return Ok(Vec::new()) };
