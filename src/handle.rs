@@ -12,7 +12,7 @@ mod transaction;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use actix::MailboxError;
+use gleitzeit_actors::MailboxError;
 use gleitzeit_actors::{
     cast::Cast,
     event_bus::{EventFilter, Subscribe, Subscription},

@@ -25,10 +25,8 @@
 //! ```
 
 pub mod files;
-mod guarded;
 pub mod handle;
 pub mod protocol_files;
-pub mod providers;
 pub mod results;
 pub mod runtime;
 #[cfg(feature = "python")]
@@ -36,8 +34,6 @@ pub mod sandbox;
 #[cfg(feature = "typed")]
 pub mod service;
 pub mod settings;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub mod storage;
 pub mod telemetry;
 
 /// For implementations of [`Provider`] and [`Store`].
@@ -71,6 +67,13 @@ pub use gleitzeit_domain::{
         WorkflowSpec, WorkflowStatus, WorkflowSummary,
     },
 };
+pub use gleitzeit_providers as providers;
+/// The store in a database.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use gleitzeit_storage as storage;
+/// For transactions that [`Handle::submit_in`] takes part in.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use gleitzeit_storage::sea_orm;
 pub use handle::{
     CheckedWorkflow, EngineState, Enqueued, Follow, Handle, Health, StoreState, SubmitFileError,
 };
@@ -78,9 +81,6 @@ pub use runtime::{BlockingRuntime, Runtime, RuntimeBuilder, StartError};
 /// For the types of typed handlers.
 #[cfg(feature = "typed")]
 pub use schemars;
-/// For transactions that [`Handle::submit_in`] takes part in.
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use sea_orm;
 pub use settings::Settings;
 
 /// The program of the README is compiled and run.

@@ -16,7 +16,9 @@ use gleitzeit_domain::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{guarded::is_below, settings::Settings};
+use gleitzeit_providers::guarded::is_below;
+
+use crate::settings::Settings;
 
 /// Bytes at either end of a file that are looked at to see whether it is a result.
 const LOOKED_AT: usize = 4096;

@@ -336,11 +336,11 @@ fn control_thread(
     stops: mpsc::UnboundedReceiver<StopRequest>,
     fails: &watch::Sender<Option<TaskError>>,
 ) {
-    let system = actix::System::new();
+    let system = actix_rt::System::new();
     system.block_on(async move {
         match begin(builder).await {
             Ok((actors, store, handle, recovered, results)) => {
-                gleitzeit_actors::failpoint!("runtime.start.ready");
+                gleitzeit_failpoint::failpoint!("runtime.start.ready");
                 if ready.send(Ok((handle, recovered))).is_ok() {
                     run(actors, store, stops, results, fails).await;
                 } else {
@@ -354,7 +354,7 @@ fn control_thread(
             }
         }
     });
-    actix::System::current().stop();
+    actix_rt::System::current().stop();
     let _ = system.run();
 }
 
@@ -380,11 +380,11 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
         providers.push(built.provider);
     }
     #[cfg(feature = "ollama")]
-    crate::providers::tls::install_crypto_provider();
+    gleitzeit_providers::tls::install_crypto_provider();
     let book = parts::book(&settings, protocols)?;
     let mut specs = if settings_providers { settings.provider_specs()? } else { Vec::new() };
     specs.extend(providers);
-    let levels = actix_rt::spawn(check_levels(specs.clone()));
+    let levels = actix_rt::spawn(check_levels(specs.clone(), settings.provider_kinds.clone()));
     // Workflows that are taken up run at once: none may begin where a level cannot be had. Where
     // nothing is taken up, the look takes place beside the rest of the start.
     let levels = if recover {
@@ -393,12 +393,12 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     } else {
         Some(levels)
     };
-    gleitzeit_actors::failpoint!("runtime.start.before");
+    gleitzeit_failpoint::failpoint!("runtime.start.before");
     let store = match store {
         Some(store) => store,
         None => parts::open_store(&settings).await?,
     };
-    gleitzeit_actors::failpoint!("runtime.start.store");
+    gleitzeit_failpoint::failpoint!("runtime.start.store");
     let mut parts = parts::parts(&settings, strategies, book, recover, wait_policy);
     let results = ResultWriter::start(settings.clone());
     parts.engine.results = Some(results.sender());
@@ -410,7 +410,7 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
         }
     };
     let handle = Handle::new(actors.cast.clone(), Arc::clone(&store));
-    gleitzeit_actors::failpoint!("runtime.start.actors");
+    gleitzeit_failpoint::failpoint!("runtime.start.actors");
     let mut begun = take_up(&handle, specs, recover).await;
     if let (Ok(_), Some(levels)) = (&begun, levels)
         && let Err(error) = levels.await.unwrap_or(Err(StartError::Died))
@@ -429,19 +429,15 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     }
 }
 
-/// Sees that the isolation that the settings ask for can be had here.
-#[cfg_attr(
-    not(feature = "python"),
-    expect(clippy::unused_async, reason = "Python asks the system")
-)]
-async fn check_levels(specs: Vec<ProviderSpec>) -> Result<(), StartError> {
+/// Checks that what each provider needs of this machine can be had, such as its isolation.
+async fn check_levels(
+    specs: Vec<ProviderSpec>,
+    kinds: gleitzeit_providers::kinds::ProviderKinds,
+) -> Result<(), StartError> {
     for spec in &specs {
-        #[cfg(feature = "python")]
-        crate::providers::python::check_level(spec)
-            .await
-            .map_err(|message| StartError::Provider { id: spec.id.to_string(), message })?;
-        #[cfg(not(feature = "python"))]
-        let _ = spec;
+        let Some(kind) = kinds.get(&spec.kind) else { continue };
+        let refused = |message| StartError::Provider { id: spec.id.to_string(), message };
+        kind.check(spec).await.map_err(refused)?;
     }
     Ok(())
 }
@@ -458,13 +454,13 @@ async fn take_up(
             .await
             .map_err(|error| StartError::Provider { id, message: error.message.into_owned() })?;
     }
-    gleitzeit_actors::failpoint!("runtime.start.providers");
+    gleitzeit_failpoint::failpoint!("runtime.start.providers");
     if !recover {
         return Ok(Recovered::default());
     }
     let recovered = handle.cast().engine.send(Recover { id: None, hold: false }).await;
     let recovered = recovered.map_err(|_| StartError::Died)?.map_err(StartError::Recovery)?;
-    gleitzeit_actors::failpoint!("runtime.start.recovered");
+    gleitzeit_failpoint::failpoint!("runtime.start.recovered");
     if recovered.workflows > 0 {
         tracing::info!(recovered.workflows, recovered.tasks, "unfinished workflows go on");
     }
@@ -501,11 +497,11 @@ async fn run(
 }
 
 async fn end(actors: Actors, store: &dyn Store, deadline: Duration) -> StopReport {
-    gleitzeit_actors::failpoint!("runtime.stop.asked");
+    gleitzeit_failpoint::failpoint!("runtime.stop.asked");
     let report = actors.stop(deadline).await;
-    gleitzeit_actors::failpoint!("runtime.stop.actors");
+    gleitzeit_failpoint::failpoint!("runtime.stop.actors");
     close(store).await;
-    gleitzeit_actors::failpoint!("runtime.stop.store");
+    gleitzeit_failpoint::failpoint!("runtime.stop.store");
     report
 }
 

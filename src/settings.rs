@@ -31,17 +31,20 @@ use gleitzeit_domain::{
     provider::Supervision,
     resources::Resources,
     retry::RetryPolicy,
-    security::SandboxLevel,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::guarded::Guarded;
+use gleitzeit_providers::guarded::Guarded;
 
 pub use amount::Amount;
+pub use gleitzeit_providers::{
+    kinds::{ProviderKind, ProviderKinds},
+    security::{PolicyPreset, SecuritySettings},
+};
+pub use gleitzeit_storage::{Durability, StoreUrl};
 pub use load::Sources;
 pub use problem::{SettingsError, SettingsProblem};
-pub use secret::StoreUrl;
 
 /// Everything that can be set.
 ///
@@ -75,6 +78,9 @@ pub struct Settings {
     /// The files that these were read from.
     #[serde(skip)]
     pub read_from: Vec<PathBuf>,
+    /// The kinds that a provider may be of.
+    #[serde(skip)]
+    pub provider_kinds: ProviderKinds,
 }
 
 /// `[engine]`: how much is done at once, and for how long.
@@ -203,8 +209,8 @@ impl StorageSettings {
 
     /// How a database is used.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub fn sql_options(&self) -> crate::storage::SqlOptions {
-        crate::storage::SqlOptions {
+    pub fn sql_options(&self) -> gleitzeit_storage::SqlOptions {
+        gleitzeit_storage::SqlOptions {
             durability: self.durability,
             max_bytes: self.max_bytes(),
             auto_migrate: self.auto_migrate,
@@ -221,33 +227,6 @@ impl StorageSettings {
     pub fn retention(&self) -> Option<Duration> {
         (self.retention_days > 0)
             .then(|| Duration::from_secs(u64::from(self.retention_days) * 24 * 60 * 60))
-    }
-}
-
-/// What a commit survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Durability {
-    /// The loss of power.
-    #[default]
-    Full,
-    /// The death of the process; the last moments may be lost with the power.
-    Normal,
-}
-
-impl Durability {
-    /// Its name in files and output.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Normal => "normal",
-        }
-    }
-}
-
-impl fmt::Display for Durability {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(self.as_str())
     }
 }
 
@@ -335,8 +314,8 @@ impl SupervisionSettings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProviderSettings {
-    /// What it is.
-    pub kind: ProviderKind,
+    /// Its kind, by the name that [`provider_kinds`](Settings::provider_kinds) has.
+    pub kind: String,
     /// False leaves it out.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -360,35 +339,6 @@ const fn yes() -> bool {
 
 const fn one() -> f64 {
     1.0
-}
-
-/// What a provider is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProviderKind {
-    /// Runs Python code.
-    Python,
-    /// Talks to an Ollama server.
-    Ollama,
-    /// Answers with what it was given.
-    Echo,
-}
-
-impl ProviderKind {
-    /// Its name in files and output.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Python => "python",
-            Self::Ollama => "ollama",
-            Self::Echo => "echo",
-        }
-    }
-}
-
-impl fmt::Display for ProviderKind {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(self.as_str())
-    }
 }
 
 /// `[providers.<id>.config]`: read by the provider's kind when it is built.
@@ -465,71 +415,6 @@ pub struct ServerSettings {
     /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<SocketAddr>,
-}
-
-/// `[security]`: what code that tasks bring along may do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SecuritySettings {
-    /// How far the code is kept from the machine.
-    pub sandbox: SandboxLevel,
-    /// The least level accepted; a weaker one is an error at start.
-    pub sandbox_minimum: SandboxLevel,
-    /// Must be true for `sandbox = "none"`.
-    pub allow_unsandboxed: bool,
-    /// True lets the code connect to other machines by TCP.
-    pub network: bool,
-    /// What it reaches besides, of addresses that are near: `127.0.0.1:5432`, `10.0.0.0/8`.
-    pub network_allow: Vec<String>,
-    /// Directories and files that the code may read.
-    pub shown: Vec<PathBuf>,
-    /// With `sandbox = "chroot"`: the root file system that the code sees.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub root: Option<PathBuf>,
-    /// The program that builds jails, where this one does not: the path of `gleitzeit`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub launcher: Option<PathBuf>,
-    /// Which modules and calls are refused with a message.
-    pub policy: PolicyPreset,
-    /// Modules allowed besides those of the policy.
-    pub allowed_modules: Vec<String>,
-    /// Modules refused besides those of the policy.
-    pub blocked_modules: Vec<String>,
-    /// Files that a task names are read below these directories only. A relative one is a directory
-    /// of the workflow where that has one of its own, else of this process.
-    pub file_roots: Vec<PathBuf>,
-    /// Directories and files that are stored with a workflow count below these directories only.
-    pub place_roots: Vec<PathBuf>,
-}
-
-/// Which modules and calls of Python code are refused with a message. It is told to honest users
-/// early; it keeps nobody out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PolicyPreset {
-    /// [`Off`](Self::Off) in a jail or a container, which is a boundary; [`Basic`](Self::Basic) with
-    /// `sandbox = "none"`, where there is none.
-    Auto,
-    /// None.
-    Off,
-    /// The modules `os`, `subprocess` and `sys`; the calls `eval`, `exec` and `__import__`. `seed`
-    /// is an older name of it.
-    #[serde(alias = "seed")]
-    Basic,
-    /// All but a list of harmless ones.
-    Strict,
-}
-
-impl PolicyPreset {
-    /// Its name in files and output.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Off => "off",
-            Self::Basic => "basic",
-            Self::Strict => "strict",
-        }
-    }
 }
 
 impl Default for Settings {
@@ -680,22 +565,8 @@ impl Settings {
 
     fn check_security(&self, wrong: &mut impl FnMut(String, String)) {
         self.check_shown(wrong);
-        if let Some(message) = self.weakness_of(self.security.sandbox) {
+        if let Some(message) = self.security.weakness_of(self.security.sandbox) {
             wrong("security.sandbox".into(), message);
         }
-    }
-
-    /// What `[security]` has against code that runs at `level`.
-    fn weakness_of(&self, level: SandboxLevel) -> Option<String> {
-        let SecuritySettings { sandbox_minimum, allow_unsandboxed, .. } = &self.security;
-        if level < *sandbox_minimum {
-            return Some(format!(
-                "`{}` is weaker than sandbox_minimum, which is `{}`",
-                secret::name_of(&level),
-                secret::name_of(sandbox_minimum)
-            ));
-        }
-        (level == SandboxLevel::None && !allow_unsandboxed)
-            .then(|| "`none` is refused while allow_unsandboxed is false".to_owned())
     }
 }

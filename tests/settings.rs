@@ -2,9 +2,7 @@
 
 use std::{fs, num::NonZeroU64, time::Duration};
 
-use gleitzeit::settings::{
-    Amount, Durability, ProviderKind, Settings, SettingsError, SettingsProblem, Sources,
-};
+use gleitzeit::settings::{Amount, Durability, Settings, SettingsError, SettingsProblem, Sources};
 
 fn problems(error: SettingsError) -> Vec<SettingsProblem> {
     error.problems
@@ -32,8 +30,8 @@ fn defaults_are_complete() {
     let limited = Settings::from_toml("storage.max_size_mb = 3").unwrap();
     assert_eq!(limited.storage.max_bytes(), Some(3 << 20));
     assert_eq!(settings.resources.cpu_cores, Amount::Detect);
-    let kinds: Vec<_> = settings.enabled_providers().map(|(_, it)| it.kind).collect();
-    assert_eq!(kinds, [ProviderKind::Echo, ProviderKind::Ollama, ProviderKind::Python]);
+    let kinds: Vec<_> = settings.enabled_providers().map(|(_, it)| &*it.kind).collect();
+    assert_eq!(kinds, ["echo", "ollama", "python"]);
     assert!(settings.engine.arbiters() >= 1);
 }
 

@@ -22,8 +22,6 @@ pub mod clock;
 pub mod dependency_resolver;
 pub mod event_bus;
 pub mod execution_engine;
-#[cfg(feature = "failpoints")]
-pub mod failpoint;
 pub mod guard;
 pub mod load_balancer;
 pub mod memory_store;
@@ -38,6 +36,8 @@ pub mod system;
 use chrono::{DateTime, Utc};
 use gleitzeit_domain::event::{Event, EventData};
 
+/// Why an actor did not answer.
+pub use actix::MailboxError;
 pub use clock::Clock;
 use event_bus::Publish;
 
@@ -48,21 +48,4 @@ pub(crate) const MAILBOX: usize = 1 << 24;
 /// An event that belongs to no workflow, ready to be published.
 pub(crate) fn loose(timestamp: DateTime<Utc>, data: EventData) -> Publish {
     Publish { events: vec![Event { timestamp, workflow_id: None, sequence: 0, data }] }
-}
-
-/// Marks the place of this name in [`NAMES`](failpoint::NAMES).
-#[cfg(feature = "failpoints")]
-#[macro_export]
-macro_rules! failpoint {
-    ($name:literal) => {{
-        const PLACE: usize = $crate::failpoint::place($name);
-        $crate::failpoint::pass(PLACE);
-    }};
-}
-
-/// Marks a place; nothing without the feature `failpoints`.
-#[cfg(not(feature = "failpoints"))]
-#[macro_export]
-macro_rules! failpoint {
-    ($name:literal) => {};
 }

@@ -1,5 +1,7 @@
 //! What a method demands of the place where it runs.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// How far a task's code is kept from the machine, from none to most.
@@ -17,6 +19,24 @@ pub enum SandboxLevel {
     Process,
     /// A container of its own.
     Docker,
+}
+
+impl SandboxLevel {
+    /// Its name in files and output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Chroot => "chroot",
+            Self::Process => "process",
+            Self::Docker => "docker",
+        }
+    }
+}
+
+impl fmt::Display for SandboxLevel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
 }
 
 /// What a method demands; a task or the settings can tighten it, never loosen it.

@@ -147,19 +147,19 @@ impl Handle {
         id: &WorkflowId,
         ask: Ask,
     ) -> Result<Reached, TaskError> {
-        gleitzeit_actors::failpoint!("handle.elsewhere.before");
+        gleitzeit_failpoint::failpoint!("handle.elsewhere.before");
         if self.take_up(id).await? {
             return Ok(Reached::Here);
         }
         let Some(leases) = self.store.leases() else { return Ok(Reached::Here) };
         let mut bell = leases.bell();
         let key = leases.ask(Request { workflow: id.clone(), ask }).await?;
-        gleitzeit_actors::failpoint!("handle.request.asked");
+        gleitzeit_failpoint::failpoint!("handle.request.asked");
         let mut next_look = Instant::now() + LOOK_PAUSE;
         let reached = tokio::time::timeout(ANSWER_LIMIT, async {
             loop {
                 if let Some(answer) = leases.take_answer(key).await? {
-                    gleitzeit_actors::failpoint!("handle.request.answered");
+                    gleitzeit_failpoint::failpoint!("handle.request.answered");
                     return answer.map(|()| Reached::Asked);
                 }
                 if Instant::now() >= next_look {

@@ -3,13 +3,13 @@
 use gleitzeit_domain::{
     id::WorkflowId, problem::SubmitError, store::StoreError, workflow::WorkflowSpec,
 };
-use sea_orm::DatabaseTransaction;
+use gleitzeit_storage::sea_orm::DatabaseTransaction;
 
 use super::{
     Handle,
     elsewhere::{shared_now, unowned},
 };
-use crate::storage::SqlStore;
+use gleitzeit_storage::SqlStore;
 
 impl Handle {
     /// Stores a workflow within a transaction of the host's own, in the database that workflows are

@@ -53,7 +53,7 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
     }
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     {
-        use crate::storage::SqlStore;
+        use gleitzeit_storage::SqlStore;
         match SqlStore::connect(url, settings.storage.sql_options()).await {
             Ok(store) => Ok(Arc::new(store)),
             Err(error) => Err(StartError::Store { url: url.to_string(), error }),
@@ -77,7 +77,7 @@ pub async fn look_into_store(settings: &Settings) -> Result<Option<Arc<dyn Store
     let url = &settings.storage.url();
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     if !url.is_memory() {
-        use crate::storage::ReadOnlyStore;
+        use gleitzeit_storage::ReadOnlyStore;
         return match ReadOnlyStore::open(url, settings.storage.sql_options()).await {
             Ok(store) => Ok(store.map(|store| Arc::new(store) as Arc<dyn Store>)),
             Err(error) => Err(StartError::Store { url: url.to_string(), error }),

@@ -7,6 +7,7 @@
 use std::{collections::HashSet, env, fs, path::PathBuf};
 
 use config::{Config, File, FileFormat};
+use gleitzeit_providers::kinds::{ProviderKind, ProviderKinds};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
@@ -27,6 +28,7 @@ pub struct Sources {
     file: Option<PathBuf>,
     variables: Vec<Variable>,
     texts: Vec<TextLayer>,
+    kinds: ProviderKinds,
 }
 
 impl Sources {
@@ -87,6 +89,13 @@ impl Sources {
         self
     }
 
+    /// Adds a kind that providers of the settings may be of.
+    #[must_use]
+    pub fn with_provider_kind(mut self, kind: ProviderKind) -> Self {
+        self.kinds = self.kinds.with(kind);
+        self
+    }
+
     /// Reads the settings.
     ///
     /// # Errors
@@ -99,14 +108,23 @@ impl Sources {
             return Err(SettingsError { problems: unread });
         }
         let mut merged = merge(&texts, &self.variables)?;
-        let defaults = merge(&texts[..1], &[])?;
+        let mut defaults = merge(&texts[..1], &[])?;
         let layers = Layers { texts: &texts, variables: &self.variables };
+        for id in self.not_built(&defaults) {
+            if !layers.is_named(&["providers".to_owned(), id.clone()]) {
+                remove_provider(&mut merged, &id);
+                remove_provider(&mut defaults, &id);
+            }
+        }
         // What a provider's kind wants is known only when it reads its settings; a variable whose
         // text looks like a number may be a key or the name of a model.
         let mut as_text = HashSet::new();
         let (settings, mut problems) = loop {
             let mut problems = Vec::new();
-            let settings = layers.read(merged.clone(), &defaults, &mut problems);
+            let mut settings = layers.read(merged.clone(), &defaults, &mut problems);
+            if let Some(settings) = &mut settings {
+                settings.provider_kinds = self.kinds.clone();
+            }
             let refused = settings.as_ref().and_then(|it| it.provider_specs().err());
             let mut is_other = false;
             for problem in refused.into_iter().flat_map(|error| error.problems) {
@@ -131,6 +149,17 @@ impl Sources {
         if problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems }) }
     }
 
+    /// The providers of the defaults whose kind this build does not have.
+    fn not_built(&self, defaults: &Value) -> Vec<String> {
+        let providers = defaults.get("providers").and_then(Value::as_object);
+        let is_missing = |provider: &Value| {
+            let kind = provider.get("kind").and_then(Value::as_str).unwrap_or_default();
+            self.kinds.get(kind).is_none_or(|kind| !kind.is_built())
+        };
+        let missing = providers.into_iter().flatten().filter(|(_, it)| is_missing(it));
+        missing.map(|(id, _)| id.clone()).collect()
+    }
+
     /// The files from the bottom up, each with what helps where it cannot be read.
     fn files(&self) -> impl Iterator<Item = (PathBuf, Option<String>)> {
         let mut files = Vec::new();
@@ -151,7 +180,7 @@ impl Sources {
     /// The texts from the bottom up; the defaults come first.
     fn texts(&self) -> Result<Vec<TextLayer>, SettingsError> {
         let mut texts =
-            vec![TextLayer { name: "config/default.toml".into(), text: defaults_of_this_build() }];
+            vec![TextLayer { name: "config/default.toml".into(), text: DEFAULTS.to_owned() }];
         let mut problems = Vec::new();
         for (path, help) in self.files() {
             let name = path.display().to_string();
@@ -166,22 +195,6 @@ impl Sources {
         texts.extend(self.texts.iter().cloned());
         if problems.is_empty() { Ok(texts) } else { Err(SettingsError { problems }) }
     }
-}
-
-/// The defaults without providers that this build does not have; a person who names one is told.
-fn defaults_of_this_build() -> String {
-    let mut text = DEFAULTS.to_owned();
-    for (is_built, id) in
-        [(cfg!(feature = "python"), "python"), (cfg!(feature = "ollama"), "ollama")]
-    {
-        if !is_built {
-            // Commented out, so that every other line keeps its number.
-            for line in [format!("[providers.{id}]"), format!("kind = \"{id}\"")] {
-                text = text.replacen(&format!("\n{line}"), &format!("\n# {line}"), 1);
-            }
-        }
-    }
-    text
 }
 
 /// One tree out of all layers.
@@ -205,6 +218,12 @@ struct Layers<'a> {
 }
 
 impl Layers<'_> {
+    /// True if a layer above the defaults has the key, or one below it.
+    fn is_named(&self, path: &[String]) -> bool {
+        self.texts.iter().skip(1).any(|layer| layer.find(path).is_some())
+            || self.variables.iter().any(|variable| variable.path.starts_with(path))
+    }
+
     /// Reads what it can; notes what it cannot, and puts the default there.
     fn read(
         &self,
@@ -276,7 +295,7 @@ impl Layers<'_> {
 }
 
 /// The keys on the way to where the reading stopped.
-pub(super) fn steps(path: &serde_path_to_error::Path) -> Vec<String> {
+fn steps(path: &serde_path_to_error::Path) -> Vec<String> {
     path.iter()
         .filter_map(|segment| match segment {
             Segment::Seq { index } => Some(index.to_string()),
@@ -284,6 +303,13 @@ pub(super) fn steps(path: &serde_path_to_error::Path) -> Vec<String> {
             Segment::Unknown => None,
         })
         .collect()
+}
+
+/// A provider of the defaults that this build cannot build is no error unless a person names it.
+fn remove_provider(tree: &mut Value, id: &str) {
+    if let Some(providers) = tree.get_mut("providers").and_then(Value::as_object_mut) {
+        providers.remove(id);
+    }
 }
 
 fn find<'a>(tree: &'a Value, path: &[String]) -> Option<&'a Value> {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gleitzeit::actors::failpoint;
+use gleitzeit_failpoint as failpoint;
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -30,7 +30,7 @@ const LANES: usize = 3;
 fn every_failpoint_is_in_the_code_once() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut places = Vec::new();
-    for folder in ["src", "actors/src"] {
+    for folder in ["src", "actors/src", "storage/src"] {
         for entry in walkdir::WalkDir::new(root.join(folder)) {
             let entry = entry.unwrap();
             if entry.path().extension().is_some_and(|it| it == "rs") {

@@ -89,7 +89,7 @@ fn told() -> Told {
 fn write_passes(folder: &Path) {
     #[cfg(feature = "failpoints")]
     {
-        let passes = gleitzeit::actors::failpoint::passes();
+        let passes = gleitzeit_failpoint::passes();
         let lines: Vec<String> =
             passes.iter().map(|(name, count)| format!("{name} {count}")).collect();
         if !lines.is_empty() {
@@ -101,7 +101,7 @@ fn write_passes(folder: &Path) {
 /// True for a failpoint that this process counts, and has not come to.
 #[cfg(feature = "failpoints")]
 fn is_missed(place: &str) -> bool {
-    let passes = gleitzeit::actors::failpoint::passes();
+    let passes = gleitzeit_failpoint::passes();
     passes.iter().any(|(name, count)| *name == place && *count == 0)
 }
 

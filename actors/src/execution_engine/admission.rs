@@ -151,7 +151,7 @@ impl ExecutionEngine {
             is_claimed: false,
         };
         self.admission.waiting.insert(key, askers);
-        crate::failpoint!("engine.submit.taken");
+        gleitzeit_failpoint::failpoint!("engine.submit.taken");
         self.intake.push((key, draft));
         self.pump_soon(ctx);
     }
@@ -246,7 +246,7 @@ impl ExecutionEngine {
         for key in keys {
             // A store that answers at once has it already.
             if self.runs.get(&key).is_some_and(|active| active.is_new) {
-                crate::failpoint!("engine.early.begun");
+                gleitzeit_failpoint::failpoint!("engine.early.begun");
                 self.begin(key, ctx);
             }
         }
@@ -293,7 +293,7 @@ impl ExecutionEngine {
 
     fn stored(&mut self, fates: Fates, ctx: &mut Context<Self>) {
         let batch = std::mem::take(&mut self.admission.storing);
-        crate::failpoint!("engine.submit.known");
+        gleitzeit_failpoint::failpoint!("engine.submit.known");
         let mut news = News::default();
         let mut unwanted = Vec::new();
         for (key, fate) in batch.into_iter().zip(fates) {
@@ -354,7 +354,7 @@ impl ExecutionEngine {
     /// A stored workflow begins, or goes on, or has ended by now.
     fn activate(&mut self, key: RunKey, news: &mut News, ctx: &mut Context<Self>) {
         self.stats.workflows_submitted += 1;
-        crate::failpoint!("engine.submit.activated");
+        gleitzeit_failpoint::failpoint!("engine.submit.activated");
         let epoch = self.runs.get(&key).and_then(|active| active.run.epoch());
         if self.is_lost(epoch) {
             self.stored_too_late(key);
@@ -373,7 +373,7 @@ impl ExecutionEngine {
             for accepted in askers.accepted {
                 let _ = accepted.send(Ok(askers.id.clone()));
             }
-            crate::failpoint!("engine.submit.told");
+            gleitzeit_failpoint::failpoint!("engine.submit.told");
             active.waiters = askers.settled;
             // Where it has ended there is nothing to cancel.
             if !active.run.is_settled() {
@@ -382,7 +382,7 @@ impl ExecutionEngine {
             }
         }
         if active.run.is_done() {
-            crate::failpoint!("engine.early.stored");
+            gleitzeit_failpoint::failpoint!("engine.early.stored");
             news.done.push(key);
             return;
         }
@@ -391,7 +391,7 @@ impl ExecutionEngine {
         if is_stored {
             self.put_in_line(key, follows, ctx);
         } else {
-            crate::failpoint!("engine.early.behind");
+            gleitzeit_failpoint::failpoint!("engine.early.behind");
             self.touch(key);
             self.follow_up(key, follows);
         }
@@ -399,7 +399,7 @@ impl ExecutionEngine {
 
     /// The store had a workflow of this id before; it is not run here a second time.
     fn existed(&mut self, key: RunKey) {
-        crate::failpoint!("engine.submit.existed");
+        gleitzeit_failpoint::failpoint!("engine.submit.existed");
         let Some(Askers { id, spec, accepted, settled, is_claimed, .. }) = self.drop_new(key)
         else {
             return;
@@ -529,15 +529,15 @@ async fn validate(
     batch: Vec<(RunKey, Draft)>,
 ) -> Vec<(RunKey, Result<Sound, SubmitError>)> {
     let (keys, drafts): (Vec<RunKey>, Vec<Draft>) = batch.into_iter().unzip();
-    crate::failpoint!("engine.submit.asked");
+    gleitzeit_failpoint::failpoint!("engine.submit.asked");
     let Ok(plans) = cast.registry.send(ValidateWorkflows(drafts)).await else {
         return keys.into_iter().map(|key| (key, Err(SubmitError::Stopped))).collect();
     };
-    crate::failpoint!("engine.submit.planned");
+    gleitzeit_failpoint::failpoint!("engine.submit.planned");
     let sound = keys.iter().zip(&plans);
     let sound = sound.filter_map(|(key, plan)| Some((*key, Arc::clone(plan.as_ref().ok()?))));
     let ready = cast.resolver.send(AddWorkflows(sound.collect())).await;
-    crate::failpoint!("engine.submit.added");
+    gleitzeit_failpoint::failpoint!("engine.submit.added");
     let mut ready = ready.unwrap_or_default().into_iter();
     let answer = |plan: Result<Arc<Plan>, SubmitError>| {
         let plan = plan?;

@@ -164,7 +164,7 @@ fn stopped() -> TaskError {
 /// What is not settled can be claimed by others at once.
 async fn hand_over(store: &dyn Store, epoch: Epoch) {
     let Some(leases) = store.leases() else { return };
-    crate::failpoint!("engine.lease.closing");
+    gleitzeit_failpoint::failpoint!("engine.lease.closing");
     match tokio::time::timeout(HAND_OVER_LIMIT, leases.close_lease(epoch)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, %epoch, "the lease could not be closed"),
@@ -195,10 +195,10 @@ impl ExecutionEngine {
         active.backlog.clear();
         self.stats.tasks_cancelled += open;
         self.end_calls(under_way);
-        crate::failpoint!("engine.stop_run.ended");
+        gleitzeit_failpoint::failpoint!("engine.stop_run.ended");
         self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
         self.touch(key);
-        crate::failpoint!("engine.stop_run.noted");
+        gleitzeit_failpoint::failpoint!("engine.stop_run.noted");
         self.write_changes(ctx);
     }
 
@@ -281,7 +281,7 @@ impl ExecutionEngine {
         self.publish_loose(EventData::EngineStopped {
             abandoned_tasks: report.abandoned.len() as u64,
         });
-        crate::failpoint!("engine.shutdown.halted");
+        gleitzeit_failpoint::failpoint!("engine.shutdown.halted");
         let _ = answer.send(report);
     }
 }
@@ -381,7 +381,7 @@ impl Handler<CancelTask> for ExecutionEngine {
             return Box::pin(async { Err(refusal) });
         };
         let counted = active.counts(index);
-        crate::failpoint!("engine.cancel_task.before");
+        gleitzeit_failpoint::failpoint!("engine.cancel_task.before");
         if !active.run.cancel_task(index, &reason, now) {
             let message = format!("task `{task}` is {status} already");
             self.was_asked(key, ctx);
@@ -416,7 +416,7 @@ impl ExecutionEngine {
             self.was_asked(key, ctx);
             return Err(no_task(&id, &task));
         };
-        crate::failpoint!("engine.word.before");
+        gleitzeit_failpoint::failpoint!("engine.word.before");
         let spoken = match active.run.settle_unknown(index, verdict, now) {
             Ok(spoken) => spoken,
             Err(refusal) => {
@@ -429,7 +429,7 @@ impl ExecutionEngine {
         if let Some(held) = &mut active.held {
             held.was_asked = true;
         }
-        crate::failpoint!("engine.word.said");
+        gleitzeit_failpoint::failpoint!("engine.word.said");
         match spoken {
             Spoken::Settled => self.settle_stopped(TaskKey { run: key, index }, false, ctx),
             Spoken::Queued => {
@@ -456,7 +456,7 @@ impl Handler<Settle> for ExecutionEngine {
 
 async fn await_ack(done: oneshot::Receiver<()>) -> Result<(), TaskError> {
     let stored = done.await.map_err(|_| stopped());
-    crate::failpoint!("engine.stop_run.stored");
+    gleitzeit_failpoint::failpoint!("engine.stop_run.stored");
     stored
 }
 
@@ -505,9 +505,9 @@ impl Handler<Shutdown> for ExecutionEngine {
         }
         let (answer, report) = oneshot::channel();
         self.phase = Phase::Draining(answer);
-        crate::failpoint!("engine.shutdown.begun");
+        gleitzeit_failpoint::failpoint!("engine.shutdown.begun");
         self.end_waits();
-        crate::failpoint!("engine.shutdown.waits_ended");
+        gleitzeit_failpoint::failpoint!("engine.shutdown.waits_ended");
         ctx.run_later(deadline, Self::halt);
         self.check_drained(ctx);
         let store = Arc::clone(&self.store);
@@ -515,9 +515,9 @@ impl Handler<Shutdown> for ExecutionEngine {
         Box::pin(async move {
             let report = report.await.unwrap_or_default();
             if let Ok(Some(epoch)) = engine.send(GiveUpLease).await {
-                crate::failpoint!("engine.lease.given_up");
+                gleitzeit_failpoint::failpoint!("engine.lease.given_up");
                 hand_over(&*store, epoch).await;
-                crate::failpoint!("engine.lease.closed");
+                gleitzeit_failpoint::failpoint!("engine.lease.closed");
             }
             report
         })

@@ -58,7 +58,7 @@ impl ExecutionEngine {
             let Some(active) = self.runs.get_mut(&key) else { return };
             // Cancelled meanwhile, or already on its way: nothing to queue.
             if active.run.queue(index, now).is_ok() {
-                crate::failpoint!("engine.written.queued");
+                gleitzeit_failpoint::failpoint!("engine.written.queued");
                 self.enqueue(key, index, ctx);
             }
         }
@@ -107,7 +107,7 @@ impl ExecutionEngine {
             return;
         }
         self.in_flight += batch.len();
-        crate::failpoint!("engine.dispatch");
+        gleitzeit_failpoint::failpoint!("engine.dispatch");
         actix_rt::spawn(pipeline::run(Rc::clone(self.cast()), batch));
     }
 
@@ -154,7 +154,7 @@ impl Handler<TasksStarted> for ExecutionEngine {
             active.saves_start.remove(&start.task.index);
             if start.save {
                 active.run.save_start(start.task.index);
-                crate::failpoint!("engine.start.noted");
+                gleitzeit_failpoint::failpoint!("engine.start.noted");
                 to_save = Some(start.task.run);
                 self.touch(start.task.run);
             } else if waited {

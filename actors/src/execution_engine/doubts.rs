@@ -55,10 +55,10 @@ pub(super) fn write(store: Arc<dyn Store>, new: Vec<NewWorkflow>) -> Writing {
     Box::pin(async move {
         let kept = if store.is_fallible() { new.clone() } else { Vec::new() };
         let count = new.len();
-        crate::failpoint!("engine.submit.storing");
+        gleitzeit_failpoint::failpoint!("engine.submit.storing");
         match store.submit(new).await {
             Ok(fates) => {
-                crate::failpoint!("engine.submit.stored");
+                gleitzeit_failpoint::failpoint!("engine.submit.stored");
                 fates.into_iter().map(Ok).collect()
             }
             Err(error) if kept.is_empty() => vec![Err(Refusal::Store(error)); count],

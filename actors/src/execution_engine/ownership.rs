@@ -174,13 +174,13 @@ async fn renew_or_open(
     let Some(leases) = store.leases() else {
         return Err(StoreError::Open { detail: "it has no leases".into() });
     };
-    crate::failpoint!("engine.lease.before");
+    gleitzeit_failpoint::failpoint!("engine.lease.before");
     if let Some(epoch) = held
         && leases.renew_lease(epoch, term).await?
     {
         return Ok(Lease { epoch, term: Some(term) });
     }
-    crate::failpoint!("engine.lease.opening");
+    gleitzeit_failpoint::failpoint!("engine.lease.opening");
     leases.open_lease(owner, term).await
 }
 
@@ -243,7 +243,7 @@ impl ExecutionEngine {
         }
         let told = match answer {
             Ok(lease) => {
-                crate::failpoint!("engine.lease.taken");
+                gleitzeit_failpoint::failpoint!("engine.lease.taken");
                 let before = self.ownership.held.replace(Held { lease, since });
                 self.lease_changed(Some((lease, since)), ctx);
                 if let Some(before) = before.filter(|it| it.lease.epoch != lease.epoch) {
@@ -383,7 +383,7 @@ impl ExecutionEngine {
             return;
         }
         self.ownership.looking = Looking::Now;
-        crate::failpoint!("engine.look.begun");
+        gleitzeit_failpoint::failpoint!("engine.look.begun");
         let store = Arc::clone(&self.store);
         let cast = Rc::clone(self.cast());
         let takes_over = self.settings.takes_over && self.ownership.has_begun;
@@ -472,10 +472,10 @@ async fn serve_requests(store: &dyn Store, cast: &Cast, epoch: Epoch) {
             return;
         }
     };
-    crate::failpoint!("engine.request.read");
+    gleitzeit_failpoint::failpoint!("engine.request.read");
     for (key, request) in requests {
         let Some(answer) = serve(cast, request).await else { return };
-        crate::failpoint!("engine.request.served");
+        gleitzeit_failpoint::failpoint!("engine.request.served");
         if let Err(error) = leases.answer(key, answer).await {
             tracing::error!(%error, "the answer to another process could not be stored");
         }
@@ -569,7 +569,7 @@ impl Handler<Looked> for ExecutionEngine {
     type Result = ();
 
     fn handle(&mut self, _: Looked, ctx: &mut Self::Context) {
-        crate::failpoint!("engine.look.ended");
+        gleitzeit_failpoint::failpoint!("engine.look.ended");
         if std::mem::take(&mut self.ownership.looking) == Looking::NowAndAgain {
             self.look(ctx);
         }

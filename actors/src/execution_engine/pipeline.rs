@@ -157,7 +157,7 @@ impl Ends {
 impl Drop for Ends {
     fn drop(&mut self) {
         if !self.finished.is_empty() {
-            crate::failpoint!("pipeline.end.telling");
+            gleitzeit_failpoint::failpoint!("pipeline.end.telling");
             self.cast.engine.do_send(TasksFinished(std::mem::take(&mut self.finished)));
         }
         if !self.held.is_empty() {
@@ -188,15 +188,15 @@ struct Placed {
 /// Runs a group of dispatched tasks.
 pub(super) async fn run(cast: Rc<Cast>, batch: Vec<Item>) {
     let mut ends = Ends::new(&cast);
-    crate::failpoint!("pipeline.begun");
+    gleitzeit_failpoint::failpoint!("pipeline.begun");
     let resolved = resolve(&cast, batch, &mut ends).await;
-    crate::failpoint!("pipeline.resolved");
+    gleitzeit_failpoint::failpoint!("pipeline.resolved");
     let checked = check(&cast, resolved, &mut ends).await;
-    crate::failpoint!("pipeline.checked");
+    gleitzeit_failpoint::failpoint!("pipeline.checked");
     let leased = acquire(&cast, checked, &mut ends).await;
-    crate::failpoint!("pipeline.leased");
+    gleitzeit_failpoint::failpoint!("pipeline.leased");
     let picked = pick(&cast, leased, &mut ends).await;
-    crate::failpoint!("pipeline.picked");
+    gleitzeit_failpoint::failpoint!("pipeline.picked");
     execute(&cast, picked, &mut ends).await;
 }
 
@@ -304,12 +304,12 @@ async fn acquire(cast: &Rc<Cast>, checked: Vec<Checked>, ends: &mut Ends) -> Vec
 async fn wait_for_lease(cast: Rc<Cast>, mut checked: Checked, lease: oneshot::Receiver<Lease>) {
     let mut ends = Ends::new(&cast);
     let parked = Parked::new(&cast);
-    crate::failpoint!("pipeline.lease.waits");
+    gleitzeit_failpoint::failpoint!("pipeline.lease.waits");
     let lease = if is_wanted(&cast, &mut checked.item).await { lease.await.ok() } else { None };
     drop(parked);
     match lease {
         Some(lease) => {
-            crate::failpoint!("pipeline.lease.granted");
+            gleitzeit_failpoint::failpoint!("pipeline.lease.granted");
             let picked = pick(&cast, vec![Leased { checked, lease }], &mut ends).await;
             execute(&cast, picked, &mut ends).await;
         }
@@ -352,7 +352,7 @@ async fn pick(cast: &Rc<Cast>, leased: Vec<Leased>, ends: &mut Ends) -> Vec<Plac
 async fn wait_for_provider(cast: Rc<Cast>, mut checked: Checked, waiting: Waiting) {
     let mut ends = Ends::new(&cast);
     let parked = Parked::new(&cast);
-    crate::failpoint!("pipeline.provider.waits");
+    gleitzeit_failpoint::failpoint!("pipeline.provider.waits");
     if !is_wanted(&cast, &mut checked.item).await {
         return ends.push(checked.item.fail(cancelled()));
     }
@@ -408,7 +408,7 @@ async fn finish_wait(
 ) {
     match placed {
         Ok((ticket, lease)) => {
-            crate::failpoint!("pipeline.provider.granted");
+            gleitzeit_failpoint::failpoint!("pipeline.provider.granted");
             let ready = Placed { leased: Leased { checked, lease }, ticket };
             execute(cast, vec![ready], ends).await;
         }
@@ -505,11 +505,11 @@ async fn announce(cast: &Rc<Cast>, mut picked: Vec<Placed>, ends: &mut Ends) -> 
         cast.engine.do_send(TasksStarted { starts, saved: None });
         return picked;
     }
-    crate::failpoint!("pipeline.start.saving");
+    gleitzeit_failpoint::failpoint!("pipeline.start.saving");
     let (saved, committed) = oneshot::channel();
     cast.engine.do_send(TasksStarted { starts, saved: Some(saved) });
     if committed.await.is_ok() {
-        crate::failpoint!("pipeline.start.saved");
+        gleitzeit_failpoint::failpoint!("pipeline.start.saved");
         return picked;
     }
     let error = TaskError::new(ErrorCode::PersistenceWriteFailed, "its start could not be stored");
@@ -527,11 +527,11 @@ async fn execute(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) {
         return;
     }
     let picked = announce(cast, picked, ends).await;
-    crate::failpoint!("pipeline.start.announced");
+    gleitzeit_failpoint::failpoint!("pipeline.start.announced");
     // Something may have been cancelled, or the lease have run out, between the commit and here.
     let picked = still_wanted(cast, picked, ends).await;
     let picked = pass_gate(picked, ends);
-    crate::failpoint!("pipeline.start.wanted");
+    gleitzeit_failpoint::failpoint!("pipeline.start.wanted");
     let mut groups: Vec<Vec<Placed>> = Vec::new();
     for it in picked {
         let same = |group: &&mut Vec<Placed>| group[0].ticket.same_provider(&it.ticket);
@@ -573,7 +573,7 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
         };
         (item.task, call)
     };
-    crate::failpoint!("pipeline.call.before");
+    gleitzeit_failpoint::failpoint!("pipeline.call.before");
     let calls = group.iter().map(call).collect();
     let longest = group.iter().map(|it| it.leased.checked.item.planned().timeout).max();
     let limit = longest.unwrap_or_default().saturating_add(BLOCKED_GRACE);
@@ -585,7 +585,7 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
     };
     // Where answers are missing, the thread is blocked or the supervisor died with the message:
     // nobody knows what became of the call.
-    crate::failpoint!("pipeline.call.asked");
+    gleitzeit_failpoint::failpoint!("pipeline.call.asked");
     let mut answers = answers.into_iter();
     for it in group {
         match answers.next() {
@@ -626,7 +626,7 @@ async fn await_call(cast: Rc<Cast>, it: Placed, answer: oneshot::Receiver<Finish
         answered = tokio::time::timeout(limit, answer) => Some(answered),
         () = it.ticket.abandoned() => None,
     };
-    crate::failpoint!("pipeline.call.ended");
+    gleitzeit_failpoint::failpoint!("pipeline.call.ended");
     let mut ends = Ends::new(&cast);
     ends.push(match answered {
         Some(Ok(Ok(finished))) => conclude(it, finished),

@@ -181,7 +181,7 @@ async fn load_one(
         let record = store.workflow(id).await?.ok_or_else(unknown)?;
         return Ok(Some((unclaimed(record), None)));
     };
-    crate::failpoint!("engine.claim_one.before");
+    gleitzeit_failpoint::failpoint!("engine.claim_one.before");
     match leases.claim_one(mine, id, reopens).await? {
         ClaimedOne::Taken(claimed) => Ok(Some((*claimed, epoch))),
         ClaimedOne::Held => Ok(None),
@@ -232,7 +232,7 @@ async fn take_up_one(
     let Some((claimed, epoch)) = load_one(&recovery.cast, &*store, &id, wish.reopen).await? else {
         return Ok((Recovered { held: 1, ..Recovered::default() }, None));
     };
-    crate::failpoint!("engine.claim_one.after");
+    gleitzeit_failpoint::failpoint!("engine.claim_one.after");
     check_settled(&claimed.record, wish)?;
     let mut taken = Taken::default();
     adopt_all(&recovery, &store, vec![claimed], epoch, wish, &mut taken).await?;
@@ -287,7 +287,7 @@ async fn adopt_all(
     let mut unfit = std::mem::take(&mut sound.unreadable);
     taken.recovered.unreadable += unfit.len() as u64;
     let plans = cast.registry.send(PlanAgain(drafts)).await.map_err(gone)?;
-    crate::failpoint!("engine.recover.planned");
+    gleitzeit_failpoint::failpoint!("engine.recover.planned");
     let mut found = Vec::with_capacity(plans.len());
     for (Replanned { plan, mut problems }, (record, left_by)) in plans.into_iter().zip(sound.found)
     {
@@ -336,9 +336,9 @@ async fn adopt(
             Err(why) => taken.refusal = Some(why),
         }
     }
-    crate::failpoint!("engine.recover.adopted");
+    gleitzeit_failpoint::failpoint!("engine.recover.adopted");
     let settlements = cast.resolver.send(RestoreWorkflows(remembered)).await.map_err(gone)?;
-    crate::failpoint!("engine.recover.restored");
+    gleitzeit_failpoint::failpoint!("engine.recover.restored");
     let mut graphs = Vec::with_capacity(runs.len());
     for ((run, open), settlement) in runs.into_iter().zip(settlements) {
         if settlement.is_ok() {
@@ -447,7 +447,7 @@ impl ExecutionEngine {
         }
         for index in unknown {
             run.outcome_unknown(index, now);
-            crate::failpoint!("engine.recover.in_doubt");
+            gleitzeit_failpoint::failpoint!("engine.recover.in_doubt");
         }
         for index in cut_off.into_iter().filter(|_| is_fit) {
             run.interrupted(index, now);
@@ -462,7 +462,7 @@ impl ExecutionEngine {
         active.was_left_behind = left_by.is_some();
         if wish.reopen {
             active.born = now;
-            crate::failpoint!("engine.reopen");
+            gleitzeit_failpoint::failpoint!("engine.reopen");
         }
         // An engine that runs whatever nobody runs would have taken it up by itself a moment later,
         // where it can.
@@ -508,7 +508,7 @@ impl ExecutionEngine {
             active.run.fail_dependency(index, because, now);
         }
         active.run.conclude(now);
-        crate::failpoint!("engine.recover.concluded");
+        gleitzeit_failpoint::failpoint!("engine.recover.concluded");
         if active.was_left_behind {
             // Any of them may have been under way as the process died.
             active.saves_start.extend(&settlement.ready);
@@ -537,7 +537,7 @@ impl ExecutionEngine {
                 let error = record.error.as_deref();
                 let pause = retry.pause_left(record.attempts, error, due, now);
                 self.time_retry(task, pause, ctx);
-                crate::failpoint!("engine.recover.timed");
+                gleitzeit_failpoint::failpoint!("engine.recover.timed");
             }
             (TaskStatus::Pending | TaskStatus::RetryPending, _)
                 if active.run.queue(task.index, now).is_ok() =>

@@ -155,10 +155,10 @@ fn write(store: Arc<dyn Store>, changes: Vec<WorkflowChange>) -> Writing {
     Box::pin(async move {
         // Kept for another try, where there can be need of one.
         let kept = if store.is_fallible() { changes.clone() } else { Vec::new() };
-        crate::failpoint!("engine.write.before");
+        gleitzeit_failpoint::failpoint!("engine.write.before");
         match store.record(changes).await {
             Ok(()) => {
-                crate::failpoint!("engine.write.after");
+                gleitzeit_failpoint::failpoint!("engine.write.after");
                 Written::default()
             }
             Err(error) if error.is_transient() || error == StoreError::Closed => {
@@ -249,7 +249,7 @@ impl ExecutionEngine {
                 self.call_seconds += duration.as_secs_f64();
                 self.calls += 1;
             }
-            crate::failpoint!("engine.end.known");
+            gleitzeit_failpoint::failpoint!("engine.end.known");
             if self.effects.was_cut_off(task, attempt) && is_given_up(&outcome) {
                 let became = active.run.cut_off(task.index, attempt, now);
                 self.take_back(task, became);
@@ -266,7 +266,7 @@ impl ExecutionEngine {
                     self.make_room(task.run);
                 }
                 Verdict::Retry(pause) => {
-                    crate::failpoint!("engine.end.retries");
+                    gleitzeit_failpoint::failpoint!("engine.end.retries");
                     self.make_room(task.run);
                     self.time_retry(task, pause, ctx);
                     self.touch(task.run);
@@ -284,7 +284,7 @@ impl ExecutionEngine {
         if !samples.is_empty() {
             self.cast().monitor.do_send(RecordCalls { calls: samples });
         }
-        crate::failpoint!("engine.end.concluded");
+        gleitzeit_failpoint::failpoint!("engine.end.concluded");
         self.follow(settled);
         self.write_changes(ctx);
         self.check_drained(ctx);
@@ -301,7 +301,7 @@ impl ExecutionEngine {
             let asked = settled.iter().map(|settled| settled.task.run).collect();
             // A resolver that is gone takes the system with it; nothing follows then.
             if let Ok(settlements) = cast.resolver.send(SettleTasks(settled)).await {
-                crate::failpoint!("engine.end.followed");
+                gleitzeit_failpoint::failpoint!("engine.end.followed");
                 cast.engine.do_send(Followed { asked, settlements });
             }
         });
@@ -424,9 +424,9 @@ impl ExecutionEngine {
         self.writer.failures = 0;
         let stored = std::mem::take(&mut self.writer.writing_unstored);
         self.forget_unstored(stored);
-        crate::failpoint!("engine.written.known");
+        gleitzeit_failpoint::failpoint!("engine.written.known");
         self.writer.keep_promises();
-        crate::failpoint!("engine.written.promises");
+        gleitzeit_failpoint::failpoint!("engine.written.promises");
         let mut events = Vec::new();
         let mut done = Vec::new();
         let mut held = Vec::new();
@@ -444,12 +444,12 @@ impl ExecutionEngine {
             }
         }
         self.publish(events);
-        crate::failpoint!("engine.written.told");
+        gleitzeit_failpoint::failpoint!("engine.written.told");
         self.forget(done, ctx);
         for key in held {
             self.let_go(key, ctx);
         }
-        crate::failpoint!("engine.written.forgotten");
+        gleitzeit_failpoint::failpoint!("engine.written.forgotten");
         for (key, ready) in std::mem::take(&mut self.writer.writing_ready) {
             self.put_in_line(key, ready, ctx);
             self.release(key);
@@ -524,7 +524,7 @@ impl ExecutionEngine {
             let Some(active) = self.runs.remove(key) else { continue };
             self.ids.remove(active.run.id());
             self.recoveries.note(active.run.id());
-            crate::failpoint!("engine.forget.before");
+            gleitzeit_failpoint::failpoint!("engine.forget.before");
             self.drop_timers(&active.timers);
             self.load = self.load.saturating_sub(active.run.record().tasks.len() as u64);
             match active.run.record().status {
@@ -556,7 +556,7 @@ impl ExecutionEngine {
             for waiter in active.waiters {
                 let _ = waiter.send(Ok(Arc::clone(&record)));
             }
-            crate::failpoint!("engine.forget.answered");
+            gleitzeit_failpoint::failpoint!("engine.forget.answered");
             for reader in active.readers {
                 let _ = reader.send(Some(Arc::clone(&record)));
             }
@@ -639,7 +639,7 @@ impl Handler<Followed> for ExecutionEngine {
     fn handle(&mut self, Followed { asked, settlements }: Followed, ctx: &mut Self::Context) {
         for (key, settlement) in settlements {
             self.apply(key, settlement);
-            crate::failpoint!("engine.end.applied");
+            gleitzeit_failpoint::failpoint!("engine.end.applied");
         }
         self.settling = self.settling.saturating_sub(asked.len());
         let now = self.clock.now();
@@ -650,7 +650,7 @@ impl Handler<Followed> for ExecutionEngine {
             }
             active.run.conclude(now);
             if active.is_new {
-                crate::failpoint!("engine.early.ended");
+                gleitzeit_failpoint::failpoint!("engine.early.ended");
             }
             self.touch(key);
         }

@@ -60,7 +60,7 @@ impl ExecutionEngine {
         self.timers.next += 1;
         let key = (at, self.timers.next);
         self.timers.due.insert(key, due);
-        crate::failpoint!("engine.timer.set");
+        gleitzeit_failpoint::failpoint!("engine.timer.set");
         active.timers.push(key);
         if active.timers.len() > active.timers_max {
             // Rung ones are gone from the map; forget their names too. Each time the list has
@@ -120,7 +120,7 @@ impl ExecutionEngine {
                     && active.run.queue(task.index, now).is_ok()
                 {
                     self.stats.tasks_retried += 1;
-                    crate::failpoint!("engine.timer.retries");
+                    gleitzeit_failpoint::failpoint!("engine.timer.retries");
                     self.release(task.run);
                     self.enqueue(task.run, task.index, ctx);
                     self.pump_soon(ctx);
@@ -131,12 +131,12 @@ impl ExecutionEngine {
                 if !active.run.task(task.index).status.is_settled() {
                     let counted = active.counts(task.index);
                     active.run.time_out(task.index, limit, now);
-                    crate::failpoint!("engine.timer.task_limit");
+                    gleitzeit_failpoint::failpoint!("engine.timer.task_limit");
                     self.settle_stopped(task, counted, ctx);
                 }
             }
             Due::WorkflowLimit(run, limit) => {
-                crate::failpoint!("engine.timer.workflow_limit");
+                gleitzeit_failpoint::failpoint!("engine.timer.workflow_limit");
                 self.stop_run(run, &StopCause::TimedOut { limit }, ctx);
             }
         }
@@ -154,7 +154,7 @@ impl Handler<Ring> for ExecutionEngine {
                 break;
             }
             let due = entry.remove();
-            crate::failpoint!("engine.timer.rang");
+            gleitzeit_failpoint::failpoint!("engine.timer.rang");
             self.ring(due, ctx);
         }
         self.arm(ctx);

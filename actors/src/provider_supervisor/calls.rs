@@ -109,11 +109,11 @@ fn call_future(provider: Rc<dyn Provider>, id: ProviderId, call: Call) -> CallFu
     let run = async move {
         let limit = call.timeout;
         let begun = Instant::now();
-        crate::failpoint!("provider.call.begins");
+        gleitzeit_failpoint::failpoint!("provider.call.begins");
         // In a block of its own, for a provider may panic before it has made a future.
         let patience = limit.saturating_add(provider.grace().min(GRACE_MAX));
         let ended = guarded(patience, async { provider.execute(call).await }).await;
-        crate::failpoint!("provider.call.ended");
+        gleitzeit_failpoint::failpoint!("provider.call.ended");
         let duration = begun.elapsed();
         // The last call of an instance that was replaced drops it.
         if let Some(text) = discard(provider) {
@@ -166,9 +166,9 @@ impl ProviderSupervisor {
             ending.ended = Some(CallEnded { call, failed: ended.0.is_err(), panicked });
             // Before the answer, so that whoever has the answer finds the books in order.
             drop(ending);
-            crate::failpoint!("provider.call.counted");
+            gleitzeit_failpoint::failpoint!("provider.call.counted");
             let _ = answer.send(ended.into());
-            crate::failpoint!("provider.call.answered");
+            gleitzeit_failpoint::failpoint!("provider.call.answered");
         });
         self.running.insert(call, RunningCall { generation: self.generation, handle });
         Execution::Running(answered)
@@ -205,7 +205,7 @@ impl Handler<CancelCalls> for ProviderSupervisor {
     fn handle(&mut self, CancelCalls(tasks): CancelCalls, _: &mut Self::Context) {
         for task in tasks {
             for (_, call) in self.running.range((task, 0)..=(task, u64::MAX)) {
-                crate::failpoint!("provider.call.cancelled");
+                gleitzeit_failpoint::failpoint!("provider.call.cancelled");
                 call.handle.abort();
             }
         }

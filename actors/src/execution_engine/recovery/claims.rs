@@ -79,9 +79,9 @@ async fn fetch(store: &dyn Store, grant: Grant, offer: &Offer) -> Result<Page, T
     match (grant, store.leases()) {
         (Grant::NoRoom, _) => Ok(Page::NoRoom),
         (Grant::Part(mine), Some(leases)) => {
-            crate::failpoint!("engine.claim.before");
+            gleitzeit_failpoint::failpoint!("engine.claim.before");
             let claimed = leases.claim(mine, CLAIM_MAX, offer).await?;
-            crate::failpoint!("engine.claim.after");
+            gleitzeit_failpoint::failpoint!("engine.claim.after");
             Ok(Page::Part(claimed, mine))
         }
         _ => {
@@ -124,7 +124,7 @@ pub(in crate::execution_engine) async fn claim_all(
         let adopting = adopt_all(recovery, &store, workflows, Some(mine), wish, &mut taken);
         let (next, adopted) = join(next, adopting).await;
         adopted?;
-        crate::failpoint!("engine.claim.adopted");
+        gleitzeit_failpoint::failpoint!("engine.claim.adopted");
         if let Some(next) = next? {
             page = next;
             continue;

@@ -1,0 +1,20 @@
+//! The program as its users meet it: exit status, what stands on standard output, and what a kill
+//! leaves behind.
+#![cfg(feature = "sqlite")]
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
+
+mod bench;
+mod checks;
+#[cfg(all(feature = "ollama", target_os = "linux", target_env = "gnu"))]
+mod clock;
+mod commands;
+mod database;
+mod places;
+#[cfg(feature = "postgres")]
+#[path = "../../../tests/support/postgres.rs"]
+mod postgres;
+mod resume;
+mod serve;
+mod served;
+mod shown;
+mod support;

@@ -1,0 +1,217 @@
+//! What a server tells those who watch it: `GET /healthz`, a service manager, a terminal that is
+//! closed.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr as UnixAddress, UnixDatagram},
+    },
+    process::{Child, ChildStderr, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use super::support::Place;
+
+/// Nothing that is waited for here takes this long.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A server, and what it says.
+struct Server {
+    child: Child,
+    said: BufReader<ChildStderr>,
+}
+
+impl Server {
+    fn start(place: &Place, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = place.command(&["serve", "--engine"]);
+        command.args(arguments).envs(variables.iter().copied());
+        command.env("GLEITZEIT__PROVIDERS__PYTHON__ENABLED", "false");
+        command.env("GLEITZEIT__PROVIDERS__OLLAMA__ENABLED", "false");
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let said = BufReader::new(child.stderr.take().expect("a pipe"));
+        Self { child, said }
+    }
+
+    /// The rest of the first line that begins with this.
+    fn says(&mut self, beginning: &str) -> String {
+        let mut line = String::new();
+        while self.said.read_line(&mut line).expect("UTF-8") > 0 {
+            if let Some(rest) = line.strip_prefix(beginning) {
+                return rest.trim_end().to_owned();
+            }
+            line.clear();
+        }
+        panic!("it ended without saying `{beginning}`");
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("it runs");
+    }
+
+    fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        assert!(self.child.wait().expect("its own child").success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends bytes; answers all that comes back.
+fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(LIMIT)).expect("a socket");
+    // It may answer, and close, before it has read all.
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).expect("UTF-8")
+}
+
+/// A load balancer sees that the server works, whatever else comes to the same port.
+#[test]
+fn healthz_is_answered() {
+    let place = Place::new();
+    let mut server = Server::start(&place, &["--health", "127.0.0.1:0"], &[]);
+    let url = server.says("health at http://");
+    let address: SocketAddr = url.strip_suffix("/healthz").expect("a path").parse().unwrap();
+    server.says("serving ");
+
+    let answer = exchange(address, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let told: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(told["status"], "ok");
+    assert_eq!(told["engine"], "ok");
+    assert_eq!(told["store"], "ok");
+    assert_eq!(told["lease"], "not_needed");
+    assert!(answer.contains(&format!("Content-Length: {}\r\n", body.len())), "{answer}");
+
+    let head = exchange(address, b"HEAD /healthz HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    let long = [b"GET /healthz HTTP/1.1\r\nX: ".as_slice(), &[b'x'; 10_000]].concat();
+    for (request, status) in [
+        (b"POST /healthz HTTP/1.1\r\n\r\n".as_slice(), "405"),
+        (b"GET / HTTP/1.1\r\n\r\n", "404"),
+        (b"\x16\x03\x01\x02\r\n\r\n", "400"),
+        (&long, "431"),
+    ] {
+        let answer = exchange(address, request);
+        // A connection that is closed before all of a long request is read may lose the answer.
+        let is_lost = status == "431" && answer.is_empty();
+        assert!(is_lost || answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+
+    // Connections that say nothing take their places, but do not add up: when they leave, others
+    // are answered.
+    let silent: Vec<_> = (0..40).map(|_| TcpStream::connect(address)).collect();
+    for stream in silent.into_iter().flatten() {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+    let mut answer = String::new();
+    while answer.is_empty() {
+        answer = exchange(address, b"GET /healthz HTTP/1.1\r\n\r\n");
+    }
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    server.stop();
+}
+
+/// Two servers cannot have one address; the second one says so and ends.
+#[test]
+fn an_address_that_is_taken_is_an_error() {
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let out = place.run(&["serve", "--engine", "--health", &address]);
+    assert_eq!(out.status, 3, "{}", out.stderr);
+    assert!(out.stderr.contains(&address), "{}", out.stderr);
+}
+
+/// systemd starts what depends on the server once it serves, restarts it when its engine is
+/// silent, and knows that it stops; both kinds of sockets are in use.
+#[test]
+fn a_service_manager_is_told() {
+    let place = Place::new();
+    let path = place.path("notify");
+    let name = format!("gleitzeit-test-{}", std::process::id());
+    let abstract_address = UnixAddress::from_abstract_name(&name).expect("a name");
+    let sockets = [
+        (UnixDatagram::bind(&path).expect("a socket"), path.display().to_string()),
+        (UnixDatagram::bind_addr(&abstract_address).expect("a socket"), format!("@{name}")),
+    ];
+    for (socket, address) in sockets {
+        socket.set_read_timeout(Some(LIMIT)).expect("a socket");
+        let heard = || {
+            let mut buffer = [0; 256];
+            let length = socket.recv(&mut buffer).expect("a notification");
+            String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned()
+        };
+        let variables = [("NOTIFY_SOCKET", address.as_str()), ("WATCHDOG_USEC", "100000")];
+        let mut server = Server::start(&place, &[], &variables);
+        assert_eq!(heard(), "READY=1", "{address}");
+        assert_eq!(heard(), "WATCHDOG=1", "{address}");
+        assert_eq!(heard(), "WATCHDOG=1", "{address}");
+        server.signal(Signal::SIGTERM);
+        let mut last = heard();
+        while last == "WATCHDOG=1" {
+            last = heard();
+        }
+        assert_eq!(last, "STOPPING=1", "{address}");
+        assert!(server.child.wait().expect("its own child").success());
+    }
+}
+
+/// A server that was started from a terminal outlives it.
+#[test]
+fn a_hangup_does_not_stop_a_server() {
+    let place = Place::new();
+    let mut server = Server::start(&place, &["--health", "127.0.0.1:0"], &[]);
+    let url = server.says("health at http://");
+    server.says("serving ");
+    server.signal(Signal::SIGHUP);
+    let address = url.strip_suffix("/healthz").expect("a path").parse().unwrap();
+    let answer = exchange(address, b"GET /healthz HTTP/1.1\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    server.stop();
+}
+
+/// The unit file of the examples starts what is there, with settings that are known.
+#[test]
+fn the_unit_file_names_commands_and_settings_that_exist() {
+    let place = Place::new();
+    let unit = include_str!("../../../examples/gleitzeit.service");
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
+    let mut arguments: Vec<&str> = start.split(' ').skip(1).collect();
+    arguments.push("--help");
+    assert_eq!(place.run(&arguments).status, 0, "{start}");
+    let mut command = place.command(&["config"]);
+    for line in unit.lines().filter(|line| !line.contains("GLEITZEIT_CONFIG")) {
+        if let Some(variable) = line.trim_start_matches("# ").strip_prefix("Environment=") {
+            let (name, value) = variable.split_once('=').expect("a value");
+            command.env(name, value);
+        }
+    }
+    let output = command.output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    for part in ["/var/lib/gleitzeit/gleitzeit.db", "health = \"127.0.0.1:8080\"", "\"json\""] {
+        assert!(shown.contains(part), "no {part}: {shown}");
+    }
+}

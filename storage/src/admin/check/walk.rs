@@ -1,0 +1,229 @@
+//! Each workflow with its tasks and its events.
+//!
+//! The rows are read by what the store itself reads them with; large results are not loaded, for
+//! whether they are there is asked elsewhere.
+
+use std::sync::Arc;
+
+use futures_util::TryStreamExt as _;
+use gleitzeit_domain::{
+    event::EventData,
+    store::{StoreError, audit},
+    task::TaskRecord,
+    workflow::{WorkflowRecord, WorkflowSpec},
+};
+use sea_orm::{
+    ColumnTrait as _, DatabaseTransaction, DbErr, EntityTrait as _, QueryFilter as _,
+    QueryOrder as _,
+};
+use serde_json::Value;
+
+use super::{super::pages::Pages, Desk, Rule, detail_of};
+use crate::{
+    assemble::{record_of, shown, task_of},
+    encode::{self, count_of, parse, unescape},
+    entity::{blob, event, task, workflow},
+};
+
+/// A workflow of the page that is looked at.
+struct Seen {
+    key: i64,
+    id: String,
+    /// Without its tasks' results; `None` where it cannot be read.
+    record: Option<WorkflowRecord>,
+    task_count: i64,
+    /// The event that its own row says was the last, and the one that was found to be.
+    last_sequence: i64,
+    last_found: i64,
+}
+
+/// Looks through all workflows.
+pub(super) async fn workflows(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbErr> {
+    let mut pages = Pages::default();
+    loop {
+        let rows = pages.next(db).await?;
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
+        let range = (first.key, last.key);
+        let mut page = Vec::with_capacity(rows.len());
+        for row in rows {
+            desk.checked.workflows += 1;
+            page.push(seen(db, row, desk).await?);
+        }
+        tasks(db, range, &mut page, desk).await?;
+        for it in &page {
+            for found in it.record.iter().flat_map(audit::contradictions) {
+                desk.find(Rule::Workflow, Some(&it.id), found);
+            }
+        }
+        events(db, range, &mut page, desk).await?;
+    }
+}
+
+/// A workflow by its own row, its tasks as they were submitted.
+async fn seen(
+    db: &DatabaseTransaction,
+    row: workflow::Model,
+    desk: &mut Desk<'_>,
+) -> Result<Seen, DbErr> {
+    let mut seen = Seen {
+        key: row.key,
+        id: unescape(row.id.clone()),
+        record: None,
+        task_count: row.task_count,
+        last_sequence: row.last_sequence,
+        last_found: 0,
+    };
+    if let Some(json) = spec_of(db, &row, &seen.id, desk).await? {
+        let record = parse::<WorkflowSpec>(&json).and_then(|spec| {
+            let waiting = |(spec, index)| encode::waiting(index, spec);
+            let tasks: Vec<TaskRecord> = spec.tasks.iter().zip(0_u32..).map(waiting).collect();
+            record_of(row, Arc::new(spec), tasks, count_of(seen.last_sequence)?)
+        });
+        match record {
+            Ok(record) if i64::try_from(record.tasks.len()) != Ok(seen.task_count) => {
+                let (said, is) = (seen.task_count, record.tasks.len());
+                let detail = format!("its row says {said} tasks, and its spec has {is}");
+                desk.find(Rule::Workflow, Some(&seen.id), detail);
+                seen.record = Some(record);
+            }
+            Ok(record) => seen.record = Some(record),
+            Err(error) => desk.find(Rule::Workflow, Some(&seen.id), detail_of(error)),
+        }
+    }
+    Ok(seen)
+}
+
+/// The JSON of what was submitted.
+async fn spec_of(
+    db: &DatabaseTransaction,
+    row: &workflow::Model,
+    id: &str,
+    desk: &mut Desk<'_>,
+) -> Result<Option<String>, DbErr> {
+    match (&row.spec, &row.spec_blob) {
+        (Some(json), None) => Ok(Some(json.clone())),
+        (None, Some(hash)) => {
+            let found = blob::Entity::find_by_id(hash.clone()).one(db).await?;
+            if found.is_none() {
+                let detail = format!("its spec, blob {}, is not there", shown(hash));
+                desk.find(Rule::Blob, Some(id), detail);
+            }
+            Ok(found.map(|blob| blob.body))
+        }
+        (None, None) => {
+            desk.find(Rule::Workflow, Some(id), "it has no spec");
+            Ok(None)
+        }
+        (Some(json), Some(_)) => {
+            desk.find(Rule::Workflow, Some(id), "it has its spec twice");
+            Ok(Some(json.clone()))
+        }
+    }
+}
+
+/// The one of the page with this key, which is at or behind `at`.
+fn find<'a>(page: &'a mut [Seen], at: &mut usize, key: i64) -> Option<&'a mut Seen> {
+    while page.get(*at).is_some_and(|it| it.key < key) {
+        *at += 1;
+    }
+    page.get_mut(*at).filter(|it| it.key == key)
+}
+
+async fn tasks(
+    db: &DatabaseTransaction,
+    (first, last): (i64, i64),
+    page: &mut [Seen],
+    desk: &mut Desk<'_>,
+) -> Result<(), DbErr> {
+    let mut rows = task::Entity::find()
+        .filter(task::Column::WorkflowKey.between(first, last))
+        .order_by_asc(task::Column::WorkflowKey)
+        .order_by_asc(task::Column::Position)
+        .stream(db)
+        .await?;
+    let mut at = 0;
+    while let Some(row) = rows.try_next().await? {
+        desk.checked.tasks += 1;
+        // Those of no workflow are told of elsewhere.
+        let Some(seen) = find(page, &mut at, row.workflow_key) else { continue };
+        let (position, count) = (row.position, seen.task_count);
+        if !(0..count).contains(&position) {
+            let detail = format!("it has {count} tasks, and one at {position}");
+            desk.find(Rule::Task, Some(&seen.id), detail);
+            continue;
+        }
+        match task_without_result(row) {
+            Ok(task) => {
+                let record = seen.record.as_mut();
+                let place = record.and_then(|it| it.tasks.get_mut(task.index as usize));
+                if let Some(place) = place {
+                    *place = task;
+                }
+            }
+            Err(error) => {
+                let detail = format!("its task at {position}: {}", detail_of(error));
+                desk.find(Rule::Task, Some(&seen.id), detail);
+                // What hangs on it cannot be judged.
+                seen.record = None;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A task whose result, if it has one, is null.
+fn task_without_result(row: task::Model) -> Result<TaskRecord, StoreError> {
+    let has_result = match (&row.result, &row.result_blob) {
+        (Some(_), Some(_)) => return Err(encode::refused("it has its result twice".into())),
+        (Some(json), None) => parse::<Value>(json).map(|_| true)?,
+        (None, blob) => blob.is_some(),
+    };
+    let index = count_of(row.position)?;
+    task_of(index, row, has_result.then(Arc::default))
+}
+
+async fn events(
+    db: &DatabaseTransaction,
+    (first, last): (i64, i64),
+    page: &mut [Seen],
+    desk: &mut Desk<'_>,
+) -> Result<(), DbErr> {
+    let mut rows = event::Entity::find()
+        .filter(event::Column::WorkflowKey.between(first, last))
+        .order_by_asc(event::Column::WorkflowKey)
+        .order_by_asc(event::Column::FirstSequence)
+        .stream(db)
+        .await?;
+    let mut at = 0;
+    while let Some(row) = rows.try_next().await? {
+        let Some(seen) = find(page, &mut at, row.workflow_key) else { continue };
+        // A broken row may say any number.
+        let (expected, begins) = (seen.last_found.saturating_add(1), row.first_sequence);
+        if begins != expected {
+            let detail = format!("its events go on with {begins} where {expected} belongs");
+            desk.find(Rule::Event, Some(&seen.id), detail);
+        }
+        match parse::<Vec<(i64, EventData)>>(&row.body) {
+            Ok(body) if i64::try_from(body.len()) == Ok(row.event_count) => {}
+            Ok(body) => {
+                let (said, is) = (row.event_count, body.len());
+                let detail = format!("its events from {begins} on are {is}, and not {said}");
+                desk.find(Rule::Event, Some(&seen.id), detail);
+            }
+            Err(error) => {
+                let detail = format!("its events from {begins} on: {}", detail_of(error));
+                desk.find(Rule::Event, Some(&seen.id), detail);
+            }
+        }
+        let count = u64::try_from(row.event_count).unwrap_or(0);
+        desk.checked.events = desk.checked.events.saturating_add(count);
+        seen.last_found = begins.saturating_add(row.event_count).saturating_sub(1);
+    }
+    drop(rows);
+    for seen in page.iter().filter(|seen| seen.last_sequence > seen.last_found) {
+        let (said, found) = (seen.last_sequence, seen.last_found);
+        let detail = format!("its last event is {said}, and its events end with {found}");
+        desk.find(Rule::Event, Some(&seen.id), detail);
+    }
+    Ok(())
+}

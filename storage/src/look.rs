@@ -1,0 +1,209 @@
+//! A store for whoever only looks: one connection that reads, and nothing else.
+//!
+//! Asked by the commands that show what is stored. Makes no file, migrates nothing, takes no lease
+//! and waits for no lock; a database that nobody can write to can be looked at all the same.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use gleitzeit_domain::{
+    event::Event,
+    id::WorkflowId,
+    needs::Offer,
+    store::{
+        Epoch, LeaseStore, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
+        lease::{
+            Claimed, ClaimedOne, Lease, Release, Request, RequestAnswer, RequestKey, Standing,
+        },
+    },
+    workflow::{WorkflowRecord, WorkflowSummary},
+};
+
+use super::{
+    SqlOptions,
+    admin::refusal,
+    leases,
+    location::Location,
+    open::{Connector, Use},
+    read::{ReadError, Reader},
+};
+use crate::StoreUrl;
+
+/// A database that is only read. Unlike [`SqlStore`](super::SqlStore) it lives on the runtime of
+/// whoever asks.
+pub struct ReadOnlyStore {
+    name: String,
+    location: Location,
+    reader: Reader,
+}
+
+impl fmt::Debug for ReadOnlyStore {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ReadOnlyStore").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl ReadOnlyStore {
+    /// Opens a database to look at it; `None` where there is none yet: no file, or no tables of
+    /// gleitzeit in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] where the URL names no database, or its schema is not the one that this
+    /// program reads; [`StoreError::Unavailable`] where it cannot be reached.
+    pub async fn open(url: &StoreUrl, options: SqlOptions) -> Result<Option<Self>, StoreError> {
+        let location = Location::of(url)?;
+        location.check_build()?;
+        if let Location::Sqlite(path) = &location
+            && !path.exists()
+        {
+            return Ok(None);
+        }
+        let connector = Connector { location: location.clone(), options };
+        let db = connector.one(Use::Look).await?;
+        let schema = connector.schema(&db).await?;
+        if schema.version().is_none() {
+            return Ok(None);
+        }
+        if let Some(why) = refusal(&schema) {
+            return Err(StoreError::Open { detail: format!("`{url}` {why}") });
+        }
+        let reader = Reader::watching(db, connector);
+        Ok(Some(Self { name: url.to_string(), location, reader }))
+    }
+
+    fn refuse<T>(&self) -> Result<T, StoreError> {
+        Err(StoreError::Write { detail: format!("`{}` was opened to be looked at", self.name) })
+    }
+}
+
+#[async_trait]
+impl Store for ReadOnlyStore {
+    fn describe(&self) -> String {
+        self.name.clone()
+    }
+
+    fn leases(&self) -> Option<&dyn LeaseStore> {
+        Some(self)
+    }
+
+    async fn submit(&self, _new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
+        self.refuse()
+    }
+
+    async fn record(&self, _changes: Vec<WorkflowChange>) -> Result<(), StoreError> {
+        self.refuse()
+    }
+
+    async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
+        self.reader.in_time(self.reader.unsettled()).await.map_err(told)
+    }
+
+    async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
+        self.reader.soon(self.reader.workflow(id)).await.map_err(told)
+    }
+
+    async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
+        self.reader.soon(self.reader.list(filter)).await.map_err(told)
+    }
+
+    async fn events(
+        &self,
+        id: &WorkflowId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let events = self.reader.events(id, after, limit);
+        self.reader.soon(events).await.map_err(told)
+    }
+
+    async fn prune(&self, _before: DateTime<Utc>, _limit: usize) -> Result<usize, StoreError> {
+        self.refuse()
+    }
+
+    async fn close(&self, limit: Duration) -> Result<(), StoreError> {
+        // Nothing of it is lost where a server that is gone takes no note.
+        let _ = tokio::time::timeout(limit, self.reader.close()).await;
+        Ok(())
+    }
+}
+
+/// Who holds what can be seen; nothing of it can be changed.
+#[async_trait]
+impl LeaseStore for ReadOnlyStore {
+    async fn open_lease(&self, _owner: &str, _term: Duration) -> Result<Lease, StoreError> {
+        self.refuse()
+    }
+
+    async fn renew_lease(&self, _epoch: Epoch, _term: Duration) -> Result<bool, StoreError> {
+        self.refuse()
+    }
+
+    async fn close_lease(&self, _epoch: Epoch) -> Result<(), StoreError> {
+        self.refuse()
+    }
+
+    async fn claim(
+        &self,
+        _epoch: Epoch,
+        _limit: usize,
+        _offer: &Offer,
+    ) -> Result<Claimed, StoreError> {
+        self.refuse()
+    }
+
+    async fn release(
+        &self,
+        _epoch: Epoch,
+        _ids: &[WorkflowId],
+        _why: Release,
+    ) -> Result<(), StoreError> {
+        self.refuse()
+    }
+
+    async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError> {
+        let standings = leases::standings(&self.reader, &self.location, ids);
+        self.reader.soon(standings).await.map_err(told)
+    }
+
+    async fn claim_one(
+        &self,
+        _epoch: Epoch,
+        _id: &WorkflowId,
+        _reopens: bool,
+    ) -> Result<ClaimedOne, StoreError> {
+        self.refuse()
+    }
+
+    async fn ask(&self, _request: Request) -> Result<RequestKey, StoreError> {
+        self.refuse()
+    }
+
+    async fn requests(&self, epoch: Epoch) -> Result<Vec<(RequestKey, Request)>, StoreError> {
+        self.reader.soon(self.reader.requests(epoch)).await.map_err(told)
+    }
+
+    async fn answer(&self, _key: RequestKey, _answer: RequestAnswer) -> Result<(), StoreError> {
+        self.refuse()
+    }
+
+    async fn take_answer(&self, _key: RequestKey) -> Result<Option<RequestAnswer>, StoreError> {
+        self.refuse()
+    }
+
+    async fn withdraw(&self, _key: RequestKey) -> Result<(), StoreError> {
+        self.refuse()
+    }
+
+    fn bell(&self) -> BoxStream<'static, ()> {
+        stream::pending().boxed()
+    }
+}
+
+fn told(ReadError(error): ReadError) -> StoreError {
+    error
+}

@@ -1,0 +1,217 @@
+//! Forgets workflows that settled long ago, a few at a time, with all that only they refer to.
+//!
+//! Asked by the [`writer`](super::writer), between groups, so that intake waits for one batch at
+//! most, which is small where little comes in.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use gleitzeit_domain::{id::WorkflowId, workflow::WorkflowStatus};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, DbBackend, DbErr, EntityTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, Select,
+    sea_query::{LockBehavior, LockType, Query},
+};
+
+use super::{
+    encode::unescape,
+    entity::{blob, event, request, task, workflow},
+};
+
+/// Workflows of one batch, unless more than that come in between two batches.
+const WORKFLOWS: u64 = 256;
+
+/// Workflows of one batch, however many come in.
+const WORKFLOWS_MAX: u64 = 2_048;
+
+/// Tasks of one batch, unless a single workflow has more.
+const TASKS_MAX: i64 = 5_000;
+
+/// Blobs of one statement, which names each of them three times.
+const BLOBS_MAX: usize = 1_000;
+
+/// The key of the advisory lock that orders the writing of blobs and their removal on PostgreSQL.
+/// SQLite has one writer at a time anyway.
+const BLOB_LOCK: i64 = 0x676c_6569_7462_6c6f;
+
+/// Keeps blobs from being pruned until the transaction ends: a blob that is there already, and
+/// that the transaction refers to, looks unused to everyone else until then.
+pub(super) async fn keep_blobs<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
+    lock_blobs(db, "pg_advisory_xact_lock_shared").await
+}
+
+async fn lock_blobs<C: ConnectionTrait>(db: &C, lock: &str) -> Result<(), DbErr> {
+    if db.get_database_backend() == DbBackend::Postgres {
+        db.execute_unprepared(&format!("SELECT {lock}({BLOB_LOCK})")).await?;
+    }
+    Ok(())
+}
+
+/// What a batch removed.
+#[derive(Debug, Default)]
+pub(super) struct Pruned {
+    pub(super) ids: Vec<WorkflowId>,
+    /// True when there may be more.
+    pub(super) more: bool,
+}
+
+/// Removes one batch, of at most `limit` workflows. `came` is how many came in since the one
+/// before: twice as many go, so that what is to go gets fewer.
+pub(super) async fn batch<C: ConnectionTrait>(
+    db: &C,
+    before: Option<DateTime<Utc>>,
+    limit: usize,
+    came: u64,
+) -> Result<Pruned, DbErr> {
+    let wanted = came.saturating_mul(2).clamp(WORKFLOWS, WORKFLOWS_MAX).min(limit as u64);
+    let found = match before {
+        Some(before) => settled_before(db, before, wanted).await?,
+        None => oldest(db, wanted).await?,
+    };
+    let mut tasks = 0;
+    let mut keys = Vec::new();
+    let mut pruned = Pruned { ids: Vec::new(), more: found.len() as u64 == wanted };
+    for (key, id, task_count) in found {
+        if !keys.is_empty() && i64::saturating_add(tasks, task_count) > TASKS_MAX {
+            pruned.more = true;
+            break;
+        }
+        tasks = i64::saturating_add(tasks, task_count);
+        keys.push(key);
+        pruned.ids.push(WorkflowId::from(unescape(id)));
+    }
+    if !keys.is_empty() {
+        gleitzeit_failpoint::failpoint!("store.prune.found");
+        remove(db, keys).await?;
+    }
+    Ok(pruned)
+}
+
+/// (key, id, number of tasks) of a workflow that may go.
+type Found = (i64, String, i64);
+
+/// Those that settled before a time.
+async fn settled_before<C: ConnectionTrait>(
+    db: &C,
+    before: DateTime<Utc>,
+    limit: u64,
+) -> Result<Vec<Found>, DbErr> {
+    let settled = WorkflowStatus::ALL.into_iter().filter(|status| status.is_settled());
+    let found = workflow::Entity::find()
+        .select_only()
+        .columns([workflow::Column::Key, workflow::Column::Id, workflow::Column::TaskCount])
+        .filter(workflow::Column::Status.is_in(settled.map(WorkflowStatus::as_str)))
+        .filter(workflow::Column::CompletedAt.lt(before.timestamp_micros()))
+        .limit(limit);
+    locked(db, found).into_tuple().all(db).await
+}
+
+/// Those that settled first. Each status by itself, for then the index has them in order.
+async fn oldest<C: ConnectionTrait>(db: &C, limit: u64) -> Result<Vec<Found>, DbErr> {
+    let mut all: Vec<(i64, i64, String, i64)> = Vec::new();
+    for status in WorkflowStatus::ALL.into_iter().filter(|status| status.is_settled()) {
+        let found = workflow::Entity::find()
+            .select_only()
+            .columns([
+                workflow::Column::CompletedAt,
+                workflow::Column::Key,
+                workflow::Column::Id,
+                workflow::Column::TaskCount,
+            ])
+            .filter(workflow::Column::Status.eq(status.as_str()))
+            .filter(workflow::Column::CompletedAt.is_not_null())
+            .order_by_asc(workflow::Column::CompletedAt)
+            .limit(limit);
+        all.append(&mut locked(db, found).into_tuple().all(db).await?);
+    }
+    all.sort_unstable();
+    all.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(all.into_iter().map(|(_, key, id, task_count)| (key, id, task_count)).collect())
+}
+
+/// On a server another process may be about to write to one of them, or to forget it too.
+fn locked<C: ConnectionTrait>(db: &C, found: Select<workflow::Entity>) -> Select<workflow::Entity> {
+    match db.get_database_backend() {
+        DbBackend::Postgres => found.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked),
+        _ => found,
+    }
+}
+
+async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr> {
+    let blobs = blobs_of(db, &keys).await?;
+    gleitzeit_failpoint::failpoint!("store.prune.referred");
+    event::Entity::delete_many()
+        .filter(event::Column::WorkflowKey.is_in(keys.iter().copied()))
+        .exec(db)
+        .await?;
+    gleitzeit_failpoint::failpoint!("store.prune.events");
+    task::Entity::delete_many()
+        .filter(task::Column::WorkflowKey.is_in(keys.iter().copied()))
+        .exec(db)
+        .await?;
+    request::Entity::delete_many()
+        .filter(request::Column::WorkflowKey.is_in(keys.iter().copied()))
+        .exec(db)
+        .await?;
+    gleitzeit_failpoint::failpoint!("store.prune.tasks");
+    workflow::Entity::delete_many().filter(workflow::Column::Key.is_in(keys)).exec(db).await?;
+    gleitzeit_failpoint::failpoint!("store.prune.workflows");
+    if !blobs.is_empty() {
+        if db.get_database_backend() == DbBackend::Postgres {
+            // A host may take its time with a transaction that submits: to forget can wait, and
+            // what is queued behind it cannot.
+            db.execute_unprepared("SET LOCAL lock_timeout = '1s'").await?;
+        }
+        lock_blobs(db, "pg_advisory_xact_lock").await?;
+        gleitzeit_failpoint::failpoint!("store.prune.locked");
+    }
+    let blobs: Vec<Vec<u8>> = blobs.into_iter().collect();
+    for some in blobs.chunks(BLOBS_MAX) {
+        remove_unused(db, some).await?;
+        gleitzeit_failpoint::failpoint!("store.prune.blobs");
+    }
+    Ok(())
+}
+
+/// Removes those of the blobs that nothing refers to any more.
+async fn remove_unused<C: ConnectionTrait>(db: &C, blobs: &[Vec<u8>]) -> Result<(), DbErr> {
+    let used_by_task = Query::select()
+        .column(task::Column::ResultBlob)
+        .from(task::Entity)
+        .and_where(task::Column::ResultBlob.is_in(blobs.iter().cloned()))
+        .to_owned();
+    let used_by_workflow = Query::select()
+        .column(workflow::Column::SpecBlob)
+        .from(workflow::Entity)
+        .and_where(workflow::Column::SpecBlob.is_in(blobs.iter().cloned()))
+        .to_owned();
+    blob::Entity::delete_many()
+        .filter(blob::Column::Hash.is_in(blobs.iter().cloned()))
+        .filter(blob::Column::Hash.not_in_subquery(used_by_task))
+        .filter(blob::Column::Hash.not_in_subquery(used_by_workflow))
+        .exec(db)
+        .await?;
+    Ok(())
+}
+
+/// The blobs that the workflows refer to.
+async fn blobs_of<C: ConnectionTrait>(db: &C, keys: &[i64]) -> Result<HashSet<Vec<u8>>, DbErr> {
+    let specs: Vec<Vec<u8>> = workflow::Entity::find()
+        .select_only()
+        .column(workflow::Column::SpecBlob)
+        .filter(workflow::Column::Key.is_in(keys.iter().copied()))
+        .filter(workflow::Column::SpecBlob.is_not_null())
+        .into_tuple()
+        .all(db)
+        .await?;
+    let results: Vec<Vec<u8>> = task::Entity::find()
+        .select_only()
+        .column(task::Column::ResultBlob)
+        .distinct()
+        .filter(task::Column::WorkflowKey.is_in(keys.iter().copied()))
+        .filter(task::Column::ResultBlob.is_not_null())
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(specs.into_iter().chain(results).collect())
+}
