@@ -41,7 +41,6 @@ const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a server waits for the next statement of a transaction. A process that stands still
 /// within one holds its locks no longer than that: others wait for them to take over its work.
-#[cfg(feature = "postgres")]
 const STANDSTILL: &str = "3s";
 
 /// Each statement has an index to go by, in its order. A table that has just grown has no statistics
@@ -270,6 +269,7 @@ impl Connector {
 
     fn cannot_open(&self, error: DbErr) -> StoreError {
         let is_read_only = is_read_only(&error);
+        let is_of_pooler = is_of_pooler(&error);
         let Fault { detail, .. } = error.into();
         let (place, detail) = match &self.location {
             Location::Sqlite(path) => (format!("`{}`", path.display()), detail),
@@ -279,8 +279,11 @@ impl Connector {
         if is_read_only {
             return read_only(&place, &detail);
         }
-        if detail.contains("unsupported startup parameter") {
+        if is_of_pooler || detail.contains("unsupported startup parameter") {
             return StoreError::Open { detail: format!("{place}: {detail}; {NO_POOLER}") };
+        }
+        if detail.contains("invalid peer certificate") {
+            return StoreError::Open { detail: format!("{place}: {detail}; {TRUST}") };
         }
         StoreError::Unavailable { detail: format!("{place}: {detail}") }
     }
@@ -442,22 +445,31 @@ impl Connector {
         writer: &DatabaseConnection,
         readers: &DatabaseConnection,
     ) -> Result<(), StoreError> {
-        let select = "SELECT pg_backend_pid(), current_setting('transaction_read_only')";
-        let select = Statement::from_string(DbBackend::Postgres, select);
+        // The last one says whether the parameters arrived that a connection begins with.
+        let select = "SELECT pg_backend_pid(), current_setting('transaction_read_only'), \
+                      CASE WHEN current_setting('default_transaction_read_only') = 'on' \
+                      OR current_setting('idle_in_transaction_session_timeout') = $1 \
+                      THEN 1 ELSE 0 END";
+        let values = [STANDSTILL.into()];
+        let select = Statement::from_sql_and_values(DbBackend::Postgres, select, values);
         let mut sessions = Vec::new();
         for db in [writer, readers] {
             let row = db.query_one_raw(select.clone()).await;
             let row = row.map_err(|error| self.cannot_open(error))?;
-            let session = row.map(|row| -> Result<(i32, String), DbErr> {
-                Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?))
+            let session = row.map(|row| -> Result<(i32, String, i32), DbErr> {
+                Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?, row.try_get_by_index(2)?))
             });
             sessions.extend(session.transpose().map_err(|error| self.cannot_open(error))?);
         }
-        if let [(ours, read_only_now), (theirs, _)] = sessions.as_slice() {
+        if let [(ours, read_only_now, is_ours), (theirs, _, is_theirs)] = sessions.as_slice() {
+            let refused = |what: &str| {
+                Err(StoreError::Open { detail: format!("PostgreSQL: {what}; {NO_POOLER}") })
+            };
             if ours == theirs {
-                return Err(StoreError::Open {
-                    detail: format!("PostgreSQL: two connections share a session; {NO_POOLER}"),
-                });
+                return refused("two connections share a session");
+            }
+            if (*is_ours, *is_theirs) != (1, 1) {
+                return refused("the parameters of a session do not reach the server");
             }
             if read_only_now == "on" {
                 return Err(read_only("PostgreSQL", "a standby, or default_transaction_read_only"));
@@ -471,6 +483,10 @@ impl Connector {
 const NO_POOLER: &str = "a pooler such as pgbouncer in transaction mode stands between, which \
                          cannot be used: name the server itself, or a pool in session mode that \
                          passes startup parameters on";
+
+/// What to do about a server that nobody here vouches for.
+const TRUST: &str = "name the certificate of its authority: storage.ca_file, sslrootcert= in the \
+                     URL, or the variable SSL_CERT_FILE";
 
 fn read_only(place: &str, detail: &str) -> StoreError {
     StoreError::Open {
@@ -538,6 +554,12 @@ fn is_locked(error: &DbErr) -> bool {
 /// True where SQLite could not make what it needs beside a file: read-only, cannot open.
 fn is_unwritable(error: &DbErr) -> bool {
     matches!(sqlite_code(error), Some(8 | 14))
+}
+
+/// True where a prepared statement is there that was not made, or not there that was: the session is
+/// another one with each transaction.
+fn is_of_pooler(error: &DbErr) -> bool {
+    matches!(code(error).as_deref(), Some("42P05" | "26000"))
 }
 
 /// True where the database takes no writes.

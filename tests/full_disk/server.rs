@@ -27,6 +27,14 @@ pub(crate) struct Server {
 impl Server {
     /// A new one, which runs; or why there cannot be one.
     pub(crate) fn start() -> Result<Self, String> {
+        Self::start_with(|_, _| String::new())
+    }
+
+    /// The same with settings of its own. They are told the folder of the data and a way to give a
+    /// file to the server.
+    pub(crate) fn start_with(
+        settings: impl FnOnce(&Path, &dyn Fn(&Path)) -> String,
+    ) -> Result<Self, String> {
         let programs = programs().ok_or("no PostgreSQL server is installed")?;
         let user = User::from_name(USER).ok().flatten().ok_or("there is no user `postgres`")?;
         if !nix::unistd::geteuid().is_root() {
@@ -42,6 +50,10 @@ impl Server {
         if !made.status.success() {
             return Err(format!("initdb: {}", String::from_utf8_lossy(&made.stderr).trim()));
         }
+        let text = settings(&server.data(), &|file| server.give(file));
+        let file = server.data().join("postgresql.auto.conf");
+        let made = fs::read_to_string(&file).unwrap();
+        fs::write(&file, made + &text).unwrap();
         server.launch();
         Ok(server)
     }
