@@ -227,7 +227,10 @@ impl Plan {
 /// The program to be started as the launcher.
 fn launcher(settings: &JailSettings) -> Result<PathBuf, SandboxError> {
     if let Some(launcher) = &settings.launcher {
-        return Ok(launcher.clone());
+        // It starts in the root directory. A name alone is looked for on the path.
+        let is_name = launcher.components().count() == 1 && !launcher.starts_with(".");
+        let at = if is_name { Ok(launcher.clone()) } else { std::path::absolute(launcher) };
+        return at.map_err(SandboxError::system("find the launcher"));
     }
     if launcher::is_available() {
         return Ok("/proc/self/exe".into());
@@ -437,13 +440,13 @@ impl Drop for Jail {
 /// # Errors
 /// [`SandboxError::Unavailable`] with what is missing.
 pub async fn available(settings: &JailSettings) -> Result<(), SandboxError> {
-    launcher(settings)?;
+    let launcher = launcher(settings)?;
     let layout = layout(None, settings)?;
     let asked = ask(settings, plain_spec(settings, layout, Kind::Check), &[]);
     let output = tokio::time::timeout(PROBE_TIMEOUT, asked)
         .await
         .map_err(|_| SandboxError::unavailable(format!("no answer within {PROBE_TIMEOUT:?}")))?
-        .map_err(|error| SandboxError::unavailable(format!("no launcher starts: {error}")))?;
+        .map_err(|error| zygote::no_launcher(&launcher, &error))?;
     if output.status.success() {
         return Ok(());
     }

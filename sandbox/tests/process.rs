@@ -6,7 +6,10 @@ mod behaviour;
 mod network;
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use gleitzeit_sandbox::{
     Interpreter, JailSettings, Job, Level, Limits, Sandbox, SandboxError, Status,
@@ -296,14 +299,28 @@ async fn without_a_launcher_there_is_a_clear_error() {
         error.contains("gleitzeit::sandbox::init()") && error.contains("`launcher`"),
         "{error}"
     );
-    for (wrong, part) in
-        [("/no/such/program", "no launcher starts"), ("/bin/true", "without a word")]
-    {
+    for (wrong, part) in [
+        ("/no/such/program", "launcher `/no/such/program` cannot"),
+        ("/bin/true", "without a word"),
+    ] {
         let settings = JailSettings { launcher: Some(wrong.into()), ..jail_settings() };
         let error = Sandbox::jailed(python.as_ref(), &settings).await.unwrap_err();
         assert!(matches!(error, SandboxError::Unavailable { .. }), "{error}");
         assert!(error.to_string().contains(part), "{wrong}: {error}");
     }
+}
+
+/// A launcher in the service's directory is found, although it starts in another one.
+#[tokio::test]
+async fn a_launcher_is_named_relative_to_the_service() {
+    let here = std::env::current_dir().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_gleitzeit-sandbox-init"));
+    let up = here.components().skip(1).map(|_| "..").collect::<PathBuf>();
+    let relative = Path::new(".").join(up).join(program.strip_prefix("/").unwrap());
+    let settings = JailSettings { launcher: Some(relative), ..jail_settings() };
+    let sandbox = Sandbox::jailed(support::python().as_ref(), &settings).await.unwrap();
+    assert_eq!(sandbox.run(Job::execute("result = 1")).await.unwrap().result, json!(1));
+    sandbox.stop().await;
 }
 
 /// The self-test had a try at every wall, and says what the jail is made of.

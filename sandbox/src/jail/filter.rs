@@ -46,7 +46,9 @@ const FILES: Calls = calls![
 const MEMORY: Calls = calls![
     SYS_mmap SYS_munmap SYS_mremap SYS_mprotect SYS_madvise SYS_brk SYS_msync SYS_membarrier
 ];
-/// What a process may know of itself and set for itself.
+/// What a process may know of itself and set for itself, and `sysinfo`, which tells the machine's
+/// memory and load: the C library (glibc 2.36) does not look whether it failed, and `sysconf` would
+/// answer with whatever is on the stack.
 const SELF: Calls = calls![
     SYS_getpid SYS_gettid SYS_getppid SYS_getpgid SYS_getsid
     SYS_getuid SYS_geteuid SYS_getgid SYS_getegid SYS_getgroups SYS_getresuid SYS_getresgid

@@ -6,6 +6,7 @@
 use std::{
     io,
     os::{fd::OwnedFd, unix::process::ExitStatusExt as _},
+    path::Path,
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -95,6 +96,11 @@ pub(crate) fn read(message: Message) -> io::Result<Told> {
     }
 }
 
+/// The launcher cannot be started.
+pub(super) fn no_launcher(path: &Path, error: &io::Error) -> SandboxError {
+    SandboxError::unavailable(format!("launcher `{}` cannot be started: {error}", path.display()))
+}
+
 /// A jail with its zygote.
 #[derive(Debug)]
 pub(crate) struct Zygote {
@@ -114,7 +120,7 @@ impl Zygote {
         let group = plan.groups.as_ref().map(|groups| groups.create().map(Arc::new)).transpose();
         let group = group.map_err(SandboxError::system("make a control group"))?;
         let mut zygote = Self::spawn(Arc::clone(&plan), group)
-            .map_err(|error| SandboxError::unavailable(format!("no launcher starts: {error}")))?;
+            .map_err(|error| no_launcher(&plan.launcher, &error))?;
         let frames = plan.frames(zygote.group.as_deref());
         match tokio::time::timeout(START_TIMEOUT, zygote.first_child(&frames)).await {
             Ok(Ok(told)) => Ok((zygote, told)),
