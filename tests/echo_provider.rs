@@ -38,6 +38,9 @@ async fn echo_conforms() {
         sample("echo", json!({ "n": 1 })).returning(json!({ "n": 1 })),
         sample("echo", json!({ "n": 2 })).returning(json!({ "n": 2 })),
         sample("sleep", json!({ "seconds": 0.001 })).returning(json!({ "seconds": 0.001 })),
+        sample("ping", json!({ "message": "here" })),
+        sample("timestamp", json!({})),
+        sample("delay", json!({ "seconds": 0.001 })),
         sample("fail", json!({ "times": 0, "n": 3 })).returning(json!({ "times": 0, "n": 3 })),
     ];
     conformance::check(&echo::spec("echo"), &samples).await.unwrap();
@@ -74,6 +77,31 @@ async fn sleep_takes_as_long_as_told() {
     assert!((90_500..90_510).contains(&slept.as_millis()), "{slept:?}");
     let endless = run(call("sleep", json!({ "seconds": 1e30 }), 1)).await.unwrap_err();
     assert_eq!(endless.code, ErrorCode::InvalidParams);
+}
+
+/// Files of Python Gleitzeit 0.0.4 call these, and read these fields.
+#[actix::test]
+async fn older_methods_answer_as_they_did() {
+    tokio::time::pause();
+    let time = |value: &Value| {
+        let text = value["timestamp"].as_str().unwrap();
+        chrono::DateTime::parse_from_rfc3339(text).unwrap().timestamp()
+    };
+    let ping = run(call("ping", json!({}), 1)).await.unwrap();
+    assert_eq!(ping["response"], "pong");
+    let ping = run(call("ping", json!({ "message": "here" }), 1)).await.unwrap();
+    assert_eq!(ping["response"], "here");
+    let stamp = run(call("timestamp", json!({}), 1)).await.unwrap();
+    assert_eq!(stamp["unix_timestamp"].as_f64().unwrap() as i64, time(&stamp));
+    assert!(time(&stamp) >= time(&ping));
+    let begun = tokio::time::Instant::now();
+    let delay = run(call("delay", json!({ "seconds": 7.5, "x": [1] }), 1)).await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(7_500), "{:?}", begun.elapsed());
+    assert_eq!(delay["delayed_for_seconds"], 7.5);
+    assert_eq!(delay["parameters"], json!({ "seconds": 7.5, "x": [1] }));
+    // Without a number it is a second.
+    let delay = run(call("delay", json!({}), 1)).await.unwrap();
+    assert_eq!(delay["delayed_for_seconds"], 1.0);
 }
 
 /// Tests of retries rely on it: the failing attempts are the first ones, and only those.

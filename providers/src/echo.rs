@@ -12,17 +12,18 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, SecondsFormat, Utc};
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::{ProtocolId, ProviderId, Version},
     provider::{Call, Outcome, Placement, Provider, ProviderSpec, Supervision},
 };
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{config, kinds::ProviderKind};
 
@@ -38,7 +39,7 @@ pub fn kind() -> ProviderKind {
 #[serde(deny_unknown_fields)]
 struct NoConfig {}
 
-/// A provider of `echo/v1.0`: `echo`, `sleep` and `fail`.
+/// A provider of `echo/v1.0`: `echo`, `sleep`, `fail`, `ping`, `timestamp` and `delay`.
 ///
 /// It lives with the control actors: an answer costs less than a message to another thread.
 pub fn spec(id: impl Into<ProviderId>) -> ProviderSpec {
@@ -78,7 +79,7 @@ impl Echo {
     }
 }
 
-/// Parameters of `sleep`.
+/// Parameters of `sleep` and `delay`.
 #[derive(Deserialize)]
 struct Sleep {
     seconds: f64,
@@ -98,17 +99,36 @@ struct Fail {
 #[async_trait(?Send)]
 impl Provider for Echo {
     /// `echo` answers with its parameters; `sleep` too, after `seconds`; `fail` fails with
-    /// `message` and `code`, where `times` is given only in that many first attempts.
+    /// `message` and `code`, where `times` is given only in that many first attempts. `ping`,
+    /// `timestamp` and `delay` answer as they did in Python Gleitzeit 0.0.4.
     async fn execute(&self, call: Call) -> Result<Outcome, TaskError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         match call.method_name() {
             "echo" => {}
-            "sleep" => tokio::time::sleep(pause(&call.params)?).await,
+            "sleep" => tokio::time::sleep(pause("sleep", &call.params)?).await,
             "fail" => fail(&call.params, call.attempt)?,
+            "ping" => {
+                let response = call.params.get("message").filter(|message| !message.is_null());
+                let response = response.cloned().unwrap_or_else(|| "pong".into());
+                return Ok(json!({ "response": response, "timestamp": timestamp() }).into());
+            }
+            "timestamp" => return Ok(now().into()),
+            "delay" => {
+                let seconds = pause("delay", &call.params)?;
+                tokio::time::sleep(seconds).await;
+                let answer = json!({
+                    "delayed_for_seconds": seconds.as_secs_f64(),
+                    "parameters": *call.params,
+                    "timestamp": timestamp(),
+                });
+                return Ok(answer.into());
+            }
             other => {
                 return Err(TaskError::new(
                     ErrorCode::MethodNotSupported,
-                    format!("the echo provider serves echo, sleep and fail, not `{other}`"),
+                    format!(
+                        "the echo provider serves echo, sleep, fail, ping, timestamp and delay, not `{other}`"
+                    ),
                 ));
             }
         }
@@ -117,12 +137,32 @@ impl Provider for Echo {
     }
 }
 
-fn pause(params: &Value) -> Result<Duration, TaskError> {
-    let Sleep { seconds } = read("sleep", params)?;
+fn now() -> Value {
+    let now = machine_now();
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit")]
+    let seconds = now.timestamp_micros() as f64 / 1e6;
+    json!({ "timestamp": iso(now), "unix_timestamp": seconds })
+}
+
+fn timestamp() -> String {
+    iso(machine_now())
+}
+
+/// `Utc::now` panics if the clock stands before 1970.
+fn machine_now() -> DateTime<Utc> {
+    SystemTime::now().into()
+}
+
+fn iso(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+fn pause(method: &str, params: &Value) -> Result<Duration, TaskError> {
+    let Sleep { seconds } = read(method, params)?;
     Duration::try_from_secs_f64(seconds).map_err(|_| {
         TaskError::new(
             ErrorCode::InvalidParams,
-            format!("echo/sleep: `seconds` is {seconds}; expected a number of seconds from 0"),
+            format!("echo/{method}: `seconds` is {seconds}; expected a number of seconds from 0"),
         )
     })
 }

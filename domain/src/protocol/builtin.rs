@@ -359,8 +359,8 @@ fn reply() -> ParameterSpec {
     ])
 }
 
-/// `echo/v1.0`: does what it is told, for tests, examples and benchmarks. Every method answers with
-/// its parameters.
+/// `echo/v1.0`: does what it is told, for tests, examples and benchmarks. The first three answer with
+/// their parameters; `ping`, `timestamp` and `delay` are those of Python Gleitzeit 0.0.4.
 pub fn echo() -> ProtocolSpec {
     ProtocolSpec {
         description: Some("Answers with what it was given; for tests and examples".into()),
@@ -382,6 +382,43 @@ pub fn echo() -> ProtocolSpec {
             .param("seconds", ParameterSpec::number().minimum(0).describe("How long to wait"))
     })
     .method(echo_fail())
+    .method(echo_ping())
+    .method(echo_timestamp())
+    .method(echo_delay())
+}
+
+fn echo_ping() -> MethodSpec {
+    let message = ParameterSpec::any().optional().describe("The response, instead of `pong`");
+    let spec = echoing("ping").param("message", message).returns(ParameterSpec::object([
+        ("response", ParameterSpec::any()),
+        ("timestamp", timestamp()),
+    ]));
+    MethodSpec { description: Some("Answer `pong`, or a message, and the time".into()), ..spec }
+}
+
+fn echo_timestamp() -> MethodSpec {
+    let spec = echoing("timestamp").returns(ParameterSpec::object([
+        ("timestamp", timestamp()),
+        ("unix_timestamp", ParameterSpec::number().describe("Seconds since 1970")),
+    ]));
+    MethodSpec { description: Some("Answer with the time".into()), ..spec }
+}
+
+fn echo_delay() -> MethodSpec {
+    let seconds = ParameterSpec::number().minimum(0).default_value(1).describe("How long to wait");
+    let spec = echoing("delay").param("seconds", seconds).returns(ParameterSpec::object([
+        ("delayed_for_seconds", ParameterSpec::number()),
+        ("parameters", ParameterSpec::new(ParameterType::Object)),
+        ("timestamp", timestamp()),
+    ]));
+    MethodSpec {
+        description: Some("Answer with the parameters and the time, after a while".into()),
+        ..spec
+    }
+}
+
+fn timestamp() -> ParameterSpec {
+    ParameterSpec::string().describe("Time in UTC, ISO 8601")
 }
 
 fn echo_fail() -> MethodSpec {
