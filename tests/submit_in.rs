@@ -19,7 +19,8 @@ use std::{
 };
 
 use gleitzeit::{
-    ErrorCode, Handle, Runtime, Settings, TaskSpec, WorkflowId, WorkflowSpec, WorkflowStatus,
+    ErrorCode, Handle, Runtime, Settings, SubmitError, TaskSpec, WorkflowId, WorkflowSpec,
+    WorkflowStatus,
     providers::echo,
     sea_orm::{
         ConnectionTrait as _, Database, DatabaseConnection, DatabaseTransaction,
@@ -193,6 +194,40 @@ async fn an_id_is_submitted_once() {
         }
         assert_eq!(host.calls.load(Ordering::SeqCst), 1);
         host.stop().await;
+    })
+    .await;
+}
+
+/// An id names one workflow, also where the first one is in the same transaction and not committed;
+/// the transaction goes on after the refusal.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_workflow_under_the_same_id_is_refused() {
+    on_both("differs", |host| {
+        Box::pin(async move {
+            let handle = host.handle();
+            // The second one has no room in its row.
+            for (id, inputs) in [("small", "x".to_owned()), ("large", "x".repeat(100_000))] {
+                let of = |mark: &str| named(id).input("all", inputs.clone()).input("mark", mark);
+                let transaction = host.begin().await;
+                Host::order(&transaction, id).await;
+                handle.submit_in(&transaction, of("first")).await.unwrap();
+                let other = handle.submit_in(&transaction, of("other")).await;
+                let Err(SubmitError::Differs { id: differs, what }) = other else {
+                    panic!("{other:?}");
+                };
+                assert_eq!(differs.as_str(), id);
+                assert!(what.contains("mark"), "{what}");
+                handle.submit_in(&transaction, of("first")).await.unwrap();
+                transaction.commit().await.unwrap();
+                assert_eq!(host.ended(&id.into()).await, WorkflowStatus::Completed);
+                let transaction = host.begin().await;
+                let other = handle.submit_in(&transaction, of("other")).await.unwrap_err();
+                assert!(matches!(other, SubmitError::Differs { .. }), "{other}");
+                transaction.rollback().await.unwrap();
+            }
+            assert_eq!((host.orders().await, host.calls.load(Ordering::SeqCst)), (2, 2));
+            host.stop().await;
+        })
     })
     .await;
 }

@@ -1,7 +1,13 @@
 //! What a handle writes within a transaction of its host.
 
+use std::sync::Arc;
+
 use gleitzeit_domain::{
-    id::WorkflowId, problem::SubmitError, store::StoreError, workflow::WorkflowSpec,
+    difference::difference,
+    id::WorkflowId,
+    problem::SubmitError,
+    store::{StoreError, Submitted},
+    workflow::WorkflowSpec,
 };
 use gleitzeit_storage::sea_orm::DatabaseTransaction;
 
@@ -17,7 +23,8 @@ impl Handle {
     ///
     /// Nobody sees the workflow before the commit. After it, an engine on the database takes it up
     /// at once, this one or another, without polling; after a rollback there is nothing. An id that
-    /// was submitted before gives the first submission.
+    /// was submitted before with the same content gives the first submission, and with another
+    /// [`SubmitError::Differs`].
     ///
     /// Keep the transaction short. On SQLite nobody else writes while it is open, engines included;
     /// begin it with `SqliteTransactionMode::Immediate`, or it may be refused after a read. On
@@ -44,9 +51,16 @@ impl Handle {
                 self.store.describe()
             ),
         })?;
+        let spec = Arc::clone(&plan.spec);
         let now = shared_now(store).await;
         // Statements of many kinds make it large.
-        Box::pin(store.submit_in(transaction, unowned(plan, now))).await?;
+        let fate = Box::pin(store.submit_in(transaction, unowned(plan, now))).await?;
+        if fate == Submitted::Existed {
+            let stored = Box::pin(store.spec_in(transaction, &id)).await?;
+            if let Some(what) = stored.and_then(|stored| difference(&stored, &spec)) {
+                return Err(SubmitError::Differs { id, what });
+            }
+        }
         Ok(id)
     }
 }

@@ -9,15 +9,21 @@
 
 use std::path::Path;
 
-use gleitzeit_domain::store::{NewWorkflow, StoreError, Submitted};
+use gleitzeit_domain::{
+    id::WorkflowId,
+    store::{NewWorkflow, StoreError, Submitted},
+    workflow::WorkflowSpec,
+};
 use sea_orm::{
-    ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr, Statement, TransactionTrait as _,
+    ColumnTrait as _, ConnectionTrait as _, DatabaseTransaction, DbBackend, DbErr,
+    EntityTrait as _, QueryFilter as _, Statement, TransactionTrait as _,
 };
 
 use super::{
     SqlStore, bell,
     call::{Call, Write},
-    encode::refused,
+    encode::{escape, parse, refused},
+    entity::{blob, workflow},
     fault::Fault,
     group::{self, Answer, Places},
     location::Location,
@@ -44,6 +50,30 @@ impl SqlStore {
         let written = Box::pin(write(transaction, &statements, &call));
         let answers = written.await.map_err(of_write)??;
         answers.first().copied().ok_or_else(|| refused("a submission was not answered".into()))
+    }
+
+    /// The spec of a stored workflow, as the transaction sees it.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn spec_in(
+        &self,
+        transaction: &DatabaseTransaction,
+        id: &WorkflowId,
+    ) -> Result<Option<WorkflowSpec>, StoreError> {
+        let of_read = |error| Fault::from(error).of_read();
+        let select =
+            workflow::Entity::find().filter(workflow::Column::Id.eq(&*escape(id.as_str())));
+        let Some(row) = select.one(transaction).await.map_err(of_read)? else { return Ok(None) };
+        let json = match (row.spec, row.spec_blob) {
+            (Some(json), _) => Some(json),
+            (None, Some(hash)) => {
+                let blob = blob::Entity::find_by_id(hash).one(transaction).await;
+                blob.map_err(of_read)?.map(|blob| blob.body)
+            }
+            (None, None) => None,
+        };
+        json.as_deref().map(parse).transpose()
     }
 
     /// Refuses a transaction in another database: what is written there nobody here would run.
