@@ -26,6 +26,34 @@ fn wider(must: bool) -> ProtocolSpec {
     protocol
 }
 
+/// A handler may return anything; a value beyond the limit fails its task, and is not kept.
+#[tokio::test]
+async fn a_value_of_a_handler_is_bounded() {
+    let runtime = echo_runtime().await;
+    let handle = runtime.handle();
+    let fill = MethodSpec::new("fill").param("megabytes", ParameterSpec::integer());
+    let protocol = ProtocolSpec::new("filler", "v1.0".parse().unwrap()).method(fill);
+    handle.register_protocol(protocol).await.unwrap();
+    let provider = ProviderSpec::from_fn("filler", "filler/v1.0", |call| async move {
+        let count = call.param("megabytes").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        Ok(json!("x".repeat(usize::try_from(count).unwrap() << 20)))
+    });
+    handle.register_provider(provider.unwrap()).await.unwrap();
+    let fill = |id: &str, megabytes: u32| {
+        TaskSpec::new(id, "filler/fill").params(json!({ "megabytes": megabytes }))
+    };
+    let spec = WorkflowSpec::new("w").task(fill("large", 65)).task(fill("fits", 63));
+    let ended = within("the end", handle.run(spec)).await.unwrap();
+    let error = ended.tasks[0].error.clone().expect("65 MiB are more than 64");
+    assert_eq!(error.code, ErrorCode::TaskResultInvalid);
+    assert!(error.message.contains("`engine.max_result_mb`"), "{error}");
+    assert!(error.message.contains("68157442 bytes"), "{error}");
+    assert_eq!(ended.tasks[0].result, None);
+    let kept = ended.tasks[1].result.as_deref().and_then(serde_json::Value::as_str);
+    assert_eq!(kept.map(str::len), Some(63 << 20));
+    runtime.stop(Duration::ZERO).await;
+}
+
 /// A host learns of new kinds of work while it runs.
 #[tokio::test]
 async fn a_protocol_and_its_provider_can_be_added_at_run_time() {

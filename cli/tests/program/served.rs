@@ -133,6 +133,54 @@ fn healthz_is_answered() {
     server.stop();
 }
 
+/// A server whose store does not answer is taken out of service, and comes back with its store.
+#[cfg(feature = "sqlite")]
+#[test]
+fn healthz_is_503_while_the_store_fails() {
+    let place = Place::new();
+    let mut server = Server::start(&place, &["--health", "127.0.0.1:0"], &[]);
+    let url = server.says("health at http://");
+    let address: SocketAddr = url.strip_suffix("/healthz").expect("a path").parse().unwrap();
+    server.says("serving ");
+    let rename =
+        |from: &str, to: &str| alter(&place, &format!("ALTER TABLE {from} RENAME TO {to}"));
+    let health = || exchange(address, b"GET /healthz HTTP/1.1\r\n\r\n");
+
+    rename("gleitzeit_workflows", "hidden");
+    let mut answer = health();
+    // An answer is good for a second.
+    while answer.starts_with("HTTP/1.1 200 ") {
+        answer = health();
+    }
+    assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let told: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(told["status"], "unhealthy");
+    assert_eq!((&told["engine"], &told["store"]), (&"ok".into(), &"unreachable".into()), "{told}");
+
+    rename("hidden", "gleitzeit_workflows");
+    let mut answer = health();
+    while answer.starts_with("HTTP/1.1 503 ") {
+        answer = health();
+    }
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    server.stop();
+}
+
+/// Changes the database past the store.
+#[cfg(feature = "sqlite")]
+fn alter(place: &Place, statement: &str) {
+    use sea_orm::ConnectionTrait as _;
+
+    let url = format!("sqlite:{}?mode=rw", place.path("gleitzeit.db").display());
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    runtime.block_on(async {
+        let db = sea_orm::Database::connect(url).await.expect("a database");
+        db.execute_unprepared(statement).await.expect("it is altered");
+        db.close().await.expect("it closes");
+    });
+}
+
 /// Two servers cannot have one address; the second one says so and ends.
 #[test]
 fn an_address_that_is_taken_is_an_error() {
