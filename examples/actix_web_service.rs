@@ -2,7 +2,10 @@
 //! their events.
 //!
 //!     cargo run --example actix_web_service                      asks itself, shows the answers, ends
-//!     cargo run --example actix_web_service -- 127.0.0.1:8080    serves until Ctrl-C
+//!     cargo run --example actix_web_service -- 127.0.0.1:8080    serves until Ctrl-C or SIGTERM
+//!
+//! It stops in order: it takes no new request, answers those that it has, lets running tasks end
+//! within a deadline, and reports what it cut off. The next start continues that.
 //!
 //!     curl -d '{"name": "hi", "tasks": [{"method": "echo/echo", "params": {"text": "hi"}}]}' \
 //!         127.0.0.1:8080/workflows
@@ -22,7 +25,7 @@ use actix_web::{
 };
 use futures_util::TryStreamExt as _;
 use gleitzeit::{
-    ErrorCode, Handle, Runtime, Settings, TaskError, WorkflowId,
+    ErrorCode, Handle, Runtime, Settings, StopReport, TaskError, WorkflowId,
     files::{self, Format},
     providers::echo,
 };
@@ -107,8 +110,16 @@ async fn get_events(
     Ok(HttpResponse::Ok().content_type("application/x-ndjson").streaming(Box::pin(lines)))
 }
 
-/// A service that answers from `runtime`, at `address`, and the address that it got.
-fn serve(runtime: &Runtime, address: &str) -> io::Result<(Server, SocketAddr)> {
+/// Requests in flight, and then running tasks, may end within this once the service stops.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A service that answers from `runtime` until `stop` resolves, at `address`, and the address that
+/// it got.
+pub(crate) fn serve(
+    runtime: &Runtime,
+    address: &str,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<(Server, SocketAddr)> {
     // Every worker thread gets a clone of the handle.
     let handle = web::Data::new(runtime.handle());
     let listener = TcpListener::bind(address)?;
@@ -120,23 +131,42 @@ fn serve(runtime: &Runtime, address: &str) -> io::Result<(Server, SocketAddr)> {
             .service(get_workflow)
             .service(get_events)
     };
-    Ok((HttpServer::new(app).workers(2).listen(listener)?.run(), address))
+    // Its own signals are switched off with this: Ctrl-C would cut off what is in flight.
+    let server = HttpServer::new(app).workers(2).shutdown_signal(stop);
+    let server = server.shutdown_timeout(DEADLINE.as_secs()).listen(listener)?;
+    Ok((server.run(), address))
 }
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     if let Some(address) = std::env::args().nth(1) {
         let runtime = start().await?;
-        let (server, address) = serve(&runtime, &address)?;
+        let (server, address) = serve(&runtime, &address, asked_to_stop())?;
         println!("http://{address}/workflows");
-        server.await?;
-        runtime.stop(Duration::from_secs(30)).await;
+        let report = serve_to_the_end(server, runtime).await?;
+        println!("stopped; {} workflows are not settled", report.unsettled.len());
     } else {
         for answer in run().await? {
             println!("{answer}");
         }
     }
     Ok(())
+}
+
+/// Resolves when a person or a supervisor asks the process to stop.
+async fn asked_to_stop() {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .expect("signals can be heard");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Waits for the last answer of the server, and only then stops the runtime that it comes from.
+pub(crate) async fn serve_to_the_end(server: Server, runtime: Runtime) -> io::Result<StopReport> {
+    server.await?;
+    Ok(runtime.stop(DEADLINE).await)
 }
 
 async fn start() -> Result<Runtime, Box<dyn Error>> {
@@ -149,7 +179,7 @@ async fn start() -> Result<Runtime, Box<dyn Error>> {
 /// to one for the state, and to one for a workflow that is not there.
 pub(crate) async fn run() -> Result<Vec<String>, Box<dyn Error>> {
     let runtime = start().await?;
-    let (server, address) = serve(&runtime, "127.0.0.1:0")?;
+    let (server, address) = serve(&runtime, "127.0.0.1:0", std::future::pending())?;
     let stopping = server.handle();
     let serving = actix_web::rt::spawn(server);
 

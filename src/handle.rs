@@ -17,8 +17,8 @@ use gleitzeit_actors::{
     cast::Cast,
     event_bus::{EventFilter, Subscribe, Subscription},
     execution_engine::{
-        Cancel, CancelTask, GetWorkflow, LeftoverCounts, Leftovers, OfferChanged, Recover,
-        Recovered, Reopen, Submit, Wait, WaitAnswer,
+        CallerSpan, Cancel, CancelTask, GetWorkflow, LeftoverCounts, Leftovers, OfferChanged,
+        Recover, Recovered, Reopen, Submit, Wait, WaitAnswer,
     },
     load_balancer::{GetProviders, RegisterProvider, RemoveProvider, RestartProvider},
     monitor::{GetMetrics, GetProfile, GetStats},
@@ -126,12 +126,20 @@ impl Handle {
     /// Submits a workflow; it is stored when this returns. An id that was submitted before gives
     /// the first submission.
     ///
+    /// The spans of its calls are children of the current `tracing` span, which therefore stays
+    /// open until the workflow has settled. A process that takes the workflow over has no such span.
+    ///
     /// # Errors
     /// [`SubmitError`].
     pub async fn submit(&self, spec: WorkflowSpec) -> Result<WorkflowId, SubmitError> {
         let draft = self.draft(spec).await?;
         let (accepted, answer) = oneshot::channel();
-        self.cast.engine.do_send(Submit { draft, accepted: Some(accepted), settled: None });
+        self.cast.engine.do_send(Submit {
+            draft,
+            accepted: Some(accepted),
+            settled: None,
+            span: caller(),
+        });
         answer.await.unwrap_or(Err(SubmitError::Stopped))
     }
 
@@ -178,7 +186,12 @@ impl Handle {
     /// As [`run`](Self::run).
     pub async fn run_draft(&self, draft: Draft) -> WaitAnswer {
         let (settled, answer) = oneshot::channel();
-        self.cast.engine.do_send(Submit { draft, accepted: None, settled: Some(settled) });
+        self.cast.engine.do_send(Submit {
+            draft,
+            accepted: None,
+            settled: Some(settled),
+            span: caller(),
+        });
         answer.await.map_err(stopped)?
     }
 
@@ -432,12 +445,16 @@ impl Handle {
         self.cast.resources.send(GetResources).await.map_err(stopped)
     }
 
-    /// The last timed measurement; `None` before the first.
+    /// The last measurement at `monitoring.interval`; before the first, and where the interval is 0,
+    /// one that is made now.
     ///
     /// # Errors
-    /// `SYSTEM_SHUTDOWN`.
-    pub async fn metrics(&self) -> Result<Option<Metrics>, TaskError> {
-        self.cast.monitor.send(GetMetrics).await.map_err(stopped)
+    /// `SYSTEM_SHUTDOWN`; `INTERNAL_ERROR` when the engine does not answer.
+    pub async fn metrics(&self) -> Result<Metrics, TaskError> {
+        let measured = self.cast.monitor.send(GetMetrics).await.map_err(stopped)?;
+        measured.ok_or_else(|| {
+            TaskError::new(ErrorCode::InternalError, "no measurement: the engine does not answer")
+        })
     }
 
     /// Times and memory of calls, by method.
@@ -456,6 +473,12 @@ impl Handle {
         let answer: Result<_, MailboxError> = self.cast.engine.send(Leftovers).await;
         answer.map_err(stopped)
     }
+}
+
+/// The span that a workflow is submitted in; spans of its calls are children of it.
+fn caller() -> CallerSpan {
+    let span = tracing::Span::current();
+    (!span.is_none()).then(|| Arc::new(span))
 }
 
 fn refused(error: &RegisterError) -> TaskError {

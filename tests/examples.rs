@@ -1,10 +1,25 @@
 //! Every example does what it says. Their files are part of this program, so that no test depends
 //! on where cargo puts what it builds.
 
+use std::net::SocketAddr;
+
+use gleitzeit::{ProviderSpec, Runtime};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
+
+#[path = "support/whole.rs"]
+mod whole;
 
 #[path = "../examples/actix_web_service.rs"]
 mod actix_web_service;
+#[cfg(feature = "typed")]
+#[expect(dead_code, reason = "its `main` is that of the example")]
+#[path = "../examples/axum_service.rs"]
+mod axum_service;
 #[expect(dead_code, reason = "its `main` is that of the example")]
 #[path = "../examples/blocking.rs"]
 mod blocking;
@@ -103,4 +118,135 @@ async fn a_service_of_typed_methods_serves_a_workflow() {
     assert!(receipt.ends_with("/charge"), "{receipt}");
     assert_eq!((bill.cents, parcel.code), (8_000, format!("parcel of {receipt}")));
     assert_eq!(include_str!("../examples/shop/mod.rs").lines().count(), 40);
+}
+
+/// One request of HTTP/1.1, sent; its connection.
+async fn send(address: SocketAddr, head: &str, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "{head} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn answer(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    whole::within("the answer", stream.read_to_string(&mut answer)).await.unwrap();
+    answer
+}
+
+/// Nobody can connect any more.
+async fn is_closed(address: SocketAddr) {
+    whole::within("the end of the listener", async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// A request that waits for its workflow when the stop comes is answered; nothing is cut off.
+#[cfg(feature = "typed")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_axum_service_stops_in_order() {
+    use std::sync::Arc;
+
+    use gleitzeit::service::{CallContext, HandlerError, Service};
+    use tokio::sync::Semaphore;
+
+    let (entered, mut enters) = tokio::sync::mpsc::unbounded_channel();
+    let open = Arc::new(Semaphore::new(0));
+    let gate = Arc::clone(&open);
+    let pass = move |input: Value, _: CallContext| {
+        let (entered, gate) = (entered.clone(), Arc::clone(&gate));
+        async move {
+            entered.send(()).unwrap();
+            gate.acquire().await.unwrap().forget();
+            Ok::<_, HandlerError>(json!({ "cents": 5, "receipt": null, "was": input }))
+        }
+    };
+    #[derive(serde::Deserialize, gleitzeit::schemars::JsonSchema)]
+    #[schemars(crate = "gleitzeit::schemars")]
+    struct Any {
+        #[serde(flatten)]
+        all: std::collections::HashMap<String, Value>,
+    }
+    let pass = move |input: Any, call: CallContext| pass(json!(input.all), call);
+    let shop = Service::new("shop", "v1.0").method("price", pass.clone()).method("charge", pass);
+    let builder = Runtime::builder(whole::settings("")).without_settings_providers();
+    let runtime = builder.service(shop).start().await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stops) = oneshot::channel::<()>();
+    let stopping = async move { stops.await.unwrap_or_default() };
+    let serving = tokio::spawn(async move {
+        axum_service::serve(listener, runtime, stopping).await.map_err(|error| error.to_string())
+    });
+    let order = json!({ "item": "lamp", "count": 2 }).to_string();
+    let asked = send(address, "POST /orders", &order).await;
+    whole::within("the first task", enters.recv()).await.unwrap();
+    stop.send(()).unwrap();
+    is_closed(address).await;
+    // The second task begins after the stop, and is let through as well.
+    open.add_permits(1);
+    whole::within("the second task", enters.recv()).await.unwrap();
+    open.add_permits(1);
+    let answer = answer(asked).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(answer.ends_with(r#"{"cents":5,"receipt":null}"#), "{answer}");
+    let report = whole::within("the stop", serving).await.unwrap().unwrap();
+    assert!(report.unsettled.is_empty() && report.stored, "{report:?}");
+}
+
+/// The real shop of the example, asked over its socket.
+#[cfg(feature = "typed")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_axum_service_answers_with_typed_results() {
+    let runtime = axum_service::start().await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stops) = oneshot::channel::<()>();
+    let stopping = async move { stops.await.unwrap_or_default() };
+    let serving = tokio::spawn(async move {
+        axum_service::serve(listener, runtime, stopping).await.map_err(|error| error.to_string())
+    });
+    let order = json!({ "item": "lamp", "count": 2 }).to_string();
+    let bill = answer(send(address, "POST /orders", &order).await).await;
+    assert!(bill.contains(r#"{"cents":8000,"receipt":"#), "{bill}");
+    let none = json!({ "item": "lamp", "count": 0 }).to_string();
+    let refused = answer(send(address, "POST /orders", &none).await).await;
+    assert!(refused.starts_with("HTTP/1.1 422") && refused.contains("minimum of 1"), "{refused}");
+    stop.send(()).unwrap();
+    whole::within("the stop", serving).await.unwrap().unwrap();
+}
+
+/// A stream of events that is open when the stop comes ends with its workflow.
+#[actix_web::test]
+async fn an_actix_web_service_stops_in_order() {
+    let (provider, mut gate): (ProviderSpec, whole::Gate) = whole::gate("gate");
+    let builder = whole::echo_builder(whole::settings("")).protocol(whole::gate_protocol());
+    let runtime = builder.provider(provider).start().await.unwrap();
+    let handle = runtime.handle();
+    let (stop, stops) = oneshot::channel::<()>();
+    let stopping = async move { stops.await.unwrap_or_default() };
+    let (server, address) = actix_web_service::serve(&runtime, "127.0.0.1:0", stopping).unwrap();
+    let serving = actix_web::rt::spawn(actix_web_service::serve_to_the_end(server, runtime));
+    let workflow = gleitzeit::WorkflowSpec::new("w").id("w1").task(whole::gate_task("a"));
+    handle.submit(workflow).await.unwrap();
+    gate.entered().await;
+    let mut events = send(address, "GET /workflows/w1/events", "").await;
+    let mut begun = [0; 12];
+    whole::within("the stream", events.read_exact(&mut begun)).await.unwrap();
+    stop.send(()).unwrap();
+    is_closed(address).await;
+    gate.let_through(1);
+    let rest = answer(events).await;
+    assert!(rest.contains("workflow:completed"), "{rest}");
+    let report = whole::within("the stop", serving).await.unwrap().unwrap();
+    assert!(report.unsettled.is_empty() && report.abandoned.is_empty(), "{report:?}");
+    let after = handle.stats().await.unwrap_err();
+    assert_eq!(after.code, gleitzeit::ErrorCode::SystemShutdown);
 }

@@ -128,7 +128,12 @@ pub struct Submit {
     pub accepted: Option<oneshot::Sender<Result<WorkflowId, SubmitError>>>,
     /// Told its end.
     pub settled: Option<oneshot::Sender<WaitAnswer>>,
+    /// Where it was submitted.
+    pub span: CallerSpan,
 }
+
+/// The span in which a workflow was submitted; the spans of its calls are its children.
+pub type CallerSpan = Option<Arc<tracing::Span>>;
 
 /// The end of a workflow, or why it cannot be waited for.
 pub type WaitAnswer = Result<Arc<WorkflowRecord>, TaskError>;
@@ -234,6 +239,8 @@ struct Active {
     was_left_behind: bool,
     /// Tasks whose next start is stored before their call, for they may be what killed a process.
     saves_start: FxHashSet<u32>,
+    /// Where it was submitted, if that was here.
+    span: CallerSpan,
 }
 
 /// A workflow that waits for a person's word, or for that to be stored; then it is given up.
@@ -267,6 +274,7 @@ impl Active {
             held: None,
             was_left_behind: false,
             saves_start: FxHashSet::default(),
+            span: None,
         }
     }
 }

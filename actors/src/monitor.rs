@@ -9,6 +9,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    future::{Future, ready},
     sync::Arc,
     time::Duration,
 };
@@ -61,7 +62,8 @@ pub struct CallSample {
 #[rtype(result = "BTreeMap<String, MethodSummary>")]
 pub struct GetProfile;
 
-/// Asks for the last measurement; `None` before the first.
+/// Asks for the last measurement at the interval; for one made now where there is none, before the
+/// first or without an interval. `None` where the engine or the balancer does not answer.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Option<Metrics>")]
 pub struct GetMetrics;
@@ -80,6 +82,14 @@ struct Collected {
     life: u64,
     stats: Option<ExecutionStats>,
     health: Option<BTreeMap<ProviderId, HealthStatus>>,
+}
+
+/// The answers to a question outside of the intervals.
+#[derive(Debug, Message)]
+#[rtype(result = "Metrics")]
+struct Measure {
+    stats: ExecutionStats,
+    health: BTreeMap<ProviderId, HealthStatus>,
 }
 
 /// Whom the monitor asks and tells.
@@ -102,6 +112,8 @@ impl fmt::Debug for MonitorConfig {
         out.debug_struct("MonitorConfig").field("interval", &self.interval).finish_non_exhaustive()
     }
 }
+
+type Answers = (Option<ExecutionStats>, Option<BTreeMap<ProviderId, HealthStatus>>);
 
 /// Who is asked for figures has this long.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -137,10 +149,22 @@ impl Monitor {
         }
     }
 
+    /// Asks whoever counts tasks and whoever knows the providers.
+    fn ask(&self) -> impl Future<Output = Answers> + use<> {
+        let (stats, health) = (self.config.stats.clone(), self.config.health.clone());
+        async move {
+            let stats = timeout(ANSWER_LIMIT, stats.send(GetStats));
+            let health = timeout(ANSWER_LIMIT, health.send(GetProviderHealth));
+            let (stats, health) = join(stats, health).await;
+            (stats.ok().and_then(Result::ok), health.ok().and_then(Result::ok))
+        }
+    }
+
     fn measure(
-        &mut self,
+        &self,
         stats: &ExecutionStats,
         provider_health: BTreeMap<ProviderId, HealthStatus>,
+        throughput_per_minute: f64,
     ) -> Metrics {
         Metrics {
             active_tasks: stats.tasks_in_flight,
@@ -149,9 +173,7 @@ impl Monitor {
             completed_tasks: stats.tasks_succeeded,
             failed_tasks: stats.tasks_failed,
             average_execution_time: stats.average_task_duration,
-            throughput_per_minute: self
-                .throughput
-                .read(self.epoch.elapsed(), stats.tasks_processed),
+            throughput_per_minute,
             memory_usage_mb: (self.config.memory_mib)().unwrap_or(0.0),
             provider_health,
         }
@@ -200,10 +222,31 @@ impl Handler<GetProfile> for Monitor {
 }
 
 impl Handler<GetMetrics> for Monitor {
-    type Result = MessageResult<GetMetrics>;
+    type Result = ResponseFuture<Option<Metrics>>;
 
-    fn handle(&mut self, _: GetMetrics, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.last.clone())
+    fn handle(&mut self, _: GetMetrics, ctx: &mut Self::Context) -> Self::Result {
+        if let Some(last) = &self.last {
+            return Box::pin(ready(Some(last.clone())));
+        }
+        let asked = self.ask();
+        let monitor = ctx.address();
+        Box::pin(async move {
+            let (stats, health) = asked.await;
+            monitor.send(Measure { stats: stats?, health: health? }).await.ok()
+        })
+    }
+}
+
+impl Handler<Measure> for Monitor {
+    type Result = MessageResult<Measure>;
+
+    fn handle(
+        &mut self,
+        Measure { stats, health }: Measure,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let rate = self.throughput.glance(self.epoch.elapsed(), stats.tasks_processed);
+        MessageResult(self.measure(&stats, health, rate))
     }
 }
 
@@ -214,14 +257,10 @@ impl Handler<CollectMetrics> for Monitor {
         if life != self.life {
             return;
         }
-        let (stats, health) = (self.config.stats.clone(), self.config.health.clone());
+        let asked = self.ask();
         let monitor = ctx.address();
         actix_rt::spawn(async move {
-            let stats = timeout(ANSWER_LIMIT, stats.send(GetStats));
-            let health = timeout(ANSWER_LIMIT, health.send(GetProviderHealth));
-            let (stats, health) = join(stats, health).await;
-            let stats = stats.ok().and_then(Result::ok);
-            let health = health.ok().and_then(Result::ok);
+            let (stats, health) = asked.await;
             monitor.do_send(Collected { life, stats, health });
         });
     }
@@ -240,7 +279,8 @@ impl Handler<Collected> for Monitor {
             tracing::warn!(stats = stats.is_some(), "no answer to a question for metrics");
             return;
         };
-        let metrics = self.measure(&stats, health);
+        let rate = self.throughput.read(self.epoch.elapsed(), stats.tasks_processed);
+        let metrics = self.measure(&stats, health, rate);
         self.last = Some(metrics.clone());
         let data = EventData::MetricsCollected { metrics: Box::new(metrics) };
         let event =

@@ -26,6 +26,8 @@ use gleitzeit_domain::{
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
+use crate::execution_engine::CallerSpan;
+
 use calls::{CallKey, RunningCall};
 pub use calls::{CancelCalls, Execute, Execution, Finished};
 pub use lifecycle::{GetStatus, Restart, Stop};
@@ -231,4 +233,12 @@ impl Supervised for ProviderSupervisor {
 pub(crate) type Answer = (Result<Outcome, TaskError>, Duration);
 
 /// A call with the key of its task.
-pub(crate) type KeyedCall = (TaskKey, Call);
+#[derive(Debug)]
+pub struct KeyedCall {
+    /// The task.
+    pub task: TaskKey,
+    /// What is called.
+    pub call: Call,
+    /// The span in which the workflow was submitted.
+    pub span: CallerSpan,
+}

@@ -248,7 +248,6 @@ impl Throughput {
 
     /// Takes a reading; the rate over the last minute, or over as long as it has been known. A
     /// count that went back, as after a restart of whoever counts, begins anew.
-    #[expect(clippy::cast_precision_loss, reason = "a rate of counts")]
     pub fn read(&mut self, now: Duration, settled: u64) -> f64 {
         if self.readings.back().is_some_and(|(_, last)| settled < *last) {
             self.readings.clear();
@@ -258,6 +257,22 @@ impl Throughput {
         while self.readings.get(1).is_some_and(|(at, _)| old(*at)) {
             self.readings.pop_front();
         }
+        self.rate(now, settled)
+    }
+
+    /// The same for whoever asks in between, however often: at most one reading a second is kept.
+    pub fn glance(&mut self, now: Duration, settled: u64) -> f64 {
+        const SECOND: Duration = Duration::from_secs(1);
+        match self.readings.back() {
+            Some((at, last)) if now.saturating_sub(*at) < SECOND && settled >= *last => {
+                self.rate(now, settled)
+            }
+            _ => self.read(now, settled),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a rate of counts")]
+    fn rate(&self, now: Duration, settled: u64) -> f64 {
         let (since, before) = self.readings[0];
         let minutes = now.saturating_sub(since).as_secs_f64() / MINUTE.as_secs_f64();
         if minutes > 0.0 { (settled - before) as f64 / minutes } else { 0.0 }
@@ -267,6 +282,17 @@ impl Throughput {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A thousand questions a second leave one reading, and the rate is the same.
+    #[test]
+    fn a_glance_keeps_at_most_one_reading_a_second() {
+        let mut throughput = Throughput::new(Duration::ZERO, 0);
+        for at in 0..10_000_u64 {
+            let rate = throughput.glance(Duration::from_millis(at), at);
+            assert!(at == 0 || (rate - 60_000.0).abs() < 1e-6, "{rate} at {at}");
+        }
+        assert_eq!(throughput.readings.len(), 10);
+    }
 
     /// The rate is that of the last minute, also where readings are closer or further apart.
     #[test]

@@ -91,7 +91,7 @@ async fn metrics_are_collected_at_the_interval_of_the_settings() {
     assert_eq!((metrics.active_tasks, metrics.queued_tasks, metrics.active_workflows), (0, 0, 0));
     assert!(metrics.memory_usage_mb > 1.0, "{metrics:?}");
     assert!(metrics.provider_health.contains_key("echo"), "{metrics:?}");
-    let last = handle.metrics().await.unwrap().expect("there was one");
+    let last = handle.metrics().await.unwrap();
     assert_eq!(last.completed_tasks, 1);
     runtime.stop(Duration::ZERO).await;
 }
@@ -132,4 +132,21 @@ async fn resources_tell_what_is_leased_and_who_waits() {
     assert_eq!(held.waiting, 0);
     assert_eq!(handle.leftovers().await.unwrap(), LeftoverCounts::default());
     runtime.stop(Duration::ZERO).await;
+}
+
+/// Whoever asks before the first measurement, or where none is made, is answered all the same.
+#[tokio::test]
+async fn metrics_are_never_missing() {
+    for interval in ["0", "3600"] {
+        let settings = settings(&format!("[monitoring]\ninterval = {interval}"));
+        let runtime = echo_builder(settings).start().await.unwrap();
+        let handle = runtime.handle();
+        assert_eq!(handle.metrics().await.unwrap().completed_tasks, 0);
+        handle.run(echo_workflow("w")).await.unwrap();
+        let metrics = handle.metrics().await.unwrap();
+        assert_eq!((metrics.completed_tasks, metrics.active_workflows), (1, 0), "{metrics:?}");
+        assert!(metrics.memory_usage_mb > 1.0 && metrics.throughput_per_minute > 0.0);
+        assert!(metrics.provider_health.contains_key("echo"), "{metrics:?}");
+        runtime.stop(Duration::ZERO).await;
+    }
 }

@@ -9,6 +9,7 @@ mod handlers;
 mod log;
 mod results;
 mod schemas;
+mod spans;
 mod threads;
 
 use std::time::Duration;

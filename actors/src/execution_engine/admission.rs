@@ -27,7 +27,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::{
-    Active, ExecutionEngine, Phase, Submit, Wait, WaitAnswer,
+    Active, CallerSpan, ExecutionEngine, Phase, Submit, Wait, WaitAnswer,
     control::under_way,
     doubts::{Doubts, Fates, Refusal, run_until_answered, write},
     ownership::settled_elsewhere,
@@ -81,6 +81,8 @@ struct Askers {
     cancels: Vec<oneshot::Sender<()>>,
     /// Belongs to this engine's lease already, or may: to be run once the submission is over.
     is_claimed: bool,
+    /// That of the first of them.
+    span: CallerSpan,
 }
 
 /// What follows from a batch that was stored.
@@ -109,7 +111,7 @@ struct Stored(Fates);
 impl ExecutionEngine {
     /// Refuses, or answers, or puts a submission into the next batch.
     fn take_in(&mut self, submit: Submit, ctx: &Context<Self>) {
-        let Submit { draft, accepted, settled } = submit;
+        let Submit { draft, accepted, settled, span } = submit;
         if !matches!(self.phase, Phase::Running) {
             refuse(accepted, settled, SubmitError::Stopped);
             return;
@@ -149,6 +151,7 @@ impl ExecutionEngine {
             reason: None,
             cancels: Vec::new(),
             is_claimed: false,
+            span,
         };
         self.admission.waiting.insert(key, askers);
         gleitzeit_failpoint::failpoint!("engine.submit.taken");
@@ -222,7 +225,8 @@ impl ExecutionEngine {
             run.queue(*index, now).expect("a new task can be queued");
         }
         let limit = run.plan().spec.timeout;
-        let active = Active { is_new: true, first: ready, ..Active::new(run) };
+        let span = self.admission.waiting.get_mut(&key).and_then(|askers| askers.span.take());
+        let active = Active { is_new: true, first: ready, span, ..Active::new(run) };
         self.runs.insert(key, Box::new(active));
         if let Some(limit) = limit {
             self.time_workflow(key, limit, Duration::ZERO, ctx);

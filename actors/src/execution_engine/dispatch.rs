@@ -126,6 +126,7 @@ impl ExecutionEngine {
             gate: Rc::clone(&self.effects.gate),
             is_announced: false,
             avoid: record.provider_id.clone(),
+            span: active.span.clone(),
             ended: false,
         })
     }

@@ -33,7 +33,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::{
-    AreWanted, Parked, TaskEnd, TaskStart, TasksFinished, TasksStarted,
+    AreWanted, CallerSpan, Parked, TaskEnd, TaskStart, TasksFinished, TasksStarted,
     away::{Away, TaskWaits},
     effect_gate::{EffectGate, TasksHeld},
 };
@@ -42,7 +42,7 @@ use crate::{
     dependency_resolver::ResolveParameters,
     load_balancer::{CancelTasks, PickProviders, PickRequest, Picked, ProviderTicket, Waiting},
     protocol_registry::{CallCheck, ValidateCalls},
-    provider_supervisor::{CancelCalls, Execute, Execution, Finished},
+    provider_supervisor::{CancelCalls, Execute, Execution, Finished, KeyedCall},
     resource_manager::{Acquire, CancelWaiting, Grant, Lease, Need},
 };
 
@@ -66,6 +66,7 @@ pub(super) struct Item {
     pub(super) avoid: Option<ProviderId>,
     /// Its start is stored before its call, whatever its method: it may be what killed a process.
     pub(super) saves_start: bool,
+    pub(super) span: CallerSpan,
     pub(super) ended: bool,
 }
 
@@ -571,7 +572,7 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
             resources: lease.held(),
             place: item.plan.spec.place.clone(),
         };
-        (item.task, call)
+        KeyedCall { task: item.task, call, span: item.span.clone() }
     };
     gleitzeit_failpoint::failpoint!("pipeline.call.before");
     let calls = group.iter().map(call).collect();

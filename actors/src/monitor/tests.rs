@@ -105,7 +105,6 @@ async fn metrics_are_collected_at_intervals() {
     let Scene { config, mut events, .. } = scene(INTERVAL).await;
     let before = Instant::now();
     let monitor = Monitor::new(config).start();
-    assert_eq!(monitor.send(GetMetrics).await, Ok(None));
     let first = next(&mut events).await;
     assert_eq!(before.elapsed().as_secs(), 30);
     let expected = Metrics {
@@ -128,6 +127,18 @@ async fn metrics_are_collected_at_intervals() {
     assert_eq!(monitor.send(GetMetrics).await.unwrap().map(|it| it.completed_tasks), Some(59));
 }
 
+/// Nobody waits for the first interval to know how it is.
+#[actix::test]
+async fn a_question_before_the_first_measurement_is_answered() {
+    let Scene { config, mut events, .. } = scene(INTERVAL).await;
+    let monitor = Monitor::new(config).start();
+    sleep(INTERVAL / 2).await;
+    let asked = monitor.send(GetMetrics).await.unwrap().unwrap();
+    assert_eq!((asked.completed_tasks, asked.provider_health.len()), (9, 1));
+    assert!((asked.throughput_per_minute - 40.0).abs() < 0.1, "{asked:?}");
+    assert_eq!(next(&mut events).await.completed_tasks, 19, "the interval is as it was");
+}
+
 /// A busy engine that does not answer delays a measurement; it does not end them.
 #[actix::test]
 async fn an_unanswered_question_does_not_stop_the_measuring() {
@@ -136,6 +147,7 @@ async fn an_unanswered_question_does_not_stop_the_measuring() {
     sources.send(Mute(true)).await.unwrap();
     sleep(10 * INTERVAL).await;
     assert!(events.try_next().is_none());
+    assert_eq!(monitor.send(GetMetrics).await, Ok(None), "nobody knows");
     sources.send(Mute(false)).await.unwrap();
     assert!(next(&mut events).await.completed_tasks > 9);
     assert!(monitor.connected());
@@ -148,6 +160,12 @@ async fn no_interval_collects_nothing() {
     let monitor = Monitor::new(config).start();
     sleep(100 * INTERVAL).await;
     assert!(events.try_next().is_none());
+    // Whoever asks is answered, each time anew.
+    for completed in [9, 19] {
+        let metrics = monitor.send(GetMetrics).await.unwrap().unwrap();
+        assert_eq!(metrics.completed_tasks, completed);
+    }
+    assert!(events.try_next().is_none(), "a question is no measurement at an interval");
     assert_eq!(monitor.send(GetProfile).await, Ok(BTreeMap::new()));
 }
 

@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 
 use super::{Answer, KeyedCall, ProviderState, ProviderSupervisor, lifecycle::Trouble};
 use crate::{
+    execution_engine::CallerSpan,
     guard::{CallError, discard, guarded},
     stall::Watched,
 };
@@ -95,9 +96,15 @@ impl Drop for Ending {
 type CallFuture = Pin<Box<dyn Future<Output = (Answer, Option<String>)>>>;
 
 /// Runs one call to its end; the text of a panic comes beside the answer.
-fn call_future(provider: Rc<dyn Provider>, id: ProviderId, call: Call) -> CallFuture {
+fn call_future(
+    provider: Rc<dyn Provider>,
+    id: ProviderId,
+    call: Call,
+    caller: CallerSpan,
+) -> CallFuture {
     let label = Arc::clone(&call.method.capability);
     let span = tracing::info_span!(
+        parent: caller.as_deref().and_then(tracing::Span::id),
         "task",
         workflow = %call.workflow_id,
         task = %call.task_id,
@@ -142,11 +149,11 @@ impl ProviderSupervisor {
     fn run_call(
         &mut self,
         provider: &Rc<dyn Provider>,
-        (task, call): KeyedCall,
+        KeyedCall { task, call, span }: KeyedCall,
         ctx: &mut Context<Self>,
     ) -> Execution {
         self.calls_total += 1;
-        let future = call_future(Rc::clone(provider), self.id().clone(), call);
+        let future = call_future(Rc::clone(provider), self.id().clone(), call, span);
         let mut future = Watched::new(self.id().shared(), future);
         let mut unwoken = task::Context::from_waker(task::Waker::noop());
         if let task::Poll::Ready((answer, panic)) = Pin::new(&mut future).poll(&mut unwoken) {

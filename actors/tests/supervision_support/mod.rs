@@ -228,7 +228,7 @@ impl Stage {
         let (accepted, is_accepted) = oneshot::channel();
         let (settled, ending) = oneshot::channel();
         let draft = Draft::new(spec).unwrap();
-        let submit = Submit { draft, accepted: Some(accepted), settled: Some(settled) };
+        let submit = Submit { draft, accepted: Some(accepted), settled: Some(settled), span: None };
         self.cast.engine.do_send(submit);
         (is_accepted.await.unwrap().unwrap(), Ending(ending))
     }

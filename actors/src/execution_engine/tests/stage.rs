@@ -286,7 +286,7 @@ impl Stage {
     ) -> (oneshot::Receiver<Result<WorkflowId, SubmitError>>, oneshot::Receiver<WaitAnswer>) {
         let (accepted, is_accepted) = oneshot::channel();
         let (settled, is_settled) = oneshot::channel();
-        let submit = Submit { draft, accepted: Some(accepted), settled: Some(settled) };
+        let submit = Submit { draft, accepted: Some(accepted), settled: Some(settled), span: None };
         self.actors.cast.engine.do_send(submit);
         (is_accepted, is_settled)
     }

@@ -241,7 +241,7 @@ impl Stage {
         self.waits.push(id.clone());
         let (accepted, taken) = oneshot::channel();
         let (settled, end) = oneshot::channel();
-        let submit = Submit { draft, accepted: Some(accepted), settled: Some(settled) };
+        let submit = Submit { draft, accepted: Some(accepted), settled: Some(settled), span: None };
         self.actors.cast.engine.do_send(submit);
         Sent { id, taken, end }
     }
