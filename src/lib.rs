@@ -77,7 +77,7 @@ pub use gleitzeit_storage::sea_orm;
 pub use handle::{
     CheckedWorkflow, EngineState, Enqueued, Follow, Handle, Health, StoreState, SubmitFileError,
 };
-pub use runtime::{BlockingRuntime, Runtime, RuntimeBuilder, StartError};
+pub use runtime::{BlockingRuntime, LocalRuntime, Runtime, RuntimeBuilder, StartError};
 /// For the types of typed handlers.
 #[cfg(feature = "typed")]
 pub use schemars;

@@ -9,6 +9,7 @@
 //! with it.
 
 mod blocking;
+mod local;
 mod parts;
 mod results;
 
@@ -23,12 +24,13 @@ use gleitzeit_domain::{
     balance::{StrategyFactory, UnknownStrategy},
     error::{ErrorCode, TaskError},
     protocol::{ProtocolSpec, book::ProtocolBook},
-    provider::ProviderSpec,
+    provider::{Placement, ProviderSpec},
     store::{Store, StoreError},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use blocking::BlockingRuntime;
+pub use local::LocalRuntime;
 pub use parts::{look_into_store, open_store};
 
 use results::ResultWriter;
@@ -40,6 +42,8 @@ use crate::{
 
 /// Between two clean-ups of settled workflows.
 const RETENTION_ROUND: Duration = Duration::from_hours(1);
+/// Between two looks for what nobody tells of: there is no other thread, and no other process.
+const NO_WATCH: Duration = Duration::from_hours(24);
 /// Workflows forgotten in one go.
 const RETENTION_BATCH: usize = 5_000;
 /// The store may take this long to flush after the last outcome.
@@ -164,6 +168,7 @@ impl Runtime {
             recover: true,
             wait_policy: WaitPolicy::default(),
             settings_providers: true,
+            is_local: false,
         }
     }
 
@@ -230,6 +235,7 @@ pub struct RuntimeBuilder {
     recover: bool,
     wait_policy: WaitPolicy,
     settings_providers: bool,
+    is_local: bool,
 }
 
 impl std::fmt::Debug for RuntimeBuilder {
@@ -372,9 +378,11 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
         recover,
         wait_policy,
         settings_providers,
+        is_local,
     } = builder;
     #[cfg(feature = "typed")]
     for service in services {
+        let service = if is_local { service.on_one_thread() } else { service };
         let built = service.build()?;
         protocols.push(built.protocol);
         providers.push(built.provider);
@@ -384,6 +392,11 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     let book = parts::book(&settings, protocols)?;
     let mut specs = if settings_providers { settings.provider_specs()? } else { Vec::new() };
     specs.extend(providers);
+    if is_local {
+        for spec in &mut specs {
+            spec.placement = Placement::Control;
+        }
+    }
     let levels = actix_rt::spawn(check_levels(specs.clone(), settings.provider_kinds.clone()));
     // Workflows that are taken up run at once: none may begin where a level cannot be had. Where
     // nothing is taken up, the look takes place beside the rest of the start.
@@ -400,6 +413,12 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     };
     gleitzeit_failpoint::failpoint!("runtime.start.store");
     let mut parts = parts::parts(&settings, strategies, book, recover, wait_policy);
+    if is_local {
+        parts.workers = 0;
+        // They would be most of what happens on a clock that jumps.
+        parts.balancer.watch_interval = NO_WATCH;
+        parts.engine.sweep = NO_WATCH;
+    }
     let results = ResultWriter::start(settings.clone());
     parts.engine.results = Some(results.sender());
     let actors = match system::start(parts, Arc::clone(&store)) {

@@ -76,6 +76,14 @@ impl MemoryStore {
         self
     }
 
+    /// Ends every lease as if its process had died: what it owned is there for the next claim. For
+    /// tests of a crash; an engine that is alive loses what it runs.
+    pub fn end_leases(&self) {
+        // A closed store has none.
+        let _ = self.with(|shelf| shelf.desk.end_all());
+        self.ring();
+    }
+
     /// Tells other engines that there may be something for them.
     fn ring(&self) {
         self.bell.send_replace(());

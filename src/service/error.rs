@@ -83,8 +83,8 @@ impl HandlerError {
         self
     }
 
-    /// The error of the task whose method has this effect.
-    pub(super) fn into_task_error(self, effect: Effect) -> TaskError {
+    /// The error of a task whose method has this effect.
+    pub fn into_task_error(self, effect: Effect) -> TaskError {
         let Self { error, is_undecided } = self;
         if is_undecided && effect != Effect::AtMostOnce { error.retryable(true) } else { error }
     }

@@ -109,6 +109,12 @@ impl Desk {
         Some(next.saturating_duration_since(Instant::now()))
     }
 
+    /// Every lease has run out by now, whatever its term.
+    pub(super) fn end_all(&mut self) {
+        let now = Instant::now();
+        self.leases.values_mut().for_each(|held| held.until = Some(now));
+    }
+
     pub(super) fn ask(&mut self, request: Request) -> RequestKey {
         self.last_request += 1;
         let key = RequestKey(self.last_request);

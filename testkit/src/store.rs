@@ -1,0 +1,89 @@
+//! The store of a test: in memory, outlives its runtimes, and is where they crash.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gleitzeit::{
+    Event, ListFilter, Store, StoreError, WorkflowId, WorkflowRecord, WorkflowSummary,
+    domain::store::{LeaseStore, NewWorkflow, Submitted, WorkflowChange},
+};
+
+use crate::world::World;
+
+pub(crate) struct KitStore(pub(crate) Arc<World>);
+
+impl KitStore {
+    /// Writes, unless the process dies before; it may die right after.
+    async fn write<T>(
+        &self,
+        events: Vec<Event>,
+        write: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        self.0.lives().await;
+        if self.0.dies_before(&events) {
+            match self.0.die().await {}
+        }
+        let written = write.await?;
+        if self.0.dies_after(&events) {
+            match self.0.die().await {}
+        }
+        Ok(written)
+    }
+}
+
+#[async_trait]
+impl Store for KitStore {
+    fn describe(&self) -> String {
+        "memory of the test".into()
+    }
+
+    fn leases(&self) -> Option<&dyn LeaseStore> {
+        self.0.store.leases()
+    }
+
+    /// The virtual time, which goes on from one life to the next.
+    async fn shared_time(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        Ok(Some(self.0.now()))
+    }
+
+    async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
+        let events = new.iter().flat_map(|new| new.events.iter().cloned()).collect();
+        self.write(events, self.0.store.submit(new)).await
+    }
+
+    async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError> {
+        let events = changes.iter().flat_map(|change| change.events.iter().cloned()).collect();
+        self.write(events, self.0.store.record(changes)).await
+    }
+
+    async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
+        self.0.store.unsettled().await
+    }
+
+    async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
+        self.0.store.workflow(id).await
+    }
+
+    async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
+        self.0.store.list(filter).await
+    }
+
+    async fn events(
+        &self,
+        id: &WorkflowId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.0.store.events(id, after, limit).await
+    }
+
+    async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
+        self.0.store.prune(before, limit).await
+    }
+
+    /// The next life goes on with it.
+    async fn close(&self, _: Duration) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
