@@ -179,7 +179,7 @@ async fn start() -> Result<Runtime, Box<dyn Error>> {
 /// to one for the state, and to one for a workflow that is not there.
 pub(crate) async fn run() -> Result<Vec<String>, Box<dyn Error>> {
     let runtime = start().await?;
-    let (server, address) = serve(&runtime, "127.0.0.1:0", std::future::pending())?;
+    let (server, address) = serve(&runtime, "127.0.0.1:0", asked_to_stop())?;
     let stopping = server.handle();
     let serving = actix_web::rt::spawn(server);
 
