@@ -50,7 +50,8 @@ fn the_built_in_protocols_are_valid() {
     assert_eq!(ids, ["echo/v1.0", "llm/v1.0", "python/v1.0"]);
     let served: Vec<_> =
         book.capabilities(&id("echo/v1")).iter().map(ToString::to_string).collect();
-    assert_eq!(served, ["echo/v1.0:echo", "echo/v1.0:sleep", "echo/v1.0:fail"]);
+    let methods = ["echo", "sleep", "fail", "ping", "timestamp", "delay"];
+    assert_eq!(served, methods.map(|method| format!("echo/v1.0:{method}")));
     assert_eq!(book.capabilities(&id("echo/v2")), []);
 }
 
