@@ -120,7 +120,7 @@ pub(super) fn who_writes(database: &Path) -> Option<String> {
         let process = locks.lines().find_map(|line| writer_of(line, shared.ino()))?;
         let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
         let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-        let stopped = if matches!(state, Some('T' | 't')) { ", which is stopped" } else { "" };
+        let stopped = if matches!(state, Some('T' | 't')) { ", which is stopped," } else { "" };
         Some(format!("the process {process}{stopped} is writing to it"))
     }
     #[cfg(not(target_os = "linux"))]

@@ -42,7 +42,7 @@ use super::{
     open::Connector,
     patience::Patience,
     prune,
-    read::{ReadError, Reader},
+    read::{self, ReadError, Reader},
     statements::Statements,
 };
 
@@ -413,6 +413,31 @@ impl Writer {
                 return Err(fault.of_read());
             }
         }
+    }
+
+    /// Reads at one moment, on the connection that writes, and without the lock that writing takes.
+    pub(super) async fn read<T>(
+        &mut self,
+        ask: impl AsyncFnOnce(&DatabaseTransaction, &Desk) -> Result<T, ReadError>,
+    ) -> Result<T, StoreError> {
+        let patience = self.patience.clone();
+        let db = self.connection().await.map_err(|error| Fault::from(error).of_read())?.clone();
+        let desk = &self.desk;
+        let asks = async {
+            let moment = read::snapshot(&db).await?;
+            let answer = ask(&moment, desk).await?;
+            moment.commit().await?;
+            Ok(answer)
+        };
+        let answer = match patience.wait(asks).await {
+            Ok(answer) => answer.map_err(|ReadError(error)| error),
+            Err(silent) => Err(Fault::from(silent).of_read()),
+        };
+        if answer.is_err() {
+            drop(db);
+            self.reset().await;
+        }
+        answer
     }
 
     /// Whether another connection has written since this was asked before; true where nobody knows.

@@ -20,6 +20,8 @@ mod pause;
 mod process;
 mod program;
 mod random;
+#[cfg(feature = "failpoints")]
+mod stopped;
 mod timers;
 mod verdict;
 mod workload;

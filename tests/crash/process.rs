@@ -105,6 +105,11 @@ impl Process {
         Self { child, said, name: orders.name.clone(), stderr }
     }
 
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }

@@ -26,15 +26,14 @@ use crate::{
     bell, encode,
     entity::workflow,
     group::Lesson,
-    read::{Loaded, Reader},
+    read::{Loaded, ReadError, Reader},
     writer::{Refusal, Writer},
 };
 
 /// What a claim took.
 #[derive(Debug, Default)]
 struct Taken {
-    keys: Vec<i64>,
-    workflows: Vec<ClaimedWorkflow>,
+    rows: Vec<workflow::Model>,
     more: bool,
     ask_again_in: Option<Duration>,
     heritage: Heritage,
@@ -291,17 +290,25 @@ impl Writer {
                 }
                 rows.sort_unstable_by_key(|row| row.key);
                 keys.extend(rows.iter().map(|row| row.key));
-                // What cannot be read is owned and left alone: the next one who takes it over
-                // reports it, too.
-                let Read { keys: read, workflows, .. } =
-                    claimed(db, desk, &reader, epoch, rows).await?;
-                gleitzeit_failpoint::failpoint!("store.claim.read");
                 let ask_again_in = outlook.ask_again_in;
-                Ok(Taken { keys: read, workflows, more, ask_again_in, heritage })
+                Ok(Taken { rows, more, ask_again_in, heritage })
             })
             .await?;
         gleitzeit_failpoint::failpoint!("store.claim.committed");
-        let Taken { keys, workflows, more, ask_again_in, heritage } = taken;
+        let Taken { rows, more, ask_again_in, heritage } = taken;
+        // Behind the commit, which others wait for: nobody else writes to what this lease owns. What
+        // cannot be read is owned and left alone: the next one who takes it over reports it, too.
+        let read = self.read(async |db, desk| claimed(db, desk, &reader, epoch, rows).await);
+        let Read { keys, workflows, .. } = match read.await {
+            Ok(read) => read,
+            Err(error) => {
+                // It is given out by the next claim.
+                self.desk.doubt(epoch, keys.clone());
+                self.desk.doubt_heritage(epoch);
+                return Err(error);
+            }
+        };
+        gleitzeit_failpoint::failpoint!("store.claim.read");
         self.learn(Lesson::of_claimed(&keys, &workflows));
         let Heritage { listed, given, is_shared } = heritage;
         self.desk.inherited(epoch, listed, given.iter().chain(&keys));
@@ -461,7 +468,7 @@ async fn claimed(
     reader: &Reader,
     epoch: Epoch,
     rows: Vec<workflow::Model>,
-) -> Result<Read, Refusal> {
+) -> Result<Read, ReadError> {
     let mine = sql::column(epoch);
     let left_by = |row: &workflow::Model| {
         // What was inherited bears the name of who died.

@@ -1,0 +1,104 @@
+//! A process that is stopped, as by SIGSTOP or a suspended container, beside others on a SQLite file:
+//! it holds them up only where it is within a transaction, and then they say who it is.
+
+use std::{thread, time::Duration};
+
+use gleitzeit::{
+    Store as _, StoreError,
+    settings::StoreUrl,
+    storage::{SqlOptions, SqlStore},
+};
+use gleitzeit_domain::store::{Submitted, conformance::sample};
+use nix::sys::signal::Signal;
+
+use crate::{
+    ground::{Ground, Kind},
+    process::{Orders, Process, Role},
+};
+
+/// Where a process waits for another thread, or hands something over: the file is free.
+const BETWEEN: [&str; 8] = [
+    "engine.submit.storing",
+    "engine.write.before",
+    "store.write.taken",
+    "store.begin.before",
+    "store.claim.looked",
+    "store.claim.read",
+    "store.commit.after",
+    "store.answer.before",
+];
+
+/// Within a transaction.
+const WITHIN: [&str; 3] = ["store.begin.after", "store.write.rows", "store.commit.before"];
+
+fn stop_at(test: &str, place: &str) -> (Ground, Process, u32) {
+    let ground = Ground::new(Kind::Sqlite, "stopped").unwrap();
+    // Something to claim.
+    wait_for(submit(&ground, "free")).unwrap();
+    let orders = Orders {
+        store: ground.url.clone(),
+        folder: ground.folder(),
+        name: "stopped".into(),
+        role: Role::Helper,
+        shares: vec!["stopped".into()],
+        neighbour: None,
+    };
+    let mut process = Process::start(test, &orders, Some(&format!("{place}:1:stop")));
+    process.stops().unwrap_or_else(|why| panic!("{place}: {why}"));
+    let id = process.id();
+    (ground, process, id)
+}
+
+async fn submit(ground: &Ground, id: &str) -> Result<Vec<Submitted>, StoreError> {
+    let url: StoreUrl = ground.url.parse().unwrap();
+    let store = SqlStore::connect(&url, SqlOptions::default()).await?;
+    let answer = store.submit(vec![sample::workflow(id, 1)]).await;
+    store.close(Duration::from_secs(30)).await.unwrap();
+    answer
+}
+
+fn wait_for<T>(it: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(it)
+}
+
+#[test]
+fn a_stopped_process_holds_nobody_up_between_transactions() {
+    if let Some(orders) = Orders::told() {
+        return crate::program::live(orders);
+    }
+    let test = "stopped::a_stopped_process_holds_nobody_up_between_transactions";
+    thread::scope(|scope| {
+        for place in BETWEEN {
+            scope.spawn(move || {
+                let (ground, _process, _) = stop_at(test, place);
+                let answer = wait_for(submit(&ground, "other"));
+                assert_eq!(answer, Ok(vec![Submitted::Created]), "{place}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_process_that_is_stopped_within_a_transaction_is_named() {
+    if let Some(orders) = Orders::told() {
+        return crate::program::live(orders);
+    }
+    let test = "stopped::a_process_that_is_stopped_within_a_transaction_is_named";
+    thread::scope(|scope| {
+        for place in WITHIN {
+            scope.spawn(move || {
+                let (ground, process, id) = stop_at(test, place);
+                let refused = wait_for(submit(&ground, "early")).unwrap_err();
+                let named = format!("the process {id}, which is stopped, is writing to it");
+                assert!(refused.to_string().contains(&named), "{place}: {refused}");
+                process.signal(Signal::SIGKILL);
+                let mut answer = wait_for(submit(&ground, "late"));
+                while let Err(StoreError::Unavailable { .. }) = answer {
+                    // Its end takes a moment.
+                    answer = wait_for(submit(&ground, "late"));
+                }
+                assert_eq!(answer, Ok(vec![Submitted::Created]), "{place}");
+            });
+        }
+    });
+}
