@@ -83,6 +83,11 @@ pub use runtime::{BlockingRuntime, LocalRuntime, Runtime, RuntimeBuilder, StartE
 pub use schemars;
 pub use settings::Settings;
 
+/// The program of the page on services is compiled and run.
+#[cfg(all(doctest, feature = "typed"))]
+#[doc = include_str!("../docs/services.md")]
+struct Services;
+
 /// The program of the README is compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -364,13 +364,30 @@ fn control_thread(
     let _ = system.run();
 }
 
+/// Adds the protocol and the provider of each service.
+#[cfg(feature = "typed")]
+fn with_services(
+    mut protocols: Vec<ProtocolSpec>,
+    mut providers: Vec<ProviderSpec>,
+    services: Vec<crate::service::Service>,
+    is_local: bool,
+) -> Result<(Vec<ProtocolSpec>, Vec<ProviderSpec>), StartError> {
+    for service in services {
+        let service = if is_local { service.on_one_thread() } else { service };
+        let built = service.build()?;
+        protocols.push(built.protocol);
+        providers.push(built.provider);
+    }
+    Ok((protocols, providers))
+}
+
 type Begun = (Actors, Arc<dyn Store>, Handle, Recovered, ResultWriter);
 
 async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     let RuntimeBuilder {
         settings,
-        mut providers,
-        mut protocols,
+        providers,
+        protocols,
         #[cfg(feature = "typed")]
         services,
         strategies,
@@ -381,12 +398,7 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
         is_local,
     } = builder;
     #[cfg(feature = "typed")]
-    for service in services {
-        let service = if is_local { service.on_one_thread() } else { service };
-        let built = service.build()?;
-        protocols.push(built.protocol);
-        providers.push(built.provider);
-    }
+    let (protocols, providers) = with_services(protocols, providers, services, is_local)?;
     #[cfg(feature = "ollama")]
     gleitzeit_providers::tls::install_crypto_provider();
     let book = parts::book(&settings, protocols)?;

@@ -12,9 +12,10 @@ use serde_json::Value;
 ///
 /// Every error type converts into it, so that `?` works in a handler. A converted error is tried
 /// again as the task's retry policy says, because most errors of a handler come from a peer that
-/// does not answer. A method that is declared [`at_most_once`](crate::service::Service::at_most_once)
-/// is the exception: it is tried again only after [`retry_after`](Self::retry_after) or
-/// [`retryable`](Self::retryable), by which the handler vouches that nothing has happened.
+/// does not answer; without a policy there is one attempt. A method that is declared
+/// [`at_most_once`](crate::service::Service::at_most_once) is the exception: it is tried again only
+/// after [`retry_after`](Self::retry_after) or [`retryable`](Self::retryable), by which the handler
+/// vouches that nothing has happened.
 ///
 /// ```
 /// use std::time::Duration;

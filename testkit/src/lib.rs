@@ -43,6 +43,11 @@ pub mod conformance {
     pub use gleitzeit::{domain::store::conformance as store, providers::conformance as provider};
 }
 
+/// The program of the page on tests is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/testing.md")]
+struct Testing;
+
 pub use calls::FakeCall;
 pub use crash::Crash;
 pub use gleitzeit::service::HandlerError;
