@@ -47,7 +47,7 @@ pub use verdict::Spoken;
 #[cfg(test)]
 use interruption::CUT_OFF_MAX;
 
-use measure::{NotAResult, result_size, storable};
+use measure::{NotAResult, error_size, result_size, storable};
 
 /// Results of more bytes are read from the store by whoever asks, once they are in it: tens of
 /// thousands of them in one workflow would else fill the memory until its end.
@@ -466,7 +466,7 @@ impl Run {
             }
             Err(error) => {
                 let error = storable(error, self.result_max);
-                self.unstored += Unstored::of_call(has_effect, error.message.len() as u64);
+                self.unstored += Unstored::of_call(has_effect, error_size(&error));
                 self.fail_attempt(index, error, now, random)
             }
         }

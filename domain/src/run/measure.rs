@@ -54,6 +54,12 @@ pub(super) fn storable(mut error: TaskError, limit: u64) -> TaskError {
     error
 }
 
+/// About how many bytes an error takes: its data may be as large as a result.
+pub(super) fn error_size(error: &TaskError) -> u64 {
+    let data = error.data.as_deref().and_then(|data| json_size(data, NESTING_MAX));
+    (error.message.len() as u64).saturating_add(data.unwrap_or(0))
+}
+
 /// True when a value takes more than so many bytes as JSON. Looks at no more of it than it must.
 pub(super) fn is_larger(value: &Value, bytes: u64) -> bool {
     fn left(value: &Value, bytes: u64) -> Option<u64> {

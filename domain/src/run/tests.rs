@@ -768,3 +768,15 @@ fn a_long_start_is_written_by_itself() {
     run.tell_start(1);
     assert_eq!(run.take_change().unwrap().workflow, None);
 }
+
+/// An error may hold as much as a result, and takes the same room until it is stored.
+#[test]
+fn the_data_of_an_error_counts_as_what_is_not_stored() {
+    let mut run = run_of([task("a"), task("b").retry(retrying(2))]);
+    for index in 0..2 {
+        let attempt = begin(&mut run, index);
+        let error = lost().with_data(json!("x".repeat(10_000)));
+        run.finish(index, attempt, Err(error), None, at(3), 0.0);
+        assert!(run.unstored().bytes > 10_000 * u64::from(index + 1), "{:?}", run.unstored());
+    }
+}
