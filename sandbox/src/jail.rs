@@ -127,6 +127,9 @@ pub struct JailSettings {
     pub recycle_age: Duration,
     /// A directory of control groups, version 2, that was delegated to the service.
     pub cgroup: Option<PathBuf>,
+    /// Thousandths of a core that a task has at most, all of its threads together; `None` for as
+    /// much as the machine has to spare. Needs control groups.
+    pub cpu_millicores: Option<u32>,
 }
 
 impl Default for JailSettings {
@@ -146,6 +149,7 @@ impl Default for JailSettings {
             recycle_tasks: 1000,
             recycle_age: Duration::from_mins(10),
             cgroup: None,
+            cpu_millicores: None,
         }
     }
 }
@@ -205,7 +209,7 @@ impl Plan {
             launcher: launcher(settings)?,
             spec: Spec { program, arguments, environment, ..plain },
             blob: blob(interpreter, settings.network),
-            groups: Groups::find(settings.cgroup.as_deref()),
+            groups: groups(settings)?,
             recycle_tasks: settings.recycle_tasks,
             recycle_age: settings.recycle_age,
             _alive: alive,
@@ -221,6 +225,19 @@ impl Plan {
         frames::put(&mut out, &serde_json::to_vec(&spec).unwrap_or_default());
         frames::put(&mut out, &self.blob);
         out
+    }
+}
+
+/// The control groups, with what the settings demand of them.
+fn groups(settings: &JailSettings) -> Result<Option<Groups>, SandboxError> {
+    let groups = Groups::find(settings.cgroup.as_deref());
+    let Some(millicores) = settings.cpu_millicores else { return Ok(groups) };
+    match groups.map(|groups| groups.with_processor(millicores)) {
+        Some(Some(groups)) => Ok(Some(groups)),
+        Some(None) | None => Err(SandboxError::unavailable(
+            "`cpu_millicores` needs control groups that limit the processor, and this service may \
+             make none; leave it out, or have a group delegated (systemd: `Delegate=yes`)",
+        )),
     }
 }
 

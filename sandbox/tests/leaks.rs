@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use gleitzeit_sandbox::{JailSettings, Job, Level, SandboxError, Status};
 use serde_json::json;
@@ -62,7 +62,7 @@ async fn a_stopped_sandbox_leaves_nothing() {
     drop(bench);
     until("all processes are gone", || descendants().is_empty()).await;
     until("all descriptors are closed", || descriptors() <= before).await;
-    assert_eq!(groups(), Vec::<String>::new());
+    assert_eq!(support::groups(), Vec::<std::path::PathBuf>::new());
 }
 
 /// Dropped without a word, it is gone as well.
@@ -73,7 +73,7 @@ async fn a_dropped_sandbox_ends_its_jails() {
     assert!(!descendants().is_empty());
     drop(bench);
     until("all processes are gone", || descendants().is_empty()).await;
-    until("all control groups are gone", || groups().is_empty()).await;
+    until("all control groups are gone", || support::groups().is_empty()).await;
 }
 
 /// Killed with -9, the service takes its jails with it, and what runs in them.
@@ -177,7 +177,7 @@ async fn settled(bench: &Bench, (open, resident): (usize, u64)) {
     assert_eq!(files.result, json!([]));
     bench.sandbox.stop().await;
     until("all processes are gone", || descendants().is_empty()).await;
-    assert_eq!(groups(), Vec::<String>::new());
+    assert_eq!(support::groups(), Vec::<std::path::PathBuf>::new());
 }
 
 fn descriptors() -> usize {
@@ -213,24 +213,6 @@ fn descendants() -> Vec<u32> {
     while at < found.len() {
         found.extend(children_of(found[at]));
         at += 1;
-    }
-    found
-}
-
-/// Control groups that this process has made and not removed.
-fn groups() -> Vec<String> {
-    let own = format!("gleitzeit-jail-{}-", std::process::id());
-    let (mut found, mut ahead) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
-    // At whatever depth: version 2 has them where the service is, or above that.
-    while let Some(place) = ahead.pop() {
-        let entries = std::fs::read_dir(&place).into_iter().flatten().flatten();
-        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(&own) {
-                found.push(name);
-            }
-            ahead.push(entry.path());
-        }
     }
     found
 }

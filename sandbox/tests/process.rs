@@ -260,6 +260,40 @@ async fn the_kernel_counts_memory_where_it_can() {
     assert_eq!(outcome.result, json!(15), "{outcome:?}");
 }
 
+/// A task with a limit of the processor is held back by the kernel; where no group can do that, a
+/// sandbox with one does not start.
+#[tokio::test]
+async fn the_kernel_limits_the_processor_where_it_is_asked_to() {
+    let settings = JailSettings { cpu_millicores: Some(250), workers: 1, ..jail_settings() };
+    let sandbox = match Sandbox::jailed(support::python().as_ref(), &settings).await {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            assert!(error.to_string().contains("`cpu_millicores` needs control groups"), "{error}");
+            println!("SKIPPED: a limit of the processor (no control group can set one here)");
+            return;
+        }
+    };
+    let burn = "import time\nwhile time.process_time() < 0.5: pass\nresult = 'burnt'";
+    assert_eq!(sandbox.run(Job::execute(burn)).await.unwrap().result, json!("burnt"));
+    let limited: Vec<PathBuf> = support::groups()
+        .into_iter()
+        .filter(|group| {
+            let says = |file: &str, what: &str| {
+                std::fs::read_to_string(group.join(file)).is_ok_and(|text| text.trim() == what)
+            };
+            says("cpu.max", "25000 100000") || says("cpu.cfs_quota_us", "25000")
+        })
+        .collect();
+    assert!(!limited.is_empty(), "{:?}", support::groups());
+    let is_held_back = limited.iter().any(|group| {
+        let told = std::fs::read_to_string(group.join("cpu.stat")).unwrap();
+        let count = told.lines().find_map(|line| line.strip_prefix("nr_throttled "));
+        count.is_some_and(|count| count.trim() != "0")
+    });
+    assert!(is_held_back, "a quarter of a core is not a limit to half a second of it");
+    sandbox.stop().await;
+}
+
 /// Random numbers differ from task to task, although all come from one process.
 #[tokio::test]
 async fn tasks_share_no_random_numbers() {

@@ -16,6 +16,9 @@ use serde_json::Value;
 use super::{docker::DockerConfig, request::Request, security::SecurityManager};
 use crate::reach::Rules;
 
+/// An interpreter takes seconds to start with less of a core.
+const CPU_MIN_MILLICORES: u32 = 50;
+
 /// Settings of a Python provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -53,6 +56,10 @@ pub struct PythonConfig {
     /// itself where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
+    /// Thousandths of a core that a jailed task has at most, all of its threads together; as much as
+    /// the machine has to spare where absent. Needs control groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millicores: Option<u32>,
     /// Tasks that may wait for a worker.
     pub queue_max: u32,
     /// False starts an interpreter only when there is a task for it, and not one for each worker
@@ -101,6 +108,7 @@ impl Default for PythonConfig {
             task_dir_mb: 256,
             docker: None,
             cgroup: None,
+            cpu_millicores: None,
             queue_max: 1024,
             prefork: true,
             policy: Preset::Off,
@@ -134,6 +142,12 @@ pub enum PythonConfigError {
         given: u64,
         /// The least.
         least: u64,
+    },
+    /// A limit that an interpreter would hardly start under.
+    #[error("cpu_millicores: {given} is less than {CPU_MIN_MILLICORES}")]
+    Cpu {
+        /// As given.
+        given: u32,
     },
     /// A path that is empty.
     #[error("{field}: must not be empty; leave it out instead")]
@@ -186,6 +200,9 @@ impl PythonConfig {
         if self.memory_mb < least {
             return Err(PythonConfigError::Memory { given: self.memory_mb, least });
         }
+        if let Some(given) = self.cpu_millicores.filter(|it| *it < CPU_MIN_MILLICORES) {
+            return Err(PythonConfigError::Cpu { given });
+        }
         if self.interpreter.as_os_str().is_empty() {
             return Err(PythonConfigError::Empty { field: "interpreter" });
         }
@@ -229,6 +246,7 @@ impl PythonConfig {
             shown: self.shown.clone(),
             task_bytes: self.task_dir_mb << 20,
             cgroup: self.cgroup.clone(),
+            cpu_millicores: self.cpu_millicores,
             ..JailSettings::default()
         })
     }
@@ -298,6 +316,7 @@ mod tests {
         for (settings, told) in [
             (json!({"max_workers": 0}), "max_workers: must be more than 0"),
             (json!({"memory_mb": 8}), "memory_mb: 8 is less than the 32 MiB"),
+            (json!({"cpu_millicores": 49}), "cpu_millicores: 49 is less than 50"),
             (json!({"interpreter": ""}), "interpreter: must not be empty"),
             #[cfg(not(feature = "docker"))]
             (json!({"sandbox": "docker"}), "sandbox: `docker` is not available"),

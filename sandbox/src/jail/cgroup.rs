@@ -1,5 +1,6 @@
 //! Control groups: the memory of a jail as the kernel counts it, files and threads included, and its
-//! share of the processor, which does not grow with its threads.
+//! share of the processor, which does not grow with its threads; and, where the settings name one, a
+//! limit of the processor.
 //!
 //! Asked when a sandbox starts, and by a zygote's keeper before each task. Version 1 and version 2
 //! are used as they are found; where neither can be written, tasks are limited by their address
@@ -44,10 +45,15 @@ pub enum Controller {
     Cpu,
 }
 
+/// The kernel gives out a limited group's time in turns of so many microseconds.
+const CPU_PERIOD_US: u64 = 100_000;
+
 /// Directories below which groups can be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Groups {
     parents: Vec<(Controller, PathBuf)>,
+    /// Microseconds of each period; `None` for no limit.
+    cpu_quota_us: Option<u64>,
 }
 
 impl Groups {
@@ -70,7 +76,19 @@ impl Groups {
                 parents.push((controller, parent));
             }
         }
-        (!parents.is_empty()).then_some(Self { parents })
+        (!parents.is_empty()).then_some(Self { parents, cpu_quota_us: None })
+    }
+
+    /// The same with a limit of the processor; `None` where none can be set.
+    pub(crate) fn with_processor(self, millicores: u32) -> Option<Self> {
+        let quota = u64::from(millicores) * CPU_PERIOD_US / 1_000;
+        let limited = Self { cpu_quota_us: Some(quota), ..self };
+        let can = limited
+            .parents
+            .iter()
+            .any(|(controller, _)| matches!(controller, Controller::Unified | Controller::Cpu));
+        // A trial: version 2 may lack the controller, version 1 the limit.
+        (can && limited.create().is_ok()).then_some(limited)
     }
 
     /// What they are in charge of.
@@ -93,9 +111,18 @@ impl Groups {
                     fs::write(place.join("pids.max"), TASKS_MAX.to_string())?;
                     // There only where the processor was delegated as well.
                     let _ = fs::write(place.join("cpu.weight"), CPU_WEIGHT);
+                    if let Some(quota) = self.cpu_quota_us {
+                        fs::write(place.join("cpu.max"), format!("{quota} {CPU_PERIOD_US}"))?;
+                    }
                 }
                 Controller::Pids => fs::write(place.join("pids.max"), TASKS_MAX.to_string())?,
-                Controller::Cpu => fs::write(place.join("cpu.shares"), CPU_SHARES)?,
+                Controller::Cpu => {
+                    fs::write(place.join("cpu.shares"), CPU_SHARES)?;
+                    if let Some(quota) = self.cpu_quota_us {
+                        fs::write(place.join("cpu.cfs_period_us"), CPU_PERIOD_US.to_string())?;
+                        fs::write(place.join("cpu.cfs_quota_us"), quota.to_string())?;
+                    }
+                }
                 Controller::Memory => {}
             }
         }

@@ -116,3 +116,20 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Control groups that this process has made and not removed.
+pub fn groups() -> Vec<PathBuf> {
+    let own = format!("gleitzeit-jail-{}-", std::process::id());
+    let (mut found, mut ahead) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
+    // At whatever depth: version 2 has them where the service is, or above that.
+    while let Some(place) = ahead.pop() {
+        let entries = std::fs::read_dir(&place).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if entry.file_name().to_string_lossy().starts_with(&own) {
+                found.push(entry.path());
+            }
+            ahead.push(entry.path());
+        }
+    }
+    found
+}
