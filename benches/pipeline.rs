@@ -24,7 +24,7 @@ const SIZES: [u64; 4] = [10, 100, 1_000, 10_000];
 
 /// One echo provider, a store in memory, and 1,024 tasks at once.
 fn runtime() -> BlockingRuntime {
-    let text = "storage.url = \"memory\"\nstorage.settled_kept = 1\n\
+    let text = "storage.url = \"memory\"\nstorage.memory_history_max = 1\n\
                 engine.max_concurrent_tasks = 1024\nmonitoring.interval = 0";
     let settings = Settings::from_toml(text).expect("sound settings");
     let builder = Runtime::builder(settings).without_settings_providers();

@@ -291,7 +291,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Says for which calls `engine.provider_wait` holds; without it, for each attempt.
+    /// Says for which calls `engine.provider_wait_timeout` holds; without it, for each attempt.
     #[must_use]
     pub fn wait_policy(mut self, policy: WaitPolicy) -> Self {
         self.wait_policy = policy;
@@ -401,6 +401,9 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     let (protocols, providers) = with_services(protocols, providers, services, is_local)?;
     #[cfg(feature = "ollama")]
     gleitzeit_providers::tls::install_crypto_provider();
+    for warning in &settings.warnings {
+        tracing::warn!(%warning, "setting by an old name");
+    }
     let book = parts::book(&settings, protocols)?;
     let mut specs = if settings_providers { settings.provider_specs()? } else { Vec::new() };
     specs.extend(providers);

@@ -12,6 +12,7 @@ mod load;
 mod path;
 mod problem;
 mod providers;
+mod renamed;
 mod secret;
 
 use std::{
@@ -78,6 +79,9 @@ pub struct Settings {
     /// The files that these were read from.
     #[serde(skip)]
     pub read_from: Vec<PathBuf>,
+    /// What is not wrong, and yet to be mended: keys by an old name.
+    #[serde(skip)]
+    pub warnings: Vec<SettingsProblem>,
     /// The kinds that a provider may be of.
     #[serde(skip)]
     pub provider_kinds: ProviderKinds,
@@ -99,13 +103,13 @@ pub struct EngineSettings {
     pub default_timeout: Duration,
     /// A task waits so long for a provider. In files: seconds.
     #[serde(with = "duration")]
-    pub provider_wait: Duration,
+    pub provider_wait_timeout: Duration,
     /// Running tasks may take so long to end when the runtime stops. In files: seconds.
     #[serde(with = "duration")]
     pub shutdown_deadline: Duration,
     /// Worker threads of providers; one less than there are cores where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arbiters: Option<NonZeroUsize>,
+    pub provider_threads: Option<NonZeroUsize>,
     /// Makes jitter and random balancing repeatable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -117,8 +121,8 @@ pub struct EngineSettings {
 
 impl EngineSettings {
     /// Worker threads: as set, or one less than there are cores, at least 1.
-    pub fn arbiters(&self) -> usize {
-        self.arbiters.map_or_else(
+    pub fn provider_threads(&self) -> usize {
+        self.provider_threads.map_or_else(
             || thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)),
             NonZeroUsize::get,
         )
@@ -170,11 +174,11 @@ pub struct StorageSettings {
     /// any size.
     pub max_size_mb: u64,
     /// Settled workflows that the memory store keeps, the newest.
-    pub settled_kept: usize,
+    pub memory_history_max: usize,
     /// On PostgreSQL: what a process ran is taken over by others so long after it last renewed its
     /// lease. On SQLite it is at once, when the process has ended. In files: seconds.
     #[serde(with = "duration")]
-    pub lease: Duration,
+    pub lease_ttl: Duration,
     /// What runs or stores workflows makes the database and brings its schema up to date; false
     /// leaves that to `gleitzeit db migrate`.
     pub auto_migrate: bool,
@@ -482,9 +486,12 @@ impl Settings {
     }
 
     fn check_spans(&self, wrong: &mut impl FnMut(String, String)) {
-        let lease = self.storage.lease;
+        let lease = self.storage.lease_ttl;
         if lease < LEASE_MIN {
-            wrong("storage.lease".into(), format!("{lease:?}; expected at least {LEASE_MIN:?}"));
+            wrong(
+                "storage.lease_ttl".into(),
+                format!("{lease:?}; expected at least {LEASE_MIN:?}"),
+            );
         }
         let statement = self.storage.statement_timeout;
         if statement < STATEMENT_TIMEOUT_MIN {
@@ -550,7 +557,7 @@ impl Settings {
     /// Shown to every task, so nothing of the service's own may be in it.
     fn check_shown(&self, wrong: &mut impl FnMut(String, String)) {
         let guarded = self.guarded();
-        for (number, shown) in self.security.shown.iter().enumerate() {
+        for (number, shown) in self.security.read_only_paths.iter().enumerate() {
             if let Some(file) = guarded.seen_through(shown) {
                 let message = format!(
                     "`{}` would show tasks `{}`, which belongs to the service; name the directories \
@@ -558,7 +565,7 @@ impl Settings {
                     shown.display(),
                     file.display()
                 );
-                wrong(format!("security.shown.{number}"), message);
+                wrong(format!("security.read_only_paths.{number}"), message);
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use std::{fs, num::NonZeroU64, time::Duration};
 
-use gleitzeit::settings::{Amount, Durability, Settings, SettingsError, SettingsProblem, Sources};
+use gleitzeit::settings::{
+    Amount, Durability, ProviderKind, Settings, SettingsError, SettingsProblem, Sources,
+};
 
 fn problems(error: SettingsError) -> Vec<SettingsProblem> {
     error.problems
@@ -32,7 +34,7 @@ fn defaults_are_complete() {
     assert_eq!(settings.resources.cpu_cores, Amount::Detect);
     let kinds: Vec<_> = settings.enabled_providers().map(|(_, it)| &*it.kind).collect();
     assert_eq!(kinds, ["echo", "ollama", "python"]);
-    assert!(settings.engine.arbiters() >= 1);
+    assert!(settings.engine.provider_threads() >= 1);
 }
 
 /// What `gleitzeit config` prints is a settings file itself.
@@ -57,7 +59,7 @@ fn layers_override_key_by_key() {
         .load()
         .unwrap();
     assert_eq!(settings.engine.max_concurrent_tasks, NonZeroU64::MIN);
-    assert_eq!(settings.engine.provider_wait, Duration::from_secs(2));
+    assert_eq!(settings.engine.provider_wait_timeout, Duration::from_secs(2));
     assert_eq!(settings.engine.seed, Some(3));
     assert_eq!(settings.engine.max_queued_tasks.get(), 1_000_000);
 }
@@ -397,4 +399,47 @@ fn problems_do_not_show_secrets() {
     );
     assert_eq!(found.len(), 3, "{found:#?}");
     assert!(!format!("{found:?}").contains("geheim"), "{found:#?}");
+}
+
+/// A settings file of an older release still counts; a warning names the new key and the place.
+#[test]
+fn an_old_name_of_a_key_counts_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("old.toml");
+    fs::write(&file, "[storage]\nlease = 20\n").unwrap();
+    let settings = Sources::nothing()
+        .with_file(&file)
+        .with_variables([("GLEITZEIT__ENGINE__PROVIDER_WAIT", "2")])
+        .load()
+        .unwrap();
+    assert_eq!(settings.storage.lease_ttl, Duration::from_secs(20));
+    assert_eq!(settings.engine.provider_wait_timeout, Duration::from_secs(2));
+    let warnings: Vec<String> = settings.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("GLEITZEIT__ENGINE__PROVIDER_WAIT: "), "{warnings:?}");
+    assert!(warnings[0].contains("`engine.provider_wait_timeout`"), "{warnings:?}");
+    assert!(warnings[1].contains("old.toml:2:1: storage.lease: "), "{warnings:?}");
+    assert!(Settings::default().warnings.is_empty());
+}
+
+/// What is wrong with a value is told at the key that the person wrote.
+#[test]
+fn a_wrong_value_of_an_old_key_is_found_where_it_was_written() {
+    let error = Settings::from_toml("[storage]\nlease = 0.1").unwrap_err().to_string();
+    assert!(error.contains("settings:2:1: storage.lease_ttl: "), "{error}");
+}
+
+/// A host adds a kind of its own, which settings name like any other.
+#[test]
+fn a_host_adds_a_kind_of_provider() {
+    let text = "[providers.mine]\nkind = \"mine\"\nconfig = { size = 3 }";
+    let error = Settings::from_toml(text).unwrap_err().to_string();
+    assert!(error.contains("providers.mine.kind: found `mine`"), "{error}");
+    let kind = ProviderKind::new("mine", |request| {
+        assert_eq!(request.config["size"], 3);
+        Ok(gleitzeit::providers::echo::spec(request.id.clone()))
+    });
+    let sources = Sources::nothing().with_provider_kind(kind).with_text("settings", text);
+    let specs = sources.load().unwrap().provider_specs().unwrap();
+    assert!(specs.iter().any(|spec| spec.id.as_str() == "mine"));
 }

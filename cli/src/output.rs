@@ -232,6 +232,12 @@ pub(crate) fn note(text: impl Display) {
     stream::remark("INFO", &text, &printable::block(&text));
 }
 
+/// A warning on standard error: nothing failed, and yet there is something to mend.
+pub(crate) fn warn(text: impl Display) {
+    let text = text.to_string();
+    stream::remark("WARN", &text, &format!("warning: {}", printable::block(&text)));
+}
+
 /// A table whose cells are broken into several lines where they are long.
 #[derive(Debug)]
 pub(crate) struct Table(comfy_table::Table);

@@ -67,6 +67,9 @@ impl Session {
         let mut settings = sources.load()?;
         settings.storage.url = settings.storage.url();
         output::start_log(&settings.logging, verbose, says)?;
+        for warning in &settings.warnings {
+            output::warn(warning);
+        }
         let progress = if json || no_progress {
             Shown::Nothing
         } else if output::can_move() && !output::writes_json_lines() {
@@ -195,7 +198,7 @@ impl Session {
         let called: HashSet<&str> = tasks.map(protocol_of).collect();
         let mut settings = self.settings.clone();
         if called.contains("python") {
-            settings.security.shown.extend(self.shown_from_the_start(&workflows));
+            settings.security.read_only_paths.extend(self.shown_from_the_start(&workflows));
         }
         let mut builder = Runtime::builder(self.settings.clone())
             .without_recovery()

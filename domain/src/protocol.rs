@@ -126,7 +126,7 @@ pub struct MethodSpec {
     /// task's own `timeout`; its default counts only where the task gives neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_parameter: Option<String>,
-    /// How long a call waits for providers that are all down, instead of `engine.provider_wait`; it
+    /// How long a call waits for providers that are all down, instead of `engine.provider_wait_timeout`; it
     /// holds in a process that serves, too. In files: seconds.
     #[serde(default, with = "duration::option", skip_serializing_if = "Option::is_none")]
     pub provider_wait_seconds: Option<Duration>,

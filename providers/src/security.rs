@@ -22,7 +22,7 @@ pub struct SecuritySettings {
     /// What it reaches besides, of addresses that are near: `127.0.0.1:5432`, `10.0.0.0/8`.
     pub network_allow: Vec<String>,
     /// Directories and files that the code may read.
-    pub shown: Vec<PathBuf>,
+    pub read_only_paths: Vec<PathBuf>,
     /// With `sandbox = "chroot"`: the root file system that the code sees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,

@@ -49,7 +49,7 @@ pub(super) fn book(
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     let url = &settings.storage.url();
     if url.is_memory() {
-        return Ok(Arc::new(MemoryStore::new(settings.storage.settled_kept)));
+        return Ok(Arc::new(MemoryStore::new(settings.storage.memory_history_max)));
     }
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     {
@@ -108,7 +108,7 @@ pub(super) fn parts(
             max_queued_tasks: engine.max_queued_tasks.get(),
             seed,
             owner: uuid::Uuid::new_v4().to_string().into(),
-            lease_term: settings.storage.lease,
+            lease_term: settings.storage.lease_ttl,
             takes_over,
             ..EngineSettings::default()
         },
@@ -119,7 +119,7 @@ pub(super) fn parts(
                 seed,
                 ..BalanceConfig::default()
             },
-            provider_wait: engine.provider_wait,
+            provider_wait: engine.provider_wait_timeout,
             wait_policy,
             supervision: Some(settings.supervision.over(Supervision::default())),
             ..BalancerSettings::default()
@@ -135,7 +135,7 @@ pub(super) fn parts(
         env: env.collect::<HashMap<_, _>>(),
         monitor_interval: settings.monitoring.interval,
         memory_mib: crate::telemetry::process_memory_mib,
-        workers: engine.arbiters(),
+        workers: engine.provider_threads(),
     }
 }
 

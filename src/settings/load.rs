@@ -16,6 +16,7 @@ use super::{
     layers::{TextLayer, Variable, Variables},
     path,
     problem::{SettingsError, SettingsProblem, explain},
+    renamed::{old_name, rename},
 };
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -116,6 +117,7 @@ impl Sources {
                 remove_provider(&mut defaults, &id);
             }
         }
+        let mut warnings = rename(&mut merged, |path| layers.is_named(path));
         // What a provider's kind wants is known only when it reads its settings; a variable whose
         // text looks like a number may be a key or the name of a model.
         let mut as_text = HashSet::new();
@@ -142,6 +144,7 @@ impl Sources {
         };
         let Some(mut settings) = settings else { return Err(SettingsError { problems }) };
         settings.read_from = self.files().map(|(path, _)| path).collect();
+        settings.warnings = warnings.drain(..).map(|warning| layers.locate(warning)).collect();
         for found in [settings.check().err(), settings.provider_specs().err()] {
             let found = found.into_iter().flat_map(|error| error.problems);
             problems.extend(found.map(|problem| layers.locate(problem)));
@@ -282,7 +285,13 @@ impl Layers<'_> {
 
     /// Adds where the key was written: in the uppermost layer that has it.
     fn locate(&self, mut problem: SettingsProblem) -> SettingsProblem {
-        let path = path::read(&problem.path);
+        let mut path = path::read(&problem.path);
+        if let Some(old) = old_name(&path)
+            && !self.is_named(&path)
+            && self.is_named(&old)
+        {
+            path = old;
+        }
         let variable = self.variables.iter().rev().find(|variable| variable.sets(&path));
         // A key that is nowhere, or spelled otherwise, has the place of what holds it.
         let written = |len| self.texts.iter().rev().find_map(|layer| layer.find(&path[..len]));

@@ -277,8 +277,8 @@ pub(crate) const RENEWALS: Duration = Duration::from_millis(1_500);
 /// Settings of every process of a test.
 pub(crate) fn settings(store: &str) -> gleitzeit::Settings {
     let text = format!(
-        "storage.url = \"{store}\"\nengine.max_concurrent_tasks = 8\nengine.arbiters = 1\n\
-         resources.cpu_cores = 1\nmonitoring.interval = 0\nstorage.lease = {LEASE_SECONDS}"
+        "storage.url = \"{store}\"\nengine.max_concurrent_tasks = 8\nengine.provider_threads = 1\n\
+         resources.cpu_cores = 1\nmonitoring.interval = 0\nstorage.lease_ttl = {LEASE_SECONDS}"
     );
     gleitzeit::Settings::from_toml(&text).unwrap()
 }

@@ -32,7 +32,7 @@ async fn engine(url: &str, name: &'static str, begun: &Begun) -> Runtime {
         }
     };
     let settings =
-        format!("storage.url = \"{url}\"\nstorage.lease = 3\nengine.max_concurrent_tasks = 4");
+        format!("storage.url = \"{url}\"\nstorage.lease_ttl = 3\nengine.max_concurrent_tasks = 4");
     let builder = Runtime::builder(Settings::from_toml(&settings).unwrap());
     let builder = builder.without_settings_providers().protocol(protocol());
     let provider = ProviderSpec::from_fn(name, "outside/v1.0", call).unwrap();

@@ -58,7 +58,7 @@ pub(super) async fn problems(
         );
     }
     let mut session = session.in_memory();
-    session.settings.engine.provider_wait = START_LIMIT;
+    session.settings.engine.provider_wait_timeout = START_LIMIT;
     let judged = match session.start_for([&judging]).await {
         Ok(runtime) => {
             let judged = runtime.handle().run(judging).await;

@@ -104,7 +104,7 @@ fn the_machines_own_authorities_are_trusted() {
         let mut program = Command::new(assert_cmd::cargo::cargo_bin!("gleitzeit"));
         program.current_dir(folder.path()).args(["--store", "memory", "run"]).arg(&workflow);
         program.env("GLEITZEIT__PROVIDERS__OLLAMA__CONFIG__BASE_URL", &base_url);
-        program.env("GLEITZEIT__ENGINE__PROVIDER_WAIT", "2");
+        program.env("GLEITZEIT__ENGINE__PROVIDER_WAIT_TIMEOUT", "2");
         program.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
         if trusts {
             program.env("SSL_CERT_FILE", file("ca.pem"));

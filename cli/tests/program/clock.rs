@@ -33,7 +33,7 @@ fn shim(place: &Place) -> PathBuf {
 fn run_by_old_clock(place: &Place, shim: &PathBuf, arguments: &[&str]) -> Answer {
     let mut command = place.command(arguments);
     command.env("LD_PRELOAD", shim).env("GLEITZEIT__PROVIDERS__PYTHON__ENABLED", "false");
-    command.env("GLEITZEIT__ENGINE__PROVIDER_WAIT", "1");
+    command.env("GLEITZEIT__ENGINE__PROVIDER_WAIT_TIMEOUT", "1");
     let output = command.output().expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Answer {

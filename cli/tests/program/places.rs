@@ -51,7 +51,7 @@ fn a_batch_shows_its_files_and_nothing_of_the_service() {
 #[test]
 fn what_is_shown_may_not_hold_what_belongs_to_the_service() {
     let place = Place::new();
-    let settings = place.file("settings.toml", "[security]\nshown = [\"data\"]\n");
+    let settings = place.file("settings.toml", "[security]\nread_only_paths = [\"data\"]\n");
     fs::create_dir(place.path("data")).unwrap();
     let list = |shown: &str, store: &str| {
         let mut command = place.command(&["--config", &settings, "--store", store, "list"]);
@@ -66,7 +66,7 @@ fn what_is_shown_may_not_hold_what_belongs_to_the_service() {
     ] {
         let (status, stderr) = list(shown, store);
         assert_eq!(status, Some(2), "{shown} {store}: {stderr}");
-        assert!(stderr.contains(told) && stderr.contains("shown"), "{stderr}");
+        assert!(stderr.contains(told) && stderr.contains("read_only_paths"), "{stderr}");
     }
 }
 

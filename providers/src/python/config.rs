@@ -46,7 +46,8 @@ pub struct PythonConfig {
     /// What they reach besides, of addresses that are near: `127.0.0.1:5432`, `10.0.0.0/8`.
     pub network_allow: Vec<NetworkRule>,
     /// Directories and files that tasks see besides, read-only.
-    pub shown: Vec<PathBuf>,
+    #[serde(alias = "shown")]
+    pub read_only_paths: Vec<PathBuf>,
     /// MiB that the files of a task may take together; they are in memory.
     pub task_dir_mb: u64,
     /// With `sandbox = "docker"`: the containers that tasks run in. `interpreter` is in the image.
@@ -104,7 +105,7 @@ impl Default for PythonConfig {
             launcher: None,
             network: false,
             network_allow: Vec::new(),
-            shown: Vec::new(),
+            read_only_paths: Vec::new(),
             task_dir_mb: 256,
             docker: None,
             cgroup: None,
@@ -243,7 +244,7 @@ impl PythonConfig {
             prefork: self.prefork,
             network: self.network,
             network_allow: self.network_allow.clone(),
-            shown: self.shown.clone(),
+            shown: self.read_only_paths.clone(),
             task_bytes: self.task_dir_mb << 20,
             cgroup: self.cgroup.clone(),
             cpu_millicores: self.cpu_millicores,

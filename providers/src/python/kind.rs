@@ -42,7 +42,7 @@ fn build(request: &ProviderRequest<'_>) -> Result<ProviderSpec, Vec<ConfigProble
     own.place_roots.clone_from(&security.place_roots);
     check_shown(&own, guarded)?;
     own.guarded.extend_from_slice(guarded.files());
-    own.shown.extend_from_slice(&security.shown);
+    own.read_only_paths.extend_from_slice(&security.read_only_paths);
     own.allowed_modules.extend_from_slice(&security.allowed_modules);
     own.blocked_modules.extend_from_slice(&security.blocked_modules);
     spec((*id).clone(), own).map_err(|error| vec![ConfigProblem::refused(&error)])
@@ -84,11 +84,11 @@ fn set_network(
 
 /// A shown path that covers the database or the settings is refused: tasks would read them.
 fn check_shown(own: &PythonConfig, guarded: &Guarded) -> Result<(), Vec<ConfigProblem>> {
-    for (number, shown) in own.shown.iter().enumerate() {
+    for (number, shown) in own.read_only_paths.iter().enumerate() {
         if let Some(file) = guarded.seen_through(shown) {
             let (shown, file) = (shown.display(), file.display());
             return Err(vec![ConfigProblem::Refused {
-                path: vec!["shown".to_owned(), number.to_string()],
+                path: vec!["read_only_paths".to_owned(), number.to_string()],
                 message: format!(
                     "`{shown}` would show tasks `{file}`, which belongs to the service"
                 ),

@@ -65,7 +65,7 @@ impl Shown {
         collect(call.params.get("context").unwrap_or(&Value::Null), place, &mut named);
         let is_usual = |at: &usize| {
             config
-                .shown
+                .read_only_paths
                 .iter()
                 .any(|shown| std::path::Path::new(&place.files[*at]).starts_with(shown))
         };
@@ -77,7 +77,7 @@ impl Shown {
         let opening = slot.get_or_try_init(async || {
             let texts: Vec<&str> = files.iter().map(String::as_str).collect();
             let mut config = config.clone();
-            config.shown.extend(reach.shown(&texts).into_iter().map(Into::into));
+            config.read_only_paths.extend(reach.shown(&texts).into_iter().map(Into::into));
             open(&config).await.map_err(|error| refused(&error))
         });
         Ok(Some(opening.await?.clone()))
