@@ -206,13 +206,16 @@ fn merge(texts: &[TextLayer], variables: &[Variable]) -> Result<Value, SettingsE
     for layer in texts {
         builder = builder.add_source(File::from_str(&layer.text, FileFormat::Toml));
     }
-    builder
+    let mut tree: Value = builder
         .add_source(Variables(variables.to_vec()))
         .build()
         .and_then(Config::try_deserialize)
         .map_err(|error| SettingsError {
             problems: vec![SettingsProblem::new("", error.to_string())],
-        })
+        })?;
+    // `config` keeps tables in the order of their hashes: problems would come in another one each time.
+    tree.sort_all_objects();
+    Ok(tree)
 }
 
 struct Layers<'a> {
