@@ -398,6 +398,24 @@ impl Handle {
         answer.map_err(|error| TaskError::new(ErrorCode::ConfigurationError, error.to_string()))
     }
 
+    /// Adds a service: its protocol, unless that is there already, and its provider.
+    ///
+    /// # Errors
+    /// `CONFIGURATION_ERROR` when the service is wrong, or the id of its provider is taken;
+    /// `INVALID_REQUEST` when another protocol has its name and version.
+    #[cfg(feature = "typed")]
+    pub async fn register_service(
+        &self,
+        service: crate::service::Service,
+    ) -> Result<(), TaskError> {
+        let wrong = |error: crate::service::ServiceError| {
+            TaskError::new(ErrorCode::ConfigurationError, error.to_string())
+        };
+        let built = service.build().map_err(wrong)?;
+        self.register_protocol(built.protocol).await?;
+        self.register_provider(built.provider).await
+    }
+
     /// Removes a provider; its calls in flight end within `deadline`.
     ///
     /// # Errors

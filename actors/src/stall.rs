@@ -64,7 +64,8 @@ impl Mark {
     /// `None` within another watched poll, and while the thread ends.
     fn set(provider: &Arc<str>) -> Option<Self> {
         let is_set = OWN.try_with(|own| own.borrow_mut().begin(provider));
-        is_set.unwrap_or(false).then_some(Self)
+        // Not `then_some`, whose mark would be dropped where it is not set.
+        is_set.unwrap_or(false).then(|| Self)
     }
 }
 
@@ -182,17 +183,18 @@ impl Watch {
             slots.retain(|slot| slot.strong_count() > 0);
             slots.iter().filter_map(Weak::upgrade).collect()
         };
-        seen.retain(|seen| slots.iter().any(|slot| Arc::ptr_eq(slot, &seen.slot)));
+        seen.retain(|seen| seen.slot.strong_count() > 0);
         let mut is_busy = false;
         for slot in slots {
-            let at = seen.iter().position(|seen| Arc::ptr_eq(&slot, &seen.slot));
-            match at {
-                Some(at) => is_busy |= seen[at].look(now, is_late),
-                None => {
-                    let polls = slot.polls.load(Ordering::SeqCst);
-                    seen.push(Seen { slot, polls, since: now, told: None });
-                    is_busy = true;
-                }
+            let at =
+                seen.iter().position(|seen| std::ptr::eq(seen.slot.as_ptr(), &raw const *slot));
+            if let Some(at) = at {
+                is_busy |= seen[at].look(&slot, now, is_late);
+            } else {
+                let polls = slot.polls.load(Ordering::SeqCst);
+                let slot = Arc::downgrade(&slot);
+                seen.push(Seen { slot, polls, since: now, told: None });
+                is_busy = true;
             }
         }
         is_busy
@@ -201,7 +203,7 @@ impl Watch {
 
 /// What was seen of a thread.
 struct Seen {
-    slot: Arc<Slot>,
+    slot: Weak<Slot>,
     polls: u64,
     /// Since when the count is the same, with time in which the machine was busy left out.
     since: Instant,
@@ -210,8 +212,8 @@ struct Seen {
 }
 
 impl Seen {
-    fn look(&mut self, now: Instant, is_late: bool) -> bool {
-        let polls = self.slot.polls.load(Ordering::SeqCst);
+    fn look(&mut self, slot: &Slot, now: Instant, is_late: bool) -> bool {
+        let polls = slot.polls.load(Ordering::SeqCst);
         if polls != self.polls {
             if let Some((provider, since)) = self.told.take() {
                 let held = now.duration_since(since);
@@ -226,7 +228,7 @@ impl Seen {
             self.since = now;
         }
         if is_polled && self.told.is_none() && now.duration_since(self.since) >= LIMIT {
-            let provider = Arc::clone(&locked(&self.slot.provider));
+            let provider = Arc::clone(&locked(&slot.provider));
             tracing::warn!(
                 provider = &*provider,
                 limit = ?LIMIT,
@@ -235,5 +237,43 @@ impl Seen {
             self.told = Some((provider, self.since));
         }
         is_polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    fn polls() -> u64 {
+        OWN.with(|own| own.borrow().slot.polls.load(Ordering::SeqCst))
+    }
+
+    /// A thread that is marked for ever would be named for ever.
+    #[test]
+    fn a_poll_ends_however_it_ends() {
+        let provider: Arc<str> = "p".into();
+        let panicked = catch_unwind(|| watched(&provider, || panic!("on purpose")));
+        assert!(panicked.is_err() && polls().is_multiple_of(2));
+        // A poll within a poll is part of it.
+        let before = polls();
+        watched(&provider, || {
+            watched(&"other".into(), || assert_eq!(polls(), before + 1));
+            assert_eq!(polls(), before + 1);
+        });
+        assert_eq!(polls(), before + 2);
+    }
+
+    /// A process whose providers do nothing has no thread for them, and gets one when they do.
+    #[test]
+    fn the_watch_ends_when_nothing_is_polled_and_begins_again() {
+        let provider: Arc<str> = "p".into();
+        for _ in 0..2 {
+            watched(&provider, || assert!(WATCH.is_watched.load(Ordering::SeqCst)));
+            while WATCH.is_watched.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+        }
     }
 }

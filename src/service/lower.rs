@@ -336,7 +336,7 @@ fn kinds(named: Option<&Value>) -> Option<Vec<ParameterType>> {
     let parse = |name: &Value| serde_json::from_value::<ParameterType>(name.clone()).ok();
     match named {
         None => Some(vec![ParameterType::Any]),
-        Some(Value::Array(names)) => names.iter().map(parse).collect(),
+        Some(Value::Array(several)) => several.iter().map(parse).collect(),
         Some(name) => parse(name).map(|kind| vec![kind]),
     }
 }

@@ -165,7 +165,9 @@ fn make_whole(value: &mut Value, spec: &ParameterSpec) {
         }
         Value::Array(items) => {
             if let Some(spec) = &spec.items {
-                items.iter_mut().for_each(|item| make_whole(item, spec));
+                for item in items {
+                    make_whole(item, spec);
+                }
             }
         }
         Value::Object(fields) => {

@@ -155,11 +155,11 @@ impl TestKit {
     /// As [`run`](Self::run).
     #[track_caller]
     pub fn run_until(&mut self, spec: WorkflowSpec, event: &str) -> Ended {
-        self.run_to(spec, Some(Pattern::read(event)))
+        self.run_to(spec, Some(&Pattern::read(event)))
     }
 
     #[track_caller]
-    fn run_to(&mut self, mut spec: WorkflowSpec, until: Option<Pattern>) -> Ended {
+    fn run_to(&mut self, mut spec: WorkflowSpec, until: Option<&Pattern>) -> Ended {
         self.workflows += 1;
         let number = self.workflows;
         let id = spec.id.get_or_insert_with(|| format!("workflow-{number}").into()).clone();
@@ -167,7 +167,7 @@ impl TestKit {
             let (world, spec) = (Arc::clone(&self.world), spec.clone());
             let ended = self.live(async |handle| {
                 let run = run_here(&handle, spec, &id);
-                match &until {
+                match until {
                     None => run.await,
                     Some(pattern) => tokio::select! {
                         biased;
@@ -261,12 +261,11 @@ impl TestKit {
                 continue;
             }
             let open = MethodSpec { additional_params: true, ..MethodSpec::new(method) };
-            match made.last_mut().filter(|last| last.name == name) {
-                Some(last) => _ = last.methods.insert(method.to_owned(), open),
-                None => {
-                    let version = "v1.0".parse().expect("a version");
-                    made.push(ProtocolSpec::new(name, version).method(open));
-                }
+            if let Some(last) = made.last_mut().filter(|last| last.name == name) {
+                last.methods.insert(method.to_owned(), open);
+            } else {
+                let version = "v1.0".parse().expect("a version");
+                made.push(ProtocolSpec::new(name, version).method(open));
             }
         }
         made

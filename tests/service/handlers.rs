@@ -232,3 +232,25 @@ async fn what_serde_reads_otherwise_than_the_schema_fails_the_task_at_once() {
     assert!(error.message.contains("When`: number: odd"), "{error}");
     stop(runtime).await;
 }
+
+/// A service comes while the runtime runs, and its provider goes; a wrong one changes nothing.
+#[tokio::test]
+async fn a_service_is_registered_at_run_time() {
+    let runtime = start(calculator()).await;
+    let handle = runtime.handle();
+    let later = || Service::new("later", "v1.0").method("add", add).pure();
+    handle.register_service(later()).await.unwrap();
+    let ended = handle.run(one("later/add", json!([1, 2]))).await.unwrap();
+    assert_eq!(ended.output::<serde_json::Value>().unwrap(), json!({ "sum": 3 }));
+    let taken = handle.register_service(later()).await.unwrap_err();
+    assert_eq!(taken.code, ErrorCode::ConfigurationError, "{taken}");
+    // The same protocol, another provider of it.
+    handle.register_service(later().provider_id("second")).await.unwrap();
+    let other = Service::new("later", "v1.0").method("other", add);
+    let other = handle.register_service(other.provider_id("third")).await.unwrap_err();
+    assert_eq!(other.code, ErrorCode::InvalidRequest, "{other}");
+    let empty = handle.register_service(Service::new("empty", "v1.0")).await.unwrap_err();
+    assert_eq!(empty.code, ErrorCode::ConfigurationError, "{empty}");
+    assert_eq!(handle.providers().await.unwrap().len(), 3);
+    stop(runtime).await;
+}

@@ -17,7 +17,6 @@ use tracing::Instrument as _;
 
 use super::{Answer, KeyedCall, ProviderState, ProviderSupervisor, lifecycle::Trouble};
 use crate::{
-    execution_engine::CallerSpan,
     guard::{CallError, discard, guarded},
     stall::Watched,
 };
@@ -100,11 +99,11 @@ fn call_future(
     provider: Rc<dyn Provider>,
     id: ProviderId,
     call: Call,
-    caller: CallerSpan,
+    caller: Option<&tracing::Span>,
 ) -> CallFuture {
     let label = Arc::clone(&call.method.capability);
     let span = tracing::info_span!(
-        parent: caller.as_deref().and_then(tracing::Span::id),
+        parent: caller.and_then(tracing::Span::id),
         "task",
         workflow = %call.workflow_id,
         task = %call.task_id,
@@ -153,7 +152,7 @@ impl ProviderSupervisor {
         ctx: &mut Context<Self>,
     ) -> Execution {
         self.calls_total += 1;
-        let future = call_future(Rc::clone(provider), self.id().clone(), call, span);
+        let future = call_future(Rc::clone(provider), self.id().clone(), call, span.as_deref());
         let mut future = Watched::new(self.id().shared(), future);
         let mut unwoken = task::Context::from_waker(task::Waker::noop());
         if let task::Poll::Ready((answer, panic)) = Pin::new(&mut future).poll(&mut unwoken) {
