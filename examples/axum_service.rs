@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 fn order(order: Value) -> WorkflowSpec {
     let wf = WorkflowBuilder::new("order");
     let price = wf.task("price", "shop/price").input(order);
-    let _ = wf.task("charge", "shop/charge").input(json!({ "cents": price.field("cents") }));
+    wf.task("charge", "shop/charge").input(json!({ "cents": price.field("cents") }));
     wf.build()
 }
 

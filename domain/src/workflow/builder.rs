@@ -101,19 +101,19 @@ impl<T> TaskHandle<T> {
     }
 
     /// Sets the parameters: an object by name, or an array by position.
-    #[must_use = "the handle gives references to the task"]
+    #[expect(clippy::return_self_not_must_use, reason = "the task is changed either way")]
     pub fn input(self, parameters: impl Into<Value>) -> Self {
         self.with(|task| task.params(parameters))
     }
 
     /// Waits for another task without using its result.
-    #[must_use = "the handle gives references to the task"]
+    #[expect(clippy::return_self_not_must_use, reason = "the task is changed either way")]
     pub fn after<U>(self, other: &TaskHandle<U>) -> Self {
         self.with(|task| task.after(other.id()))
     }
 
     /// Changes anything else of the task: its timeout, its retry policy, its priority.
-    #[must_use = "the handle gives references to the task"]
+    #[expect(clippy::return_self_not_must_use, reason = "the task is changed either way")]
     pub fn with(self, change: impl FnOnce(TaskSpec) -> TaskSpec) -> Self {
         {
             let mut spec = self.builder.spec();
@@ -215,8 +215,7 @@ mod tests {
             for field in ["total", "a.b", "0", "$", "quote\"]}", "result"] {
                 let user = wf.task(format!("of {field}"), "echo/echo");
                 let place = task.field(field).item(0);
-                let user = user.input(json!({ "x": place, "y": format!("<{input}>") }));
-                let _ = user;
+                user.input(json!({ "x": place, "y": format!("<{input}>") }));
             }
             let draft = Draft::new(wf.build()).unwrap_or_else(|error| panic!("{id}: {error}"));
             let expected: Vec<(u32, u32)> = (1..7).map(|user| (user, 0)).collect();

@@ -13,7 +13,7 @@ async fn charge((): (), call: CallContext) -> Result<Receipt, HandlerError> {
 fn order() -> WorkflowSpec {
     let wf = WorkflowBuilder::new("order");
     let paid = wf.task("charge", "bank/charge");
-    let _ = wf.task("ship", "post/ship").input(json!({ "receipt": paid.result() }));
+    wf.task("ship", "post/ship").input(json!({ "receipt": paid.result() }));
     wf.build()
 }
 #[test]
