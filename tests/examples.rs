@@ -1,13 +1,19 @@
 //! Every example does what it says. Their files are part of this program, so that no test depends
 //! on where cargo puts what it builds.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
+#![cfg_attr(
+    feature = "typed",
+    expect(clippy::duplicate_mod, reason = "two examples share a file, as programs of their own")
+)]
+
 use std::net::SocketAddr;
 
 use gleitzeit::{ProviderSpec, Runtime};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::oneshot,
 };
 
@@ -148,6 +154,15 @@ async fn is_closed(address: SocketAddr) {
     .await;
 }
 
+/// Any parameters.
+#[cfg(feature = "typed")]
+#[derive(serde::Deserialize, gleitzeit::schemars::JsonSchema)]
+#[schemars(crate = "gleitzeit::schemars")]
+struct Any {
+    #[serde(flatten)]
+    all: std::collections::HashMap<String, Value>,
+}
+
 /// A request that waits for its workflow when the stop comes is answered; nothing is cut off.
 #[cfg(feature = "typed")]
 #[tokio::test(flavor = "multi_thread")]
@@ -168,25 +183,19 @@ async fn an_axum_service_stops_in_order() {
             Ok::<_, HandlerError>(json!({ "cents": 5, "receipt": null, "was": input }))
         }
     };
-    #[derive(serde::Deserialize, gleitzeit::schemars::JsonSchema)]
-    #[schemars(crate = "gleitzeit::schemars")]
-    struct Any {
-        #[serde(flatten)]
-        all: std::collections::HashMap<String, Value>,
-    }
     let pass = move |input: Any, call: CallContext| pass(json!(input.all), call);
-    let shop = Service::new("shop", "v1.0").method("price", pass.clone()).method("charge", pass);
+    let gated = Service::new("shop", "v1.0").method("price", pass.clone()).method("charge", pass);
     let builder = Runtime::builder(whole::settings("")).without_settings_providers();
-    let runtime = builder.service(shop).start().await.unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let runtime = builder.service(gated).start().await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (stop, stops) = oneshot::channel::<()>();
-    let stopping = async move { stops.await.unwrap_or_default() };
+    let (stop, asked) = oneshot::channel::<()>();
+    let until = async move { asked.await.unwrap_or_default() };
     let serving = tokio::spawn(async move {
-        axum_service::serve(listener, runtime, stopping).await.map_err(|error| error.to_string())
+        axum_service::serve(listener, runtime, until).await.map_err(|error| error.to_string())
     });
     let order = json!({ "item": "lamp", "count": 2 }).to_string();
-    let asked = send(address, "POST /orders", &order).await;
+    let waiting = send(address, "POST /orders", &order).await;
     whole::within("the first task", enters.recv()).await.unwrap();
     stop.send(()).unwrap();
     is_closed(address).await;
@@ -194,7 +203,7 @@ async fn an_axum_service_stops_in_order() {
     open.add_permits(1);
     whole::within("the second task", enters.recv()).await.unwrap();
     open.add_permits(1);
-    let answer = answer(asked).await;
+    let answer = answer(waiting).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert!(answer.ends_with(r#"{"cents":5,"receipt":null}"#), "{answer}");
     let report = whole::within("the stop", serving).await.unwrap().unwrap();
@@ -206,12 +215,12 @@ async fn an_axum_service_stops_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_axum_service_answers_with_typed_results() {
     let runtime = axum_service::start().await.unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (stop, stops) = oneshot::channel::<()>();
-    let stopping = async move { stops.await.unwrap_or_default() };
+    let (stop, asked) = oneshot::channel::<()>();
+    let until = async move { asked.await.unwrap_or_default() };
     let serving = tokio::spawn(async move {
-        axum_service::serve(listener, runtime, stopping).await.map_err(|error| error.to_string())
+        axum_service::serve(listener, runtime, until).await.map_err(|error| error.to_string())
     });
     let order = json!({ "item": "lamp", "count": 2 }).to_string();
     let bill = answer(send(address, "POST /orders", &order).await).await;
@@ -230,9 +239,9 @@ async fn an_actix_web_service_stops_in_order() {
     let builder = whole::echo_builder(whole::settings("")).protocol(whole::gate_protocol());
     let runtime = builder.provider(provider).start().await.unwrap();
     let handle = runtime.handle();
-    let (stop, stops) = oneshot::channel::<()>();
-    let stopping = async move { stops.await.unwrap_or_default() };
-    let (server, address) = actix_web_service::serve(&runtime, "127.0.0.1:0", stopping).unwrap();
+    let (stop, asked) = oneshot::channel::<()>();
+    let until = async move { asked.await.unwrap_or_default() };
+    let (server, address) = actix_web_service::serve(&runtime, "127.0.0.1:0", until).unwrap();
     let serving = actix_web::rt::spawn(actix_web_service::serve_to_the_end(server, runtime));
     let workflow = gleitzeit::WorkflowSpec::new("w").id("w1").task(whole::gate_task("a"));
     handle.submit(workflow).await.unwrap();

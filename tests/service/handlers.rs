@@ -195,7 +195,7 @@ async fn the_context_tells_what_the_call_knows() {
     };
     let service = Service::new("eye", "v1.0").method("look", handler).describe("Looks.").pure();
     let runtime = start(service).await;
-    let task = TaskSpec::new("t", "eye/look").timeout(Duration::from_secs(60));
+    let task = TaskSpec::new("t", "eye/look").timeout(Duration::from_mins(1));
     let ended = runtime.handle().run(WorkflowSpec::new("w").id("w1").task(task)).await.unwrap();
     let seen = ended.tasks[0].result.as_deref().unwrap();
     assert_eq!(

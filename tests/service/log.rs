@@ -1,7 +1,7 @@
 //! What is logged in this process, for tests that wait for a line.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     sync::{Condvar, Mutex, OnceLock, PoisonError},
 };
 
@@ -31,7 +31,7 @@ struct Text(String);
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0 += &format!("{}={value:?} ", field.name());
+        let _ = write!(self.0, "{}={value:?} ", field.name());
     }
 }
 

@@ -44,7 +44,8 @@ fn a_call_is_repeated_only_if_its_outcome_was_not_stored() {
         kit.assert_calls("post/ship", 1);
         assert_eq!((kit.lives(), ended.count("workflow:recovered")), (2, 1), "{crash:?}");
         // Both attempts bear one key, by which the bank knows them.
-        let keys: Vec<_> = kit.calls("bank/charge").iter().map(|it| it.idempotency_key()).collect();
+        let keys: Vec<_> =
+            kit.calls("bank/charge").iter().map(gleitzeit::Call::idempotency_key).collect();
         assert!(keys.iter().all(|key| key == "workflow-1/charge"), "{keys:?}");
     }
 }

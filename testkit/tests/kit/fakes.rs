@@ -1,7 +1,7 @@
 //! A fake stands in the place of one method, and under the same contract.
 
 use gleitzeit::{
-    ErrorCode, Handle, TaskSpec, WorkflowSpec,
+    ErrorCode, Handle, ListFilter, TaskSpec, WorkflowSpec,
     schemars::{self, JsonSchema},
     service::{CallContext, HandlerError, Service},
 };
@@ -86,6 +86,7 @@ fn a_test_talks_to_the_runtime_of_one_life() {
     let ended = kit.ended(&id);
     assert_eq!(ended.error.as_deref().unwrap().code, ErrorCode::WorkflowCancelled);
     // The next life has the same store.
-    let listed = kit.live(async |handle| handle.list(Default::default()).await.unwrap()).unwrap();
+    let listed =
+        kit.live(async |handle| handle.list(ListFilter::default()).await.unwrap()).unwrap();
     assert_eq!((listed.len(), kit.lives()), (1, 2));
 }

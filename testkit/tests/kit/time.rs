@@ -6,7 +6,7 @@ use gleitzeit::{ErrorCode, RetryPolicy, TaskSpec, WorkflowSpec, WorkflowStatus};
 use gleitzeit_testkit::{Crash, HandlerError, TestKit};
 use serde_json::json;
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 fn slow_policy(max_attempts: u32) -> RetryPolicy {
     let (base_delay, max_delay) = (Duration::from_mins(5), Duration::from_hours(1));
