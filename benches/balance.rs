@@ -4,15 +4,16 @@ use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gleitzeit_domain::{
-    balance::{BalanceConfig, Pick, ProviderBook, Registration, Sample, Strategies},
+    balance::{BalanceConfig, Pick, ProviderTable, Registration, Sample, Strategies},
     health::HealthStatus,
     id::{Capability, ProviderId},
 };
 
-/// A book of `count` healthy, idle providers of one method.
-fn book(strategy: &str, count: usize, capability: &Capability) -> ProviderBook<()> {
+/// A table of `count` healthy, idle providers of one method.
+fn table(strategy: &str, count: usize, capability: &Capability) -> ProviderTable<()> {
     let config = BalanceConfig { strategy: strategy.to_owned(), ..BalanceConfig::default() };
-    let mut book = ProviderBook::new(&config, &Strategies::default()).expect("a built-in strategy");
+    let mut table =
+        ProviderTable::new(&config, &Strategies::default()).expect("a built-in strategy");
     for number in 0..count {
         let id = ProviderId::from(format!("provider-{number}"));
         let registration = Registration {
@@ -21,11 +22,11 @@ fn book(strategy: &str, count: usize, capability: &Capability) -> ProviderBook<(
             weight: 1.0,
             max_concurrent: Some(64),
         };
-        book.register(registration, ());
-        book.set_available(&id, true);
-        book.set_health(&id, HealthStatus::Healthy);
+        table.register(registration, ());
+        table.set_available(&id, true);
+        table.set_health(&id, HealthStatus::Healthy);
     }
-    book
+    table
 }
 
 fn pick_start_finish(criterion: &mut Criterion) {
@@ -35,15 +36,15 @@ fn pick_start_finish(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("balance/pick_start_finish");
     for strategy in strategies.names() {
         for count in [1, 4, 32] {
-            let mut book = book(strategy, count, &capability);
+            let mut table = table(strategy, count, &capability);
             let mut now = Duration::ZERO;
             group.bench_function(BenchmarkId::new(strategy, count), |bencher| {
                 bencher.iter(|| {
                     now += Duration::from_micros(1);
-                    let pick = book.pick(black_box(&capability), None, now);
+                    let pick = table.pick(black_box(&capability), None, now);
                     let Pick::Chosen(slot) = pick else { unreachable!("all are idle") };
-                    book.started(slot);
-                    book.finished(slot, sample, now)
+                    table.started(slot);
+                    table.finished(slot, sample, now)
                 });
             });
         }

@@ -19,7 +19,7 @@ use gleitzeit::{
         execution_engine::IsIdle,
         load_balancer::GetProviders,
         monitor::{GetMetrics, GetStats},
-        protocol_registry::GetBook,
+        protocol_registry::GetCatalog,
         resource_manager::GetResources,
     },
     providers::echo,
@@ -77,13 +77,13 @@ fn runtime() -> BlockingRuntime {
 
 fn each_actor(criterion: &mut Criterion) {
     let runtime = runtime();
-    let cast = runtime.handle().cast().clone();
+    let addresses = runtime.handle().addresses().clone();
     let mut group = criterion.benchmark_group("messages/ask");
     macro_rules! ask {
         ($name:literal, $actor:ident, $question:expr) => {
             group.bench_function($name, |bencher| {
                 bencher.iter(|| {
-                    let answer = runtime.block_on(cast.$actor.send($question));
+                    let answer = runtime.block_on(addresses.$actor.send($question));
                     black_box(answer.expect("it lives"))
                 });
             });
@@ -91,7 +91,7 @@ fn each_actor(criterion: &mut Criterion) {
     }
     ask!("execution_engine", engine, IsIdle);
     ask!("engine_stats", engine, GetStats);
-    ask!("protocol_registry", registry, GetBook);
+    ask!("protocol_registry", registry, GetCatalog);
     ask!("dependency_resolver", resolver, CountWorkflows);
     ask!("resource_manager", resources, GetResources);
     ask!("load_balancer_and_supervisor", balancer, GetProviders);

@@ -5,7 +5,7 @@ use std::{hint::black_box, sync::Arc};
 use criterion::{Criterion, criterion_group, criterion_main};
 use gleitzeit_domain::{
     id::Capability,
-    protocol::{book::ProtocolBook, builtin},
+    protocol::{builtin, catalog::ProtocolCatalog},
 };
 use serde_json::{Value, json};
 
@@ -15,9 +15,9 @@ fn complete() -> Arc<Value> {
 }
 
 fn parameters(bench: &mut Criterion) {
-    let book = ProtocolBook::builtin();
-    let execute = book.resolve(None, "python/execute").expect("built in");
-    let chat = book.resolve(None, "llm/chat").expect("built in");
+    let catalog = ProtocolCatalog::builtin();
+    let execute = catalog.resolve(None, "python/execute").expect("built in");
+    let chat = catalog.resolve(None, "llm/chat").expect("built in");
     let mut group = bench.benchmark_group("validation/params");
 
     let given = complete();
@@ -53,8 +53,8 @@ fn parameters(bench: &mut Criterion) {
 }
 
 fn results(bench: &mut Criterion) {
-    let book = ProtocolBook::builtin();
-    let execute = book.resolve(None, "python/execute").expect("built in");
+    let catalog = ProtocolCatalog::builtin();
+    let execute = catalog.resolve(None, "python/execute").expect("built in");
     let returns = execute.returns.as_ref().expect("declared");
     let result = json!({
         "result": 42, "stdout": "", "stderr": "", "execution_time": 0.003, "exit_code": 0,
@@ -65,13 +65,15 @@ fn results(bench: &mut Criterion) {
 }
 
 fn lookups(bench: &mut Criterion) {
-    let book = ProtocolBook::builtin();
+    let catalog = ProtocolCatalog::builtin();
     let capability: Capability = "python/v1.0:execute".parse().expect("an id");
-    let mut group = bench.benchmark_group("book");
-    group.bench_function("method", |b| b.iter(|| book.method(black_box(&capability))));
-    group.bench_function("resolve", |b| b.iter(|| book.resolve(None, black_box("python/execute"))));
+    let mut group = bench.benchmark_group("catalog");
+    group.bench_function("method", |b| b.iter(|| catalog.method(black_box(&capability))));
+    group.bench_function("resolve", |b| {
+        b.iter(|| catalog.resolve(None, black_box("python/execute")))
+    });
     group.bench_function("register python/v1.0", |b| {
-        b.iter(|| ProtocolBook::new().register(black_box(builtin::python())));
+        b.iter(|| ProtocolCatalog::new().register(black_box(builtin::python())));
     });
     group.finish();
 }

@@ -66,8 +66,10 @@ pub(crate) async fn run() -> Result<(usize, usize), Box<dyn Error>> {
 async fn order(handle: Handle, number: usize) -> Result<(), TaskError> {
     let workflow = WorkflowSpec::new(format!("order {number}"))
         .task(TaskSpec::new("check", "echo/echo").params(json!({ "amount": number })))
-        .task(TaskSpec::new("book", "echo/echo").params(json!({ "amount": "${check.amount}" })))
-        .task(TaskSpec::new("ship", "echo/sleep").params(json!({ "seconds": 0.01 })).after("book"));
+        .task(TaskSpec::new("catalog", "echo/echo").params(json!({ "amount": "${check.amount}" })))
+        .task(
+            TaskSpec::new("ship", "echo/sleep").params(json!({ "seconds": 0.01 })).after("catalog"),
+        );
     // Once this returns, the workflow is stored: it will be run, whatever happens.
     let id = handle.submit(workflow).await?;
     let ended = handle.wait(&id).await?;

@@ -14,15 +14,15 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use gleitzeit_actors::MailboxError;
 use gleitzeit_actors::{
-    cast::Cast,
+    addresses::ActorAddresses,
     event_bus::{EventFilter, Subscribe, Subscription},
     execution_engine::{
-        CallerSpan, Cancel, CancelTask, GetWorkflow, LeftoverCounts, Leftovers, OfferChanged,
+        CallerSpan, Cancel, CancelTask, EngineCounts, GetEngineCounts, GetWorkflow, OfferChanged,
         Recover, Recovered, Reopen, Submit, Wait, WaitAnswer,
     },
     load_balancer::{GetProviders, RegisterProvider, RemoveProvider, RestartProvider},
     monitor::{GetMetrics, GetProfile, GetStats},
-    protocol_registry::{GetBook, GetCapabilities, RegisterProtocol, ReplaceProtocol},
+    protocol_registry::{GetCapabilities, GetCatalog, RegisterProtocol, ReplaceProtocol},
     provider_supervisor::ProviderStatus,
     resource_manager::{GetResources, ResourceReport},
 };
@@ -35,7 +35,7 @@ use gleitzeit_domain::{
     problem::SubmitError,
     protocol::{
         ProtocolSpec,
-        book::{ProtocolBook, RegisterError},
+        catalog::{ProtocolCatalog, RegisterError},
     },
     provider::ProviderSpec,
     store::{ListFilter, Store, lease::Ask},
@@ -57,7 +57,7 @@ const LISTENER_CAPACITY: usize = 16_384;
 /// A handle of a running [`Runtime`](crate::runtime::Runtime).
 #[derive(Clone)]
 pub struct Handle {
-    cast: Cast,
+    addresses: ActorAddresses,
     store: Arc<dyn Store>,
 }
 
@@ -112,13 +112,13 @@ fn stopped<E>(_: E) -> TaskError {
 }
 
 impl Handle {
-    pub(crate) fn new(cast: Cast, store: Arc<dyn Store>) -> Self {
-        Self { cast, store }
+    pub(crate) fn new(addresses: ActorAddresses, store: Arc<dyn Store>) -> Self {
+        Self { addresses, store }
     }
 
     /// The addresses of the actors, for a host that sends messages of its own.
-    pub fn cast(&self) -> &Cast {
-        &self.cast
+    pub fn addresses(&self) -> &ActorAddresses {
+        &self.addresses
     }
 
     // ---- workflows ----
@@ -134,7 +134,7 @@ impl Handle {
     pub async fn submit(&self, spec: WorkflowSpec) -> Result<WorkflowId, SubmitError> {
         let draft = self.draft(spec).await?;
         let (accepted, answer) = oneshot::channel();
-        self.cast.engine.do_send(Submit {
+        self.addresses.engine.do_send(Submit {
             draft,
             accepted: Some(accepted),
             settled: None,
@@ -149,8 +149,9 @@ impl Handle {
         if problems.is_empty() {
             return Ok(draft);
         }
-        let book = self.cast.registry.send(GetBook).await.map_err(|_| SubmitError::Stopped)?;
-        problems.extend(draft.problems(&book));
+        let catalog =
+            self.addresses.registry.send(GetCatalog).await.map_err(|_| SubmitError::Stopped)?;
+        problems.extend(draft.problems(&catalog));
         Err(SubmitError::Invalid(problems))
     }
 
@@ -159,8 +160,9 @@ impl Handle {
     /// # Errors
     /// [`SubmitFileError`]; what is wrong with the workflow is told with its places in the file.
     pub async fn submit_file(&self, path: impl AsRef<Path>) -> Result<WorkflowId, SubmitFileError> {
-        let book = self.cast.registry.send(GetBook).await.map_err(|_| SubmitError::Stopped)?;
-        let judge = |spec: &WorkflowSpec| plan::problems(spec, &book);
+        let catalog =
+            self.addresses.registry.send(GetCatalog).await.map_err(|_| SubmitError::Stopped)?;
+        let judge = |spec: &WorkflowSpec| plan::problems(spec, &catalog);
         let file = files::read_and_judge(path.as_ref(), &judge)?;
         match self.submit(file.spec).await {
             Ok(id) => Ok(id),
@@ -186,7 +188,7 @@ impl Handle {
     /// As [`run`](Self::run).
     pub async fn run_draft(&self, draft: Draft) -> WaitAnswer {
         let (settled, answer) = oneshot::channel();
-        self.cast.engine.do_send(Submit {
+        self.addresses.engine.do_send(Submit {
             draft,
             accepted: None,
             settled: Some(settled),
@@ -211,7 +213,7 @@ impl Handle {
     /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is stored but does not run here.
     pub async fn wait(&self, id: &WorkflowId) -> WaitAnswer {
         let (answer, answered) = oneshot::channel();
-        self.cast.engine.do_send(Wait { id: id.clone(), answer });
+        self.addresses.engine.do_send(Wait { id: id.clone(), answer });
         answered.await.map_err(stopped)?
     }
 
@@ -232,7 +234,7 @@ impl Handle {
     /// A workflow that runs here.
     async fn running(&self, id: &WorkflowId) -> Option<Arc<WorkflowRecord>> {
         let (answer, answered) = oneshot::channel();
-        self.cast.engine.do_send(GetWorkflow { id: id.clone(), answer });
+        self.addresses.engine.do_send(GetWorkflow { id: id.clone(), answer });
         answered.await.unwrap_or_default()
     }
 
@@ -275,7 +277,11 @@ impl Handle {
     /// # Errors
     /// `SYSTEM_SHUTDOWN`.
     pub async fn subscribe(&self, filter: EventFilter) -> Result<Subscription, TaskError> {
-        self.cast.bus.send(Subscribe { filter, capacity: LISTENER_CAPACITY }).await.map_err(stopped)
+        self.addresses
+            .bus
+            .send(Subscribe { filter, capacity: LISTENER_CAPACITY })
+            .await
+            .map_err(stopped)
     }
 
     /// Stops a workflow; its running calls end, also where another process runs it. One that is
@@ -286,13 +292,13 @@ impl Handle {
     /// runs it does not answer.
     pub async fn cancel(&self, id: &WorkflowId, reason: &str) -> Result<(), TaskError> {
         let cancel = || Cancel { id: id.clone(), reason: reason.into() };
-        let here = self.cast.engine.send(cancel()).await.map_err(stopped)?;
+        let here = self.addresses.engine.send(cancel()).await.map_err(stopped)?;
         if !is_not_here(&here) {
             return here;
         }
         match self.take_or_ask(id, Ask::Cancel { reason: reason.into() }).await? {
             Reached::Asked => Ok(()),
-            Reached::Here => self.cast.engine.send(cancel()).await.map_err(stopped)?,
+            Reached::Here => self.addresses.engine.send(cancel()).await.map_err(stopped)?,
         }
     }
 
@@ -309,14 +315,14 @@ impl Handle {
         reason: &str,
     ) -> Result<(), TaskError> {
         let cancel = || CancelTask { id: id.clone(), task: task.clone(), reason: reason.into() };
-        let here = self.cast.engine.send(cancel()).await.map_err(stopped)?;
+        let here = self.addresses.engine.send(cancel()).await.map_err(stopped)?;
         if !is_not_here(&here) {
             return here;
         }
         let ask = Ask::CancelTask { task: task.clone(), reason: reason.into() };
         match self.take_or_ask(id, ask).await? {
             Reached::Asked => Ok(()),
-            Reached::Here => self.cast.engine.send(cancel()).await.map_err(stopped)?,
+            Reached::Here => self.addresses.engine.send(cancel()).await.map_err(stopped)?,
         }
     }
 
@@ -328,7 +334,7 @@ impl Handle {
     /// process runs it; those of the store.
     pub async fn resume(&self, id: Option<&WorkflowId>) -> Result<Recovered, TaskError> {
         let message = Recover { id: id.cloned(), hold: false };
-        let recovered = self.cast.engine.send(message).await.map_err(stopped)??;
+        let recovered = self.addresses.engine.send(message).await.map_err(stopped)??;
         match id {
             Some(id) if recovered.held > 0 => {
                 let message = format!("workflow `{id}` is run by another process");
@@ -343,7 +349,7 @@ impl Handle {
     /// # Errors
     /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is not settled or all completed.
     pub async fn retry(&self, id: &WorkflowId) -> Result<Recovered, TaskError> {
-        self.cast.engine.send(Reopen(id.clone())).await.map_err(stopped)?
+        self.addresses.engine.send(Reopen(id.clone())).await.map_err(stopped)?
     }
 
     // ---- protocols ----
@@ -352,8 +358,8 @@ impl Handle {
     ///
     /// # Errors
     /// `SYSTEM_SHUTDOWN`.
-    pub async fn protocols(&self) -> Result<Arc<ProtocolBook>, TaskError> {
-        self.cast.registry.send(GetBook).await.map_err(stopped)
+    pub async fn protocols(&self) -> Result<Arc<ProtocolCatalog>, TaskError> {
+        self.addresses.registry.send(GetCatalog).await.map_err(stopped)
     }
 
     /// Adds a protocol.
@@ -362,8 +368,8 @@ impl Handle {
     /// `INVALID_REQUEST` with everything wrong with it, also when another one has its id;
     /// `PROTOCOL_NOT_FOUND` when it extends one that is not there.
     pub async fn register_protocol(&self, spec: ProtocolSpec) -> Result<ProtocolId, TaskError> {
-        let answer = self.cast.registry.send(RegisterProtocol(spec)).await.map_err(stopped)?;
-        self.cast.engine.do_send(OfferChanged);
+        let answer = self.addresses.registry.send(RegisterProtocol(spec)).await.map_err(stopped)?;
+        self.addresses.engine.do_send(OfferChanged);
         answer.map_err(|error| refused(&error))
     }
 
@@ -373,8 +379,8 @@ impl Handle {
     /// `INVALID_REQUEST` with everything wrong with it, also when tasks use the old one and the
     /// new one would not accept what it accepted; `PROTOCOL_NOT_FOUND` when there is no old one.
     pub async fn replace_protocol(&self, spec: ProtocolSpec) -> Result<(), TaskError> {
-        let answer = self.cast.registry.send(ReplaceProtocol(spec)).await.map_err(stopped)?;
-        self.cast.engine.do_send(OfferChanged);
+        let answer = self.addresses.registry.send(ReplaceProtocol(spec)).await.map_err(stopped)?;
+        self.addresses.engine.do_send(OfferChanged);
         answer.map_err(|error| refused(&error))
     }
 
@@ -388,13 +394,13 @@ impl Handle {
         let mut capabilities = spec.capabilities.clone();
         for protocol in &spec.protocols {
             let question = GetCapabilities(protocol.clone());
-            capabilities.extend(self.cast.registry.send(question).await.map_err(stopped)??);
+            capabilities.extend(self.addresses.registry.send(question).await.map_err(stopped)??);
         }
         capabilities.sort_unstable();
         capabilities.dedup();
         let message = RegisterProvider { spec, capabilities };
-        let answer = self.cast.balancer.send(message).await.map_err(stopped)?;
-        self.cast.engine.do_send(OfferChanged);
+        let answer = self.addresses.balancer.send(message).await.map_err(stopped)?;
+        self.addresses.engine.do_send(OfferChanged);
         answer.map_err(|error| TaskError::new(ErrorCode::ConfigurationError, error.to_string()))
     }
 
@@ -426,7 +432,7 @@ impl Handle {
         deadline: Duration,
     ) -> Result<(), TaskError> {
         let message = RemoveProvider { id: id.clone(), deadline };
-        self.cast.balancer.send(message).await.map_err(stopped)?
+        self.addresses.balancer.send(message).await.map_err(stopped)?
     }
 
     /// Gives a provider a new instance, also one that has failed for good.
@@ -434,7 +440,7 @@ impl Handle {
     /// # Errors
     /// `PROVIDER_NOT_FOUND`.
     pub async fn restart_provider(&self, id: &ProviderId) -> Result<(), TaskError> {
-        self.cast.balancer.send(RestartProvider(id.clone())).await.map_err(stopped)?
+        self.addresses.balancer.send(RestartProvider(id.clone())).await.map_err(stopped)?
     }
 
     /// How every provider is, by id.
@@ -442,7 +448,7 @@ impl Handle {
     /// # Errors
     /// `SYSTEM_SHUTDOWN`.
     pub async fn providers(&self) -> Result<Vec<ProviderStatus>, TaskError> {
-        self.cast.balancer.send(GetProviders).await.map_err(stopped)
+        self.addresses.balancer.send(GetProviders).await.map_err(stopped)
     }
 
     // ---- figures ----
@@ -452,7 +458,7 @@ impl Handle {
     /// # Errors
     /// `SYSTEM_SHUTDOWN`.
     pub async fn stats(&self) -> Result<ExecutionStats, TaskError> {
-        self.cast.engine.send(GetStats).await.map_err(stopped)
+        self.addresses.engine.send(GetStats).await.map_err(stopped)
     }
 
     /// What is leased and who waits.
@@ -460,7 +466,7 @@ impl Handle {
     /// # Errors
     /// `SYSTEM_SHUTDOWN`.
     pub async fn resources(&self) -> Result<ResourceReport, TaskError> {
-        self.cast.resources.send(GetResources).await.map_err(stopped)
+        self.addresses.resources.send(GetResources).await.map_err(stopped)
     }
 
     /// The last measurement at `monitoring.interval`; before the first, and where the interval is 0,
@@ -469,7 +475,7 @@ impl Handle {
     /// # Errors
     /// `SYSTEM_SHUTDOWN`; `INTERNAL_ERROR` when the engine does not answer.
     pub async fn metrics(&self) -> Result<Metrics, TaskError> {
-        let measured = self.cast.monitor.send(GetMetrics).await.map_err(stopped)?;
+        let measured = self.addresses.monitor.send(GetMetrics).await.map_err(stopped)?;
         measured.ok_or_else(|| {
             TaskError::new(ErrorCode::InternalError, "no measurement: the engine does not answer")
         })
@@ -480,15 +486,15 @@ impl Handle {
     /// # Errors
     /// `SYSTEM_SHUTDOWN`.
     pub async fn profile(&self) -> Result<BTreeMap<String, MethodSummary>, TaskError> {
-        self.cast.monitor.send(GetProfile).await.map_err(stopped)
+        self.addresses.monitor.send(GetProfile).await.map_err(stopped)
     }
 
     /// Everything that the engine holds; all of it is 0 once every workflow has settled.
     ///
     /// # Errors
     /// `SYSTEM_SHUTDOWN`.
-    pub async fn leftovers(&self) -> Result<LeftoverCounts, TaskError> {
-        let answer: Result<_, MailboxError> = self.cast.engine.send(Leftovers).await;
+    pub async fn engine_counts(&self) -> Result<EngineCounts, TaskError> {
+        let answer: Result<_, MailboxError> = self.addresses.engine.send(GetEngineCounts).await;
         answer.map_err(stopped)
     }
 }

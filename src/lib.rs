@@ -41,7 +41,7 @@ pub use async_trait::async_trait;
 pub use gleitzeit_actors::{
     self as actors,
     event_bus::{Delivery, EventFilter, Subscription},
-    execution_engine::{LeftoverCounts, Recovered, StopReport},
+    execution_engine::{EngineCounts, Recovered, StopReport},
     load_balancer::WaitPolicy,
     memory_store::MemoryStore,
     provider_supervisor::{ProviderState, ProviderStatus},

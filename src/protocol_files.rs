@@ -20,7 +20,7 @@ use gleitzeit_domain::{
     error::ErrorCode,
     protocol::{
         ProtocolSpec,
-        book::{ProtocolBook, RegisterError},
+        catalog::{ProtocolCatalog, RegisterError},
         validate::SchemaError,
     },
 };
@@ -187,9 +187,9 @@ pub fn parse(text: &str) -> Result<ProtocolSpec, Vec<ProtocolFileProblem>> {
 /// What is wrong with a protocol by itself, whatever it extends.
 fn schema_errors(spec: &ProtocolSpec) -> Vec<SchemaError> {
     let alone = ProtocolSpec { extends: None, ..spec.clone() };
-    match ProtocolBook::new().register(alone) {
+    match ProtocolCatalog::new().register(alone) {
         Err(RegisterError::Invalid { errors, .. }) => errors,
-        // An empty book has nothing else to object to.
+        // An empty catalog has nothing else to object to.
         _ => Vec::new(),
     }
 }

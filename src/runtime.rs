@@ -23,7 +23,7 @@ use gleitzeit_actors::{
 use gleitzeit_domain::{
     balance::{StrategyFactory, UnknownStrategy},
     error::{ErrorCode, TaskError},
-    protocol::{ProtocolSpec, book::ProtocolBook},
+    protocol::{ProtocolSpec, catalog::ProtocolCatalog},
     provider::{Placement, ProviderSpec},
     store::{Store, StoreError},
 };
@@ -126,8 +126,8 @@ impl StartError {
 ///
 /// # Errors
 /// [`StartError::Protocols`].
-pub fn protocols(settings: &Settings) -> Result<ProtocolBook, StartError> {
-    parts::book(settings, Vec::new())
+pub fn protocols(settings: &Settings) -> Result<ProtocolCatalog, StartError> {
+    parts::catalog(settings, Vec::new())
 }
 
 /// A running gleitzeit. Dropping it stops it too, without waiting for running tasks.
@@ -404,7 +404,7 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
     for warning in &settings.warnings {
         tracing::warn!(%warning, "setting by an old name");
     }
-    let book = parts::book(&settings, protocols)?;
+    let catalog = parts::catalog(&settings, protocols)?;
     let mut specs = if settings_providers { settings.provider_specs()? } else { Vec::new() };
     specs.extend(providers);
     if is_local {
@@ -427,7 +427,7 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
         None => parts::open_store(&settings).await?,
     };
     gleitzeit_failpoint::failpoint!("runtime.start.store");
-    let mut parts = parts::parts(&settings, strategies, book, recover, wait_policy);
+    let mut parts = parts::parts(&settings, strategies, catalog, recover, wait_policy);
     if is_local {
         parts.workers = 0;
         // They would be most of what happens on a clock that jumps.
@@ -443,7 +443,7 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
             return Err(unknown.into());
         }
     };
-    let handle = Handle::new(actors.cast.clone(), Arc::clone(&store));
+    let handle = Handle::new(actors.addresses.clone(), Arc::clone(&store));
     gleitzeit_failpoint::failpoint!("runtime.start.actors");
     let mut begun = take_up(&handle, specs, recover).await;
     if let (Ok(_), Some(levels)) = (&begun, levels)
@@ -492,7 +492,7 @@ async fn take_up(
     if !recover {
         return Ok(Recovered::default());
     }
-    let recovered = handle.cast().engine.send(Recover { id: None, hold: false }).await;
+    let recovered = handle.addresses().engine.send(Recover { id: None, hold: false }).await;
     let recovered = recovered.map_err(|_| StartError::Died)?.map_err(StartError::Recovery)?;
     gleitzeit_failpoint::failpoint!("runtime.start.recovered");
     if recovered.workflows > 0 {

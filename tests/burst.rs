@@ -12,8 +12,8 @@ use std::{
 };
 
 use gleitzeit::{
-    Delivery, EventFilter, Handle, LeftoverCounts, ListFilter, MemoryStore, Runtime, Settings,
-    Store, WorkflowId, WorkflowSpec, WorkflowStatus,
+    Delivery, EngineCounts, EventFilter, Handle, ListFilter, MemoryStore, Runtime, Settings, Store,
+    WorkflowId, WorkflowSpec, WorkflowStatus,
     actors::{dependency_resolver::CountWorkflows, event_bus::Subscribe},
     domain::resources::Resources,
     providers::echo,
@@ -38,7 +38,7 @@ type Heard = HashMap<WorkflowId, u64>;
 async fn listen(handle: &Handle, workflows: usize) -> JoinHandle<Heard> {
     let capacity = workflows * 16;
     let subscribe = Subscribe { filter: EventFilter::default(), capacity };
-    let mut listener = handle.cast().bus.send(subscribe).await.unwrap();
+    let mut listener = handle.addresses().bus.send(subscribe).await.unwrap();
     tokio::spawn(async move {
         let mut heard = Heard::with_capacity(workflows);
         let mut ended = 0;
@@ -70,10 +70,10 @@ async fn submit(handle: Handle, lane: usize, each: usize) -> Vec<WorkflowId> {
 
 /// Nothing of settled workflows is left anywhere.
 async fn check_nothing_is_left(handle: &Handle) {
-    assert_eq!(handle.leftovers().await.unwrap(), LeftoverCounts::default());
+    assert_eq!(handle.engine_counts().await.unwrap(), EngineCounts::default());
     let resources = handle.resources().await.unwrap();
     assert_eq!((resources.taken, resources.waiting), (Resources::default(), 0));
-    assert_eq!(handle.cast().resolver.send(CountWorkflows).await.unwrap(), 0);
+    assert_eq!(handle.addresses().resolver.send(CountWorkflows).await.unwrap(), 0);
     for provider in handle.providers().await.unwrap() {
         assert_eq!(provider.in_flight, 0, "{provider:?}");
     }

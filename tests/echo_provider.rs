@@ -13,13 +13,13 @@ use gleitzeit::providers::{
 };
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
-    protocol::book::ProtocolBook,
+    protocol::catalog::ProtocolCatalog,
     provider::{Call, Placement},
 };
 use serde_json::{Value, json};
 
 fn sample(method: &str, params: Value) -> Sample {
-    Sample::new(&ProtocolBook::builtin(), &format!("echo/v1.0:{method}"), params).unwrap()
+    Sample::new(&ProtocolCatalog::builtin(), &format!("echo/v1.0:{method}"), params).unwrap()
 }
 
 fn call(method: &str, params: Value, attempt: u32) -> Call {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use gleitzeit::protocol_files::{self, ProtocolFileError};
-use gleitzeit_domain::protocol::{book::ProtocolBook, schema};
+use gleitzeit_domain::protocol::{catalog::ProtocolCatalog, schema};
 use serde_json::{Value, json};
 
-fn shipped() -> ProtocolBook {
+fn shipped() -> ProtocolCatalog {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/config/protocols");
     let specs = match protocol_files::load_dir(directory) {
         Ok(specs) => specs,
@@ -14,16 +14,16 @@ fn shipped() -> ProtocolBook {
             panic!("{}", errors.iter().map(ProtocolFileError::report).collect::<String>())
         }
     };
-    let mut book = ProtocolBook::builtin();
-    book.register_all(specs).expect("what ships registers");
-    book
+    let mut catalog = ProtocolCatalog::builtin();
+    catalog.register_all(specs).expect("what ships registers");
+    catalog
 }
 
 /// Parameters by position fall into their places, and defaults are filled in.
 #[test]
 fn a_protocol_from_a_file_checks_calls() {
-    let book = shipped();
-    let split = book.resolve(Some("text"), "split").unwrap();
+    let catalog = shipped();
+    let split = catalog.resolve(Some("text"), "split").unwrap();
     let filled = split.params.validate(&Arc::new(json!(["a b"]))).unwrap();
     assert_eq!(*filled, json!({"text": "a b", "separator": "\n"}));
     let wrong = split.params.validate(&Arc::new(json!(["a b", "", 0]))).unwrap_err();
@@ -34,10 +34,10 @@ fn a_protocol_from_a_file_checks_calls() {
 /// A file that extends a built-in protocol has its methods, under its own name.
 #[test]
 fn a_protocol_from_a_file_inherits() {
-    let book = shipped();
-    let chat = book.resolve(None, "translation/chat").unwrap();
+    let catalog = shipped();
+    let chat = catalog.resolve(None, "translation/chat").unwrap();
     assert_eq!(chat.capability.to_string(), "translation/v1.0:chat");
-    let translate = book.resolve(Some("translation/v1"), "translate").unwrap();
+    let translate = catalog.resolve(Some("translation/v1"), "translate").unwrap();
     let wrong = translate.params.check_open(&json!({"text": "x", "to": "German"}), &|_| false);
     assert_eq!(wrong.len(), 1);
     assert_eq!(wrong[0].pointer, "/to");

@@ -311,10 +311,10 @@ fn a_call_that_must_not_run_twice_waits_for_a_person() {
     let name = "a_call_that_must_not_run_twice_waits_for_a_person";
     // Both workflows have begun their second task: they get no further.
     killed(name, &store, folder.path(), Point::Running(4));
-    tokio::runtime::Runtime::new().unwrap().block_on(settle_by_hand(&store, folder.path()));
+    tokio::runtime::Runtime::new().unwrap().block_on(resolve_by_hand(&store, folder.path()));
 }
 
-async fn settle_by_hand(store: &str, folder: &Path) {
+async fn resolve_by_hand(store: &str, folder: &Path) {
     use TaskStatus::{Cancelled, Completed, OutcomeUnknown, Pending, Skipped};
 
     let runtime = builder(store, folder, Life::Last).start().await.unwrap();

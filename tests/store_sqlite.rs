@@ -426,8 +426,8 @@ async fn a_database_that_is_gone_takes_nothing_more() {
 async fn who_only_listens_notices_that_the_database_is_gone() {
     let folder = TempDir::new().unwrap();
     let store = open(&url(&folder, "a.db")).await;
-    let mut bell = store.bell();
-    bell.next().await.unwrap();
+    let mut notifications = store.notifications();
+    notifications.next().await.unwrap();
     std::fs::rename(folder.path().join("a.db"), folder.path().join("b.db")).unwrap();
     let told = tokio::time::timeout(LONG, store.lost()).await.unwrap();
     assert!(matches!(told, StoreError::Gone { .. }), "{told:?}");

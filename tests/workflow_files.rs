@@ -20,7 +20,7 @@ use gleitzeit::files::{
 use gleitzeit_domain::{
     error::ErrorCode,
     problem::Problem,
-    protocol::book::ProtocolBook,
+    protocol::catalog::ProtocolCatalog,
     reference::{self, Template},
     workflow::{TaskSpec, WorkflowSpec},
 };
@@ -109,8 +109,8 @@ fn workflows_of_files_survive_storage() {
 #[test]
 fn what_is_wrong_with_shape_and_sense_is_told_together() {
     let path = Path::new("tests/files/judged/everything.yaml");
-    let book = ProtocolBook::builtin();
-    let judge = |spec: &WorkflowSpec| gleitzeit_domain::plan::problems(spec, &book);
+    let catalog = ProtocolCatalog::builtin();
+    let judge = |spec: &WorkflowSpec| gleitzeit_domain::plan::problems(spec, &catalog);
     let Err(FileError::Invalid(found)) = files::read_and_judge(path, &judge) else {
         panic!("accepted");
     };
@@ -584,7 +584,7 @@ digraph \"a \\\"quoted\\\" name\" {
 /// parameters that fit, and refers to tasks that exist.
 #[test]
 fn every_example_fits_the_built_in_protocols() {
-    let book = ProtocolBook::builtin();
+    let catalog = ProtocolCatalog::builtin();
     let mut count = 0;
     for entry in fs::read_dir("examples").unwrap() {
         let path = entry.unwrap().path();
@@ -594,14 +594,14 @@ fn every_example_fits_the_built_in_protocols() {
         count += 1;
         let WorkflowFile { spec, source } = files::read(&path).unwrap_or_else(|e| panic!("{e}"));
         let problems: Vec<Problem> =
-            (0..spec.tasks.len()).flat_map(|index| task_problems(&spec, index, &book)).collect();
+            (0..spec.tasks.len()).flat_map(|index| task_problems(&spec, index, &catalog)).collect();
         assert!(problems.is_empty(), "{}", source.diagnostics(&problems));
     }
     assert!(count >= 9, "only {count} examples");
 }
 
 /// What is wrong with the parameters of a task, as far as the protocols know.
-fn task_problems(spec: &WorkflowSpec, index: usize, book: &ProtocolBook) -> Vec<Problem> {
+fn task_problems(spec: &WorkflowSpec, index: usize, catalog: &ProtocolCatalog) -> Vec<Problem> {
     let task = &spec.tasks[index];
     let base = format!("/tasks/{index}/parameters");
     let mut template = Template::parse(Arc::clone(&task.parameters)).unwrap();
@@ -611,7 +611,7 @@ fn task_problems(spec: &WorkflowSpec, index: usize, book: &ProtocolBook) -> Vec<
     };
     let bound = template.bind(&mut |name| position(name), std::iter::empty);
     let unbound = bound.err().unwrap_or_default().into_iter();
-    let method = book.resolve(task.protocol.as_deref(), &task.method).unwrap();
+    let method = catalog.resolve(task.protocol.as_deref(), &task.method).unwrap();
     let violations = method.params.check_open(&task.parameters, &reference::has_reference);
     let misfit = violations.into_iter().map(|violation| {
         let pointer = format!("{base}{}", violation.pointer);
@@ -755,7 +755,7 @@ fn a_file_that_is_wrong_all_over_gets_few_suggestions() {
     let tasks: Vec<String> = (0..20_000).map(task).collect();
     let text = format!(r#"{{"name": "x", "tasks": [{}]}}"#, tasks.join(","));
     let file = files::parse(&text, Format::Json, "x.json").unwrap();
-    let problems = gleitzeit_domain::plan::problems(&file.spec, &ProtocolBook::builtin());
+    let problems = gleitzeit_domain::plan::problems(&file.spec, &ProtocolCatalog::builtin());
     assert_eq!(problems.len(), 20_000);
     let is_helped = |it: &&Problem| it.help.as_ref().is_some_and(|it| it.contains("did you mean"));
     assert_eq!(problems.iter().filter(is_helped).count(), 20);

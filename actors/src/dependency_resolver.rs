@@ -38,11 +38,11 @@ pub struct AddWorkflows(pub Vec<(RunKey, Arc<Plan>)>);
 /// As [`AddWorkflows`].
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Result<Settlement, SubmitError>>")]
-pub struct RestoreWorkflows(pub Vec<Remembered>);
+pub struct RestoreWorkflows(pub Vec<StoredRun>);
 
 /// A workflow as a store remembers it.
 #[derive(Debug)]
-pub struct Remembered {
+pub struct StoredRun {
     /// Its key.
     pub run: RunKey,
     /// What it does.
@@ -171,7 +171,7 @@ impl DependencyResolver {
 
     fn restore(
         &mut self,
-        Remembered { run, plan, tasks }: Remembered,
+        StoredRun { run, plan, tasks }: StoredRun,
     ) -> Result<Settlement, SubmitError> {
         let mut graph = plan.graph()?;
         let settled = || tasks.iter().filter(|task| task.status.is_settled());

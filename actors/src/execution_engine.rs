@@ -60,10 +60,10 @@ use gleitzeit_domain::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{cast::Cast, clock::Clock, event_bus::Publish, monitor::GetStats};
+use crate::{addresses::ActorAddresses, clock::Clock, event_bus::Publish, monitor::GetStats};
 
 pub use control::{
-    AddressBook, Cancel, CancelTask, GetWorkflow, IsIdle, LeftoverCounts, Leftovers, Settle,
+    Cancel, CancelTask, Connect, EngineCounts, GetEngineCounts, GetWorkflow, IsIdle, Settle,
     Shutdown, StopReport, Wait,
 };
 pub use health::{EngineHealth, GetHealth, LeaseHealth};
@@ -175,26 +175,26 @@ struct TaskEnd {
 /// Asks which dispatched attempts are still to run.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<bool>")]
-struct AreWanted(Vec<(TaskKey, u32)>);
+struct StillScheduled(Vec<(TaskKey, u32)>);
 
 /// So many dispatched tasks began (or ended) to wait for resources or a provider.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-struct ParkedChanged(isize);
+struct WaitingCountChanged(isize);
 
 /// Counts one dispatched task as waiting while it lives.
-struct Parked(Rc<Cast>);
+struct WaitingGuard(Rc<ActorAddresses>);
 
-impl Parked {
-    fn new(cast: &Rc<Cast>) -> Self {
-        cast.engine.do_send(ParkedChanged(1));
-        Self(Rc::clone(cast))
+impl WaitingGuard {
+    fn new(addresses: &Rc<ActorAddresses>) -> Self {
+        addresses.engine.do_send(WaitingCountChanged(1));
+        Self(Rc::clone(addresses))
     }
 }
 
-impl Drop for Parked {
+impl Drop for WaitingGuard {
     fn drop(&mut self) {
-        self.0.engine.do_send(ParkedChanged(-1));
+        self.0.engine.do_send(WaitingCountChanged(-1));
     }
 }
 
@@ -205,7 +205,7 @@ struct Pump;
 
 /// A running workflow with what the engine needs around it.
 #[derive(Debug)]
-struct Active {
+struct ActiveRun {
     run: Box<Run>,
     /// Tasks queued or dispatched, and how many may be.
     parallel: u32,
@@ -251,7 +251,7 @@ struct Held {
     settling: u32,
 }
 
-impl Active {
+impl ActiveRun {
     fn new(run: Box<Run>) -> Self {
         let parallel_max = run.plan().spec.max_parallel_tasks.unwrap_or(u32::MAX);
         let born = run.record().created_at;
@@ -295,9 +295,9 @@ pub struct ExecutionEngine {
     clock: Clock,
     random: Random,
     audience: Audience,
-    cast: Option<Rc<Cast>>,
+    addresses: Option<Rc<ActorAddresses>>,
     phase: Phase,
-    runs: FxHashMap<RunKey, Box<Active>>,
+    runs: FxHashMap<RunKey, Box<ActiveRun>>,
     ids: HashMap<WorkflowId, RunKey>,
     next_key: u64,
     ready: ReadyQueue<TaskKey>,
@@ -327,7 +327,7 @@ pub struct ExecutionEngine {
 }
 
 impl ExecutionEngine {
-    /// An engine without workflows. It needs [`AddressBook`] before anything else.
+    /// An engine without workflows. It needs [`Connect`] before anything else.
     /// `audience` is that of the event bus.
     pub fn new(
         settings: EngineSettings,
@@ -344,7 +344,7 @@ impl ExecutionEngine {
             store: guarded_store::guarded(store),
             clock,
             audience,
-            cast: None,
+            addresses: None,
             phase: Phase::Running,
             runs: FxHashMap::default(),
             ids: HashMap::new(),
@@ -372,8 +372,8 @@ impl ExecutionEngine {
         }
     }
 
-    fn cast(&self) -> &Rc<Cast> {
-        self.cast.as_ref().expect("the address book comes before any other message")
+    fn addresses(&self) -> &Rc<ActorAddresses> {
+        self.addresses.as_ref().expect("the address catalog comes before any other message")
     }
 
     /// What a run may keep in memory.
@@ -403,12 +403,12 @@ impl ExecutionEngine {
 
     fn publish(&self, events: Vec<Event>) {
         if !events.is_empty() {
-            self.cast().bus.do_send(Publish { events });
+            self.addresses().bus.do_send(Publish { events });
         }
     }
 
     fn publish_loose(&self, data: EventData) {
-        self.cast().bus.do_send(crate::loose(self.clock.now(), data));
+        self.addresses().bus.do_send(crate::system_event(self.clock.now(), data));
     }
 }
 
@@ -428,7 +428,7 @@ impl Handler<Pump> for ExecutionEngine {
     fn handle(&mut self, _: Pump, ctx: &mut Self::Context) {
         self.pumping = false;
         self.admit(ctx);
-        self.conclude_attempts(ctx);
+        self.finish_attempts(ctx);
         self.dispatch(ctx);
     }
 }

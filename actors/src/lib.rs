@@ -17,7 +17,7 @@
 //! about running workflows: their panic stops the system, and the next start recovers from the
 //! store.
 
-pub mod cast;
+pub mod addresses;
 pub mod clock;
 pub mod dependency_resolver;
 pub mod event_bus;
@@ -46,6 +46,6 @@ use event_bus::Publish;
 pub(crate) const MAILBOX: usize = 1 << 24;
 
 /// An event that belongs to no workflow, ready to be published.
-pub(crate) fn loose(timestamp: DateTime<Utc>, data: EventData) -> Publish {
+pub(crate) fn system_event(timestamp: DateTime<Utc>, data: EventData) -> Publish {
     Publish { events: vec![Event { timestamp, workflow_id: None, sequence: 0, data }] }
 }

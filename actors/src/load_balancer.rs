@@ -2,7 +2,7 @@
 //!
 //! Asked by the pipeline for every call, by the engine to end calls, by the runtime's owner to add
 //! and remove providers; told by every `ProviderSupervisor` what it can promise. The choice is
-//! [`ProviderBook`]'s; this actor answers, and lets wait who cannot be served now: for a busy
+//! [`ProviderTable`]'s; this actor answers, and lets wait who cannot be served now: for a busy
 //! provider until it has room, for one that is down as long as [`WaitPolicy`] and the method say.
 //!
 //! Invariant: a provider's calls in flight are the live [`ProviderTicket`]s.
@@ -16,7 +16,7 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, task, time::Duration};
 use actix::prelude::*;
 use actix_rt::ArbiterHandle;
 use gleitzeit_domain::{
-    balance::{BalanceConfig, Pick, ProviderBook, Sample, Slot, Strategies, UnknownStrategy},
+    balance::{BalanceConfig, Pick, ProviderTable, Sample, Slot, Strategies, UnknownStrategy},
     error::TaskError,
     health::HealthStatus,
     id::{Capability, ProviderId},
@@ -139,14 +139,14 @@ impl ProviderTicket {
 
 impl Drop for ProviderTicket {
     fn drop(&mut self) {
-        self.reach.balancer.do_send(GiveBack { slot: self.slot, sample: self.sample });
+        self.reach.balancer.do_send(ReleaseTicket { slot: self.slot, sample: self.sample });
     }
 }
 
 /// Sent by a dropped [`ProviderTicket`].
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-struct GiveBack {
+struct ReleaseTicket {
     slot: Slot,
     sample: Option<Sample>,
 }
@@ -202,7 +202,7 @@ impl Default for BalancerSettings {
 }
 
 /// How to reach a provider, and what it was made from.
-struct Desk {
+struct ProviderHandle {
     reach: Arc<Reach>,
     supervisor: Addr<ProviderSupervisor>,
     spec: Arc<ProviderSpec>,
@@ -228,7 +228,7 @@ struct Desk {
 /// The actor. One per system, on the control arbiter.
 pub struct LoadBalancer {
     settings: BalancerSettings,
-    book: ProviderBook<Desk>,
+    table: ProviderTable<ProviderHandle>,
     waiting: HashMap<Capability, waiting::Line>,
     waiters: usize,
     /// When a method was first asked for whose providers had never served.
@@ -260,7 +260,7 @@ impl LoadBalancer {
     ) -> Result<Self, UnknownStrategy> {
         settings.provider_wait = settings.provider_wait.min(WAIT_MAX);
         Ok(Self {
-            book: ProviderBook::new(&settings.balance, strategies)?,
+            table: ProviderTable::new(&settings.balance, strategies)?,
             settings,
             waiting: HashMap::new(),
             waiters: 0,
@@ -289,10 +289,10 @@ impl LoadBalancer {
         avoid: Option<&ProviderId>,
     ) -> Result<ProviderTicket, Pick> {
         let now = self.now();
-        let pick = self.book.pick(capability, avoid, now);
+        let pick = self.table.pick(capability, avoid, now);
         let Pick::Chosen(slot) = pick else { return Err(pick) };
-        self.book.started(slot);
-        let entry = self.book.get(slot).ok_or(pick)?;
+        self.table.started(slot);
+        let entry = self.table.get(slot).ok_or(pick)?;
         Ok(ProviderTicket { slot, sample: None, reach: Arc::clone(&entry.handle.reach) })
     }
 
@@ -302,7 +302,7 @@ impl LoadBalancer {
         let line = if self.waiters == 0 { None } else { self.waiting.get(&**capability) };
         if let Some(line) = line.filter(|line| !line.is_empty()) {
             let first_is_choosy = line.first_is_choosy();
-            let down = !self.book.is_up(capability);
+            let down = !self.table.is_up(capability);
             let capability = Arc::clone(capability);
             let picked = self.wait_in_line(request, down, ctx);
             if first_is_choosy {
@@ -344,12 +344,12 @@ impl Handler<PickProviders> for LoadBalancer {
     }
 }
 
-impl Handler<GiveBack> for LoadBalancer {
+impl Handler<ReleaseTicket> for LoadBalancer {
     type Result = ();
 
-    fn handle(&mut self, GiveBack { slot, sample }: GiveBack, _: &mut Self::Context) {
+    fn handle(&mut self, ReleaseTicket { slot, sample }: ReleaseTicket, _: &mut Self::Context) {
         let now = self.now();
-        self.book.finished(slot, sample, now);
+        self.table.finished(slot, sample, now);
         if self.waiters > 0 {
             self.serve_slot(slot);
         }
@@ -362,16 +362,20 @@ impl Handler<ProviderStatusChanged> for LoadBalancer {
     fn handle(&mut self, status: ProviderStatusChanged, ctx: &mut Self::Context) {
         let ProviderStatusChanged { tenure, status } = status;
         let id = status.provider_id.clone();
-        let slot = self.book.find(&id);
-        let desk = slot.and_then(|slot| self.book.handle_mut(slot));
-        let Some(desk) = desk.filter(|desk| desk.tenure == tenure && !desk.is_lost) else { return };
+        let slot = self.table.find(&id);
+        let provider_handle = slot.and_then(|slot| self.table.handle_mut(slot));
+        let Some(provider_handle) = provider_handle
+            .filter(|provider_handle| provider_handle.tenure == tenure && !provider_handle.is_lost)
+        else {
+            return;
+        };
         let serving = status.state == ProviderState::Serving;
         let health = if serving { status.health } else { HealthStatus::Unknown };
-        desk.status = status;
-        desk.has_served |= serving;
-        desk.last_pong = Instant::now();
-        self.book.set_available(&id, serving);
-        self.book.set_health(&id, health);
+        provider_handle.status = status;
+        provider_handle.has_served |= serving;
+        provider_handle.last_pong = Instant::now();
+        self.table.set_available(&id, serving);
+        self.table.set_health(&id, health);
         self.review_lines(ctx);
     }
 }
@@ -381,7 +385,7 @@ impl Handler<CancelTasks> for LoadBalancer {
 
     fn handle(&mut self, CancelTasks(tasks): CancelTasks, _: &mut Self::Context) {
         self.leave_line(&tasks);
-        for (_, entry) in self.book.iter() {
+        for (_, entry) in self.table.iter() {
             if entry.in_flight() > 0 {
                 entry.handle.supervisor.do_send(CancelCalls(tasks.as_ref().clone()));
             }

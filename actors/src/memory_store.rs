@@ -24,11 +24,11 @@ use gleitzeit_domain::{
 };
 use tokio::sync::watch;
 
-use self::shelf::Shelf;
+use self::tables::Tables;
 
-mod desk;
+mod lease_table;
 mod leases;
-mod shelf;
+mod tables;
 
 /// How many settled workflows [`MemoryStore::default`] keeps.
 pub const SETTLED_MAX: usize = 1_000;
@@ -45,9 +45,9 @@ pub const SETTLED_MAX: usize = 1_000;
 #[derive(Debug)]
 pub struct MemoryStore {
     /// `None` once closed.
-    shelf: Mutex<Option<Shelf>>,
+    tables: Mutex<Option<Tables>>,
     /// Changes when there is something for another engine.
-    bell: watch::Sender<()>,
+    notifications: watch::Sender<()>,
     /// True where a lease ends unless it is renewed.
     leases_run_out: bool,
 }
@@ -62,8 +62,8 @@ impl MemoryStore {
     /// An empty store that keeps at most `settled_max` settled workflows.
     pub fn new(settled_max: usize) -> Self {
         Self {
-            shelf: Mutex::new(Some(Shelf::new(settled_max))),
-            bell: watch::Sender::new(()),
+            tables: Mutex::new(Some(Tables::new(settled_max))),
+            notifications: watch::Sender::new(()),
             leases_run_out: false,
         }
     }
@@ -80,22 +80,22 @@ impl MemoryStore {
     /// tests of a crash; an engine that is alive loses what it runs.
     pub fn end_leases(&self) {
         // A closed store has none.
-        let _ = self.with(|shelf| shelf.desk.end_all());
+        let _ = self.with(|tables| tables.lease_table.end_all());
         self.ring();
     }
 
     /// Tells other engines that there may be something for them.
     fn ring(&self) {
-        self.bell.send_replace(());
+        self.notifications.send_replace(());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Shelf>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Tables>> {
         // A panic under the lock can only come from running out of memory, half-way through
         // nothing: every change is checked before the first one is applied.
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, ask: impl FnOnce(&mut Shelf) -> T) -> Result<T, StoreError> {
+    fn with<T>(&self, ask: impl FnOnce(&mut Tables) -> T) -> Result<T, StoreError> {
         self.lock().as_mut().map(ask).ok_or(StoreError::Closed)
     }
 }
@@ -116,12 +116,12 @@ impl Store for MemoryStore {
 
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
         let is_free = new.iter().any(|new| new.epoch.is_none());
-        let (answers, dropped) = self.with(|shelf| {
+        let (answers, dropped) = self.with(|tables| {
             for epoch in epochs(new.iter().map(|new| new.epoch)) {
-                shelf.desk.check(epoch)?;
+                tables.lease_table.check(epoch)?;
             }
-            let answers = new.into_iter().map(|new| shelf.add(new)).collect();
-            Ok((answers, shelf.take_surplus()))
+            let answers = new.into_iter().map(|new| tables.add(new)).collect();
+            Ok((answers, tables.take_surplus()))
         })??;
         if is_free {
             self.ring();
@@ -132,31 +132,31 @@ impl Store for MemoryStore {
     }
 
     async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError> {
-        let dropped = self.with(|shelf| {
+        let dropped = self.with(|tables| {
             for epoch in epochs(changes.iter().map(|change| change.epoch)) {
-                shelf.desk.check(epoch)?;
+                tables.lease_table.check(epoch)?;
             }
             for change in &changes {
-                shelf.check(change)?;
+                tables.check(change)?;
             }
             for change in changes {
-                shelf.apply(change);
+                tables.apply(change);
             }
-            Ok(shelf.take_surplus())
+            Ok(tables.take_surplus())
         })?;
         dropped.map(drop)
     }
 
     async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
-        self.with(|shelf| shelf.unsettled())
+        self.with(|tables| tables.unsettled())
     }
 
     async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
-        self.with(|shelf| shelf.workflow(id))
+        self.with(|tables| tables.workflow(id))
     }
 
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
-        self.with(|shelf| shelf.list(&filter))
+        self.with(|tables| tables.list(&filter))
     }
 
     async fn events(
@@ -165,11 +165,11 @@ impl Store for MemoryStore {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
-        self.with(|shelf| shelf.events(id, after, limit))
+        self.with(|tables| tables.events(id, after, limit))
     }
 
     async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
-        let pruned = self.with(|shelf| shelf.take_settled_before(before, limit))?;
+        let pruned = self.with(|tables| tables.take_settled_before(before, limit))?;
         Ok(pruned.len())
     }
 

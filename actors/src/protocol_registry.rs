@@ -3,7 +3,7 @@
 //! Asked by the `ExecutionEngine` at admission, by the pipeline before every call, and by the
 //! runtime's owner to add, replace and list protocols. Asks nobody.
 //!
-//! The knowledge is a [`ProtocolBook`]; a change makes a new book or leaves the old one as it was,
+//! The knowledge is a [`ProtocolCatalog`]; a change makes a new catalog or leaves the old one as it was,
 //! so a restart of this actor loses nothing.
 
 use std::sync::{Arc, Weak};
@@ -17,7 +17,7 @@ use gleitzeit_domain::{
     problem::{Problem, SubmitError},
     protocol::{
         Method, MethodRef, ProtocolSpec,
-        book::{ProtocolBook, RegisterError},
+        catalog::{ProtocolCatalog, RegisterError},
         validate::{Filled, Violation},
     },
 };
@@ -32,7 +32,7 @@ pub struct ValidateWorkflows(pub Vec<Draft>);
 /// are here.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Replanned>")]
-pub struct PlanAgain(pub Vec<StoredDraft>);
+pub struct ReplanWorkflows(pub Vec<StoredDraft>);
 
 /// A stored workflow.
 #[derive(Debug)]
@@ -81,10 +81,10 @@ pub struct RegisterProtocol(pub ProtocolSpec);
 #[rtype(result = "Result<(), RegisterError>")]
 pub struct ReplaceProtocol(pub ProtocolSpec);
 
-/// Asks for the book as it is now.
+/// Asks for the catalog as it is now.
 #[derive(Debug, Message)]
-#[rtype(result = "Arc<ProtocolBook>")]
-pub struct GetBook;
+#[rtype(result = "Arc<ProtocolCatalog>")]
+pub struct GetCatalog;
 
 /// Asks what a protocol's providers can be asked.
 ///
@@ -97,39 +97,39 @@ pub struct GetCapabilities(pub ProtocolId);
 /// The actor. One per system, on the control arbiter.
 #[derive(Debug)]
 pub struct ProtocolRegistry {
-    book: Arc<ProtocolBook>,
+    catalog: Arc<ProtocolCatalog>,
     defaults: PlanDefaults,
-    /// Books that hosts were given before the last change, and still hold.
-    earlier: Vec<Weak<ProtocolBook>>,
+    /// Catalogs that hosts were given before the last change, and still hold.
+    earlier: Vec<Weak<ProtocolCatalog>>,
     /// Methods that were replaced while tasks used them.
     retired: Vec<Weak<Method>>,
 }
 
 impl ProtocolRegistry {
-    /// A registry of the protocols in `book`.
-    pub fn new(book: ProtocolBook, defaults: PlanDefaults) -> Self {
-        Self { book: Arc::new(book), defaults, earlier: Vec::new(), retired: Vec::new() }
+    /// A registry of the protocols in `catalog`.
+    pub fn new(catalog: ProtocolCatalog, defaults: PlanDefaults) -> Self {
+        Self { catalog: Arc::new(catalog), defaults, earlier: Vec::new(), retired: Vec::new() }
     }
 
-    /// Puts a changed book in the place of the one before it.
-    fn turn_over(&mut self, book: ProtocolBook) {
-        let old = std::mem::replace(&mut self.book, Arc::new(book));
-        self.earlier.retain(|book| book.strong_count() > 0);
+    /// Puts a changed catalog in the place of the one before it.
+    fn publish_catalog(&mut self, catalog: ProtocolCatalog) {
+        let old = std::mem::replace(&mut self.catalog, Arc::new(catalog));
+        self.earlier.retain(|catalog| catalog.strong_count() > 0);
         if Arc::strong_count(&old) > 1 {
             self.earlier.push(Arc::downgrade(&old));
         }
     }
 
-    /// True when somebody besides the books refers to a method: the plan of an unsettled workflow.
+    /// True when somebody besides the catalogs refers to a method: the plan of an unsettled workflow.
     fn is_in_use(&self, method: &MethodRef) -> bool {
         let capability = &method.capability;
         let earlier: Vec<_> = self.earlier.iter().filter_map(Weak::upgrade).collect();
-        let books = earlier.iter().chain([&self.book]);
-        let holds = |book: &&Arc<ProtocolBook>| {
-            book.method(capability).is_some_and(|held| Arc::ptr_eq(&held, method))
+        let catalogs = earlier.iter().chain([&self.catalog]);
+        let holds = |catalog: &&Arc<ProtocolCatalog>| {
+            catalog.method(capability).is_some_and(|held| Arc::ptr_eq(&held, method))
         };
         // The caller's own reference is one more.
-        Arc::strong_count(method) > books.filter(holds).count() + 1
+        Arc::strong_count(method) > catalogs.filter(holds).count() + 1
     }
 
     /// The methods of a protocol, and of those that inherit from it.
@@ -138,20 +138,21 @@ impl ProtocolRegistry {
             if of == *id {
                 return true;
             }
-            match self.book.declared(&of).and_then(|spec| spec.extends.clone()) {
+            match self.catalog.declared(&of).and_then(|spec| spec.extends.clone()) {
                 Some(parent) => of = parent,
                 None => return false,
             }
         };
-        let ids = self.book.list().map(|spec| spec.protocol_id()).filter(|of| inherits(of.clone()));
-        let capabilities = ids.flat_map(|of| self.book.capabilities(&of));
-        capabilities.filter_map(|capability| self.book.method(&capability)).collect()
+        let ids =
+            self.catalog.list().map(|spec| spec.protocol_id()).filter(|of| inherits(of.clone()));
+        let capabilities = ids.flat_map(|of| self.catalog.capabilities(&of));
+        capabilities.filter_map(|capability| self.catalog.method(&capability)).collect()
     }
 
     /// The method as it is now: its protocol may have been replaced since the workflow was planned.
     fn current(&self, planned: &MethodRef) -> Result<MethodRef, TaskError> {
         let capability = &planned.capability;
-        let current = self.book.method(capability).ok_or_else(|| {
+        let current = self.catalog.method(capability).ok_or_else(|| {
             let message = format!("{capability} is no longer registered");
             TaskError::new(ErrorCode::MethodNotFound, message)
         })?;
@@ -194,18 +195,22 @@ impl Handler<ValidateWorkflows> for ProtocolRegistry {
         ValidateWorkflows(drafts): ValidateWorkflows,
         _: &mut Self::Context,
     ) -> Self::Result {
-        let plan = |draft: Draft| draft.plan(&self.book, &self.defaults).map(Arc::new);
+        let plan = |draft: Draft| draft.plan(&self.catalog, &self.defaults).map(Arc::new);
         MessageResult(drafts.into_iter().map(plan).collect())
     }
 }
 
-impl Handler<PlanAgain> for ProtocolRegistry {
-    type Result = MessageResult<PlanAgain>;
+impl Handler<ReplanWorkflows> for ProtocolRegistry {
+    type Result = MessageResult<ReplanWorkflows>;
 
-    fn handle(&mut self, PlanAgain(drafts): PlanAgain, _: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        ReplanWorkflows(drafts): ReplanWorkflows,
+        _: &mut Self::Context,
+    ) -> Self::Result {
         let plan = |StoredDraft { draft, needs, settled }: StoredDraft| {
             let is_settled = |index: usize| settled.get(index).copied().unwrap_or(false);
-            draft.plan_again(&self.book, &self.defaults, &needs, is_settled)
+            draft.plan_again(&self.catalog, &self.defaults, &needs, is_settled)
         };
         MessageResult(drafts.into_iter().map(plan).collect())
     }
@@ -220,7 +225,7 @@ impl Handler<PlanForOthers> for ProtocolRegistry {
         _: &mut Self::Context,
     ) -> Self::Result {
         let plan = |draft: Draft| {
-            let (plan, unknown) = draft.plan_for_others(&self.book, &self.defaults)?;
+            let (plan, unknown) = draft.plan_for_others(&self.catalog, &self.defaults)?;
             Ok((Arc::new(plan), unknown))
         };
         MessageResult(drafts.into_iter().map(plan).collect())
@@ -259,9 +264,9 @@ impl Handler<RegisterProtocol> for ProtocolRegistry {
         RegisterProtocol(spec): RegisterProtocol,
         _: &mut Self::Context,
     ) -> Self::Result {
-        let mut book = ProtocolBook::clone(&self.book);
-        let id = book.register(spec)?;
-        self.turn_over(book);
+        let mut catalog = ProtocolCatalog::clone(&self.catalog);
+        let id = catalog.register(spec)?;
+        self.publish_catalog(catalog);
         tracing::info!(protocol = %id, "protocol registered");
         Ok(id)
     }
@@ -286,20 +291,20 @@ impl Handler<ReplaceProtocol> for ProtocolRegistry {
         let retired = self.retired.iter().filter_map(Weak::upgrade).any(|it| concerns(&it));
         let used: Vec<_> = current.iter().filter(|method| self.is_in_use(method)).collect();
         let in_use = retired || !used.is_empty();
-        let mut book = ProtocolBook::clone(&self.book);
-        book.replace(spec, in_use)?;
+        let mut catalog = ProtocolCatalog::clone(&self.catalog);
+        catalog.replace(spec, in_use)?;
         self.retired.extend(used.into_iter().map(Arc::downgrade));
-        self.turn_over(book);
+        self.publish_catalog(catalog);
         tracing::info!(protocol = %id, in_use, "protocol replaced");
         Ok(())
     }
 }
 
-impl Handler<GetBook> for ProtocolRegistry {
-    type Result = MessageResult<GetBook>;
+impl Handler<GetCatalog> for ProtocolRegistry {
+    type Result = MessageResult<GetCatalog>;
 
-    fn handle(&mut self, _: GetBook, _: &mut Self::Context) -> Self::Result {
-        MessageResult(Arc::clone(&self.book))
+    fn handle(&mut self, _: GetCatalog, _: &mut Self::Context) -> Self::Result {
+        MessageResult(Arc::clone(&self.catalog))
     }
 }
 
@@ -311,10 +316,10 @@ impl Handler<GetCapabilities> for ProtocolRegistry {
         GetCapabilities(id): GetCapabilities,
         _: &mut Self::Context,
     ) -> Self::Result {
-        if self.book.get(&id).is_none() {
+        if self.catalog.get(&id).is_none() {
             let message = format!("protocol {id} is not registered");
             return Err(TaskError::new(ErrorCode::ProtocolNotFound, message));
         }
-        Ok(self.book.capabilities(&id))
+        Ok(self.catalog.capabilities(&id))
     }
 }

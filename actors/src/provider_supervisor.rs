@@ -17,7 +17,7 @@ use actix::prelude::*;
 use gleitzeit_domain::{
     error::TaskError,
     event::EventData,
-    health::{HealthJudge, HealthStatus},
+    health::{HealthStatus, HealthTracker},
     id::ProviderId,
     provider::{Call, Outcome, Provider, ProviderSpec},
     restart::{PeerBackoff, RestartBudget, RestartPolicy},
@@ -51,7 +51,7 @@ pub enum ProviderState {
 /// Which of a provider's supervisors one is. One whose thread is blocked is given up and has a
 /// successor; should it wake up, its word counts no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tenure {
+pub struct SupervisorGeneration {
     /// Higher than that of every supervisor before it.
     pub number: u64,
     /// Instances that those before it have had.
@@ -64,7 +64,7 @@ pub struct Tenure {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct ProviderStatusChanged {
-    /// The number of the [`Tenure`] of who says so.
+    /// The number of the [`SupervisorGeneration`] of who says so.
     pub tenure: u64,
     /// How the provider is.
     pub status: ProviderStatus,
@@ -109,10 +109,10 @@ pub struct ProviderSupervisor {
     generation: u64,
     instance: Option<Rc<dyn Provider>>,
     /// What makes the instance ready, or checks it.
-    chore: Option<JoinHandle<()>>,
+    background_task: Option<JoinHandle<()>>,
     /// Instances that were replaced and have calls in flight, by generation.
     retired: BTreeMap<u64, Rc<dyn Provider>>,
-    judge: HealthJudge,
+    judge: HealthTracker,
     detail: String,
     /// For panics.
     budget: RestartBudget,
@@ -136,11 +136,11 @@ impl ProviderSupervisor {
         listener: Recipient<ProviderStatusChanged>,
         events: EventSink,
         clock: crate::Clock,
-        tenure: Tenure,
+        tenure: SupervisorGeneration,
     ) -> Self {
         let policy = RestartPolicy::from(&spec.supervision);
         Self {
-            judge: HealthJudge::new(spec.supervision.unhealthy_after),
+            judge: HealthTracker::new(spec.supervision.unhealthy_after),
             budget: RestartBudget::new(policy),
             backoff: PeerBackoff::new(&policy),
             logged: None,
@@ -152,7 +152,7 @@ impl ProviderSupervisor {
             tenure: tenure.number,
             generation: tenure.generation,
             instance: None,
-            chore: None,
+            background_task: None,
             retired: BTreeMap::new(),
             detail: String::new(),
             restarts: tenure.restarts,
@@ -200,7 +200,7 @@ impl ProviderSupervisor {
     }
 
     fn publish(&self, data: EventData) {
-        self.events.do_send(crate::loose(self.clock.now(), data));
+        self.events.do_send(crate::system_event(self.clock.now(), data));
     }
 }
 

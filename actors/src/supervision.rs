@@ -25,7 +25,7 @@ use crate::guard::panic_text;
 /// Sent once, when the budget is spent and the actor is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub struct GaveUp {
+pub struct RestartLimitReached {
     /// Type name of the actor.
     pub actor: &'static str,
     /// Text of the last panic.
@@ -41,7 +41,7 @@ pub struct GaveUp {
 /// When called outside a `System`, as every actor start.
 pub fn start_supervised<A>(
     policy: RestartPolicy,
-    escalate_to: Recipient<GaveUp>,
+    escalate_to: Recipient<RestartLimitReached>,
     make: impl FnOnce(&mut Context<A>) -> A,
 ) -> Addr<A>
 where
@@ -58,7 +58,7 @@ where
 pub fn start_supervised_in<A>(
     ctx: Context<A>,
     policy: RestartPolicy,
-    escalate_to: Recipient<GaveUp>,
+    escalate_to: Recipient<RestartLimitReached>,
     make: impl FnOnce(&mut Context<A>) -> A,
 ) -> Addr<A>
 where
@@ -68,14 +68,14 @@ where
 }
 
 /// The same with any way to tell that the actor is gone: for one of many of the same type, which
-/// [`GaveUp`] alone does not tell apart.
+/// [`RestartLimitReached`] alone does not tell apart.
 ///
 /// # Panics
 /// When called outside a `System`, as every actor start.
 pub fn start_supervised_or<A>(
     mut ctx: Context<A>,
     policy: RestartPolicy,
-    give_up: impl FnOnce(GaveUp) + 'static,
+    give_up: impl FnOnce(RestartLimitReached) + 'static,
     make: impl FnOnce(&mut Context<A>) -> A,
 ) -> Addr<A>
 where
@@ -90,7 +90,7 @@ where
 async fn supervise<A>(
     mut life: ContextFut<A, Context<A>>,
     policy: RestartPolicy,
-    give_up: impl FnOnce(GaveUp),
+    give_up: impl FnOnce(RestartLimitReached),
 ) where
     A: Supervised + Actor<Context = Context<A>>,
 {
@@ -101,7 +101,7 @@ async fn supervise<A>(
     while let Some(panic) = ended {
         let Some(pause) = budget.spend(epoch.elapsed()) else {
             tracing::error!(actor, panic, "actor gave up");
-            give_up(GaveUp { actor, panic });
+            give_up(RestartLimitReached { actor, panic });
             // Dropping a life polls it once more, which may panic once more.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(life)));
             return;

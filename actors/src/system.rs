@@ -12,7 +12,7 @@ use actix_rt::Arbiter;
 use gleitzeit_domain::{
     balance::{Strategies, UnknownStrategy},
     plan::PlanDefaults,
-    protocol::book::ProtocolBook,
+    protocol::catalog::ProtocolCatalog,
     resources::Resources,
     restart::RestartPolicy,
     store::Store,
@@ -20,16 +20,16 @@ use gleitzeit_domain::{
 use tokio::sync::oneshot;
 
 use crate::{
-    cast::Cast,
+    addresses::ActorAddresses,
     clock::Clock,
     dependency_resolver::DependencyResolver,
     event_bus::EventBus,
-    execution_engine::{AddressBook, EngineSettings, ExecutionEngine, Shutdown, StopReport},
+    execution_engine::{Connect, EngineSettings, ExecutionEngine, Shutdown, StopReport},
     load_balancer::{BalancerSettings, LoadBalancer, StopProviders},
     monitor::{Monitor, MonitorConfig},
     protocol_registry::ProtocolRegistry,
     resource_manager::ResourceManager,
-    supervision::{ESCALATE_AT_ONCE, GaveUp, start_supervised, start_supervised_in},
+    supervision::{ESCALATE_AT_ONCE, RestartLimitReached, start_supervised, start_supervised_in},
 };
 
 /// Everything the actors are made from.
@@ -44,7 +44,7 @@ pub struct Parts {
     /// All there is of each resource; slots are the engine's `max_concurrent_tasks`.
     pub resources: Resources,
     /// The protocols.
-    pub book: ProtocolBook,
+    pub catalog: ProtocolCatalog,
     /// What a task gets where nothing else says anything.
     pub defaults: PlanDefaults,
     /// What `${env.X}` may read; a name without a value is one that is not set.
@@ -69,25 +69,25 @@ const RESTARTS: RestartPolicy = RestartPolicy {
 #[derive(Debug)]
 pub struct Actors {
     /// Their addresses.
-    pub cast: Cast,
+    pub addresses: ActorAddresses,
     /// Resolves when an actor is gone for good; the system is then of no use any more.
-    pub failed: oneshot::Receiver<GaveUp>,
+    pub failed: oneshot::Receiver<RestartLimitReached>,
     workers: Vec<Arbiter>,
 }
 
 /// Hears of actors that are gone for good.
-struct Overseer {
-    tell: Option<oneshot::Sender<GaveUp>>,
+struct FailureWatcher {
+    tell: Option<oneshot::Sender<RestartLimitReached>>,
 }
 
-impl Actor for Overseer {
+impl Actor for FailureWatcher {
     type Context = Context<Self>;
 }
 
-impl Handler<GaveUp> for Overseer {
+impl Handler<RestartLimitReached> for FailureWatcher {
     type Result = ();
 
-    fn handle(&mut self, gave_up: GaveUp, _: &mut Self::Context) {
+    fn handle(&mut self, gave_up: RestartLimitReached, _: &mut Self::Context) {
         tracing::error!(actor = gave_up.actor, panic = gave_up.panic, "the system must stop");
         if let Some(tell) = self.tell.take() {
             let _ = tell.send(gave_up);
@@ -105,7 +105,7 @@ impl Handler<GaveUp> for Overseer {
 pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrategy> {
     let clock = Clock::start();
     let (tell, failed) = oneshot::channel();
-    let overseer = Overseer { tell: Some(tell) }.start();
+    let overseer = FailureWatcher { tell: Some(tell) }.start();
     let escalate = || overseer.clone().recipient();
     let workers: Vec<Arbiter> = (0..parts.workers).map(|_| Arbiter::new()).collect();
     let handles = workers.iter().map(Arbiter::handle).collect();
@@ -124,7 +124,7 @@ pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrat
     let total = parts.resources.with_slots(parts.engine.max_concurrent_tasks.max(1) as u64);
     let resources = start_supervised(RESTARTS, escalate(), |_| ResourceManager::new(total));
     let registry = start_supervised(RESTARTS, escalate(), |_| {
-        ProtocolRegistry::new(parts.book, parts.defaults)
+        ProtocolRegistry::new(parts.catalog, parts.defaults)
     });
     let resolver =
         start_supervised(ESCALATE_AT_ONCE, escalate(), |_| DependencyResolver::new(parts.env));
@@ -143,18 +143,19 @@ pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrat
     start_supervised_in(engine_context, ESCALATE_AT_ONCE, escalate(), |_| {
         ExecutionEngine::new(parts.engine, store, audience, clock)
     });
-    let cast = Cast { engine, registry, resolver, resources, balancer, bus, monitor };
-    cast.engine.do_send(AddressBook(cast.clone()));
-    Ok(Actors { cast, failed, workers })
+    let addresses =
+        ActorAddresses { engine, registry, resolver, resources, balancer, bus, monitor };
+    addresses.engine.do_send(Connect(addresses.clone()));
+    Ok(Actors { addresses, failed, workers })
 }
 
 impl Actors {
     /// Takes nothing more in, lets executing tasks end within `deadline`, stops the providers and
     /// joins the worker threads.
     pub async fn stop(self, deadline: Duration) -> StopReport {
-        let report = self.cast.engine.send(Shutdown { deadline }).await.unwrap_or_default();
+        let report = self.addresses.engine.send(Shutdown { deadline }).await.unwrap_or_default();
         // Calls that outlived the deadline were dropped with it.
-        let _ = self.cast.balancer.send(StopProviders { deadline: Duration::ZERO }).await;
+        let _ = self.addresses.balancer.send(StopProviders { deadline: Duration::ZERO }).await;
         for worker in &self.workers {
             worker.stop();
         }

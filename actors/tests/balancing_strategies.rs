@@ -245,7 +245,7 @@ async fn a_provider_to_avoid_is_the_last_choice() {
         id: "q".into(),
         deadline: Duration::ZERO,
     };
-    stage.cast.balancer.send(remove).await.unwrap().unwrap();
+    stage.addresses.balancer.send(remove).await.unwrap().unwrap();
     let Picked::Now(ticket) = stage.pick_as(avoiding).await else { panic!("p has room") };
     assert_eq!(ticket.provider_id().as_str(), "p");
 }

@@ -70,7 +70,7 @@ async fn full(setup: Setup) -> (Stage, ProviderTicket) {
 
 async fn remove(stage: &Stage, id: &str) {
     let remove = RemoveProvider { id: id.into(), deadline: Duration::ZERO };
-    stage.cast.balancer.send(remove).await.unwrap().unwrap();
+    stage.addresses.balancer.send(remove).await.unwrap().unwrap();
 }
 
 /// As many calls as it may have, and under load never fewer.
@@ -199,7 +199,7 @@ async fn a_cancelled_wait_leaves_the_line() {
     let key = cancelled.task;
     let cancelled = wait(&stage, cancelled).await;
     let next = wait(&stage, stage.request(RUN)).await;
-    stage.cast.balancer.send(CancelTasks(Arc::new(vec![key]))).await.unwrap();
+    stage.addresses.balancer.send(CancelTasks(Arc::new(vec![key]))).await.unwrap();
     assert!(cancelled.await.is_err(), "the channel closes");
     drop(held);
     assert!(next.await.unwrap().is_ok());

@@ -147,7 +147,7 @@ async fn a_large_task_is_neither_starved_nor_in_the_way() {
 
 async fn acquire(stage: &Stage, need: Resources, priority: Priority) -> Grant {
     let need = Need { task: stage.task_key(), need, priority };
-    stage.cast.resources.send(Acquire(vec![need])).await.unwrap().remove(0)
+    stage.addresses.resources.send(Acquire(vec![need])).await.unwrap().remove(0)
 }
 
 fn mib(memory_mib: u64) -> Resources {
@@ -200,12 +200,12 @@ async fn a_wait_that_ends_takes_nothing() {
     let held = lease(&stage, 100).await;
     let task = stage.task_key();
     let need = Need { task, need: mib(100), priority: Priority::Urgent };
-    let granted = stage.cast.resources.send(Acquire(vec![need])).await.unwrap().remove(0);
+    let granted = stage.addresses.resources.send(Acquire(vec![need])).await.unwrap().remove(0);
     let Grant::Waiting(cancelled) = granted else { panic!("{granted:?}") };
     drop(wait(&stage, 100, Priority::High).await);
     let last = wait(&stage, 100, Priority::Low).await;
     assert_eq!(stage.resources().await.waiting, 3);
-    stage.cast.resources.send(CancelWaiting(Arc::new(vec![task]))).await.unwrap();
+    stage.addresses.resources.send(CancelWaiting(Arc::new(vec![task]))).await.unwrap();
     assert!(cancelled.await.is_err(), "the channel closes");
     drop(held);
     assert_eq!(last.await.unwrap().held().memory_mib, 100);
@@ -341,7 +341,7 @@ async fn an_abandoned_call_gives_its_lease_back() {
     script.diary.until("call", 1).await;
     assert_eq!(stage.resources().await.taken.memory_mib, 100);
     let shutdown = Shutdown { deadline: Duration::from_secs(3) };
-    let report = stage.cast.engine.send(shutdown).await.unwrap();
+    let report = stage.addresses.engine.send(shutdown).await.unwrap();
     assert_eq!(report.abandoned, [(id, "held".into())]);
     stage.settle().await;
     assert_eq!(stage.resources().await.taken, Resources::default());

@@ -88,19 +88,20 @@ async fn survives(panic: impl AsyncFnOnce(&Stage)) {
 /// Nothing of what waits or runs is lost with the answer.
 #[actix::test]
 async fn a_registry_that_panics_is_survived() {
-    survives(async |stage| make_panic(&stage.cast.registry, ValidateCalls(Vec::new())).await).await;
+    survives(async |stage| make_panic(&stage.addresses.registry, ValidateCalls(Vec::new())).await)
+        .await;
 }
 
 /// Leases and waits outlive it.
 #[actix::test]
 async fn a_resource_manager_that_panics_is_survived() {
-    survives(async |stage| make_panic(&stage.cast.resources, GetResources).await).await;
+    survives(async |stage| make_panic(&stage.addresses.resources, GetResources).await).await;
 }
 
 /// So do tickets, and the calls that wait in line.
 #[actix::test]
 async fn a_balancer_that_panics_is_survived() {
-    survives(async |stage| make_panic(&stage.cast.balancer, GetProviderHealth).await).await;
+    survives(async |stage| make_panic(&stage.addresses.balancer, GetProviderHealth).await).await;
 }
 
 /// Subscribers stay.
@@ -109,7 +110,7 @@ async fn a_bus_that_panics_is_survived() {
     survives(async |stage| {
         let mut events = stage.events().await;
         let question = Subscribe { filter: EventFilter::default(), capacity: 1 };
-        make_panic(&stage.cast.bus, question).await;
+        make_panic(&stage.addresses.bus, question).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         stage.register(Script::default().spec_of("q", "play/v1.0")).await;
         events.health(&"q".into(), HealthStatus::Healthy).await;
@@ -120,7 +121,7 @@ async fn a_bus_that_panics_is_survived() {
 /// Measuring goes on.
 #[actix::test]
 async fn a_monitor_that_panics_is_survived() {
-    survives(async |stage| make_panic(&stage.cast.monitor, GetMetrics).await).await;
+    survives(async |stage| make_panic(&stage.addresses.monitor, GetMetrics).await).await;
 }
 
 /// The call in flight ends well; the next one is served by a new instance at the same address.
@@ -275,8 +276,8 @@ async fn a_control_actor_beyond_its_budget_is_reported() {
     let mut stage = Stage::new(Setup::default());
     for restarts in 0..6 {
         assert!(stage.actors.failed.try_recv().is_err(), "gave up after {restarts}");
-        make_panic(&stage.cast.balancer, GetProviders).await;
-        make_panic(&stage.cast.resources, GetResources).await;
+        make_panic(&stage.addresses.balancer, GetProviders).await;
+        make_panic(&stage.addresses.resources, GetResources).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     let gave_up = stage.actors.failed.await.unwrap();
@@ -288,7 +289,7 @@ async fn a_control_actor_beyond_its_budget_is_reported() {
 #[actix::test]
 async fn a_resolver_that_panics_stops_the_system() {
     let stage = Stage::new(Setup::default());
-    make_panic(&stage.cast.resolver, SettleTasks(Vec::new())).await;
+    make_panic(&stage.addresses.resolver, SettleTasks(Vec::new())).await;
     let gave_up = stage.actors.failed.await.unwrap();
     assert!(gave_up.actor.contains("DependencyResolver"), "{gave_up:?}");
 }
@@ -297,7 +298,7 @@ async fn a_resolver_that_panics_stops_the_system() {
 #[actix::test]
 async fn an_engine_that_panics_stops_the_system() {
     let stage = Stage::new(Setup::default());
-    make_panic(&stage.cast.engine, IsIdle).await;
+    make_panic(&stage.addresses.engine, IsIdle).await;
     let gave_up = stage.actors.failed.await.unwrap();
     assert!(gave_up.actor.contains("ExecutionEngine"), "{gave_up:?}");
 }

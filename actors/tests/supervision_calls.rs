@@ -201,7 +201,7 @@ async fn a_call_that_hangs_is_dropped_when_its_time_is_up() {
     stage.assert_nothing_left().await;
 }
 
-/// The provider's books are right although the call never said that it ended.
+/// The provider's counts are right although the call never said that it ended.
 #[actix::test]
 async fn a_cancelled_call_leaves_nothing_behind() {
     tokio::time::pause();

@@ -107,7 +107,7 @@ async fn is_let_go(script: Script) {
     assert_eq!(stage.status("p").await.state, ProviderState::Serving);
     let begun = Instant::now();
     let remove = RemoveProvider { id: "p".into(), deadline: Duration::ZERO };
-    stage.cast.balancer.send(remove).await.unwrap().unwrap();
+    stage.addresses.balancer.send(remove).await.unwrap().unwrap();
     assert!(begun.elapsed() <= quick().lifecycle_timeout + Duration::from_secs(2));
     assert_eq!(script.diary.count("dropped 2"), 1, "{:?}", script.diary.entries());
     assert!(stage.statuses().await.is_empty());
@@ -142,7 +142,7 @@ async fn a_slow_shutdown_is_waited_for() {
     stage.employ(script.spec("p")).await;
     let begun = Instant::now();
     let remove = RemoveProvider { id: "p".into(), deadline: Duration::ZERO };
-    stage.cast.balancer.send(remove).await.unwrap().unwrap();
+    stage.addresses.balancer.send(remove).await.unwrap().unwrap();
     assert_eq!(begun.elapsed().as_secs(), 15);
     assert_eq!(script.diary.count("dropped 1"), 1);
 }

@@ -24,12 +24,12 @@ use super::{
 pub(crate) async fn check(session: &Session, Check { workflow, strict }: &Check) -> Outcome {
     let file = read(session, workflow)?;
     let edges = edges(session, &file).await?;
-    let book = runtime::protocols(&session.settings)?;
+    let catalog = runtime::protocols(&session.settings)?;
     let mut errors = known::above_the_total(&file.spec, &session.settings);
-    let mut warnings = plan::advice(&file.spec, &book);
-    known::missing_files(&file.spec, &book, &mut errors, &mut warnings);
+    let mut warnings = plan::advice(&file.spec, &catalog);
+    known::missing_files(&file.spec, &catalog, &mut errors, &mut warnings);
     #[cfg(feature = "python")]
-    errors.extend(python::problems(session, &file.spec, &book).await?);
+    errors.extend(python::problems(session, &file.spec, &catalog).await?);
     if *strict {
         errors.append(&mut warnings);
     }

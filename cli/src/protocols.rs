@@ -6,7 +6,7 @@ use gleitzeit::protocol_files;
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::{Capability, ProtocolId},
-    protocol::{ProtocolSpec, book::ProtocolBook, schema, validate::Violation},
+    protocol::{ProtocolSpec, catalog::ProtocolCatalog, schema, validate::Violation},
 };
 use serde_json::{Value, json};
 
@@ -20,35 +20,35 @@ use super::{
 /// Runs the command.
 pub(crate) fn protocols(session: &Session, command: Protocols) -> Outcome {
     match command {
-        Protocols::List(more) => Ok(list(session, &session.book(&more.protocol_file)?)),
+        Protocols::List(more) => Ok(list(session, &session.catalog(&more.protocol_file)?)),
         Protocols::Show { protocol, more } => {
-            let book = session.book(&more.protocol_file)?;
-            show(session, find(&book, &protocol)?)
+            let catalog = session.catalog(&more.protocol_file)?;
+            show(session, find(&catalog, &protocol)?)
         }
         Protocols::Validate { protocol, method, params, more } => {
-            let book = session.book(&more.protocol_file)?;
-            let protocol = find(&book, &protocol)?.protocol_id();
-            validate(session, &book, &protocol, &method, &params)
+            let catalog = session.catalog(&more.protocol_file)?;
+            let protocol = find(&catalog, &protocol)?.protocol_id();
+            validate(session, &catalog, &protocol, &method, &params)
         }
     }
 }
 
 /// The protocol that a person names: with a version, or without for the newest.
-fn find<'b>(book: &'b ProtocolBook, name: &str) -> Result<&'b Arc<ProtocolSpec>, Failure> {
+fn find<'b>(catalog: &'b ProtocolCatalog, name: &str) -> Result<&'b Arc<ProtocolSpec>, Failure> {
     let found = match name.parse::<ProtocolId>() {
-        Ok(id) => book.get(&id),
-        Err(_) => book.newest(name),
+        Ok(id) => catalog.get(&id),
+        Err(_) => catalog.newest(name),
     };
     found.ok_or_else(|| {
-        let known: Vec<String> = book.list().map(|it| it.protocol_id().to_string()).collect();
+        let known: Vec<String> = catalog.list().map(|it| it.protocol_id().to_string()).collect();
         let message = format!("no protocol `{name}`; known are {}", known.join(", "));
         TaskError::new(ErrorCode::ProtocolNotFound, message).into()
     })
 }
 
-fn list(session: &Session, book: &ProtocolBook) -> Exit {
+fn list(session: &Session, catalog: &ProtocolCatalog) -> Exit {
     if session.json {
-        let all: Vec<Value> = book
+        let all: Vec<Value> = catalog
             .list()
             .map(|it| {
                 json!({
@@ -63,7 +63,7 @@ fn list(session: &Session, book: &ProtocolBook) -> Exit {
         return Exit::Success;
     }
     let mut table = output::table(["protocol", "methods", "description"]);
-    for it in book.list() {
+    for it in catalog.list() {
         let methods: Vec<&str> = it.methods.keys().map(String::as_str).collect();
         table.add_row([
             it.protocol_id().to_string(),
@@ -90,14 +90,14 @@ fn show(session: &Session, protocol: &ProtocolSpec) -> Outcome {
 
 fn validate(
     session: &Session,
-    book: &ProtocolBook,
+    catalog: &ProtocolCatalog,
     protocol: &ProtocolId,
     method: &str,
     file: &Path,
 ) -> Outcome {
     let capability = Capability::new(protocol.clone(), method);
-    let Some(method) = book.method(&capability) else {
-        let known = book.get(protocol).into_iter().flat_map(|it| it.methods.keys());
+    let Some(method) = catalog.method(&capability) else {
+        let known = catalog.get(protocol).into_iter().flat_map(|it| it.methods.keys());
         let known: Vec<&str> = known.map(String::as_str).collect();
         let message = format!("{protocol} has no method `{method}`; it has {}", known.join(", "));
         return Err(TaskError::new(ErrorCode::MethodNotFound, message).into());
@@ -153,7 +153,7 @@ fn read_json(file: &Path) -> Result<Value, Failure> {
 /// # Errors
 /// Everything wrong in any of them.
 pub(crate) fn register_files(
-    book: &mut ProtocolBook,
+    catalog: &mut ProtocolCatalog,
     files: &[std::path::PathBuf],
 ) -> Result<(), Failure> {
     let mut specs = Vec::new();
@@ -165,7 +165,7 @@ pub(crate) fn register_files(
         }
     }
     if reports.is_empty() {
-        match book.register_all(specs) {
+        match catalog.register_all(specs) {
             Ok(_) => return Ok(()),
             Err(errors) => reports.extend(errors.iter().map(ToString::to_string)),
         }

@@ -14,8 +14,8 @@ use gleitzeit_domain::{
     id::{TaskId, WorkflowId},
     plan,
     problem::{Problem, SubmitError, push_pointer},
-    protocol::book::ProtocolBook,
-    store::{Store, lease::PersonsVerdict},
+    protocol::catalog::ProtocolCatalog,
+    store::{Store, lease::Resolution},
     task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus},
 };
@@ -306,9 +306,9 @@ pub(crate) async fn settle(session: &Session, settle: Settle) -> Outcome {
     refuse_unknown(&record, &task)?;
     refuse_settled(&record, "settle")?;
     let verdict = match (completed, failed) {
-        (Some(result), _) => PersonsVerdict::Completed { result },
-        (None, Some(message)) => PersonsVerdict::Failed { message: message.into() },
-        (None, None) => PersonsVerdict::Retry,
+        (Some(result), _) => Resolution::Completed { result },
+        (None, Some(message)) => Resolution::Failed { message: message.into() },
+        (None, None) => Resolution::Retry,
     };
     let runtime = session.start_without_providers().await?;
     let settled = runtime.handle().settle(&id, &task, verdict).await;
@@ -361,13 +361,13 @@ pub(crate) fn read_for_others(
 fn read_by(
     session: &Session,
     workflow: &FileAndInputs,
-    problems: impl Fn(&WorkflowSpec, &ProtocolBook) -> Vec<Problem>,
+    problems: impl Fn(&WorkflowSpec, &ProtocolCatalog) -> Vec<Problem>,
 ) -> Result<WorkflowFile, Failure> {
-    let book = runtime::protocols(&session.settings)?;
+    let catalog = runtime::protocols(&session.settings)?;
     let judge = |spec: &WorkflowSpec| {
         let mut spec = spec.clone();
         put_inputs(&mut spec, &workflow.inputs);
-        problems(&spec, &book)
+        problems(&spec, &catalog)
     };
     let is_ours = |file: &Path| session.settings.is_guarded(file);
     let read = files::read_without(&workflow.file, &judge, &is_ours);

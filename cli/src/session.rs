@@ -1,4 +1,4 @@
-//! What every command starts from: the settings, how it prints, and the way to a store, a book of
+//! What every command starts from: the settings, how it prints, and the way to a store, a catalog of
 //! protocols or a whole runtime.
 
 use std::{
@@ -17,7 +17,7 @@ use gleitzeit::{
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::WorkflowId,
-    protocol::book::ProtocolBook,
+    protocol::catalog::ProtocolCatalog,
     store::Store,
     workflow::{TaskSpec, WorkflowSpec},
 };
@@ -99,19 +99,19 @@ impl Session {
     ///
     /// # Errors
     /// Everything wrong in any of the files.
-    pub(crate) fn book(&self, files: &[PathBuf]) -> Result<ProtocolBook, Failure> {
-        let mut book = ProtocolBook::builtin();
+    pub(crate) fn catalog(&self, files: &[PathBuf]) -> Result<ProtocolCatalog, Failure> {
+        let mut catalog = ProtocolCatalog::builtin();
         let found = protocol_files::load_dir(&self.settings.protocols.directory);
         let specs = found.map_err(|errors| {
             let reports: Vec<String> = errors.iter().map(ProtocolFileError::report).collect();
             protocols::wrong_protocols(&reports)
         })?;
-        book.register_all(specs).map_err(|errors| {
+        catalog.register_all(specs).map_err(|errors| {
             let reports: Vec<String> = errors.iter().map(ToString::to_string).collect();
             protocols::wrong_protocols(&reports)
         })?;
-        protocols::register_files(&mut book, files)?;
-        Ok(book)
+        protocols::register_files(&mut catalog, files)?;
+        Ok(catalog)
     }
 
     /// True if another command can find the workflows of this one.

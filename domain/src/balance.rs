@@ -1,25 +1,25 @@
-//! Which provider serves a call: the strategies, and the book of providers that they choose from.
+//! Which provider serves a call: the strategies, and the table of providers that they choose from.
 //!
 //! Asked by the `LoadBalancer`. Pure: time is passed in as a span since any fixed moment,
-//! randomness comes from a seed. [`ProviderBook`] settles who may be chosen at all — healthy
+//! randomness comes from a seed. [`ProviderTable`] settles who may be chosen at all — healthy
 //! before degraded before none, nobody above its own bound; a [`LoadBalancingStrategy`] chooses
 //! among those.
 
-pub mod book;
 mod latency;
 mod least_connections;
 mod peak_ewma;
 mod round_robin;
+pub mod table;
 mod weighted_random;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-pub use book::{Pick, ProviderBook, ProviderEntry, Registration, Slot};
 pub use latency::PeakLatency;
 pub use least_connections::LeastConnections;
 pub use peak_ewma::PeakEwma;
 pub use round_robin::RoundRobin;
 use serde::{Deserialize, Serialize};
+pub use table::{Pick, ProviderEntry, ProviderTable, Registration, Slot};
 pub use weighted_random::WeightedRandom;
 
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
 pub struct Candidate<'a> {
     /// Its id.
     pub id: &'a ProviderId,
-    /// Its place in the book; the candidates come in ascending order of it.
+    /// Its place in the table; the candidates come in ascending order of it.
     pub slot: u32,
     /// Its share under the weighted strategy.
     pub weight: f64,

@@ -69,13 +69,13 @@ impl HealthReport {
 /// One failed check makes it degraded, `unhealthy_after` in a row unhealthy; one passed check
 /// makes it what the check says.
 #[derive(Debug, Clone)]
-pub struct HealthJudge {
+pub struct HealthTracker {
     unhealthy_after: u32,
     failures: u32,
     status: HealthStatus,
 }
 
-impl HealthJudge {
+impl HealthTracker {
     /// A judge that has seen nothing yet.
     pub fn new(unhealthy_after: u32) -> Self {
         Self { unhealthy_after: unhealthy_after.max(1), failures: 0, status: HealthStatus::Unknown }
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn three_failures_condemn_and_one_success_acquits() {
         use HealthStatus::{Degraded, Healthy, Unhealthy};
-        let mut judge = HealthJudge::new(3);
+        let mut judge = HealthTracker::new(3);
         let found = [Healthy, Unhealthy, Unhealthy, Unhealthy, Unhealthy, Healthy];
         let verdicts = found.map(|found| judge.judge(found));
         assert_eq!(

@@ -25,9 +25,8 @@ use crate::{
     needs::Needs,
     problem::{Problem, SubmitError, push_pointer},
     protocol::{
-        Effect, Method, MethodRef,
-        book::{ProtocolBook, names_version, unknown_need},
-        builtin,
+        Effect, Method, MethodRef, builtin,
+        catalog::{ProtocolCatalog, names_version, unknown_need},
     },
     reference::{ReferenceError, ReferenceFault, Root, Template, has_reference},
     resources::Resources,
@@ -186,17 +185,17 @@ fn invalid(pointer: String, message: String) -> Problem {
 
 /// Everything that keeps a workflow from being accepted: its shape, its methods and parameters, its
 /// circles.
-pub fn problems(spec: &WorkflowSpec, book: &ProtocolBook) -> Vec<Problem> {
+pub fn problems(spec: &WorkflowSpec, catalog: &ProtocolCatalog) -> Vec<Problem> {
     let (draft, mut problems) = Draft::read(spec.clone());
-    problems.extend(draft.problems(book));
+    problems.extend(draft.problems(catalog));
     problems
 }
 
 /// The same for a workflow that whichever process knows its methods takes up: that a method is not
 /// known here keeps nobody from accepting it.
-pub fn problems_for_others(spec: &WorkflowSpec, book: &ProtocolBook) -> Vec<Problem> {
+pub fn problems_for_others(spec: &WorkflowSpec, catalog: &ProtocolCatalog) -> Vec<Problem> {
     let (draft, mut problems) = Draft::read(spec.clone());
-    problems.extend(draft.look_up_for_others(book).2);
+    problems.extend(draft.look_up_for_others(catalog).2);
     problems.extend(draft.circle());
     problems
 }
@@ -258,9 +257,9 @@ impl Draft {
     }
 
     /// Everything wrong with its methods, its parameters and its order.
-    pub fn problems(&self, book: &ProtocolBook) -> Vec<Problem> {
+    pub fn problems(&self, catalog: &ProtocolCatalog) -> Vec<Problem> {
         let mut problems = Vec::new();
-        self.look_up(book, &mut problems);
+        self.look_up(catalog, &mut problems);
         problems.extend(self.circle());
         problems
     }
@@ -269,9 +268,13 @@ impl Draft {
     ///
     /// # Errors
     /// [`SubmitError::Invalid`] with everything that is wrong.
-    pub fn plan(self, book: &ProtocolBook, defaults: &PlanDefaults) -> Result<Plan, SubmitError> {
+    pub fn plan(
+        self,
+        catalog: &ProtocolCatalog,
+        defaults: &PlanDefaults,
+    ) -> Result<Plan, SubmitError> {
         let mut problems = Vec::new();
-        let methods = self.look_up(book, &mut problems);
+        let methods = self.look_up(catalog, &mut problems);
         if let Some(allowed) = defaults.env.as_ref().filter(|_| !self.runs_elsewhere) {
             self.check_env(allowed, &mut problems);
         }
@@ -289,10 +292,10 @@ impl Draft {
     /// [`SubmitError::Invalid`] with everything else that is wrong.
     pub fn plan_for_others(
         self,
-        book: &ProtocolBook,
+        catalog: &ProtocolCatalog,
         defaults: &PlanDefaults,
     ) -> Result<(Plan, Vec<Problem>), SubmitError> {
-        let (methods, unknown, mut wrong) = self.look_up_for_others(book);
+        let (methods, unknown, mut wrong) = self.look_up_for_others(catalog);
         if !wrong.is_empty() {
             wrong.extend(self.circle());
             return Err(SubmitError::Invalid(wrong));
@@ -303,10 +306,10 @@ impl Draft {
     /// Each task's method; what is not known here and may be elsewhere; what is wrong everywhere.
     fn look_up_for_others(
         &self,
-        book: &ProtocolBook,
+        catalog: &ProtocolCatalog,
     ) -> (Vec<Option<MethodRef>>, Vec<Problem>, Vec<Problem>) {
         let mut problems = Vec::new();
-        let methods = self.look_up(book, &mut problems);
+        let methods = self.look_up(catalog, &mut problems);
         let mut elsewhere = HashSet::new();
         for (index, (task, method)) in self.spec.tasks.iter().zip(&methods).enumerate() {
             if method.is_none() && unknown_need(task.protocol.as_deref(), &task.method).is_some() {
@@ -319,10 +322,14 @@ impl Draft {
     }
 
     /// Each task's method, with everything wrong about it and what it is given.
-    fn look_up(&self, book: &ProtocolBook, problems: &mut Vec<Problem>) -> Vec<Option<MethodRef>> {
+    fn look_up(
+        &self,
+        catalog: &ProtocolCatalog,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Option<MethodRef>> {
         let mut methods = Vec::with_capacity(self.tasks.len());
         for (index, spec) in self.spec.tasks.iter().enumerate() {
-            match book.resolve(spec.protocol.as_deref(), &spec.method) {
+            match catalog.resolve(spec.protocol.as_deref(), &spec.method) {
                 Ok(method) => {
                     self.check_parameters(index, &method, problems);
                     methods.push(Some(method));
@@ -344,7 +351,7 @@ impl Draft {
     /// need nothing any more; `is_settled` tells them by their index.
     pub fn plan_again(
         self,
-        book: &ProtocolBook,
+        catalog: &ProtocolCatalog,
         defaults: &PlanDefaults,
         needs: &Needs,
         is_settled: impl Fn(usize) -> bool,
@@ -363,7 +370,7 @@ impl Draft {
             let (method, was_checked) = if let Some((of, was_checked)) = known {
                 (methods[of].clone(), was_checked)
             } else {
-                let found = book.resolve_again(task.protocol.as_deref(), &task.method, needs);
+                let found = catalog.resolve_again(task.protocol.as_deref(), &task.method, needs);
                 let was_checked = found.as_ref().is_ok_and(|method| needs.were_checked(method));
                 let method = found
                     .map_err(|error| Arc::new(TaskError::new(error.code(), error.to_string())));

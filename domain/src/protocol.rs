@@ -2,10 +2,10 @@
 //!
 //! Pure data with the field names of the design; read from TOML, JSON or Rust. What makes a
 //! protocol usable — its `extends` followed, its schemas checked and its patterns compiled — is
-//! [`ProtocolBook`](book::ProtocolBook)'s.
+//! [`ProtocolCatalog`](catalog::ProtocolCatalog)'s.
 
-pub mod book;
 pub mod builtin;
+pub mod catalog;
 pub mod nearest;
 pub mod parameter;
 pub mod schema;
@@ -227,7 +227,7 @@ impl Method {
         capability: impl Into<Arc<Capability>>,
         spec: MethodSpec,
     ) -> Result<Self, Vec<validate::SchemaError>> {
-        book::compile_method(capability.into(), spec)
+        catalog::compile_method(capability.into(), spec)
     }
 
     /// True once in the life of a deprecated method: for whoever asks first. The others need not

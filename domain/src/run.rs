@@ -42,7 +42,7 @@ pub use failure::Interruption;
 pub use measure::NESTING_MAX;
 pub use refusal::Refused;
 pub use unstored::{Unstored, UnstoredLimits};
-pub use verdict::Spoken;
+pub use verdict::Resolved;
 
 #[cfg(test)]
 use interruption::CUT_OFF_MAX;

@@ -99,7 +99,7 @@ fn three_late_processes_share_two_workflows_by_timed_leases() {
 
 /// Whoever is alone inherits what a dead one owned, at once, and shares what it has not begun with.
 #[test]
-fn heirs_of_two_workflows_by_timed_leases() {
+fn successors_of_two_workflows_by_timed_leases() {
     let one_late = Protocol {
         once: TWO,
         inherits: true,
@@ -107,14 +107,14 @@ fn heirs_of_two_workflows_by_timed_leases() {
         answers_get_lost: false,
         ..protocol(Holding::Timed)
     };
-    check_all("3 processes, 2 workflows, timed leases, heirs", one_late, 20_000);
+    check_all("3 processes, 2 workflows, timed leases, successors", one_late, 20_000);
 }
 
 /// The same in a file.
 #[test]
-fn heirs_of_two_workflows_by_locked_leases() {
-    let heirs = Protocol { once: TWO, inherits: true, ..protocol(Holding::Locked) };
-    check_all("3 processes, 2 workflows, locked leases, heirs", heirs, 1_000);
+fn successors_of_two_workflows_by_locked_leases() {
+    let successors = Protocol { once: TWO, inherits: true, ..protocol(Holding::Locked) };
+    check_all("3 processes, 2 workflows, locked leases, successors", successors, 1_000);
 }
 
 /// One process does not know one of the workflows: it never works on it, and keeps nobody from it.
@@ -128,9 +128,9 @@ fn strangers_leave_what_they_do_not_know() {
         answers_get_lost: false,
         ..protocol(holding)
     };
-    let timed = "3 processes, one a stranger, 2 workflows, timed leases, heirs";
+    let timed = "3 processes, one a stranger, 2 workflows, timed leases, successors";
     check_all(timed, stranger(Holding::Timed), 20_000);
-    let locked = "3 processes, one a stranger, 2 workflows, locked leases, heirs";
+    let locked = "3 processes, one a stranger, 2 workflows, locked leases, successors";
     check_all(locked, stranger(Holding::Locked), 1_000);
 }
 
@@ -140,9 +140,9 @@ fn a_claim_on_whatever_is_free_is_caught() {
     check_flaw(Holding::Locked, Flaw::ClaimsAll, &[KNOWN]);
 }
 
-/// An heir that keeps what it cannot run keeps it from everybody.
+/// A successor that keeps what it cannot run keeps it from everybody.
 #[test]
-fn an_heir_that_keeps_what_it_does_not_know_is_caught() {
+fn an_successor_that_keeps_what_it_does_not_know_is_caught() {
     check_flaw(Holding::Locked, Flaw::KeepsAll, &[NOT_STUCK]);
 }
 

@@ -11,7 +11,7 @@ use gleitzeit_domain::{
     id::Version,
     protocol::{
         MethodSpec, ParameterSpec, ProtocolSpec,
-        book::{ProtocolBook, RegisterError},
+        catalog::{ProtocolCatalog, RegisterError},
         schema,
         validate::{ParamsValidator, Rule, Validator, Violation},
     },
@@ -163,9 +163,9 @@ proptest! {
             ])),
     ) {
         let before = Validator::compile(&old).expect("only sound schemas are generated");
-        let mut book = ProtocolBook::new();
-        book.register(protocol_of(old)).expect("sound");
-        match book.replace(protocol_of(new.clone()), true) {
+        let mut catalog = ProtocolCatalog::new();
+        catalog.register(protocol_of(old)).expect("sound");
+        match catalog.replace(protocol_of(new.clone()), true) {
             Ok(()) if before.check(&value).is_empty() => {
                 let after = Validator::compile(&new).expect("it was registered");
                 prop_assert_eq!(after.check(&value), [], "{}", schema::value(&new));
@@ -178,9 +178,9 @@ proptest! {
     /// Loosening alone is never refused: the rule is safe, and not useless.
     #[test]
     fn loosening_is_compatible((old, new) in spec().prop_flat_map(|old| (Just(old.clone()), generate::only_loosened(old)))) {
-        let mut book = ProtocolBook::new();
-        book.register(protocol_of(old)).expect("sound");
-        let replaced = book.replace(protocol_of(new), true);
+        let mut catalog = ProtocolCatalog::new();
+        catalog.register(protocol_of(old)).expect("sound");
+        let replaced = catalog.replace(protocol_of(new), true);
         prop_assert_eq!(replaced, Ok(()));
     }
 

@@ -24,6 +24,7 @@ mod m20261124_000001_leases;
 mod m20261124_000002_heirs;
 mod m20261129_000001_needs;
 mod m20261130_000001_epochs;
+mod m20261130_000002_lease_transfers;
 
 /// The table of applied migrations.
 const APPLIED: &str = "gleitzeit_migrations";
@@ -43,6 +44,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000002_heirs::Migration),
             Box::new(m20261129_000001_needs::Migration),
             Box::new(m20261130_000001_epochs::Migration),
+            Box::new(m20261130_000002_lease_transfers::Migration),
         ]
     }
 

@@ -5,14 +5,14 @@
 //!
 //! ```
 //! use gleitzeit_providers::{conformance::{self, Sample}, echo};
-//! use gleitzeit_domain::protocol::book::ProtocolBook;
+//! use gleitzeit_domain::protocol::catalog::ProtocolCatalog;
 //! use serde_json::json;
 //!
 //! # actix_rt::System::new().block_on(async {
-//! let book = ProtocolBook::builtin();
+//! let catalog = ProtocolCatalog::builtin();
 //! let samples = [
-//!     Sample::new(&book, "echo/v1.0:echo", json!({ "n": 1 }))?.returning(json!({ "n": 1 })),
-//!     Sample::new(&book, "echo/v1.0:echo", json!({ "n": 2 }))?.returning(json!({ "n": 2 })),
+//!     Sample::new(&catalog, "echo/v1.0:echo", json!({ "n": 1 }))?.returning(json!({ "n": 1 })),
+//!     Sample::new(&catalog, "echo/v1.0:echo", json!({ "n": 2 }))?.returning(json!({ "n": 2 })),
 //! ];
 //! conformance::check(&echo::spec("echo"), &samples).await?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -36,7 +36,7 @@ use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     health::HealthStatus,
     id::Capability,
-    protocol::{Method, MethodRef, MethodSpec, book::ProtocolBook, validate::Filled},
+    protocol::{Method, MethodRef, MethodSpec, catalog::ProtocolCatalog, validate::Filled},
     provider::{Call, Outcome, Provider, ProviderSpec},
     resources::Resources,
 };
@@ -72,8 +72,8 @@ impl fmt::Debug for Sample {
 /// Why a [`Sample`] is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SampleError {
-    /// No such method is in the book.
-    #[error("`{capability}` is not in the book of protocols")]
+    /// No such method is in the catalog.
+    #[error("`{capability}` is not in the catalog of protocols")]
     UnknownMethod {
         /// As given.
         capability: String,
@@ -94,9 +94,13 @@ impl Sample {
     ///
     /// # Errors
     /// [`SampleError`] when the engine would not make such a call.
-    pub fn new(book: &ProtocolBook, capability: &str, params: Value) -> Result<Self, SampleError> {
+    pub fn new(
+        catalog: &ProtocolCatalog,
+        capability: &str,
+        params: Value,
+    ) -> Result<Self, SampleError> {
         let name = || capability.to_owned();
-        let method = capability.parse::<Capability>().ok().and_then(|id| book.method(&id));
+        let method = capability.parse::<Capability>().ok().and_then(|id| catalog.method(&id));
         let method = method.ok_or_else(|| SampleError::UnknownMethod { capability: name() })?;
         let filled = method.params.fill(&Arc::new(params)).map_err(|violations| {
             SampleError::Params { capability: name(), violations: listed(&violations) }

@@ -57,7 +57,7 @@ use crate::{
 };
 use cgroup::{Group, Groups};
 use child::NoEnd;
-use keeper::Keeper;
+use keeper::ZygoteSlot;
 use layout::Layout;
 use spec::{Kind, Spec};
 use zygote::Zygote;
@@ -333,7 +333,7 @@ impl Jail {
         let shared = Arc::new(Shared::new(settings.queue_max));
         // The first one alone: what is wrong is told once, and a task need not wait for the others.
         let first = Zygote::start(Arc::clone(&plan)).await?;
-        let keeper = Keeper::new(Arc::clone(&shared), Arc::clone(&plan), first);
+        let keeper = ZygoteSlot::new(Arc::clone(&shared), Arc::clone(&plan), first);
         tokio::spawn(keeper.keep());
         let level = if settings.root.is_some() { Level::Chroot } else { Level::Process };
         let mut jail = Self {

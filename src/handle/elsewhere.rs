@@ -25,7 +25,7 @@ use gleitzeit_domain::{
     run::Run,
     store::{
         NewWorkflow, Store, Submitted,
-        lease::{Ask, PersonsVerdict, Request, Standing},
+        lease::{Ask, Request, Resolution, Standing},
     },
     workflow::WorkflowSpec,
 };
@@ -38,7 +38,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks whether the process that was asked still runs it.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
-/// Between two looks for the answer, should the bell not be heard.
+/// Between two looks for the answer, if no notification arrives.
 const ANSWER_PAUSE: Duration = Duration::from_millis(250);
 
 impl Handle {
@@ -76,7 +76,7 @@ impl Handle {
     /// [`SubmitError`]; what is wrong with methods that are built in, too.
     pub async fn enqueue_for_others(&self, spec: WorkflowSpec) -> Result<Enqueued, SubmitError> {
         let draft = self.draft(spec).await?;
-        let plans = self.cast.registry.send(PlanForOthers(vec![draft])).await;
+        let plans = self.addresses.registry.send(PlanForOthers(vec![draft])).await;
         let plan = plans.unwrap_or_default().pop().unwrap_or(Err(SubmitError::Stopped));
         let (plan, unknown) = plan?;
         plan.graph()?;
@@ -109,7 +109,7 @@ impl Handle {
     }
 
     async fn plan_draft(&self, draft: Draft) -> Result<Arc<Plan>, SubmitError> {
-        let plans = self.cast.registry.send(ValidateWorkflows(vec![draft])).await;
+        let plans = self.addresses.registry.send(ValidateWorkflows(vec![draft])).await;
         let plan = plans.unwrap_or_default().pop().unwrap_or(Err(SubmitError::Stopped))?;
         // A circle is no mistake of a single task, so the registry lets it pass.
         plan.graph()?;
@@ -126,17 +126,17 @@ impl Handle {
         &self,
         id: &WorkflowId,
         task: &TaskId,
-        verdict: PersonsVerdict,
+        verdict: Resolution,
     ) -> Result<(), TaskError> {
         let settle = || Settle { id: id.clone(), task: task.clone(), verdict: verdict.clone() };
-        let here = self.cast.engine.send(settle()).await.map_err(stopped)?;
+        let here = self.addresses.engine.send(settle()).await.map_err(stopped)?;
         if !is_not_here(&here) {
             return here;
         }
         let ask = Ask::Settle { task: task.clone(), verdict: verdict.clone() };
         match self.take_or_ask(id, ask).await? {
             Reached::Asked => Ok(()),
-            Reached::Here => self.cast.engine.send(settle()).await.map_err(stopped)?,
+            Reached::Here => self.addresses.engine.send(settle()).await.map_err(stopped)?,
         }
     }
 
@@ -152,7 +152,7 @@ impl Handle {
             return Ok(Reached::Here);
         }
         let Some(leases) = self.store.leases() else { return Ok(Reached::Here) };
-        let mut bell = leases.bell();
+        let mut notifications = leases.notifications();
         let key = leases.ask(Request { workflow: id.clone(), ask }).await?;
         gleitzeit_failpoint::failpoint!("handle.request.asked");
         let mut next_look = Instant::now() + LOOK_PAUSE;
@@ -170,7 +170,7 @@ impl Handle {
                     }
                     next_look = Instant::now() + LOOK_PAUSE;
                 }
-                let _ = tokio::time::timeout(ANSWER_PAUSE, bell.next()).await;
+                let _ = tokio::time::timeout(ANSWER_PAUSE, notifications.next()).await;
             }
         });
         match reached.await {
@@ -182,7 +182,7 @@ impl Handle {
     /// Takes up a stored workflow without running its tasks; false where another process runs it.
     async fn take_up(&self, id: &WorkflowId) -> Result<bool, TaskError> {
         let hold = Recover { id: Some(id.clone()), hold: true };
-        let recovered = self.cast.engine.send(hold).await.map_err(stopped)??;
+        let recovered = self.addresses.engine.send(hold).await.map_err(stopped)??;
         Ok(recovered.held == 0)
     }
 }

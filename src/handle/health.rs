@@ -61,7 +61,7 @@ impl Health {
 impl Handle {
     /// Asks the engine and the store; answers within some seconds whatever they do.
     pub async fn health(&self) -> Health {
-        let asked = self.cast.engine.send(GetHealth);
+        let asked = self.addresses.engine.send(GetHealth);
         let (engine, lease, is_stored) = match tokio::time::timeout(LIMIT, asked).await {
             Ok(Ok(it)) if it.takes_work => (EngineState::Ok, Some(it.lease), it.is_stored),
             Ok(Ok(it)) => (EngineState::Stopping, Some(it.lease), it.is_stored),

@@ -11,7 +11,7 @@ use gleitzeit_actors::{
 use gleitzeit_domain::{
     balance::{BalanceConfig, Strategies, StrategyFactory},
     plan::PlanDefaults,
-    protocol::{ProtocolSpec, book::ProtocolBook, builtin},
+    protocol::{ProtocolSpec, builtin, catalog::ProtocolCatalog},
     provider::Supervision,
     store::Store,
 };
@@ -20,10 +20,10 @@ use super::{RETENTION_BATCH, RETENTION_ROUND, StartError};
 use crate::{handle::shared_now, protocol_files, settings::Settings};
 
 /// The built-in protocols, those of the settings' directory, and `added`.
-pub(super) fn book(
+pub(super) fn catalog(
     settings: &Settings,
     added: Vec<ProtocolSpec>,
-) -> Result<ProtocolBook, StartError> {
+) -> Result<ProtocolCatalog, StartError> {
     let directory = &settings.protocols.directory;
     let mut specs = builtin::all();
     if directory.is_dir() {
@@ -34,11 +34,11 @@ pub(super) fn book(
         specs.extend(found);
     }
     specs.extend(added);
-    let mut book = ProtocolBook::new();
-    book.register_all(specs).map_err(|errors| StartError::Protocols {
+    let mut catalog = ProtocolCatalog::new();
+    catalog.register_all(specs).map_err(|errors| StartError::Protocols {
         message: errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
     })?;
-    Ok(book)
+    Ok(catalog)
 }
 
 /// The store of the settings, for whoever looks into it without a runtime over it. A database that
@@ -90,7 +90,7 @@ pub async fn look_into_store(settings: &Settings) -> Result<Option<Arc<dyn Store
 pub(super) fn parts(
     settings: &Settings,
     added: Vec<(String, StrategyFactory)>,
-    book: ProtocolBook,
+    catalog: ProtocolCatalog,
     takes_over: bool,
     wait_policy: WaitPolicy,
 ) -> Parts {
@@ -126,7 +126,7 @@ pub(super) fn parts(
         },
         strategies,
         resources: settings.resources.totals(slots),
-        book,
+        catalog,
         defaults: PlanDefaults {
             timeout: engine.default_timeout,
             retry: Arc::new(engine.retry.clone()),

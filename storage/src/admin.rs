@@ -40,7 +40,7 @@ pub use self::{
 const TABLES: [&str; 8] = [
     "gleitzeit_blobs",
     "gleitzeit_events",
-    "gleitzeit_heirs",
+    "gleitzeit_lease_transfers",
     "gleitzeit_leases",
     "gleitzeit_needs",
     "gleitzeit_requests",

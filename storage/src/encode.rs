@@ -13,7 +13,7 @@ use gleitzeit_domain::{
     needs::Needs,
     store::{
         StoreError,
-        lease::{Ask, PersonsVerdict, RequestAnswer},
+        lease::{Ask, RequestAnswer, Resolution},
     },
     task::TaskRecord,
     workflow::{TaskSpec, WorkflowSpec},
@@ -175,7 +175,7 @@ pub(super) fn needs_of(body: &str) -> Needs {
 
 /// What is asked of the process that runs a workflow.
 pub(super) fn ask(ask: &Ask) -> Result<String, StoreError> {
-    if let Ask::Settle { verdict: PersonsVerdict::Completed { result }, .. } = ask {
+    if let Ask::Settle { verdict: Resolution::Completed { result }, .. } = ask {
         check_nesting(result, "a result")?;
     }
     json(ask)

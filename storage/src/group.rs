@@ -17,8 +17,8 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr};
 use super::{
     call::{Call, Write},
     encode::{self, unescape},
+    insert::{self, Inserted},
     multi_row::{self, Part},
-    newcomers::{self, Made},
     rows::{self, Rows, Submissions},
     statements::Statements,
 };
@@ -72,20 +72,20 @@ impl Places {
         }
     }
 
-    pub(super) fn learn(&mut self, lesson: Lesson) {
+    pub(super) fn learn(&mut self, effects: CommitEffects) {
         // Another process may run what was ours, end it, and forget it.
-        if lesson.has_lost {
+        if effects.has_lost {
             self.forget_all();
         }
-        if self.by_id.len() + lesson.found.len() > PLACES_MAX {
+        if self.by_id.len() + effects.found.len() > PLACES_MAX {
             self.forget_all();
         }
-        self.by_id.extend(lesson.found);
+        self.by_id.extend(effects.found);
         if self.needs.len() > NEEDS_MAX {
             self.needs.clear();
         }
-        self.needs.extend(lesson.needs);
-        for id in &lesson.settled {
+        self.needs.extend(effects.needs);
+        for id in &effects.settled {
             self.by_id.remove(id);
         }
     }
@@ -93,7 +93,7 @@ impl Places {
 
 /// What [`Places`] learns from a group once it is committed.
 #[derive(Debug, Default)]
-pub(super) struct Lesson {
+pub(super) struct CommitEffects {
     found: HashMap<WorkflowId, Place>,
     settled: Vec<WorkflowId>,
     /// Needs that were stored.
@@ -106,7 +106,7 @@ pub(super) struct Lesson {
     pub(super) leaves_free: bool,
 }
 
-impl Lesson {
+impl CommitEffects {
     /// Where claimed workflows are, by their keys.
     pub(super) fn of_claimed(keys: &[i64], claimed: &[ClaimedWorkflow]) -> Self {
         let place = |(key, ClaimedWorkflow { record, .. }): (&i64, &ClaimedWorkflow)| {
@@ -123,12 +123,12 @@ pub(super) async fn write<C: ConnectionTrait>(
     statements: &Statements,
     places: &Places,
     calls: &[&Call],
-) -> Result<(Vec<Answer>, Lesson), DbErr> {
+) -> Result<(Vec<Answer>, CommitEffects), DbErr> {
     let mut group = Group {
         db,
         statements,
         places,
-        lesson: Lesson::default(),
+        effects: CommitEffects::default(),
         new_rows: Rows::default(),
         rows: Rows::default(),
     };
@@ -139,7 +139,7 @@ pub(super) async fn write<C: ConnectionTrait>(
     group.record(calls, &mut answers).await?;
     gleitzeit_failpoint::failpoint!("store.write.found");
     group.flush().await?;
-    Ok((answers, group.lesson))
+    Ok((answers, group.effects))
 }
 
 /// Whether a change was written before, and its workflow has gone on under another lease since.
@@ -159,7 +159,7 @@ struct Group<'a, C> {
     db: &'a C,
     statements: &'a Statements,
     places: &'a Places,
-    lesson: Lesson,
+    effects: CommitEffects,
     /// What is written beside the rows of new workflows.
     new_rows: Rows,
     /// What is written of changes.
@@ -178,13 +178,13 @@ impl<C: ConnectionTrait> Group<'_, C> {
             }
         }
         let mut created = self.add_workflows(submissions).await?;
-        self.lesson.came = created.len() as u64;
+        self.effects.came = created.len() as u64;
         for (call, answer) in calls.iter().zip(answers) {
             let (Write::Submit(news), Ok(told)) = (&call.write, answer) else { continue };
             // The first call that names a created workflow is the one that made it.
             told.extend(news.iter().map(|new| match created.take(&new.record.id) {
                 Some(_) => {
-                    self.lesson.leaves_free |=
+                    self.effects.leaves_free |=
                         new.epoch.is_none() && !new.record.status.is_settled();
                     Submitted::Created
                 }
@@ -200,11 +200,11 @@ impl<C: ConnectionTrait> Group<'_, C> {
         submissions: Submissions<'_>,
     ) -> Result<HashSet<WorkflowId>, DbErr> {
         self.add_needs(&submissions).await?;
-        let made = newcomers::add(self.db, self.statements, submissions).await?;
+        let made = insert::add(self.db, self.statements, submissions).await?;
         let mut created = HashSet::with_capacity(made.len());
-        for Made { id, place, rows } in made {
+        for Inserted { id, place, rows } in made {
             self.new_rows.append(rows);
-            self.lesson.found.insert(id.clone(), place);
+            self.effects.found.insert(id.clone(), place);
             created.insert(id.clone());
         }
         Ok(created)
@@ -216,7 +216,7 @@ impl<C: ConnectionTrait> Group<'_, C> {
         for (hash, needs) in &submissions.needs {
             if !self.places.needs.contains(hash) {
                 values.extend([(*hash).into(), encode::needs_body(needs).into()]);
-                self.lesson.needs.push(*hash);
+                self.effects.needs.push(*hash);
             }
         }
         for statement in self.statements.add_needs.statements(values) {
@@ -231,7 +231,7 @@ impl<C: ConnectionTrait> Group<'_, C> {
         for (call, answer) in calls.iter().zip(answers) {
             let Write::Record(changes) = &call.write else { continue };
             let place = |id: &WorkflowId| {
-                self.lesson.found.get(id).or_else(|| self.places.by_id.get(id)).copied()
+                self.effects.found.get(id).or_else(|| self.places.by_id.get(id)).copied()
             };
             match rows::of_call(changes, call.take_prepared(), place) {
                 Err(refused) => *answer = Err(refused),
@@ -240,7 +240,7 @@ impl<C: ConnectionTrait> Group<'_, C> {
                     let settled = changes.iter().filter(|change| {
                         change.workflow.as_ref().is_some_and(|state| state.status.is_settled())
                     });
-                    self.lesson.settled.extend(settled.map(|change| change.id.clone()));
+                    self.effects.settled.extend(settled.map(|change| change.id.clone()));
                 }
             }
         }
@@ -254,7 +254,7 @@ impl<C: ConnectionTrait> Group<'_, C> {
             let Write::Record(changes) = &call.write else { continue };
             for change in changes {
                 let is_known = self.places.by_id.contains_key(&change.id)
-                    || self.lesson.found.contains_key(&change.id);
+                    || self.effects.found.contains_key(&change.id);
                 if !is_known {
                     unknown.entry(&change.id).or_default().push(change);
                 }
@@ -277,9 +277,9 @@ impl<C: ConnectionTrait> Group<'_, C> {
                 };
                 let status: String = row.try_get_by_index(3)?;
                 if WorkflowStatus::from_name(&status).is_none_or(WorkflowStatus::is_settled) {
-                    self.lesson.settled.push(id.clone());
+                    self.effects.settled.push(id.clone());
                 }
-                self.lesson.found.insert(id, place);
+                self.effects.found.insert(id, place);
             }
         }
         for id in unknown.into_keys() {

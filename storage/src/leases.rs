@@ -27,18 +27,18 @@ use gleitzeit_domain::{
 };
 use tokio::sync::oneshot;
 
-use super::{SqlStore, bell, encode, writer};
+use super::{SqlStore, encode, notifier, writer};
 
 pub(super) use self::{
-    desk::Desk,
+    lease_table::LeaseTable,
     look::{look, standings},
     requests::TO_ALL,
     sql::SERVER_NOW,
 };
 
-mod desk;
 mod file_locks;
 mod fit;
+mod lease_table;
 mod look;
 mod process;
 mod requests;
@@ -47,20 +47,20 @@ mod sql;
 mod watch;
 
 /// Where an answer goes.
-pub(super) type Asker<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// A call that the writer serves in a transaction of its own.
 #[derive(Debug)]
 pub(super) enum Call {
-    Open { owner: String, term: Duration, asker: Asker<Lease> },
-    Close { epoch: Epoch, asker: Asker<()> },
-    Claim { epoch: Epoch, limit: usize, offer: Offer, asker: Asker<Claimed> },
-    Release { epoch: Epoch, ids: Vec<WorkflowId>, why: Release, asker: Asker<()> },
-    ClaimOne { epoch: Epoch, id: WorkflowId, reopens: bool, asker: Asker<ClaimedOne> },
-    Ask { workflow: WorkflowId, body: String, asker: Asker<RequestKey> },
-    AskAll { body: String, asker: Asker<RequestKey> },
-    Answer { key: RequestKey, answer: String, asker: Asker<()> },
-    Forget { key: RequestKey, asker: Asker<()> },
+    Open { owner: String, term: Duration, reply: Reply<Lease> },
+    Close { epoch: Epoch, reply: Reply<()> },
+    Claim { epoch: Epoch, limit: usize, offer: Offer, reply: Reply<Claimed> },
+    Release { epoch: Epoch, ids: Vec<WorkflowId>, why: Release, reply: Reply<()> },
+    ClaimOne { epoch: Epoch, id: WorkflowId, reopens: bool, reply: Reply<ClaimedOne> },
+    Ask { workflow: WorkflowId, body: String, reply: Reply<RequestKey> },
+    AskAll { body: String, reply: Reply<RequestKey> },
+    Answer { key: RequestKey, answer: String, reply: Reply<()> },
+    Forget { key: RequestKey, reply: Reply<()> },
 }
 
 /// A lease that is to be good for another `term`.
@@ -68,7 +68,7 @@ pub(super) enum Call {
 pub(super) struct Renewal {
     epoch: Epoch,
     term: Duration,
-    asker: Asker<bool>,
+    reply: Reply<bool>,
 }
 
 /// Renewals that wait for the next transaction.
@@ -86,8 +86,8 @@ impl Renewals {
 }
 
 impl SqlStore {
-    async fn call<T>(&self, call: impl FnOnce(Asker<T>) -> Call) -> Result<T, StoreError> {
-        self.ask_writer(|asker| writer::Request::Lease(Box::new(call(asker)))).await
+    async fn call<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, StoreError> {
+        self.ask_writer(|reply| writer::Request::Lease(Box::new(call(reply)))).await
     }
 }
 
@@ -95,19 +95,19 @@ impl SqlStore {
 impl LeaseStore for SqlStore {
     async fn open_lease(&self, owner: &str, term: Duration) -> Result<Lease, StoreError> {
         let owner = owner.to_owned();
-        self.call(|asker| Call::Open { owner, term, asker }).await
+        self.call(|reply| Call::Open { owner, term, reply }).await
     }
 
     async fn renew_lease(&self, epoch: Epoch, term: Duration) -> Result<bool, StoreError> {
-        self.ask_writer(|asker| {
-            self.renewals.add(Renewal { epoch, term, asker });
+        self.ask_writer(|reply| {
+            self.renewals.add(Renewal { epoch, term, reply });
             writer::Request::Wake
         })
         .await
     }
 
     async fn close_lease(&self, epoch: Epoch) -> Result<(), StoreError> {
-        self.call(|asker| Call::Close { epoch, asker }).await
+        self.call(|reply| Call::Close { epoch, reply }).await
     }
 
     async fn claim(
@@ -117,7 +117,7 @@ impl LeaseStore for SqlStore {
         offer: &Offer,
     ) -> Result<Claimed, StoreError> {
         let offer = offer.clone();
-        self.call(|asker| Call::Claim { epoch, limit, offer, asker }).await
+        self.call(|reply| Call::Claim { epoch, limit, offer, reply }).await
     }
 
     async fn release(
@@ -127,7 +127,7 @@ impl LeaseStore for SqlStore {
         why: Release,
     ) -> Result<(), StoreError> {
         let ids = ids.to_vec();
-        self.call(|asker| Call::Release { epoch, ids, why, asker }).await
+        self.call(|reply| Call::Release { epoch, ids, why, reply }).await
     }
 
     async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError> {
@@ -145,17 +145,17 @@ impl LeaseStore for SqlStore {
         reopens: bool,
     ) -> Result<ClaimedOne, StoreError> {
         let id = id.clone();
-        self.call(|asker| Call::ClaimOne { epoch, id, reopens, asker }).await
+        self.call(|reply| Call::ClaimOne { epoch, id, reopens, reply }).await
     }
 
     async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {
         let body = encode::ask(&request.ask)?;
-        self.call(|asker| Call::Ask { workflow: request.workflow, body, asker }).await
+        self.call(|reply| Call::Ask { workflow: request.workflow, body, reply }).await
     }
 
     async fn ask_all(&self, ask: Ask) -> Result<RequestKey, StoreError> {
         let body = encode::ask(&ask)?;
-        self.call(|asker| Call::AskAll { body, asker }).await
+        self.call(|reply| Call::AskAll { body, reply }).await
     }
 
     async fn asked_of_all(
@@ -171,14 +171,14 @@ impl LeaseStore for SqlStore {
 
     async fn answer(&self, key: RequestKey, answer: RequestAnswer) -> Result<(), StoreError> {
         let answer = encode::answer(&answer)?;
-        self.call(|asker| Call::Answer { key, answer, asker }).await
+        self.call(|reply| Call::Answer { key, answer, reply }).await
     }
 
     async fn take_answer(&self, key: RequestKey) -> Result<Option<RequestAnswer>, StoreError> {
         let answer =
             self.read(move |reader| async move { reader.soon(reader.answer(key)).await }).await?;
         if answer.is_some()
-            && let Err(error) = self.call(|asker| Call::Forget { key, asker }).await
+            && let Err(error) = self.call(|reply| Call::Forget { key, reply }).await
         {
             // The answer is known, and would be lost; its row goes with its workflow at the latest.
             tracing::debug!(request = key.0, %error, "request that was answered is kept");
@@ -187,17 +187,17 @@ impl LeaseStore for SqlStore {
     }
 
     async fn withdraw(&self, key: RequestKey) -> Result<(), StoreError> {
-        self.call(|asker| Call::Forget { key, asker }).await
+        self.call(|reply| Call::Forget { key, reply }).await
     }
 
-    fn bell(&self) -> BoxStream<'static, ()> {
-        let rings = self.bell.stream();
-        if self.bell.is_to_be_started() {
+    fn notifications(&self) -> BoxStream<'static, ()> {
+        let rings = self.notifier.stream();
+        if self.notifier.is_to_be_started() {
             let location = self.location.clone();
             let writer = self.requests.downgrade();
             let limit = self.statement_timeout;
-            let bell = Arc::clone(&self.bell);
-            self.runtime.spawn(bell::listen(location, limit, bell, writer));
+            let notifier = Arc::clone(&self.notifier);
+            self.runtime.spawn(notifier::listen(location, limit, notifier, writer));
         }
         rings
     }

@@ -14,8 +14,6 @@ pub mod admin;
 #[cfg(feature = "sql")]
 mod assemble;
 #[cfg(feature = "sql")]
-mod bell;
-#[cfg(feature = "sql")]
 mod call;
 #[cfg(feature = "sql")]
 mod database_file;
@@ -27,6 +25,8 @@ pub mod entity;
 mod fault;
 #[cfg(feature = "sql")]
 mod group;
+#[cfg(feature = "sql")]
+mod insert;
 #[cfg(feature = "sql")]
 mod leases;
 #[cfg(feature = "sql")]
@@ -40,7 +40,7 @@ mod multi_row;
 #[cfg(feature = "sql")]
 mod needs;
 #[cfg(feature = "sql")]
-mod newcomers;
+mod notifier;
 #[cfg(feature = "sql")]
 mod open;
 #[cfg(feature = "sql")]

@@ -199,7 +199,7 @@ impl LeaseStore for ReadOnlyStore {
         self.refuse()
     }
 
-    fn bell(&self) -> BoxStream<'static, ()> {
+    fn notifications(&self) -> BoxStream<'static, ()> {
         stream::pending().boxed()
     }
 }

@@ -24,8 +24,8 @@ use super::{
     SqlOptions,
     fault::Fault,
     group::Place,
+    insert,
     location::Location,
-    newcomers,
     open::Connector,
     rows::{self, Rows, Submissions},
     statements::Statements,
@@ -124,7 +124,7 @@ impl Plain {
         let statements = &self.statements;
         let transaction = self.begin().await?;
         let mut made = Vec::with_capacity(submissions.new.len());
-        for new in newcomers::add(&transaction, statements, submissions).await? {
+        for new in insert::add(&transaction, statements, submissions).await? {
             made.push((new.id.clone(), new.place));
             rows.append(new.rows);
         }

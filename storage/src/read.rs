@@ -477,7 +477,7 @@ impl Reader {
         let select = "SELECT r.key, w.id, r.body FROM gleitzeit_requests r \
                       JOIN gleitzeit_workflows w ON w.key = r.workflow_key \
                       WHERE r.answer IS NULL AND (w.lease_epoch = $1 OR w.lease_epoch IN \
-                      (SELECT epoch FROM gleitzeit_heirs WHERE heir = $1)) \
+                      (SELECT from_epoch FROM gleitzeit_lease_transfers WHERE to_epoch = $1)) \
                       AND w.status IN ('pending', 'running') ORDER BY r.key";
         let epoch = i64::try_from(epoch.0).unwrap_or(i64::MAX);
         let mut requests = Vec::new();

@@ -1,7 +1,7 @@
 //! The way to a PostgreSQL server: whether somebody listens, whose certificates count, and what
 //! the kernel is to do about the socket of a connection.
 //!
-//! Asked by [`open`](super::open) and by the listener of [`bell`](super::bell).
+//! Asked by [`open`](super::open) and by the listener of [`notifier`](super::notifier).
 //!
 //! The driver (sqlx 0.9.0) has no option for a socket, so it is looked for among the files of this
 //! process. Where it is not found, as elsewhere than on Linux, the connection stays as it is, and

@@ -107,8 +107,8 @@ impl Statements {
                  AND gleitzeit_workflows.last_sequence < v.column2",
             ),
             find_workflows: rows(
-                "SELECT id, key, task_count, status, COALESCE((SELECT heir FROM gleitzeit_heirs \
-                 WHERE epoch = lease_epoch), lease_epoch), last_sequence \
+                "SELECT id, key, task_count, status, COALESCE((SELECT to_epoch FROM gleitzeit_lease_transfers \
+                 WHERE from_epoch = lease_epoch), lease_epoch), last_sequence \
                  FROM gleitzeit_workflows WHERE id IN (VALUES",
                 1,
                 if backend == DbBackend::Postgres {

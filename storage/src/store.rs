@@ -26,10 +26,10 @@ use tokio::{
 
 use crate::{
     Durability, StoreUrl,
-    bell::Bell,
     call::{Call, Write},
-    leases::{Asker, Renewals},
+    leases::{Renewals, Reply},
     location::Location,
+    notifier::Notifier,
     open::Connector,
     read::{ReadError, Reader},
     server_clock::ServerClock,
@@ -78,7 +78,7 @@ pub struct SqlStore {
     ended: watch::Receiver<bool>,
     commits: Arc<AtomicU64>,
     pub(crate) location: Location,
-    pub(crate) bell: Arc<Bell>,
+    pub(crate) notifier: Arc<Notifier>,
     pub(crate) renewals: Arc<Renewals>,
     pub(crate) server_clock: ServerClock,
     lost: watch::Receiver<Option<StoreError>>,
@@ -113,7 +113,7 @@ impl SqlStore {
             ended: opened.ended,
             commits: opened.commits,
             location,
-            bell: opened.bell,
+            notifier: opened.notifier,
             renewals: opened.renewals,
             server_clock: ServerClock::default(),
             lost: opened.lost,
@@ -132,16 +132,16 @@ impl SqlStore {
     }
 
     pub(crate) async fn write(&self, write: Write) -> Result<Vec<Submitted>, StoreError> {
-        self.ask_writer(|asker| Request::Write(Call::new(write), asker)).await
+        self.ask_writer(|reply| Request::Write(Call::new(write), reply)).await
     }
 
     pub(crate) async fn ask_writer<T>(
         &self,
-        request: impl FnOnce(Asker<T>) -> Request,
+        request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T, StoreError> {
         self.check_open()?;
-        let (asker, answered) = oneshot::channel();
-        self.requests.send(request(asker)).map_err(|_| StoreError::Closed)?;
+        let (reply, answered) = oneshot::channel();
+        self.requests.send(request(reply)).map_err(|_| StoreError::Closed)?;
         answered.await.unwrap_or_else(|_| Err(self.unanswered()))
     }
 

@@ -20,13 +20,14 @@ use sea_orm::{
 };
 
 use super::{
-    SqlStore, bell,
+    SqlStore,
     call::{Call, Write},
     encode::{escape, parse, refused},
     entity::{blob, workflow},
     fault::Fault,
     group::{self, Answer, Places},
     location::Location,
+    notifier,
     statements::Statements,
 };
 
@@ -128,16 +129,16 @@ async fn write(
 ) -> Result<Answer, DbErr> {
     let inner = transaction.begin().await?;
     let written = group::write(&inner, statements, &Places::default(), &[call]).await;
-    let (mut answers, lesson) = match written {
+    let (mut answers, effects) = match written {
         Ok(written) => written,
         Err(error) => {
             inner.rollback().await?;
             return Err(error);
         }
     };
-    if lesson.leaves_free {
+    if effects.leaves_free {
         // Told when the whole transaction is committed.
-        bell::announce(&inner).await?;
+        notifier::announce(&inner).await?;
     }
     inner.commit().await?;
     Ok(answers.pop().unwrap_or_else(|| Ok(Vec::new())))

@@ -12,10 +12,10 @@ use tokio::{
 };
 
 use super::{
-    bell::Bell,
     call,
-    leases::{Desk, Renewals},
+    leases::{LeaseTable, Renewals},
     needs,
+    notifier::Notifier,
     open::Connector,
     read::Reader,
     shrink,
@@ -33,7 +33,7 @@ pub(super) struct Opened {
     pub(super) runtime: Handle,
     pub(super) ended: watch::Receiver<bool>,
     pub(super) commits: Arc<AtomicU64>,
-    pub(super) bell: Arc<Bell>,
+    pub(super) notifier: Arc<Notifier>,
     pub(super) renewals: Arc<Renewals>,
     pub(super) lost: watch::Receiver<Option<StoreError>>,
 }
@@ -88,9 +88,10 @@ fn live(
         };
         let reader = Arc::new(Reader::watching(readers, connector.clone()));
         let (tell_lost, lost) = watch::channel(None);
-        let bell = Arc::new(Bell::new());
+        let notifier = Arc::new(Notifier::new());
         let renewals = Arc::new(Renewals::default());
-        let desk = Desk::new(&connector.location, Arc::clone(&bell), Arc::clone(&renewals));
+        let lease_table =
+            LeaseTable::new(&connector.location, Arc::clone(&notifier), Arc::clone(&renewals));
         let written = Arc::new(Notify::new());
         let shrinking = max_bytes.map(|limit| {
             let (reader, writer) = (Arc::clone(&reader), requests.downgrade());
@@ -101,7 +102,7 @@ fn live(
             needs::keep_used(Arc::clone(&reader), requests.downgrade(), Arc::clone(&pruned));
         let upkeep = tokio::spawn(upkeep);
         let tells = Tells { commits: Arc::clone(&commits), written, pruned, lost: tell_lost };
-        let writer = Writer::new(connector, db, file, Arc::clone(&reader), desk, tells);
+        let writer = Writer::new(connector, db, file, Arc::clone(&reader), lease_table, tells);
         let runtime = Handle::current();
         let opened = Opened {
             requests,
@@ -109,7 +110,7 @@ fn live(
             runtime,
             ended,
             commits,
-            bell,
+            notifier,
             renewals,
             lost,
         };

@@ -31,14 +31,14 @@ use sea_orm::{
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
-    bell,
     call::{Call, Write},
     database_file::{self, DatabaseFile},
     fault::{Cause, Fault},
-    group::{self, Answer, Lesson, Places},
-    leases::{self, Desk},
+    group::{self, Answer, CommitEffects, Places},
+    leases::{self, LeaseTable},
     location::Location,
     needs::{self, Unused},
+    notifier,
     open::Connector,
     patience::Patience,
     prune,
@@ -115,7 +115,7 @@ pub(super) struct Writer {
     written: Arc<Notify>,
     /// Told when workflows were forgotten.
     pruned: Arc<Notify>,
-    pub(super) desk: Desk,
+    pub(super) lease_table: LeaseTable,
     /// For what it claims.
     reader: Arc<Reader>,
     /// What SQLite said when it was asked whether another connection has written.
@@ -141,7 +141,7 @@ impl Writer {
         mut db: DatabaseConnection,
         file: Option<DatabaseFile>,
         reader: Arc<Reader>,
-        desk: Desk,
+        lease_table: LeaseTable,
         tells: Tells,
     ) -> Self {
         let statements = Statements::new(db.get_database_backend());
@@ -161,7 +161,7 @@ impl Writer {
             commits,
             written,
             pruned,
-            desk,
+            lease_table,
             reader,
             data_version: None,
         }
@@ -276,12 +276,12 @@ impl Writer {
         let mut tries = Tries::begin();
         loop {
             match self.attempt(calls).await {
-                Ok((answers, lesson)) => {
-                    if lesson.leaves_free {
-                        self.desk.ring();
+                Ok((answers, effects)) => {
+                    if effects.leaves_free {
+                        self.lease_table.ring();
                     }
-                    self.came += lesson.came;
-                    self.places.learn(lesson);
+                    self.came += effects.came;
+                    self.places.learn(effects);
                     return Ok(answers);
                 }
                 Err(Attempt::RolledBack(fault)) => {
@@ -301,7 +301,7 @@ impl Writer {
         }
     }
 
-    async fn attempt(&mut self, calls: &[&Call]) -> Result<(Vec<Answer>, Lesson), Attempt> {
+    async fn attempt(&mut self, calls: &[&Call]) -> Result<(Vec<Answer>, CommitEffects), Attempt> {
         gleitzeit_failpoint::failpoint!("store.begin.before");
         let patience = self.patience.clone();
         let transaction =
@@ -316,35 +316,35 @@ impl Writer {
         &self,
         db: &DatabaseTransaction,
         calls: &[&Call],
-    ) -> Result<(Vec<Answer>, Lesson), DbErr> {
-        let lost = self.desk.lost(db, calls).await?;
+    ) -> Result<(Vec<Answer>, CommitEffects), DbErr> {
+        let lost = self.lease_table.lost(db, calls).await?;
         gleitzeit_failpoint::failpoint!("store.write.owned");
         let (statements, places) = (&self.statements, &self.places);
-        let (answers, lesson) = if lost.is_empty() {
+        let (answers, effects) = if lost.is_empty() {
             group::write(db, statements, places, calls).await?
         } else {
             let kept = calls.iter().filter(|call| call.write.lost_of(&lost).is_none());
             let kept: Vec<&Call> = kept.copied().collect();
-            let (written, mut lesson) = group::write(db, statements, places, &kept).await?;
-            lesson.has_lost = true;
+            let (written, mut effects) = group::write(db, statements, places, &kept).await?;
+            effects.has_lost = true;
             let mut written = written.into_iter();
             let answer = |call: &&Call| match call.write.lost_of(&lost) {
                 Some(epoch) => Err(StoreError::LeaseLost { epoch }),
                 None => written.next().unwrap_or_else(|| Ok(Vec::new())),
             };
-            (calls.iter().map(answer).collect(), lesson)
+            (calls.iter().map(answer).collect(), effects)
         };
-        if lesson.leaves_free {
-            bell::announce(db).await?;
+        if effects.leaves_free {
+            notifier::announce(db).await?;
             gleitzeit_failpoint::failpoint!("store.write.rung");
         }
-        Ok((answers, lesson))
+        Ok((answers, effects))
     }
 
     /// Does something in a transaction of its own; tries again where that cannot do harm.
     pub(super) async fn transact_alone<T>(
         &mut self,
-        mut work: impl AsyncFnMut(&DatabaseTransaction, &mut Desk) -> Result<T, Refusal>,
+        mut work: impl AsyncFnMut(&DatabaseTransaction, &mut LeaseTable) -> Result<T, Refusal>,
     ) -> Result<T, StoreError> {
         let mut tries = Tries::begin();
         loop {
@@ -353,7 +353,8 @@ impl Writer {
                 patience.wait(pin!(self.begin())).await.map_err(Attempt::rolled_back).flatten();
             let attempt = match begun {
                 Ok(transaction) => {
-                    let worked = patience.wait(pin!(work(&transaction, &mut self.desk))).await;
+                    let worked =
+                        patience.wait(pin!(work(&transaction, &mut self.lease_table))).await;
                     match worked.map_err(Refusal::from).flatten() {
                         Ok(done) => self.end(transaction, Ok(done)).await,
                         Err(Refusal::Database(error)) => self.end(transaction, Err(error)).await,
@@ -418,14 +419,14 @@ impl Writer {
     /// Reads at one moment, on the connection that writes, and without the lock that writing takes.
     pub(super) async fn read<T>(
         &mut self,
-        ask: impl AsyncFnOnce(&DatabaseTransaction, &Desk) -> Result<T, ReadError>,
+        ask: impl AsyncFnOnce(&DatabaseTransaction, &LeaseTable) -> Result<T, ReadError>,
     ) -> Result<T, StoreError> {
         let patience = self.patience.clone();
         let db = self.connection().await.map_err(|error| Fault::from(error).of_read())?.clone();
-        let desk = &self.desk;
+        let lease_table = &self.lease_table;
         let asks = async {
             let moment = read::snapshot(&db).await?;
-            let answer = ask(&moment, desk).await?;
+            let answer = ask(&moment, lease_table).await?;
             moment.commit().await?;
             Ok(answer)
         };
@@ -454,8 +455,8 @@ impl Writer {
         version.is_none() || std::mem::replace(&mut self.data_version, version) != version
     }
 
-    pub(super) fn learn(&mut self, lesson: Lesson) {
-        self.places.learn(lesson);
+    pub(super) fn learn(&mut self, effects: CommitEffects) {
+        self.places.learn(effects);
     }
 
     /// Looks up anew where workflows are, for another process may have forgotten some.
@@ -531,7 +532,7 @@ impl Writer {
         if self.lost.borrow().is_some() {
             return self.lost.borrow().clone();
         }
-        let detail = self.file.as_mut()?.loss().or_else(|| self.desk.loss())?;
+        let detail = self.file.as_mut()?.loss().or_else(|| self.lease_table.loss())?;
         let gone = StoreError::Gone { detail };
         tracing::error!(error = %gone, "database is gone; nothing more is stored");
         self.lost.send_replace(Some(gone.clone()));

@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use gleitzeit::{
-    Handle, LeftoverCounts, ListFilter, Runtime, Store, TaskRecord, TaskStatus, WorkflowId,
-    WorkflowSpec, WorkflowSummary, domain::store::lease::PersonsVerdict, runtime::open_store,
+    EngineCounts, Handle, ListFilter, Runtime, Store, TaskRecord, TaskStatus, WorkflowId,
+    WorkflowSpec, WorkflowSummary, domain::store::lease::Resolution, runtime::open_store,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -325,9 +325,9 @@ impl Client {
         for task in record.tasks.iter().filter(in_doubt) {
             journal::append(self.folder(), &Line::Word { task: format!("{id}/{}", task.id) });
             let verdict = match id.as_str() {
-                "left-done" => PersonsVerdict::Completed { result: json!({ "by": "person" }) },
-                "left-again" => PersonsVerdict::Retry,
-                "left-failed" => PersonsVerdict::Failed { message: "it was not done".into() },
+                "left-done" => Resolution::Completed { result: json!({ "by": "person" }) },
+                "left-again" => Resolution::Retry,
+                "left-failed" => Resolution::Failed { message: "it was not done".into() },
                 _ => {
                     let _ = self.handle.cancel_task(id, &task.id, "nobody knows").await;
                     continue;
@@ -419,11 +419,11 @@ impl Client {
     /// An engine whose workflows have all settled holds nothing.
     async fn check_leftovers(&self) {
         let empty = async {
-            while self.handle.leftovers().await.unwrap() != LeftoverCounts::default() {
+            while self.handle.engine_counts().await.unwrap() != EngineCounts::default() {
                 tokio::time::sleep(LOOK).await;
             }
         };
         let is_empty = tokio::time::timeout(PATIENCE, empty).await.is_ok();
-        assert!(is_empty, "left over: {:?}", self.handle.leftovers().await.unwrap());
+        assert!(is_empty, "left over: {:?}", self.handle.engine_counts().await.unwrap());
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gleitzeit::{
-    EventData, EventFilter, LeftoverCounts, ResourceRequirements, TaskSpec, WorkflowSpec,
+    EngineCounts, EventData, EventFilter, ResourceRequirements, TaskSpec, WorkflowSpec,
 };
 use serde_json::json;
 
@@ -119,7 +119,7 @@ async fn resources_tell_what_is_leased_and_who_waits() {
     assert_eq!(held.taken.cpu_millicores, 1_500);
     assert_eq!(held.total.cpu_millicores, 2_000);
     assert_eq!(held.waiting, 1);
-    let busy = handle.leftovers().await.unwrap();
+    let busy = handle.engine_counts().await.unwrap();
     assert_eq!((busy.workflows, busy.in_flight), (1, 2), "{busy:?}");
     let stats = handle.stats().await.unwrap();
     assert_eq!(stats.workflows_active, 1);
@@ -130,7 +130,7 @@ async fn resources_tell_what_is_leased_and_who_waits() {
     let held = handle.resources().await.unwrap();
     assert_eq!(held.taken, gleitzeit::domain::resources::Resources::default());
     assert_eq!(held.waiting, 0);
-    assert_eq!(handle.leftovers().await.unwrap(), LeftoverCounts::default());
+    assert_eq!(handle.engine_counts().await.unwrap(), EngineCounts::default());
     runtime.stop(Duration::ZERO).await;
 }
 

@@ -153,9 +153,9 @@ async fn a_copy_of_the_protocols_keeps_none_from_being_replaced() {
     handle.register_protocol(ProtocolSpec::new("x", "v1.0".parse().unwrap())).await.unwrap();
     let between = handle.protocols().await.unwrap();
     handle.replace_protocol(wider(true)).await.unwrap();
-    let pass = |book: &gleitzeit::domain::protocol::book::ProtocolBook| {
+    let pass = |catalog: &gleitzeit::domain::protocol::catalog::ProtocolCatalog| {
         let id = "gate/v1.0".parse().unwrap();
-        book.get(&id).unwrap().methods["pass"].params_schema.len()
+        catalog.get(&id).unwrap().methods["pass"].params_schema.len()
     };
     // Each copy stays as it was.
     assert_eq!([pass(&before), pass(&between)], [1, 1]);

@@ -167,7 +167,7 @@ async fn ask_everything(handle: &Handle) -> Vec<(&'static str, Option<ErrorCode>
         ("resources", refusal(handle.resources().await)),
         ("metrics", refusal(handle.metrics().await)),
         ("profile", refusal(handle.profile().await)),
-        ("leftovers", refusal(handle.leftovers().await)),
+        ("engine_counts", refusal(handle.engine_counts().await)),
     ]
 }
 

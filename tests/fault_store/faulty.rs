@@ -311,9 +311,9 @@ impl LeaseStore for Faulty {
         self.meet(Kind::Write, self.leased().withdraw(key)).await
     }
 
-    fn bell(&self) -> BoxStream<'static, ()> {
+    fn notifications(&self) -> BoxStream<'static, ()> {
         match self.inner.leases() {
-            Some(leases) => leases.bell(),
+            Some(leases) => leases.notifications(),
             None => futures_util::stream::pending().boxed(),
         }
     }

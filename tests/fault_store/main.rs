@@ -18,7 +18,7 @@ use std::{
 
 use gleitzeit::{
     Handle, MemoryStore, Runtime, RuntimeBuilder, Settings, Store, SubmitError, WorkflowId,
-    domain::{resources::Resources, store::lease::PersonsVerdict},
+    domain::{resources::Resources, store::lease::Resolution},
     storage::{SqlOptions, SqlStore},
 };
 use proptest::{
@@ -111,7 +111,7 @@ async fn drive(handle: Handle, audit: Arc<Audit>, number: usize, scenario: Scena
 /// Says of every call whose outcome is unknown that it went well.
 async fn person(handle: Handle, doubts: &mut mpsc::UnboundedReceiver<Doubt>) {
     while let Some((id, task)) = doubts.recv().await {
-        let verdict = PersonsVerdict::Completed { result: json!({ "index": 0 }) };
+        let verdict = Resolution::Completed { result: json!({ "index": 0 }) };
         while let Err(error) = handle.settle(&id, &task, verdict.clone()).await {
             if error.code == gleitzeit::ErrorCode::WorkflowInvalidState {
                 break;
@@ -182,7 +182,7 @@ async fn go_through(place: Place, cases: Vec<Scenario>, percent: u64, seed: u64)
             ended = ended => ended.into_iter().for_each(|it| it.expect("it does not panic")),
             () = person(runtime.handle(), &mut doubts) => unreachable!("the audit lives"),
             () = faulty.cut() => passed.cuts += 1,
-            () = tokio::time::sleep(PATIENCE) => panic!("stuck: {:?}", runtime.handle().leftovers().await),
+            () = tokio::time::sleep(PATIENCE) => panic!("stuck: {:?}", runtime.handle().engine_counts().await),
         }
         if is_last {
             let resources = runtime.handle().resources().await.expect("it runs");

@@ -7,7 +7,6 @@
 
 #[path = "../support/child.rs"]
 mod child;
-mod heirs;
 #[cfg(feature = "postgres")]
 #[path = "../support/stalling_line.rs"]
 mod line;
@@ -26,6 +25,7 @@ mod services;
 mod silence;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod successors;
 
 use std::{collections::BTreeSet, io::Read as _, time::Duration};
 
@@ -78,16 +78,16 @@ fn ids(claimed: &Claimed) -> Vec<String> {
     claimed.workflows.iter().map(|it| it.record.id.to_string()).collect()
 }
 
-async fn heard(bell: &mut BoxStream<'static, ()>) {
-    let ring = tokio::time::timeout(LONG, bell.next()).await;
+async fn heard(notifications: &mut BoxStream<'static, ()>) {
+    let ring = tokio::time::timeout(LONG, notifications.next()).await;
     assert_eq!(ring, Ok(Some(())), "no ring");
 }
 
 /// Takes the first rings of a listener, which say that it listens.
 async fn is_listening(store: &SqlStore) -> BoxStream<'static, ()> {
-    let mut bell = store.bell();
-    heard(&mut bell).await;
-    bell
+    let mut notifications = store.notifications();
+    heard(&mut notifications).await;
+    notifications
 }
 
 /// A fencing token of one database means nothing in another, which may have taken its place.
@@ -132,19 +132,19 @@ async fn two_stores_share_what_is_free(url: &StoreUrl) {
 
 /// An orderly stop must not make others wait.
 async fn a_closed_store_hands_over_at_once(url: &StoreUrl) {
-    let (gone, heir) = (open(url).await, open(url).await);
-    let (before, epoch) = (lease(&gone).await, lease(&heir).await);
-    let mut bell = is_listening(&heir).await;
+    let (gone, successor) = (open(url).await, open(url).await);
+    let (before, epoch) = (lease(&gone).await, lease(&successor).await);
+    let mut notifications = is_listening(&successor).await;
     gone.submit(vec![owned("a", before)]).await.unwrap();
-    assert_eq!(heir.claim(epoch, 10, &Offer::everything()).await.unwrap().workflows, []);
+    assert_eq!(successor.claim(epoch, 10, &Offer::everything()).await.unwrap().workflows, []);
     gone.close(LONG).await.unwrap();
     let mut taken = Vec::new();
     while taken.is_empty() {
-        heard(&mut bell).await;
-        taken = ids(&heir.claim(epoch, 10, &Offer::everything()).await.unwrap());
+        heard(&mut notifications).await;
+        taken = ids(&successor.claim(epoch, 10, &Offer::everything()).await.unwrap());
     }
     assert_eq!(taken, ["a"]);
-    let alone = heir.claim(epoch, 10, &Offer::everything()).await.unwrap();
+    let alone = successor.claim(epoch, 10, &Offer::everything()).await.unwrap();
     assert_eq!(alone.ask_again_in, None, "nobody else is there");
 }
 
@@ -238,9 +238,9 @@ async fn a_request_to_a_process_that_ends_is_done_by_who_asked(url: &StoreUrl) {
     let id = "a".into();
     let cancelled = handle.cancel(&id, "enough");
     let ends = async {
-        let mut bell = is_listening(&owner).await;
+        let mut notifications = is_listening(&owner).await;
         while owner.requests(epoch).await.unwrap().is_empty() {
-            heard(&mut bell).await;
+            heard(&mut notifications).await;
         }
         owner.close_lease(epoch).await.unwrap();
     };

@@ -34,7 +34,7 @@ async fn a_service_of_another_kind_takes_what_it_knows() {
     }
     let Some(server) = Server::reach("strangers").await else { return };
     let test = "postgres::a_service_of_another_kind_takes_what_it_knows";
-    services::a_strangers_heritage_is_freed(test, &server.database().await).await;
+    services::a_strangers_inheritance_is_freed(test, &server.database().await).await;
     server.drop_all().await;
 }
 
@@ -119,36 +119,41 @@ async fn a_killed_process_has_no_lease() {
 }
 
 #[tokio::test]
-async fn heirs_inherit() {
+async fn successors_inherit() {
     if let Some((store, _)) = child::told() {
-        return heirs::take_two_and_wait(&store).await;
+        return successors::take_two_and_wait(&store).await;
     }
-    let Some(server) = Server::reach("heirs").await else { return };
+    let Some(server) = Server::reach("successors").await else { return };
     let url = server.database().await;
-    heirs::what_an_heir_leaves_is_inherited_again("postgres::heirs_inherit", &url).await;
+    successors::what_an_successor_leaves_is_inherited_again("postgres::successors_inherit", &url)
+        .await;
     server.drop_all().await;
 }
 
 #[cfg(feature = "failpoints")]
 #[tokio::test]
-async fn heirs_die_while_they_share() {
+async fn successors_die_while_they_share() {
     if let Some((store, _)) = child::told() {
-        return heirs::take_two_and_wait(&store).await;
+        return successors::take_two_and_wait(&store).await;
     }
     let Some(server) = Server::reach("dying").await else { return };
     let url = server.database().await;
-    heirs::a_kill_while_sharing_loses_nothing("postgres::heirs_die_while_they_share", &url).await;
+    successors::a_kill_while_sharing_loses_nothing(
+        "postgres::successors_die_while_they_share",
+        &url,
+    )
+    .await;
     server.drop_all().await;
 }
 
 #[tokio::test]
-async fn heirs_share() {
+async fn successors_share() {
     if let Some((store, _)) = child::told() {
-        return heirs::take_two_and_wait(&store).await;
+        return successors::take_two_and_wait(&store).await;
     }
     let Some(server) = Server::reach("shared").await else { return };
     let url = server.database().await;
-    heirs::an_heir_shares_with_who_comes("postgres::heirs_share", &url).await;
+    successors::an_successor_shares_with_who_comes("postgres::successors_share", &url).await;
     server.drop_all().await;
 }
 
@@ -160,11 +165,11 @@ async fn a_new_lease_is_heard_of() {
     let url = server.database().await;
     let (idle, comes) = (open(&url).await, open(&url).await);
     let epoch = lease(&idle).await;
-    let mut bell = is_listening(&idle).await;
-    while tokio::time::timeout(Duration::from_millis(500), bell.next()).await.is_ok() {}
+    let mut notifications = is_listening(&idle).await;
+    while tokio::time::timeout(Duration::from_millis(500), notifications.next()).await.is_ok() {}
     assert_eq!(idle.claim(epoch, 10, &Offer::everything()).await.unwrap().ask_again_in, None);
     let other = lease(&comes).await;
-    heard(&mut bell).await;
+    heard(&mut notifications).await;
     let claimed = idle.claim(epoch, 10, &Offer::everything()).await.unwrap();
     assert_eq!(claimed.workflows, []);
     assert!(claimed.ask_again_in.is_some_and(|pause| pause <= TERM), "{claimed:?}");
@@ -177,20 +182,20 @@ async fn a_new_lease_is_heard_of() {
 async fn a_lease_that_ran_out_is_taken_over_and_its_late_writes_are_refused() {
     let Some(server) = Server::reach("ran_out").await else { return };
     let url = server.database().await;
-    let (paused, heir) = (open(&url).await, open(&url).await);
+    let (paused, successor) = (open(&url).await, open(&url).await);
     let short = Duration::from_millis(300);
     let before = paused.open_lease("paused", short).await.unwrap();
     assert_eq!(before.term, Some(short));
     let gone = before.epoch;
     let new = owned("a", gone);
     paused.submit(vec![new.clone()]).await.unwrap();
-    let epoch = lease(&heir).await;
-    let mut claimed = heir.claim(epoch, 10, &Offer::everything()).await.unwrap();
+    let epoch = lease(&successor).await;
+    let mut claimed = successor.claim(epoch, 10, &Offer::everything()).await.unwrap();
     while let Some(pause) = claimed.ask_again_in {
         assert!(pause <= short, "to be asked again in {pause:?}");
         assert_eq!(claimed.workflows, []);
         tokio::time::sleep(pause).await;
-        claimed = heir.claim(epoch, 10, &Offer::everything()).await.unwrap();
+        claimed = successor.claim(epoch, 10, &Offer::everything()).await.unwrap();
     }
     assert_eq!(claimed.workflows.len(), 1);
     assert_eq!(claimed.workflows[0].record, new.record);
@@ -198,8 +203,8 @@ async fn a_lease_that_ran_out_is_taken_over_and_its_late_writes_are_refused() {
     assert_eq!(paused.record(vec![outcome(&new.record, gone)]).await, Err(lost.clone()));
     assert_eq!(paused.claim(gone, 10, &Offer::everything()).await, Err(lost));
     assert_eq!(paused.renew_lease(gone, short).await, Ok(false));
-    heir.record(vec![outcome(&new.record, epoch)]).await.unwrap();
-    let stored = heir.workflow(&"a".into()).await.unwrap().unwrap();
+    successor.record(vec![outcome(&new.record, epoch)]).await.unwrap();
+    let stored = successor.workflow(&"a".into()).await.unwrap().unwrap();
     assert_eq!(stored.tasks[0].result.as_deref(), Some(&json!(epoch.0)));
     assert_eq!(stored.last_sequence, 2);
     server.drop_all().await;
@@ -269,7 +274,7 @@ async fn a_renewal_overtakes_the_queue() {
 
 /// Notifications cost every listener a wake-up: owned writes, which are nearly all, send none.
 #[tokio::test]
-async fn the_bell_is_silent_for_owned_writes_and_rings_once_a_commit() {
+async fn owned_writes_notify_nobody_and_others_once_a_commit() {
     let Some(server) = Server::reach("notify").await else { return };
     let url = server.database().await;
     let store = open(&url).await;
@@ -303,32 +308,32 @@ async fn the_bell_is_silent_for_owned_writes_and_rings_once_a_commit() {
     server.drop_all().await;
 }
 
-/// Notifications that came while there was no connection are lost; the bell makes up for them.
+/// Notifications that came while there was no connection are lost; the notifier makes up for them.
 #[tokio::test]
-async fn the_bell_rings_across_stores_and_after_a_lost_connection() {
-    let Some(server) = Server::reach("bell").await else { return };
+async fn notifications_arrive_across_stores_and_after_a_lost_connection() {
+    let Some(server) = Server::reach("notifications").await else { return };
     let url = server.database().await;
     let (ours, theirs) = (open(&url).await, open(&url).await);
     let epoch = lease(&ours).await;
-    let mut bell = is_listening(&ours).await;
-    let hear_of = async |id: &str, bell: &mut BoxStream<'static, ()>| {
+    let mut notifications = is_listening(&ours).await;
+    let hear_of = async |id: &str, notifications: &mut BoxStream<'static, ()>| {
         theirs.submit(vec![sample::workflow(id, 1)]).await.unwrap();
         let mut taken = Vec::new();
         while taken.is_empty() {
-            heard(bell).await;
+            heard(notifications).await;
             taken = ids(&ours.claim(epoch, 10, &Offer::everything()).await.unwrap());
         }
         assert_eq!(taken, [id]);
     };
-    hear_of("a", &mut bell).await;
+    hear_of("a", &mut notifications).await;
     let cut = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-         WHERE datname = '{}' AND application_name = 'gleitzeit-bell'",
+         WHERE datname = '{}' AND application_name = 'gleitzeit-notifier'",
         server.name(0)
     );
     server.run(&cut).await;
-    heard(&mut bell).await;
-    hear_of("b", &mut bell).await;
+    heard(&mut notifications).await;
+    hear_of("b", &mut notifications).await;
     server.drop_all().await;
 }
 
@@ -363,7 +368,7 @@ async fn stores_without_work_issue_no_statement() {
     let url = server.database().await;
     let (ours, theirs) = (open(&url).await, open(&url).await);
     let (epoch, _) = (lease(&ours).await, lease(&theirs).await);
-    let _bells = (is_listening(&ours).await, is_listening(&theirs).await);
+    let _notifications = (is_listening(&ours).await, is_listening(&theirs).await);
     ours.submit(vec![owned("a", epoch)]).await.unwrap();
     ours.claim(epoch, 10, &Offer::everything()).await.unwrap();
     let db = Database::connect(url.expose()).await.unwrap();

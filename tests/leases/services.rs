@@ -158,7 +158,7 @@ pub(super) async fn own_an_order_and_wait(url: &str) {
 
 /// Whoever takes over what a killed service owned takes what it knows, also where it is alone and
 /// inherits all at once; the rest is free for the service that comes back.
-pub(super) async fn a_strangers_heritage_is_freed(test: &str, url: &StoreUrl) {
+pub(super) async fn a_strangers_inheritance_is_freed(test: &str, url: &StoreUrl) {
     let folder = tempfile::TempDir::new().unwrap();
     let mut process = child::Process::start(test, url.expose(), folder.path());
     let said = process.says().unwrap();

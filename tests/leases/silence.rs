@@ -53,7 +53,7 @@ async fn a_store_over_a_silent_server_can_be_closed() {
     let proxy = Proxy::before(&url).await;
     let store = open_soon(&proxy.url(&url)).await;
     lease(&store).await;
-    let _bell = is_listening(&store).await;
+    let _notifications = is_listening(&store).await;
     proxy.fall_silent();
     store.close(LONG).await.unwrap();
     server.drop_all().await;
@@ -66,11 +66,11 @@ async fn a_deaf_listener_hears_again() {
     let url = server.database().await;
     let proxy = Proxy::before(&url).await;
     let (deaf, other) = (open_soon(&proxy.url(&url)).await, open(&url).await);
-    let mut bell = is_listening(&deaf).await;
-    while tokio::time::timeout(LIMIT / 2, bell.next()).await.is_ok() {}
+    let mut notifications = is_listening(&deaf).await;
+    while tokio::time::timeout(LIMIT / 2, notifications.next()).await.is_ok() {}
     proxy.forget_connections();
     other.submit(vec![sample::workflow("a", 1)]).await.unwrap();
-    heard(&mut bell).await;
+    heard(&mut notifications).await;
     server.drop_all().await;
 }
 
@@ -114,15 +114,15 @@ async fn an_idle_lease_that_ran_out_is_left_alone() {
     let (idle, other) = (open(&url).await, open(&url).await);
     let epoch = idle.open_lease("idle", Duration::ZERO).await.unwrap().epoch;
     let theirs = lease(&other).await;
-    let mut bell = is_listening(&other).await;
+    let mut notifications = is_listening(&other).await;
     assert_eq!(other.claim(theirs, 10, &Offer::everything()).await.unwrap().workflows, []);
     let told = admin::status(&url).await.unwrap().contents.unwrap();
     let holder = told.leases.iter().find(|holder| holder.epoch == epoch).unwrap();
     assert!(holder.is_alive && holder.is_idle, "{holder:?}");
-    while tokio::time::timeout(Duration::from_millis(300), bell.next()).await.is_ok() {}
+    while tokio::time::timeout(Duration::from_millis(300), notifications.next()).await.is_ok() {}
     // It has work again; the others are to know that it may run out again.
     assert_eq!(idle.renew_lease(epoch, Duration::from_millis(10)).await, Ok(true));
-    heard(&mut bell).await;
+    heard(&mut notifications).await;
     idle.submit(vec![owned("a", epoch)]).await.unwrap();
     let mut claimed = other.claim(theirs, 10, &Offer::everything()).await.unwrap();
     while let Some(pause) = claimed.ask_again_in.filter(|_| claimed.workflows.is_empty()) {
@@ -145,12 +145,12 @@ async fn the_end_of_a_process_is_heard_of() {
     let url = server.database().await;
     let store = open(&url).await;
     let epoch = lease(&store).await;
-    let mut bell = is_listening(&store).await;
+    let mut notifications = is_listening(&store).await;
     let folder = tempfile::TempDir::new().unwrap();
     let test = "silence::the_end_of_a_process_is_heard_of";
     let mut process = child::Process::start(test, url.expose(), folder.path());
     process.says().unwrap();
-    while tokio::time::timeout(Duration::from_millis(300), bell.next()).await.is_ok() {}
+    while tokio::time::timeout(Duration::from_millis(300), notifications.next()).await.is_ok() {}
     assert_eq!(
         store.claim(epoch, 10, &Offer::everything()).await.unwrap().workflows,
         [],
@@ -159,7 +159,7 @@ async fn the_end_of_a_process_is_heard_of() {
     process.kill();
     let mut taken = Vec::new();
     while taken.is_empty() {
-        heard(&mut bell).await;
+        heard(&mut notifications).await;
         taken = ids(&store.claim(epoch, 10, &Offer::everything()).await.unwrap());
     }
     assert_eq!(taken, ["w0", "w1"]);

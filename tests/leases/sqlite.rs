@@ -88,32 +88,38 @@ async fn a_killed_process_has_no_lease() {
 }
 
 #[tokio::test]
-async fn heirs_inherit() {
+async fn successors_inherit() {
     if let Some((store, _)) = child::told() {
-        return heirs::take_two_and_wait(&store).await;
+        return successors::take_two_and_wait(&store).await;
     }
     let folder = TempDir::new().unwrap();
-    heirs::what_an_heir_leaves_is_inherited_again("sqlite::heirs_inherit", &file(&folder)).await;
+    successors::what_an_successor_leaves_is_inherited_again(
+        "sqlite::successors_inherit",
+        &file(&folder),
+    )
+    .await;
 }
 
 #[cfg(feature = "failpoints")]
 #[tokio::test]
-async fn heirs_die_while_they_share() {
+async fn successors_die_while_they_share() {
     if let Some((store, _)) = child::told() {
-        return heirs::take_two_and_wait(&store).await;
+        return successors::take_two_and_wait(&store).await;
     }
     let folder = TempDir::new().unwrap();
     let url = file(&folder);
-    heirs::a_kill_while_sharing_loses_nothing("sqlite::heirs_die_while_they_share", &url).await;
+    successors::a_kill_while_sharing_loses_nothing("sqlite::successors_die_while_they_share", &url)
+        .await;
 }
 
 #[tokio::test]
-async fn heirs_share() {
+async fn successors_share() {
     if let Some((store, _)) = child::told() {
-        return heirs::take_two_and_wait(&store).await;
+        return successors::take_two_and_wait(&store).await;
     }
     let folder = TempDir::new().unwrap();
-    heirs::an_heir_shares_with_who_comes("sqlite::heirs_share", &file(&folder)).await;
+    successors::an_successor_shares_with_who_comes("sqlite::successors_share", &file(&folder))
+        .await;
 }
 
 /// A lease without a term: nobody can take it from a process that stands still.
@@ -139,27 +145,27 @@ async fn a_lease_on_a_file_ends_with_its_process_only() {
 }
 
 /// Whatever another connection commits is heard: also that of a host service, which knows nothing of
-/// a bell.
+/// a notification.
 #[tokio::test]
-async fn the_bell_rings_for_what_others_commit() {
+async fn notifications_arrive_for_what_others_commit() {
     let folder = TempDir::new().unwrap();
     let url = file(&folder);
     let (ours, theirs) = (open(&url).await, open(&url).await);
     let epoch = lease(&ours).await;
-    let mut bell = is_listening(&ours).await;
+    let mut notifications = is_listening(&ours).await;
     for round in 0..5 {
         let id = format!("w{round}");
         theirs.submit(vec![sample::workflow(&id, 1)]).await.unwrap();
         let mut taken = Vec::new();
         while taken.is_empty() {
-            heard(&mut bell).await;
+            heard(&mut notifications).await;
             taken = ids(&ours.claim(epoch, 10, &Offer::everything()).await.unwrap());
         }
         assert_eq!(taken, [id]);
     }
     let db = look(&url).await;
     db.execute_unprepared("CREATE TABLE host (n INTEGER)").await.unwrap();
-    heard(&mut bell).await;
+    heard(&mut notifications).await;
 }
 
 /// How often a thread of SQLite was given something to do, by what the kernel counts.
@@ -186,7 +192,7 @@ async fn ask_for_nothing(url: &str) {
     let url = url.parse().unwrap();
     let (ours, theirs) = (open(&url).await, open(&url).await);
     let (epoch, other) = (lease(&ours).await, lease(&theirs).await);
-    let _bells = (is_listening(&ours).await, is_listening(&theirs).await);
+    let _notifications = (is_listening(&ours).await, is_listening(&theirs).await);
     let mut last = 0;
     // The watch on the file looks for some seconds after the last write, and then no more.
     for _ in 0..1_000 {
@@ -239,7 +245,7 @@ async fn a_service_of_another_kind_takes_what_it_knows() {
     }
     let folder = TempDir::new().unwrap();
     let test = "sqlite::a_service_of_another_kind_takes_what_it_knows";
-    services::a_strangers_heritage_is_freed(test, &file(&folder)).await;
+    services::a_strangers_inheritance_is_freed(test, &file(&folder)).await;
 }
 
 /// A claim that nobody waits for any more must not keep its workflows from everyone.
@@ -293,7 +299,7 @@ async fn what_is_free_is_found_by_its_index() {
     let known = plan(known).await;
     assert!(known.contains("gleitzeit_workflows_free_by_needs (needs=?)"), "{known}");
     let owned = "UPDATE gleitzeit_workflows SET lease_epoch = 0 WHERE (lease_epoch = 5 OR \
-                 lease_epoch IN (SELECT epoch FROM gleitzeit_heirs WHERE heir = 5)) \
+                 lease_epoch IN (SELECT from_epoch FROM gleitzeit_lease_transfers WHERE to_epoch = 5)) \
                  AND status IN ('pending', 'running')";
     let owned = plan(owned).await;
     assert!(owned.contains("gleitzeit_workflows_status"), "{owned}");

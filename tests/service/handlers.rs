@@ -205,8 +205,8 @@ async fn the_context_tells_what_the_call_knows() {
     assert_eq!((&seen["attempt"], &seen["cancelled"]), (&json!(1), &json!(false)));
     let remaining = seen["remaining"].as_f64().unwrap();
     assert!(remaining > 0.0 && remaining <= 60.0, "{remaining}");
-    let book = runtime.handle().protocols().await.unwrap();
-    let method = &book.get(&"eye/v1.0".parse().unwrap()).unwrap().methods["look"];
+    let catalog = runtime.handle().protocols().await.unwrap();
+    let method = &catalog.get(&"eye/v1.0".parse().unwrap()).unwrap().methods["look"];
     assert_eq!((method.description.as_deref(), method.effect), (Some("Looks."), Effect::Pure));
     stop(runtime).await;
 }

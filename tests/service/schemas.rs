@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use gleitzeit::{
     ErrorCode, MethodSpec, Runtime, StartError,
-    domain::protocol::{book::ProtocolBook, schema},
+    domain::protocol::{catalog::ProtocolCatalog, schema},
     schemars::{self, JsonSchema},
     service::{CallContext, HandlerError, Service},
 };
@@ -90,8 +90,8 @@ async fn nothing((): (), _: CallContext) -> Result<(), HandlerError> {
 fn method(service: Service, name: &str) -> MethodSpec {
     let built = service.build().unwrap();
     // Everything that is lowered is taken by the protocols.
-    let mut book = ProtocolBook::new();
-    book.register_all(vec![built.protocol.clone()]).unwrap();
+    let mut catalog = ProtocolCatalog::new();
+    catalog.register_all(vec![built.protocol.clone()]).unwrap();
     built.protocol.methods[name].clone()
 }
 

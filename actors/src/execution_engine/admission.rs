@@ -27,13 +27,13 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::{
-    Active, CallerSpan, ExecutionEngine, Phase, Submit, Wait, WaitAnswer,
+    ActiveRun, CallerSpan, ExecutionEngine, Phase, Submit, Wait, WaitAnswer,
     control::under_way,
-    doubts::{Doubts, Fates, Refusal, run_until_answered, write},
+    doubts::{Doubts, Refusal, SubmitOutcomes, run_until_answered, write},
     ownership::settled_elsewhere,
 };
 use crate::{
-    cast::Cast,
+    addresses::ActorAddresses,
     dependency_resolver::{AddWorkflows, RemoveWorkflows},
     protocol_registry::ValidateWorkflows,
 };
@@ -44,7 +44,7 @@ type Accepted = oneshot::Sender<Result<WorkflowId, SubmitError>>;
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     /// Who waits for the answer, by the key that the workflow will have.
-    waiting: FxHashMap<RunKey, Askers>,
+    waiting: FxHashMap<RunKey, PendingSubmission>,
     /// Accepted by registry and resolver, not yet given to the store.
     new: Vec<RunKey>,
     /// With the store now.
@@ -69,7 +69,7 @@ impl Admission {
 
 /// Who asked for one workflow; several when it was submitted again meanwhile.
 #[derive(Debug)]
-struct Askers {
+struct PendingSubmission {
     id: WorkflowId,
     /// What was submitted under an id that somebody chose: the same id may come again.
     spec: Option<Arc<WorkflowSpec>>,
@@ -87,7 +87,7 @@ struct Askers {
 
 /// What follows from a batch that was stored.
 #[derive(Debug, Default)]
-struct News {
+struct StoredEffects {
     events: Vec<Event>,
     /// Ended already.
     done: Vec<RunKey>,
@@ -96,21 +96,21 @@ struct News {
 }
 
 /// A workflow with the tasks that are ready at once.
-type Sound = (Arc<Plan>, Vec<u32>);
+type PlannedWorkflow = (Arc<Plan>, Vec<u32>);
 
 /// What registry and resolver said of a batch.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-struct Admitted(Vec<(RunKey, Result<Sound, SubmitError>)>);
+struct SubmissionsPlanned(Vec<(RunKey, Result<PlannedWorkflow, SubmitError>)>);
 
 /// What the store said of a batch.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-struct Stored(Fates);
+struct Stored(SubmitOutcomes);
 
 impl ExecutionEngine {
     /// Refuses, or answers, or puts a submission into the next batch.
-    fn take_in(&mut self, submit: Submit, ctx: &Context<Self>) {
+    fn accept_submissions(&mut self, submit: Submit, ctx: &Context<Self>) {
         let Submit { draft, accepted, settled, span } = submit;
         if !matches!(self.phase, Phase::Running) {
             refuse(accepted, settled, SubmitError::Stopped);
@@ -142,7 +142,7 @@ impl ExecutionEngine {
         self.load += tasks;
         let key = self.new_key();
         self.ids.insert(draft.id.clone(), key);
-        let askers = Askers {
+        let askers = PendingSubmission {
             id: draft.id.clone(),
             spec: (!draft.has_new_id).then(|| Arc::clone(&draft.spec)),
             tasks,
@@ -208,15 +208,21 @@ impl ExecutionEngine {
             return;
         }
         let batch = std::mem::take(&mut self.intake);
-        let cast = Rc::clone(self.cast());
+        let addresses = Rc::clone(self.addresses());
         actix_rt::spawn(async move {
-            let answers = validate(&cast, batch).await;
-            cast.engine.do_send(Admitted(answers));
+            let answers = validate(&addresses, batch).await;
+            addresses.engine.do_send(SubmissionsPlanned(answers));
         });
     }
 
     /// A sound workflow is to be stored next.
-    fn take_on(&mut self, key: RunKey, plan: Arc<Plan>, ready: Vec<u32>, ctx: &mut Context<Self>) {
+    fn register_run(
+        &mut self,
+        key: RunKey,
+        plan: Arc<Plan>,
+        ready: Vec<u32>,
+        ctx: &mut Context<Self>,
+    ) {
         let now = self.clock.now();
         let mut run = Box::new(Run::new(plan, self.audience.clone(), now));
         self.bound_memory(&mut run);
@@ -226,7 +232,7 @@ impl ExecutionEngine {
         }
         let limit = run.plan().spec.timeout;
         let span = self.admission.waiting.get_mut(&key).and_then(|askers| askers.span.take());
-        let active = Active { is_new: true, first: ready, span, ..Active::new(run) };
+        let active = ActiveRun { is_new: true, first: ready, span, ..ActiveRun::new(run) };
         self.runs.insert(key, Box::new(active));
         if let Some(limit) = limit {
             self.time_workflow(key, limit, Duration::ZERO, ctx);
@@ -246,7 +252,7 @@ impl ExecutionEngine {
 
     /// What has no effect outside runs while its workflow is being stored, or waits for that. What
     /// has ended by the time of the write is written with it.
-    fn begin_early(&mut self, keys: Vec<RunKey>, ctx: &mut Context<Self>) {
+    fn start_before_commit(&mut self, keys: Vec<RunKey>, ctx: &mut Context<Self>) {
         for key in keys {
             // A store that answers at once has it already.
             if self.runs.get(&key).is_some_and(|active| active.is_new) {
@@ -295,10 +301,10 @@ impl ExecutionEngine {
         }
     }
 
-    fn stored(&mut self, fates: Fates, ctx: &mut Context<Self>) {
+    fn stored(&mut self, fates: SubmitOutcomes, ctx: &mut Context<Self>) {
         let batch = std::mem::take(&mut self.admission.storing);
         gleitzeit_failpoint::failpoint!("engine.submit.known");
-        let mut news = News::default();
+        let mut news = StoredEffects::default();
         let mut unwanted = Vec::new();
         for (key, fate) in batch.into_iter().zip(fates) {
             match fate {
@@ -319,7 +325,7 @@ impl ExecutionEngine {
                     let workflow = self.runs.get(&key).map(|active| active.run.id().clone());
                     tracing::error!(%error, workflow = workflow.as_ref().map(WorkflowId::as_str), "a submission could not be stored");
                     unwanted.push(key);
-                    self.turn_away(key, &SubmitError::Store(error));
+                    self.reject_submissions(key, &SubmitError::Store(error));
                 }
                 Err(Refusal::InDoubt(error, new)) => {
                     unwanted.push(key);
@@ -339,7 +345,7 @@ impl ExecutionEngine {
             }
         }
         if !unwanted.is_empty() {
-            self.cast().resolver.do_send(RemoveWorkflows(unwanted));
+            self.addresses().resolver.do_send(RemoveWorkflows(unwanted));
         }
         self.publish(news.events);
         self.forget(news.done, ctx);
@@ -356,7 +362,7 @@ impl ExecutionEngine {
     }
 
     /// A stored workflow begins, or goes on, or has ended by now.
-    fn activate(&mut self, key: RunKey, news: &mut News, ctx: &mut Context<Self>) {
+    fn activate(&mut self, key: RunKey, news: &mut StoredEffects, ctx: &mut Context<Self>) {
         self.stats.workflows_submitted += 1;
         gleitzeit_failpoint::failpoint!("engine.submit.activated");
         let epoch = self.runs.get(&key).and_then(|active| active.run.epoch());
@@ -393,7 +399,7 @@ impl ExecutionEngine {
         let follows = std::mem::take(&mut active.follows);
         self.begin(key, ctx);
         if is_stored {
-            self.put_in_line(key, follows, ctx);
+            self.enqueue_ready(key, follows, ctx);
         } else {
             gleitzeit_failpoint::failpoint!("engine.early.behind");
             self.touch(key);
@@ -404,16 +410,17 @@ impl ExecutionEngine {
     /// The store had a workflow of this id before; it is not run here a second time.
     fn existed(&mut self, key: RunKey) {
         gleitzeit_failpoint::failpoint!("engine.submit.existed");
-        let Some(Askers { id, spec, accepted, settled, is_claimed, .. }) = self.drop_new(key)
+        let Some(PendingSubmission { id, spec, accepted, settled, is_claimed, .. }) =
+            self.discard_submission(key)
         else {
             return;
         };
         // It will run here, or where it was claimed, but may not run yet.
         let in_doubt = self.admission.doubts.is_about(&id);
-        let (store, cast) = (Arc::clone(&self.store), Cast::clone(self.cast()));
+        let (store, addresses) = (Arc::clone(&self.store), ActorAddresses::clone(self.addresses()));
         actix_rt::spawn(async move {
             if is_claimed {
-                run_until_answered(&cast, &id).await;
+                run_until_answered(&addresses, &id).await;
             }
             let same = is_same(&*store, &id, spec).await;
             for accepted in accepted {
@@ -425,7 +432,7 @@ impl ExecutionEngine {
                         let store = Arc::clone(&store);
                         actix_rt::spawn(settled_elsewhere(store, id.clone(), settled));
                     }
-                    Ok(()) => cast.engine.do_send(Wait { id: id.clone(), answer: settled }),
+                    Ok(()) => addresses.engine.do_send(Wait { id: id.clone(), answer: settled }),
                     Err(error) => _ = settled.send(Err(error.clone().into())),
                 }
             }
@@ -434,8 +441,8 @@ impl ExecutionEngine {
 
     /// Stored under a lease that is gone since: whoever claims it runs it.
     fn stored_too_late(&mut self, key: RunKey) {
-        self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
-        let Some(askers) = self.drop_new(key) else { return };
+        self.addresses().resolver.do_send(RemoveWorkflows(vec![key]));
+        let Some(askers) = self.discard_submission(key) else { return };
         for accepted in askers.accepted {
             let _ = accepted.send(Ok(askers.id.clone()));
         }
@@ -448,15 +455,15 @@ impl ExecutionEngine {
     pub(super) fn turn_all_away(&mut self, error: &SubmitError) {
         let keys = std::mem::take(&mut self.admission.new);
         for key in &keys {
-            self.turn_away(*key, error);
+            self.reject_submissions(*key, error);
         }
         if !keys.is_empty() {
-            self.cast().resolver.do_send(RemoveWorkflows(keys));
+            self.addresses().resolver.do_send(RemoveWorkflows(keys));
         }
     }
 
     /// A submission that is not to be run here, and whatever of it runs already; who asked for it.
-    fn drop_new(&mut self, key: RunKey) -> Option<Askers> {
+    fn discard_submission(&mut self, key: RunKey) -> Option<PendingSubmission> {
         if let Some(active) = self.runs.remove(&key) {
             self.drop_timers(&active.timers);
             self.forget_unstored(active.run.unstored());
@@ -475,8 +482,8 @@ impl ExecutionEngine {
         Some(askers)
     }
 
-    fn turn_away(&mut self, key: RunKey, error: &SubmitError) {
-        let Some(askers) = self.drop_new(key) else { return };
+    fn reject_submissions(&mut self, key: RunKey, error: &SubmitError) {
+        let Some(askers) = self.discard_submission(key) else { return };
         for accepted in askers.accepted {
             let _ = accepted.send(Err(error.clone()));
         }
@@ -484,8 +491,8 @@ impl ExecutionEngine {
             let _ = settled.send(Err(error.clone().into()));
         }
         if askers.is_claimed {
-            let cast = Cast::clone(self.cast());
-            actix_rt::spawn(async move { run_until_answered(&cast, &askers.id).await });
+            let addresses = ActorAddresses::clone(self.addresses());
+            actix_rt::spawn(async move { run_until_answered(&addresses, &askers.id).await });
         }
     }
 
@@ -494,7 +501,7 @@ impl ExecutionEngine {
     fn doubt(&mut self, key: RunKey, error: StoreError, new: NewWorkflow, ctx: &mut Context<Self>) {
         let reason = self.admission.waiting.get(&key).and_then(|askers| askers.reason.clone());
         self.load += new.record.tasks.len() as u64;
-        self.turn_away(key, &SubmitError::Store(error));
+        self.reject_submissions(key, &SubmitError::Store(error));
         self.admission.doubts.add(new, reason);
         self.settle_doubts_later(ctx);
     }
@@ -529,18 +536,18 @@ fn refuse(
 
 /// Registry, then resolver; an actor that does not answer refuses all.
 async fn validate(
-    cast: &Rc<Cast>,
+    addresses: &Rc<ActorAddresses>,
     batch: Vec<(RunKey, Draft)>,
-) -> Vec<(RunKey, Result<Sound, SubmitError>)> {
+) -> Vec<(RunKey, Result<PlannedWorkflow, SubmitError>)> {
     let (keys, drafts): (Vec<RunKey>, Vec<Draft>) = batch.into_iter().unzip();
     gleitzeit_failpoint::failpoint!("engine.submit.asked");
-    let Ok(plans) = cast.registry.send(ValidateWorkflows(drafts)).await else {
+    let Ok(plans) = addresses.registry.send(ValidateWorkflows(drafts)).await else {
         return keys.into_iter().map(|key| (key, Err(SubmitError::Stopped))).collect();
     };
     gleitzeit_failpoint::failpoint!("engine.submit.planned");
     let sound = keys.iter().zip(&plans);
     let sound = sound.filter_map(|(key, plan)| Some((*key, Arc::clone(plan.as_ref().ok()?))));
-    let ready = cast.resolver.send(AddWorkflows(sound.collect())).await;
+    let ready = addresses.resolver.send(AddWorkflows(sound.collect())).await;
     gleitzeit_failpoint::failpoint!("engine.submit.added");
     let mut ready = ready.unwrap_or_default().into_iter();
     let answer = |plan: Result<Arc<Plan>, SubmitError>| {
@@ -555,14 +562,14 @@ impl Handler<Submit> for ExecutionEngine {
     type Result = ();
 
     fn handle(&mut self, submit: Submit, ctx: &mut Self::Context) {
-        self.take_in(submit, ctx);
+        self.accept_submissions(submit, ctx);
     }
 }
 
-impl Handler<Admitted> for ExecutionEngine {
+impl Handler<SubmissionsPlanned> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, Admitted(answers): Admitted, ctx: &mut Self::Context) {
+    fn handle(&mut self, SubmissionsPlanned(answers): SubmissionsPlanned, ctx: &mut Self::Context) {
         let mut early = Vec::new();
         for (key, answer) in answers {
             match answer {
@@ -570,13 +577,13 @@ impl Handler<Admitted> for ExecutionEngine {
                     if plan.may_begin_early(&ready) {
                         early.push(key);
                     }
-                    self.take_on(key, plan, ready, ctx);
+                    self.register_run(key, plan, ready, ctx);
                 }
-                Err(error) => self.turn_away(key, &error),
+                Err(error) => self.reject_submissions(key, &error),
             }
         }
         self.store_new(ctx);
-        self.begin_early(early, ctx);
+        self.start_before_commit(early, ctx);
         self.check_drained(ctx);
     }
 }

@@ -9,8 +9,8 @@ use std::{rc::Rc, sync::Arc};
 use actix::prelude::*;
 use gleitzeit_domain::run::TaskKey;
 
-use super::{ExecutionEngine, Parked};
-use crate::cast::Cast;
+use super::{ExecutionEngine, WaitingGuard};
+use crate::addresses::ActorAddresses;
 
 /// A dispatched task waits for providers that are all down.
 #[derive(Debug, Message)]
@@ -28,15 +28,15 @@ pub(super) struct TaskWaits {
 pub(super) struct AwayChanged(isize);
 
 /// Counts one dispatched task as waiting for providers that are down while it lives.
-pub(super) struct Away(Rc<Cast>);
+pub(super) struct Away(Rc<ActorAddresses>);
 
 impl Away {
     /// Goes on waiting, but no more as one of those that dispatch waits for.
-    pub(super) fn instead_of(parked: Parked) -> Self {
-        let cast = Rc::clone(&parked.0);
-        cast.engine.do_send(AwayChanged(1));
+    pub(super) fn instead_of(parked: WaitingGuard) -> Self {
+        let addresses = Rc::clone(&parked.0);
+        addresses.engine.do_send(AwayChanged(1));
         drop(parked);
-        Self(cast)
+        Self(addresses)
     }
 }
 

@@ -7,8 +7,8 @@ use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     event::EventData,
     id::{TaskId, WorkflowId},
-    run::{Run, RunKey, Spoken, StopCause, TaskKey},
-    store::{Epoch, Store, lease::PersonsVerdict},
+    run::{Resolved, Run, RunKey, StopCause, TaskKey},
+    store::{Epoch, Store, lease::Resolution},
     task::TaskStatus,
     workflow::WorkflowRecord,
 };
@@ -17,14 +17,14 @@ use tokio::sync::oneshot;
 
 use super::{ExecutionEngine, Phase, WaitAnswer, ownership::GiveUpLease};
 use crate::{
-    cast::Cast, dependency_resolver::RemoveWorkflows, load_balancer,
+    addresses::ActorAddresses, dependency_resolver::RemoveWorkflows, load_balancer,
     resource_manager::CancelWaiting,
 };
 
 /// The addresses of the other actors; comes before any other message.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct AddressBook(pub Cast);
+pub struct Connect(pub ActorAddresses);
 
 /// Waits for the end of a workflow, here or in the store.
 #[derive(Debug, Message)]
@@ -88,7 +88,7 @@ pub struct Settle {
     /// Which task.
     pub task: TaskId,
     /// What became of it.
-    pub verdict: PersonsVerdict,
+    pub verdict: Resolution,
 }
 
 /// Asks whether nothing is queued, under way or being written.
@@ -98,13 +98,13 @@ pub struct IsIdle;
 
 /// Counts everything that the engine holds; all are 0 once every workflow has settled.
 #[derive(Debug, Message)]
-#[rtype(result = "LeftoverCounts")]
-pub struct Leftovers;
+#[rtype(result = "EngineCounts")]
+pub struct GetEngineCounts;
 
-/// The answer to [`Leftovers`].
+/// The answer to [`GetEngineCounts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, MessageResponse)]
 #[expect(missing_docs, reason = "each is the number of entries of the thing it is named after")]
-pub struct LeftoverCounts {
+pub struct EngineCounts {
     pub workflows: usize,
     pub ids: usize,
     pub ready_tasks: usize,
@@ -179,8 +179,8 @@ impl ExecutionEngine {
             return;
         }
         let tasks = Arc::new(tasks);
-        self.cast().resources.do_send(CancelWaiting(Arc::clone(&tasks)));
-        self.cast().balancer.do_send(load_balancer::CancelTasks(tasks));
+        self.addresses().resources.do_send(CancelWaiting(Arc::clone(&tasks)));
+        self.addresses().balancer.do_send(load_balancer::CancelTasks(tasks));
     }
 
     /// Stops a workflow and everything of it that is under way.
@@ -196,7 +196,7 @@ impl ExecutionEngine {
         self.stats.tasks_cancelled += open;
         self.end_calls(under_way);
         gleitzeit_failpoint::failpoint!("engine.stop_run.ended");
-        self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
+        self.addresses().resolver.do_send(RemoveWorkflows(vec![key]));
         self.touch(key);
         gleitzeit_failpoint::failpoint!("engine.stop_run.noted");
         self.write_changes(ctx);
@@ -286,11 +286,11 @@ impl ExecutionEngine {
     }
 }
 
-impl Handler<AddressBook> for ExecutionEngine {
+impl Handler<Connect> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, AddressBook(cast): AddressBook, ctx: &mut Self::Context) {
-        self.cast = Some(Rc::new(cast));
+    fn handle(&mut self, Connect(addresses): Connect, ctx: &mut Self::Context) {
+        self.addresses = Some(Rc::new(addresses));
         self.listen(ctx.address().downgrade());
         self.publish_loose(EventData::EngineStarted {
             max_concurrent_tasks: self.settings.max_concurrent_tasks as u64,
@@ -401,7 +401,7 @@ impl Handler<CancelTask> for ExecutionEngine {
 
 impl ExecutionEngine {
     /// Ends the doubt about a task; the receiver hears when that is stored.
-    fn settle_by_word(
+    fn resolve_unknown(
         &mut self,
         Settle { id, task, verdict }: Settle,
         ctx: &mut Context<Self>,
@@ -431,8 +431,8 @@ impl ExecutionEngine {
         }
         gleitzeit_failpoint::failpoint!("engine.word.said");
         match spoken {
-            Spoken::Settled => self.settle_stopped(TaskKey { run: key, index }, false, ctx),
-            Spoken::Queued => {
+            Resolved::Settled => self.settle_stopped(TaskKey { run: key, index }, false, ctx),
+            Resolved::Queued => {
                 self.touch(key);
                 self.write_changes(ctx);
                 self.enqueue(key, index, ctx);
@@ -447,7 +447,7 @@ impl Handler<Settle> for ExecutionEngine {
     type Result = ResponseFuture<Result<(), TaskError>>;
 
     fn handle(&mut self, settle: Settle, ctx: &mut Self::Context) -> Self::Result {
-        match self.settle_by_word(settle, ctx) {
+        match self.resolve_unknown(settle, ctx) {
             Ok(done) => Box::pin(await_ack(done)),
             Err(error) => Box::pin(async { Err(error) }),
         }
@@ -464,21 +464,21 @@ impl Handler<IsIdle> for ExecutionEngine {
     type Result = bool;
 
     fn handle(&mut self, _: IsIdle, _: &mut Self::Context) -> bool {
-        self.counts() == LeftoverCounts { timers: self.timers.len(), ..LeftoverCounts::default() }
+        self.counts() == EngineCounts { timers: self.timers.len(), ..EngineCounts::default() }
     }
 }
 
-impl Handler<Leftovers> for ExecutionEngine {
-    type Result = LeftoverCounts;
+impl Handler<GetEngineCounts> for ExecutionEngine {
+    type Result = EngineCounts;
 
-    fn handle(&mut self, _: Leftovers, _: &mut Self::Context) -> LeftoverCounts {
+    fn handle(&mut self, _: GetEngineCounts, _: &mut Self::Context) -> EngineCounts {
         self.counts()
     }
 }
 
 impl ExecutionEngine {
-    fn counts(&self) -> LeftoverCounts {
-        LeftoverCounts {
+    fn counts(&self) -> EngineCounts {
+        EngineCounts {
             workflows: self.runs.len(),
             ids: self.ids.len(),
             ready_tasks: self.ready.len(),

@@ -14,11 +14,11 @@ use gleitzeit_domain::{
 };
 
 use super::{
-    Active, AreWanted, ExecutionEngine, ParkedChanged, Phase, TasksStarted,
+    ActiveRun, ExecutionEngine, Phase, StillScheduled, TasksStarted, WaitingCountChanged,
     pipeline::{self, Item},
 };
 
-impl Active {
+impl ActiveRun {
     /// True for a task that takes one of the places of `parallel_max`.
     pub(super) fn counts(&self, index: u32) -> bool {
         match self.run.task(index).status {
@@ -52,7 +52,7 @@ impl ExecutionEngine {
     }
 
     /// Queues tasks whose dependencies have settled.
-    pub(super) fn put_in_line(&mut self, key: RunKey, ready: Vec<u32>, ctx: &mut Context<Self>) {
+    pub(super) fn enqueue_ready(&mut self, key: RunKey, ready: Vec<u32>, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         for index in ready {
             let Some(active) = self.runs.get_mut(&key) else { return };
@@ -65,7 +65,7 @@ impl ExecutionEngine {
     }
 
     /// A queued or dispatched task of a workflow is so no more: the next of its backlog may be.
-    pub(super) fn make_room(&mut self, key: RunKey) {
+    pub(super) fn release_slot(&mut self, key: RunKey) {
         let Some(active) = self.runs.get_mut(&key) else { return };
         active.parallel = active.parallel.saturating_sub(1);
         while let Some(active) = self.runs.get_mut(&key)
@@ -108,7 +108,7 @@ impl ExecutionEngine {
         }
         self.in_flight += batch.len();
         gleitzeit_failpoint::failpoint!("engine.dispatch");
-        actix_rt::spawn(pipeline::run(Rc::clone(self.cast()), batch));
+        actix_rt::spawn(pipeline::run(Rc::clone(self.addresses()), batch));
     }
 
     /// A task ready to go, unless it was settled while it waited.
@@ -122,7 +122,7 @@ impl ExecutionEngine {
             signal: Arc::clone(active.run.signal()),
             epoch: active.run.signal().epoch(),
             saves_start: active.saves_start.contains(&task.index),
-            cast: Rc::clone(self.cast()),
+            addresses: Rc::clone(self.addresses()),
             gate: Rc::clone(&self.effects.gate),
             is_announced: false,
             avoid: record.provider_id.clone(),
@@ -190,10 +190,14 @@ impl Handler<TasksStarted> for ExecutionEngine {
     }
 }
 
-impl Handler<AreWanted> for ExecutionEngine {
+impl Handler<StillScheduled> for ExecutionEngine {
     type Result = Vec<bool>;
 
-    fn handle(&mut self, AreWanted(tasks): AreWanted, _: &mut Self::Context) -> Vec<bool> {
+    fn handle(
+        &mut self,
+        StillScheduled(tasks): StillScheduled,
+        _: &mut Self::Context,
+    ) -> Vec<bool> {
         if matches!(self.phase, Phase::Stopped) {
             return vec![false; tasks.len()];
         }
@@ -213,10 +217,10 @@ impl Handler<AreWanted> for ExecutionEngine {
     }
 }
 
-impl Handler<ParkedChanged> for ExecutionEngine {
+impl Handler<WaitingCountChanged> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, ParkedChanged(by): ParkedChanged, ctx: &mut Self::Context) {
+    fn handle(&mut self, WaitingCountChanged(by): WaitingCountChanged, ctx: &mut Self::Context) {
         self.parked = self.parked.saturating_add_signed(by);
         // One more that waits leaves its place to another; one fewer, its place among those who may.
         self.pump_soon(ctx);

@@ -21,7 +21,7 @@ use gleitzeit_domain::{
 };
 
 use super::{Cancel, ExecutionEngine, Phase, Recover, refusal::is_content};
-use crate::cast::Cast;
+use crate::addresses::ActorAddresses;
 
 /// A store that does not say whether it committed is asked again so often.
 const UNKNOWN_RETRIES: u32 = 5;
@@ -47,8 +47,8 @@ pub(super) enum Refusal {
 }
 
 /// What became of each workflow of a batch.
-pub(super) type Fates = Vec<Result<Submitted, Refusal>>;
-type Writing = Pin<Box<dyn Future<Output = Fates>>>;
+pub(super) type SubmitOutcomes = Vec<Result<Submitted, Refusal>>;
+type Writing = Pin<Box<dyn Future<Output = SubmitOutcomes>>>;
 
 /// Writes new workflows; what the answers mean is decided here.
 pub(super) fn write(store: Arc<dyn Store>, new: Vec<NewWorkflow>) -> Writing {
@@ -69,7 +69,11 @@ pub(super) fn write(store: Arc<dyn Store>, new: Vec<NewWorkflow>) -> Writing {
 
 /// Asks again where it is not known what was committed, and for each alone where one of them may
 /// be at fault.
-async fn write_again(store: Arc<dyn Store>, new: Vec<NewWorkflow>, mut error: StoreError) -> Fates {
+async fn write_again(
+    store: Arc<dyn Store>,
+    new: Vec<NewWorkflow>,
+    mut error: StoreError,
+) -> SubmitOutcomes {
     let in_doubt = matches!(error, StoreError::Unknown { .. });
     let mut pause = UNKNOWN_PAUSE;
     for _ in 0..UNKNOWN_RETRIES {
@@ -113,7 +117,11 @@ async fn write_again(store: Arc<dyn Store>, new: Vec<NewWorkflow>, mut error: St
 }
 
 /// After a write in doubt: what is there already may have been written by it.
-async fn recognise(store: &dyn Store, new: Vec<NewWorkflow>, fates: Vec<Submitted>) -> Fates {
+async fn recognise(
+    store: &dyn Store,
+    new: Vec<NewWorkflow>,
+    fates: Vec<Submitted>,
+) -> SubmitOutcomes {
     let mut recognised = Vec::with_capacity(fates.len());
     for (new, fate) in new.into_iter().zip(fates) {
         recognised.push(match fate {
@@ -210,22 +218,22 @@ impl ExecutionEngine {
         }
         let ids = doubts.iter().map(|doubt| doubt.new.record.id.clone());
         self.admission.doubts.asked = ids.collect();
-        let (store, cast) = (Arc::clone(&self.store), Cast::clone(self.cast()));
+        let (store, addresses) = (Arc::clone(&self.store), ActorAddresses::clone(self.addresses()));
         actix_rt::spawn(async move {
-            let asked = settle(&*store, &cast, doubts).await;
-            cast.engine.do_send(asked);
+            let asked = settle(&*store, &addresses, doubts).await;
+            addresses.engine.do_send(asked);
         });
     }
 }
 
 /// Settles doubts one by one, until the store does not answer.
-async fn settle(store: &dyn Store, cast: &Cast, doubts: Vec<Doubt>) -> DoubtsAsked {
+async fn settle(store: &dyn Store, addresses: &ActorAddresses, doubts: Vec<Doubt>) -> DoubtsAsked {
     let mut asked = DoubtsAsked { left: Vec::new(), settled_tasks: 0, lost: None };
     let mut doubts = doubts.into_iter();
     while let Some(doubt) = doubts.next() {
         let id = doubt.new.record.id.clone();
         let answer = match store.submit(vec![doubt.new.clone()]).await {
-            Ok(_) => run(cast, &id, doubt.reason.as_ref()).await,
+            Ok(_) => run(addresses, &id, doubt.reason.as_ref()).await,
             Err(error) => Err(error),
         };
         match answer {
@@ -255,9 +263,13 @@ const fn is_final(error: &StoreError) -> bool {
 }
 
 /// Runs a stored workflow here, unless another engine does, or it has settled.
-async fn run(cast: &Cast, id: &WorkflowId, reason: Option<&Arc<str>>) -> Result<(), StoreError> {
+async fn run(
+    addresses: &ActorAddresses,
+    id: &WorkflowId,
+    reason: Option<&Arc<str>>,
+) -> Result<(), StoreError> {
     let recover = Recover { id: Some(id.clone()), hold: false };
-    match cast.engine.send(recover).await {
+    match addresses.engine.send(recover).await {
         Ok(Ok(_)) => {}
         Ok(Err(TaskError { code, message, .. })) => match code {
             ErrorCode::WorkflowInvalidState | ErrorCode::WorkflowNotFound => {}
@@ -268,14 +280,14 @@ async fn run(cast: &Cast, id: &WorkflowId, reason: Option<&Arc<str>>) -> Result<
     }
     if let Some(reason) = reason {
         // Where it runs elsewhere, or has ended, there is nothing to stop here.
-        let _ = cast.engine.send(Cancel { id: id.clone(), reason: Arc::clone(reason) }).await;
+        let _ = addresses.engine.send(Cancel { id: id.clone(), reason: Arc::clone(reason) }).await;
     }
     Ok(())
 }
 
 /// The same, asked again until the store answers.
-pub(super) async fn run_until_answered(cast: &Cast, id: &WorkflowId) {
-    while let Err(error) = run(cast, id, None).await
+pub(super) async fn run_until_answered(addresses: &ActorAddresses, id: &WorkflowId) {
+    while let Err(error) = run(addresses, id, None).await
         && error.is_transient()
     {
         tokio::time::sleep(DOUBT_PAUSE).await;

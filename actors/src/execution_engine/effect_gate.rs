@@ -206,7 +206,7 @@ impl ExecutionEngine {
     pub(super) fn take_back(&mut self, task: TaskKey, became: Interruption) {
         match became {
             Interruption::Queued => self.line_up(task.run, task.index),
-            Interruption::Unknown => self.make_room(task.run),
+            Interruption::Unknown => self.release_slot(task.run),
             Interruption::Stale => return,
         }
         self.touch(task.run);

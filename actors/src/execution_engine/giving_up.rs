@@ -95,7 +95,7 @@ impl ExecutionEngine {
         // A store without leases has one process at a time: there is nobody to give it to.
         let Some(epoch) = active.run.epoch() else { return };
         let id = active.run.id().clone();
-        self.part_with(key);
+        self.release_run(key);
         self.giving_up.0.insert(id.clone(), Vec::new());
         let store = Arc::clone(&self.store);
         let engine = ctx.address();

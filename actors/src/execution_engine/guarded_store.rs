@@ -194,9 +194,9 @@ impl LeaseStore for GuardedStore {
         caught(async || self.leased()?.asked_of_all(after).await, unread).await
     }
 
-    fn bell(&self) -> BoxStream<'static, ()> {
+    fn notifications(&self) -> BoxStream<'static, ()> {
         match self.0.leases() {
-            Some(leases) => leases.bell(),
+            Some(leases) => leases.notifications(),
             None => futures_util::stream::pending().boxed(),
         }
     }

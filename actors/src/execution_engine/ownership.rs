@@ -2,7 +2,7 @@
 //!
 //! The lease is taken when it is first needed and renewed while the engine owns something: an idle
 //! engine asks the store nothing. It looks for what it may claim, and for what other processes ask
-//! of it, when the store's bell rings, when another process's lease may be dead, and, far apart,
+//! of it, when the store notifies, when another process's lease may be dead, and, far apart,
 //! for safety.
 //!
 //! Invariant: what runs here bears the lease that is held. When that is lost, all of it goes at
@@ -26,12 +26,14 @@ use gleitzeit_domain::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Active, Cancel, CancelTask, ExecutionEngine, Phase, Settle, WaitAnswer,
+    ActiveRun, Cancel, CancelTask, ExecutionEngine, Phase, Settle, WaitAnswer,
     control::under_way,
     recovery::{self, Recovered},
     requests,
 };
-use crate::{cast::Cast, dependency_resolver::RemoveWorkflows, load_balancer::RestartProvider};
+use crate::{
+    addresses::ActorAddresses, dependency_resolver::RemoveWorkflows, load_balancer::RestartProvider,
+};
 
 /// A renewal that failed is tried again after this part of the term.
 const RENEW_AGAIN: u32 = 10;
@@ -54,11 +56,11 @@ pub(super) struct Ownership {
     /// Who waits for that.
     waiting: Vec<oneshot::Sender<Result<Option<Epoch>, StoreError>>>,
     renewal: Option<SpawnHandle>,
-    looking: Looking,
+    looking: PollState,
     /// The start has asked for what is there: before that, no provider may be there to run it.
     has_begun: bool,
     /// There was more to claim than there was room for.
-    left_some: bool,
+    deferred_some: bool,
     next_look: Option<(Instant, SpawnHandle)>,
     /// Up to which request to all processes this one has seen them.
     asked: Rc<requests::LastAsked>,
@@ -66,7 +68,7 @@ pub(super) struct Ownership {
 
 /// Whether it looks for something to claim or to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Looking {
+enum PollState {
     #[default]
     No,
     Now,
@@ -144,7 +146,7 @@ pub(super) struct Looked;
 /// All was claimed that could be; there may be more after this time.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(super) struct LookIn(pub(super) Option<Duration>);
+pub(super) struct PollAfter(pub(super) Option<Duration>);
 
 type Taking = Pin<Box<dyn Future<Output = LeaseTaken>>>;
 
@@ -294,7 +296,7 @@ impl ExecutionEngine {
 
     fn part_with_all(&mut self, epoch: Epoch) {
         // What is not stored is nobody else's; the answer to its write says what becomes of it.
-        let is_theirs = |active: &Active| active.run.epoch() == Some(epoch) && !active.is_new;
+        let is_theirs = |active: &ActiveRun| active.run.epoch() == Some(epoch) && !active.is_new;
         let theirs = self.runs.iter().filter(|(_, active)| is_theirs(active));
         let keys: Vec<RunKey> = theirs.map(|(key, _)| *key).collect();
         self.stats.leases_lost += 1;
@@ -309,19 +311,19 @@ impl ExecutionEngine {
             "the lease is gone; its workflows are run by whoever claims them"
         );
         for key in keys {
-            self.part_with(key);
+            self.release_run(key);
         }
     }
 
     /// Another process runs this workflow: its calls here end, and whoever waits for it is answered
     /// when it settles there.
-    pub(super) fn part_with(&mut self, key: RunKey) {
+    pub(super) fn release_run(&mut self, key: RunKey) {
         let Some(active) = self.runs.remove(&key) else { return };
         let id = active.run.id().clone();
         self.ids.remove(&id);
         self.drop_timers(&active.timers);
         self.load = self.load.saturating_sub(active.run.record().tasks.len() as u64);
-        self.writer.break_promises(key);
+        self.writer.fail_replies(key);
         self.forget_unstored(active.run.unstored());
         active.run.interrupt();
         self.end_calls(under_way(key, &active.run));
@@ -331,7 +333,7 @@ impl ExecutionEngine {
         for waiter in active.waiters {
             self.await_elsewhere(id.clone(), waiter);
         }
-        self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
+        self.addresses().resolver.do_send(RemoveWorkflows(vec![key]));
     }
 
     /// Answers once a workflow that does not run here has settled.
@@ -341,12 +343,12 @@ impl ExecutionEngine {
 
     // ---- looking for work ----
 
-    /// Hears the store's bell for as long as both live.
+    /// Follows the store's notifications for as long as both live.
     pub(super) fn listen(&self, engine: WeakAddr<Self>) {
         let Some(leases) = self.store.leases() else { return };
-        let mut bell = leases.bell();
+        let mut notifications = leases.notifications();
         actix_rt::spawn(async move {
-            while bell.next().await.is_some() {
+            while notifications.next().await.is_some() {
                 let Some(engine) = engine.upgrade() else { return };
                 engine.do_send(Look);
             }
@@ -354,22 +356,22 @@ impl ExecutionEngine {
     }
 
     /// There is room again for what could not be claimed.
-    pub(super) fn look_if_some_is_left(&mut self, ctx: &mut Context<Self>) {
-        if self.ownership.left_some && self.load < self.settings.max_queued_tasks / 2 {
-            self.ownership.left_some = false;
+    pub(super) fn claim_deferred(&mut self, ctx: &mut Context<Self>) {
+        if self.ownership.deferred_some && self.load < self.settings.max_queued_tasks / 2 {
+            self.ownership.deferred_some = false;
             ctx.address().do_send(Look);
         }
     }
 
     /// Notes that there was no room for all that could be claimed.
-    pub(super) fn leave_some(&mut self) {
-        self.ownership.left_some = true;
+    pub(super) fn defer_some(&mut self) {
+        self.ownership.deferred_some = true;
     }
 
     /// All that is there is claimed at the start; what rings meanwhile is looked at after that.
     pub(super) fn begin_looking(&mut self) {
         self.ownership.has_begun = true;
-        self.ownership.looking = Looking::Now;
+        self.ownership.looking = PollState::Now;
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
@@ -378,14 +380,14 @@ impl ExecutionEngine {
         if !may_look || !(owns || self.settings.takes_over) {
             return;
         }
-        if self.ownership.looking != Looking::No {
-            self.ownership.looking = Looking::NowAndAgain;
+        if self.ownership.looking != PollState::No {
+            self.ownership.looking = PollState::NowAndAgain;
             return;
         }
-        self.ownership.looking = Looking::Now;
+        self.ownership.looking = PollState::Now;
         gleitzeit_failpoint::failpoint!("engine.look.begun");
         let store = Arc::clone(&self.store);
-        let cast = Rc::clone(self.cast());
+        let addresses = Rc::clone(self.addresses());
         let takes_over = self.settings.takes_over && self.ownership.has_begun;
         let recovery = takes_over.then(|| self.begin_recovery());
         let held = self.ownership.held.map(|held| held.lease.epoch);
@@ -393,15 +395,15 @@ impl ExecutionEngine {
         let engine = ctx.address();
         actix_rt::spawn(async move {
             if let Some(epoch) = held.filter(|_| owns) {
-                serve_requests(&*store, &cast, epoch).await;
+                serve_requests(&*store, &addresses, epoch).await;
             }
-            requests::serve_those_to_all(&*store, &cast, &asked).await;
+            requests::serve_those_to_all(&*store, &addresses, &asked).await;
             if let Some(recovery) = recovery {
                 match recovery::claim_all(&recovery, store).await {
                     Ok(recovered) => tell(recovered),
                     Err(error) => {
                         tracing::error!(%error, "no work could be claimed");
-                        cast.engine.do_send(LookIn(Some(CLAIM_AGAIN)));
+                        addresses.engine.do_send(PollAfter(Some(CLAIM_AGAIN)));
                     }
                 }
             }
@@ -463,7 +465,7 @@ fn tell(recovered: Recovered) {
 }
 
 /// Does what other processes ask, and answers.
-async fn serve_requests(store: &dyn Store, cast: &Cast, epoch: Epoch) {
+async fn serve_requests(store: &dyn Store, addresses: &ActorAddresses, epoch: Epoch) {
     let Some(leases) = store.leases() else { return };
     let requests = match leases.requests(epoch).await {
         Ok(requests) => requests,
@@ -474,7 +476,7 @@ async fn serve_requests(store: &dyn Store, cast: &Cast, epoch: Epoch) {
     };
     gleitzeit_failpoint::failpoint!("engine.request.read");
     for (key, request) in requests {
-        let Some(answer) = serve(cast, request).await else { return };
+        let Some(answer) = serve(addresses, request).await else { return };
         gleitzeit_failpoint::failpoint!("engine.request.served");
         if let Err(error) = leases.answer(key, answer).await {
             tracing::error!(%error, "the answer to another process could not be stored");
@@ -483,16 +485,21 @@ async fn serve_requests(store: &dyn Store, cast: &Cast, epoch: Epoch) {
 }
 
 /// `None` when the engine is gone.
-async fn serve(cast: &Cast, Request { workflow: id, ask }: Request) -> Option<RequestAnswer> {
+async fn serve(
+    addresses: &ActorAddresses,
+    Request { workflow: id, ask }: Request,
+) -> Option<RequestAnswer> {
     match ask {
-        Ask::Cancel { reason } => cast.engine.send(Cancel { id, reason }).await.ok(),
+        Ask::Cancel { reason } => addresses.engine.send(Cancel { id, reason }).await.ok(),
         Ask::CancelTask { task, reason } => {
-            cast.engine.send(CancelTask { id, task, reason }).await.ok()
+            addresses.engine.send(CancelTask { id, task, reason }).await.ok()
         }
-        Ask::Settle { task, verdict } => cast.engine.send(Settle { id, task, verdict }).await.ok(),
+        Ask::Settle { task, verdict } => {
+            addresses.engine.send(Settle { id, task, verdict }).await.ok()
+        }
         // Asked of all, and not about a workflow.
         Ask::RestartProvider { provider } => {
-            cast.balancer.send(RestartProvider(provider)).await.ok()
+            addresses.balancer.send(RestartProvider(provider)).await.ok()
         }
     }
 }
@@ -570,16 +577,16 @@ impl Handler<Looked> for ExecutionEngine {
 
     fn handle(&mut self, _: Looked, ctx: &mut Self::Context) {
         gleitzeit_failpoint::failpoint!("engine.look.ended");
-        if std::mem::take(&mut self.ownership.looking) == Looking::NowAndAgain {
+        if std::mem::take(&mut self.ownership.looking) == PollState::NowAndAgain {
             self.look(ctx);
         }
     }
 }
 
-impl Handler<LookIn> for ExecutionEngine {
+impl Handler<PollAfter> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, LookIn(pause): LookIn, ctx: &mut Self::Context) {
+    fn handle(&mut self, PollAfter(pause): PollAfter, ctx: &mut Self::Context) {
         self.look_in(pause, ctx);
     }
 }

@@ -33,12 +33,12 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::{
-    AreWanted, CallerSpan, Parked, TaskEnd, TaskStart, TasksFinished, TasksStarted,
+    CallerSpan, StillScheduled, TaskEnd, TaskStart, TasksFinished, TasksStarted, WaitingGuard,
     away::{Away, TaskWaits},
     effect_gate::{EffectGate, TasksHeld},
 };
 use crate::{
-    cast::Cast,
+    addresses::ActorAddresses,
     dependency_resolver::ResolveParameters,
     load_balancer::{CancelTasks, PickProviders, PickRequest, Picked, ProviderTicket, Waiting},
     protocol_registry::{CallCheck, ValidateCalls},
@@ -57,7 +57,7 @@ pub(super) struct Item {
     pub(super) plan: Arc<Plan>,
     pub(super) signal: Arc<CancelSignal>,
     pub(super) epoch: u32,
-    pub(super) cast: Rc<Cast>,
+    pub(super) addresses: Rc<ActorAddresses>,
     /// Read before its call.
     pub(super) gate: Rc<EffectGate>,
     /// The engine knows that it starts.
@@ -132,22 +132,22 @@ impl Drop for Item {
                 .retryable(true)),
                 duration: None,
             };
-            self.cast.engine.do_send(TasksFinished(vec![lost]));
+            self.addresses.engine.do_send(TasksFinished(vec![lost]));
         }
     }
 }
 
 /// Ends of attempts, told to the engine when they are dropped: together, and on every way out.
 struct Ends {
-    cast: Rc<Cast>,
+    addresses: Rc<ActorAddresses>,
     finished: Vec<TaskEnd>,
     /// Attempts that did not begin their call, and are to begin later.
     held: Vec<(TaskKey, u32)>,
 }
 
 impl Ends {
-    fn new(cast: &Rc<Cast>) -> Self {
-        Self { cast: Rc::clone(cast), finished: Vec::new(), held: Vec::new() }
+    fn new(addresses: &Rc<ActorAddresses>) -> Self {
+        Self { addresses: Rc::clone(addresses), finished: Vec::new(), held: Vec::new() }
     }
 
     fn push(&mut self, end: TaskEnd) {
@@ -159,46 +159,46 @@ impl Drop for Ends {
     fn drop(&mut self) {
         if !self.finished.is_empty() {
             gleitzeit_failpoint::failpoint!("pipeline.end.telling");
-            self.cast.engine.do_send(TasksFinished(std::mem::take(&mut self.finished)));
+            self.addresses.engine.do_send(TasksFinished(std::mem::take(&mut self.finished)));
         }
         if !self.held.is_empty() {
-            self.cast.engine.do_send(TasksHeld(std::mem::take(&mut self.held)));
+            self.addresses.engine.do_send(TasksHeld(std::mem::take(&mut self.held)));
         }
     }
 }
 
 /// An item whose parameters are ready.
-struct Checked {
+struct ValidatedTask {
     item: Item,
     method: MethodRef,
     filled: Filled,
 }
 
 /// An item that may run once it has a provider.
-struct Leased {
-    checked: Checked,
+struct TaskWithResources {
+    checked: ValidatedTask,
     lease: Lease,
 }
 
 /// An item that has all it needs.
-struct Placed {
-    leased: Leased,
+struct AssignedTask {
+    leased: TaskWithResources,
     ticket: ProviderTicket,
 }
 
 /// Runs a group of dispatched tasks.
-pub(super) async fn run(cast: Rc<Cast>, batch: Vec<Item>) {
-    let mut ends = Ends::new(&cast);
+pub(super) async fn run(addresses: Rc<ActorAddresses>, batch: Vec<Item>) {
+    let mut ends = Ends::new(&addresses);
     gleitzeit_failpoint::failpoint!("pipeline.begun");
-    let resolved = resolve(&cast, batch, &mut ends).await;
+    let resolved = resolve(&addresses, batch, &mut ends).await;
     gleitzeit_failpoint::failpoint!("pipeline.resolved");
-    let checked = check(&cast, resolved, &mut ends).await;
+    let checked = check(&addresses, resolved, &mut ends).await;
     gleitzeit_failpoint::failpoint!("pipeline.checked");
-    let leased = acquire(&cast, checked, &mut ends).await;
+    let leased = acquire(&addresses, checked, &mut ends).await;
     gleitzeit_failpoint::failpoint!("pipeline.leased");
-    let picked = pick(&cast, leased, &mut ends).await;
+    let picked = pick(&addresses, leased, &mut ends).await;
     gleitzeit_failpoint::failpoint!("pipeline.picked");
-    execute(&cast, picked, &mut ends).await;
+    execute(&addresses, picked, &mut ends).await;
 }
 
 fn silent(who: &'static str) -> TaskError {
@@ -207,7 +207,11 @@ fn silent(who: &'static str) -> TaskError {
 }
 
 /// Parameters with every reference resolved. A template without references is its own result.
-async fn resolve(cast: &Rc<Cast>, batch: Vec<Item>, ends: &mut Ends) -> Vec<(Item, Arc<Value>)> {
+async fn resolve(
+    addresses: &Rc<ActorAddresses>,
+    batch: Vec<Item>,
+    ends: &mut Ends,
+) -> Vec<(Item, Arc<Value>)> {
     let literal = |item: &Item| item.planned().template.is_literal();
     let open: Vec<TaskKey> =
         batch.iter().filter(|item| !literal(item)).map(|item| item.task).collect();
@@ -216,7 +220,7 @@ async fn resolve(cast: &Rc<Cast>, batch: Vec<Item>, ends: &mut Ends) -> Vec<(Ite
     } else {
         let asked = open.len();
         let refused = |_| (0..asked).map(|_| Err(silent("the resolver"))).collect();
-        cast.resolver.send(ResolveParameters(open)).await.unwrap_or_else(refused).into_iter()
+        addresses.resolver.send(ResolveParameters(open)).await.unwrap_or_else(refused).into_iter()
     };
     let mut resolved = Vec::with_capacity(batch.len());
     for item in batch {
@@ -235,10 +239,10 @@ async fn resolve(cast: &Rc<Cast>, batch: Vec<Item>, ends: &mut Ends) -> Vec<(Ite
 
 /// Parameters checked against the method's schema.
 async fn check(
-    cast: &Rc<Cast>,
+    addresses: &Rc<ActorAddresses>,
     resolved: Vec<(Item, Arc<Value>)>,
     ends: &mut Ends,
-) -> Vec<Checked> {
+) -> Vec<ValidatedTask> {
     let mut known = Vec::with_capacity(resolved.len());
     let mut calls = Vec::with_capacity(resolved.len());
     for (item, params) in resolved {
@@ -254,18 +258,18 @@ async fn check(
         return Vec::new();
     }
     let mut answers =
-        cast.registry.send(ValidateCalls(calls)).await.unwrap_or_default().into_iter();
+        addresses.registry.send(ValidateCalls(calls)).await.unwrap_or_default().into_iter();
     let mut checked = Vec::with_capacity(known.len());
     for (item, method) in known {
         match answers.next().unwrap_or_else(|| Err(silent("the protocol registry"))) {
-            Ok(filled) => checked.push(Checked { item, method, filled }),
+            Ok(filled) => checked.push(ValidatedTask { item, method, filled }),
             Err(error) => ends.push(item.fail(error)),
         }
     }
     checked
 }
 
-fn need(checked: &Checked) -> Need {
+fn need(checked: &ValidatedTask) -> Need {
     Need {
         task: checked.item.task,
         need: checked.item.planned().need,
@@ -282,18 +286,22 @@ fn cancelled() -> TaskError {
 }
 
 /// Leases; whoever must wait for one goes on alone.
-async fn acquire(cast: &Rc<Cast>, checked: Vec<Checked>, ends: &mut Ends) -> Vec<Leased> {
+async fn acquire(
+    addresses: &Rc<ActorAddresses>,
+    checked: Vec<ValidatedTask>,
+    ends: &mut Ends,
+) -> Vec<TaskWithResources> {
     if checked.is_empty() {
         return Vec::new();
     }
     let needs = checked.iter().map(need).collect();
-    let mut grants = cast.resources.send(Acquire(needs)).await.unwrap_or_default().into_iter();
+    let mut grants = addresses.resources.send(Acquire(needs)).await.unwrap_or_default().into_iter();
     let mut leased = Vec::with_capacity(checked.len());
     for checked in checked {
         match grants.next() {
-            Some(Grant::Leased(lease)) => leased.push(Leased { checked, lease }),
+            Some(Grant::Leased(lease)) => leased.push(TaskWithResources { checked, lease }),
             Some(Grant::Waiting(lease)) => {
-                actix_rt::spawn(wait_for_lease(Rc::clone(cast), checked, lease));
+                actix_rt::spawn(wait_for_lease(Rc::clone(addresses), checked, lease));
             }
             Some(Grant::Refused(refusal)) => ends.push(checked.item.fail(refused(&refusal))),
             None => ends.push(checked.item.fail(silent("the resource manager"))),
@@ -302,24 +310,34 @@ async fn acquire(cast: &Rc<Cast>, checked: Vec<Checked>, ends: &mut Ends) -> Vec
     leased
 }
 
-async fn wait_for_lease(cast: Rc<Cast>, mut checked: Checked, lease: oneshot::Receiver<Lease>) {
-    let mut ends = Ends::new(&cast);
-    let parked = Parked::new(&cast);
+async fn wait_for_lease(
+    addresses: Rc<ActorAddresses>,
+    mut checked: ValidatedTask,
+    lease: oneshot::Receiver<Lease>,
+) {
+    let mut ends = Ends::new(&addresses);
+    let parked = WaitingGuard::new(&addresses);
     gleitzeit_failpoint::failpoint!("pipeline.lease.waits");
-    let lease = if is_wanted(&cast, &mut checked.item).await { lease.await.ok() } else { None };
+    let lease =
+        if is_wanted(&addresses, &mut checked.item).await { lease.await.ok() } else { None };
     drop(parked);
     match lease {
         Some(lease) => {
             gleitzeit_failpoint::failpoint!("pipeline.lease.granted");
-            let picked = pick(&cast, vec![Leased { checked, lease }], &mut ends).await;
-            execute(&cast, picked, &mut ends).await;
+            let picked =
+                pick(&addresses, vec![TaskWithResources { checked, lease }], &mut ends).await;
+            execute(&addresses, picked, &mut ends).await;
         }
         None => ends.push(checked.item.fail(cancelled())),
     }
 }
 
 /// Providers; whoever must wait for one gives its lease back and goes on alone.
-async fn pick(cast: &Rc<Cast>, leased: Vec<Leased>, ends: &mut Ends) -> Vec<Placed> {
+async fn pick(
+    addresses: &Rc<ActorAddresses>,
+    leased: Vec<TaskWithResources>,
+    ends: &mut Ends,
+) -> Vec<AssignedTask> {
     if leased.is_empty() {
         return Vec::new();
     }
@@ -333,15 +351,15 @@ async fn pick(cast: &Rc<Cast>, leased: Vec<Leased>, ends: &mut Ends) -> Vec<Plac
         })
         .collect();
     let mut answers =
-        cast.balancer.send(PickProviders(requests)).await.unwrap_or_default().into_iter();
+        addresses.balancer.send(PickProviders(requests)).await.unwrap_or_default().into_iter();
     let mut picked = Vec::with_capacity(leased.len());
     for leased in leased {
         match answers.next() {
-            Some(Picked::Now(ticket)) => picked.push(Placed { leased, ticket }),
+            Some(Picked::Now(ticket)) => picked.push(AssignedTask { leased, ticket }),
             Some(Picked::Waiting(waiting)) => {
-                let Leased { checked, lease } = leased;
+                let TaskWithResources { checked, lease } = leased;
                 drop(lease);
-                actix_rt::spawn(wait_for_provider(Rc::clone(cast), checked, waiting));
+                actix_rt::spawn(wait_for_provider(Rc::clone(addresses), checked, waiting));
             }
             Some(Picked::Refused(error)) => ends.push(leased.checked.item.fail(error)),
             None => ends.push(leased.checked.item.fail(silent("the load balancer"))),
@@ -350,11 +368,15 @@ async fn pick(cast: &Rc<Cast>, leased: Vec<Leased>, ends: &mut Ends) -> Vec<Plac
     picked
 }
 
-async fn wait_for_provider(cast: Rc<Cast>, mut checked: Checked, waiting: Waiting) {
-    let mut ends = Ends::new(&cast);
-    let parked = Parked::new(&cast);
+async fn wait_for_provider(
+    addresses: Rc<ActorAddresses>,
+    mut checked: ValidatedTask,
+    waiting: Waiting,
+) {
+    let mut ends = Ends::new(&addresses);
+    let parked = WaitingGuard::new(&addresses);
     gleitzeit_failpoint::failpoint!("pipeline.provider.waits");
-    if !is_wanted(&cast, &mut checked.item).await {
+    if !is_wanted(&addresses, &mut checked.item).await {
         return ends.push(checked.item.fail(cancelled()));
     }
     let Waiting { mut ticket, cause } = waiting;
@@ -362,15 +384,15 @@ async fn wait_for_provider(cast: Rc<Cast>, mut checked: Checked, waiting: Waitin
         biased;
         answer = &mut ticket => answer.unwrap_or_else(|_| Err(cancelled())),
         Ok(reason) = cause => {
-            return wait_while_down(cast, checked.item, ticket, parked, reason).await;
+            return wait_while_down(addresses, checked.item, ticket, parked, reason).await;
         }
     };
     let placed = match answer {
-        Ok(ticket) => lease_again(&cast, &checked).await.map(|lease| (ticket, lease)),
+        Ok(ticket) => reacquire(&addresses, &checked).await.map(|lease| (ticket, lease)),
         Err(error) => Err(error),
     };
     drop(parked);
-    finish_wait(&cast, checked, placed, &mut ends).await;
+    finish_wait(&addresses, checked, placed, &mut ends).await;
 }
 
 type AwaitedTicket = oneshot::Receiver<Result<ProviderTicket, TaskError>>;
@@ -379,46 +401,49 @@ type AwaitedTicket = oneshot::Receiver<Result<ProviderTicket, TaskError>>;
 /// others to see, counts among none of those that dispatch waits for, and holds no parameters,
 /// which references may have made large.
 async fn wait_while_down(
-    cast: Rc<Cast>,
+    addresses: Rc<ActorAddresses>,
     item: Item,
     ticket: AwaitedTicket,
-    parked: Parked,
+    parked: WaitingGuard,
     reason: Arc<str>,
 ) {
-    let mut ends = Ends::new(&cast);
+    let mut ends = Ends::new(&addresses);
     let away = Away::instead_of(parked);
-    cast.engine.do_send(TaskWaits { task: item.task, attempt: item.attempt, reason });
+    addresses.engine.do_send(TaskWaits { task: item.task, attempt: item.attempt, reason });
     let ticket = match ticket.await.unwrap_or_else(|_| Err(cancelled())) {
         Ok(ticket) => ticket,
         Err(error) => return ends.push(item.fail(error)),
     };
-    let parked = Parked::new(&cast);
+    let parked = WaitingGuard::new(&addresses);
     drop(away);
-    let resolved = resolve(&cast, vec![item], &mut ends).await;
-    let Some(checked) = check(&cast, resolved, &mut ends).await.pop() else { return };
-    let placed = lease_again(&cast, &checked).await.map(|lease| (ticket, lease));
+    let resolved = resolve(&addresses, vec![item], &mut ends).await;
+    let Some(checked) = check(&addresses, resolved, &mut ends).await.pop() else { return };
+    let placed = reacquire(&addresses, &checked).await.map(|lease| (ticket, lease));
     drop(parked);
-    finish_wait(&cast, checked, placed, &mut ends).await;
+    finish_wait(&addresses, checked, placed, &mut ends).await;
 }
 
 async fn finish_wait(
-    cast: &Rc<Cast>,
-    checked: Checked,
+    addresses: &Rc<ActorAddresses>,
+    checked: ValidatedTask,
     placed: Result<(ProviderTicket, Lease), TaskError>,
     ends: &mut Ends,
 ) {
     match placed {
         Ok((ticket, lease)) => {
             gleitzeit_failpoint::failpoint!("pipeline.provider.granted");
-            let ready = Placed { leased: Leased { checked, lease }, ticket };
-            execute(cast, vec![ready], ends).await;
+            let ready = AssignedTask { leased: TaskWithResources { checked, lease }, ticket };
+            execute(addresses, vec![ready], ends).await;
         }
         Err(error) => ends.push(checked.item.fail(error)),
     }
 }
 
-async fn lease_again(cast: &Rc<Cast>, checked: &Checked) -> Result<Lease, TaskError> {
-    let grants = cast.resources.send(Acquire(vec![need(checked)])).await.unwrap_or_default();
+async fn reacquire(
+    addresses: &Rc<ActorAddresses>,
+    checked: &ValidatedTask,
+) -> Result<Lease, TaskError> {
+    let grants = addresses.resources.send(Acquire(vec![need(checked)])).await.unwrap_or_default();
     match grants.into_iter().next() {
         Some(Grant::Leased(lease)) => Ok(lease),
         Some(Grant::Waiting(lease)) => lease.await.map_err(|_| cancelled()),
@@ -429,14 +454,14 @@ async fn lease_again(cast: &Rc<Cast>, checked: &Checked) -> Result<Lease, TaskEr
 
 /// False for a task that was cancelled before it began to wait, so that nobody ends its wait. Its
 /// place in the line is given up.
-async fn is_wanted(cast: &Rc<Cast>, item: &mut Item) -> bool {
+async fn is_wanted(addresses: &Rc<ActorAddresses>, item: &mut Item) -> bool {
     while item.is_touched() {
         let epoch = item.signal.epoch();
-        let asked = AreWanted(vec![(item.task, item.attempt)]);
-        if !cast.engine.send(asked).await.is_ok_and(|answers| answers == [true]) {
+        let asked = StillScheduled(vec![(item.task, item.attempt)]);
+        if !addresses.engine.send(asked).await.is_ok_and(|answers| answers == [true]) {
             let tasks = Arc::new(vec![item.task]);
-            cast.resources.do_send(CancelWaiting(Arc::clone(&tasks)));
-            cast.balancer.do_send(CancelTasks(tasks));
+            addresses.resources.do_send(CancelWaiting(Arc::clone(&tasks)));
+            addresses.balancer.do_send(CancelTasks(tasks));
             return false;
         }
         item.epoch = epoch;
@@ -445,7 +470,11 @@ async fn is_wanted(cast: &Rc<Cast>, item: &mut Item) -> bool {
 }
 
 /// Drops what was cancelled on the way. Behind it nothing is, until the next await.
-async fn still_wanted(cast: &Rc<Cast>, mut picked: Vec<Placed>, ends: &mut Ends) -> Vec<Placed> {
+async fn still_wanted(
+    addresses: &Rc<ActorAddresses>,
+    mut picked: Vec<AssignedTask>,
+    ends: &mut Ends,
+) -> Vec<AssignedTask> {
     // More may be cancelled while the engine answers.
     while picked.iter().any(|it| it.leased.checked.item.is_touched()) {
         let mut asked = Vec::with_capacity(picked.len());
@@ -454,7 +483,7 @@ async fn still_wanted(cast: &Rc<Cast>, mut picked: Vec<Placed>, ends: &mut Ends)
             item.epoch = item.signal.epoch();
             asked.push((item.task, item.attempt));
         }
-        let answers = cast.engine.send(AreWanted(asked)).await.unwrap_or_default();
+        let answers = addresses.engine.send(StillScheduled(asked)).await.unwrap_or_default();
         let mut answers = answers.into_iter();
         let mut wanted = Vec::with_capacity(picked.len());
         for it in picked {
@@ -471,7 +500,7 @@ async fn still_wanted(cast: &Rc<Cast>, mut picked: Vec<Placed>, ends: &mut Ends)
 
 /// Sends back what must not begin now: nobody may be sure any more that it runs here only, or too
 /// many outcomes wait for the store. Lease and ticket are given back.
-fn pass_gate(picked: Vec<Placed>, ends: &mut Ends) -> Vec<Placed> {
+fn pass_gate(picked: Vec<AssignedTask>, ends: &mut Ends) -> Vec<AssignedTask> {
     if picked.iter().all(|it| it.leased.checked.item.may_begin()) {
         return picked;
     }
@@ -488,27 +517,31 @@ fn pass_gate(picked: Vec<Placed>, ends: &mut Ends) -> Vec<Placed> {
 
 /// Tells the engine who starts where; waits for the commit where a method must not run twice, or
 /// the attempt must count even if it ends this process.
-async fn announce(cast: &Rc<Cast>, mut picked: Vec<Placed>, ends: &mut Ends) -> Vec<Placed> {
+async fn announce(
+    addresses: &Rc<ActorAddresses>,
+    mut picked: Vec<AssignedTask>,
+    ends: &mut Ends,
+) -> Vec<AssignedTask> {
     for it in &mut picked {
         it.leased.checked.item.is_announced = true;
     }
-    let once = |it: &Placed| {
-        let Checked { item, method, .. } = &it.leased.checked;
+    let once = |it: &AssignedTask| {
+        let ValidatedTask { item, method, .. } = &it.leased.checked;
         item.saves_start || method.spec.effect == Effect::AtMostOnce
     };
-    let start = |it: &Placed| TaskStart {
+    let start = |it: &AssignedTask| TaskStart {
         task: it.leased.checked.item.task,
         provider_id: it.ticket.provider_id().clone(),
         save: once(it),
     };
     let starts: Vec<TaskStart> = picked.iter().map(start).collect();
     if !picked.iter().any(once) {
-        cast.engine.do_send(TasksStarted { starts, saved: None });
+        addresses.engine.do_send(TasksStarted { starts, saved: None });
         return picked;
     }
     gleitzeit_failpoint::failpoint!("pipeline.start.saving");
     let (saved, committed) = oneshot::channel();
-    cast.engine.do_send(TasksStarted { starts, saved: Some(saved) });
+    addresses.engine.do_send(TasksStarted { starts, saved: Some(saved) });
     if committed.await.is_ok() {
         gleitzeit_failpoint::failpoint!("pipeline.start.saved");
         return picked;
@@ -521,21 +554,21 @@ async fn announce(cast: &Rc<Cast>, mut picked: Vec<Placed>, ends: &mut Ends) -> 
 }
 
 /// The calls, grouped by provider.
-async fn execute(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) {
-    let picked = still_wanted(cast, picked, ends).await;
+async fn execute(addresses: &Rc<ActorAddresses>, picked: Vec<AssignedTask>, ends: &mut Ends) {
+    let picked = still_wanted(addresses, picked, ends).await;
     let picked = pass_gate(picked, ends);
     if picked.is_empty() {
         return;
     }
-    let picked = announce(cast, picked, ends).await;
+    let picked = announce(addresses, picked, ends).await;
     gleitzeit_failpoint::failpoint!("pipeline.start.announced");
     // Something may have been cancelled, or the lease have run out, between the commit and here.
-    let picked = still_wanted(cast, picked, ends).await;
+    let picked = still_wanted(addresses, picked, ends).await;
     let picked = pass_gate(picked, ends);
     gleitzeit_failpoint::failpoint!("pipeline.start.wanted");
-    let mut groups: Vec<Vec<Placed>> = Vec::new();
+    let mut groups: Vec<Vec<AssignedTask>> = Vec::new();
     for it in picked {
-        let same = |group: &&mut Vec<Placed>| group[0].ticket.same_provider(&it.ticket);
+        let same = |group: &&mut Vec<AssignedTask>| group[0].ticket.same_provider(&it.ticket);
         match groups.iter_mut().find(same) {
             Some(group) => group.push(it),
             None => groups.push(vec![it]),
@@ -543,24 +576,25 @@ async fn execute(cast: &Rc<Cast>, picked: Vec<Placed>, ends: &mut Ends) {
     }
     if let [_] = groups.as_slice() {
         for group in groups {
-            execute_group(cast, group, ends).await;
+            execute_group(addresses, group, ends).await;
         }
         return;
     }
     // Several providers: each group goes on alone, so that none waits for another's thread.
     for group in groups {
-        let cast = Rc::clone(cast);
+        let addresses = Rc::clone(addresses);
         actix_rt::spawn(async move {
-            let mut ends = Ends::new(&cast);
-            execute_group(&cast, group, &mut ends).await;
+            let mut ends = Ends::new(&addresses);
+            execute_group(&addresses, group, &mut ends).await;
         });
     }
 }
 
-async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
+async fn execute_group(addresses: &Rc<ActorAddresses>, group: Vec<AssignedTask>, ends: &mut Ends) {
     let supervisor = group[0].ticket.supervisor().clone();
-    let call = |it: &Placed| {
-        let Leased { checked: Checked { item, method, filled }, lease } = &it.leased;
+    let call = |it: &AssignedTask| {
+        let TaskWithResources { checked: ValidatedTask { item, method, filled }, lease } =
+            &it.leased;
         let call = Call {
             workflow_id: item.plan.id.clone(),
             task_id: item.planned().id.clone(),
@@ -592,10 +626,10 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
         match answers.next() {
             Some(Execution::Ended(finished)) => ends.push(conclude(it, finished)),
             Some(Execution::Running(answer)) => {
-                actix_rt::spawn(await_call(Rc::clone(cast), it, answer));
+                actix_rt::spawn(await_call(Rc::clone(addresses), it, answer));
             }
             Some(Execution::Refused) => {
-                actix_rt::spawn(place_again(Rc::clone(cast), it));
+                actix_rt::spawn(reassign(Rc::clone(addresses), it));
             }
             None => ends.push(give_up(
                 it,
@@ -607,20 +641,24 @@ async fn execute_group(cast: &Rc<Cast>, group: Vec<Placed>, ends: &mut Ends) {
 
 /// A call that its provider has not begun, because it broke down before, is none of its failures:
 /// the same attempt goes to another provider, or waits until this one is back.
-async fn place_again(cast: Rc<Cast>, it: Placed) {
-    let Placed { leased: Leased { mut checked, lease }, ticket } = it;
+async fn reassign(addresses: Rc<ActorAddresses>, it: AssignedTask) {
+    let AssignedTask { leased: TaskWithResources { mut checked, lease }, ticket } = it;
     checked.item.avoid = Some(ticket.provider_id().clone());
     drop((lease, ticket));
-    let mut ends = Ends::new(&cast);
-    let leased = acquire(&cast, vec![checked], &mut ends).await;
-    let picked = pick(&cast, leased, &mut ends).await;
+    let mut ends = Ends::new(&addresses);
+    let leased = acquire(&addresses, vec![checked], &mut ends).await;
+    let picked = pick(&addresses, leased, &mut ends).await;
     // Boxed, for it is on this way that it came here.
     let executed: Pin<Box<dyn Future<Output = ()> + '_>> =
-        Box::pin(execute(&cast, picked, &mut ends));
+        Box::pin(execute(&addresses, picked, &mut ends));
     executed.await;
 }
 
-async fn await_call(cast: Rc<Cast>, it: Placed, answer: oneshot::Receiver<Finished>) {
+async fn await_call(
+    addresses: Rc<ActorAddresses>,
+    it: AssignedTask,
+    answer: oneshot::Receiver<Finished>,
+) {
     let limit = it.leased.checked.item.planned().timeout.saturating_add(BLOCKED_GRACE);
     let answered = tokio::select! {
         biased;
@@ -628,7 +666,7 @@ async fn await_call(cast: Rc<Cast>, it: Placed, answer: oneshot::Receiver<Finish
         () = it.ticket.abandoned() => None,
     };
     gleitzeit_failpoint::failpoint!("pipeline.call.ended");
-    let mut ends = Ends::new(&cast);
+    let mut ends = Ends::new(&addresses);
     ends.push(match answered {
         Some(Ok(Ok(finished))) => conclude(it, finished),
         Some(Ok(Err(_))) => give_up(it, "ended the call before it was done"),
@@ -637,7 +675,7 @@ async fn await_call(cast: Rc<Cast>, it: Placed, answer: oneshot::Receiver<Finish
     });
 }
 
-fn give_up(mut it: Placed, what: &str) -> TaskEnd {
+fn give_up(mut it: AssignedTask, what: &str) -> TaskEnd {
     it.ticket.finished(Duration::ZERO, false);
     // Should its thread wake up: the call is not to go on beside the next attempt.
     it.ticket.supervisor().do_send(CancelCalls(vec![it.leased.checked.item.task]));
@@ -667,9 +705,9 @@ const fn blames(code: ErrorCode) -> bool {
 }
 
 /// Checks the result, and lets go of lease and ticket.
-fn conclude(mut it: Placed, Finished { outcome, duration }: Finished) -> TaskEnd {
+fn conclude(mut it: AssignedTask, Finished { outcome, duration }: Finished) -> TaskEnd {
     it.ticket.finished(duration, outcome.as_ref().err().is_none_or(|error| !blames(error.code)));
-    let Leased { checked: Checked { item, method, .. }, lease } = it.leased;
+    let TaskWithResources { checked: ValidatedTask { item, method, .. }, lease } = it.leased;
     drop(lease);
     let checked = |outcome: Outcome| method.check_result(&outcome.value).map(|()| outcome);
     let outcome = outcome.and_then(checked).map(|mut outcome| {

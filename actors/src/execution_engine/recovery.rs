@@ -30,14 +30,14 @@ mod claims;
 
 pub(super) use self::claims::claim_all;
 use super::{
-    Active, ExecutionEngine, Held, Phase,
+    ActiveRun, ExecutionEngine, Held, Phase,
     giving_up::{hold_for_a_while, release, wait_for},
     ownership::{Looked, NeedLease},
 };
 use crate::{
-    cast::Cast,
-    dependency_resolver::{Remembered, RemoveWorkflows, RestoreWorkflows},
-    protocol_registry::{PlanAgain, StoredDraft},
+    addresses::ActorAddresses,
+    dependency_resolver::{RemoveWorkflows, RestoreWorkflows, StoredRun},
+    protocol_registry::{ReplanWorkflows, StoredDraft},
 };
 
 /// Goes on with stored workflows.
@@ -105,13 +105,13 @@ impl Recoveries {
 
 /// Counts one recovery as under way while it lives.
 pub(super) struct Recovery {
-    cast: Rc<Cast>,
+    addresses: Rc<ActorAddresses>,
     begun: u64,
 }
 
 impl Drop for Recovery {
     fn drop(&mut self) {
-        self.cast.engine.do_send(RecoveryEnded);
+        self.addresses.engine.do_send(RecoveryEnded);
     }
 }
 
@@ -122,7 +122,7 @@ struct RecoveryEnded;
 
 /// Stored workflows, planned anew; answered for each, with the graph that is to be restored.
 #[derive(Debug, Message)]
-#[rtype(result = "Vec<Result<Remembered, NotAdopted>>")]
+#[rtype(result = "Vec<Result<StoredRun, ResumeError>>")]
 struct Adopt {
     found: Vec<Found>,
     /// The lease that they were claimed for.
@@ -145,7 +145,7 @@ struct Found {
 
 /// Why a stored workflow was not taken up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum NotAdopted {
+enum ResumeError {
     #[error("it runs here, or did a moment ago")]
     Runs,
     #[error("every task of it completed")]
@@ -170,13 +170,13 @@ fn refused(code: ErrorCode, message: String) -> TaskError {
 /// One workflow as it is stored, claimed where the store has leases; `None` where a live process
 /// runs it.
 async fn load_one(
-    cast: &Cast,
+    addresses: &ActorAddresses,
     store: &dyn Store,
     id: &WorkflowId,
     reopens: bool,
 ) -> Result<Option<(ClaimedWorkflow, Option<Epoch>)>, TaskError> {
     let unknown = || refused(ErrorCode::WorkflowNotFound, format!("no workflow has the id `{id}`"));
-    let epoch = cast.engine.send(NeedLease).await.map_err(gone)??;
+    let epoch = addresses.engine.send(NeedLease).await.map_err(gone)??;
     let (Some(leases), Some(mine)) = (store.leases(), epoch) else {
         let record = store.workflow(id).await?.ok_or_else(unknown)?;
         return Ok(Some((unclaimed(record), None)));
@@ -221,15 +221,16 @@ struct Wish {
 }
 
 /// What became of a recovery; why the last workflow that was not taken up was not.
-type TakenUp = Result<(Recovered, Option<NotAdopted>), TaskError>;
+type RecoverySummary = Result<(Recovered, Option<ResumeError>), TaskError>;
 
 async fn take_up_one(
     recovery: Recovery,
     store: Arc<dyn Store>,
     id: WorkflowId,
     wish: Wish,
-) -> TakenUp {
-    let Some((claimed, epoch)) = load_one(&recovery.cast, &*store, &id, wish.reopen).await? else {
+) -> RecoverySummary {
+    let Some((claimed, epoch)) = load_one(&recovery.addresses, &*store, &id, wish.reopen).await?
+    else {
         return Ok((Recovered { held: 1, ..Recovered::default() }, None));
     };
     gleitzeit_failpoint::failpoint!("engine.claim_one.after");
@@ -255,7 +256,7 @@ fn not_for_this_process(id: &WorkflowId, why: &Problem) -> TaskError {
 #[derive(Default)]
 struct Taken {
     recovered: Recovered,
-    refusal: Option<NotAdopted>,
+    refusal: Option<ResumeError>,
     /// The first that this process cannot run, and why.
     unfit: Option<(WorkflowId, Problem)>,
 }
@@ -282,11 +283,11 @@ async fn adopt_all(
     if claimed.is_empty() {
         return Ok(());
     }
-    let cast = &recovery.cast;
+    let addresses = &recovery.addresses;
     let (drafts, mut sound) = read(claimed);
     let mut unfit = std::mem::take(&mut sound.unreadable);
     taken.recovered.unreadable += unfit.len() as u64;
-    let plans = cast.registry.send(PlanAgain(drafts)).await.map_err(gone)?;
+    let plans = addresses.registry.send(ReplanWorkflows(drafts)).await.map_err(gone)?;
     gleitzeit_failpoint::failpoint!("engine.recover.planned");
     let mut found = Vec::with_capacity(plans.len());
     for (Replanned { plan, mut problems }, (record, left_by)) in plans.into_iter().zip(sound.found)
@@ -322,11 +323,11 @@ async fn adopt(
     if found.is_empty() {
         return Ok(());
     }
-    let cast = &recovery.cast;
+    let addresses = &recovery.addresses;
     let adopt = Adopt { found, epoch, wish, begun: recovery.begun };
     let mut remembered = Vec::new();
     let mut runs = Vec::new();
-    for adopted in cast.engine.send(adopt).await.map_err(gone)? {
+    for adopted in addresses.engine.send(adopt).await.map_err(gone)? {
         match adopted {
             Ok(adopted) => {
                 let open = adopted.tasks.iter().filter(|task| !task.status.is_settled()).count();
@@ -337,7 +338,7 @@ async fn adopt(
         }
     }
     gleitzeit_failpoint::failpoint!("engine.recover.adopted");
-    let settlements = cast.resolver.send(RestoreWorkflows(remembered)).await.map_err(gone)?;
+    let settlements = addresses.resolver.send(RestoreWorkflows(remembered)).await.map_err(gone)?;
     gleitzeit_failpoint::failpoint!("engine.recover.restored");
     let mut graphs = Vec::with_capacity(runs.len());
     for ((run, open), settlement) in runs.into_iter().zip(settlements) {
@@ -349,20 +350,21 @@ async fn adopt(
         }
         graphs.push((run, settlement));
     }
-    cast.engine.do_send(Restored { graphs });
+    addresses.engine.do_send(Restored { graphs });
     Ok(())
 }
 
 /// Stored workflows that make sense.
-struct Sound {
+struct PlannedWorkflow {
     /// Each with the dead lease that left it behind.
     found: Vec<(WorkflowRecord, Option<Epoch>)>,
     unreadable: Vec<WorkflowId>,
 }
 
-fn read(claimed: Vec<ClaimedWorkflow>) -> (Vec<StoredDraft>, Sound) {
+fn read(claimed: Vec<ClaimedWorkflow>) -> (Vec<StoredDraft>, PlannedWorkflow) {
     let mut drafts = Vec::with_capacity(claimed.len());
-    let mut sound = Sound { found: Vec::with_capacity(claimed.len()), unreadable: Vec::new() };
+    let mut sound =
+        PlannedWorkflow { found: Vec::with_capacity(claimed.len()), unreadable: Vec::new() };
     let taken = Arc::new(WorkflowSpec::new(""));
     for ClaimedWorkflow { mut record, needs, left_by } in claimed {
         // Both are to hold the same one: with many workflows, two of each would fill the memory.
@@ -396,7 +398,7 @@ fn is_complete(draft: &Draft, record: &WorkflowRecord) -> bool {
 impl ExecutionEngine {
     pub(super) fn begin_recovery(&mut self) -> Recovery {
         self.recoveries.under_way += 1;
-        Recovery { cast: Rc::clone(self.cast()), begun: self.recoveries.count }
+        Recovery { addresses: Rc::clone(self.addresses()), begun: self.recoveries.count }
     }
 
     fn adopt(
@@ -406,20 +408,20 @@ impl ExecutionEngine {
         wish: Wish,
         begun: u64,
         ctx: &mut Context<Self>,
-    ) -> Result<RunKey, NotAdopted> {
+    ) -> Result<RunKey, ResumeError> {
         let Found { plan, mut record, left_by, is_fit } = found;
         if !matches!(self.phase, Phase::Running) {
-            return Err(NotAdopted::Stopping);
+            return Err(ResumeError::Stopping);
         }
         if self.is_lost(epoch) {
-            return Err(NotAdopted::Lost);
+            return Err(ResumeError::Lost);
         }
         if let Some(&key) = self.ids.get(&record.id) {
             self.admission.note_claimed(key);
-            return Err(NotAdopted::Runs);
+            return Err(ResumeError::Runs);
         }
         if self.recoveries.has_settled_since(&record.id, begun) {
-            return Err(NotAdopted::Runs);
+            return Err(ResumeError::Runs);
         }
         let now = self.clock.now();
         let mut unknown = Vec::new();
@@ -453,12 +455,12 @@ impl ExecutionEngine {
             run.interrupted(index, now);
         }
         if wish.reopen && !run.reopen() {
-            return Err(NotAdopted::Complete);
+            return Err(ResumeError::Complete);
         }
         let key = self.new_key();
         self.ids.insert(run.id().clone(), key);
         self.load += run.record().tasks.len() as u64;
-        let mut active = Active::new(run);
+        let mut active = ActiveRun::new(run);
         active.was_left_behind = left_by.is_some();
         if wish.reopen {
             active.born = now;
@@ -497,7 +499,7 @@ impl ExecutionEngine {
         }
         let Some(active) = self.runs.get_mut(&key) else {
             // Cancelled meanwhile, before the resolver knew of it.
-            self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
+            self.addresses().resolver.do_send(RemoveWorkflows(vec![key]));
             return;
         };
         // Decided before the crash, but perhaps not stored with what decided it.
@@ -576,7 +578,7 @@ impl Handler<Recover> for ExecutionEngine {
             self.begin_looking();
             return Box::pin(async move {
                 let recovered = claim_all(&recovery, store).await;
-                recovery.cast.engine.do_send(Looked);
+                recovery.addresses.engine.do_send(Looked);
                 recovered
             });
         };
@@ -637,7 +639,7 @@ impl Handler<Adopt> for ExecutionEngine {
         let adopt = |found: Found| {
             let plan = Arc::clone(&found.plan);
             let run = self.adopt(found, epoch, wish, begun, ctx)?;
-            Ok(Remembered { run, plan, tasks: self.runs[&run].run.record().tasks.clone() })
+            Ok(StoredRun { run, plan, tasks: self.runs[&run].run.record().tasks.clone() })
         };
         MessageResult(found.into_iter().map(adopt).collect())
     }

@@ -17,7 +17,7 @@ use gleitzeit_domain::{
     store::{Store, StoreError, WorkflowChange},
 };
 
-use super::{Active, ExecutionEngine, settlement::Written};
+use super::{ActiveRun, ExecutionEngine, settlement::Written};
 use crate::dependency_resolver::{Settled, TaskOutcome};
 
 /// Something of a workflow that can never be stored.
@@ -139,7 +139,7 @@ impl ExecutionEngine {
 }
 
 /// The tasks that wait for one.
-fn dependents_of(active: &Active, index: u32) -> HashSet<u32> {
+fn dependents_of(active: &ActiveRun, index: u32) -> HashSet<u32> {
     let edges = active.run.plan().edges.iter();
     edges.filter(|(_, before)| *before == index).map(|(task, _)| *task).collect()
 }

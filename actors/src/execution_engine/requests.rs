@@ -14,13 +14,17 @@ use gleitzeit_domain::{
     },
 };
 
-use crate::{cast::Cast, load_balancer::RestartProvider};
+use crate::{addresses::ActorAddresses, load_balancer::RestartProvider};
 
 /// The last request to all that this process has seen; `None` before it has looked.
 pub(super) type LastAsked = Cell<Option<RequestKey>>;
 
 /// Serves the requests to all processes that concern this one.
-pub(super) async fn serve_those_to_all(store: &dyn Store, cast: &Cast, last: &LastAsked) {
+pub(super) async fn serve_those_to_all(
+    store: &dyn Store,
+    addresses: &ActorAddresses,
+    last: &LastAsked,
+) {
     let Some(leases) = store.leases() else { return };
     let begins = last.get().is_none();
     let after = last.get().unwrap_or(RequestKey(0));
@@ -38,7 +42,7 @@ pub(super) async fn serve_those_to_all(store: &dyn Store, cast: &Cast, last: &La
             continue;
         }
         let Ask::RestartProvider { provider } = ask else { continue };
-        let Ok(answer) = cast.balancer.send(RestartProvider(provider)).await else { return };
+        let Ok(answer) = addresses.balancer.send(RestartProvider(provider)).await else { return };
         // Another process may have it.
         if answer.as_ref().is_err_and(|error| error.code == ErrorCode::ProviderNotFound) {
             continue;

@@ -21,7 +21,7 @@ use rustc_hash::FxHashSet;
 use tokio::sync::oneshot;
 
 use super::{
-    Active, ExecutionEngine, Phase, Reader, TaskEnd, TasksFinished,
+    ActiveRun, ExecutionEngine, Phase, Reader, TaskEnd, TasksFinished,
     control::under_way,
     refusal::{Refusal, write_each},
 };
@@ -81,7 +81,7 @@ impl Writer {
     }
 
     /// Takes over who waits for the write that begins now.
-    fn promise(&mut self, key: RunKey, active: &mut Active) {
+    fn promise(&mut self, key: RunKey, active: &mut ActiveRun) {
         self.writing_acks.extend(active.acks.drain(..).map(|ack| (key, ack)));
         if active.run.is_lean() {
             active.send_readers_to_store();
@@ -94,7 +94,7 @@ impl Writer {
     }
 
     /// What was promised for a run will not be stored.
-    pub(super) fn break_promises(&mut self, key: RunKey) {
+    pub(super) fn fail_replies(&mut self, key: RunKey) {
         self.writing_acks.retain(|(of, _)| *of != key);
         let broken = self.writing_readers.extract_if(.., |(of, ..)| *of == key);
         for (_, reader, _) in broken {
@@ -104,11 +104,11 @@ impl Writer {
 
     /// A run whose change is not stored after all, and is to be written again: so do the promises
     /// that were given with it, and the tasks that were to become ready, wait for that.
-    pub(super) fn put_off(&mut self, key: RunKey, active: &mut Active) {
+    pub(super) fn put_off(&mut self, key: RunKey, active: &mut ActiveRun) {
         self.writing.retain(|writing| *writing != key);
         let acks = self.writing_acks.extract_if(.., |(of, _)| *of == key);
         active.acks.extend(acks.map(|(_, ack)| ack));
-        self.break_promises(key);
+        self.fail_replies(key);
         self.ready.extend(self.writing_ready.extract_if(.., |(of, _)| *of == key));
     }
 
@@ -120,7 +120,7 @@ impl Writer {
     }
 
     /// What was promised is stored.
-    fn keep_promises(&mut self) {
+    fn complete_replies(&mut self) {
         for (_, ack) in self.writing_acks.drain(..) {
             let _ = ack.send(());
         }
@@ -133,7 +133,7 @@ impl Writer {
 /// What follows from settled tasks.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-struct Followed {
+struct DependentsResolved {
     /// One for each settled task that was asked about.
     asked: Vec<RunKey>,
     settlements: Vec<(RunKey, Settlement)>,
@@ -169,7 +169,7 @@ fn write(store: Arc<dyn Store>, changes: Vec<WorkflowChange>) -> Writing {
     })
 }
 
-impl Active {
+impl ActiveRun {
     /// All of it is stored: whoever asked for its state is told.
     fn tell_state(&mut self) {
         if self.run.is_lean() {
@@ -218,7 +218,7 @@ impl ExecutionEngine {
     }
 
     /// Decides what the ends of attempts mean.
-    pub(super) fn conclude_attempts(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn finish_attempts(&mut self, ctx: &mut Context<Self>) {
         if self.finished.is_empty() {
             return;
         }
@@ -263,11 +263,11 @@ impl ExecutionEngine {
                     self.stats.tasks_failed += u64::from(!completed);
                     let outcome = TaskOutcome::from(active.run.task(task.index));
                     settled.push(Settled { task, outcome });
-                    self.make_room(task.run);
+                    self.release_slot(task.run);
                 }
                 Verdict::Retry(pause) => {
                     gleitzeit_failpoint::failpoint!("engine.end.retries");
-                    self.make_room(task.run);
+                    self.release_slot(task.run);
                     self.time_retry(task, pause, ctx);
                     self.touch(task.run);
                 }
@@ -282,7 +282,7 @@ impl ExecutionEngine {
         }
         self.set_gate();
         if !samples.is_empty() {
-            self.cast().monitor.do_send(RecordCalls { calls: samples });
+            self.addresses().monitor.do_send(RecordCalls { calls: samples });
         }
         gleitzeit_failpoint::failpoint!("engine.end.concluded");
         self.follow(settled);
@@ -296,13 +296,13 @@ impl ExecutionEngine {
             return;
         }
         self.settling += settled.len();
-        let cast = Rc::clone(self.cast());
+        let addresses = Rc::clone(self.addresses());
         actix_rt::spawn(async move {
             let asked = settled.iter().map(|settled| settled.task.run).collect();
             // A resolver that is gone takes the system with it; nothing follows then.
-            if let Ok(settlements) = cast.resolver.send(SettleTasks(settled)).await {
+            if let Ok(settlements) = addresses.resolver.send(SettleTasks(settled)).await {
                 gleitzeit_failpoint::failpoint!("engine.end.followed");
-                cast.engine.do_send(Followed { asked, settlements });
+                addresses.engine.do_send(DependentsResolved { asked, settlements });
             }
         });
     }
@@ -310,11 +310,11 @@ impl ExecutionEngine {
     /// The same for a task that had completed, and has failed after all.
     pub(super) fn follow_lost_result(&mut self, lost: Settled) {
         self.settling += 1;
-        let cast = Rc::clone(self.cast());
+        let addresses = Rc::clone(self.addresses());
         actix_rt::spawn(async move {
             let asked = vec![lost.task.run];
-            if let Ok(settlements) = cast.resolver.send(LoseResults(vec![lost])).await {
-                cast.engine.do_send(Followed { asked, settlements });
+            if let Ok(settlements) = addresses.resolver.send(LoseResults(vec![lost])).await {
+                addresses.engine.do_send(DependentsResolved { asked, settlements });
             }
         });
     }
@@ -336,7 +336,7 @@ impl ExecutionEngine {
         }
         self.touch(task.run);
         if counted {
-            self.make_room(task.run);
+            self.release_slot(task.run);
         }
         self.follow(vec![settled]);
         self.write_changes(ctx);
@@ -425,7 +425,7 @@ impl ExecutionEngine {
         let stored = std::mem::take(&mut self.writer.writing_unstored);
         self.forget_unstored(stored);
         gleitzeit_failpoint::failpoint!("engine.written.known");
-        self.writer.keep_promises();
+        self.writer.complete_replies();
         gleitzeit_failpoint::failpoint!("engine.written.promises");
         let mut events = Vec::new();
         let mut done = Vec::new();
@@ -451,7 +451,7 @@ impl ExecutionEngine {
         }
         gleitzeit_failpoint::failpoint!("engine.written.forgotten");
         for (key, ready) in std::mem::take(&mut self.writer.writing_ready) {
-            self.put_in_line(key, ready, ctx);
+            self.enqueue_ready(key, ready, ctx);
             self.release(key);
         }
         self.dispatch(ctx);
@@ -474,7 +474,7 @@ impl ExecutionEngine {
         self.set_gate();
         let pause = WRITE_PAUSE_MIN.saturating_mul(1 << doublings).min(WRITE_PAUSE_MAX);
         tracing::error!(%error, workflows = changes.len(), ?pause, "outcomes could not be stored; they are kept and written again");
-        self.send_readers_away();
+        self.redirect_reads_to_store();
         ctx.run_later(pause, move |engine, ctx| {
             engine.write(changes, ctx);
             engine.write_changes(ctx);
@@ -489,7 +489,7 @@ impl ExecutionEngine {
         self.drop_timers(&active.timers);
         self.load = self.load.saturating_sub(active.run.record().tasks.len() as u64);
         self.stats.workflows_failed += 1;
-        self.writer.break_promises(key);
+        self.writer.fail_replies(key);
         self.forget_unstored(active.run.unstored());
         active.run.interrupt();
         self.end_calls(under_way(key, &active.run));
@@ -499,11 +499,11 @@ impl ExecutionEngine {
         for reader in active.readers {
             let _ = reader.send(None);
         }
-        self.cast().resolver.do_send(RemoveWorkflows(vec![key]));
+        self.addresses().resolver.do_send(RemoveWorkflows(vec![key]));
     }
 
     /// Nobody knows how long the store refuses writes: readers are told what it has.
-    fn send_readers_away(&mut self) {
+    fn redirect_reads_to_store(&mut self) {
         for (_, reader, _) in self.writer.writing_readers.drain(..) {
             let _ = reader.send(None);
         }
@@ -565,8 +565,8 @@ impl ExecutionEngine {
             self.runs.shrink_to(64);
             self.ids.shrink_to(64);
         }
-        self.cast().resolver.do_send(RemoveWorkflows(keys));
-        self.look_if_some_is_left(ctx);
+        self.addresses().resolver.do_send(RemoveWorkflows(keys));
+        self.claim_deferred(ctx);
     }
 }
 
@@ -633,10 +633,14 @@ impl Handler<TasksFinished> for ExecutionEngine {
     }
 }
 
-impl Handler<Followed> for ExecutionEngine {
+impl Handler<DependentsResolved> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, Followed { asked, settlements }: Followed, ctx: &mut Self::Context) {
+    fn handle(
+        &mut self,
+        DependentsResolved { asked, settlements }: DependentsResolved,
+        ctx: &mut Self::Context,
+    ) {
         for (key, settlement) in settlements {
             self.apply(key, settlement);
             gleitzeit_failpoint::failpoint!("engine.end.applied");

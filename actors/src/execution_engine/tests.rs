@@ -21,7 +21,7 @@ use crate::load_balancer::CancelTasks;
 
 use self::stage::{Fault, HeldStore, Stage, hang, once, quiet, statuses, task, workflow};
 use super::{
-    Cancel, CancelTask, EngineSettings, GetWorkflow, LeftoverCounts, Recover, Recovered, Reopen,
+    Cancel, CancelTask, EngineCounts, EngineSettings, GetWorkflow, Recover, Recovered, Reopen,
     Shutdown,
 };
 
@@ -60,7 +60,7 @@ async fn a_cancellation_is_acknowledged_by_its_own_write() {
     stage.store.let_through(1);
     let settled = stage.submit(workflow("w", [task("a", json!({})), task("b", hang())])).await;
     quiet().await;
-    let mut cancelled = Box::pin(stage.actors.cast.engine.send(cancel("w")));
+    let mut cancelled = Box::pin(stage.actors.addresses.engine.send(cancel("w")));
     stage.store.let_through(1);
     let early = tokio::time::timeout(Duration::from_secs(1), &mut cancelled).await;
     assert!(early.is_err(), "told before it was stored: {early:?}");
@@ -78,7 +78,7 @@ async fn a_workflow_that_is_settled_and_not_stored_is_not_cancelled() {
     stage.store.let_through(1);
     let settled = stage.submit(workflow("w", [task("a", json!({}))])).await;
     quiet().await;
-    let refused = stage.actors.cast.engine.send(cancel("w")).await.unwrap().unwrap_err();
+    let refused = stage.actors.addresses.engine.send(cancel("w")).await.unwrap().unwrap_err();
     assert_eq!(refused.code, ErrorCode::WorkflowInvalidState);
     stage.store.release();
     assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
@@ -95,7 +95,7 @@ async fn a_reader_waits_for_one_write_and_no_longer() {
     let _settled = stage.submit(workflow("w", chain)).await;
     quiet().await;
     let (answer, read) = oneshot::channel();
-    stage.actors.cast.engine.do_send(GetWorkflow { id: "w".into(), answer });
+    stage.actors.addresses.engine.do_send(GetWorkflow { id: "w".into(), answer });
     stage.store.let_through(1);
     let record = read.await.unwrap().unwrap();
     assert_eq!(statuses(&record)[0], TaskStatus::Completed);
@@ -113,7 +113,7 @@ async fn a_reader_does_not_wait_for_a_store_that_fails() {
     let settled = stage.submit(workflow("w", [task("a", json!({}))])).await;
     quiet().await;
     let (answer, read) = oneshot::channel();
-    stage.actors.cast.engine.do_send(GetWorkflow { id: "w".into(), answer });
+    stage.actors.addresses.engine.do_send(GetWorkflow { id: "w".into(), answer });
     assert_eq!(read.await.unwrap(), None);
     assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
     assert_eq!(stage.stored("w").await.status, WorkflowStatus::Completed);
@@ -130,7 +130,7 @@ async fn changes_are_written_behind_a_write_that_was_repeated() {
     assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
     assert_eq!(other.await.unwrap().unwrap().status, WorkflowStatus::Completed);
     quiet().await;
-    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.engine_counts().await, EngineCounts::default());
     let events = stage.store.events(&"w".into(), 0, 100).await.unwrap();
     let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
     assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>());
@@ -157,7 +157,7 @@ async fn a_workflow_that_existed_before_a_write_in_doubt_is_left_alone() {
     let again = stage.submit(workflow("w", [task("a", json!({}))])).await;
     assert_eq!(again.await.unwrap().unwrap().status, WorkflowStatus::Completed);
     assert_eq!(stage.made(), ["a"]);
-    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.engine_counts().await, EngineCounts::default());
 }
 
 /// Submissions share a transaction; one that cannot be stored must not take the others with it.
@@ -175,7 +175,7 @@ async fn a_submission_that_cannot_be_stored_is_refused_alone() {
     for settled in [one.1, two.1] {
         assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
     }
-    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.engine_counts().await, EngineCounts::default());
 }
 
 /// Whoever cancels while the submission is being stored stops it before anything of it runs on.
@@ -185,14 +185,14 @@ async fn a_workflow_is_cancelled_on_its_way_in() {
     stage.store.hold();
     let (_, settled) = stage.send(workflow("w", [task("a", hang())]));
     quiet().await;
-    let cancelled = stage.actors.cast.engine.send(cancel("w"));
+    let cancelled = stage.actors.addresses.engine.send(cancel("w"));
     quiet().await;
     stage.store.release();
     cancelled.await.unwrap().unwrap();
     assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Cancelled);
     assert_eq!(stage.stored("w").await.status, WorkflowStatus::Cancelled);
     quiet().await;
-    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.engine_counts().await, EngineCounts::default());
 }
 
 /// A stop does not wait for its deadline once the last submission is stored.
@@ -203,7 +203,8 @@ async fn a_stop_waits_for_a_submission_and_no_longer() {
     let (accepted, _settled) = stage.send(workflow("w", [task("a", json!({}))]));
     quiet().await;
     let begun = tokio::time::Instant::now();
-    let stopped = stage.actors.cast.engine.send(Shutdown { deadline: Duration::from_hours(1) });
+    let stopped =
+        stage.actors.addresses.engine.send(Shutdown { deadline: Duration::from_hours(1) });
     quiet().await;
     stage.store.release();
     let report = stopped.await.unwrap();
@@ -219,9 +220,10 @@ async fn a_call_that_the_stop_ends_is_left_to_the_next_start() {
     let stage = Stage::new().await;
     let _settled = stage.submit(workflow("w", [task("a", hang())])).await;
     quiet().await;
-    let stopped = stage.actors.cast.engine.send(Shutdown { deadline: Duration::from_hours(1) });
+    let stopped =
+        stage.actors.addresses.engine.send(Shutdown { deadline: Duration::from_hours(1) });
     let begun = TaskKey { run: RunKey(1), index: 0 };
-    stage.actors.cast.balancer.do_send(CancelTasks(Arc::new(vec![begun])));
+    stage.actors.addresses.balancer.do_send(CancelTasks(Arc::new(vec![begun])));
     let report = stopped.await.unwrap();
     assert_eq!(report.abandoned, [("w".into(), "a".into())]);
     assert_eq!(stage.stored("w").await.status, WorkflowStatus::Pending);
@@ -245,7 +247,7 @@ async fn an_outcome_that_cannot_be_stored_holds_up_no_other() {
     let error = bad.await.unwrap().unwrap_err();
     assert_eq!(error.code, ErrorCode::PersistenceIntegrityError);
     quiet().await;
-    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.engine_counts().await, EngineCounts::default());
     assert_eq!(stage.stored("bad").await.status, WorkflowStatus::Pending);
 }
 
@@ -261,7 +263,7 @@ async fn a_cancelled_task_frees_the_place_that_it_had() {
     let _settled = stage.submit(workflow("w", tasks).max_parallel_tasks(2)).await;
     quiet().await;
     assert_eq!(stage.made(), ["t1", "t2"]);
-    let engine = &stage.actors.cast.engine;
+    let engine = &stage.actors.addresses.engine;
     engine.send(cancel_task("t3")).await.unwrap().unwrap();
     quiet().await;
     assert_eq!(stage.made(), ["t1", "t2"], "a task in line has no place to give");
@@ -292,7 +294,7 @@ async fn spans_beyond_all_time_are_never_over() {
     let settled = stage.submit(workflow("v", [failing])).await;
     quiet().await;
     assert_eq!(stage.stored("v").await.tasks[0].status, TaskStatus::RetryPending);
-    stage.actors.cast.engine.send(cancel("v")).await.unwrap().unwrap();
+    stage.actors.addresses.engine.send(cancel("v")).await.unwrap().unwrap();
     assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Cancelled);
 }
 
@@ -305,7 +307,7 @@ async fn limits_of_many_tasks_cost_the_same_for_each() {
     let begun = std::time::Instant::now();
     let _settled = stage.submit(spec).await;
     quiet().await;
-    assert_eq!(stage.leftovers().await.timers, 20_000);
+    assert_eq!(stage.engine_counts().await.timers, 20_000);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
@@ -317,7 +319,7 @@ async fn a_workflow_that_settles_during_a_recovery_is_not_taken_up() {
     stage.store.hold_reads();
     let settled = stage.submit(workflow("w", [task("a", json!({}))])).await;
     let stopped = stage.submit(workflow("v", [task("b", hang())])).await;
-    let engine = &stage.actors.cast.engine;
+    let engine = &stage.actors.addresses.engine;
     stage.store.hold();
     let recovered = engine.send(Recover { id: None, hold: false });
     quiet().await;
@@ -330,7 +332,7 @@ async fn a_workflow_that_settles_during_a_recovery_is_not_taken_up() {
     assert_eq!(recovered.await.unwrap().unwrap(), Recovered::default());
     quiet().await;
     assert_eq!(stage.made(), ["a", "b"]);
-    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.engine_counts().await, EngineCounts::default());
     // It is over: what settled during it can be opened again.
     let reopened = engine.send(Reopen("v".into())).await.unwrap().unwrap();
     assert_eq!(reopened, Recovered { workflows: 1, tasks: 1, unreadable: 0, held: 0, unfit: 0 });
@@ -358,7 +360,7 @@ async fn a_stored_workflow_without_its_tasks_is_left_alone() {
         .unwrap();
     let second = Stage::open(EngineSettings::default(), store).await;
     let recover = Recover { id: None, hold: false };
-    let recovered = second.actors.cast.engine.send(recover).await.unwrap().unwrap();
+    let recovered = second.actors.addresses.engine.send(recover).await.unwrap().unwrap();
     assert_eq!(recovered, Recovered { workflows: 0, tasks: 0, unreadable: 1, held: 0, unfit: 0 });
     let settled = second.submit(workflow("v", [task("a", json!({}))])).await;
     assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);

@@ -16,13 +16,14 @@ use gleitzeit_domain::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::{Desk, LoadBalancer, Reach};
+use super::{LoadBalancer, ProviderHandle, Reach};
 use crate::{
     monitor::GetProviderHealth,
     provider_supervisor::{
-        GetStatus, ProviderState, ProviderStatus, ProviderSupervisor, Restart, Stop, Tenure,
+        GetStatus, ProviderState, ProviderStatus, ProviderSupervisor, Restart, Stop,
+        SupervisorGeneration,
     },
-    supervision::{GaveUp, start_supervised_or},
+    supervision::{RestartLimitReached, start_supervised_or},
 };
 
 /// Adds a provider and starts it. It gets calls as soon as it is ready; one that is down is tried
@@ -127,19 +128,19 @@ impl LoadBalancer {
     /// Starts a supervisor on the thread of its placement.
     ///
     /// `before` is what is told of the provider under its last supervisor.
-    pub(super) fn hire(
+    pub(super) fn start_supervisor(
         &mut self,
         spec: &Arc<ProviderSpec>,
         before: Option<&ProviderStatus>,
         ctx: &mut Context<Self>,
-    ) -> Desk {
+    ) -> ProviderHandle {
         let (thread, place) = self.place(spec.placement);
         let (sender, receiver) = channel::channel(1);
         let supervisor = Addr::new(sender);
         let (made_from, events, clock) = (Arc::clone(spec), self.bus.clone(), self.clock);
         let balancer = ctx.address();
         self.next_tenure += 1;
-        let tenure = Tenure {
+        let tenure = SupervisorGeneration {
             number: self.next_tenure,
             generation: before.map_or(0, |before| before.generation),
             restarts: before.map_or(0, |before| before.restarts + 1),
@@ -148,7 +149,7 @@ impl LoadBalancer {
             let context = Context::with_receiver(receiver);
             let listener = balancer.clone().recipient();
             let (id, tenure_number) = (made_from.id.clone(), tenure.number);
-            let give_up = move |GaveUp { panic, .. }| {
+            let give_up = move |RestartLimitReached { panic, .. }| {
                 balancer.do_send(SupervisorLost { id, tenure: tenure_number, panic });
             };
             start_supervised_or(context, SUPERVISOR_RESTARTS, give_up, |_| {
@@ -169,7 +170,7 @@ impl LoadBalancer {
             balancer: ctx.address(),
             attended,
         };
-        Desk {
+        ProviderHandle {
             reach: Arc::new(reach),
             supervisor,
             spec: Arc::clone(spec),
@@ -190,43 +191,45 @@ impl LoadBalancer {
 
     /// Lets a new supervisor take the place of one that is gone or gets no more answers from its
     /// thread. Calls in flight there are abandoned.
-    pub(super) fn hire_again(
+    pub(super) fn replace_supervisor(
         &mut self,
         id: &ProviderId,
         spec: &Arc<ProviderSpec>,
         blocks: Option<RestartBudget>,
         ctx: &mut Context<Self>,
     ) {
-        let Some(entry) = self.book.find(id).and_then(|slot| self.book.get(slot)) else { return };
+        let Some(entry) = self.table.find(id).and_then(|slot| self.table.get(slot)) else { return };
         let registration = entry.registration.clone();
-        let Some(old) = self.book.remove(id) else { return };
-        let mut desk = self.hire(spec, Some(&old.status), ctx);
+        let Some(old) = self.table.remove(id) else { return };
+        let mut provider_handle = self.start_supervisor(spec, Some(&old.status), ctx);
         if let Some(blocks) = blocks {
-            desk.blocks = blocks;
+            provider_handle.blocks = blocks;
         }
-        desk.has_served = old.has_served;
-        self.book.register(registration, desk);
+        provider_handle.has_served = old.has_served;
+        self.table.register(registration, provider_handle);
         // Should its thread wake up, it finds that it has been given up.
         old.supervisor.do_send(Stop { deadline: Duration::ZERO });
-        dismiss(old.thread);
+        stop_thread(old.thread);
         self.review_lines(ctx);
     }
 
     /// A provider whose supervisor is gone for good: only a restart by message helps.
     pub(super) fn lose(&mut self, id: &ProviderId, reason: String, ctx: &mut Context<Self>) {
-        let slot = self.book.find(id);
-        let Some(desk) = slot.and_then(|slot| self.book.handle_mut(slot)) else { return };
-        desk.is_lost = true;
-        desk.status.state = ProviderState::Failed;
-        desk.status.health = HealthStatus::Unknown;
-        desk.status.detail.clone_from(&reason);
-        let generation = desk.status.generation;
+        let slot = self.table.find(id);
+        let Some(provider_handle) = slot.and_then(|slot| self.table.handle_mut(slot)) else {
+            return;
+        };
+        provider_handle.is_lost = true;
+        provider_handle.status.state = ProviderState::Failed;
+        provider_handle.status.health = HealthStatus::Unknown;
+        provider_handle.status.detail.clone_from(&reason);
+        let generation = provider_handle.status.generation;
         tracing::error!(provider = %id, generation, reason, "provider failed");
         let (provider_id, reason) = (id.clone(), reason.into());
         let event = EventData::ProviderFailed { provider_id, generation, reason };
-        self.bus.do_send(crate::loose(self.clock.now(), event));
-        self.book.set_available(id, false);
-        self.book.set_health(id, HealthStatus::Unknown);
+        self.bus.do_send(crate::system_event(self.clock.now(), event));
+        self.table.set_available(id, false);
+        self.table.set_health(id, HealthStatus::Unknown);
         self.review_lines(ctx);
     }
 
@@ -248,7 +251,7 @@ impl LoadBalancer {
 }
 
 /// What is told of a provider that has not said anything yet.
-fn unheard(spec: &ProviderSpec, tenure: Tenure) -> ProviderStatus {
+fn unheard(spec: &ProviderSpec, tenure: SupervisorGeneration) -> ProviderStatus {
     ProviderStatus {
         provider_id: spec.id.clone(),
         kind: Arc::clone(&spec.kind),
@@ -264,19 +267,19 @@ fn unheard(spec: &ProviderSpec, tenure: Tenure) -> ProviderStatus {
 }
 
 /// Stops a provider; one whose thread is blocked is not waited for.
-async fn stop(desk: Desk, deadline: Duration) {
-    let stopped = desk.supervisor.send(Stop { deadline });
-    if desk.supervisor.send(GetStatus).timeout(ANSWER_WAIT).await.is_ok() {
+async fn stop(provider_handle: ProviderHandle, deadline: Duration) {
+    let stopped = provider_handle.supervisor.send(Stop { deadline });
+    if provider_handle.supervisor.send(GetStatus).timeout(ANSWER_WAIT).await.is_ok() {
         let limit = deadline
-            .saturating_add(desk.spec.supervision.lifecycle_timeout)
+            .saturating_add(provider_handle.spec.supervision.lifecycle_timeout)
             .saturating_add(ANSWER_WAIT);
         let _ = stopped.timeout(limit).await;
     }
-    dismiss(desk.thread);
+    stop_thread(provider_handle.thread);
 }
 
 /// Ends a provider's thread, if it has one of its own.
-pub(super) fn dismiss(thread: Option<Arbiter>) {
+pub(super) fn stop_thread(thread: Option<Arbiter>) {
     if let Some(thread) = thread {
         thread.stop();
         // Joining would wait for a thread that may be blocked; it ends by itself.
@@ -292,7 +295,7 @@ impl Handler<RegisterProvider> for LoadBalancer {
             spec.supervise_by_default(general);
         }
         let id = spec.id.clone();
-        if self.book.find(&id).is_some() {
+        if self.table.find(&id).is_some() {
             return Err(RegisterProviderError::IdTaken { id });
         }
         if capabilities.is_empty() {
@@ -304,10 +307,10 @@ impl Handler<RegisterProvider> for LoadBalancer {
             weight: spec.weight,
             max_concurrent: spec.max_concurrent,
         };
-        let desk = self.hire(&Arc::new(spec), None, ctx);
-        self.book.register(registration, desk);
+        let provider_handle = self.start_supervisor(&Arc::new(spec), None, ctx);
+        self.table.register(registration, provider_handle);
         let event = EventData::ProviderRegistered { provider_id: id, capabilities };
-        self.bus.do_send(crate::loose(self.clock.now(), event));
+        self.bus.do_send(crate::system_event(self.clock.now(), event));
         Ok(())
     }
 }
@@ -317,12 +320,12 @@ impl Handler<RemoveProvider> for LoadBalancer {
 
     fn handle(&mut self, message: RemoveProvider, ctx: &mut Self::Context) -> Self::Result {
         let RemoveProvider { id, deadline } = message;
-        let Some(desk) = self.book.remove(&id) else {
+        let Some(provider_handle) = self.table.remove(&id) else {
             return Box::pin(async move { Err(not_found(&id)) });
         };
         self.review_lines(ctx);
         Box::pin(async move {
-            stop(desk, deadline).await;
+            stop(provider_handle, deadline).await;
             Ok(())
         })
     }
@@ -336,11 +339,11 @@ impl Handler<RestartProvider> for LoadBalancer {
         RestartProvider(id): RestartProvider,
         ctx: &mut Self::Context,
     ) -> Self::Result {
-        let slot = self.book.find(&id).ok_or_else(|| not_found(&id))?;
-        let entry = self.book.get(slot).ok_or_else(|| not_found(&id))?;
+        let slot = self.table.find(&id).ok_or_else(|| not_found(&id))?;
+        let entry = self.table.get(slot).ok_or_else(|| not_found(&id))?;
         if entry.handle.is_lost {
             let spec = Arc::clone(&entry.handle.spec);
-            self.hire_again(&id, &spec, None, ctx);
+            self.replace_supervisor(&id, &spec, None, ctx);
         } else {
             entry.handle.supervisor.do_send(Restart);
         }
@@ -349,10 +352,11 @@ impl Handler<RestartProvider> for LoadBalancer {
 }
 
 /// How a provider is: by its own word, or, where it does not answer, as last told.
-fn ask(entry: &ProviderEntry<Desk>) -> impl Future<Output = ProviderStatus> + use<> {
-    let desk = &entry.handle;
-    let asked = (!desk.is_lost).then(|| desk.supervisor.send(GetStatus).timeout(ANSWER_WAIT));
-    let mut last = desk.status.clone();
+fn ask(entry: &ProviderEntry<ProviderHandle>) -> impl Future<Output = ProviderStatus> + use<> {
+    let provider_handle = &entry.handle;
+    let asked = (!provider_handle.is_lost)
+        .then(|| provider_handle.supervisor.send(GetStatus).timeout(ANSWER_WAIT));
+    let mut last = provider_handle.status.clone();
     last.in_flight = entry.in_flight() as usize;
     async move {
         let Some(asked) = asked else { return last };
@@ -367,7 +371,7 @@ impl Handler<GetProviders> for LoadBalancer {
     type Result = ResponseFuture<Vec<ProviderStatus>>;
 
     fn handle(&mut self, _: GetProviders, _: &mut Self::Context) -> Self::Result {
-        let asked: Vec<_> = self.book.iter().map(|(_, entry)| ask(entry)).collect();
+        let asked: Vec<_> = self.table.iter().map(|(_, entry)| ask(entry)).collect();
         Box::pin(async move {
             let mut all = join_all(asked).await;
             all.sort_by(|one, other| one.provider_id.cmp(&other.provider_id));
@@ -380,7 +384,7 @@ impl Handler<GetServed> for LoadBalancer {
     type Result = MessageResult<GetServed>;
 
     fn handle(&mut self, _: GetServed, _: &mut Self::Context) -> Self::Result {
-        let served = self.book.iter().flat_map(|(_, entry)| &entry.registration.capabilities);
+        let served = self.table.iter().flat_map(|(_, entry)| &entry.registration.capabilities);
         MessageResult(served.cloned().collect())
     }
 }
@@ -394,11 +398,11 @@ impl Handler<StopProviders> for LoadBalancer {
         _: &mut Self::Context,
     ) -> Self::Result {
         let ids: Vec<ProviderId> =
-            self.book.iter().map(|(_, entry)| entry.registration.id.clone()).collect();
+            self.table.iter().map(|(_, entry)| entry.registration.id.clone()).collect();
         let mut stopping = Vec::new();
         for id in ids {
-            if let Some(desk) = self.book.remove(&id) {
-                stopping.push(stop(desk, deadline));
+            if let Some(provider_handle) = self.table.remove(&id) {
+                stopping.push(stop(provider_handle, deadline));
             }
         }
         Box::pin(async move {
@@ -413,7 +417,7 @@ impl Handler<SupervisorLost> for LoadBalancer {
     /// Its provider is gone with it; all others are untouched.
     fn handle(&mut self, message: SupervisorLost, ctx: &mut Self::Context) {
         let SupervisorLost { id, tenure, panic } = message;
-        let entry = self.book.find(&id).and_then(|slot| self.book.get(slot));
+        let entry = self.table.find(&id).and_then(|slot| self.table.get(slot));
         if entry.is_some_and(|entry| entry.handle.tenure == tenure && !entry.handle.is_lost) {
             self.lose(&id, format!("its supervisor panicked: {panic}"), ctx);
         }
@@ -424,8 +428,9 @@ impl Handler<GetProviderHealth> for LoadBalancer {
     type Result = MessageResult<GetProviderHealth>;
 
     fn handle(&mut self, _: GetProviderHealth, _: &mut Self::Context) -> Self::Result {
-        let health =
-            |(_, entry): (_, &ProviderEntry<Desk>)| (entry.registration.id.clone(), entry.health());
-        MessageResult(self.book.iter().map(health).collect())
+        let health = |(_, entry): (_, &ProviderEntry<ProviderHandle>)| {
+            (entry.registration.id.clone(), entry.health())
+        };
+        MessageResult(self.table.iter().map(health).collect())
     }
 }

@@ -28,7 +28,8 @@ use gleitzeit_domain::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Desk, LoadBalancer, PickRequest, Picked, ProviderTicket, WAIT_MAX, WaitPolicy, Waiting,
+    LoadBalancer, PickRequest, Picked, ProviderHandle, ProviderTicket, WAIT_MAX, WaitPolicy,
+    Waiting,
 };
 use crate::provider_supervisor::{ProviderState, ProviderStatus};
 
@@ -151,7 +152,7 @@ impl LoadBalancer {
     /// From when a wait that begins `now` counts.
     fn waits_since(&mut self, capability: &Capability, now: Instant) -> Instant {
         let absent = self.settings.wait_policy == WaitPolicy::OnceForAbsent
-            && !self.providers_of(capability).any(|desk| desk.has_served);
+            && !self.providers_of(capability).any(|provider_handle| provider_handle.has_served);
         if absent { *self.first_missed.entry(capability.clone()).or_insert(now) } else { now }
     }
 
@@ -159,16 +160,19 @@ impl LoadBalancer {
     fn wait_limit(&self, capability: &Capability) -> Duration {
         match self.settings.wait_policy {
             // A method that no provider of this process serves is not worth an endless wait.
-            WaitPolicy::Unlimited if self.book.supports(capability) => WAIT_MAX,
+            WaitPolicy::Unlimited if self.table.supports(capability) => WAIT_MAX,
             _ => self.settings.provider_wait,
         }
     }
 
-    fn providers_of<'a>(&'a self, capability: &'a Capability) -> impl Iterator<Item = &'a Desk> {
-        let serves = move |entry: &&ProviderEntry<Desk>| {
+    fn providers_of<'a>(
+        &'a self,
+        capability: &'a Capability,
+    ) -> impl Iterator<Item = &'a ProviderHandle> {
+        let serves = move |entry: &&ProviderEntry<ProviderHandle>| {
             entry.registration.capabilities.iter().any(|it| it == capability)
         };
-        self.book.iter().map(|(_, entry)| entry).filter(serves).map(|entry| &entry.handle)
+        self.table.iter().map(|(_, entry)| entry).filter(serves).map(|entry| &entry.handle)
     }
 
     /// Serves those who wait for what a provider can do, as long as there is room.
@@ -176,7 +180,7 @@ impl LoadBalancer {
         if self.waiters == 0 {
             return;
         }
-        let Some(entry) = self.book.get(slot) else { return };
+        let Some(entry) = self.table.get(slot) else { return };
         let lines = entry.registration.capabilities.iter();
         let lines: Vec<Capability> =
             lines.filter(|capability| self.waiting.contains_key(capability)).cloned().collect();
@@ -202,7 +206,7 @@ impl LoadBalancer {
             if let Some(waiter) = line.and_then(|line| line.queue.remove(&place)) {
                 self.waiters -= 1;
                 self.served = (self.served + 1) % PICKS_PER_OLDEST;
-                // A waiter that has gone away drops its ticket, which comes back as a `GiveBack`.
+                // A waiter that has gone away drops its ticket, which comes back as a `ReleaseTicket`.
                 let _ = waiter.answer.send(Ok(ticket));
             }
         }
@@ -234,7 +238,7 @@ impl LoadBalancer {
             self.serve_lines(lines);
             let now = Instant::now();
             for (capability, line) in &mut self.waiting {
-                let down = !self.book.is_up(capability);
+                let down = !self.table.is_up(capability);
                 line.down_since = if down { line.down_since.or(Some(now)) } else { None };
             }
         }
@@ -279,7 +283,7 @@ impl LoadBalancer {
     }
 
     fn unavailable(&self, capability: &Capability, wait: Duration) -> TaskError {
-        if self.book.supports(capability) {
+        if self.table.supports(capability) {
             let cause = self.cause(capability);
             let message = format!("no provider of {capability} served within {wait:?}: {cause}");
             TaskError::new(ErrorCode::ProviderNotAvailable, message)
@@ -295,8 +299,8 @@ impl LoadBalancer {
 }
 
 /// What keeps a provider from serving.
-fn why_down(desk: &Desk) -> String {
-    let ProviderStatus { provider_id, state, health, detail, .. } = &desk.status;
+fn why_down(provider_handle: &ProviderHandle) -> String {
+    let ProviderStatus { provider_id, state, health, detail, .. } = &provider_handle.status;
     let what = match state {
         ProviderState::Starting if detail.is_empty() => "is starting",
         ProviderState::Starting | ProviderState::BackingOff => "is down",

@@ -42,22 +42,24 @@ impl LoadBalancer {
 
     fn replace_blocked(&mut self, id: &ProviderId, ctx: &mut Context<Self>) {
         let now = self.now();
-        let slot = self.book.find(id);
-        let Some(desk) = slot.and_then(|slot| self.book.handle_mut(slot)) else { return };
-        let generation = desk.status.generation;
-        if desk.blocks.spend(now).is_none() {
+        let slot = self.table.find(id);
+        let Some(provider_handle) = slot.and_then(|slot| self.table.handle_mut(slot)) else {
+            return;
+        };
+        let generation = provider_handle.status.generation;
+        if provider_handle.blocks.spend(now).is_none() {
             // Should its thread wake up, it finds that it has been given up; so do its callers now.
-            desk.supervisor.do_send(Stop { deadline: Duration::ZERO });
-            directory::dismiss(desk.thread.take());
-            desk.attends = watch::Sender::new(());
+            provider_handle.supervisor.do_send(Stop { deadline: Duration::ZERO });
+            directory::stop_thread(provider_handle.thread.take());
+            provider_handle.attends = watch::Sender::new(());
             self.lose(id, "blocks its thread again and again".to_owned(), ctx);
             return;
         }
-        let blocks = desk.blocks.clone();
+        let blocks = provider_handle.blocks.clone();
         // What blocks once may block again: not on a shared thread any more.
         let spec = Arc::new(ProviderSpec {
             placement: Placement::Dedicated,
-            ..ProviderSpec::clone(&desk.spec)
+            ..ProviderSpec::clone(&provider_handle.spec)
         });
         tracing::error!(provider = %id, generation, "provider's thread is blocked; it gets a new one");
         let event = EventData::ProviderRestarted {
@@ -65,8 +67,8 @@ impl LoadBalancer {
             generation,
             reason: "its thread is blocked".into(),
         };
-        self.bus.do_send(crate::loose(self.clock.now(), event));
-        self.hire_again(id, &spec, Some(blocks), ctx);
+        self.bus.do_send(crate::system_event(self.clock.now(), event));
+        self.replace_supervisor(id, &spec, Some(blocks), ctx);
     }
 }
 
@@ -80,17 +82,17 @@ impl Handler<PingAll> for LoadBalancer {
         let late = now.saturating_duration_since(self.last_round) > 2 * round;
         self.last_round = now;
         let mut blocked = Vec::new();
-        for (slot, entry) in self.book.iter() {
-            let desk = &entry.handle;
-            if desk.is_local || desk.is_lost {
+        for (slot, entry) in self.table.iter() {
+            let provider_handle = &entry.handle;
+            if provider_handle.is_local || provider_handle.is_lost {
                 continue;
             }
-            let limit = desk.spec.supervision.health_timeout + round;
-            if !late && now.saturating_duration_since(desk.last_pong) > limit {
+            let limit = provider_handle.spec.supervision.health_timeout + round;
+            if !late && now.saturating_duration_since(provider_handle.last_pong) > limit {
                 blocked.push(entry.registration.id.clone());
                 continue;
             }
-            let ping = desk.supervisor.send(GetStatus);
+            let ping = provider_handle.supervisor.send(GetStatus);
             let balancer = ctx.address();
             actix_rt::spawn(async move {
                 if let Ok(status) = ping.await {
@@ -110,11 +112,11 @@ impl Handler<Pong> for LoadBalancer {
 
     fn handle(&mut self, Pong { slot, status }: Pong, _: &mut Self::Context) {
         // A provider with a new supervisor has a new place.
-        if let Some(desk) = self.book.handle_mut(slot)
-            && !desk.is_lost
+        if let Some(provider_handle) = self.table.handle_mut(slot)
+            && !provider_handle.is_lost
         {
-            desk.last_pong = Instant::now();
-            desk.status = status;
+            provider_handle.last_pong = Instant::now();
+            provider_handle.status = status;
         }
     }
 }

@@ -21,19 +21,19 @@ use super::MemoryStore;
 impl LeaseStore for MemoryStore {
     async fn open_lease(&self, owner: &str, term: Duration) -> Result<Lease, StoreError> {
         let term = self.leases_run_out.then_some(term);
-        let epoch = self.with(|shelf| shelf.desk.open(owner, term))?;
+        let epoch = self.with(|tables| tables.lease_table.open(owner, term))?;
         Ok(Lease { epoch, term })
     }
 
     async fn renew_lease(&self, epoch: Epoch, term: Duration) -> Result<bool, StoreError> {
         let term = self.leases_run_out.then_some(term);
-        self.with(|shelf| shelf.desk.renew(epoch, term))
+        self.with(|tables| tables.lease_table.renew(epoch, term))
     }
 
     async fn close_lease(&self, epoch: Epoch) -> Result<(), StoreError> {
-        self.with(|shelf| {
-            if shelf.desk.close(epoch) {
-                shelf.free(epoch, false);
+        self.with(|tables| {
+            if tables.lease_table.close(epoch) {
+                tables.free(epoch, false);
             }
         })?;
         self.ring();
@@ -46,13 +46,13 @@ impl LeaseStore for MemoryStore {
         limit: usize,
         offer: &Offer,
     ) -> Result<Claimed, StoreError> {
-        self.with(|shelf| {
-            shelf.desk.check(Some(epoch))?;
-            for dead in shelf.desk.end_dead(epoch) {
-                shelf.free(dead, true);
+        self.with(|tables| {
+            tables.lease_table.check(Some(epoch))?;
+            for dead in tables.lease_table.end_dead(epoch) {
+                tables.free(dead, true);
             }
-            let (workflows, more) = shelf.claim(epoch, limit, offer);
-            Ok(Claimed { workflows, more, ask_again_in: shelf.desk.next_end(epoch) })
+            let (workflows, more) = tables.claim(epoch, limit, offer);
+            Ok(Claimed { workflows, more, ask_again_in: tables.lease_table.next_end(epoch) })
         })?
     }
 
@@ -62,12 +62,12 @@ impl LeaseStore for MemoryStore {
         id: &WorkflowId,
         reopens: bool,
     ) -> Result<ClaimedOne, StoreError> {
-        self.with(|shelf| {
-            shelf.desk.check(Some(epoch))?;
-            for dead in shelf.desk.end_dead(epoch) {
-                shelf.free(dead, true);
+        self.with(|tables| {
+            tables.lease_table.check(Some(epoch))?;
+            for dead in tables.lease_table.end_dead(epoch) {
+                tables.free(dead, true);
             }
-            Ok(shelf.claim_one(epoch, id, reopens))
+            Ok(tables.claim_one(epoch, id, reopens))
         })?
     }
 
@@ -77,9 +77,9 @@ impl LeaseStore for MemoryStore {
         ids: &[WorkflowId],
         why: Release,
     ) -> Result<(), StoreError> {
-        self.with(|shelf| {
-            shelf.desk.check(Some(epoch))?;
-            shelf.release(epoch, ids, why);
+        self.with(|tables| {
+            tables.lease_table.check(Some(epoch))?;
+            tables.release(epoch, ids, why);
             Ok(())
         })??;
         self.ring();
@@ -87,13 +87,13 @@ impl LeaseStore for MemoryStore {
     }
 
     async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError> {
-        self.with(|shelf| ids.iter().map(|id| shelf.standing(id)).collect())
+        self.with(|tables| ids.iter().map(|id| tables.standing(id)).collect())
     }
 
     async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {
-        let key = self.with(|shelf| {
-            if shelf.contains(&request.workflow) {
-                return Ok(shelf.desk.ask(request));
+        let key = self.with(|tables| {
+            if tables.contains(&request.workflow) {
+                return Ok(tables.lease_table.ask(request));
             }
             let detail = format!("no workflow has the id `{}`", request.workflow);
             Err(StoreError::Integrity { detail })
@@ -103,29 +103,29 @@ impl LeaseStore for MemoryStore {
     }
 
     async fn requests(&self, epoch: Epoch) -> Result<Vec<(RequestKey, Request)>, StoreError> {
-        self.with(|shelf| {
-            let is_ours = |request: &Request| shelf.runs_under(&request.workflow) == Some(epoch);
-            let ours = shelf.desk.unanswered().filter(|(_, request)| is_ours(request));
+        self.with(|tables| {
+            let is_ours = |request: &Request| tables.runs_under(&request.workflow) == Some(epoch);
+            let ours = tables.lease_table.unanswered().filter(|(_, request)| is_ours(request));
             ours.map(|(key, request)| (key, request.clone())).collect()
         })
     }
 
     async fn answer(&self, key: RequestKey, answer: RequestAnswer) -> Result<(), StoreError> {
-        self.with(|shelf| shelf.desk.answer(key, answer))?;
+        self.with(|tables| tables.lease_table.answer(key, answer))?;
         self.ring();
         Ok(())
     }
 
     async fn take_answer(&self, key: RequestKey) -> Result<Option<RequestAnswer>, StoreError> {
-        self.with(|shelf| shelf.desk.take_answer(key))
+        self.with(|tables| tables.lease_table.take_answer(key))
     }
 
     async fn withdraw(&self, key: RequestKey) -> Result<(), StoreError> {
-        self.with(|shelf| shelf.desk.withdraw(key))
+        self.with(|tables| tables.lease_table.withdraw(key))
     }
 
-    fn bell(&self) -> BoxStream<'static, ()> {
-        let heard = self.bell.subscribe();
+    fn notifications(&self) -> BoxStream<'static, ()> {
+        let heard = self.notifications.subscribe();
         let rings = futures_util::stream::unfold(heard, async |mut heard| {
             heard.changed().await.ok()?;
             Some(((), heard))

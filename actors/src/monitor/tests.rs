@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::{
     event_bus::{Delivery, EventBus, EventFilter, Subscribe, Subscription},
-    supervision::{GaveUp, start_supervised},
+    supervision::{RestartLimitReached, start_supervised},
 };
 
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -214,10 +214,10 @@ impl Actor for Nobody {
     type Context = Context<Self>;
 }
 
-impl Handler<GaveUp> for Nobody {
+impl Handler<RestartLimitReached> for Nobody {
     type Result = ();
 
-    fn handle(&mut self, _: GaveUp, _: &mut Self::Context) {}
+    fn handle(&mut self, _: RestartLimitReached, _: &mut Self::Context) {}
 }
 
 /// An answer to a question of the life before must not start a second row of timers.

@@ -93,7 +93,7 @@ impl ProviderSupervisor {
                 self.instance = Some(Rc::clone(&provider));
                 let limit = self.spec.supervision.lifecycle_timeout;
                 let supervisor = ctx.address();
-                self.chore = Some(actix_rt::spawn(async move {
+                self.background_task = Some(actix_rt::spawn(async move {
                     let outcome = match guarded(limit, async { provider.initialize().await }).await
                     {
                         Ok(outcome) => {
@@ -125,15 +125,15 @@ impl ProviderSupervisor {
     /// Lets go of the instance: it is shut down when the last of its calls has ended.
     pub(super) fn retire(&mut self) {
         self.judge.reset();
-        let chore = self.chore.take();
+        let background_task = self.background_task.take();
         let Some(old) = self.instance.take() else { return };
         if self.has_calls(self.generation) {
-            if let Some(chore) = chore {
-                chore.abort();
+            if let Some(background_task) = background_task {
+                background_task.abort();
             }
             self.retired.insert(self.generation, old);
         } else {
-            self.shut_down(old, chore, None);
+            self.shut_down(old, background_task, None);
         }
     }
 
@@ -155,15 +155,15 @@ impl ProviderSupervisor {
     fn shut_down(
         &self,
         provider: Rc<dyn Provider>,
-        chore: Option<JoinHandle<()>>,
+        background_task: Option<JoinHandle<()>>,
         done: Option<oneshot::Sender<()>>,
     ) {
         let limit = self.spec.supervision.lifecycle_timeout;
         let id = self.id().clone();
         actix_rt::spawn(async move {
-            if let Some(chore) = chore {
-                chore.abort();
-                let _ = chore.await;
+            if let Some(background_task) = background_task {
+                background_task.abort();
+                let _ = background_task.await;
             }
             if let Err(error) = guarded(limit, async { provider.shutdown().await }).await {
                 tracing::warn!(provider = %id, %error, "provider was not shut down in order");
@@ -232,7 +232,7 @@ impl ProviderSupervisor {
         let Some(provider) = self.instance.clone() else { return };
         let limit = self.spec.supervision.health_timeout;
         let supervisor = ctx.address();
-        self.chore = Some(actix_rt::spawn(async move {
+        self.background_task = Some(actix_rt::spawn(async move {
             let report = match guarded(limit, async { provider.health_check().await }).await {
                 Ok(report) => report,
                 Err(error) => HealthReport::unhealthy(error.to_string()),
@@ -247,9 +247,9 @@ impl ProviderSupervisor {
             return;
         }
         let Some(stopped) = self.stopping.take() else { return };
-        let chore = self.chore.take();
+        let background_task = self.background_task.take();
         match self.instance.take() {
-            Some(provider) => self.shut_down(provider, chore, Some(stopped)),
+            Some(provider) => self.shut_down(provider, background_task, Some(stopped)),
             None => {
                 let _ = stopped.send(());
             }
@@ -337,9 +337,9 @@ impl Handler<HealthChecked> for ProviderSupervisor {
             self.tell();
         }
         let supervision = self.spec.supervision;
-        let condemned = report.status == HealthStatus::Unhealthy
+        let must_restart = report.status == HealthStatus::Unhealthy
             && self.judge.failures() >= supervision.restart_after.max(1);
-        if condemned {
+        if must_restart {
             let reason = format!(
                 "failed {} health checks in a row: {}",
                 self.judge.failures(),

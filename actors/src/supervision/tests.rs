@@ -89,16 +89,16 @@ impl Handler<Tick> for Counter {
 }
 
 /// Passes escalations on to the test.
-struct Escalations(mpsc::UnboundedSender<GaveUp>);
+struct Escalations(mpsc::UnboundedSender<RestartLimitReached>);
 
 impl Actor for Escalations {
     type Context = Context<Self>;
 }
 
-impl Handler<GaveUp> for Escalations {
+impl Handler<RestartLimitReached> for Escalations {
     type Result = ();
 
-    fn handle(&mut self, gave_up: GaveUp, _: &mut Self::Context) {
+    fn handle(&mut self, gave_up: RestartLimitReached, _: &mut Self::Context) {
         let _ = self.0.send(gave_up);
     }
 }
@@ -106,7 +106,7 @@ impl Handler<GaveUp> for Escalations {
 struct Scene {
     counter: Addr<Counter>,
     ticks: mpsc::UnboundedReceiver<u32>,
-    escalated: mpsc::UnboundedReceiver<GaveUp>,
+    escalated: mpsc::UnboundedReceiver<RestartLimitReached>,
 }
 
 fn start(policy: RestartPolicy, fail_restarts: u32) -> Scene {

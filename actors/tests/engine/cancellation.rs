@@ -85,7 +85,7 @@ async fn tasks_that_wait_for_a_lease_leave_the_line() {
     stage.cancel(&all.id).await.unwrap();
     stage.catch_up().await;
     assert_eq!(stage.resources().await.waiting, 1, "the cancelled ones wait no more");
-    assert_eq!(stage.leftovers().await.in_flight, 3);
+    assert_eq!(stage.engine_counts().await.in_flight, 3);
     assert_eq!(all.end().await.status, WorkflowStatus::Cancelled);
     stage.board.open("g");
     holders.end().await;
@@ -106,11 +106,11 @@ async fn tasks_that_wait_for_a_provider_leave_the_line() {
     let sent = stage.submit(spec).await.unwrap();
     stage.until_task("task:started", "busy").await;
     stage.catch_up().await;
-    assert_eq!(stage.leftovers().await.parked, 3);
+    assert_eq!(stage.engine_counts().await.parked, 3);
     stage.cancel_task(&sent.id, "behind-busy").await.unwrap();
     stage.cancel_task(&sent.id, "nobody").await.unwrap();
     stage.catch_up().await;
-    assert_eq!(stage.leftovers().await.parked, 1);
+    assert_eq!(stage.engine_counts().await.parked, 1);
     stage.board.open("g");
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed, Cancelled, Cancelled, Completed]);

@@ -12,7 +12,7 @@ use gleitzeit_domain::{
     error::ErrorCode,
     id::WorkflowId,
     needs::Needs,
-    protocol::{MethodSpec, ParameterSpec, ProtocolSpec, book::ProtocolBook},
+    protocol::{MethodSpec, ParameterSpec, ProtocolSpec, catalog::ProtocolCatalog},
     provider::Placement,
     retry::Backoff::Fixed,
     store::{LeaseStore as _, NewWorkflow, Store as _, conformance::sample},
@@ -46,10 +46,10 @@ fn shop(most: i64) -> ProtocolSpec {
     ProtocolSpec::new("shop", "v1.0".parse().unwrap()).method(method)
 }
 
-fn book(most: i64) -> ProtocolBook {
-    let mut book = Setup::default().book;
-    book.register(shop(most)).unwrap();
-    book
+fn catalog(most: i64) -> ProtocolCatalog {
+    let mut catalog = Setup::default().catalog;
+    catalog.register(shop(most)).unwrap();
+    catalog
 }
 
 /// Has a provider of `shop`.
@@ -57,8 +57,8 @@ async fn serve_shop(stage: &Stage) {
     let spec = stage.board.provider("shop", "shop/v1.0").placement(Placement::Control);
     let capabilities = vec!["shop/v1.0:charge".parse().unwrap()];
     let register = RegisterProvider { spec, capabilities };
-    stage.actors.cast.balancer.send(register).await.unwrap().unwrap();
-    stage.actors.cast.engine.do_send(OfferChanged);
+    stage.actors.addresses.balancer.send(register).await.unwrap().unwrap();
+    stage.actors.addresses.engine.do_send(OfferChanged);
 }
 
 fn order(id: &str, count: i64) -> WorkflowSpec {
@@ -106,7 +106,7 @@ async fn what_a_process_does_not_know_is_left_to_one_that_does() {
     assert_eq!(strangers.released(), 0, "it was never taken");
     // Knowing the protocol is not enough where nobody serves it.
     let store = Reluctant::new(Arc::clone(&memory), 0);
-    let mut knows = Setup { book: book(9), ..worker(&store) }.open_again().await;
+    let mut knows = Setup { catalog: catalog(9), ..worker(&store) }.open_again().await;
     assert_eq!(knows.recover().await.workflows, 0);
     assert!(is_free(&memory, "o").await);
     serve_shop(&knows).await;
@@ -127,7 +127,7 @@ async fn a_process_that_learns_a_method_takes_up_what_waits_for_it() {
     memory.submit(vec![stored(order("o", 1), &["shop/v1.0+:charge"])]).await.unwrap();
     stage.catch_up().await;
     assert!(is_free(&memory, "o").await);
-    stage.actors.cast.registry.send(RegisterProtocol(shop(9))).await.unwrap().unwrap();
+    stage.actors.addresses.registry.send(RegisterProtocol(shop(9))).await.unwrap().unwrap();
     serve_shop(&stage).await;
     assert_eq!(settled(&memory, "o").await, WorkflowStatus::Completed);
     stage.finish().await;
@@ -140,7 +140,7 @@ async fn what_cannot_be_planned_after_all_is_given_back_once() {
     tokio::time::pause();
     let memory = shared();
     let older = Reluctant::new(Arc::clone(&memory), 0);
-    let mut stage = Setup { book: book(3), ..worker(&older) }.open_again().await;
+    let mut stage = Setup { catalog: catalog(3), ..worker(&older) }.open_again().await;
     serve_shop(&stage).await;
     let fits = "shop/v1.0+:charge#another";
     let unknown = stored(WorkflowSpec::new("u").id("u").task(TaskSpec::new("t", "gone/run")), &[]);
@@ -162,11 +162,11 @@ async fn what_cannot_be_planned_after_all_is_given_back_once() {
     assert_eq!(older.released(), 2, "each of the two once");
     assert!(is_free(&memory, "large").await && is_free(&memory, "u").await);
     let named = Recover { id: Some("large".into()), hold: false };
-    let refused = within(stage.actors.cast.engine.send(named)).await.unwrap().unwrap_err();
+    let refused = within(stage.actors.addresses.engine.send(named)).await.unwrap().unwrap_err();
     assert_eq!(refused.code, ErrorCode::InvalidParams, "{refused}");
     assert!(is_free(&memory, "large").await, "also where it was asked for by name");
     let newer = Reluctant::new(Arc::clone(&memory), 0);
-    let mut other = Setup { book: book(9), ..worker(&newer) }.open_again().await;
+    let mut other = Setup { catalog: catalog(9), ..worker(&newer) }.open_again().await;
     serve_shop(&other).await;
     other.recover().await;
     assert_eq!(settled(&memory, "large").await, WorkflowStatus::Completed);
@@ -192,10 +192,10 @@ async fn who_only_changes_a_workflow_does_not_keep_it() {
         .task(quick("b").after("a"));
     memory.submit(vec![stored(spec, &["test/v1.0+:run"])]).await.unwrap();
     let hold = Recover { id: Some("w".into()), hold: true };
-    within(changer.actors.cast.engine.send(hold)).await.unwrap().unwrap();
+    within(changer.actors.addresses.engine.send(hold)).await.unwrap().unwrap();
     assert!(!is_free(&memory, "w").await);
     let cancel = CancelTask { id: "w".into(), task: "stopped".into(), reason: "enough".into() };
-    within(changer.actors.cast.engine.send(cancel)).await.unwrap().unwrap();
+    within(changer.actors.addresses.engine.send(cancel)).await.unwrap().unwrap();
     within(async {
         while !is_free(&memory, "w").await {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -207,11 +207,11 @@ async fn who_only_changes_a_workflow_does_not_keep_it() {
     assert_eq!(statuses(&record), [Pending, Cancelled, Skipped, Pending]);
     // It may be changed once more, and is given back once more; also where nothing comes of it.
     let hold = || Recover { id: Some("w".into()), hold: true };
-    within(changer.actors.cast.engine.send(hold())).await.unwrap().unwrap();
+    within(changer.actors.addresses.engine.send(hold())).await.unwrap().unwrap();
     let refused = changer.cancel_task(&"w".into(), "stopped").await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::WorkflowInvalidState);
     // And nobody says anything.
-    within(changer.actors.cast.engine.send(hold())).await.unwrap().unwrap();
+    within(changer.actors.addresses.engine.send(hold())).await.unwrap().unwrap();
     let store = Reluctant::new(Arc::clone(&memory), 0);
     let mut stage = worker(&store).open_again().await;
     stage.recover().await;
@@ -232,7 +232,7 @@ async fn what_nobody_knows_can_be_cancelled() {
     let stage = worker(&store).open_again().await;
     memory.submit(vec![stored(order("o", 1), &["shop/v1.0+:charge"])]).await.unwrap();
     let hold = Recover { id: Some("o".into()), hold: true };
-    within(stage.actors.cast.engine.send(hold)).await.unwrap().unwrap();
+    within(stage.actors.addresses.engine.send(hold)).await.unwrap().unwrap();
     stage.cancel(&"o".into()).await.unwrap();
     assert_eq!(settled(&memory, "o").await, WorkflowStatus::Cancelled);
     stage.finish().await;
@@ -265,7 +265,7 @@ async fn a_long_call_is_seen_from_elsewhere() {
 /// A process that dies: its lease runs out, and nothing of what it would still have written comes.
 async fn dies(stage: Stage, store: &Reluctant) {
     store.cut();
-    stage.actors.cast.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    stage.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
     tokio::time::sleep(TERM).await;
 }
 
@@ -316,7 +316,7 @@ async fn what_is_handed_over_is_not_recovered() {
         .await
         .unwrap();
     first.until_task("task:started", "a").await;
-    first.actors.cast.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    first.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
     let store = Reluctant::new(Arc::clone(&memory), 0);
     let mut second = worker(&store).open_again().await;
     second.recover().await;

@@ -40,7 +40,7 @@ async fn a_workflow_that_changes_engines_keeps_its_time() {
         assert!(off.abs() < TimeDelta::minutes(5), "born {off} from the server's time");
         let events = memory.events(&"w".into(), 0, 100).await.unwrap();
         assert!(events.iter().all(|event| event.timestamp >= record.created_at), "{events:?}");
-        first.actors.cast.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+        first.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
 
         let mut second = engine(&memory, ahead, true).await;
         second.recover().await;

@@ -68,7 +68,7 @@ async fn a_doubt_is_settled_when_the_store_is_back() {
         let error = stage.submit(one("w")).await.err().unwrap();
         assert!(matches!(error, SubmitError::Store(_)), "{error}");
         assert_eq!(error.code(), ErrorCode::PersistenceTransactionFailed);
-        assert!(stage.leftovers().await.admissions, "the doubt counts");
+        assert!(stage.engine_counts().await.admissions, "the doubt counts");
         tokio::time::sleep(secs(60)).await;
         line.set(State::Whole);
         tokio::time::sleep(secs(5)).await;

@@ -11,7 +11,7 @@ use gleitzeit_actors::{
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     problem::SubmitError,
-    protocol::book::ProtocolBook,
+    protocol::catalog::ProtocolCatalog,
     resources::{ResourceRequirements, Resources},
     retry::Backoff::Fixed,
     store::StoreError,
@@ -149,7 +149,7 @@ async fn failures(seen: &mut Seen, stage: &mut Stage) {
     seen.error(stage.cancel(&id).await);
     seen.error(stage.wait(&"nobody".into()).await);
     let restart = RestartProvider("nobody".into());
-    seen.error(stage.actors.cast.balancer.send(restart).await.unwrap());
+    seen.error(stage.actors.addresses.balancer.send(restart).await.unwrap());
     let good = stage.run(WorkflowSpec::new("w").task(quick("t"))).await;
     seen.error(stage.reopen(&good.id).await);
 }
@@ -172,7 +172,7 @@ async fn storage(seen: &mut Seen) {
     }
     store.fail_read(StoreError::Read { detail: detail() });
     seen.error(stage.wait(&"nobody".into()).await);
-    stage.actors.cast.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    stage.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
     seen.refusal(stage.submit(WorkflowSpec::new("w").task(quick("t"))).await);
 }
 
@@ -230,14 +230,14 @@ async fn a_workflow_whose_method_is_gone_is_left_as_it_was() {
     let spec = WorkflowSpec::new("gone").id("gone").task(task("t", json!({"gate": "never"})));
     stage.submit(spec).await.unwrap();
     stage.until_task("task:started", "t").await;
-    stage.actors.cast.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    stage.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
 
-    let without = Setup { book: ProtocolBook::new(), ..setup(&memory) };
+    let without = Setup { catalog: ProtocolCatalog::new(), ..setup(&memory) };
     let mut stage = without.open_again().await;
     let recovered = stage.recover().await;
     assert_eq!((recovered.workflows, recovered.unfit), (0, 0), "it is not even taken");
     let named = Recover { id: Some("gone".into()), hold: false };
-    let refused = stage.actors.cast.engine.send(named).await.unwrap().unwrap_err();
+    let refused = stage.actors.addresses.engine.send(named).await.unwrap().unwrap_err();
     assert_eq!(refused.code, ErrorCode::ProtocolNotFound);
     assert!(!stage.stored(&"gone".into()).await.status.is_settled());
     stage.finish().await;

@@ -13,7 +13,7 @@ use gleitzeit_domain::{
     store::{
         Epoch, LeaseStore as _, NewWorkflow, Store as _,
         conformance::sample,
-        lease::{Ask, PersonsVerdict, Request},
+        lease::{Ask, Request, Resolution},
     },
     task::TaskStatus::{Cancelled, Completed, Failed, OutcomeUnknown},
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
@@ -54,7 +54,7 @@ fn stored(spec: WorkflowSpec, epoch: Option<Epoch>) -> NewWorkflow {
 }
 
 async fn stats(stage: &Stage) -> ExecutionStats {
-    stage.actors.cast.engine.send(GetStats).await.unwrap()
+    stage.actors.addresses.engine.send(GetStats).await.unwrap()
 }
 
 /// Waits until a workflow has settled, wherever it runs.
@@ -73,7 +73,7 @@ async fn settled(memory: &MemoryStore, id: &str) -> WorkflowStatus {
 
 /// What another process stores for nobody in particular is run at once, without polling.
 #[actix::test]
-async fn a_free_workflow_is_claimed_when_the_bell_rings() {
+async fn a_free_workflow_is_claimed_when_notifications_arrive() {
     let memory = shared();
     let bystander = own(&memory).await;
     let worker = worker(&memory).await;
@@ -100,7 +100,7 @@ async fn what_a_stopped_engine_leaves_goes_on_elsewhere_at_once() {
     first.until_task("task:started", "runs").await;
     second.board.open("g");
     let stop = Shutdown { deadline: secs(0) };
-    first.actors.cast.engine.send(stop).await.unwrap();
+    first.actors.addresses.engine.send(stop).await.unwrap();
     assert_eq!(settled(&memory, "moved").await, WorkflowStatus::Completed);
     assert!(second.board.now() < secs(1), "{:?}", second.board.now());
     assert_eq!(second.board.order(), ["runs"], "what had completed is not run again");
@@ -197,7 +197,7 @@ async fn a_lease_that_is_refused_at_once_is_an_error_and_no_wait() {
     memory.submit(vec![free]).await.unwrap();
     let store = Reluctant::new(Arc::clone(&memory), 1);
     let stage = Setup { store, ..on(&memory, true) }.open_again().await;
-    let recover = || stage.actors.cast.engine.send(Recover { id: None, hold: false });
+    let recover = || stage.actors.addresses.engine.send(Recover { id: None, hold: false });
     let refused = within(recover()).await.unwrap().unwrap_err();
     assert_eq!(refused.code, ErrorCode::PersistenceConnectionFailed, "{refused}");
     let recovered = within(recover()).await.unwrap().unwrap();
@@ -230,7 +230,7 @@ async fn requests_of_other_processes_are_done_and_answered() {
     let spec = WorkflowSpec::new("w").id("w").task(task("a", json!({"gate": "never"})));
     let sent = stage.submit(spec).await.unwrap();
     stage.until_task("task:started", "a").await;
-    let verdict = PersonsVerdict::Failed { message: "no".into() };
+    let verdict = Resolution::Failed { message: "no".into() };
     let settle = Ask::Settle { task: "a".into(), verdict };
     let refused = memory.ask(Request { workflow: "w".into(), ask: settle }).await.unwrap();
     let cancel = Ask::Cancel { reason: "enough".into() };
@@ -266,23 +266,23 @@ async fn a_persons_word_settles_a_task_of_unknown_outcome() {
         first.until_task("task:started", id).await;
     }
     first.catch_up().await;
-    first.actors.cast.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    first.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
     let mut second = worker(&memory).await;
     second.catch_up().await;
     let record = second.look(&"once".into()).await.unwrap();
     assert_eq!(statuses(&record)[..3], [OutcomeUnknown; 3]);
     let settle = async |task: &str, verdict| {
         let settle = Settle { id: "once".into(), task: task.into(), verdict };
-        within(second.actors.cast.engine.send(settle)).await.unwrap()
+        within(second.actors.addresses.engine.send(settle)).await.unwrap()
     };
-    settle("good", PersonsVerdict::Completed { result: json!({"n": 7}) }).await.unwrap();
-    let twice = settle("good", PersonsVerdict::Retry).await.unwrap_err();
+    settle("good", Resolution::Completed { result: json!({"n": 7}) }).await.unwrap();
+    let twice = settle("good", Resolution::Retry).await.unwrap_err();
     assert_eq!(twice.code, ErrorCode::WorkflowInvalidState);
-    settle("bad", PersonsVerdict::Failed { message: "the bank says no".into() }).await.unwrap();
+    settle("bad", Resolution::Failed { message: "the bank says no".into() }).await.unwrap();
     second.board.open("never");
-    let missing = settle("none", PersonsVerdict::Retry).await.unwrap_err();
+    let missing = settle("none", Resolution::Retry).await.unwrap_err();
     assert_eq!(missing.code, ErrorCode::TaskNotFound);
-    settle("again", PersonsVerdict::Retry).await.unwrap();
+    settle("again", Resolution::Retry).await.unwrap();
     let record = second.wait(&"once".into()).await.unwrap();
     assert_eq!(record.status, WorkflowStatus::Failed);
     assert_eq!(statuses(&record)[..4], [Completed, Failed, Completed, Completed]);
@@ -304,7 +304,7 @@ async fn a_task_of_unknown_outcome_can_be_cancelled() {
     first.submit(WorkflowSpec::new("w").id("w").task(once)).await.unwrap();
     first.until_task("task:started", "a").await;
     first.catch_up().await;
-    first.actors.cast.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    first.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
     let mut second = worker(&memory).await;
     second.catch_up().await;
     second.cancel(&"w".into()).await.unwrap();

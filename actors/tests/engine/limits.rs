@@ -130,7 +130,7 @@ async fn dispatch_goes_on_when_a_waiting_task_gets_its_turn() {
     let late = TaskSpec::new("late", "other/run").params(json!({"sleep": 100}));
     let late = stage.submit(WorkflowSpec::new("late").task(late)).await.unwrap();
     stage.catch_up().await;
-    assert_eq!(stage.leftovers().await.parked, 1);
+    assert_eq!(stage.engine_counts().await.parked, 1);
     let free = stage.submit(WorkflowSpec::new("free").task(quick("free"))).await.unwrap();
     stage.catch_up().await;
     assert!(stage.board.calls().is_empty(), "no more may wait, so nothing more is dispatched");

@@ -1,4 +1,4 @@
-//! The behaviour of the whole cast of actors, with scripted providers and a paused clock: one file
+//! The behaviour of all actors together, with scripted providers and a paused clock: one file
 //! per behaviour.
 //!
 //! Every scenario ends with [`Stage::finish`](support::Stage::finish), which checks what must hold

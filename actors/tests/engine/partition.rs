@@ -9,7 +9,7 @@ use gleitzeit_actors::{
 };
 use gleitzeit_domain::{
     event::EventData,
-    store::{Store as _, lease::PersonsVerdict},
+    store::{Store as _, lease::Resolution},
     task::TaskStatus::{Completed, Executing, OutcomeUnknown},
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
 };
@@ -116,9 +116,9 @@ async fn a_lease_that_is_renewed_late_lets_the_work_go_on() {
     let word = Settle {
         id: sent.id.clone(),
         task: "once".into(),
-        verdict: PersonsVerdict::Completed { result: json!(1) },
+        verdict: Resolution::Completed { result: json!(1) },
     };
-    stage.actors.cast.engine.send(word).await.unwrap().unwrap();
+    stage.actors.addresses.engine.send(word).await.unwrap().unwrap();
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed, Completed, Completed]);
     assert_eq!((of(&record, "again").attempts, of(&record, "pure").attempts), (2, 1));
@@ -212,9 +212,9 @@ async fn a_renewal_that_is_late_beyond_the_term_lets_calls_begin_again() {
     let word = Settle {
         id: sent.id.clone(),
         task: "once".into(),
-        verdict: PersonsVerdict::Completed { result: json!(1) },
+        verdict: Resolution::Completed { result: json!(1) },
     };
-    stage.actors.cast.engine.send(word).await.unwrap().unwrap();
+    stage.actors.addresses.engine.send(word).await.unwrap().unwrap();
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed; 3]);
     let attempts = |task: &str| (of(&record, task).attempts, board.calls_of(task).len());

@@ -170,7 +170,7 @@ async fn a_panic_can_be_retried() {
     let record = stage.run(spec).await;
     assert_eq!(statuses(&record), [Completed]);
     assert_eq!(of(&record, "t").attempts, 2);
-    let status = stage.actors.cast.balancer.send(GetProviders).await.unwrap().remove(0);
+    let status = stage.actors.addresses.balancer.send(GetProviders).await.unwrap().remove(0);
     assert_eq!((status.generation, status.restarts), (2, 1));
     stage.finish().await;
 }
@@ -206,7 +206,7 @@ async fn a_removed_provider_hands_on_its_tasks() {
     stage.until_task("task:started", "cut").await;
     stage.add_provider("staying", "test/v1.0", Some(1)).await;
     let remove = RemoveProvider { id: "going".into(), deadline: secs(10) };
-    stage.actors.cast.balancer.send(remove).await.unwrap().unwrap();
+    stage.actors.addresses.balancer.send(remove).await.unwrap().unwrap();
     assert_eq!(stage.board.calls_of("cut")[0].ending, Ending::Dropped);
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Failed, Completed]);
@@ -219,10 +219,11 @@ async fn a_removed_provider_hands_on_its_tasks() {
 #[actix::test]
 async fn an_unknown_provider_is_not_found() {
     let stage = Stage::open().await;
-    let restart = stage.actors.cast.balancer.send(RestartProvider("nobody".into())).await.unwrap();
+    let restart =
+        stage.actors.addresses.balancer.send(RestartProvider("nobody".into())).await.unwrap();
     assert_eq!(restart.unwrap_err().code, ErrorCode::ProviderNotFound);
     let remove = RemoveProvider { id: "nobody".into(), deadline: secs(0) };
-    let removed = stage.actors.cast.balancer.send(remove).await.unwrap();
+    let removed = stage.actors.addresses.balancer.send(remove).await.unwrap();
     assert_eq!(removed.unwrap_err().code, ErrorCode::ProviderNotFound);
     stage.finish().await;
 }

@@ -38,7 +38,7 @@ async fn second(memory: &Arc<MemoryStore>) -> Stage {
 /// A crash: from here on, nothing that the first engine writes arrives; its calls are cut off.
 async fn crash(stage: Stage, store: &Unruly) -> Board {
     store.cut();
-    let report = stage.actors.cast.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    let report = stage.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
     assert!(!report.unsettled.is_empty(), "there is something left to recover");
     let board = stage.board.clone();
     drop(stage);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use gleitzeit_actors::execution_engine::LeftoverCounts;
+use gleitzeit_actors::execution_engine::EngineCounts;
 use gleitzeit_domain::{
     error::ErrorCode,
     retry::Backoff,
@@ -165,6 +165,6 @@ async fn what_is_refused_without_its_result_is_given_up() {
     let sent = stage.submit(WorkflowSpec::new("w").task(quick("a"))).await.unwrap();
     assert_eq!(sent.refusal().await.code, ErrorCode::PersistenceWriteFailed);
     stage.catch_up().await;
-    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.engine_counts().await, EngineCounts::default());
     stage.actors.stop(secs(0)).await;
 }

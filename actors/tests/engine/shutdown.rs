@@ -29,7 +29,7 @@ async fn executing_tasks_may_end() {
         .task(quick("behind").after("runs"));
     stage.submit(spec).await.unwrap();
     stage.until_task("task:started", "runs").await;
-    let shutdown = stage.actors.cast.engine.send(Shutdown { deadline: secs(60) });
+    let shutdown = stage.actors.addresses.engine.send(Shutdown { deadline: secs(60) });
     stage.catch_up().await;
     let refused = stage.submit(WorkflowSpec::new("late").task(quick("t"))).await.err();
     assert_eq!(refused, Some(SubmitError::Stopped));
@@ -50,7 +50,7 @@ async fn what_does_not_end_in_time_is_abandoned() {
     let spec = WorkflowSpec::new("long").id("w").task(task("runs", json!({"sleep": 200})));
     stage.submit(spec).await.unwrap();
     stage.until_task("task:started", "runs").await;
-    let shutdown = stage.actors.cast.engine.send(Shutdown { deadline: secs(10) });
+    let shutdown = stage.actors.addresses.engine.send(Shutdown { deadline: secs(10) });
     let report = within(shutdown).await.unwrap();
     assert_at(stage.board.now(), secs(10));
     assert_eq!(report.abandoned, [("w".into(), "runs".into())]);
@@ -81,8 +81,8 @@ async fn waiting_tasks_do_not_begin_during_a_stop() {
     stage.submit(spec).await.unwrap();
     stage.until_task("task:started", "runs").await;
     stage.catch_up().await;
-    assert_eq!(stage.leftovers().await.parked, 2);
-    let shutdown = stage.actors.cast.engine.send(Shutdown { deadline: secs(60) });
+    assert_eq!(stage.engine_counts().await.parked, 2);
+    let shutdown = stage.actors.addresses.engine.send(Shutdown { deadline: secs(60) });
     let report = within(shutdown).await.unwrap();
     assert!(report.stored, "{report:?}");
     stage.catch_up().await;
@@ -101,14 +101,14 @@ async fn whoever_waits_is_answered_when_the_engine_stops() {
     let spec = WorkflowSpec::new("long").id("w").task(task("runs", json!({"sleep": 200})));
     let sent = stage.submit(spec).await.unwrap();
     stage.until_task("task:started", "runs").await;
-    let report = stage.actors.cast.engine.send(Shutdown { deadline: secs(1) }).await.unwrap();
+    let report = stage.actors.addresses.engine.send(Shutdown { deadline: secs(1) }).await.unwrap();
     assert_eq!(report.unsettled.len(), 1);
     let answer = tokio::time::timeout(secs(10), sent.end).await.expect("told at the stop");
     let code = answer.map(|end| end.unwrap_err().code);
     assert!(matches!(code, Err(_) | Ok(ErrorCode::SystemShutdown)), "{code:?}");
     let waited = tokio::time::timeout(secs(10), stage.wait(&"w".into())).await.expect("answered");
     assert_eq!(waited.unwrap_err().code, ErrorCode::SystemShutdown);
-    let again = stage.actors.cast.engine.send(Shutdown { deadline: secs(1) }).await.unwrap();
+    let again = stage.actors.addresses.engine.send(Shutdown { deadline: secs(1) }).await.unwrap();
     assert!(again.stored);
     assert!(store.workflow(&"w".into()).await.unwrap().is_some());
 }

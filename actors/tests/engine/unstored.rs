@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gleitzeit_actors::{
-    execution_engine::{EngineSettings, LeftoverCounts},
+    execution_engine::{EngineCounts, EngineSettings},
     memory_store::MemoryStore,
 };
 use gleitzeit_domain::{
@@ -41,7 +41,7 @@ async fn calls_with_an_effect_wait_for_the_outcomes_before_them() {
         let sent = stage.submit(many(3_000, quick)).await.unwrap();
         tokio::time::sleep(secs(1)).await;
         assert_eq!(stage.board.calls().len(), bound);
-        assert_eq!(stage.leftovers().await.unstored_calls, bound as u64);
+        assert_eq!(stage.engine_counts().await.unstored_calls, bound as u64);
         store.pass_records(1);
         tokio::time::sleep(secs(1)).await;
         let begun = stage.board.calls().len();
@@ -66,7 +66,7 @@ async fn pure_calls_wait_for_the_memory_of_the_outcomes_before_them() {
     tokio::time::sleep(secs(1)).await;
     let begun = stage.board.calls().len();
     assert!((2_000..3_000).contains(&begun), "{begun}");
-    assert!(stage.leftovers().await.unstored_bytes < 4_020_000);
+    assert!(stage.engine_counts().await.unstored_bytes < 4_020_000);
     store.open();
     assert_eq!(sent.end().await.status, WorkflowStatus::Completed);
     stage.finish().await;
@@ -137,6 +137,6 @@ async fn results_in_the_store_are_not_kept_in_memory() {
     for id in ["a", "b"] {
         assert_eq!(of(&record, id).result.as_ref().unwrap()["text"], text.as_str());
     }
-    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.engine_counts().await, EngineCounts::default());
     stage.finish().await;
 }

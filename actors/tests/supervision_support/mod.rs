@@ -21,9 +21,9 @@ use std::{
 use actix::prelude::*;
 use futures_util::StreamExt as _;
 use gleitzeit_actors::{
-    cast::Cast,
+    addresses::ActorAddresses,
     event_bus::{Delivery, EventFilter, Subscribe, Subscription},
-    execution_engine::{Cancel, EngineSettings, LeftoverCounts, Leftovers, Submit, WaitAnswer},
+    execution_engine::{Cancel, EngineCounts, EngineSettings, GetEngineCounts, Submit, WaitAnswer},
     load_balancer::{
         BalancerSettings, GetProviders, PickProviders, PickRequest, Picked, ProviderTicket,
         RegisterProvider, RestartProvider,
@@ -39,7 +39,7 @@ use gleitzeit_domain::{
     health::HealthStatus,
     id::{Capability, ProviderId, WorkflowId},
     plan::{Draft, PlanDefaults},
-    protocol::{MethodRef, MethodSpec, ProtocolSpec, book::ProtocolBook},
+    protocol::{MethodRef, MethodSpec, ProtocolSpec, catalog::ProtocolCatalog},
     provider::ProviderSpec,
     resources::Resources,
     run::{RunKey, TaskKey},
@@ -99,17 +99,17 @@ fn protocol(name: &str) -> ProtocolSpec {
         .method(short)
 }
 
-fn book() -> ProtocolBook {
-    let mut book = ProtocolBook::new();
+fn catalog() -> ProtocolCatalog {
+    let mut catalog = ProtocolCatalog::new();
     for name in ["work", "play"] {
-        book.register(protocol(name)).unwrap();
+        catalog.register(protocol(name)).unwrap();
     }
-    book
+    catalog
 }
 
 /// The running actors.
 pub struct Stage {
-    pub cast: Cast,
+    pub addresses: ActorAddresses,
     pub actors: Actors,
     pub store: Arc<dyn Store>,
     methods: HashMap<&'static str, MethodRef>,
@@ -118,10 +118,10 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(setup: Setup) -> Self {
-        let book = book();
+        let catalog = catalog();
         let method = |name: &'static str| {
             let capability: Capability = name.parse().unwrap();
-            (name, book.method(&capability).unwrap())
+            (name, catalog.method(&capability).unwrap())
         };
         let methods = ["work/v1.0:run", "work/v1.0:other", "play/v1.0:run"].map(method).into();
         let parts = Parts {
@@ -129,7 +129,7 @@ impl Stage {
             balancer: setup.balancer,
             strategies: setup.strategies,
             resources: setup.resources,
-            book,
+            catalog,
             defaults: PlanDefaults::default(),
             env: HashMap::new(),
             monitor_interval: setup.monitor_interval,
@@ -139,7 +139,7 @@ impl Stage {
         let store = Arc::clone(&setup.store);
         let actors = system::start(parts, setup.store).unwrap();
         Self {
-            cast: actors.cast.clone(),
+            addresses: actors.addresses.clone(),
             actors,
             store,
             methods,
@@ -159,7 +159,7 @@ impl Stage {
         let capabilities =
             ["run", "other", "short"].map(|it| format!("{protocol}:{it}").parse().unwrap());
         let message = RegisterProvider { spec, capabilities: capabilities.to_vec() };
-        self.cast.balancer.send(message).await.unwrap().unwrap();
+        self.addresses.balancer.send(message).await.unwrap().unwrap();
     }
 
     /// Registers a provider and waits until it serves and is healthy.
@@ -172,7 +172,7 @@ impl Stage {
     }
 
     pub async fn statuses(&self) -> Vec<ProviderStatus> {
-        self.cast.balancer.send(GetProviders).await.unwrap()
+        self.addresses.balancer.send(GetProviders).await.unwrap()
     }
 
     pub async fn status(&self, id: &str) -> ProviderStatus {
@@ -181,7 +181,7 @@ impl Stage {
     }
 
     pub async fn restart(&self, id: &str) {
-        self.cast.balancer.send(RestartProvider(id.into())).await.unwrap().unwrap();
+        self.addresses.balancer.send(RestartProvider(id.into())).await.unwrap().unwrap();
     }
 
     // ---- picks ----
@@ -201,7 +201,7 @@ impl Stage {
     }
 
     pub async fn pick_as(&self, request: PickRequest) -> Picked {
-        self.cast.balancer.send(PickProviders(vec![request])).await.unwrap().remove(0)
+        self.addresses.balancer.send(PickProviders(vec![request])).await.unwrap().remove(0)
     }
 
     pub async fn pick(&self, method: &'static str) -> ProviderTicket {
@@ -229,7 +229,7 @@ impl Stage {
         let (settled, ending) = oneshot::channel();
         let draft = Draft::new(spec).unwrap();
         let submit = Submit { draft, accepted: Some(accepted), settled: Some(settled), span: None };
-        self.cast.engine.do_send(submit);
+        self.addresses.engine.do_send(submit);
         (is_accepted.await.unwrap().unwrap(), Ending(ending))
     }
 
@@ -244,18 +244,18 @@ impl Stage {
 
     pub async fn cancel(&self, id: WorkflowId) {
         let reason = "by the test".into();
-        self.cast.engine.send(Cancel { id, reason }).await.unwrap().unwrap();
+        self.addresses.engine.send(Cancel { id, reason }).await.unwrap().unwrap();
     }
 
     pub async fn resources(&self) -> ResourceReport {
-        self.cast.resources.send(GetResources).await.unwrap()
+        self.addresses.resources.send(GetResources).await.unwrap()
     }
 
     /// Nothing is left in any queue, ledger or map once all that was asked for is done.
     pub async fn assert_nothing_left(&self) {
         self.settle().await;
-        let left = self.cast.engine.send(Leftovers).await.unwrap();
-        assert_eq!(left, LeftoverCounts::default());
+        let left = self.addresses.engine.send(GetEngineCounts).await.unwrap();
+        assert_eq!(left, EngineCounts::default());
         let resources = self.resources().await;
         assert_eq!(resources.taken, Resources::default());
         assert_eq!(resources.waiting, 0);
@@ -265,7 +265,7 @@ impl Stage {
 
     pub async fn events(&self) -> Events {
         let subscribe = Subscribe { filter: EventFilter::default(), capacity: 100_000 };
-        Events(self.cast.bus.send(subscribe).await.unwrap())
+        Events(self.addresses.bus.send(subscribe).await.unwrap())
     }
 
     /// Lets everything that is under way on this thread come to rest, without time passing.

@@ -7,7 +7,7 @@ use gleitzeit::Settings;
 use gleitzeit_domain::{
     error::ErrorCode,
     problem::Problem,
-    protocol::book::ProtocolBook,
+    protocol::catalog::ProtocolCatalog,
     reference::has_reference,
     workflow::{TaskSpec, WorkflowSpec},
 };
@@ -43,12 +43,12 @@ pub(super) fn above_the_total(spec: &WorkflowSpec, settings: &Settings) -> Vec<P
 /// Files that tasks name and that are not there: a script is an error, data may still be made.
 pub(super) fn missing_files(
     spec: &WorkflowSpec,
-    book: &ProtocolBook,
+    catalog: &ProtocolCatalog,
     errors: &mut Vec<Problem>,
     warnings: &mut Vec<Problem>,
 ) {
     for (index, task) in spec.tasks.iter().enumerate() {
-        let is_python = is_python(task, book);
+        let is_python = is_python(task, catalog);
         let names: &[&str] = if is_python { &["file"] } else { &["file_path", "image_path"] };
         for name in names {
             let Some(path) = text(task, name) else { continue };
@@ -64,8 +64,8 @@ pub(super) fn missing_files(
 }
 
 /// True for a task that runs Python code.
-pub(super) fn is_python(task: &TaskSpec, book: &ProtocolBook) -> bool {
-    book.resolve(task.protocol.as_deref(), &task.method).is_ok_and(|method| {
+pub(super) fn is_python(task: &TaskSpec, catalog: &ProtocolCatalog) -> bool {
+    catalog.resolve(task.protocol.as_deref(), &task.method).is_ok_and(|method| {
         method.capability.protocol.name() == "python" && &*method.capability.method == "execute"
     })
 }

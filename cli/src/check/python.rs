@@ -8,7 +8,7 @@ use std::{fs, time::Duration};
 use gleitzeit_domain::{
     error::ErrorCode,
     problem::Problem,
-    protocol::book::ProtocolBook,
+    protocol::catalog::ProtocolCatalog,
     task::{TaskRecord, TaskStatus},
     workflow::{TaskSpec, WorkflowSpec},
 };
@@ -45,9 +45,9 @@ struct Code {
 pub(super) async fn problems(
     session: &Session,
     spec: &WorkflowSpec,
-    book: &ProtocolBook,
+    catalog: &ProtocolCatalog,
 ) -> Result<Vec<Problem>, Failure> {
-    let codes = codes(spec, book);
+    let codes = codes(spec, catalog);
     if codes.is_empty() {
         return Ok(Vec::new());
     }
@@ -81,9 +81,10 @@ fn escaped(code: &str) -> String {
     gleitzeit_domain::reference::escape(code).into_owned()
 }
 
-fn codes(spec: &WorkflowSpec, book: &ProtocolBook) -> Vec<Code> {
+fn codes(spec: &WorkflowSpec, catalog: &ProtocolCatalog) -> Vec<Code> {
     let mut codes: Vec<Code> = Vec::new();
-    for (index, task) in spec.tasks.iter().enumerate().filter(|(_, task)| is_python(task, book)) {
+    for (index, task) in spec.tasks.iter().enumerate().filter(|(_, task)| is_python(task, catalog))
+    {
         let place = |name: &str| format!("/tasks/{index}/parameters/{name}");
         if let Some(code) = text(task, "code") {
             codes.push(Code { pointer: place("code"), file: None, text: code.to_owned() });

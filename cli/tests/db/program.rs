@@ -60,6 +60,7 @@ async fn a_schema_is_brought_up_once() {
                 "m20261124_000002_heirs",
                 "m20261129_000001_needs",
                 "m20261130_000001_epochs",
+                "m20261130_000002_lease_transfers",
             ]
         );
         let again = site.run(&["migrate"]);

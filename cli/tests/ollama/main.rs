@@ -18,7 +18,7 @@ use gleitzeit::providers::{
 };
 use gleitzeit_domain::{
     error::TaskError,
-    protocol::book::ProtocolBook,
+    protocol::catalog::ProtocolCatalog,
     provider::{Call, Provider},
 };
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ fn provider(config: OllamaConfig) -> Rc<dyn Provider> {
 }
 
 fn sample(method: &str, params: Value) -> Sample {
-    Sample::new(&ProtocolBook::builtin(), &format!("llm/v1.0:{method}"), params).unwrap()
+    Sample::new(&ProtocolCatalog::builtin(), &format!("llm/v1.0:{method}"), params).unwrap()
 }
 
 fn call(method: &str, params: Value) -> Call {

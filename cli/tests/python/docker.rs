@@ -12,7 +12,7 @@ use gleitzeit::{
 };
 use gleitzeit_domain::{
     health::HealthStatus,
-    protocol::book::ProtocolBook,
+    protocol::catalog::ProtocolCatalog,
     provider::Provider,
     security::{SandboxLevel, SecurityRequirements},
 };
@@ -36,7 +36,7 @@ fn config(docker: DockerConfig) -> PythonConfig {
 }
 
 fn sample(method: &str, params: Value) -> Sample {
-    Sample::new(&ProtocolBook::builtin(), &format!("python/v1.0:{method}"), params).unwrap()
+    Sample::new(&ProtocolCatalog::builtin(), &format!("python/v1.0:{method}"), params).unwrap()
 }
 
 fn code(id: &str, code: &str) -> TaskSpec {
@@ -158,11 +158,11 @@ async fn an_engine_that_goes_away_makes_the_provider_unhealthy() {
         sandbox_minimum: Some(SandboxLevel::Docker),
         ..SecurityRequirements::default()
     });
-    let mut book = ProtocolBook::new();
+    let mut catalog = ProtocolCatalog::new();
     let protocol =
         gleitzeit_domain::protocol::ProtocolSpec::new("python", call.protocol().version());
-    book.register(protocol.method(spec)).unwrap();
-    call.method = book.method(&call.method.capability).unwrap();
+    catalog.register(protocol.method(spec)).unwrap();
+    call.method = catalog.method(&call.method.capability).unwrap();
     let outcome = provider.execute(call.clone()).await.unwrap();
     assert_eq!(
         (&outcome.value["result"], &outcome.value["sandbox"]),

@@ -14,7 +14,7 @@ use gleitzeit::providers::{
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     health::HealthStatus,
-    protocol::{Method, book::ProtocolBook},
+    protocol::{Method, catalog::ProtocolCatalog},
     provider::{Call, Outcome, Placement, Provider},
     resources::Resources,
     security::{SandboxLevel, SecurityRequirements},
@@ -33,7 +33,7 @@ fn unjailed() -> PythonConfig {
 }
 
 fn sample(method: &str, params: Value) -> Sample {
-    Sample::new(&ProtocolBook::builtin(), &format!("python/v1.0:{method}"), params).unwrap()
+    Sample::new(&ProtocolCatalog::builtin(), &format!("python/v1.0:{method}"), params).unwrap()
 }
 
 fn call(params: Value) -> Call {
@@ -301,14 +301,14 @@ async fn a_policy_violation_is_a_refusal() {
 async fn a_methods_security_requirements_count() {
     let demanding = |requirements| {
         let call = call(json!({"code": "import json"}));
-        let found = ProtocolBook::builtin().method(&call.method.capability).unwrap();
+        let found = ProtocolCatalog::builtin().method(&call.method.capability).unwrap();
         let mut spec = found.spec.clone();
         spec.security_requirements = Some(requirements);
         let protocol =
             gleitzeit_domain::protocol::ProtocolSpec::new("python", call.protocol().version());
-        let mut book = ProtocolBook::new();
-        book.register(protocol.method(spec)).unwrap();
-        let method: Arc<Method> = book.method(&call.method.capability).unwrap();
+        let mut catalog = ProtocolCatalog::new();
+        catalog.register(protocol.method(spec)).unwrap();
+        let method: Arc<Method> = catalog.method(&call.method.capability).unwrap();
         Call { method, ..call }
     };
     let jail = SecurityRequirements {

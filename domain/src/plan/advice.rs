@@ -8,7 +8,7 @@ use super::{Draft, at, nearest};
 use crate::{
     error::ErrorCode,
     problem::{Problem, push_pointer},
-    protocol::{MethodRef, book::ProtocolBook},
+    protocol::{MethodRef, catalog::ProtocolCatalog},
     reference::{Reference, Root},
     workflow::WorkflowSpec,
 };
@@ -16,11 +16,11 @@ use crate::{
 /// What is probably wrong with a workflow: references that are pasted into code, fields that a
 /// method does not say it gives, inputs that nobody reads. Tasks whose methods are not known are
 /// passed over.
-pub fn advice(spec: &WorkflowSpec, book: &ProtocolBook) -> Vec<Problem> {
+pub fn advice(spec: &WorkflowSpec, catalog: &ProtocolCatalog) -> Vec<Problem> {
     let (draft, _) = Draft::read(spec.clone());
     let method = |index: usize| {
         let task = &draft.spec.tasks[index];
-        book.resolve(task.protocol.as_deref(), &task.method).ok()
+        catalog.resolve(task.protocol.as_deref(), &task.method).ok()
     };
     let methods: Vec<Option<MethodRef>> = (0..draft.tasks.len()).map(method).collect();
     let mut advice = Vec::new();
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     fn told(spec: &WorkflowSpec) -> Vec<(String, String)> {
-        let advice = advice(spec, &ProtocolBook::builtin());
+        let advice = advice(spec, &ProtocolCatalog::builtin());
         advice.into_iter().map(|it| (it.pointer.clone(), it.to_string())).collect()
     }
 

@@ -10,7 +10,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn book() -> ProtocolBook {
+fn catalog() -> ProtocolCatalog {
     let answer = ParameterSpec {
         additional_properties: false,
         ..ParameterSpec::object([("number", ParameterSpec::integer())])
@@ -34,9 +34,9 @@ fn book() -> ProtocolBook {
         .method(MethodSpec { name: "limited".into(), ..limited })
         .method(MethodSpec { effect: Effect::Pure, ..MethodSpec::new("pure") })
         .method(declared);
-    let mut book = ProtocolBook::new();
-    book.register(test).unwrap();
-    book
+    let mut catalog = ProtocolCatalog::new();
+    catalog.register(test).unwrap();
+    catalog
 }
 
 fn task(id: &str) -> TaskSpec {
@@ -60,7 +60,7 @@ fn wrong_shape(spec: WorkflowSpec) -> Vec<String> {
 
 fn planned(spec: WorkflowSpec) -> Result<Plan, Vec<Problem>> {
     let draft = Draft::new(spec).map_err(problems_of)?;
-    draft.plan(&book(), &PlanDefaults::default()).map_err(problems_of)
+    draft.plan(&catalog(), &PlanDefaults::default()).map_err(problems_of)
 }
 
 fn places(problems: &[Problem]) -> Vec<(&str, ErrorCode)> {
@@ -263,7 +263,7 @@ fn the_limit_of_a_python_task_is_the_one_it_gives() {
         python("parameter", json!({"timeout": 600})),
         python("both", json!({"timeout": 600})).timeout(60 * SECOND),
     ]));
-    let plan = plan.unwrap().plan(&ProtocolBook::builtin(), &PlanDefaults::default()).unwrap();
+    let plan = plan.unwrap().plan(&ProtocolCatalog::builtin(), &PlanDefaults::default()).unwrap();
     let limits: Vec<_> = plan.tasks.iter().map(|task| task.timeout.as_secs()).collect();
     assert_eq!(limits, [30, 60, 600, 60]);
 }
@@ -308,22 +308,27 @@ fn a_task_goes_before_its_method_and_that_before_the_settings() {
     );
 }
 
-fn again(spec: &WorkflowSpec, book: &ProtocolBook, needs: &Needs, settled: &[usize]) -> Replanned {
+fn again(
+    spec: &WorkflowSpec,
+    catalog: &ProtocolCatalog,
+    needs: &Needs,
+    settled: &[usize],
+) -> Replanned {
     let draft = Draft::new(spec.clone()).unwrap();
-    draft.plan_again(book, &PlanDefaults::default(), needs, |index| settled.contains(&index))
+    draft.plan_again(catalog, &PlanDefaults::default(), needs, |index| settled.contains(&index))
 }
 
 /// What a process does not know it is not to run; what has settled needs nobody.
 #[test]
 fn a_stored_workflow_whose_method_is_not_known_here_is_not_for_this_process() {
     let spec = workflow([TaskSpec::new("a", "test/gone"), task("b")]);
-    let Replanned { plan, problems } = again(&spec, &book(), &Needs::default(), &[]);
+    let Replanned { plan, problems } = again(&spec, &catalog(), &Needs::default(), &[]);
     assert_eq!(places(&problems), [("/tasks/0/method", ErrorCode::MethodNotFound)]);
     let error = plan.tasks[0].method.as_ref().unwrap_err();
     assert_eq!(error.code, ErrorCode::MethodNotFound);
     assert_eq!(&*plan.tasks[0].capability().method, "unknown");
     assert!(plan.tasks[1].method.is_ok());
-    assert_eq!(again(&spec, &book(), &Needs::default(), &[0]).problems, []);
+    assert_eq!(again(&spec, &catalog(), &Needs::default(), &[0]).problems, []);
 }
 
 /// `shop` in a version, whose one method takes an amount of at most `most`.
@@ -333,14 +338,14 @@ fn shop(version: &str, most: i64) -> ProtocolSpec {
         .method(MethodSpec::new("charge").param("amount", amount))
 }
 
-fn book_of(specs: impl IntoIterator<Item = ProtocolSpec>) -> ProtocolBook {
-    let mut book = ProtocolBook::new();
-    book.register_all(specs).unwrap();
-    book
+fn catalog_of(specs: impl IntoIterator<Item = ProtocolSpec>) -> ProtocolCatalog {
+    let mut catalog = ProtocolCatalog::new();
+    catalog.register_all(specs).unwrap();
+    catalog
 }
 
-fn accepted(spec: &WorkflowSpec, book: &ProtocolBook) -> Plan {
-    Draft::new(spec.clone()).unwrap().plan(book, &PlanDefaults::default()).unwrap()
+fn accepted(spec: &WorkflowSpec, catalog: &ProtocolCatalog) -> Plan {
+    Draft::new(spec.clone()).unwrap().plan(catalog, &PlanDefaults::default()).unwrap()
 }
 
 fn version_of(plan: &Plan) -> String {
@@ -353,9 +358,9 @@ fn version_of(plan: &Plan) -> String {
 fn a_stored_workflow_keeps_the_version_that_it_was_accepted_with() {
     let charge = |method: &str| workflow([TaskSpec::new("a", method).params(json!({"amount": 7}))]);
     let spec = charge("shop/charge");
-    let needs = accepted(&spec, &book_of([shop("v1.0", 9), shop("v1.1", 9)])).needs;
+    let needs = accepted(&spec, &catalog_of([shop("v1.0", 9), shop("v1.1", 9)])).needs;
     let at = |versions: &[&str]| {
-        again(&spec, &book_of(versions.iter().map(|version| shop(version, 9))), &needs, &[])
+        again(&spec, &catalog_of(versions.iter().map(|version| shop(version, 9))), &needs, &[])
     };
     assert_eq!(version_of(&at(&["v1.0", "v1.1", "v1.2"]).plan), "v1.1");
     assert_eq!(version_of(&at(&["v1.0", "v1.2", "v2.0"]).plan), "v1.2");
@@ -364,8 +369,8 @@ fn a_stored_workflow_keeps_the_version_that_it_was_accepted_with() {
         assert_eq!(places(&wrong), [("/tasks/0/method", ErrorCode::ProtocolVersionMismatch)]);
     }
     let exact = charge("shop/v1.1/charge");
-    let needs = accepted(&exact, &book_of([shop("v1.1", 9)])).needs;
-    assert_eq!(again(&exact, &book_of([shop("v1.2", 9)]), &needs, &[]).problems.len(), 1);
+    let needs = accepted(&exact, &catalog_of([shop("v1.1", 9)])).needs;
+    assert_eq!(again(&exact, &catalog_of([shop("v1.2", 9)]), &needs, &[]).problems.len(), 1);
 }
 
 /// A process whose schema of a method is another one must not run what its schema refuses: the
@@ -373,9 +378,9 @@ fn a_stored_workflow_keeps_the_version_that_it_was_accepted_with() {
 #[test]
 fn a_stored_workflow_whose_parameters_do_not_fit_here_is_not_for_this_process() {
     let spec = workflow([TaskSpec::new("a", "shop/charge").params(json!({"amount": 7}))]);
-    let needs = accepted(&spec, &book_of([shop("v1.0", 9)])).needs;
+    let needs = accepted(&spec, &catalog_of([shop("v1.0", 9)])).needs;
     let at =
-        |most, settled: &[usize]| again(&spec, &book_of([shop("v1.0", most)]), &needs, settled);
+        |most, settled: &[usize]| again(&spec, &catalog_of([shop("v1.0", most)]), &needs, settled);
     assert_eq!(at(8, &[]).problems, []);
     assert_eq!(
         places(&at(6, &[]).problems),
@@ -390,7 +395,7 @@ fn a_stored_workflow_whose_parameters_do_not_fit_here_is_not_for_this_process() 
 fn a_workflow_for_others_may_call_what_is_not_known_here() {
     let for_others = |method: &str| {
         let draft = Draft::new(workflow([TaskSpec::new("a", method)])).unwrap();
-        draft.plan_for_others(&ProtocolBook::builtin(), &PlanDefaults::default())
+        draft.plan_for_others(&ProtocolCatalog::builtin(), &PlanDefaults::default())
     };
     for (method, needs) in [
         ("shop/charge", "shop (charge)"),
@@ -417,7 +422,7 @@ fn a_check_goes_on_through_all_steps() {
         task("c").params(json!({"own": "${c.x}"})),
     ]);
     assert_eq!(
-        places(&problems(&spec, &book())),
+        places(&problems(&spec, &catalog())),
         [
             ("/tasks/0/timeout", ErrorCode::WorkflowValidationFailed),
             ("/tasks/1/method", ErrorCode::MethodNotFound),

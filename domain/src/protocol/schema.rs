@@ -17,7 +17,7 @@ pub const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 /// method `m`, `m.params` (by name), `m.positional` (by position) and, where declared,
 /// `m.returns`; `#/$defs/execute.params` refers to one of them.
 ///
-/// Give it a protocol out of a [`ProtocolBook`](super::book::ProtocolBook), so that it has the
+/// Give it a protocol out of a [`ProtocolCatalog`](super::catalog::ProtocolCatalog), so that it has the
 /// methods it inherits.
 pub fn export(spec: &ProtocolSpec) -> Value {
     let mut defs = Map::new();

@@ -4,20 +4,20 @@ use serde_json::json;
 use super::{measure::json_size, *};
 use crate::{
     plan::{Draft, PlanDefaults},
-    protocol::{Effect, MethodSpec, ProtocolSpec, book::ProtocolBook},
+    protocol::{Effect, MethodSpec, ProtocolSpec, catalog::ProtocolCatalog},
     retry::{AnyError, Backoff, RetryOn, RetryPolicy},
     task::TaskStatus::{Cancelled, Completed, Failed, Pending, Skipped},
     workflow::{TaskSpec, WorkflowSpec},
 };
 
-fn book() -> ProtocolBook {
+fn catalog() -> ProtocolCatalog {
     let open = |name: &str| MethodSpec { additional_params: true, ..MethodSpec::new(name) };
     let test = ProtocolSpec::new("test", "v1.0".parse().unwrap())
         .method(open("run"))
         .method(MethodSpec { effect: Effect::AtMostOnce, ..open("once") });
-    let mut book = ProtocolBook::new();
-    book.register(test).unwrap();
-    book
+    let mut catalog = ProtocolCatalog::new();
+    catalog.register(test).unwrap();
+    catalog
 }
 
 fn at(seconds: i64) -> DateTime<Utc> {
@@ -37,7 +37,7 @@ fn retrying(max_attempts: u32) -> RetryPolicy {
 /// A run of these tasks that is not stored, with somebody listening.
 fn new_run_of(tasks: impl IntoIterator<Item = TaskSpec>) -> Run {
     let spec = tasks.into_iter().fold(WorkflowSpec::new("w").id("w"), WorkflowSpec::task);
-    let plan = Draft::new(spec).unwrap().plan(&book(), &PlanDefaults::default()).unwrap();
+    let plan = Draft::new(spec).unwrap().plan(&catalog(), &PlanDefaults::default()).unwrap();
     let audience = Audience::default();
     audience.set(1);
     Run::new(Arc::new(plan), audience, at(0))
@@ -706,7 +706,7 @@ fn cut_off(policy: RetryPolicy, attempt: u32) -> Run {
     let (plan, mut record) = (Arc::clone(run.plan()), run.into_record());
     record.tasks[0].attempts = attempt;
     let mut run = Run::resume(plan, Audience::default(), record);
-    run.recovered(&"heir".into(), Epoch(7), Epoch(4), at(9));
+    run.recovered(&"successor".into(), Epoch(7), Epoch(4), at(9));
     run.interrupted(0, at(9));
     run
 }

@@ -10,13 +10,13 @@ use super::{
 };
 use crate::{
     error::{ErrorCode, TaskError},
-    store::lease::PersonsVerdict,
+    store::lease::Resolution,
     task::TaskStatus,
 };
 
 /// What a person's word leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spoken {
+pub enum Resolved {
     /// The task is settled.
     Settled,
     /// It waits for its turn again.
@@ -32,9 +32,9 @@ impl Run {
     pub fn settle_unknown(
         &mut self,
         index: u32,
-        verdict: PersonsVerdict,
+        verdict: Resolution,
         now: DateTime<Utc>,
-    ) -> Result<Spoken, TaskError> {
+    ) -> Result<Resolved, TaskError> {
         let task = self.task(index);
         if task.status != TaskStatus::OutcomeUnknown {
             let message = format!(
@@ -44,26 +44,26 @@ impl Run {
             return Err(TaskError::new(ErrorCode::WorkflowInvalidState, message));
         }
         match verdict {
-            PersonsVerdict::Completed { result } => {
+            Resolution::Completed { result } => {
                 if let Ok(method) = &self.plan.tasks[index as usize].method {
                     method.check_result(&result)?;
                 }
                 let size = result_size(&result, self.result_max).map_err(NotAResult::into_error)?;
                 self.complete(index, Arc::new(result), size, now);
-                Ok(Spoken::Settled)
+                Ok(Resolved::Settled)
             }
-            PersonsVerdict::Failed { message } => {
+            Resolution::Failed { message } => {
                 let error = TaskError::new(ErrorCode::TaskExecutionFailed, message.to_string());
                 self.fail(index, error.retryable(false), now);
-                Ok(Spoken::Settled)
+                Ok(Resolved::Settled)
             }
-            PersonsVerdict::Retry => {
+            Resolution::Retry => {
                 self.queue(index, now).map_err(|impossible| {
                     TaskError::new(ErrorCode::WorkflowInvalidState, impossible.to_string())
                 })?;
                 // Else a crash before the next outcome would forget what the person said.
                 self.mark(index);
-                Ok(Spoken::Queued)
+                Ok(Resolved::Queued)
             }
         }
     }

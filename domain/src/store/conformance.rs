@@ -134,7 +134,7 @@ where
         leases::what_is_released_is_free,
         leases::people_see_who_has_a_workflow,
         leases::requests_reach_the_owner,
-        leases::the_bell_rings_for_what_is_free,
+        leases::notifications_arrive_for_what_is_free,
     }
     broken
 }

@@ -137,7 +137,7 @@ pub enum Ask {
         /// Which.
         task: TaskId,
         /// How.
-        verdict: PersonsVerdict,
+        verdict: Resolution,
     },
     /// To give a provider a new instance and a fresh budget; asked of every process.
     RestartProvider {
@@ -149,7 +149,7 @@ pub enum Ask {
 /// What a person says became of a task whose outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "as")]
-pub enum PersonsVerdict {
+pub enum Resolution {
     /// It completed, with this result.
     Completed {
         /// The result.
@@ -299,5 +299,5 @@ pub trait LeaseStore: Send + Sync {
 
     /// Yields whenever another process may have written something to claim, a request, or an
     /// answer, or may have taken a lease. It may yield too often, and rings that nobody has heard yet are one.
-    fn bell(&self) -> BoxStream<'static, ()>;
+    fn notifications(&self) -> BoxStream<'static, ()>;
 }

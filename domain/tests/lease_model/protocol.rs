@@ -43,7 +43,7 @@ pub(crate) enum Flaw {
     LockIgnored,
     /// A claim takes whatever is free, whether its process knows it or not.
     ClaimsAll,
-    /// An heir keeps what it does not know.
+    /// A successor keeps what it does not know.
     KeepsAll,
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum Action {
     TakeOver(usize, Epoch),
     /// A process with a lease takes another one over, and what it owned becomes its own at once.
     Inherit(usize, Epoch),
-    /// An heir frees what it has not begun with.
+    /// A successor frees what it has not begun with.
     Share(usize, usize),
     Claim(usize, usize),
     /// A process takes the next step of a workflow.
@@ -160,7 +160,7 @@ impl Protocol {
                 actions.push(Action::SubmitOwned(at, workflow));
             }
         } else if !knows && !self.has(Flaw::ClaimsAll) {
-            // What it does not know it leaves to others, also where it was made its heir.
+            // What it does not know it leaves to others, also where it was made its successor.
         } else if row.is_unsettled() && row.epoch == NOBODY {
             actions.push(Action::Claim(at, workflow));
         } else if is_inherited(*process, *row) {
@@ -201,10 +201,10 @@ impl Protocol {
             || state.stands(state.processes[at].epoch)
     }
 
-    /// Ends a lease; its workflows are the heir's, or nobody's where there is none, or it does not
+    /// Ends a lease; its workflows are the successor's, or nobody's where there is none, or it does not
     /// know them.
-    fn take_over(&self, state: &mut State, epoch: Epoch, heir: Option<usize>) {
-        let heir = heir.map(|at| state.processes[at]);
+    fn take_over(&self, state: &mut State, epoch: Epoch, successor: Option<usize>) {
+        let successor = successor.map(|at| state.processes[at]);
         let keeps_all = self.has(Flaw::KeepsAll);
         if !self.has(Flaw::LeaseKept) {
             state.leases[usize::from(epoch)] = Lease::Absent;
@@ -214,8 +214,8 @@ impl Protocol {
         }
         for (at, row) in state.rows.iter_mut().enumerate() {
             if row.epoch == epoch {
-                let heir = heir.filter(|heir| heir.knows[at] || keeps_all);
-                row.epoch = heir.map_or(NOBODY, |heir| heir.epoch);
+                let successor = successor.filter(|successor| successor.knows[at] || keeps_all);
+                row.epoch = successor.map_or(NOBODY, |successor| successor.epoch);
             }
         }
     }

@@ -87,10 +87,10 @@ async fn claims_refused(flaw: Flaw) -> Vec<Claim> {
     if flaw == Flaw::NamesNothing {
         spec.protocols.clear();
     }
-    let book = ProtocolBook::builtin();
+    let catalog = ProtocolCatalog::builtin();
     let samples = [1, 2].map(|n| {
         let params = json!({ "n": n });
-        Sample::new(&book, "echo/v1.0:echo", params.clone()).unwrap().returning(params)
+        Sample::new(&catalog, "echo/v1.0:echo", params.clone()).unwrap().returning(params)
     });
     let mut claims: Vec<Claim> = match check(&spec, &samples).await {
         Ok(()) => Vec::new(),
@@ -122,12 +122,12 @@ async fn every_claim_can_be_refused() {
 /// A sample that the engine would never send says nothing about a provider.
 #[test]
 fn samples_are_checked_like_calls() {
-    let book = ProtocolBook::builtin();
-    let unknown = Sample::new(&book, "echo/v1.0:shout", json!({})).unwrap_err();
+    let catalog = ProtocolCatalog::builtin();
+    let unknown = Sample::new(&catalog, "echo/v1.0:shout", json!({})).unwrap_err();
     assert!(matches!(unknown, SampleError::UnknownMethod { .. }), "{unknown}");
-    let wrong = Sample::new(&book, "echo/v1.0:sleep", json!({ "seconds": "x" })).unwrap_err();
+    let wrong = Sample::new(&catalog, "echo/v1.0:sleep", json!({ "seconds": "x" })).unwrap_err();
     assert!(wrong.to_string().contains("seconds"), "{wrong}");
-    let filled = Sample::new(&book, "llm/v1.0:embed", json!({ "text": "x" })).unwrap();
+    let filled = Sample::new(&catalog, "llm/v1.0:embed", json!({ "text": "x" })).unwrap();
     let default = builtin::llm().methods["embed"].params_schema["model"].default.clone();
     assert_eq!(filled.call("t").param("model"), default.as_ref());
 }

@@ -58,7 +58,7 @@ struct Current {
 }
 
 /// One place of the pool.
-pub(crate) struct Keeper {
+pub(crate) struct ZygoteSlot {
     /// Tells its children from those of other zygotes, whose numbers are the same.
     id: u64,
     shared: Arc<Shared<Child>>,
@@ -78,7 +78,7 @@ pub(crate) struct Keeper {
     wear: Wear,
 }
 
-impl Keeper {
+impl ZygoteSlot {
     /// Keeps the place from here on with a zygote that has started.
     pub(crate) fn new(
         shared: Arc<Shared<Child>>,
@@ -195,12 +195,12 @@ impl Keeper {
                 let child = Child::new((pid, process, line), control, ended, notes, group);
                 self.spare = Some(child);
             }
-            Told::Ended(report) => self.bury(&report),
+            Told::Ended(report) => self.on_child_exit(&report),
         }
         self.offer();
     }
 
-    fn bury(&mut self, report: &Report) {
+    fn on_child_exit(&mut self, report: &Report) {
         let out_of_memory = report.was_killed() && self.kernel_has_killed();
         // Its end is told last: whoever hears it may ask for the next one at once.
         let end = self.ends.remove(&report.ended);
@@ -296,7 +296,7 @@ impl Keeper {
         while !self.ends.is_empty() {
             tokio::select! {
                 told = self.zygote.told() => match told {
-                    Ok(Told::Ended(report)) => self.bury(&report),
+                    Ok(Told::Ended(report)) => self.on_child_exit(&report),
                     Ok(Told::Child(..)) => {}
                     Err(_) => break,
                 },
@@ -310,7 +310,7 @@ impl Keeper {
 /// Keeps a place whose zygote has yet to start.
 pub(crate) async fn keep_new(shared: Arc<Shared<Child>>, plan: Arc<Plan>) {
     if let Some(started) = start_again(&shared, &plan).await {
-        Keeper::new(shared, plan, started).keep().await;
+        ZygoteSlot::new(shared, plan, started).keep().await;
     }
 }
 

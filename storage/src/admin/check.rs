@@ -103,12 +103,12 @@ impl Checked {
 }
 
 /// Where findings go, and what is counted.
-struct Desk<'a> {
+struct CheckReport<'a> {
     told: &'a mut (dyn FnMut(Finding) + Send),
     checked: Checked,
 }
 
-impl Desk<'_> {
+impl CheckReport<'_> {
     fn find(&mut self, rule: Rule, workflow: Option<&str>, detail: impl Into<String>) {
         *self.checked.findings.entry(rule).or_default() += 1;
         let finding =
@@ -127,29 +127,29 @@ pub async fn check(
     told: &mut (dyn FnMut(Finding) + Send),
 ) -> Result<Checked, StoreError> {
     let place = Place::open_current(url, Use::Inspect).await?;
-    let mut desk = Desk { told, checked: Checked::default() };
-    let checked = look(&place, &mut desk).await;
+    let mut report = CheckReport { told, checked: Checked::default() };
+    let checked = look(&place, &mut report).await;
     place.close().await;
     match checked {
-        Ok(()) => Ok(desk.checked),
+        Ok(()) => Ok(report.checked),
         // A broken file cannot be read to its end: that is a finding, too.
-        Err(error) if !desk.checked.is_sound() => {
-            desk.find(Rule::Database, None, format!("the rest could not be read: {error}"));
-            Ok(desk.checked)
+        Err(error) if !report.checked.is_sound() => {
+            report.find(Rule::Database, None, format!("the rest could not be read: {error}"));
+            Ok(report.checked)
         }
         Err(error) => Err(of_read(error)),
     }
 }
 
-async fn look(place: &Place, desk: &mut Desk<'_>) -> Result<(), DbErr> {
-    database(place, desk).await?;
+async fn look(place: &Place, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
+    database(place, report).await?;
     let snapshot = read::snapshot(&place.db).await?;
-    strays(&snapshot, desk).await?;
-    leases(&snapshot, desk).await?;
-    requests(&snapshot, desk).await?;
-    walk::workflows(&snapshot, desk).await?;
-    missing_blobs(&snapshot, desk).await?;
-    stored_blobs(&snapshot, desk).await?;
+    strays(&snapshot, report).await?;
+    leases(&snapshot, report).await?;
+    requests(&snapshot, report).await?;
+    walk::workflows(&snapshot, report).await?;
+    missing_blobs(&snapshot, report).await?;
+    stored_blobs(&snapshot, report).await?;
     snapshot.commit().await
 }
 
@@ -163,7 +163,7 @@ const INDEXES: [&str; 5] = [
 ];
 
 /// What the database says of itself.
-async fn database(place: &Place, desk: &mut Desk<'_>) -> Result<(), DbErr> {
+async fn database(place: &Place, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
     let is_file = place.db.get_database_backend() == DbBackend::Sqlite;
     if is_file {
         match rows(&place.db, "PRAGMA integrity_check(100)", Vec::new()).await {
@@ -171,12 +171,12 @@ async fn database(place: &Place, desk: &mut Desk<'_>) -> Result<(), DbErr> {
                 for row in said {
                     let text: String = row.try_get_by_index(0)?;
                     if text != "ok" {
-                        desk.find(Rule::Database, None, text);
+                        report.find(Rule::Database, None, text);
                     }
                 }
             }
             Err(error) => {
-                desk.find(Rule::Database, None, error.to_string());
+                report.find(Rule::Database, None, error.to_string());
                 return Err(error);
             }
         }
@@ -192,7 +192,7 @@ async fn database(place: &Place, desk: &mut Desk<'_>) -> Result<(), DbErr> {
         there.push(row.try_get_by_index::<String>(0)?);
     }
     for index in INDEXES.iter().filter(|index| !there.iter().any(|name| name == *index)) {
-        desk.find(Rule::Database, None, format!("the index `{index}` is missing, or not valid"));
+        report.find(Rule::Database, None, format!("the index `{index}` is missing, or not valid"));
     }
     Ok(())
 }
@@ -212,7 +212,7 @@ async fn each(
 }
 
 /// What belongs to a workflow that is not there.
-async fn strays(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbErr> {
+async fn strays(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
     for (rule, table, what) in [
         (Rule::Task, "gleitzeit_tasks", "tasks"),
         (Rule::Event, "gleitzeit_events", "rows of events"),
@@ -227,7 +227,7 @@ async fn strays(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbE
             let (key, count): (i64, i64) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
             let detail =
                 format!("{count} {what} belong to the workflow of key {key}, which is not there");
-            desk.find(rule, None, detail);
+            report.find(rule, None, detail);
             Ok(())
         })
         .await?;
@@ -235,13 +235,13 @@ async fn strays(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbE
     Ok(())
 }
 
-/// A workflow that belongs to a lease that is gone, and has no heir, is claimed by nobody: to end a
-/// lease frees what it owns or names an heir, and here neither has happened.
-async fn leases(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbErr> {
+/// A workflow that belongs to a lease that is gone, and has no successor, is claimed by nobody: to end a
+/// lease frees what it owns or names a successor, and here neither has happened.
+async fn leases(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
     let sql = "SELECT w.id, w.lease_epoch FROM gleitzeit_workflows w \
                WHERE w.status IN ('pending', 'running') AND w.lease_epoch <> 0 AND NOT EXISTS \
                (SELECT 1 FROM gleitzeit_leases l WHERE l.epoch = w.lease_epoch OR l.epoch IN \
-               (SELECT h.heir FROM gleitzeit_heirs h WHERE h.epoch = w.lease_epoch)) \
+               (SELECT t.to_epoch FROM gleitzeit_lease_transfers t WHERE t.from_epoch = w.lease_epoch)) \
                ORDER BY w.key";
     each(db, sql, |row| {
         let id = unescape(row.try_get_by_index(0)?);
@@ -250,22 +250,22 @@ async fn leases(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbE
             "it belongs to the lease {epoch}, which is not there: nobody will run it; \
              `UPDATE gleitzeit_workflows SET lease_epoch = 0` frees it"
         );
-        desk.find(Rule::Lease, Some(&id), detail);
+        report.find(Rule::Lease, Some(&id), detail);
         Ok(())
     })
     .await
 }
 
-async fn requests(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbErr> {
+async fn requests(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
     each(db, "SELECT key, body, answer FROM gleitzeit_requests ORDER BY key", |row| {
         let key: i64 = row.try_get_by_index(0)?;
         let (body, answer): (String, Option<String>) =
             (row.try_get_by_index(1)?, row.try_get_by_index(2)?);
         if let Err(error) = parse::<Ask>(&body) {
-            desk.find(Rule::Request, None, format!("request {key}: {}", detail_of(error)));
+            report.find(Rule::Request, None, format!("request {key}: {}", detail_of(error)));
         }
         if let Some(Err(error)) = answer.as_deref().map(encode::answer_of) {
-            desk.find(Rule::Request, None, format!("answer {key}: {}", detail_of(error)));
+            report.find(Rule::Request, None, format!("answer {key}: {}", detail_of(error)));
         }
         Ok(())
     })
@@ -273,7 +273,10 @@ async fn requests(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), D
 }
 
 /// Results that are kept by a hash, and are not there.
-async fn missing_blobs(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbErr> {
+async fn missing_blobs(
+    db: &DatabaseTransaction,
+    report: &mut CheckReport<'_>,
+) -> Result<(), DbErr> {
     let sql = "SELECT w.id, t.id, t.result_blob FROM gleitzeit_tasks t \
                JOIN gleitzeit_workflows w ON w.key = t.workflow_key \
                WHERE t.result_blob IS NOT NULL AND NOT EXISTS \
@@ -283,14 +286,14 @@ async fn missing_blobs(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<
         let hash: Vec<u8> = row.try_get_by_index(2)?;
         let detail =
             format!("the result of its task `{task}`, blob {}, is not there", shown(&hash));
-        desk.find(Rule::Blob, Some(&id), detail);
+        report.find(Rule::Blob, Some(&id), detail);
         Ok(())
     })
     .await
 }
 
 /// Each large payload: what its hash says, JSON, and of use to someone.
-async fn stored_blobs(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbErr> {
+async fn stored_blobs(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
     let sql = "SELECT b.hash, b.body, CASE WHEN EXISTS \
                (SELECT 1 FROM gleitzeit_tasks t WHERE t.result_blob = b.hash) OR EXISTS \
                (SELECT 1 FROM gleitzeit_workflows w WHERE w.spec_blob = b.hash) \
@@ -299,9 +302,9 @@ async fn stored_blobs(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(
         let hash: Vec<u8> = row.try_get_by_index(0)?;
         let body: String = row.try_get_by_index(1)?;
         let is_used = row.try_get_by_index::<i32>(2)? != 0;
-        desk.checked.blobs += 1;
+        report.checked.blobs += 1;
         for detail in faults(&hash, &body, is_used) {
-            desk.find(Rule::Blob, None, format!("blob {}: {detail}", shown(&hash)));
+            report.find(Rule::Blob, None, format!("blob {}: {detail}", shown(&hash)));
         }
         Ok(())
     })

@@ -145,7 +145,7 @@ pub async fn holder(url: &StoreUrl, id: &WorkflowId) -> Result<Option<Holder>, S
 
 async fn holder_of(place: &Place, id: &WorkflowId) -> Result<Option<Holder>, DbErr> {
     let snapshot = read::snapshot(&place.db).await?;
-    let sql = "SELECT COALESCE((SELECT heir FROM gleitzeit_heirs WHERE epoch = lease_epoch), \
+    let sql = "SELECT COALESCE((SELECT to_epoch FROM gleitzeit_lease_transfers WHERE from_epoch = lease_epoch), \
                lease_epoch) FROM gleitzeit_workflows WHERE id = $1";
     let found = rows(&snapshot, sql, vec![encode::text(id.as_str())]).await?;
     let owner: Option<i64> = found.first().map(|row| row.try_get_by_index(0)).transpose()?;

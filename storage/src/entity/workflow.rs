@@ -27,7 +27,7 @@ pub struct Model {
     pub task_count: i64,
     /// The number of the last event known when this row was written; events may say more.
     pub last_sequence: i64,
-    /// The lease that owns it, or that has ended and left it to its heir; 0 is nobody.
+    /// The lease that owns it, or that has ended and left it to its successor; 0 is nobody.
     pub lease_epoch: i64,
     /// Why it did not complete, as JSON.
     pub error: Option<String>,

@@ -33,12 +33,12 @@ const CLAIM_MAX: usize = 1_000_000;
 const FREED_AT_ONCE: u64 = 20_000;
 
 /// What the lease of the first parameter owns: what bears its epoch, and what bears that of a lease
-/// whose heir it is.
-const OWNED: &str =
-    "(lease_epoch = $1 OR lease_epoch IN (SELECT epoch FROM gleitzeit_heirs WHERE heir = $1))";
+/// whose successor it is.
+const OWNED: &str = "(lease_epoch = $1 OR lease_epoch IN (SELECT from_epoch FROM gleitzeit_lease_transfers WHERE to_epoch = $1))";
 
 /// The latter alone.
-const INHERITED: &str = "lease_epoch IN (SELECT epoch FROM gleitzeit_heirs WHERE heir = $1)";
+const INHERITED: &str =
+    "lease_epoch IN (SELECT from_epoch FROM gleitzeit_lease_transfers WHERE to_epoch = $1)";
 
 /// All columns of a workflow.
 static COLUMNS: LazyLock<String> = LazyLock::new(|| {
@@ -59,7 +59,7 @@ pub(super) struct Stored {
 
 /// What there is, seen at one moment.
 #[derive(Debug)]
-pub(super) struct Survey {
+pub(super) struct LeaseRows {
     pub(super) leases: Vec<Stored>,
     /// True when there is something to claim; known only where there is a lease.
     pub(super) has_free: bool,
@@ -170,7 +170,7 @@ pub(super) async fn renew<C: ConnectionTrait>(
 /// True when a lease owns something that is not settled, or has inherited anything.
 pub(super) async fn owns<C: ConnectionTrait>(db: &C, epoch: Epoch) -> Result<bool, DbErr> {
     let select = format!(
-        "SELECT 1 WHERE EXISTS (SELECT 1 FROM gleitzeit_heirs WHERE heir = $1) \
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM gleitzeit_lease_transfers WHERE to_epoch = $1) \
          OR EXISTS (SELECT 1 FROM gleitzeit_workflows WHERE lease_epoch = $1 AND {OPEN})"
     );
     Ok(db.query_one_raw(statement(db, select, [column(epoch).into()])).await?.is_some())
@@ -190,7 +190,10 @@ pub(super) async fn is_there<C: ConnectionTrait>(db: &C, epoch: i64) -> Result<b
 }
 
 /// Looks at all leases, and for something to claim. Locks nothing.
-pub(super) async fn survey<C: ConnectionTrait>(db: &C, wanted: &Wanted) -> Result<Survey, DbErr> {
+pub(super) async fn lease_rows<C: ConnectionTrait>(
+    db: &C,
+    wanted: &Wanted,
+) -> Result<LeaseRows, DbErr> {
     let now = if is_server(db) { SERVER_NOW } else { "0" };
     let (table, condition) = if wanted.is_all() {
         (free_table(db), String::new())
@@ -204,18 +207,18 @@ pub(super) async fn survey<C: ConnectionTrait>(db: &C, wanted: &Wanted) -> Resul
          FROM gleitzeit_needs), until \
          FROM gleitzeit_leases ORDER BY epoch"
     );
-    let mut survey = Survey { leases: Vec::new(), has_free: false, needs: 0 };
+    let mut lease_rows = LeaseRows { leases: Vec::new(), has_free: false, needs: 0 };
     for row in db.query_all_raw(statement(db, select, [])).await? {
-        survey.has_free = row.try_get_by_index::<i32>(3)? != 0;
-        survey.needs = row.try_get_by_index(4)?;
-        survey.leases.push(Stored {
+        lease_rows.has_free = row.try_get_by_index::<i32>(3)? != 0;
+        lease_rows.needs = row.try_get_by_index(4)?;
+        lease_rows.leases.push(Stored {
             epoch: epoch_of(row.try_get_by_index(0)?),
             process: row.try_get_by_index(1)?,
             left: row.try_get_by_index(2)?,
             until: row.try_get_by_index(5)?,
         });
     }
-    Ok(survey)
+    Ok(lease_rows)
 }
 
 /// All needs that are stored, by their hash.
@@ -262,15 +265,15 @@ pub(super) async fn owners<C: ConnectionTrait>(db: &C) -> Result<Vec<(Stored, St
     Ok(owners)
 }
 
-/// A workflow as it stands, by its escaped id: the epoch that it bears or whose heir owns it, 0 where
+/// A workflow as it stands, by its escaped id: the epoch that it bears or whose successor owns it, 0 where
 /// it is free or settled, and what it needs.
 pub(super) async fn standing<C: ConnectionTrait>(
     db: &C,
     id: &str,
 ) -> Result<Option<(Epoch, Needs)>, DbErr> {
     let select = format!(
-        "SELECT CASE WHEN {OPEN} THEN COALESCE((SELECT heir FROM gleitzeit_heirs \
-         WHERE epoch = lease_epoch), lease_epoch) ELSE 0 END, \
+        "SELECT CASE WHEN {OPEN} THEN COALESCE((SELECT to_epoch FROM gleitzeit_lease_transfers \
+         WHERE from_epoch = lease_epoch), lease_epoch) ELSE 0 END, \
          (SELECT body FROM gleitzeit_needs WHERE hash = needs) \
          FROM gleitzeit_workflows WHERE id = $1"
     );
@@ -290,7 +293,7 @@ pub(super) async fn holders<C: ConnectionTrait>(
     let select = format!(
         "SELECT l.epoch, l.process, l.until - {now}, l.owner, (SELECT COUNT(*) \
          FROM gleitzeit_workflows w WHERE w.{OPEN} AND (w.lease_epoch = l.epoch OR w.lease_epoch \
-         IN (SELECT h.epoch FROM gleitzeit_heirs h WHERE h.heir = l.epoch))), l.until \
+         IN (SELECT t.from_epoch FROM gleitzeit_lease_transfers t WHERE t.to_epoch = l.epoch))), l.until \
          FROM gleitzeit_leases l ORDER BY l.epoch"
     );
     let mut holders = Vec::new();
@@ -355,7 +358,7 @@ pub(super) async fn free<C: ConnectionTrait>(
             break;
         }
     }
-    let forget = "DELETE FROM gleitzeit_heirs WHERE heir = $1";
+    let forget = "DELETE FROM gleitzeit_lease_transfers WHERE to_epoch = $1";
     db.execute_raw(statement(db, forget, [column(epoch).into()])).await?;
     Ok(freed)
 }
@@ -364,31 +367,35 @@ pub(super) async fn free<C: ConnectionTrait>(
 pub(super) async fn inherit<C: ConnectionTrait>(
     db: &C,
     ended: Epoch,
-    heir: Epoch,
+    successor: Epoch,
 ) -> Result<(), DbErr> {
-    let values = || [column(ended).into(), column(heir).into()];
-    let pass_on = "UPDATE gleitzeit_heirs SET heir = $2 WHERE heir = $1";
+    let values = || [column(ended).into(), column(successor).into()];
+    let pass_on = "UPDATE gleitzeit_lease_transfers SET to_epoch = $2 WHERE to_epoch = $1";
     db.execute_raw(statement(db, pass_on, values())).await?;
-    let insert = "INSERT INTO gleitzeit_heirs (epoch, heir) VALUES ($1, $2)";
+    let insert = "INSERT INTO gleitzeit_lease_transfers (from_epoch, to_epoch) VALUES ($1, $2)";
     db.execute_raw(statement(db, insert, values())).await?;
     Ok(())
 }
 
 /// The ended leases that a lease has inherited from, by their columns.
-pub(super) async fn inherited<C: ConnectionTrait>(db: &C, heir: Epoch) -> Result<Vec<i64>, DbErr> {
-    let select = "SELECT epoch FROM gleitzeit_heirs WHERE heir = $1 ORDER BY epoch";
-    let rows = db.query_all_raw(statement(db, select, [column(heir).into()])).await?;
+pub(super) async fn inherited<C: ConnectionTrait>(
+    db: &C,
+    successor: Epoch,
+) -> Result<Vec<i64>, DbErr> {
+    let select =
+        "SELECT from_epoch FROM gleitzeit_lease_transfers WHERE to_epoch = $1 ORDER BY from_epoch";
+    let rows = db.query_all_raw(statement(db, select, [column(successor).into()])).await?;
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
-/// The keys of what an ended lease left behind; where it is nothing, its heir forgets it.
+/// The keys of what an ended lease left behind; where it is nothing, its successor forgets it.
 pub(super) async fn left_behind<C: ConnectionTrait>(db: &C, ended: i64) -> Result<Vec<i64>, DbErr> {
     let select = format!(
         "SELECT key FROM gleitzeit_workflows WHERE lease_epoch = $1 AND {OPEN} ORDER BY key"
     );
     let rows = db.query_all_raw(statement(db, select, [ended.into()])).await?;
     if rows.is_empty() {
-        let forget = "DELETE FROM gleitzeit_heirs WHERE epoch = $1";
+        let forget = "DELETE FROM gleitzeit_lease_transfers WHERE from_epoch = $1";
         db.execute_raw(statement(db, forget, [ended.into()])).await?;
     }
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
@@ -410,7 +417,7 @@ pub(super) async fn free_some<C: ConnectionTrait>(
     Ok(db.execute_raw(update).await?.rows_affected())
 }
 
-/// Frees what an ended lease left behind and its heir cannot run; how many workflows.
+/// Frees what an ended lease left behind and its successor cannot run; how many workflows.
 pub(super) async fn free_unfit<C: ConnectionTrait>(
     db: &C,
     ended: i64,
@@ -556,13 +563,13 @@ async fn workflows<C: ConnectionTrait>(
 }
 
 /// Whether a lease owns what bears the epoch of another one, which has ended.
-pub(super) async fn is_heir<C: ConnectionTrait>(
+pub(super) async fn is_successor<C: ConnectionTrait>(
     db: &C,
-    heir: Epoch,
+    successor: Epoch,
     ended: i64,
 ) -> Result<bool, DbErr> {
-    let select = "SELECT 1 FROM gleitzeit_heirs WHERE epoch = $1 AND heir = $2";
-    let select = statement(db, select, [ended.into(), column(heir).into()]);
+    let select = "SELECT 1 FROM gleitzeit_lease_transfers WHERE from_epoch = $1 AND to_epoch = $2";
+    let select = statement(db, select, [ended.into(), column(successor).into()]);
     Ok(db.query_one_raw(select).await?.is_some())
 }
 

@@ -1,6 +1,6 @@
 //! Notices that a process of this machine has ended that held a lease on a server.
 //!
-//! Asked by the [`desk`](super::desk) with every survey. The kernel is asked, and not the server; and
+//! Asked by the [`lease_table`](super::lease_table) with every lease_rows. The kernel is asked, and not the server; and
 //! only while another process of this machine holds a lease.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -9,7 +9,7 @@ use gleitzeit_domain::store::Epoch;
 use tokio::task::AbortHandle;
 
 use super::process::Process;
-use crate::bell::Bell;
+use crate::notifier::Notifier;
 
 /// Between two looks at a process: what it left behind is taken over so long after its end.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -35,23 +35,23 @@ impl Watched {
         &mut self,
         this: &Process,
         running: Vec<(Epoch, String)>,
-        bell: &Arc<Bell>,
+        notifier: &Arc<Notifier>,
     ) {
         self.0.retain(|epoch, _| running.iter().any(|(it, _)| it == epoch));
         for (epoch, process) in running {
             self.0.entry(epoch).or_insert_with(|| {
-                let until_it_ends = until_end(this.clone(), process, Arc::clone(bell));
+                let until_it_ends = until_end(this.clone(), process, Arc::clone(notifier));
                 Watch(tokio::spawn(until_it_ends).abort_handle())
             });
         }
     }
 }
 
-async fn until_end(this: Process, process: String, bell: Arc<Bell>) {
+async fn until_end(this: Process, process: String, notifier: Arc<Notifier>) {
     while !this.knows_to_be_gone(&process) {
         tokio::time::sleep(PAUSE).await;
     }
-    bell.ring();
+    notifier.ring();
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -68,10 +68,10 @@ mod tests {
         let this = Process::this().unwrap();
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let name = Process::of_id(i32::try_from(child.id()).unwrap()).unwrap().to_string();
-        let bell = Arc::new(Bell::new());
-        let mut rings = bell.stream();
+        let notifier = Arc::new(Notifier::new());
+        let mut rings = notifier.stream();
         let mut watched = Watched::default();
-        watched.watch(&this, vec![(Epoch(1), name)], &bell);
+        watched.watch(&this, vec![(Epoch(1), name)], &notifier);
         child.kill().unwrap();
         child.wait().unwrap();
         let ring = tokio::time::timeout(Duration::from_mins(1), rings.next()).await;

@@ -2,7 +2,7 @@
 
 use gleitzeit::{
     Effect, MethodSpec, ProtocolSpec, RetryPolicy, TaskSpec, TaskStatus, WorkflowSpec,
-    WorkflowStatus, domain::store::lease::PersonsVerdict,
+    WorkflowStatus, domain::store::lease::Resolution,
 };
 use gleitzeit_testkit::{Crash, TestKit};
 use serde_json::json;
@@ -96,7 +96,7 @@ fn an_unknown_outcome_is_settled_by_the_test() {
     kit.assert_calls("post/ship", 0);
     let id = doubtful.id.clone();
     kit.live(async |handle| {
-        let verdict = PersonsVerdict::Completed { result: json!("the bank says so") };
+        let verdict = Resolution::Completed { result: json!("the bank says so") };
         handle.settle(&id, &"charge".into(), verdict).await.unwrap();
         handle.wait(&id).await.unwrap();
     })

@@ -18,13 +18,13 @@ use gleitzeit_domain::{
 
 use super::{Recovered, Recovery, Taken, Wish, adopt_all, gone, unclaimed};
 use crate::{
-    cast::Cast,
+    addresses::ActorAddresses,
     execution_engine::{
         ExecutionEngine, Phase,
-        ownership::{Look, LookIn, NeedLease},
+        ownership::{Look, NeedLease, PollAfter},
     },
     load_balancer::GetServed,
-    protocol_registry::GetBook,
+    protocol_registry::GetCatalog,
 };
 
 /// Workflows that are claimed at once: enough to share the price of a transaction, and few enough
@@ -59,20 +59,24 @@ enum Grant {
 }
 
 /// Asks what may be fetched next, beside so many tasks.
-async fn grant(cast: &Cast, store: &dyn Store, besides: u64) -> Result<Grant, TaskError> {
-    let epoch = cast.engine.send(NeedLease).await.map_err(gone)??;
+async fn grant(
+    addresses: &ActorAddresses,
+    store: &dyn Store,
+    besides: u64,
+) -> Result<Grant, TaskError> {
+    let epoch = addresses.engine.send(NeedLease).await.map_err(gone)??;
     let Some(mine) = epoch.filter(|_| store.leases().is_some()) else {
         return Ok(Grant::Everything);
     };
-    let has_room = cast.engine.send(HasRoom { besides }).await.map_err(gone)?;
+    let has_room = addresses.engine.send(HasRoom { besides }).await.map_err(gone)?;
     Ok(if has_room { Grant::Part(mine) } else { Grant::NoRoom })
 }
 
 /// What this process knows and has a provider for.
-async fn offer(cast: &Cast) -> Result<Offer, TaskError> {
-    let book = cast.registry.send(GetBook).await.map_err(gone)?;
-    let served = cast.balancer.send(GetServed).await.map_err(gone)?;
-    Ok(Offer::of(served.into_iter().filter(|method| book.method(method).is_some())))
+async fn offer(addresses: &ActorAddresses) -> Result<Offer, TaskError> {
+    let catalog = addresses.registry.send(GetCatalog).await.map_err(gone)?;
+    let served = addresses.balancer.send(GetServed).await.map_err(gone)?;
+    Ok(Offer::of(served.into_iter().filter(|method| catalog.method(method).is_some())))
 }
 
 async fn fetch(store: &dyn Store, grant: Grant, offer: &Offer) -> Result<Page, TaskError> {
@@ -99,9 +103,9 @@ pub(in crate::execution_engine) async fn claim_all(
 ) -> Result<Recovered, TaskError> {
     let wish = Wish { reopen: false, hold: false };
     let mut taken = Taken::default();
-    let engine = &recovery.cast.engine;
-    let offer = offer(&recovery.cast).await?;
-    let mut page = fetch(&*store, grant(&recovery.cast, &*store, 0).await?, &offer).await?;
+    let engine = &recovery.addresses.engine;
+    let offer = offer(&recovery.addresses).await?;
+    let mut page = fetch(&*store, grant(&recovery.addresses, &*store, 0).await?, &offer).await?;
     loop {
         let (Claimed { workflows, more, ask_again_in }, mine) = match page {
             Page::NoRoom => return Ok(taken.end()),
@@ -114,7 +118,8 @@ pub(in crate::execution_engine) async fn claim_all(
         let tasks = workflows.iter().map(|it| it.record.tasks.len() as u64).sum();
         // Asked before these are planned, for the engine and the planning share a thread: the
         // database has something to do from the beginning.
-        let granted = if more { Some(grant(&recovery.cast, &*store, tasks).await) } else { None };
+        let granted =
+            if more { Some(grant(&recovery.addresses, &*store, tasks).await) } else { None };
         let next = async {
             match granted {
                 Some(granted) => fetch(&*store, granted?, &offer).await.map(Some),
@@ -129,7 +134,7 @@ pub(in crate::execution_engine) async fn claim_all(
             page = next;
             continue;
         }
-        engine.do_send(LookIn(ask_again_in));
+        engine.do_send(PollAfter(ask_again_in));
         if taken.recovered.workflows > 0 {
             // What was asked of the process that ran them waits for an answer.
             engine.do_send(Look);
@@ -144,7 +149,7 @@ impl Handler<HasRoom> for ExecutionEngine {
     fn handle(&mut self, HasRoom { besides }: HasRoom, _: &mut Self::Context) -> bool {
         let has_room = self.load + besides < self.settings.max_queued_tasks;
         if !has_room {
-            self.leave_some();
+            self.defer_some();
         }
         has_room && matches!(self.phase, Phase::Running)
     }

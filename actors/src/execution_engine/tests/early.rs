@@ -19,7 +19,7 @@ use super::{
     cancel,
     stage::{Fault, HeldStore, Stage, hang, pure, quiet, statuses, task, workflow},
 };
-use crate::execution_engine::{Cancel, EngineSettings, GetWorkflow, LeftoverCounts, Shutdown};
+use crate::execution_engine::{Cancel, EngineCounts, EngineSettings, GetWorkflow, Shutdown};
 
 /// A workflow whose id is made up.
 fn unnamed(tasks: impl IntoIterator<Item = TaskSpec>) -> Draft {
@@ -68,7 +68,7 @@ async fn a_pure_first_task_does_not_wait_for_the_store() {
     assert_eq!(statuses(&stored(&stage, &id).await)[0], TaskStatus::Completed);
     stage.store.release();
     assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
-    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.engine_counts().await, EngineCounts::default());
 }
 
 /// Of a workflow that is refused, or was there before, nothing must be left or be done again.
@@ -131,7 +131,7 @@ async fn a_state_that_is_not_stored_is_not_told() {
     let (_accepted, _settled) = stage.send_draft(draft);
     quiet().await;
     let (answer, mut told) = tokio::sync::oneshot::channel();
-    stage.actors.cast.engine.do_send(GetWorkflow { id: id.clone(), answer });
+    stage.actors.addresses.engine.do_send(GetWorkflow { id: id.clone(), answer });
     quiet().await;
     assert!(is_untold(&mut told));
     stage.store.release();
@@ -155,9 +155,9 @@ async fn a_refused_submission_takes_its_calls_along() {
     let refusal = SubmitError::Store(StoreError::Integrity { detail });
     assert_eq!(accepted.await.unwrap(), Err(refusal));
     assert_eq!(settled.await.unwrap().unwrap_err().code, ErrorCode::PersistenceIntegrityError);
-    stage.actors.cast.engine.send(cancel("first")).await.unwrap().unwrap();
+    stage.actors.addresses.engine.send(cancel("first")).await.unwrap().unwrap();
     quiet().await;
-    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.engine_counts().await, EngineCounts::default());
 }
 
 /// A store that did it and did not say so is asked again: what it has is recognised.
@@ -209,7 +209,7 @@ async fn what_runs_early_can_be_cancelled() {
     let id = draft.id.clone();
     let (accepted, settled) = stage.send_draft(draft);
     quiet().await;
-    let engine = &stage.actors.cast.engine;
+    let engine = &stage.actors.addresses.engine;
     let mut cancelled = Box::pin(engine.send(Cancel { id: id.clone(), reason: "enough".into() }));
     let early = tokio::time::timeout(Duration::from_secs(1), &mut cancelled).await;
     assert!(early.is_err(), "told before it was stored: {early:?}");
@@ -229,9 +229,9 @@ async fn a_limit_ends_what_runs_early() {
     tokio::time::sleep(Duration::from_secs(90)).await;
     stage.store.release();
     assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::TimedOut);
-    stage.actors.cast.engine.send(cancel("first")).await.unwrap().unwrap();
+    stage.actors.addresses.engine.send(cancel("first")).await.unwrap().unwrap();
     quiet().await;
-    assert_eq!(stage.leftovers().await, LeftoverCounts::default());
+    assert_eq!(stage.engine_counts().await, EngineCounts::default());
 }
 
 /// What was never stored is no workflow that was left behind.
@@ -244,7 +244,7 @@ async fn a_stop_says_nothing_of_what_is_not_stored() {
     quiet().await;
     assert_eq!(stage.made(), ["a"]);
     let deadline = Duration::from_secs(5);
-    let report = stage.actors.cast.engine.send(Shutdown { deadline }).await.unwrap();
+    let report = stage.actors.addresses.engine.send(Shutdown { deadline }).await.unwrap();
     assert_eq!(report.unsettled, []);
     assert_eq!(report.abandoned, []);
     assert!(is_untold(&mut accepted));

@@ -15,7 +15,7 @@ use gleitzeit_domain::{
     id::{ProtocolId, WorkflowId},
     plan::{Draft, PlanDefaults},
     problem::SubmitError,
-    protocol::{Effect, MethodSpec, ProtocolSpec, book::ProtocolBook},
+    protocol::{Effect, MethodSpec, ProtocolSpec, catalog::ProtocolCatalog},
     provider::{Call, Placement, ProviderSpec},
     resources::Resources,
     store::{ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange},
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
-    execution_engine::{EngineSettings, LeftoverCounts, Leftovers, Submit, WaitAnswer},
+    execution_engine::{EngineCounts, EngineSettings, GetEngineCounts, Submit, WaitAnswer},
     load_balancer::{BalancerSettings, RegisterProvider},
     memory_store::MemoryStore,
     system::{self, Actors, Parts},
@@ -185,15 +185,15 @@ impl Store for HeldStore {
 
 /// The methods of `test/v1.0`: what the provider does stands in the parameters. `answer` is given
 /// back; `fail` is a code; `hang` never ends.
-fn book() -> ProtocolBook {
+fn catalog() -> ProtocolCatalog {
     let open = |name: &str| MethodSpec { additional_params: true, ..MethodSpec::new(name) };
     let test = ProtocolSpec::new("test", "v1.0".parse().unwrap())
         .method(open("run"))
         .method(MethodSpec { effect: Effect::Pure, ..open("pure") })
         .method(MethodSpec { effect: Effect::AtMostOnce, ..open("once") });
-    let mut book = ProtocolBook::new();
-    book.register(test).unwrap();
-    book
+    let mut catalog = ProtocolCatalog::new();
+    catalog.register(test).unwrap();
+    catalog
 }
 
 /// The calls that were made, by task id, in order.
@@ -247,7 +247,7 @@ impl Stage {
             balancer: BalancerSettings::default(),
             strategies: Strategies::default(),
             resources: Resources::UNLIMITED,
-            book: book(),
+            catalog: catalog(),
             defaults: PlanDefaults::default(),
             env: HashMap::new(),
             monitor_interval: Duration::ZERO,
@@ -260,9 +260,9 @@ impl Stage {
         let spec = ProviderSpec::from_fn("p", "test/v1.0", move |call| serve(made.clone(), call));
         let spec = spec.unwrap().placement(Placement::Control);
         let protocol: ProtocolId = "test/v1.0".parse().unwrap();
-        let capabilities = book().capabilities(&protocol);
+        let capabilities = catalog().capabilities(&protocol);
         let register = RegisterProvider { spec, capabilities };
-        actors.cast.balancer.send(register).await.unwrap().unwrap();
+        actors.addresses.balancer.send(register).await.unwrap().unwrap();
         Self { actors, store, calls }
     }
 
@@ -287,7 +287,7 @@ impl Stage {
         let (accepted, is_accepted) = oneshot::channel();
         let (settled, is_settled) = oneshot::channel();
         let submit = Submit { draft, accepted: Some(accepted), settled: Some(settled), span: None };
-        self.actors.cast.engine.do_send(submit);
+        self.actors.addresses.engine.do_send(submit);
         (is_accepted, is_settled)
     }
 
@@ -302,8 +302,8 @@ impl Stage {
         self.calls.lock().unwrap().clone()
     }
 
-    pub(super) async fn leftovers(&self) -> LeftoverCounts {
-        self.actors.cast.engine.send(Leftovers).await.unwrap()
+    pub(super) async fn engine_counts(&self) -> EngineCounts {
+        self.actors.addresses.engine.send(GetEngineCounts).await.unwrap()
     }
 
     pub(super) async fn stored(&self, id: &str) -> WorkflowRecord {

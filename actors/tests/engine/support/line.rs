@@ -217,7 +217,7 @@ impl LeaseStore for Line {
         self.pass(None, async |memory| memory.withdraw(key).await).await
     }
 
-    fn bell(&self) -> BoxStream<'static, ()> {
-        self.memory.bell()
+    fn notifications(&self) -> BoxStream<'static, ()> {
+        self.memory.notifications()
     }
 }

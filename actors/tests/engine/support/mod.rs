@@ -16,7 +16,7 @@ use gleitzeit_actors::{
     dependency_resolver::CountWorkflows,
     event_bus::{Delivery, EventFilter, Subscribe, Subscription},
     execution_engine::{
-        Cancel, CancelTask, EngineSettings, GetWorkflow, LeftoverCounts, Leftovers, Recover,
+        Cancel, CancelTask, EngineCounts, EngineSettings, GetEngineCounts, GetWorkflow, Recover,
         Recovered, Reopen, Submit, Wait, WaitAnswer,
     },
     load_balancer::{BalancerSettings, RegisterProvider},
@@ -31,7 +31,7 @@ use gleitzeit_domain::{
     id::{ProtocolId, WorkflowId},
     plan::{Draft, PlanDefaults},
     problem::SubmitError,
-    protocol::{Effect, MethodSpec, ParameterSpec, ProtocolSpec, book::ProtocolBook},
+    protocol::{Effect, MethodSpec, ParameterSpec, ProtocolSpec, catalog::ProtocolCatalog},
     provider::{Placement, ProviderSpec, Supervision},
     resources::Resources,
     retry::{Backoff, RetryPolicy},
@@ -100,7 +100,7 @@ pub(crate) struct Setup {
     pub(crate) env: HashMap<String, Option<String>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) board: Board,
-    pub(crate) book: ProtocolBook,
+    pub(crate) catalog: ProtocolCatalog,
     /// So often may each provider break down within a minute.
     pub(crate) restarts_max: u32,
     /// Providers of `test/v1.0`, and how many calls each takes at once.
@@ -116,7 +116,7 @@ impl Default for Setup {
             env: HashMap::new(),
             store: Arc::new(MemoryStore::default()),
             board: Board::default(),
-            book: book(),
+            catalog: catalog(),
             restarts_max: Supervision::default().restarts_max,
             providers: vec![("main", None)],
         }
@@ -124,7 +124,7 @@ impl Default for Setup {
 }
 
 /// The protocols of the stage.
-fn book() -> ProtocolBook {
+fn catalog() -> ProtocolCatalog {
     let open = |name: &str| MethodSpec { additional_params: true, ..MethodSpec::new(name) };
     let number = ParameterSpec::object([("number", ParameterSpec::integer())]);
     let test = ProtocolSpec::new("test", "v1.0".parse().unwrap())
@@ -133,13 +133,13 @@ fn book() -> ProtocolBook {
         .method(MethodSpec { effect: Effect::Pure, ..open("pure") })
         .method(open("typed").returns(number))
         .method(MethodSpec::new("strict").param("count", ParameterSpec::integer().minimum(1)));
-    let mut book = ProtocolBook::new();
-    book.register(test).unwrap();
+    let mut catalog = ProtocolCatalog::new();
+    catalog.register(test).unwrap();
     for name in ["other", "third"] {
         let spec = ProtocolSpec::new(name, "v1.0".parse().unwrap()).method(open("run"));
-        book.register(spec).unwrap();
+        catalog.register(spec).unwrap();
     }
-    book
+    catalog
 }
 
 impl Setup {
@@ -165,7 +165,7 @@ impl Setup {
             },
             strategies: Strategies::default(),
             resources: self.resources,
-            book: self.book,
+            catalog: self.catalog,
             defaults: PlanDefaults::default(),
             env: self.env,
             monitor_interval: Duration::ZERO,
@@ -174,7 +174,7 @@ impl Setup {
         };
         let actors = system::start(parts, Arc::clone(&self.store)).unwrap();
         let subscribe = Subscribe { filter: EventFilter::default(), capacity: usize::MAX };
-        let subscription = actors.cast.bus.send(subscribe).await.unwrap();
+        let subscription = actors.addresses.bus.send(subscribe).await.unwrap();
         let mut stage = Stage {
             actors,
             store: self.store,
@@ -223,10 +223,10 @@ impl Stage {
 
     pub(crate) async fn register(&self, spec: ProviderSpec) {
         let protocol: ProtocolId = spec.protocols[0].clone();
-        let capabilities = book().capabilities(&protocol);
+        let capabilities = catalog().capabilities(&protocol);
         let spec = spec.placement(Placement::Control);
         self.actors
-            .cast
+            .addresses
             .balancer
             .send(RegisterProvider { spec, capabilities })
             .await
@@ -242,7 +242,7 @@ impl Stage {
         let (accepted, taken) = oneshot::channel();
         let (settled, end) = oneshot::channel();
         let submit = Submit { draft, accepted: Some(accepted), settled: Some(settled), span: None };
-        self.actors.cast.engine.do_send(submit);
+        self.actors.addresses.engine.do_send(submit);
         Sent { id, taken, end }
     }
 
@@ -259,30 +259,30 @@ impl Stage {
 
     pub(crate) async fn cancel(&self, id: &WorkflowId) -> Result<(), TaskError> {
         let cancel = Cancel { id: id.clone(), reason: "enough".into() };
-        within(self.actors.cast.engine.send(cancel)).await.unwrap()
+        within(self.actors.addresses.engine.send(cancel)).await.unwrap()
     }
 
     pub(crate) async fn cancel_task(&self, id: &WorkflowId, task: &str) -> Result<(), TaskError> {
         let cancel = CancelTask { id: id.clone(), task: task.into(), reason: "enough".into() };
-        within(self.actors.cast.engine.send(cancel)).await.unwrap()
+        within(self.actors.addresses.engine.send(cancel)).await.unwrap()
     }
 
     pub(crate) async fn wait(&self, id: &WorkflowId) -> WaitAnswer {
         let (answer, answered) = oneshot::channel();
-        self.actors.cast.engine.do_send(Wait { id: id.clone(), answer });
+        self.actors.addresses.engine.do_send(Wait { id: id.clone(), answer });
         within(answered).await.unwrap()
     }
 
     /// The state of a workflow that runs here.
     pub(crate) async fn look(&self, id: &WorkflowId) -> Option<Arc<WorkflowRecord>> {
         let (answer, answered) = oneshot::channel();
-        self.actors.cast.engine.do_send(GetWorkflow { id: id.clone(), answer });
+        self.actors.addresses.engine.do_send(GetWorkflow { id: id.clone(), answer });
         within(answered).await.unwrap()
     }
 
     pub(crate) async fn recover(&mut self) -> Recovered {
         let recover = Recover { id: None, hold: false };
-        within(self.actors.cast.engine.send(recover)).await.unwrap().unwrap()
+        within(self.actors.addresses.engine.send(recover)).await.unwrap().unwrap()
     }
 
     /// Does not compare what is told of a workflow with what is stored of it: some of it may be told
@@ -295,15 +295,15 @@ impl Stage {
     /// at them.
     pub(crate) async fn reopen(&mut self, id: &WorkflowId) -> Result<Recovered, TaskError> {
         self.leave_out(id);
-        within(self.actors.cast.engine.send(Reopen(id.clone()))).await.unwrap()
+        within(self.actors.addresses.engine.send(Reopen(id.clone()))).await.unwrap()
     }
 
     pub(crate) async fn resources(&self) -> ResourceReport {
-        self.actors.cast.resources.send(GetResources).await.unwrap()
+        self.actors.addresses.resources.send(GetResources).await.unwrap()
     }
 
-    pub(crate) async fn leftovers(&self) -> LeftoverCounts {
-        self.actors.cast.engine.send(Leftovers).await.unwrap()
+    pub(crate) async fn engine_counts(&self) -> EngineCounts {
+        self.actors.addresses.engine.send(GetEngineCounts).await.unwrap()
     }
 
     fn collect(&mut self) {
@@ -366,20 +366,20 @@ impl Stage {
     pub(crate) async fn finish(mut self) {
         let idle = async {
             loop {
-                let counts = self.leftovers().await;
-                if (LeftoverCounts { timers: 0, ..counts }) == LeftoverCounts::default() {
+                let counts = self.engine_counts().await;
+                if (EngineCounts { timers: 0, ..counts }) == EngineCounts::default() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         let settled = tokio::time::timeout(PATIENCE, idle).await.is_ok();
-        assert!(settled, "still busy: {:?}", self.leftovers().await);
+        assert!(settled, "still busy: {:?}", self.engine_counts().await);
         self.catch_up().await;
-        assert_eq!(self.leftovers().await, LeftoverCounts::default());
+        assert_eq!(self.engine_counts().await, EngineCounts::default());
         let resources = self.resources().await;
         assert_eq!((resources.taken, resources.waiting), (Resources::default(), 0));
-        assert_eq!(self.actors.cast.resolver.send(CountWorkflows).await.unwrap(), 0);
+        assert_eq!(self.actors.addresses.resolver.send(CountWorkflows).await.unwrap(), 0);
         assert_eq!(self.board.running(), 0, "calls are still running");
         self.check().await;
         self.actors.stop(Duration::ZERO).await;

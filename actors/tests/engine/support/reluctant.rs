@@ -186,7 +186,7 @@ impl LeaseStore for Reluctant {
         self.memory.withdraw(key).await
     }
 
-    fn bell(&self) -> BoxStream<'static, ()> {
-        self.memory.bell()
+    fn notifications(&self) -> BoxStream<'static, ()> {
+        self.memory.notifications()
     }
 }

@@ -67,8 +67,8 @@ fn long_values_are_shown_shortened() {
 /// One round trip to the author for all mistakes, each with its place.
 #[test]
 fn all_violations_are_told_at_once() {
-    let book = crate::protocol::book::ProtocolBook::builtin();
-    let chat = book.resolve(None, "llm/chat").unwrap();
+    let catalog = crate::protocol::catalog::ProtocolCatalog::builtin();
+    let chat = catalog.resolve(None, "llm/chat").unwrap();
     let params = json!({
         "messages": [{"role": "usr", "content": ""}, {"role": "user"}, 3],
         "temperature": 2.5,

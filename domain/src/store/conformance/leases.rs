@@ -17,7 +17,7 @@ use crate::{
     needs::{Needs, Offer},
     store::{
         Epoch, LeaseStore, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
-        lease::{Ask, ClaimedOne, ClaimedWorkflow, PersonsVerdict, Release, Request},
+        lease::{Ask, ClaimedOne, ClaimedWorkflow, Release, Request, Resolution},
     },
     workflow::{WorkflowRecord, WorkflowStatus},
 };
@@ -194,7 +194,7 @@ pub(super) async fn what_is_free_is_claimed_once(store: &dyn Store) -> Outcome {
 
 pub(super) async fn what_a_closed_lease_owned_is_free(store: &dyn Store) -> Outcome {
     let leases = leases_of!(store);
-    let (gone, heir) = (open(leases, "a").await?, open(leases, "b").await?);
+    let (gone, successor) = (open(leases, "a").await?, open(leases, "b").await?);
     let (open_one, done) = (owned("open", gone), owned("done", gone));
     store.submit(vec![open_one.clone(), done.clone()]).await?;
     let step = outcome(&open_one, gone);
@@ -204,11 +204,11 @@ pub(super) async fn what_a_closed_lease_owned_is_free(store: &dyn Store) -> Outc
     leases.close_lease(gone).await?;
     let mut record = open_one.record.clone();
     super::sample::apply(&mut record, &step);
-    let claimed = leases.claim(heir, 10, &Offer::everything()).await?;
+    let claimed = leases.claim(successor, 10, &Offer::everything()).await?;
     same!(claimed.workflows, [claimed_as(record)], "claimed");
     let late = store.record(vec![outcome(&open_one, gone)]).await;
     same!(late, Err(StoreError::LeaseLost { epoch: gone }), "a write of the old owner");
-    store.record(vec![outcome(&open_one, heir)]).await?;
+    store.record(vec![outcome(&open_one, successor)]).await?;
     Ok(())
 }
 
@@ -304,9 +304,9 @@ pub(super) async fn what_a_lease_leaves_goes_to_who_knows_it(store: &dyn Store) 
     let stranger = open(leases, "b").await?;
     let knows_none = offer(&[]);
     same!(claim_with(leases, stranger, 10, &knows_none).await?, ["plain"], "by a stranger");
-    let heir = open(leases, "c").await?;
+    let successor = open(leases, "c").await?;
     let knows_it = offer(&["shop/v1.0:charge"]);
-    same!(claim_with(leases, heir, 10, &knows_it).await?, ["shop"], "by who knows it");
+    same!(claim_with(leases, successor, 10, &knows_it).await?, ["shop"], "by who knows it");
     Ok(())
 }
 
@@ -315,9 +315,9 @@ pub(super) async fn what_is_released_is_free(store: &dyn Store) -> Outcome {
     let (first, second) = (open(leases, "a").await?, open(leases, "b").await?);
     store.submit(vec![owned("a", first), owned("b", first), owned("c", second)]).await?;
     let all: Vec<_> = ["a", "c", "none"].map(Into::into).into();
-    let mut bell = leases.bell();
+    let mut notifications = leases.notifications();
     leases.release(first, &all, Release::ForAll).await?;
-    same!(bell.next().await, Some(()), "the bell for what is free");
+    same!(notifications.next().await, Some(()), "the notifications for what is free");
     same!(claim(leases, first, 10).await?, ["a"], "what it owned, and nothing of others");
     let some = [WorkflowId::from("a"), "b".into()];
     leases.release(first, &some, Release::ForOthers).await?;
@@ -356,7 +356,7 @@ pub(super) async fn requests_reach_the_owner(store: &dyn Store) -> Outcome {
     store.submit(vec![owned("a", owner)]).await?;
     let settle = Ask::Settle {
         task: "t0".into(),
-        verdict: PersonsVerdict::Completed { result: json!({"n": "a\u{0}b"}) },
+        verdict: Resolution::Completed { result: json!({"n": "a\u{0}b"}) },
     };
     let settle = Request { workflow: "a".into(), ask: settle };
     let cancel = Request { workflow: "a".into(), ask: Ask::Cancel { reason: "enough".into() } };
@@ -381,19 +381,19 @@ pub(super) async fn requests_reach_the_owner(store: &dyn Store) -> Outcome {
     }
 }
 
-pub(super) async fn the_bell_rings_for_what_is_free(store: &dyn Store) -> Outcome {
+pub(super) async fn notifications_arrive_for_what_is_free(store: &dyn Store) -> Outcome {
     let leases = leases_of!(store);
-    let mut bell = leases.bell();
+    let mut notifications = leases.notifications();
     store.submit(vec![workflow("a", 1)]).await?;
-    same!(bell.next().await, Some(()), "for a submission");
+    same!(notifications.next().await, Some(()), "for a submission");
     let epoch = open(leases, "a").await?;
     same!(claim(leases, epoch, 10).await?, ["a"], "claimed");
-    let mut bell = leases.bell();
+    let mut notifications = leases.notifications();
     let ask = Ask::Cancel { reason: "enough".into() };
     leases.ask(Request { workflow: "a".into(), ask }).await?;
-    same!(bell.next().await, Some(()), "for a request");
-    let mut bell = leases.bell();
+    same!(notifications.next().await, Some(()), "for a request");
+    let mut notifications = leases.notifications();
     leases.close_lease(epoch).await?;
-    same!(bell.next().await, Some(()), "for a closed lease");
+    same!(notifications.next().await, Some(()), "for a closed lease");
     Ok(())
 }

@@ -18,7 +18,7 @@ use sea_orm::{
 };
 use serde_json::Value;
 
-use super::{super::pages::Pages, Desk, Rule, detail_of};
+use super::{super::pages::Pages, CheckReport, Rule, detail_of};
 use crate::{
     assemble::{record_of, shown, task_of},
     encode::{self, count_of, parse, unescape},
@@ -38,7 +38,10 @@ struct Seen {
 }
 
 /// Looks through all workflows.
-pub(super) async fn workflows(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> Result<(), DbErr> {
+pub(super) async fn workflows(
+    db: &DatabaseTransaction,
+    report: &mut CheckReport<'_>,
+) -> Result<(), DbErr> {
     let mut pages = Pages::default();
     loop {
         let rows = pages.next(db).await?;
@@ -46,16 +49,16 @@ pub(super) async fn workflows(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> 
         let range = (first.key, last.key);
         let mut page = Vec::with_capacity(rows.len());
         for row in rows {
-            desk.checked.workflows += 1;
-            page.push(seen(db, row, desk).await?);
+            report.checked.workflows += 1;
+            page.push(seen(db, row, report).await?);
         }
-        tasks(db, range, &mut page, desk).await?;
+        tasks(db, range, &mut page, report).await?;
         for it in &page {
             for found in it.record.iter().flat_map(audit::contradictions) {
-                desk.find(Rule::Workflow, Some(&it.id), found);
+                report.find(Rule::Workflow, Some(&it.id), found);
             }
         }
-        events(db, range, &mut page, desk).await?;
+        events(db, range, &mut page, report).await?;
     }
 }
 
@@ -63,7 +66,7 @@ pub(super) async fn workflows(db: &DatabaseTransaction, desk: &mut Desk<'_>) -> 
 async fn seen(
     db: &DatabaseTransaction,
     row: workflow::Model,
-    desk: &mut Desk<'_>,
+    report: &mut CheckReport<'_>,
 ) -> Result<Seen, DbErr> {
     let mut seen = Seen {
         key: row.key,
@@ -73,7 +76,7 @@ async fn seen(
         last_sequence: row.last_sequence,
         last_found: 0,
     };
-    if let Some(json) = spec_of(db, &row, &seen.id, desk).await? {
+    if let Some(json) = spec_of(db, &row, &seen.id, report).await? {
         let record = parse::<WorkflowSpec>(&json).and_then(|spec| {
             let waiting = |(spec, index)| encode::waiting(index, spec);
             let tasks: Vec<TaskRecord> = spec.tasks.iter().zip(0_u32..).map(waiting).collect();
@@ -83,11 +86,11 @@ async fn seen(
             Ok(record) if i64::try_from(record.tasks.len()) != Ok(seen.task_count) => {
                 let (said, is) = (seen.task_count, record.tasks.len());
                 let detail = format!("its row says {said} tasks, and its spec has {is}");
-                desk.find(Rule::Workflow, Some(&seen.id), detail);
+                report.find(Rule::Workflow, Some(&seen.id), detail);
                 seen.record = Some(record);
             }
             Ok(record) => seen.record = Some(record),
-            Err(error) => desk.find(Rule::Workflow, Some(&seen.id), detail_of(error)),
+            Err(error) => report.find(Rule::Workflow, Some(&seen.id), detail_of(error)),
         }
     }
     Ok(seen)
@@ -98,7 +101,7 @@ async fn spec_of(
     db: &DatabaseTransaction,
     row: &workflow::Model,
     id: &str,
-    desk: &mut Desk<'_>,
+    report: &mut CheckReport<'_>,
 ) -> Result<Option<String>, DbErr> {
     match (&row.spec, &row.spec_blob) {
         (Some(json), None) => Ok(Some(json.clone())),
@@ -106,16 +109,16 @@ async fn spec_of(
             let found = blob::Entity::find_by_id(hash.clone()).one(db).await?;
             if found.is_none() {
                 let detail = format!("its spec, blob {}, is not there", shown(hash));
-                desk.find(Rule::Blob, Some(id), detail);
+                report.find(Rule::Blob, Some(id), detail);
             }
             Ok(found.map(|blob| blob.body))
         }
         (None, None) => {
-            desk.find(Rule::Workflow, Some(id), "it has no spec");
+            report.find(Rule::Workflow, Some(id), "it has no spec");
             Ok(None)
         }
         (Some(json), Some(_)) => {
-            desk.find(Rule::Workflow, Some(id), "it has its spec twice");
+            report.find(Rule::Workflow, Some(id), "it has its spec twice");
             Ok(Some(json.clone()))
         }
     }
@@ -133,7 +136,7 @@ async fn tasks(
     db: &DatabaseTransaction,
     (first, last): (i64, i64),
     page: &mut [Seen],
-    desk: &mut Desk<'_>,
+    report: &mut CheckReport<'_>,
 ) -> Result<(), DbErr> {
     let mut rows = task::Entity::find()
         .filter(task::Column::WorkflowKey.between(first, last))
@@ -143,13 +146,13 @@ async fn tasks(
         .await?;
     let mut at = 0;
     while let Some(row) = rows.try_next().await? {
-        desk.checked.tasks += 1;
+        report.checked.tasks += 1;
         // Those of no workflow are told of elsewhere.
         let Some(seen) = find(page, &mut at, row.workflow_key) else { continue };
         let (position, count) = (row.position, seen.task_count);
         if !(0..count).contains(&position) {
             let detail = format!("it has {count} tasks, and one at {position}");
-            desk.find(Rule::Task, Some(&seen.id), detail);
+            report.find(Rule::Task, Some(&seen.id), detail);
             continue;
         }
         match task_without_result(row) {
@@ -162,7 +165,7 @@ async fn tasks(
             }
             Err(error) => {
                 let detail = format!("its task at {position}: {}", detail_of(error));
-                desk.find(Rule::Task, Some(&seen.id), detail);
+                report.find(Rule::Task, Some(&seen.id), detail);
                 // What hangs on it cannot be judged.
                 seen.record = None;
             }
@@ -186,7 +189,7 @@ async fn events(
     db: &DatabaseTransaction,
     (first, last): (i64, i64),
     page: &mut [Seen],
-    desk: &mut Desk<'_>,
+    report: &mut CheckReport<'_>,
 ) -> Result<(), DbErr> {
     let mut rows = event::Entity::find()
         .filter(event::Column::WorkflowKey.between(first, last))
@@ -201,29 +204,29 @@ async fn events(
         let (expected, begins) = (seen.last_found.saturating_add(1), row.first_sequence);
         if begins != expected {
             let detail = format!("its events go on with {begins} where {expected} belongs");
-            desk.find(Rule::Event, Some(&seen.id), detail);
+            report.find(Rule::Event, Some(&seen.id), detail);
         }
         match parse::<Vec<(i64, EventData)>>(&row.body) {
             Ok(body) if i64::try_from(body.len()) == Ok(row.event_count) => {}
             Ok(body) => {
                 let (said, is) = (row.event_count, body.len());
                 let detail = format!("its events from {begins} on are {is}, and not {said}");
-                desk.find(Rule::Event, Some(&seen.id), detail);
+                report.find(Rule::Event, Some(&seen.id), detail);
             }
             Err(error) => {
                 let detail = format!("its events from {begins} on: {}", detail_of(error));
-                desk.find(Rule::Event, Some(&seen.id), detail);
+                report.find(Rule::Event, Some(&seen.id), detail);
             }
         }
         let count = u64::try_from(row.event_count).unwrap_or(0);
-        desk.checked.events = desk.checked.events.saturating_add(count);
+        report.checked.events = report.checked.events.saturating_add(count);
         seen.last_found = begins.saturating_add(row.event_count).saturating_sub(1);
     }
     drop(rows);
     for seen in page.iter().filter(|seen| seen.last_sequence > seen.last_found) {
         let (said, found) = (seen.last_sequence, seen.last_found);
         let detail = format!("its last event is {said}, and its events end with {found}");
-        desk.find(Rule::Event, Some(&seen.id), detail);
+        report.find(Rule::Event, Some(&seen.id), detail);
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Every protocol that is known, with its inheritance followed and its methods ready for use.
 //!
-//! Kept by the `ProtocolRegistry`, which hands out clones: a book is one shared pointer, and a
+//! Kept by the `ProtocolRegistry`, which hands out clones: a catalog is one shared pointer, and a
 //! change copies what others still hold. A snapshot never changes under its reader.
 //!
-//! Invariant: every method in the book is whole. Its protocol's ancestors are in the book, its
-//! schemas are compiled, its examples fit; what would break that is refused, and the book stays
+//! Invariant: every method in the catalog is whole. Its protocol's ancestors are in the catalog, its
+//! schemas are compiled, its examples fit; what would break that is refused, and the catalog stays
 //! as it was.
 
 mod compatible;
@@ -30,7 +30,7 @@ use crate::id::{Capability, ProtocolId, Version};
 
 /// The protocols of a runtime. Cloning is cheap: a snapshot.
 #[derive(Debug, Clone, Default)]
-pub struct ProtocolBook {
+pub struct ProtocolCatalog {
     shelf: Arc<Shelf>,
 }
 
@@ -49,22 +49,22 @@ struct Entry {
     whole: Arc<ProtocolSpec>,
 }
 
-impl ProtocolBook {
-    /// An empty book.
+impl ProtocolCatalog {
+    /// An empty catalog.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The book of the built-in protocols.
+    /// The catalog of the built-in protocols.
     ///
     /// # Panics
     /// Never: the test of the built-in protocols registers them.
     pub fn builtin() -> Self {
-        let mut book = Self::new();
+        let mut catalog = Self::new();
         for spec in super::builtin::all() {
-            book.register(spec).expect("the built-in protocols are valid");
+            catalog.register(spec).expect("the built-in protocols are valid");
         }
-        book
+        catalog
     }
 
     /// Adds a protocol. Registering the very same one again changes nothing.
@@ -209,7 +209,7 @@ impl ProtocolBook {
             .collect()
     }
 
-    /// Grows with each change: who has seen this number has seen this book.
+    /// Grows with each change: who has seen this number has seen this catalog.
     pub fn generation(&self) -> u64 {
         self.shelf.generation
     }

@@ -1,4 +1,4 @@
-//! Claims about [`ProviderBook`]: who may be chosen, and that counts stay exact.
+//! Claims about [`ProviderTable`]: who may be chosen, and that counts stay exact.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,26 +20,26 @@ fn registration(number: u32, max_concurrent: Option<u32>) -> Registration {
     Registration { id: id(number), capabilities: vec![call()], weight: 1.0, max_concurrent }
 }
 
-fn book(strategy: &str) -> ProviderBook<u32> {
+fn table(strategy: &str) -> ProviderTable<u32> {
     let config = BalanceConfig { strategy: strategy.to_owned(), ..BalanceConfig::default() };
-    ProviderBook::new(&config, &Strategies::default()).unwrap()
+    ProviderTable::new(&config, &Strategies::default()).unwrap()
 }
 
-/// A book of `count` healthy providers without bounds.
-fn healthy(strategy: &str, count: u32) -> ProviderBook<u32> {
-    let mut book = book(strategy);
+/// A table of `count` healthy providers without bounds.
+fn healthy(strategy: &str, count: u32) -> ProviderTable<u32> {
+    let mut table = table(strategy);
     for number in 0..count {
-        book.register(registration(number, None), number);
-        book.set_available(&id(number), true);
-        book.set_health(&id(number), HealthStatus::Healthy);
+        table.register(registration(number, None), number);
+        table.set_available(&id(number), true);
+        table.set_health(&id(number), HealthStatus::Healthy);
     }
-    book
+    table
 }
 
 /// The handle of the chosen one.
-fn chosen(book: &mut ProviderBook<u32>, avoid: Option<&ProviderId>) -> Option<u32> {
-    match book.pick(&call(), avoid, NOW) {
-        Pick::Chosen(slot) => book.get(slot).map(|entry| entry.handle),
+fn chosen(table: &mut ProviderTable<u32>, avoid: Option<&ProviderId>) -> Option<u32> {
+    match table.pick(&call(), avoid, NOW) {
+        Pick::Chosen(slot) => table.get(slot).map(|entry| entry.handle),
         _ => None,
     }
 }
@@ -47,45 +47,45 @@ fn chosen(book: &mut ProviderBook<u32>, avoid: Option<&ProviderId>) -> Option<u3
 /// The four answers lead to four different errors or waits, so they must not be mixed up.
 #[test]
 fn each_reason_for_no_provider_is_told_apart() {
-    let mut book = book("round_robin");
-    assert_eq!(book.pick(&call(), None, NOW), Pick::NotSupported);
-    let slot = book.register(registration(0, Some(1)), 0);
-    assert_eq!(book.pick(&call(), None, NOW), Pick::Unavailable);
-    book.set_available(&id(0), true);
-    assert_eq!(book.pick(&call(), None, NOW), Pick::Chosen(slot));
-    assert!(book.started(slot));
-    assert_eq!(book.pick(&call(), None, NOW), Pick::Busy);
-    book.set_health(&id(0), HealthStatus::Unhealthy);
-    assert_eq!(book.pick(&call(), None, NOW), Pick::Unavailable);
-    assert_eq!(book.remove(&id(0)), Some(0));
-    assert_eq!(book.pick(&call(), None, NOW), Pick::NotSupported);
-    assert!(!book.supports(&call()));
+    let mut table = table("round_robin");
+    assert_eq!(table.pick(&call(), None, NOW), Pick::NotSupported);
+    let slot = table.register(registration(0, Some(1)), 0);
+    assert_eq!(table.pick(&call(), None, NOW), Pick::Unavailable);
+    table.set_available(&id(0), true);
+    assert_eq!(table.pick(&call(), None, NOW), Pick::Chosen(slot));
+    assert!(table.started(slot));
+    assert_eq!(table.pick(&call(), None, NOW), Pick::Busy);
+    table.set_health(&id(0), HealthStatus::Unhealthy);
+    assert_eq!(table.pick(&call(), None, NOW), Pick::Unavailable);
+    assert_eq!(table.remove(&id(0)), Some(0));
+    assert_eq!(table.pick(&call(), None, NOW), Pick::NotSupported);
+    assert!(!table.supports(&call()));
 }
 
 /// A degraded provider is spared while a healthy one is there, even where that one is full.
 #[test]
 fn healthy_goes_before_degraded_before_none() {
-    let mut book = healthy("round_robin", 3);
-    book.set_health(&id(0), HealthStatus::Degraded);
-    book.set_health(&id(1), HealthStatus::Unhealthy);
-    assert_eq!([chosen(&mut book, None), chosen(&mut book, None)], [Some(2); 2]);
-    book.register(registration(2, Some(0)), 2);
-    assert_eq!(book.pick(&call(), None, NOW), Pick::Busy);
-    book.set_available(&id(2), false);
-    assert_eq!(chosen(&mut book, None), Some(0));
-    book.set_health(&id(0), HealthStatus::Unhealthy);
-    assert_eq!(book.pick(&call(), None, NOW), Pick::Unavailable);
+    let mut table = healthy("round_robin", 3);
+    table.set_health(&id(0), HealthStatus::Degraded);
+    table.set_health(&id(1), HealthStatus::Unhealthy);
+    assert_eq!([chosen(&mut table, None), chosen(&mut table, None)], [Some(2); 2]);
+    table.register(registration(2, Some(0)), 2);
+    assert_eq!(table.pick(&call(), None, NOW), Pick::Busy);
+    table.set_available(&id(2), false);
+    assert_eq!(chosen(&mut table, None), Some(0));
+    table.set_health(&id(0), HealthStatus::Unhealthy);
+    assert_eq!(table.pick(&call(), None, NOW), Pick::Unavailable);
 }
 
 /// A repeated attempt goes elsewhere, but to the same one rather than nowhere.
 #[test]
 fn the_avoided_one_serves_only_where_nobody_else_does() {
-    let mut book = healthy("round_robin", 2);
-    assert_eq!([chosen(&mut book, Some(&id(0))), chosen(&mut book, Some(&id(0)))], [Some(1); 2]);
-    book.set_health(&id(1), HealthStatus::Degraded);
-    assert_eq!(chosen(&mut book, Some(&id(0))), Some(1));
-    book.set_available(&id(1), false);
-    assert_eq!(chosen(&mut book, Some(&id(0))), Some(0));
+    let mut table = healthy("round_robin", 2);
+    assert_eq!([chosen(&mut table, Some(&id(0))), chosen(&mut table, Some(&id(0)))], [Some(1); 2]);
+    table.set_health(&id(1), HealthStatus::Degraded);
+    assert_eq!(chosen(&mut table, Some(&id(0))), Some(1));
+    table.set_available(&id(1), false);
+    assert_eq!(chosen(&mut table, Some(&id(0))), Some(0));
 }
 
 /// Each protocol has the strategy that settings give it, by id, by name, or by default.
@@ -96,11 +96,11 @@ fn strategies_are_chosen_per_protocol() {
         protocols: protocols.map(|(at, name)| (at.to_owned(), name.to_owned())).into(),
         ..BalanceConfig::default()
     };
-    let mut book = ProviderBook::new(&config, &Strategies::default()).unwrap();
+    let mut table = ProviderTable::new(&config, &Strategies::default()).unwrap();
     let capabilities = ["llm/v1.0:chat", "llm/v2:chat", "python/v1:execute"];
     let capabilities = capabilities.map(|text| text.parse().unwrap()).to_vec();
-    book.register(Registration { capabilities, ..registration(0, None) }, ());
-    let strategy = |protocol: &str| book.strategy_of(&protocol.parse().unwrap());
+    table.register(Registration { capabilities, ..registration(0, None) }, ());
+    let strategy = |protocol: &str| table.strategy_of(&protocol.parse().unwrap());
     assert_eq!(strategy("llm/v1.0"), Some("peak_ewma"));
     assert_eq!(strategy("llm/v2"), Some("round_robin"));
     assert_eq!(strategy("python/v1"), Some("weighted_random"));
@@ -111,7 +111,7 @@ fn strategies_are_chosen_per_protocol() {
 #[test]
 fn an_unknown_strategy_is_refused_with_the_known_ones() {
     let config = BalanceConfig { strategy: "robin".to_owned(), ..BalanceConfig::default() };
-    let refused = ProviderBook::<()>::new(&config, &Strategies::default()).unwrap_err();
+    let refused = ProviderTable::<()>::new(&config, &Strategies::default()).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "there is no balancing strategy `robin`; there are: least_connections, peak_ewma, \
@@ -135,7 +135,7 @@ impl LoadBalancingStrategy for Recorder {
     }
 }
 
-/// A strategy of a user is asked and told like the built-in ones, and cannot break the book.
+/// A strategy of a user is asked and told like the built-in ones, and cannot break the table.
 #[test]
 fn a_strategy_can_be_added() {
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -143,53 +143,53 @@ fn a_strategy_can_be_added() {
     let strategies = Strategies::default()
         .with("recorder", Arc::new(move |_| Box::new(Recorder(Arc::clone(&record)))));
     let config = BalanceConfig { strategy: "recorder".to_owned(), ..BalanceConfig::default() };
-    let mut book = ProviderBook::new(&config, &strategies).unwrap();
+    let mut table = ProviderTable::new(&config, &strategies).unwrap();
     for number in 0..2 {
-        book.register(registration(number, None), number);
-        book.set_available(&id(number), true);
+        table.register(registration(number, None), number);
+        table.set_available(&id(number), true);
     }
-    let Pick::Chosen(slot) = book.pick(&call(), None, NOW) else { panic!("nobody chosen") };
-    assert_eq!(book.get(slot).unwrap().handle, 0, "out of range counts as the first");
-    book.started(slot);
-    book.started(slot);
-    book.finished(slot, Some(Sample { latency: NOW, ok: false }), NOW);
-    book.finished(slot, None, NOW);
+    let Pick::Chosen(slot) = table.pick(&call(), None, NOW) else { panic!("nobody chosen") };
+    assert_eq!(table.get(slot).unwrap().handle, 0, "out of range counts as the first");
+    table.started(slot);
+    table.started(slot);
+    table.finished(slot, Some(Sample { latency: NOW, ok: false }), NOW);
+    table.finished(slot, None, NOW);
     assert_eq!(*told.lock().unwrap(), [(id(0), false)]);
 }
 
 /// A call that outlives its provider is not counted against the next one in its place.
 #[test]
 fn late_answers_do_not_touch_a_successor() {
-    let mut book = healthy("round_robin", 1);
-    let old = book.find(&id(0)).unwrap();
-    book.started(old);
-    book.remove(&id(0));
-    let new = book.register(registration(1, None), 1);
-    assert!(book.started(new));
-    assert!(!book.finished(old, None, NOW));
-    assert!(book.get(old).is_none());
-    assert_eq!(book.get(new).unwrap().in_flight(), 1);
+    let mut table = healthy("round_robin", 1);
+    let old = table.find(&id(0)).unwrap();
+    table.started(old);
+    table.remove(&id(0));
+    let new = table.register(registration(1, None), 1);
+    assert!(table.started(new));
+    assert!(!table.finished(old, None, NOW));
+    assert!(table.get(old).is_none());
+    assert_eq!(table.get(new).unwrap().in_flight(), 1);
 }
 
 /// Registering again, as after a change of settings, keeps the calls in flight.
 #[test]
 fn registering_again_keeps_counts_and_replaces_the_rest() {
-    let mut book = healthy("round_robin", 1);
-    let slot = book.find(&id(0)).unwrap();
-    book.started(slot);
+    let mut table = healthy("round_robin", 1);
+    let slot = table.find(&id(0)).unwrap();
+    table.started(slot);
     let other: Capability = "python/v1:validate".parse().unwrap();
     let again = Registration { capabilities: vec![other.clone()], ..registration(0, Some(1)) };
-    assert_eq!(book.register(again, 9), slot);
-    assert_eq!(book.pick(&call(), None, NOW), Pick::NotSupported);
-    assert_eq!(book.pick(&other, None, NOW), Pick::Busy);
-    let entry = book.get(slot).unwrap();
+    assert_eq!(table.register(again, 9), slot);
+    assert_eq!(table.pick(&call(), None, NOW), Pick::NotSupported);
+    assert_eq!(table.pick(&other, None, NOW), Pick::Busy);
+    let entry = table.get(slot).unwrap();
     assert_eq!((entry.handle, entry.in_flight()), (9, 1));
 }
 
 /// A second's worth of calls of two providers under a strategy, in simulated time; how many calls
 /// each got. Each arrival takes the provider's own time.
 fn simulate(strategy: &str, millis: [u64; 2]) -> [u32; 2] {
-    let mut book = healthy(strategy, 2);
+    let mut table = healthy(strategy, 2);
     let mut ends: Vec<(Duration, Duration, Slot)> = Vec::new();
     let mut counts = [0; 2];
     for arrival in 0..10_000_u64 {
@@ -198,14 +198,14 @@ fn simulate(strategy: &str, millis: [u64; 2]) -> [u32; 2] {
             let ended = *end <= now;
             if ended {
                 let sample = Sample { latency: end.saturating_sub(*start), ok: true };
-                book.finished(*slot, Some(sample), *end);
+                table.finished(*slot, Some(sample), *end);
             }
             !ended
         });
-        let Pick::Chosen(slot) = book.pick(&call(), None, now) else { panic!("nobody chosen") };
-        let number = book.get(slot).unwrap().handle as usize;
+        let Pick::Chosen(slot) = table.pick(&call(), None, now) else { panic!("nobody chosen") };
+        let number = table.get(slot).unwrap().handle as usize;
         counts[number] += 1;
-        book.started(slot);
+        table.started(slot);
         ends.push((now, now + Duration::from_millis(millis[number]), slot));
     }
     counts
@@ -224,12 +224,12 @@ fn a_fast_provider_gets_more_where_the_strategy_looks() {
 /// The list of candidates is made in the memory of the last one: a choice is made for every call.
 #[test]
 fn choosing_does_not_allocate() {
-    let mut book = healthy("round_robin", 5);
-    chosen(&mut book, None);
-    let memory = (book.scratch.as_ptr(), book.scratch.capacity());
+    let mut table = healthy("round_robin", 5);
+    chosen(&mut table, None);
+    let memory = (table.scratch.as_ptr(), table.scratch.capacity());
     assert!(memory.1 >= 5);
-    chosen(&mut book, None);
-    assert_eq!((book.scratch.as_ptr(), book.scratch.capacity()), memory);
+    chosen(&mut table, None);
+    assert_eq!((table.scratch.as_ptr(), table.scratch.capacity()), memory);
 }
 
 proptest! {
@@ -240,7 +240,7 @@ proptest! {
         strategy in 0..4_usize,
         steps in prop::collection::vec((0..6_u8, 0..5_u32, 0..4_u8), 0..200),
     ) {
-        let mut book = book(Strategies::default().names().nth(strategy).unwrap());
+        let mut table = table(Strategies::default().names().nth(strategy).unwrap());
         let mut live: Vec<(Slot, u32)> = Vec::new();
         let levels = [
             HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded,
@@ -249,44 +249,44 @@ proptest! {
         for (action, number, value) in steps {
             match action {
                 0 => {
-                    book.register(registration(number, Some(value.into())), number);
+                    table.register(registration(number, Some(value.into())), number);
                 }
                 1 => {
-                    if book.remove(&id(number)).is_some() {
+                    if table.remove(&id(number)).is_some() {
                         let of = live.iter().filter(|call| call.1 == number);
-                        prop_assert!(of.clone().all(|(slot, _)| book.get(*slot).is_none()));
+                        prop_assert!(of.clone().all(|(slot, _)| table.get(*slot).is_none()));
                         live.retain(|call| call.1 != number);
                     }
                 }
                 2 => {
-                    book.set_health(&id(number), levels[usize::from(value)]);
-                    book.set_available(&id(number), value > 0 || number > 0);
+                    table.set_health(&id(number), levels[usize::from(value)]);
+                    table.set_available(&id(number), value > 0 || number > 0);
                 }
                 3 if !live.is_empty() => {
                     let (slot, _) = live.remove(usize::from(value) % live.len());
-                    prop_assert!(book.finished(slot, None, NOW));
+                    prop_assert!(table.finished(slot, None, NOW));
                 }
                 _ => {
-                    let tiers = book.iter().filter_map(|(_, entry)| entry.tier());
+                    let tiers = table.iter().filter_map(|(_, entry)| entry.tier());
                     let best = tiers.min();
-                    match book.pick(&call(), None, NOW) {
+                    match table.pick(&call(), None, NOW) {
                         Pick::Chosen(slot) => {
-                            let entry = book.get(slot).unwrap();
+                            let entry = table.get(slot).unwrap();
                             prop_assert!(!entry.is_full());
                             prop_assert_eq!(entry.tier(), best);
                             live.push((slot, entry.handle));
-                            prop_assert!(book.started(slot));
+                            prop_assert!(table.started(slot));
                         }
                         Pick::Busy => {
-                            let mut of_best = book.iter().filter(|(_, it)| it.tier() == best);
+                            let mut of_best = table.iter().filter(|(_, it)| it.tier() == best);
                             prop_assert!(of_best.all(|(_, entry)| entry.is_full()));
                         }
                         Pick::Unavailable => prop_assert_eq!(best, None),
-                        Pick::NotSupported => prop_assert_eq!(book.iter().count(), 0),
+                        Pick::NotSupported => prop_assert_eq!(table.iter().count(), 0),
                     }
                 }
             }
-            for (slot, entry) in book.iter() {
+            for (slot, entry) in table.iter() {
                 let count = live.iter().filter(|call| call.0 == slot).count();
                 prop_assert_eq!(entry.in_flight() as usize, count);
             }

@@ -1,10 +1,10 @@
-//! Why a protocol was not taken into the book.
+//! Why a protocol was not taken into the catalog.
 
 use std::fmt;
 
 use crate::{error::ErrorCode, id::ProtocolId, protocol::validate::SchemaError};
 
-/// Why a protocol was not registered. The book is as it was.
+/// Why a protocol was not registered. The catalog is as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
     /// The same name and version, with another content; replace it instead.

@@ -29,14 +29,18 @@ fn method(name: &str, param: &str) -> MethodSpec {
     MethodSpec::new(name).param(param, ParameterSpec::string())
 }
 
-fn book(specs: impl IntoIterator<Item = ProtocolSpec>) -> ProtocolBook {
-    let mut book = ProtocolBook::new();
-    book.register_all(specs).unwrap();
-    book
+fn catalog(specs: impl IntoIterator<Item = ProtocolSpec>) -> ProtocolCatalog {
+    let mut catalog = ProtocolCatalog::new();
+    catalog.register_all(specs).unwrap();
+    catalog
 }
 
-fn resolved(book: &ProtocolBook, protocol: Option<&str>, method: &str) -> Result<String, String> {
-    match book.resolve(protocol, method) {
+fn resolved(
+    catalog: &ProtocolCatalog,
+    protocol: Option<&str>,
+    method: &str,
+) -> Result<String, String> {
+    match catalog.resolve(protocol, method) {
         Ok(method) => Ok(method.capability.to_string()),
         Err(error) => Err(format!("{}: {error}", error.code())),
     }
@@ -45,22 +49,22 @@ fn resolved(book: &ProtocolBook, protocol: Option<&str>, method: &str) -> Result
 /// What ships must register, examples and all.
 #[test]
 fn the_built_in_protocols_are_valid() {
-    let book = ProtocolBook::builtin();
-    let ids: Vec<_> = book.list().map(|spec| spec.protocol_id().to_string()).collect();
+    let catalog = ProtocolCatalog::builtin();
+    let ids: Vec<_> = catalog.list().map(|spec| spec.protocol_id().to_string()).collect();
     assert_eq!(ids, ["echo/v1.0", "llm/v1.0", "python/v1.0"]);
     let served: Vec<_> =
-        book.capabilities(&id("echo/v1")).iter().map(ToString::to_string).collect();
+        catalog.capabilities(&id("echo/v1")).iter().map(ToString::to_string).collect();
     let methods = ["echo", "sleep", "fail", "ping", "timestamp", "delay"];
     assert_eq!(served, methods.map(|method| format!("echo/v1.0:{method}")));
-    assert_eq!(book.capabilities(&id("echo/v2")), []);
+    assert_eq!(catalog.capabilities(&id("echo/v2")), []);
 }
 
 /// The first version's contract, by position: new parameters come behind.
 #[test]
 fn built_in_parameters_keep_their_order() {
-    let book = ProtocolBook::builtin();
+    let catalog = ProtocolCatalog::builtin();
     let names = |method: &str| -> Vec<String> {
-        book.resolve(None, method).unwrap().spec.params_schema.keys().cloned().collect()
+        catalog.resolve(None, method).unwrap().spec.params_schema.keys().cloned().collect()
     };
     let execute =
         ["code", "timeout", "environment", "imports", "file", "context", "stdin", "result_type"];
@@ -77,44 +81,44 @@ fn built_in_parameters_keep_their_order() {
 /// A child has its parent's methods, in their order, except where it has its own.
 #[test]
 fn methods_are_inherited_and_overridden() {
-    let book = book([
+    let catalog = catalog([
         extending("c/v1", "b/v1", [method("third", "c")]),
         extending("b/v1", "a/v1", [method("second", "b"), method("first", "b")]),
         protocol("a/v1", [method("zero", "a"), method("first", "a")]),
     ]);
-    let whole = book.get(&id("c/v1")).unwrap();
+    let whole = catalog.get(&id("c/v1")).unwrap();
     assert_eq!(whole.methods.keys().collect::<Vec<_>>(), ["zero", "first", "second", "third"]);
-    assert_eq!(book.declared(&id("c/v1")).unwrap().methods.len(), 1);
-    let first = book.method(&"c/v1:first".parse().unwrap()).unwrap();
+    assert_eq!(catalog.declared(&id("c/v1")).unwrap().methods.len(), 1);
+    let first = catalog.method(&"c/v1:first".parse().unwrap()).unwrap();
     assert_eq!(first.capability.to_string(), "c/v1.0:first");
     assert!(first.spec.params_schema.contains_key("b"), "the nearer one counts");
-    assert_eq!(book.find_compatible_protocols("first"), [id("a/v1"), id("b/v1"), id("c/v1")]);
-    assert_eq!(book.find_compatible_protocols("third"), [id("c/v1")]);
+    assert_eq!(catalog.find_compatible_protocols("first"), [id("a/v1"), id("b/v1"), id("c/v1")]);
+    assert_eq!(catalog.find_compatible_protocols("third"), [id("c/v1")]);
 }
 
 /// A parent must be there, and nobody is its own ancestor.
 #[test]
 fn unknown_parents_and_circles_are_refused() {
-    let mut book = book([protocol("base/v1", [])]);
-    let error = book.register(extending("x/v1", "bse/v1", [])).unwrap_err();
+    let mut catalog = catalog([protocol("base/v1", [])]);
+    let error = catalog.register(extending("x/v1", "bse/v1", [])).unwrap_err();
     assert_eq!(
         error.to_string(),
         "protocol `x/v1.0` extends `bse/v1.0`, which is not registered; did you mean `base/v1.0`?"
     );
     assert_eq!(error.code(), ErrorCode::ProtocolNotFound);
-    let own = book.register(extending("x/v1", "x/v1", [])).unwrap_err();
+    let own = catalog.register(extending("x/v1", "x/v1", [])).unwrap_err();
     assert_eq!(own.to_string(), "protocols extend each other in a circle: x/v1.0 → x/v1.0");
-    book.register(extending("child/v1", "base/v1", [])).unwrap();
-    let circle = book.replace(extending("base/v1", "child/v1", []), false).unwrap_err();
+    catalog.register(extending("child/v1", "base/v1", [])).unwrap();
+    let circle = catalog.replace(extending("base/v1", "child/v1", []), false).unwrap_err();
     assert!(matches!(circle, RegisterError::Cycle { .. }), "{circle}");
-    assert_eq!(book.generation(), 2, "a refused change is no change");
+    assert_eq!(catalog.generation(), 2, "a refused change is no change");
 }
 
 /// Files come in the order of their names; all of them are taken in, or none.
 #[test]
 fn several_protocols_are_registered_in_any_order_or_not_at_all() {
-    let mut book = ProtocolBook::new();
-    let errors = book
+    let mut catalog = ProtocolCatalog::new();
+    let errors = catalog
         .register_all([
             extending("a/v1", "b/v1", []),
             extending("b/v1", "c/v1", []),
@@ -122,7 +126,7 @@ fn several_protocols_are_registered_in_any_order_or_not_at_all() {
             extending("d/v1", "a/v1", []),
             protocol("fine/v1", []),
             extending("lost/v1", "nowhere/v1", []),
-            extending("heir/v1", "lost/v1", []),
+            extending("successor/v1", "lost/v1", []),
         ])
         .unwrap_err();
     let told: Vec<_> = errors.iter().map(ToString::to_string).collect();
@@ -133,16 +137,16 @@ fn several_protocols_are_registered_in_any_order_or_not_at_all() {
             "protocols extend each other in a circle: a/v1.0 → b/v1.0 → c/v1.0 → a/v1.0",
         ]
     );
-    assert_eq!(book.list().count(), 0);
+    assert_eq!(catalog.list().count(), 0);
 }
 
 /// Starting twice with the same files is no error; two protocols of one name are.
 #[test]
 fn registering_again_is_allowed_only_for_the_same() {
-    let mut book = book([protocol("a/v1", [method("m", "x")])]);
-    assert_eq!(book.register(protocol("a/v1", [method("m", "x")])), Ok(id("a/v1")));
-    assert_eq!(book.generation(), 1);
-    let error = book.register(protocol("a/v1.0", [method("m", "y")])).unwrap_err();
+    let mut catalog = catalog([protocol("a/v1", [method("m", "x")])]);
+    assert_eq!(catalog.register(protocol("a/v1", [method("m", "x")])), Ok(id("a/v1")));
+    assert_eq!(catalog.generation(), 1);
+    let error = catalog.register(protocol("a/v1.0", [method("m", "y")])).unwrap_err();
     assert_eq!(error, RegisterError::AlreadyRegistered { id: id("a/v1") });
 }
 
@@ -163,7 +167,7 @@ fn invalid_protocols_are_refused_with_every_place() {
             .param("p", ParameterSpec::string())
             .returns(ParameterSpec::boolean())
     };
-    let error = ProtocolBook::new().register(protocol("x/v1", [odd, shown])).unwrap_err();
+    let error = ProtocolCatalog::new().register(protocol("x/v1", [odd, shown])).unwrap_err();
     let RegisterError::Invalid { errors, .. } = error else { unreachable!("{error}") };
     let pointers: Vec<_> = errors.iter().map(|error| error.pointer.as_str()).collect();
     assert_eq!(
@@ -184,12 +188,12 @@ fn names_that_cannot_be_called_are_refused() {
     for (name, method) in [("a b", "m"), ("", "m"), ("a", "x/y"), ("a", "x:y"), ("a", "")] {
         let mut spec = ProtocolSpec::new(name, Version::default());
         spec.methods.insert(method.to_owned(), MethodSpec::new(method));
-        let error = ProtocolBook::new().register(spec).unwrap_err();
+        let error = ProtocolCatalog::new().register(spec).unwrap_err();
         assert!(matches!(error, RegisterError::Invalid { .. }), "{name} {method}: {error}");
     }
     let mut spec = ProtocolSpec::new("a", Version::default());
     spec.methods.insert("key".to_owned(), MethodSpec::new("other"));
-    assert!(ProtocolBook::new().register(spec).is_err());
+    assert!(ProtocolCatalog::new().register(spec).is_err());
 }
 
 /// In a file the key is the name.
@@ -197,39 +201,39 @@ fn names_that_cannot_be_called_are_refused() {
 fn a_method_without_a_name_takes_its_key() {
     let mut spec = ProtocolSpec::new("a", Version::default());
     spec.methods.insert("run".to_owned(), MethodSpec::default());
-    let mut book = ProtocolBook::new();
-    book.register(spec).unwrap();
-    assert_eq!(book.resolve(None, "a/run").unwrap().spec.name, "run");
+    let mut catalog = ProtocolCatalog::new();
+    catalog.register(spec).unwrap();
+    assert_eq!(catalog.resolve(None, "a/run").unwrap().spec.name, "run");
 }
 
 /// Every way in which files name a method.
 #[test]
 fn methods_are_found_by_every_way_of_writing() {
-    let book = book([
+    let catalog = catalog([
         protocol("llm/v1", [method("chat", "x")]),
         protocol("llm/v1.10", [method("chat", "x")]),
         protocol("llm/v1.9", [method("chat", "x"), method("only", "x")]),
     ]);
     let newest = Ok("llm/v1.10:chat".to_owned());
     let first = Ok("llm/v1.0:chat".to_owned());
-    assert_eq!(resolved(&book, None, "llm/chat"), newest);
-    assert_eq!(resolved(&book, Some("llm"), "chat"), newest);
-    assert_eq!(resolved(&book, Some("llm"), "llm/chat"), newest);
-    assert_eq!(resolved(&book, Some("llm/v1"), "llm/chat"), first);
-    assert_eq!(resolved(&book, Some("llm/v1.0"), "chat"), first);
-    assert_eq!(resolved(&book, Some("llm/v1"), "llm/v1.0:chat"), first);
-    assert_eq!(resolved(&book, Some("llm"), "llm/v1:chat"), first);
-    assert_eq!(resolved(&book, None, "llm/v1.0:chat"), first);
-    assert_eq!(resolved(&book, None, "llm/v1/chat"), first);
-    assert_eq!(book.newest("llm").unwrap().version, "v1.10".parse().unwrap());
-    assert!(book.newest("ll").is_none());
+    assert_eq!(resolved(&catalog, None, "llm/chat"), newest);
+    assert_eq!(resolved(&catalog, Some("llm"), "chat"), newest);
+    assert_eq!(resolved(&catalog, Some("llm"), "llm/chat"), newest);
+    assert_eq!(resolved(&catalog, Some("llm/v1"), "llm/chat"), first);
+    assert_eq!(resolved(&catalog, Some("llm/v1.0"), "chat"), first);
+    assert_eq!(resolved(&catalog, Some("llm/v1"), "llm/v1.0:chat"), first);
+    assert_eq!(resolved(&catalog, Some("llm"), "llm/v1:chat"), first);
+    assert_eq!(resolved(&catalog, None, "llm/v1.0:chat"), first);
+    assert_eq!(resolved(&catalog, None, "llm/v1/chat"), first);
+    assert_eq!(catalog.newest("llm").unwrap().version, "v1.10".parse().unwrap());
+    assert!(catalog.newest("ll").is_none());
 }
 
 /// What is not known is told with what was probably meant, and a code of its own.
 #[test]
 fn unknown_methods_are_told_with_the_nearest() {
-    let book = ProtocolBook::builtin();
-    let wrong = |protocol, method| resolved(&book, protocol, method).unwrap_err();
+    let catalog = ProtocolCatalog::builtin();
+    let wrong = |protocol, method| resolved(&catalog, protocol, method).unwrap_err();
     assert_eq!(
         wrong(None, "pyton/execute"),
         "PROTOCOL_NOT_FOUND: no protocol `pyton` is registered; did you mean `python`?"
@@ -263,39 +267,39 @@ fn unknown_methods_are_told_with_the_nearest() {
     assert!(wrong(Some("llm/v1"), "llm/v2:chat").contains("different protocols"));
 }
 
-/// Who holds a snapshot reads what was, whatever happens to the book.
+/// Who holds a snapshot reads what was, whatever happens to the catalog.
 #[test]
 fn snapshots_do_not_change() {
-    let mut book = book([protocol("a/v1", [method("m", "x")])]);
-    let before = book.clone();
-    book.register(protocol("b/v1", [])).unwrap();
-    assert_eq!((before.generation(), book.generation()), (1, 2));
+    let mut catalog = catalog([protocol("a/v1", [method("m", "x")])]);
+    let before = catalog.clone();
+    catalog.register(protocol("b/v1", [])).unwrap();
+    assert_eq!((before.generation(), catalog.generation()), (1, 2));
     assert!(before.get(&id("b/v1")).is_none());
     let capability: Capability = "a/v1:m".parse().unwrap();
-    let (old, new) = (before.method(&capability).unwrap(), book.method(&capability).unwrap());
+    let (old, new) = (before.method(&capability).unwrap(), catalog.method(&capability).unwrap());
     assert!(Arc::ptr_eq(&old, &new), "what has not changed is shared");
 }
 
 /// Unused protocols are replaced freely; children follow their parent.
 #[test]
 fn children_follow_a_replaced_parent() {
-    let mut book = book([
+    let mut catalog = catalog([
         protocol("a/v1", [method("m", "old")]),
         extending("b/v1", "a/v1", []),
         extending("c/v1", "b/v1", []),
     ]);
-    book.replace(protocol("a/v1", [method("m", "new"), method("n", "x")]), false).unwrap();
-    let inherited = book.resolve(Some("c"), "m").unwrap();
+    catalog.replace(protocol("a/v1", [method("m", "new"), method("n", "x")]), false).unwrap();
+    let inherited = catalog.resolve(Some("c"), "m").unwrap();
     assert!(inherited.spec.params_schema.contains_key("new"));
-    assert!(book.resolve(Some("c"), "n").is_ok());
-    assert_eq!(book.generation(), 4);
-    let error = book.replace(protocol("aa/v1", []), false).unwrap_err();
+    assert!(catalog.resolve(Some("c"), "n").is_ok());
+    assert_eq!(catalog.generation(), 4);
+    let error = catalog.replace(protocol("aa/v1", []), false).unwrap_err();
     assert!(error.to_string().ends_with("did you mean `a/v1.0`?"), "{error}");
 }
 
 fn reasons(old: MethodSpec, new: MethodSpec) -> Vec<String> {
-    let mut book = book([protocol("a/v1", [old])]);
-    match book.replace(protocol("a/v1", [new]), true) {
+    let mut catalog = catalog([protocol("a/v1", [old])]);
+    match catalog.replace(protocol("a/v1", [new]), true) {
         Ok(()) => Vec::new(),
         Err(RegisterError::Incompatible { reasons, .. }) => {
             reasons.iter().map(ToString::to_string).collect()
@@ -382,9 +386,11 @@ fn a_protocol_in_use_may_not_promise_less() {
 /// A task may use a child only; its parent is in use then as well.
 #[test]
 fn replacing_a_parent_in_use_minds_its_children() {
-    let mut book =
-        book([protocol("a/v1", [method("m", "x")]), extending("b/v1", "a/v1", [method("n", "y")])]);
-    let error = book.replace(protocol("a/v1", []), true).unwrap_err();
+    let mut catalog = catalog([
+        protocol("a/v1", [method("m", "x")]),
+        extending("b/v1", "a/v1", [method("n", "y")]),
+    ]);
+    let error = catalog.replace(protocol("a/v1", []), true).unwrap_err();
     let RegisterError::Incompatible { reasons, .. } = error else { unreachable!("{error}") };
     let told: Vec<_> = reasons.iter().map(|reason| reason.protocol.to_string()).collect();
     assert_eq!(told, ["a/v1.0", "b/v1.0"]);
@@ -394,20 +400,20 @@ fn replacing_a_parent_in_use_minds_its_children() {
 #[test]
 fn a_deprecated_method_warns_once() {
     let old = MethodSpec { deprecated: true, ..method("old", "x") };
-    let mut book = book([protocol("a/v1", [old, method("new", "x")])]);
-    let call = |book: &ProtocolBook, name: &str| book.resolve(Some("a"), name).unwrap();
-    assert!(!call(&book, "new").warns_now());
-    assert!(call(&book, "old").warns_now());
-    assert!(!call(&book, "old").warns_now());
-    book.register(protocol("b/v1", [])).unwrap();
-    assert!(!call(&book, "old").warns_now(), "a change elsewhere does not warn again");
+    let mut catalog = catalog([protocol("a/v1", [old, method("new", "x")])]);
+    let call = |catalog: &ProtocolCatalog, name: &str| catalog.resolve(Some("a"), name).unwrap();
+    assert!(!call(&catalog, "new").warns_now());
+    assert!(call(&catalog, "old").warns_now());
+    assert!(!call(&catalog, "old").warns_now());
+    catalog.register(protocol("b/v1", [])).unwrap();
+    assert!(!call(&catalog, "old").warns_now(), "a change elsewhere does not warn again");
 }
 
 /// Ready methods carry the schema of their results.
 #[test]
 fn results_are_checked_by_the_compiled_schema() {
-    let book = ProtocolBook::builtin();
-    let embed = book.resolve(None, "llm/embed").unwrap();
+    let catalog = ProtocolCatalog::builtin();
+    let embed = catalog.resolve(None, "llm/embed").unwrap();
     let returns = embed.returns.as_ref().unwrap();
     let result = |numbers: Value| json!({"embedding": numbers, "model": "m", "dimensions": 2});
     assert_eq!(returns.check(&result(json!([0.5, 1]))), []);

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 /// Leases by epoch, requests by age.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
+pub(super) struct LeaseTable {
     leases: BTreeMap<Epoch, Held>,
     /// What each lease offered last, and which workflows it has given up because it cannot run
     /// them, by their age.
@@ -33,7 +33,7 @@ struct Held {
     until: Option<Instant>,
 }
 
-impl Desk {
+impl LeaseTable {
     pub(super) fn open(&mut self, owner: &str, term: Option<Duration>) -> Epoch {
         self.last_epoch += 1;
         let epoch = Epoch(self.last_epoch);

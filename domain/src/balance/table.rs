@@ -1,7 +1,7 @@
 //! The providers as the balancer knows them: what each serves, how well it is, how busy it is.
 //!
-//! Invariants: a provider's calls in flight are the [`started`](ProviderBook::started) without a
-//! [`finished`](ProviderBook::finished), never negative and, where callers count what they pick,
+//! Invariants: a provider's calls in flight are the [`started`](ProviderTable::started) without a
+//! [`finished`](ProviderTable::finished), never negative and, where callers count what they pick,
 //! never above its bound; a choice is never worse in health than another that was there.
 
 use std::{collections::HashMap, fmt, time::Duration};
@@ -15,7 +15,7 @@ use crate::{
     id::{Capability, ProtocolId, ProviderId},
 };
 
-/// The place of a provider in the book; outlives the provider without naming another one.
+/// The place of a provider in the table; outlives the provider without naming another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Slot {
     index: u32,
@@ -35,12 +35,12 @@ pub struct Registration {
     pub max_concurrent: Option<u32>,
 }
 
-/// A provider in the book.
+/// A provider in the table.
 #[derive(Debug)]
 pub struct ProviderEntry<H> {
     /// What it was registered with.
     pub registration: Registration,
-    /// How to reach it: whatever the owner of the book keeps per provider.
+    /// How to reach it: whatever the owner of the table keeps per provider.
     pub handle: H,
     health: HealthStatus,
     available: bool,
@@ -89,7 +89,7 @@ impl<H> ProviderEntry<H> {
 /// Who serves a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
-    /// This one. Tell the book with [`ProviderBook::started`] when the call begins.
+    /// This one. Tell the table with [`ProviderTable::started`] when the call begins.
     Chosen(Slot),
     /// Those of the best health have all the calls they may have; ask again when one finished.
     Busy,
@@ -100,7 +100,7 @@ pub enum Pick {
 }
 
 /// The providers, and the strategies that choose among them. `H` is how to reach a provider.
-pub struct ProviderBook<H> {
+pub struct ProviderTable<H> {
     entries: Vec<Place<H>>,
     by_id: HashMap<ProviderId, u32>,
     methods: HashMap<Capability, Method>,
@@ -129,18 +129,18 @@ struct Method {
     strategy: usize,
 }
 
-impl<H> fmt::Debug for ProviderBook<H> {
+impl<H> fmt::Debug for ProviderTable<H> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.strategies.iter().map(|(protocol, by)| (protocol, by.name().to_owned()));
-        out.debug_struct("ProviderBook")
+        out.debug_struct("ProviderTable")
             .field("providers", &self.by_id.keys())
             .field("strategies", &names.collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
 
-impl<H> ProviderBook<H> {
-    /// A book without providers.
+impl<H> ProviderTable<H> {
+    /// A table without providers.
     ///
     /// # Errors
     /// [`UnknownStrategy`] when `config` names one that is not among `strategies`.

@@ -23,7 +23,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Bell, Request};
+use super::{Notifier, Request};
 
 /// From a write to the first look.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
@@ -37,7 +37,11 @@ const LAST_LOOK: Duration = Duration::from_secs(2);
 /// Between looks where the file cannot be watched.
 const UNWATCHED: Duration = Duration::from_secs(1);
 
-pub(super) async fn listen(path: &Path, bell: &Bell, writer: &mpsc::WeakUnboundedSender<Request>) {
+pub(super) async fn listen(
+    path: &Path,
+    notifier: &Notifier,
+    writer: &mpsc::WeakUnboundedSender<Request>,
+) {
     let watch = Watch::start(path);
     // The first look is what later ones are compared with.
     if has_changed(writer).await.is_none() {
@@ -45,14 +49,14 @@ pub(super) async fn listen(path: &Path, bell: &Bell, writer: &mpsc::WeakUnbounde
     }
     let ended = match &watch {
         Ok(watch) => {
-            bell.set_complete(true);
-            bell.ring();
-            let ended = ring_for(watch, bell, writer).await;
-            bell.set_complete(false);
+            notifier.set_complete(true);
+            notifier.ring();
+            let ended = ring_for(watch, notifier, writer).await;
+            notifier.set_complete(false);
             ended
         }
         Err(error) => {
-            bell.ring();
+            notifier.ring();
             Err(std::io::Error::from(error.kind()))
         }
     };
@@ -64,16 +68,16 @@ pub(super) async fn listen(path: &Path, bell: &Bell, writer: &mpsc::WeakUnbounde
         "file cannot be watched for what other processes write; it is looked at every second \
          (fs.inotify.max_user_instances and max_user_watches are the limits)"
     );
-    look_every_second(bell, writer).await;
+    look_every_second(notifier, writer).await;
 }
 
 /// Until the writer is gone.
-async fn look_every_second(bell: &Bell, writer: &mpsc::WeakUnboundedSender<Request>) {
+async fn look_every_second(notifier: &Notifier, writer: &mpsc::WeakUnboundedSender<Request>) {
     loop {
         tokio::time::sleep(UNWATCHED).await;
         match has_changed(writer).await {
             None => return,
-            Some(true) => bell.ring(),
+            Some(true) => notifier.ring(),
             Some(false) => {}
         }
     }
@@ -82,7 +86,7 @@ async fn look_every_second(bell: &Bell, writer: &mpsc::WeakUnboundedSender<Reque
 /// Until the writer is gone, or the watch fails.
 async fn ring_for(
     watch: &Watch,
-    bell: &Bell,
+    notifier: &Notifier,
     writer: &mpsc::WeakUnboundedSender<Request>,
 ) -> std::io::Result<()> {
     loop {
@@ -100,10 +104,10 @@ async fn ring_for(
                     tokio::time::sleep_until(next).await;
                 }
             }
-            if !bell.is_unheard() {
+            if !notifier.is_unheard() {
                 match has_changed(writer).await {
                     None => return Ok(()),
-                    Some(true) => bell.ring(),
+                    Some(true) => notifier.ring(),
                     Some(false) => {}
                 }
             }
@@ -195,9 +199,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_watch_a_look_is_taken_every_second() {
         let (writer, mut asked) = mpsc::unbounded_channel();
-        let bell = std::sync::Arc::new(Bell::new());
-        let mut rings = bell.stream();
-        let (ours, weak) = (std::sync::Arc::clone(&bell), writer.downgrade());
+        let notifier = std::sync::Arc::new(Notifier::new());
+        let mut rings = notifier.stream();
+        let (ours, weak) = (std::sync::Arc::clone(&notifier), writer.downgrade());
         let looking = tokio::spawn(async move { look_every_second(&ours, &weak).await });
         for has_changed in [false, true, false] {
             let begun = Instant::now();

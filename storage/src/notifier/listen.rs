@@ -12,7 +12,7 @@ use sea_orm::sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{Bell, CHANNEL};
+use super::{CHANNEL, Notifier};
 use crate::server;
 
 /// How long the connection may take to come about.
@@ -27,10 +27,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Rings for each notification, and once for all that may have been missed while there was no
 /// connection.
-pub(super) async fn listen(url: &str, bell: &Bell, statement_timeout: Duration) {
+pub(super) async fn listen(url: &str, notifier: &Notifier, statement_timeout: Duration) {
     let limits = Limits { silence: statement_timeout * 3 / 2, answer: statement_timeout / 2 };
     let options = match server::read(url) {
-        Ok(options) => server::trusting(options, url).application_name("gleitzeit-bell"),
+        Ok(options) => server::trusting(options, url).application_name("gleitzeit-notifier"),
         Err(error) => {
             tracing::error!(%error, "cannot listen for other processes");
             return;
@@ -51,7 +51,7 @@ pub(super) async fn listen(url: &str, bell: &Bell, statement_timeout: Duration) 
     loop {
         // A pool for each connection: nothing of a broken one is left.
         let pool = pool.clone().connect_lazy_with(options.clone());
-        let Err(error) = hear(&pool, bell, limits, &mut pause).await;
+        let Err(error) = hear(&pool, notifier, limits, &mut pause).await;
         tracing::warn!(%error, ?pause, "lost the connection that listens for other processes");
         let _ = timeout(GOODBYE, pool.close()).await;
         tokio::time::sleep(pause).await;
@@ -70,14 +70,14 @@ struct Limits {
 
 async fn hear(
     pool: &sqlx::PgPool,
-    bell: &Bell,
+    notifier: &Notifier,
     limits: Limits,
     pause: &mut Duration,
 ) -> Result<std::convert::Infallible, sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
     answered(limits.answer, listener.listen(CHANNEL)).await?;
     *pause = PAUSE_MIN;
-    bell.ring();
+    notifier.ring();
     loop {
         let Ok(heard) = timeout(limits.silence, listener.try_recv()).await else {
             let question = sqlx::query("SELECT 1").persistent(false);
@@ -87,7 +87,7 @@ async fn hear(
         // `None` is a connection that was lost and replaced: as good a reason to look.
         heard?;
         while listener.next_buffered().is_some() {}
-        bell.ring();
+        notifier.ring();
     }
 }
 

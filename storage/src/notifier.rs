@@ -31,9 +31,9 @@ mod watch_file;
 /// The channel of `NOTIFY` on PostgreSQL. Each database has its own.
 pub(super) const CHANNEL: &str = "gleitzeit";
 
-/// The bell of one store.
+/// The notifier of one store.
 #[derive(Debug)]
-pub(super) struct Bell {
+pub(super) struct Notifier {
     /// How often it rang.
     rings: watch::Sender<u64>,
     /// True once someone wanted to hear it.
@@ -42,7 +42,7 @@ pub(super) struct Bell {
     is_complete: AtomicBool,
 }
 
-impl Bell {
+impl Notifier {
     pub(super) fn new() -> Self {
         Self {
             rings: watch::Sender::new(0),
@@ -90,7 +90,7 @@ impl Bell {
     }
 }
 
-/// Has the bell rung in every process once the transaction is committed. On SQLite they see that
+/// Has the notifier rung in every process once the transaction is committed. On SQLite they see that
 /// the file changed.
 pub(super) async fn announce<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     if db.get_database_backend() == DbBackend::Postgres {
@@ -103,22 +103,22 @@ pub(super) async fn announce<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
 pub(super) async fn listen(
     location: Location,
     statement_timeout: Duration,
-    bell: std::sync::Arc<Bell>,
+    notifier: std::sync::Arc<Notifier>,
     writer: mpsc::WeakUnboundedSender<Request>,
 ) {
     match location {
         #[cfg(feature = "postgres")]
-        Location::Postgres(url) => listen::listen(&url, &bell, statement_timeout).await,
+        Location::Postgres(url) => listen::listen(&url, &notifier, statement_timeout).await,
         #[cfg(all(feature = "sqlite", target_os = "linux"))]
-        Location::Sqlite(path) => watch_file::listen(&path, &bell, &writer).await,
+        Location::Sqlite(path) => watch_file::listen(&path, &notifier, &writer).await,
         // No other way is built in: it rings for this process alone, and the engines of others
         // find what there is when they look for it.
         #[allow(unreachable_patterns, reason = "in some builds")]
         other => {
             drop(writer);
             let _ = statement_timeout;
-            bell.set_complete(false);
-            tracing::debug!(?other, "the bell rings for this process alone");
+            notifier.set_complete(false);
+            tracing::debug!(?other, "the notifier rings for this process alone");
         }
     }
 }

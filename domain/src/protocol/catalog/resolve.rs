@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::ProtocolBook;
+use super::ProtocolCatalog;
 use crate::{
     error::ErrorCode,
     id::{Capability, ProtocolId, Version, is_name},
@@ -152,7 +152,7 @@ pub(crate) fn unknown_need(protocol: Option<&str>, method: &str) -> Option<Arc<s
     if is_nameable { needs::unknown_text(named.name, version, bare) } else { None }
 }
 
-impl ProtocolBook {
+impl ProtocolCatalog {
     /// The method that a task means by `protocol` (`llm/v1.0`, `llm/v1` or `llm`) and `method`
     /// (`chat`, `llm/chat` or `llm/v1.0:chat`). Without a version the newest one is meant.
     ///

@@ -19,7 +19,7 @@ use gleitzeit_domain::{
     workflow::{WorkflowRecord, WorkflowSummary},
 };
 
-use super::desk::Desk;
+use super::lease_table::LeaseTable;
 
 /// A workflow with its events.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Entry {
     record: WorkflowRecord,
     /// By sequence.
     events: Vec<Event>,
-    /// The number of its settling, while it is settled; its place in [`Shelf::settled`].
+    /// The number of its settling, while it is settled; its place in [`Tables::settled`].
     settled: Option<u64>,
     /// The lease that it belongs to.
     owner: Option<Epoch>,
@@ -46,7 +46,7 @@ impl Entry {
 
 /// Workflows by age and by id.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct Tables {
     /// By the order of submission.
     by_age: BTreeMap<u64, Entry>,
     /// The age of each.
@@ -61,10 +61,10 @@ pub(super) struct Shelf {
     next_settling: u64,
     /// The ages of what is not settled and belongs to nobody.
     free: BTreeSet<u64>,
-    pub(super) desk: Desk,
+    pub(super) lease_table: LeaseTable,
 }
 
-impl Shelf {
+impl Tables {
     pub(super) fn new(settled_max: usize) -> Self {
         Self {
             by_age: BTreeMap::new(),
@@ -75,7 +75,7 @@ impl Shelf {
             next_age: 0,
             next_settling: 0,
             free: BTreeSet::new(),
-            desk: Desk::default(),
+            lease_table: LeaseTable::default(),
         }
     }
 
@@ -231,7 +231,7 @@ impl Shelf {
         limit: usize,
         offer: &Offer,
     ) -> (Vec<ClaimedWorkflow>, bool) {
-        let refused = self.desk.refused(epoch, offer);
+        let refused = self.lease_table.refused(epoch, offer);
         let fits = |age: &&u64| {
             let entry = self.by_age.get(*age);
             entry.is_some_and(|entry| offer.covers(&entry.needs)) && !refused.contains(*age)
@@ -255,7 +255,7 @@ impl Shelf {
             let Some(&age) = self.ages.get(id) else { continue };
             let Some(entry) = self.by_age.get_mut(&age) else { continue };
             if why == Release::ForOthers {
-                self.desk.refuse(epoch, age);
+                self.lease_table.refuse(epoch, age);
             }
             if entry.owner != Some(epoch) {
                 continue;
@@ -270,7 +270,7 @@ impl Shelf {
     /// Who has a workflow, and what it needs.
     pub(super) fn standing(&self, id: &WorkflowId) -> Option<Standing> {
         let entry = self.entry(id)?;
-        let owner = self.runs_under(id).and_then(|epoch| self.desk.owner(epoch));
+        let owner = self.runs_under(id).and_then(|epoch| self.lease_table.owner(epoch));
         Some(Standing { owner, needs: entry.needs.clone() })
     }
 

@@ -25,14 +25,14 @@ const MANY: usize = 8;
 
 /// A workflow that was not there before.
 #[derive(Debug)]
-pub(super) struct Made<'a> {
+pub(super) struct Inserted<'a> {
     pub(super) id: &'a WorkflowId,
     pub(super) place: Place,
     /// What is to be written beside its own row.
     pub(super) rows: Rows,
 }
 
-impl<'a> Made<'a> {
+impl<'a> Inserted<'a> {
     fn new(id: &'a WorkflowId, key: i64, encoded: Encoded) -> Self {
         let place = Place { key, task_count: encoded.task_count };
         Self { id, place, rows: encoded.place(key) }
@@ -44,7 +44,7 @@ pub(super) async fn add<'a, C: ConnectionTrait>(
     db: &C,
     statements: &Statements,
     submissions: Submissions<'a>,
-) -> Result<Vec<Made<'a>>, DbErr> {
+) -> Result<Vec<Inserted<'a>>, DbErr> {
     if db.get_database_backend() == DbBackend::Sqlite && submissions.new.len() >= MANY {
         add_with_keys(db, statements, submissions).await
     } else {
@@ -57,7 +57,7 @@ async fn add_and_ask<'a, C: ConnectionTrait>(
     db: &C,
     statements: &Statements,
     Submissions { new, workflow_rows, .. }: Submissions<'a>,
-) -> Result<Vec<Made<'a>>, DbErr> {
+) -> Result<Vec<Inserted<'a>>, DbErr> {
     let mut made = Vec::with_capacity(new.len());
     let mut new: HashMap<&WorkflowId, Encoded> = new.into_iter().collect();
     let values = workflow_rows.into_iter().flatten().collect();
@@ -66,7 +66,7 @@ async fn add_and_ask<'a, C: ConnectionTrait>(
             let id = WorkflowId::from(unescape(row.try_get_by_index(0)?));
             let key = row.try_get_by_index(1)?;
             if let Some((id, encoded)) = new.remove_entry(&id) {
-                made.push(Made::new(id, key, encoded));
+                made.push(Inserted::new(id, key, encoded));
             }
         }
     }
@@ -78,7 +78,7 @@ async fn add_with_keys<'a, C: ConnectionTrait>(
     db: &C,
     statements: &Statements,
     Submissions { new, workflow_rows, .. }: Submissions<'a>,
-) -> Result<Vec<Made<'a>>, DbErr> {
+) -> Result<Vec<Inserted<'a>>, DbErr> {
     let first = last_key(db).await? + 1;
     let with_key = |(key, row): (i64, _)| std::iter::once(Value::from(key)).chain(row);
     let values = (first..).zip(workflow_rows).flat_map(with_key).collect();
@@ -86,8 +86,8 @@ async fn add_with_keys<'a, C: ConnectionTrait>(
     for statement in statements.add_keyed_workflows.statements(values) {
         inserted += db.execute_raw(statement).await?.rows_affected();
     }
-    let all = (first..).zip(new).map(|(key, (id, encoded))| Made::new(id, key, encoded));
-    let mut made: Vec<Made<'a>> = all.collect();
+    let all = (first..).zip(new).map(|(key, (id, encoded))| Inserted::new(id, key, encoded));
+    let mut made: Vec<Inserted<'a>> = all.collect();
     if inserted != made.len() as u64 {
         let there = keys_from(db, first).await?;
         made.retain(|made| there.contains(&made.place.key));

@@ -10,7 +10,7 @@ use crate::{
 
 /// The addresses of the control actors. All live on the control arbiter.
 #[derive(Debug, Clone)]
-pub struct Cast {
+pub struct ActorAddresses {
     /// Runs workflows.
     pub engine: Addr<ExecutionEngine>,
     /// Knows the protocols.

@@ -41,8 +41,8 @@ async fn owners(url: &StoreUrl) -> Vec<(Epoch, u64)> {
     contents.leases.iter().map(|holder| (holder.epoch, holder.workflows)).collect()
 }
 
-/// However many die one after the other, each heir has all of it, once.
-pub(super) async fn what_an_heir_leaves_is_inherited_again(test: &str, url: &StoreUrl) {
+/// However many die one after the other, each successor has all of it, once.
+pub(super) async fn what_an_successor_leaves_is_inherited_again(test: &str, url: &StoreUrl) {
     assert_eq!(take_two_and_die(test, url), "took ");
     assert_eq!(take_two_and_die(test, url), "took w0 w1");
     assert_eq!(take_two_and_die(test, url), "took w0 w1");
@@ -73,7 +73,7 @@ pub(super) async fn what_an_heir_leaves_is_inherited_again(test: &str, url: &Sto
 }
 
 /// What is not given out when another process comes is for both.
-pub(super) async fn an_heir_shares_with_who_comes(test: &str, url: &StoreUrl) {
+pub(super) async fn an_successor_shares_with_who_comes(test: &str, url: &StoreUrl) {
     take_two_and_die(test, url);
     let store = open(url).await;
     let epoch = lease(&store).await;
@@ -135,12 +135,12 @@ pub(super) async fn a_kill_while_sharing_loses_nothing(test: &str, url: &StoreUr
     let start = |place| child::Process::start_to_die(test, url.expose(), folder.path(), place);
     let all = "w0 w1 w2 w3 w4";
     take_two_and_die(test, url);
-    let mut heir = start(Some("store.claim.shared"));
-    assert_eq!(heir.says().as_deref(), Some("took w0 w1"));
+    let mut successor = start(Some("store.claim.shared"));
+    assert_eq!(successor.says().as_deref(), Some("took w0 w1"));
     let store = open(url).await;
     let epoch = lease(&store).await;
-    heir.tell("again");
-    assert_eq!(heir.says(), None, "it came past the place");
+    successor.tell("again");
+    assert_eq!(successor.says(), None, "it came past the place");
     assert_eq!(claim_five(&store, epoch).await, all);
     assert_eq!(owners(url).await, [(epoch, 5)]);
     // The same workflows, of a process that dies while another one lives.

@@ -14,7 +14,7 @@ use crate::{
     id::ProtocolId,
     problem::push_pointer,
     protocol::{
-        MethodSpec, ParameterSpec, ParameterType, ProtocolSpec, book::derive::method_pointer,
+        MethodSpec, ParameterSpec, ParameterType, ProtocolSpec, catalog::derive::method_pointer,
         validate,
     },
 };

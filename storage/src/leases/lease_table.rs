@@ -21,10 +21,10 @@ use super::{
     file_locks::FileLocks,
     fit::{Fit, KnownNeeds, Wanted},
     process::Process,
-    sql::{self, Dead, Stored, Survey},
+    sql::{self, Dead, LeaseRows, Stored},
     watch::Watched,
 };
-use crate::{bell::Bell, call::Call, location::Location};
+use crate::{call::Call, location::Location, notifier::Notifier};
 
 /// When to look again whether the process of a lease on a file still runs: a question to the
 /// kernel alone.
@@ -39,8 +39,8 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 /// What the writer knows of leases.
 #[derive(Debug)]
-pub(crate) struct Desk {
-    bell: Arc<Bell>,
+pub(crate) struct LeaseTable {
+    notifier: Arc<Notifier>,
     renewals: Arc<Renewals>,
     life: Life,
     /// The leases that were opened here and not closed.
@@ -49,7 +49,7 @@ pub(crate) struct Desk {
     /// for somebody who did not wait for the answer.
     doubtful: HashMap<Epoch, Vec<i64>>,
     /// What a lease has inherited, and nobody was given yet.
-    heritages: HashMap<Epoch, Heritage>,
+    inheritances: HashMap<Epoch, Inheritance>,
     /// Where the last claim of a lease found nothing.
     quiet: HashMap<Epoch, Quiet>,
     /// What each lease may be given.
@@ -64,7 +64,7 @@ pub(crate) struct Desk {
 
 /// What a lease inherited from others.
 #[derive(Debug, Default)]
-struct Heritage {
+struct Inheritance {
     /// The ended leases whose workflows were listed.
     listed: BTreeSet<i64>,
     /// The workflows of these that are still to be given out, by their keys.
@@ -85,15 +85,15 @@ enum Life {
 /// What was seen when there was nothing to claim.
 #[derive(Debug)]
 struct Quiet {
-    /// How often the bell had rung.
+    /// How often the notifier had rung.
     rings: u64,
     /// The leases of others.
     others: Vec<Epoch>,
 }
 
-/// What a survey means for a lease.
+/// What a lease_rows means for a lease.
 #[derive(Debug, Default)]
-pub(super) struct Outlook {
+pub(super) struct LeaseView {
     pub(super) dead: Vec<Dead>,
     /// The leases of others that live.
     others: Vec<Epoch>,
@@ -103,9 +103,13 @@ pub(super) struct Outlook {
     pub(super) ask_again_in: Option<Duration>,
 }
 
-impl Desk {
+impl LeaseTable {
     /// Of a database that exists.
-    pub(crate) fn new(location: &Location, bell: Arc<Bell>, renewals: Arc<Renewals>) -> Self {
+    pub(crate) fn new(
+        location: &Location,
+        notifier: Arc<Notifier>,
+        renewals: Arc<Renewals>,
+    ) -> Self {
         let life = match location {
             // Whoever opens it by another path must find the same locks.
             Location::Sqlite(path) => Life::Locks(FileLocks::beside(
@@ -114,12 +118,12 @@ impl Desk {
             Location::Postgres(_) => Life::Terms(Process::this()),
         };
         Self {
-            bell,
+            notifier,
             renewals,
             life,
             open: BTreeSet::new(),
             doubtful: HashMap::new(),
-            heritages: HashMap::new(),
+            inheritances: HashMap::new(),
             quiet: HashMap::new(),
             fits: HashMap::new(),
             needs: KnownNeeds::default(),
@@ -179,7 +183,7 @@ impl Desk {
     /// Tells the engines of this process what was committed, where nothing else does.
     pub(crate) fn ring(&self) {
         if !self.goes_by_time() {
-            self.bell.ring();
+            self.notifier.ring();
         }
     }
 
@@ -212,7 +216,7 @@ impl Desk {
     pub(super) fn closed(&mut self, epoch: Epoch) {
         self.open.remove(&epoch);
         self.doubtful.remove(&epoch);
-        self.heritages.remove(&epoch);
+        self.inheritances.remove(&epoch);
         self.quiet.remove(&epoch);
         self.fits.remove(&epoch);
         if let Life::Locks(locks) = &mut self.life {
@@ -255,39 +259,39 @@ impl Desk {
 
     /// The leases of others that have run out, and of which nobody here knows whether they own
     /// anything.
-    pub(super) fn run_out(&mut self, survey: &Survey, mine: Epoch) -> Vec<Epoch> {
+    pub(super) fn run_out(&mut self, lease_rows: &LeaseRows, mine: Epoch) -> Vec<Epoch> {
         // What was renewed, or is gone, is no longer what it was.
         self.idle.retain(|epoch, until| {
-            survey.leases.iter().any(|it| it.epoch == *epoch && it.until == Some(*until))
+            lease_rows.leases.iter().any(|it| it.epoch == *epoch && it.until == Some(*until))
         });
         let has_run_out = |lease: &&Stored| {
             lease.epoch != mine && lease.left.is_some_and(|left| left <= 0 && left > -IDLE_MAX)
         };
-        let unknown = survey.leases.iter().filter(has_run_out);
+        let unknown = lease_rows.leases.iter().filter(has_run_out);
         unknown.map(|lease| lease.epoch).filter(|it| !self.idle.contains_key(it)).collect()
     }
 
     /// Notes that a lease that has run out owns nothing. What bears it is written only after it was
     /// renewed: so this holds until then.
-    pub(super) fn is_idle(&mut self, survey: &Survey, epoch: Epoch) {
-        let lease = survey.leases.iter().find(|lease| lease.epoch == epoch);
+    pub(super) fn is_idle(&mut self, lease_rows: &LeaseRows, epoch: Epoch) {
+        let lease = lease_rows.leases.iter().find(|lease| lease.epoch == epoch);
         if let Some(until) = lease.and_then(|lease| lease.until) {
             self.idle.insert(epoch, until);
         }
     }
 
     /// Which of the leases are dead, and when the next may be.
-    pub(super) fn judge(&mut self, survey: &Survey, mine: Epoch) -> io::Result<Outlook> {
-        let mut outlook = Outlook::default();
-        let others = survey.leases.iter().filter(|lease| lease.epoch != mine);
+    pub(super) fn judge(&mut self, lease_rows: &LeaseRows, mine: Epoch) -> io::Result<LeaseView> {
+        let mut view = LeaseView::default();
+        let others = lease_rows.leases.iter().filter(|lease| lease.epoch != mine);
         match &mut self.life {
             Life::Locks(locks) => {
                 for lease in others.filter(|lease| !self.open.contains(&lease.epoch)) {
                     if locks.is_held(lease.epoch)? {
-                        outlook.others.push(lease.epoch);
-                        outlook.ask_again_in = Some(LOOK_AGAIN);
+                        view.others.push(lease.epoch);
+                        view.ask_again_in = Some(LOOK_AGAIN);
                     } else {
-                        outlook.dead.push(Dead { epoch: lease.epoch, is_gone: true });
+                        view.dead.push(Dead { epoch: lease.epoch, is_gone: true });
                     }
                 }
             }
@@ -300,11 +304,11 @@ impl Desk {
                     let left = lease.left.map(|left| u64::try_from(left).unwrap_or(0));
                     let is_idle = is_idle(&self.idle, lease);
                     if is_gone || (left == Some(0) && !is_idle) {
-                        outlook.dead.push(Dead { epoch: lease.epoch, is_gone });
+                        view.dead.push(Dead { epoch: lease.epoch, is_gone });
                         continue;
                     }
                     if let Some(left) = left.filter(|left| *left > 0) {
-                        outlook.look_in(Duration::from_micros(left));
+                        view.look_in(Duration::from_micros(left));
                     }
                     let is_here =
                         process.as_ref().is_some_and(|process| process.is_beside(&lease.process));
@@ -313,12 +317,12 @@ impl Desk {
                     }
                 }
                 if let Some(process) = process {
-                    self.watched.watch(process, running, &self.bell);
+                    self.watched.watch(process, running, &self.notifier);
                 }
             }
         }
-        outlook.has_others = outlook.dead.len() + 1 < survey.leases.len();
-        Ok(outlook)
+        view.has_others = view.dead.len() + 1 < lease_rows.leases.len();
+        Ok(view)
     }
 
     /// The answer to a claim, where nothing can have changed since the last one found nothing. Asks
@@ -326,7 +330,7 @@ impl Desk {
     pub(super) fn still_quiet(&mut self, mine: Epoch) -> Option<Claimed> {
         let Life::Locks(locks) = &mut self.life else { return None };
         let quiet = self.quiet.get(&mine)?;
-        if self.bell.rings() != Some(quiet.rings) {
+        if self.notifier.rings() != Some(quiet.rings) {
             return None;
         }
         for other in &quiet.others {
@@ -338,15 +342,15 @@ impl Desk {
         Some(Claimed { ask_again_in, ..Claimed::default() })
     }
 
-    /// How often the bell had rung before a survey, if that tells anything.
+    /// How often the notifier had rung before a lease_rows, if that tells anything.
     pub(super) fn rings(&self) -> Option<u64> {
-        self.bell.rings()
+        self.notifier.rings()
     }
 
     /// Notes that there was nothing to claim.
-    pub(super) fn found_nothing(&mut self, mine: Epoch, rings: Option<u64>, outlook: &Outlook) {
+    pub(super) fn found_nothing(&mut self, mine: Epoch, rings: Option<u64>, view: &LeaseView) {
         if let (Some(rings), Life::Locks(_)) = (rings, &self.life) {
-            let others = outlook.others.clone();
+            let others = view.others.clone();
             self.quiet.insert(mine, Quiet { rings, others });
         }
     }
@@ -367,18 +371,18 @@ impl Desk {
     }
 
     /// True when something that was inherited is to be given out, or there may be.
-    pub(super) fn has_heritage(&self, epoch: Epoch) -> bool {
-        self.heritages.get(&epoch).is_some_and(|it| it.is_unsure || !it.keys.is_empty())
+    pub(super) fn has_inheritance(&self, epoch: Epoch) -> bool {
+        self.inheritances.get(&epoch).is_some_and(|it| it.is_unsure || !it.keys.is_empty())
     }
 
     /// True when the workflows that an ended lease left to this one were listed.
     pub(super) fn has_listed(&self, epoch: Epoch, ended: i64) -> bool {
-        self.heritages.get(&epoch).is_some_and(|it| it.listed.contains(&ended))
+        self.inheritances.get(&epoch).is_some_and(|it| it.listed.contains(&ended))
     }
 
     /// What is to be given out, in the order of submission of each ended lease.
-    pub(super) fn heritage(&self, epoch: Epoch) -> impl Iterator<Item = i64> {
-        self.heritages.get(&epoch).into_iter().flat_map(|it| it.keys.iter().copied())
+    pub(super) fn inheritance(&self, epoch: Epoch) -> impl Iterator<Item = i64> {
+        self.inheritances.get(&epoch).into_iter().flat_map(|it| it.keys.iter().copied())
     }
 
     /// Notes what a lease inherited, and what of it is given out: from its beginning.
@@ -388,33 +392,33 @@ impl Desk {
         listed: impl IntoIterator<Item = (i64, Vec<i64>)>,
         given: impl Iterator<Item = &'a i64>,
     ) {
-        let heritage = self.heritages.entry(epoch).or_default();
-        heritage.is_unsure = false;
+        let inheritance = self.inheritances.entry(epoch).or_default();
+        inheritance.is_unsure = false;
         for (ended, keys) in listed {
-            heritage.listed.insert(ended);
-            heritage.keys.extend(keys);
+            inheritance.listed.insert(ended);
+            inheritance.keys.extend(keys);
         }
         let given: HashSet<i64> = given.copied().collect();
-        let first = given.len().min(heritage.keys.len());
+        let first = given.len().min(inheritance.keys.len());
         let kept: Vec<i64> =
-            heritage.keys.drain(..first).filter(|key| !given.contains(key)).collect();
+            inheritance.keys.drain(..first).filter(|key| !given.contains(key)).collect();
         for key in kept.into_iter().rev() {
-            heritage.keys.push_front(key);
+            inheritance.keys.push_front(key);
         }
     }
 
     /// What was left of it belongs to nobody any more.
-    pub(super) fn shared_heritage(&mut self, epoch: Epoch) {
-        self.heritages.entry(epoch).or_default().keys.clear();
+    pub(super) fn shared_inheritance(&mut self, epoch: Epoch) {
+        self.inheritances.entry(epoch).or_default().keys.clear();
     }
 
     /// Nobody knows whether more was inherited.
-    pub(super) fn doubt_heritage(&mut self, epoch: Epoch) {
-        self.heritages.entry(epoch).or_default().is_unsure = true;
+    pub(super) fn doubt_inheritance(&mut self, epoch: Epoch) {
+        self.inheritances.entry(epoch).or_default().is_unsure = true;
     }
 }
 
-impl Outlook {
+impl LeaseView {
     fn look_in(&mut self, pause: Duration) {
         self.ask_again_in = Some(self.ask_again_in.map_or(pause, |before| before.min(pause)));
     }
