@@ -70,7 +70,7 @@ fn lookups(bench: &mut Criterion) {
     let mut group = bench.benchmark_group("catalog");
     group.bench_function("method", |b| b.iter(|| catalog.method(black_box(&capability))));
     group.bench_function("resolve", |b| {
-        b.iter(|| catalog.resolve(None, black_box("python/execute")))
+        b.iter(|| catalog.resolve(None, black_box("python/execute")));
     });
     group.bench_function("register python/v1.0", |b| {
         b.iter(|| ProtocolCatalog::new().register(black_box(builtin::python())));

@@ -1,4 +1,5 @@
 //! Which package knows what: the rule of ARCHITECTURE.md, held against the manifests and sources.
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 use std::{
     collections::BTreeSet,

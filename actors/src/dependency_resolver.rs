@@ -306,7 +306,7 @@ impl Handler<LoseResults> for DependencyResolver {
     type Result = MessageResult<LoseResults>;
 
     fn handle(&mut self, LoseResults(lost): LoseResults, _: &mut Self::Context) -> Self::Result {
-        let lose = |Settled { task, outcome }: Settled| {
+        let forget = |Settled { task, outcome }: Settled| {
             let known = self.runs.get_mut(&task.run)?;
             let settlement = known.graph.lose_result(task.index);
             known.outcomes.remove(&task.index);
@@ -316,7 +316,7 @@ impl Handler<LoseResults> for DependencyResolver {
             known.keep(task.index, outcome);
             Some((task.run, settlement))
         };
-        MessageResult(lost.into_iter().filter_map(lose).collect())
+        MessageResult(lost.into_iter().filter_map(forget).collect())
     }
 }
 

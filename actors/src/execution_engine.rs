@@ -204,6 +204,7 @@ impl Drop for WaitingGuard {
 struct Pump;
 
 /// A running workflow with what the engine needs around it.
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not exclude each other")]
 #[derive(Debug)]
 struct ActiveRun {
     run: Box<Run>,

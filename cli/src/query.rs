@@ -212,7 +212,9 @@ async fn readable(
         match store.events(&asked.id, after, left.min(size)).await {
             Ok(page) => {
                 let Some(last) = page.last() else { break };
-                page.iter().for_each(|event| out.write(event));
+                for event in &page {
+                    out.write(event);
+                }
                 left -= page.len();
                 (after, missed, size) = (last.sequence, 0, PAGE);
             }

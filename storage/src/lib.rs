@@ -1,6 +1,6 @@
 //! The store in a database: one SQLite file, or a PostgreSQL server.
 //!
-//! Asked by the engine through the port [`Store`]. Everything happens on a thread of its own,
+//! Asked by the engine through the port [`Store`](gleitzeit_domain::store::Store). Everything happens on a thread of its own,
 //! `gleitzeit-store`: encoding rows and decoding answers must not hold up the thread of the
 //! actors, and a connection to a server belongs to the runtime that opened it. There, one
 //! writer takes what is queued and writes it in one transaction; readers have

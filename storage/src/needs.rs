@@ -51,7 +51,7 @@ pub(super) async fn keep_used(
                 }
             }
             Err(ReadError(error)) => {
-                tracing::warn!(%error, "needs without a workflow were not found")
+                tracing::warn!(%error, "needs without a workflow were not found");
             }
         }
         tokio::time::sleep(PAUSE).await;

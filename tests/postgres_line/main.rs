@@ -1,7 +1,6 @@
 //! The way to a PostgreSQL server: whom it trusts, and who must not stand between.
 #![cfg(all(feature = "postgres", target_os = "linux"))]
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
-#![expect(clippy::print_stdout, reason = "it says what was skipped")]
 
 mod pooler;
 #[allow(dead_code, reason = "others kill it, and fill its disk")]

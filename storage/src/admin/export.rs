@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     Finding, Place, Rule,
-    line::{Count, End, Header, Workflow},
+    line::{Count, End, Header, WorkflowLine},
     of_read,
     pages::Pages,
 };
@@ -89,7 +89,7 @@ async fn write_all(
 async fn line_of(
     reader: &Reader,
     key: i64,
-) -> Result<Option<Workflow>, (Option<String>, ReadError)> {
+) -> Result<Option<WorkflowLine>, (Option<String>, ReadError)> {
     let failed = |error: sea_orm::DbErr| (None, ReadError(of_read(error)));
     let snapshot = reader.snapshot().await.map_err(failed)?;
     let row = workflow::Entity::find()
@@ -105,7 +105,7 @@ async fn line_of(
         let loaded = reader.load(&snapshot, vec![row]).await?;
         let Some(record) = loaded.only()? else { return Ok(None) };
         let events = read::events_of(&snapshot, &record.id, key, 0, usize::MAX).await?;
-        let line = Workflow::new(record, events, &needs);
+        let line = WorkflowLine::new(record, events, &needs);
         line.map(Some).map_err(|detail| ReadError(StoreError::Integrity { detail }))
     };
     let line = line.await.map_err(|error| (Some(id), error))?;

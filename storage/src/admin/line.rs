@@ -50,7 +50,7 @@ impl Header {
 
 /// A line of a workflow.
 #[derive(Debug, Serialize)]
-pub(super) struct Workflow {
+pub(super) struct WorkflowLine {
     pub(super) workflow: WorkflowRecord,
     pub(super) events: Vec<(i64, EventData)>,
     /// The methods that it calls; empty where nobody wrote them down.
@@ -85,7 +85,7 @@ struct Any {
 #[serde(try_from = "Any")]
 pub(super) enum Line {
     /// A workflow.
-    Workflow(Box<Workflow>),
+    Workflow(Box<WorkflowLine>),
     /// The last one.
     End(Count),
 }
@@ -97,7 +97,7 @@ impl TryFrom<Any> for Line {
         match line {
             Any { workflow: Some(mut workflow), events: Some(events), needs, end: None } => {
                 workflow.tasks.iter_mut().for_each(keep_null);
-                Ok(Self::Workflow(Box::new(Workflow { workflow, events, needs })))
+                Ok(Self::Workflow(Box::new(WorkflowLine { workflow, events, needs })))
             }
             Any { workflow: None, events: None, end: Some(end), needs } if needs.is_empty() => {
                 Ok(Self::End(end))
@@ -114,7 +114,7 @@ fn keep_null(task: &mut TaskRecord) {
     }
 }
 
-impl Workflow {
+impl WorkflowLine {
     /// Of what a store holds.
     ///
     /// # Errors

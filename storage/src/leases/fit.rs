@@ -15,7 +15,7 @@ use gleitzeit_domain::needs::{Needs, Offer};
 #[derive(Debug, Default)]
 pub(super) struct KnownNeeds {
     sets: BTreeMap<i64, Needs>,
-    /// What the lease_rows said of the stored sets when these were read.
+    /// What the survey of the leases said of the stored sets when these were read.
     mark: Option<i64>,
 }
 
@@ -25,13 +25,13 @@ impl KnownNeeds {
         self.mark = None;
     }
 
-    /// The same, with the mark that a lease_rows gave them.
+    /// The same, with the mark that a survey of the leases gave them.
     pub(super) fn learn_as(&mut self, all: Vec<(i64, Needs)>, mark: i64) {
         self.learn(all);
         self.mark = Some(mark);
     }
 
-    /// True if these are the sets that a lease_rows has given this mark.
+    /// True if these are the sets that a survey of the leases has given this mark.
     pub(super) fn are(&self, mark: i64) -> bool {
         self.mark == Some(mark)
     }

@@ -91,7 +91,7 @@ struct Quiet {
     others: Vec<Epoch>,
 }
 
-/// What a lease_rows means for a lease.
+/// What a survey of the leases means for a lease.
 #[derive(Debug, Default)]
 pub(super) struct LeaseView {
     pub(super) dead: Vec<Dead>,
@@ -342,7 +342,7 @@ impl LeaseTable {
         Some(Claimed { ask_again_in, ..Claimed::default() })
     }
 
-    /// How often the notifier had rung before a lease_rows, if that tells anything.
+    /// How often the notifier had rung before a survey of the leases, if that tells anything.
     pub(super) fn rings(&self) -> Option<u64> {
         self.notifier.rings()
     }

@@ -81,7 +81,7 @@ fn left(micros: i64) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-/// How a lease lives; as the writer's lease_table has it.
+/// How a lease lives; as the writer's lease table has it.
 enum Judge {
     /// `None` where there is no file of locks: nobody holds any.
     Locks(Option<FileLocks>),

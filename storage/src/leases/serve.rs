@@ -247,7 +247,7 @@ impl Writer {
         if let Some(nothing) = self.lease_table.still_quiet(epoch) {
             return Ok(nothing);
         }
-        // Whatever is written after this is seen by the lease_rows, or rings.
+        // Whatever is written after this is seen by the survey of the leases, or rings.
         let rings = self.lease_table.rings();
         let (view, has_free) = self.look_around(epoch).await?;
         gleitzeit_failpoint::failpoint!("store.claim.looked");
@@ -525,7 +525,7 @@ impl Read {
     }
 }
 
-/// Lists what a lease inherited, where the lease_table does not know it yet; how much of it was freed, for
+/// Lists what a lease inherited, where the lease table does not know it yet; how much of it was freed, for
 /// its process cannot run that.
 async fn list_inheritance(
     db: &DatabaseTransaction,

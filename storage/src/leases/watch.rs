@@ -1,6 +1,6 @@
 //! Notices that a process of this machine has ended that held a lease on a server.
 //!
-//! Asked by the [`lease_table`](super::lease_table) with every lease_rows. The kernel is asked, and not the server; and
+//! Asked by the [`lease_table`](super::lease_table) with every survey of the leases. The kernel is asked, and not the server; and
 //! only while another process of this machine holds a lease.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
