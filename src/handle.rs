@@ -212,8 +212,21 @@ impl Handle {
     /// # Errors
     /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is stored but does not run here.
     pub async fn wait(&self, id: &WorkflowId) -> WaitAnswer {
+        self.wait_for(id, false).await
+    }
+
+    /// The same without the large results of tasks, which [`result`](Self::result) reads: all of
+    /// them together may be larger than the memory.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub async fn wait_outline(&self, id: &WorkflowId) -> WaitAnswer {
+        self.wait_for(id, true).await
+    }
+
+    async fn wait_for(&self, id: &WorkflowId, outline: bool) -> WaitAnswer {
         let (answer, answered) = oneshot::channel();
-        self.addresses.engine.do_send(Wait { id: id.clone(), answer });
+        self.addresses.engine.do_send(Wait { id: id.clone(), answer, outline });
         answered.await.map_err(stopped)?
     }
 
@@ -229,6 +242,32 @@ impl Handle {
             Some(record) => Ok(Some(record)),
             None => Ok(self.store.workflow(id).await?.map(Arc::new)),
         }
+    }
+
+    /// A workflow as it is now, without the large results of its tasks: a completed task that has
+    /// none here has it in the store ([`TaskRecord::is_result_left_out`]).
+    ///
+    /// # Errors
+    /// Those of the store.
+    ///
+    /// [`TaskRecord::is_result_left_out`]: gleitzeit_domain::task::TaskRecord::is_result_left_out
+    pub async fn outline(&self, id: &WorkflowId) -> Result<Option<Arc<WorkflowRecord>>, TaskError> {
+        match self.running(id).await {
+            Some(record) => Ok(Some(record)),
+            None => Ok(self.store.outline(id).await?.map(Arc::new)),
+        }
+    }
+
+    /// The stored result of the task at place `index` of a workflow; `None` if there is none.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn result(
+        &self,
+        id: &WorkflowId,
+        index: u32,
+    ) -> Result<Option<Arc<serde_json::Value>>, TaskError> {
+        Ok(self.store.result(id, index).await?)
     }
 
     /// A workflow that runs here.

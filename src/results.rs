@@ -4,6 +4,8 @@
 //! Asked by the runtime when such a workflow has settled, in whichever process that is, and by the
 //! command line. Written to another name first and then renamed, so that nobody reads half a file.
 
+mod document;
+
 use std::{
     fmt::Write as _,
     fs::{self, File},
@@ -17,6 +19,8 @@ use gleitzeit_domain::{
 use serde_json::{Map, Value, json};
 
 use gleitzeit_providers::guarded::is_below;
+
+pub use document::DocumentWriter;
 
 use crate::settings::Settings;
 

@@ -138,6 +138,25 @@ pub type CallerSpan = Option<Arc<tracing::Span>>;
 /// The end of a workflow, or why it cannot be waited for.
 pub type WaitAnswer = Result<Arc<WorkflowRecord>, TaskError>;
 
+/// A caller that waits for the end of a workflow.
+#[derive(Debug)]
+struct Waiter {
+    answer: oneshot::Sender<WaitAnswer>,
+    /// True if large results may be left out.
+    outline: bool,
+}
+
+impl Waiter {
+    /// A caller that needs all results.
+    fn whole(answer: oneshot::Sender<WaitAnswer>) -> Self {
+        Self { answer, outline: false }
+    }
+
+    fn send(self, answer: WaitAnswer) {
+        let _ = self.answer.send(answer);
+    }
+}
+
 /// Told the state of a workflow; `None` sends it to the store.
 type Reader = oneshot::Sender<Option<Arc<WorkflowRecord>>>;
 
@@ -214,7 +233,7 @@ struct ActiveRun {
     /// Ready tasks that wait for `parallel` to fall.
     backlog: VecDeque<u32>,
     /// Told the end.
-    waiters: Vec<oneshot::Sender<WaitAnswer>>,
+    waiters: Vec<Waiter>,
     /// Told the state once it is stored.
     readers: Vec<Reader>,
     /// Told that what has changed by now is stored.

@@ -39,7 +39,7 @@ pub(crate) async fn batch(session: Session, batch: Batch) -> Outcome {
     Arc::make_mut(place).output = Some(made(&batch.output)?);
     let drive = Drive::new(&session, session.start_for([&spec]).await?).await?;
     let record = drive.submit(spec, Failure::from).await?;
-    finish(&session, &record)
+    finish(&session, &record).await
 }
 
 fn real(path: &Path) -> Result<PathBuf, Failure> {

@@ -148,10 +148,12 @@ impl<'s> Drive<'s> {
         total: usize,
         settled: usize,
     ) -> Result<Vec<WaitAnswer>, Failure> {
+        let session = self.session;
         let mut progress = Progress::new(self.session.progress, total, settled);
         let mut logs = Logs::new(self.session.logs);
         let handle = self.handle();
-        let mut all: Answers<'_> = Box::pin(future::join_all(ids.iter().map(|id| handle.wait(id))));
+        let mut all: Answers<'_> =
+            Box::pin(future::join_all(ids.iter().map(|id| handle.wait_outline(id))));
         let ended = loop {
             tokio::select! {
                 records = &mut all => break Some(records),
@@ -182,7 +184,8 @@ impl<'s> Drive<'s> {
         for record in records.iter().flatten() {
             progress.rest(record);
         }
-        logs.tell_rest(&records, &progress);
+        let ended = records.iter().flatten().map(|record| &**record);
+        logs.tell_rest(session, ended, &progress).await?;
         drop(progress);
         Ok(records)
     }
@@ -272,7 +275,7 @@ async fn next(events: &mut Option<Subscription>) -> Delivery {
 async fn count(handle: &Handle, ids: &[WorkflowId]) -> usize {
     let mut sum = 0;
     for id in ids {
-        if let Ok(Some(record)) = handle.workflow(id).await {
+        if let Ok(Some(record)) = handle.outline(id).await {
             sum += settled(&record);
         }
     }

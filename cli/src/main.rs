@@ -25,6 +25,7 @@ mod run;
 mod serve;
 mod session;
 mod standing;
+mod stored;
 
 use std::{env, process::ExitCode};
 

@@ -12,7 +12,7 @@ use gleitzeit_domain::{
     store::{ListFilter, Store, StoreError, lease::Standing},
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     Outcome,
@@ -21,9 +21,10 @@ use super::{
     interrupt::Interrupts,
     output::{self, Exit, Failure},
     report,
-    run::{find, refuse_unknown, tell},
+    run::{find, find_whole, refuse_unknown, tell},
     session::{Session, close},
     standing::{self, Watch},
+    stored::StoredResults,
 };
 
 /// Events asked for at once.
@@ -88,14 +89,17 @@ pub(crate) async fn show(session: &Session, id: &WorkflowId) -> Outcome {
         None => None,
     };
     if session.json {
-        let mut document = with(&report::workflow_json(&record), standing.as_ref());
+        let fields = standing::fields(standing.as_ref()).into_iter();
+        let mut more: Map<String, Value> = fields.map(|(key, it)| (key.to_owned(), it)).collect();
         if standing.is_some() {
-            document["running"] = standing::running(&record);
+            more.insert("running".to_owned(), standing::running(&record));
         }
-        output::document(&document);
+        let results = StoredResults::of(session, [&record]).await?;
+        results.print_document(&record, &more).await?;
+        results.close().await?;
         return Ok(Exit::Success);
     }
-    tell(session, &record);
+    tell(session, &record).await?;
     output::text(report::times(&record));
     // What is shown is what was stored last, and a task that says `executing` may be one that a dead
     // process had begun.
@@ -260,7 +264,7 @@ impl EventWriter {
 /// Prints what the code of a workflow's tasks wrote, as far as it is stored: a task's output comes
 /// with its outcome, that of an attempt which was retried is gone.
 pub(crate) async fn logs(session: &Session, Logs { id, task }: &Logs) -> Outcome {
-    let record = find(session, id).await?;
+    let record = find_whole(session, id).await?;
     if let Some(task) = task {
         refuse_unknown(&record, task)?;
     }

@@ -6,24 +6,18 @@ mod written;
 use std::fmt::Write as _;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use gleitzeit::results;
 use gleitzeit_domain::{
     event::Event,
     printable,
     task::TaskStatus,
-    workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
+    workflow::{WorkflowStatus, WorkflowSummary},
 };
 use serde_json::Value;
 
 use super::output::{Cell, Lines, Style};
 
-pub(crate) use workflow::{View, times, workflow_text};
+pub(crate) use workflow::{View, essence, shows_results, times, workflow_text};
 pub(crate) use written::{Written, logs_json, logs_text, why_nothing};
-
-/// `{"workflow_id","name","status","tasks":{"<id>":{…}}}`, the tasks by id.
-pub(crate) fn workflow_json(record: &WorkflowRecord) -> Value {
-    results::document(record)
-}
 
 /// One sign for a status.
 pub(crate) const fn mark(status: TaskStatus) -> &'static str {
@@ -187,7 +181,7 @@ mod tests {
     #[test]
     fn the_json_of_a_workflow_has_the_promised_shape() {
         assert_eq!(
-            workflow_json(&record()),
+            gleitzeit::results::document(&record()),
             json!({
                 "workflow_id": "w", "name": "letters", "status": "failed",
                 "tasks": {

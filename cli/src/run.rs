@@ -1,7 +1,7 @@
 //! `run`, `resume`, `retry` and `cancel`: workflows are brought to their end, from a file or from
 //! the store.
 
-use std::{path::Path, process, time::Duration};
+use std::{borrow::Cow, path::Path, process, time::Duration};
 
 use gleitzeit::{
     files::{self, Diagnostics, FileError, Input, WorkflowFile},
@@ -16,10 +16,10 @@ use gleitzeit_domain::{
     problem::{Problem, SubmitError, push_pointer},
     protocol::catalog::ProtocolCatalog,
     store::{Store, lease::Resolution},
-    task::TaskStatus,
+    task::{TaskRecord, TaskStatus},
     workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, json};
 
 use super::{
     Outcome,
@@ -29,6 +29,7 @@ use super::{
     report,
     serve::listen,
     session::{Session, close},
+    stored::StoredResults,
 };
 
 /// Between two looks at a workflow that another process runs.
@@ -49,7 +50,7 @@ pub(crate) async fn run(mut session: Session, Run { workflow, id, logs }: Run) -
     }
     let drive = Drive::new(&session, session.start_for([&file.spec]).await?).await?;
     match drive.submit(file.spec.clone(), |error| invalid(&file, error)).await {
-        Ok(record) => finish(&session, &record),
+        Ok(record) => finish(&session, &record).await,
         // Somebody else submitted the same id in this very moment.
         Err(failure) if failure.error.code == ErrorCode::WorkflowInvalidState => {
             match left_behind(&session, &file.spec).await? {
@@ -71,7 +72,7 @@ async fn left_behind(
 ) -> Result<Option<WorkflowRecord>, Failure> {
     let Some(id) = &spec.id else { return Ok(None) };
     let Some(store) = session.store_to_run().await? else { return Ok(None) };
-    let found = store.workflow(id).await;
+    let found = store.outline(id).await;
     close(store).await?;
     let found = found?;
     if let Some(what) = found.as_ref().and_then(|it| difference(&it.spec, spec)) {
@@ -86,17 +87,17 @@ async fn again(session: &Session, record: WorkflowRecord) -> Outcome {
     let id = &record.id;
     if record.status.is_settled() {
         output::note(format_args!("workflow {id} was run before; this is how it ended"));
-        return finish(session, &record);
+        return finish(session, &record).await;
     }
     if is_run_elsewhere(session, id).await? {
         output::note(format_args!("workflow {id} is run by another process; waiting for its end"));
         if let Some(record) = await_other(session, id).await? {
-            return finish(session, &record);
+            return finish(session, &record).await;
         }
     }
     let record = find(session, id).await?;
     if record.status.is_settled() {
-        return finish(session, &record);
+        return finish(session, &record).await;
     }
     output::note(format_args!("workflow {id} is {} and is continued", record.status));
     continue_one(session, &record).await
@@ -127,7 +128,7 @@ async fn settled_elsewhere(
 ) -> Result<Option<WorkflowRecord>, Failure> {
     let mut looks = 0_u32;
     loop {
-        match store.workflow(id).await? {
+        match store.outline(id).await? {
             Some(record) if record.status.is_settled() => return Ok(Some(record)),
             Some(_) => {}
             None => return Err(session.no_workflow(id)),
@@ -165,7 +166,7 @@ pub(crate) async fn resume(mut session: Session, Resume { id, logs }: Resume) ->
     let record = find(&session, &id).await?;
     if record.status.is_settled() && ResultFiles::of(&record).is_some_and(|it| !it.are_there()) {
         // It ended, and who ran it did not come to write them.
-        return finish(&session, &record);
+        return finish(&session, &record).await;
     }
     refuse_settled(&record, "resume")?;
     continue_one(&session, &record).await
@@ -210,7 +211,7 @@ async fn continue_one(session: &Session, record: &WorkflowRecord) -> Outcome {
         return Err(error.into());
     }
     let ended = drive.follow_one(&record.id, record.tasks.len(), settled(record)).await?;
-    finish(session, &ended)
+    finish(session, &ended).await
 }
 
 async fn resume_all(session: &Session) -> Outcome {
@@ -245,16 +246,18 @@ async fn resume_all(session: &Session) -> Outcome {
             "{others} more are left to other processes; `gleitzeit list` tells what they wait for"
         ));
     }
+    let results = StoredResults::of(session, ended.iter().map(|it| &**it)).await?;
     if session.json {
-        let all: Vec<Value> = ended.iter().map(|record| report::workflow_json(record)).collect();
-        output::document(&all);
+        results.print_list(&ended).await?;
     } else {
         for record in &ended {
-            output::painted(&report::workflow_text(record, session.view()));
+            let shown = results.for_table(record).await?;
+            output::painted(&report::workflow_text(&shown, session.view()));
         }
     }
+    results.close().await?;
     for record in &ended {
-        tell_results(session, record)?;
+        tell_results(session, record).await?;
     }
     let mut exits = ended.iter().map(|record| Exit::from(record.status));
     Ok(exits.find(|exit| *exit != Exit::Success).unwrap_or(Exit::Success))
@@ -275,7 +278,7 @@ pub(crate) async fn retry(mut session: Session, Retry { id, logs }: &Retry) -> O
     }
     let done = record.tasks.iter().filter(|it| it.status == TaskStatus::Completed).count();
     let ended = drive.follow_one(id, record.tasks.len(), done).await?;
-    finish(&session, &ended)
+    finish(&session, &ended).await
 }
 
 /// Stops a workflow that no process is running, or one task of it; then it stands in the store as
@@ -295,7 +298,7 @@ pub(crate) async fn cancel(session: &Session, Cancel { id, task, reason }: Cance
     };
     runtime.stop(STOPPING).await;
     cancelled?;
-    tell(session, &find(session, &id).await?);
+    tell(session, &find(session, &id).await?).await?;
     Ok(Exit::Success)
 }
 
@@ -319,7 +322,7 @@ pub(crate) async fn settle(session: &Session, settle: Settle) -> Outcome {
         _ => error.into(),
     })?;
     let record = find(session, &id).await?;
-    tell(session, &record);
+    tell(session, &record).await?;
     if !record.status.is_settled() {
         output::note(format_args!(
             "a process that serves goes on with it; else: gleitzeit resume {id}"
@@ -328,11 +331,25 @@ pub(crate) async fn settle(session: &Session, settle: Settle) -> Outcome {
     Ok(Exit::Success)
 }
 
-/// A workflow as it stands in the store.
+/// A workflow as it stands in the store, without its large results.
 ///
 /// # Errors
 /// When it is not there.
 pub(crate) async fn find(session: &Session, id: &WorkflowId) -> Result<WorkflowRecord, Failure> {
+    let store = session.store_of(id).await?;
+    let found = store.outline(id).await;
+    close(store).await?;
+    found?.ok_or_else(|| session.no_workflow(id))
+}
+
+/// The same with all results.
+///
+/// # Errors
+/// When it is not there.
+pub(crate) async fn find_whole(
+    session: &Session,
+    id: &WorkflowId,
+) -> Result<WorkflowRecord, Failure> {
     let store = session.store_of(id).await?;
     let found = store.workflow(id).await;
     close(store).await?;
@@ -413,17 +430,22 @@ pub(crate) fn shown_in_file(found: &Diagnostics) -> Failure {
 ///
 /// # Errors
 /// When they cannot be written.
-pub(crate) fn finish(session: &Session, record: &WorkflowRecord) -> Outcome {
-    let exit = tell(session, record);
-    tell_results(session, record)?;
+pub(crate) async fn finish(session: &Session, record: &WorkflowRecord) -> Outcome {
+    let exit = tell(session, record).await?;
+    tell_results(session, record).await?;
     Ok(exit)
 }
 
 /// Writes the results where the runtime did not, and says where they are.
-fn tell_results(session: &Session, record: &WorkflowRecord) -> Result<(), Failure> {
+async fn tell_results(session: &Session, record: &WorkflowRecord) -> Result<(), Failure> {
     let Some(files) = ResultFiles::of(record) else { return Ok(()) };
     if !files.are_there() {
-        results::write(record, &session.settings)
+        let whole = if record.tasks.iter().any(TaskRecord::is_result_left_out) {
+            Cow::Owned(find_whole(session, &record.id).await?)
+        } else {
+            Cow::Borrowed(record)
+        };
+        results::write(&whole, &session.settings)
             .map_err(|error| Failure::infrastructure(error.to_string()))?;
     }
     let (json, markdown) = (files.json.display(), files.markdown.display());
@@ -438,11 +460,17 @@ pub(crate) fn text_of(path: &Path) -> Result<String, Failure> {
 }
 
 /// Prints a settled workflow.
-pub(crate) fn tell(session: &Session, record: &WorkflowRecord) -> Exit {
+///
+/// # Errors
+/// Those of the store, which may have its results.
+pub(crate) async fn tell(session: &Session, record: &WorkflowRecord) -> Outcome {
+    let results = StoredResults::of(session, [record]).await?;
     if session.json {
-        output::document(&report::workflow_json(record));
+        results.print_document(record, &Map::new()).await?;
     } else {
-        output::painted(&report::workflow_text(record, session.view()));
+        let shown = results.for_table(record).await?;
+        output::painted(&report::workflow_text(&shown, session.view()));
     }
-    record.status.into()
+    results.close().await?;
+    Ok(record.status.into())
 }

@@ -110,7 +110,7 @@ pub(crate) async fn submit(session: &Session, Submit { workflow, id, wait }: Sub
         ));
     }
     if wait {
-        return Ok(tell(session, &await_end(session, &id).await?));
+        return tell(session, &await_end(session, &id).await?).await;
     }
     if session.json {
         let unknown: Vec<&str> = unknown.iter().map(|it| it.message.as_str()).collect();
@@ -147,7 +147,7 @@ async fn settled(
 ) -> Result<WorkflowRecord, Failure> {
     let mut watch = Watch::default();
     loop {
-        match store.workflow(id).await? {
+        match store.outline(id).await? {
             Some(record) if record.status.is_settled() => return Ok(record),
             Some(_) => {
                 watch.look(store, id).await?;

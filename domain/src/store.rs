@@ -264,6 +264,29 @@ pub trait Store: Send + Sync + 'static {
     /// Any [`StoreError`] but those of writing.
     async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError>;
 
+    /// One workflow with its tasks, without its large results: a completed task that has no result
+    /// here has it in the store, and [`result`](Self::result) reads it.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but those of writing.
+    async fn outline(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
+        self.workflow(id).await
+    }
+
+    /// The result of the task at place `index` of a workflow; `None` if there is none.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but those of writing.
+    async fn result(
+        &self,
+        id: &WorkflowId,
+        index: u32,
+    ) -> Result<Option<Arc<serde_json::Value>>, StoreError> {
+        let record = self.workflow(id).await?;
+        let task = record.and_then(|it| it.tasks.into_iter().find(|task| task.index == index));
+        Ok(task.and_then(|task| task.result))
+    }
+
     /// Workflows in the order of submission, the newest first.
     ///
     /// # Errors

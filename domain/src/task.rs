@@ -213,6 +213,11 @@ impl TaskRecord {
         error.message.strip_prefix(WAITS)
     }
 
+    /// True if the result was left out, as [`Store::outline`](crate::store::Store::outline) does.
+    pub fn is_result_left_out(&self) -> bool {
+        self.status == TaskStatus::Completed && self.result.is_none()
+    }
+
     /// A task that has not begun.
     pub fn pending(index: u32, id: TaskId, name: Arc<str>) -> Self {
         Self {

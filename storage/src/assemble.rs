@@ -15,7 +15,7 @@ use gleitzeit_domain::{
 use super::{
     encode::{self, Hash, count_of, parse, refused, time_of, time_of_nullable, unescape},
     entity::{task, workflow},
-    read::{Loaded, ReadError},
+    read::{Blob, Loaded, ReadError},
 };
 
 /// No workflow has so many events: the number of its last one cannot be right.
@@ -74,7 +74,7 @@ pub(super) fn task_of(
 pub(super) struct Gathered {
     pub(super) rows: Vec<workflow::Model>,
     pub(super) tasks: HashMap<i64, Vec<task::Model>>,
-    pub(super) blobs: HashMap<Vec<u8>, String>,
+    pub(super) blobs: HashMap<Vec<u8>, Blob>,
     pub(super) sequences: HashMap<i64, i64>,
     /// Workflows of which a task's row cannot be read, and why.
     pub(super) unreadable: HashMap<i64, StoreError>,
@@ -116,7 +116,7 @@ impl Gathered {
 struct Parts<'a> {
     tasks: Vec<task::Model>,
     last_sequence: i64,
-    blobs: &'a HashMap<Vec<u8>, String>,
+    blobs: &'a HashMap<Vec<u8>, Blob>,
 }
 
 impl Parts<'_> {
@@ -126,8 +126,15 @@ impl Parts<'_> {
             return Err(refused("the numbers of its events are out of range".into()));
         }
         let last_sequence = count_of(last_sequence)?;
-        let spec = self.payload(row.spec.as_deref(), row.spec_blob.as_deref())?;
-        let spec = Arc::new(parse::<WorkflowSpec>(spec.ok_or_else(|| missing("its spec"))?)?);
+        let spec = match (&row.spec, &row.spec_blob) {
+            (Some(json), _) => parse::<WorkflowSpec>(json)?,
+            (None, None) => return Err(missing("its spec")),
+            (None, Some(hash)) => match self.blob(hash)? {
+                Blob::Text(json) => parse(json)?,
+                Blob::Result(_) => return Err(missing("its spec")),
+            },
+        };
+        let spec = Arc::new(spec);
         let tasks = self.tasks(&spec, count_of(row.task_count)?)?;
         record_of(row, spec, tasks, last_sequence)
     }
@@ -155,26 +162,26 @@ impl Parts<'_> {
         }
     }
 
-    fn task(&self, index: u32, row: task::Model) -> Result<TaskRecord, StoreError> {
-        let result = self.payload(row.result.as_deref(), row.result_blob.as_deref())?;
-        let result = result.map(parse).transpose()?.map(Arc::new);
+    fn task(&self, index: u32, mut row: task::Model) -> Result<TaskRecord, StoreError> {
+        let result = match (row.result.take(), &row.result_blob) {
+            (Some(json), _) => Some(Arc::new(parse(&json)?)),
+            (None, None) => None,
+            (None, Some(hash)) => Some(match self.blob(hash)? {
+                Blob::Text(json) => Arc::new(parse(json)?),
+                Blob::Result(result) => Arc::clone(result),
+            }),
+        };
         task_of(index, row, result)
     }
 
-    fn payload<'a>(
-        &'a self,
-        inline: Option<&'a str>,
-        hash: Option<&[u8]>,
-    ) -> Result<Option<&'a str>, StoreError> {
-        match (inline, hash) {
-            (Some(json), _) => Ok(Some(json)),
-            (None, None) => Ok(None),
-            (None, Some(hash)) => match self.blobs.get(hash) {
-                Some(json) => Ok(Some(json)),
-                None => Err(missing(&format!("the blob {}", shown(hash)))),
-            },
-        }
+    fn blob(&self, hash: &[u8]) -> Result<&Blob, StoreError> {
+        self.blobs.get(hash).ok_or_else(|| lacking(hash))
     }
+}
+
+/// The error about a blob that is not there.
+pub(super) fn lacking(hash: &[u8]) -> StoreError {
+    missing(&format!("the blob {}", shown(hash)))
 }
 
 pub(super) fn shown(hash: &[u8]) -> String {

@@ -3,7 +3,7 @@
 //! Asked by the commands that show what is stored. Makes no file, migrates nothing, takes no lease
 //! and waits for no lock; a database that nobody can write to can be looked at all the same.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -105,6 +105,18 @@ impl Store for ReadOnlyStore {
 
     async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
         self.reader.soon(self.reader.workflow(id)).await.map_err(told)
+    }
+
+    async fn outline(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
+        self.reader.soon(self.reader.outline(id)).await.map_err(told)
+    }
+
+    async fn result(
+        &self,
+        id: &WorkflowId,
+        index: u32,
+    ) -> Result<Option<Arc<serde_json::Value>>, StoreError> {
+        self.reader.soon(self.reader.result(id, index)).await.map_err(told)
     }
 
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {

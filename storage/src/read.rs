@@ -7,7 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use chrono::{DateTime, Utc};
@@ -24,13 +24,13 @@ use gleitzeit_domain::{
 };
 use sea_orm::{
     AccessMode, ColumnTrait as _, ConnectionTrait as _, DatabaseConnection, DatabaseTransaction,
-    DbBackend, DbErr, EntityTrait as _, IsolationLevel, QueryFilter as _, QueryOrder as _,
-    QueryResult, QuerySelect as _, QueryTrait as _, Statement, TransactionOptions,
-    TransactionTrait as _,
+    DbBackend, DbErr, EntityTrait as _, IsolationLevel, Iterable as _, QueryFilter as _,
+    QueryOrder as _, QueryResult, QuerySelect as _, QueryTrait as _, Select, Statement,
+    TransactionOptions, TransactionTrait as _, sea_query::Expr,
 };
 
 use super::{
-    assemble::{Gathered, naming, task_status, workflow_status},
+    assemble::{Gathered, lacking, naming, task_status, workflow_status},
     encode::{self, count_of, escape, parse, time_of, time_of_nullable, unescape},
     entity::{event, task, workflow},
     fault::Fault,
@@ -79,6 +79,25 @@ const LAST_SEQUENCES: &str = "SELECT key, last FROM (SELECT v.column1 AS key, v.
     FROM gleitzeit_events e WHERE e.workflow_key = v.column1 \
     ORDER BY e.first_sequence DESC LIMIT 1) AS last \
     FROM (VALUES";
+
+/// Characters of a result that an outline still has.
+const OUTLINE_MAX: usize = 1_024;
+
+/// What is read of workflows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// Without large results.
+    Outline,
+}
+
+/// A payload of a blob. Results are parsed as soon as their row is read, so that texts and values
+/// are not in memory together.
+#[derive(Debug)]
+pub(super) enum Blob {
+    Text(String),
+    Result(Arc<serde_json::Value>),
+}
 
 /// Workflows that were read.
 #[derive(Debug, Default)]
@@ -274,13 +293,53 @@ impl Reader {
     }
 
     pub(super) async fn workflow(&self, id: &WorkflowId) -> Answer<Option<WorkflowRecord>> {
+        self.one(id, Extent::Whole).await
+    }
+
+    /// The same without large results.
+    pub(super) async fn outline(&self, id: &WorkflowId) -> Answer<Option<WorkflowRecord>> {
+        self.one(id, Extent::Outline).await
+    }
+
+    /// The result of one task.
+    pub(super) async fn result(
+        &self,
+        id: &WorkflowId,
+        index: u32,
+    ) -> Answer<Option<Arc<serde_json::Value>>> {
+        let [first, second] = match self.backend {
+            DbBackend::Postgres => ["$1", "$2"],
+            _ => ["?", "?"],
+        };
+        let text = format!(
+            "SELECT t.result, t.result_blob, b.body FROM gleitzeit_workflows w \
+             JOIN gleitzeit_tasks t ON t.workflow_key = w.key \
+             LEFT JOIN gleitzeit_blobs b ON b.hash = t.result_blob \
+             WHERE w.id = {first} AND t.position = {second}"
+        );
+        let values = [escape(id.as_str()).into_owned().into(), i64::from(index).into()];
+        let asked = Statement::from_sql_and_values(self.backend, text, values);
+        let Some(row) = self.db().query_one_raw(asked).await? else { return Ok(None) };
+        let inline: Option<String> = row.try_get_by_index(0)?;
+        let hash: Option<Vec<u8>> = row.try_get_by_index(1)?;
+        let body: Option<String> = row.try_get_by_index(2)?;
+        drop(row);
+        let result = match (inline.or(body), hash) {
+            (Some(text), _) => parse(&text).map(|result| Some(Arc::new(result))),
+            (None, None) => Ok(None),
+            (None, Some(hash)) => Err(lacking(&hash)),
+        };
+        result.map_err(|error| naming(id.as_str(), error))
+    }
+
+    async fn one(&self, id: &WorkflowId, extent: Extent) -> Answer<Option<WorkflowRecord>> {
         let snapshot = self.snapshot().await?;
         let row = workflow::Entity::find()
             .filter(workflow::Column::Id.eq(&*escape(id.as_str())))
             .one(&snapshot)
             .await?;
         let record = match row {
-            Some(row) => self.load(&snapshot, vec![row]).await?.only()?,
+            Some(row) => self.load_extent(&snapshot, vec![row], extent).await?.only()?,
             None => None,
         };
         snapshot.commit().await?;
@@ -307,13 +366,23 @@ impl Reader {
         snapshot: &DatabaseTransaction,
         rows: Vec<workflow::Model>,
     ) -> Answer<Loaded> {
+        self.load_extent(snapshot, rows, Extent::Whole).await
+    }
+
+    async fn load_extent(
+        &self,
+        snapshot: &DatabaseTransaction,
+        rows: Vec<workflow::Model>,
+        extent: Extent,
+    ) -> Answer<Loaded> {
         let mut loaded = Loaded::default();
         loaded.records.reserve(rows.len());
         loaded.keys.reserve(rows.len());
         let mut rows = rows.into_iter();
-        let mut gathered = self.gather(snapshot, rows.by_ref().take(PAGE).collect()).await?;
+        let mut gathered =
+            self.gather(snapshot, rows.by_ref().take(PAGE).collect(), extent).await?;
         while !gathered.rows.is_empty() {
-            let next = self.gather(snapshot, rows.by_ref().take(PAGE).collect());
+            let next = self.gather(snapshot, rows.by_ref().take(PAGE).collect(), extent);
             // In this order: the question is on its way before these are put together.
             let (next, ()) = join(next, gathered.complete(&mut loaded)).await;
             gathered = next?;
@@ -326,17 +395,18 @@ impl Reader {
         &self,
         snapshot: &DatabaseTransaction,
         rows: Vec<workflow::Model>,
+        extent: Extent,
     ) -> Answer<Gathered> {
         let mut gathered = Gathered { rows, ..Gathered::default() };
         if gathered.rows.is_empty() {
             return Ok(gathered);
         }
-        let mut hashes = HashSet::new();
-        let select = task::Entity::find()
+        let mut results = HashSet::new();
+        let select = tasks_of(extent)
             .filter(task::Column::WorkflowKey.is_in(gathered.rows.iter().map(|row| row.key)))
             .build(snapshot.get_database_backend());
         for row in query(snapshot, select).await? {
-            let task = match task::Model::by_place(&row) {
+            let mut task = match task::Model::by_place(&row) {
                 Ok(task) => task,
                 Err(error) => {
                     let key = row.try_get_by_index(0)?;
@@ -344,14 +414,17 @@ impl Reader {
                     continue;
                 }
             };
-            hashes.extend(task.result_blob.clone());
+            if extent == Extent::Outline {
+                task.result_blob = None;
+            }
+            results.extend(task.result_blob.clone());
             let tasks = gathered.tasks.entry(task.workflow_key);
             // Room for one: most workflows are small, and a row is large.
             tasks.or_insert_with(|| Vec::with_capacity(1)).push(task);
         }
-        hashes.extend(gathered.rows.iter().filter_map(|row| row.spec_blob.clone()));
+        let specs = gathered.rows.iter().filter_map(|row| row.spec_blob.clone()).collect();
         gleitzeit_failpoint::failpoint!("store.read.tasks");
-        gathered.blobs = self.fetch(snapshot, hashes).await?;
+        gathered.blobs = self.fetch(snapshot, &results, specs).await?;
         gleitzeit_failpoint::failpoint!("store.read.blobs");
         gathered.sequences = self.sequences(snapshot, &gathered.rows).await?;
         gleitzeit_failpoint::failpoint!("store.read.sequences");
@@ -361,16 +434,22 @@ impl Reader {
     async fn fetch(
         &self,
         snapshot: &DatabaseTransaction,
-        hashes: HashSet<Vec<u8>>,
-    ) -> Answer<HashMap<Vec<u8>, String>> {
+        results: &HashSet<Vec<u8>>,
+        specs: HashSet<Vec<u8>>,
+    ) -> Answer<HashMap<Vec<u8>, Blob>> {
+        let hashes: Vec<sea_orm::Value> =
+            results.union(&specs).map(|hash| hash.clone().into()).collect();
         let mut blobs = HashMap::with_capacity(hashes.len());
-        let hashes = hashes.into_iter().map(Into::into).collect();
         for statement in self.blobs.statements(hashes) {
             for row in query(snapshot, statement).await? {
                 // What refers to one that cannot be read misses it.
-                if let Ok(body) = row.try_get_by_index(1) {
-                    blobs.insert(row.try_get_by_index(0)?, body);
-                }
+                let Ok(body) = row.try_get_by_index::<String>(1) else { continue };
+                let hash: Vec<u8> = row.try_get_by_index(0)?;
+                drop(row);
+                let result = if specs.contains(&hash) { None } else { parse(&body).ok() };
+                // One that cannot be parsed is refused with the workflow that refers to it.
+                let blob = result.map_or(Blob::Text(body), |it| Blob::Result(Arc::new(it)));
+                blobs.insert(hash, blob);
             }
         }
         Ok(blobs)
@@ -626,6 +705,19 @@ pub(super) async fn snapshot(db: &DatabaseConnection) -> Result<DatabaseTransact
         _ => TransactionOptions::default(),
     };
     db.begin_with_options(options).await
+}
+
+/// Rows of tasks. Those of an outline come without long results, which the database need not send.
+fn tasks_of(extent: Extent) -> Select<task::Entity> {
+    let whole = task::Entity::find();
+    if extent == Extent::Whole {
+        return whole;
+    }
+    task::Column::iter().fold(whole.select_only(), |select, column| match column {
+        task::Column::Result => select
+            .expr(Expr::cust(format!("CASE WHEN length(result) <= {OUTLINE_MAX} THEN result END"))),
+        column => select.column(column),
+    })
 }
 
 async fn query(

@@ -219,6 +219,20 @@ impl Store for SqlStore {
         self.read(|reader| async move { reader.soon(reader.workflow(&id)).await }).await
     }
 
+    async fn outline(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
+        let id = id.clone();
+        self.read(|reader| async move { reader.soon(reader.outline(&id)).await }).await
+    }
+
+    async fn result(
+        &self,
+        id: &WorkflowId,
+        index: u32,
+    ) -> Result<Option<Arc<serde_json::Value>>, StoreError> {
+        let id = id.clone();
+        self.read(move |reader| async move { reader.soon(reader.result(&id, index)).await }).await
+    }
+
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
         self.read(|reader| async move { reader.soon(reader.list(filter)).await }).await
     }

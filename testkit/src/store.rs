@@ -65,6 +65,18 @@ impl Store for KitStore {
         self.0.store.workflow(id).await
     }
 
+    async fn outline(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
+        self.0.store.outline(id).await
+    }
+
+    async fn result(
+        &self,
+        id: &WorkflowId,
+        index: u32,
+    ) -> Result<Option<Arc<serde_json::Value>>, StoreError> {
+        self.0.store.result(id, index).await
+    }
+
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
         self.0.store.list(filter).await
     }

@@ -27,7 +27,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::{
-    ActiveRun, CallerSpan, ExecutionEngine, Phase, Submit, Wait, WaitAnswer,
+    ActiveRun, CallerSpan, ExecutionEngine, Phase, Submit, Wait, Waiter,
     control::under_way,
     doubts::{Doubts, Refusal, SubmitOutcomes, run_until_answered, write},
     ownership::settled_elsewhere,
@@ -75,7 +75,7 @@ struct PendingSubmission {
     spec: Option<Arc<WorkflowSpec>>,
     tasks: u64,
     accepted: Vec<Accepted>,
-    settled: Vec<oneshot::Sender<WaitAnswer>>,
+    settled: Vec<Waiter>,
     /// Why it is to be stopped once it is stored, and who waits for that.
     reason: Option<Arc<str>>,
     cancels: Vec<oneshot::Sender<()>>,
@@ -112,6 +112,7 @@ impl ExecutionEngine {
     /// Refuses, or answers, or puts a submission into the next batch.
     fn accept_submissions(&mut self, submit: Submit, ctx: &Context<Self>) {
         let Submit { draft, accepted, settled, span } = submit;
+        let settled = settled.map(Waiter::whole);
         if !matches!(self.phase, Phase::Running) {
             refuse(accepted, settled, SubmitError::Stopped);
             return;
@@ -167,12 +168,7 @@ impl ExecutionEngine {
     }
 
     /// The same id again, while the first one is on its way or runs.
-    fn join(
-        &mut self,
-        key: RunKey,
-        accepted: Option<Accepted>,
-        settled: Option<oneshot::Sender<WaitAnswer>>,
-    ) {
+    fn join(&mut self, key: RunKey, accepted: Option<Accepted>, settled: Option<Waiter>) {
         if let Some(askers) = self.admission.waiting.get_mut(&key) {
             askers.accepted.extend(accepted);
             askers.settled.extend(settled);
@@ -185,8 +181,8 @@ impl ExecutionEngine {
     }
 
     /// Waits for the end of a workflow that is on its way or runs.
-    pub(super) fn await_end(&mut self, key: RunKey, answer: oneshot::Sender<WaitAnswer>) {
-        self.join(key, None, Some(answer));
+    pub(super) fn await_end(&mut self, key: RunKey, waiter: Waiter) {
+        self.join(key, None, Some(waiter));
     }
 
     /// Stops a workflow that is on its way once it is stored; the channel closes where it never is.
@@ -432,8 +428,11 @@ impl ExecutionEngine {
                         let store = Arc::clone(&store);
                         actix_rt::spawn(settled_elsewhere(store, id.clone(), settled));
                     }
-                    Ok(()) => addresses.engine.do_send(Wait { id: id.clone(), answer: settled }),
-                    Err(error) => _ = settled.send(Err(error.clone().into())),
+                    Ok(()) => {
+                        let Waiter { answer, outline } = settled;
+                        addresses.engine.do_send(Wait { id: id.clone(), answer, outline });
+                    }
+                    Err(error) => settled.send(Err(error.clone().into())),
                 }
             }
         });
@@ -488,7 +487,7 @@ impl ExecutionEngine {
             let _ = accepted.send(Err(error.clone()));
         }
         for settled in askers.settled {
-            let _ = settled.send(Err(error.clone().into()));
+            settled.send(Err(error.clone().into()));
         }
         if askers.is_claimed {
             let addresses = ActorAddresses::clone(self.addresses());
@@ -521,13 +520,9 @@ async fn is_same(
     }
 }
 
-fn refuse(
-    accepted: Option<Accepted>,
-    settled: Option<oneshot::Sender<WaitAnswer>>,
-    error: SubmitError,
-) {
+fn refuse(accepted: Option<Accepted>, settled: Option<Waiter>, error: SubmitError) {
     if let Some(settled) = settled {
-        let _ = settled.send(Err(error.clone().into()));
+        settled.send(Err(error.clone().into()));
     }
     if let Some(accepted) = accepted {
         let _ = accepted.send(Err(error));

@@ -15,7 +15,7 @@ use gleitzeit_domain::{
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::{ExecutionEngine, Phase, WaitAnswer, ownership::GiveUpLease};
+use super::{ExecutionEngine, Phase, WaitAnswer, Waiter, ownership::GiveUpLease};
 use crate::{
     addresses::ActorAddresses, dependency_resolver::RemoveWorkflows, load_balancer,
     resource_manager::CancelWaiting,
@@ -34,6 +34,8 @@ pub struct Wait {
     pub id: WorkflowId,
     /// Told its end.
     pub answer: oneshot::Sender<WaitAnswer>,
+    /// True leaves out large results that are stored, as [`Store::outline`] does.
+    pub outline: bool,
 }
 
 /// Asks for the state of a workflow that runs here; `None` where it does not, or where the store
@@ -203,15 +205,16 @@ impl ExecutionEngine {
     }
 
     /// Answers a wait for a workflow that does not run here.
-    pub(super) fn answer_from_store(&self, id: WorkflowId, answer: oneshot::Sender<WaitAnswer>) {
+    pub(super) fn answer_from_store(&self, id: WorkflowId, waiter: Waiter) {
         if self.settings.takes_over && self.store.leases().is_some() {
             // Another process runs it, or this one claims it soon.
-            self.await_elsewhere(id, answer);
+            self.await_elsewhere(id, waiter);
             return;
         }
         let store = Arc::clone(&self.store);
         actix_rt::spawn(async move {
-            let _ = answer.send(match store.workflow(&id).await {
+            let found = if waiter.outline { store.outline(&id) } else { store.workflow(&id) };
+            waiter.send(match found.await {
                 Ok(Some(record)) if record.status.is_settled() => Ok(Arc::new(record)),
                 Ok(Some(record)) => Err(TaskError::new(
                     ErrorCode::WorkflowInvalidState,
@@ -269,7 +272,7 @@ impl ExecutionEngine {
             }
             report.unsettled.push(active.run.id().clone());
             for waiter in active.waiters.drain(..) {
-                let _ = waiter.send(Err(stopped()));
+                waiter.send(Err(stopped()));
             }
             for task in &active.run.record().tasks {
                 if task.status == TaskStatus::Executing {
@@ -301,13 +304,12 @@ impl Handler<Connect> for ExecutionEngine {
 impl Handler<Wait> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, Wait { id, answer }: Wait, _: &mut Self::Context) {
+    fn handle(&mut self, Wait { id, answer, outline }: Wait, _: &mut Self::Context) {
+        let waiter = Waiter { answer, outline };
         match self.ids.get(&id).copied() {
-            Some(_) if matches!(self.phase, Phase::Stopped) => {
-                let _ = answer.send(Err(stopped()));
-            }
-            Some(key) => self.await_end(key, answer),
-            None => self.answer_from_store(id, answer),
+            Some(_) if matches!(self.phase, Phase::Stopped) => waiter.send(Err(stopped())),
+            Some(key) => self.await_end(key, waiter),
+            None => self.answer_from_store(id, waiter),
         }
     }
 }

@@ -88,6 +88,18 @@ impl Store for GuardedStore {
         caught(async || self.0.workflow(id).await, unread).await
     }
 
+    async fn outline(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
+        caught(async || self.0.outline(id).await, unread).await
+    }
+
+    async fn result(
+        &self,
+        id: &WorkflowId,
+        index: u32,
+    ) -> Result<Option<Arc<serde_json::Value>>, StoreError> {
+        caught(async || self.0.result(id, index).await, unread).await
+    }
+
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
         caught(async || self.0.list(filter).await, unread).await
     }

@@ -26,7 +26,7 @@ use gleitzeit_domain::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    ActiveRun, Cancel, CancelTask, ExecutionEngine, Phase, Settle, WaitAnswer,
+    ActiveRun, Cancel, CancelTask, ExecutionEngine, Phase, Settle, Waiter,
     control::under_way,
     recovery::{self, Recovered},
     requests,
@@ -337,8 +337,8 @@ impl ExecutionEngine {
     }
 
     /// Answers once a workflow that does not run here has settled.
-    pub(super) fn await_elsewhere(&self, id: WorkflowId, answer: oneshot::Sender<WaitAnswer>) {
-        actix_rt::spawn(settled_elsewhere(Arc::clone(&self.store), id, answer));
+    pub(super) fn await_elsewhere(&self, id: WorkflowId, waiter: Waiter) {
+        actix_rt::spawn(settled_elsewhere(Arc::clone(&self.store), id, waiter));
     }
 
     // ---- looking for work ----
@@ -430,27 +430,24 @@ impl ExecutionEngine {
 }
 
 /// Looks in the store until a workflow has settled, and answers.
-pub(super) async fn settled_elsewhere(
-    store: Arc<dyn Store>,
-    id: WorkflowId,
-    answer: oneshot::Sender<WaitAnswer>,
-) {
-    while !answer.is_closed() {
-        match store.workflow(&id).await {
+pub(super) async fn settled_elsewhere(store: Arc<dyn Store>, id: WorkflowId, waiter: Waiter) {
+    while !waiter.answer.is_closed() {
+        let found = if waiter.outline { store.outline(&id) } else { store.workflow(&id) };
+        match found.await {
             Ok(Some(record)) if record.status.is_settled() => {
-                let _ = answer.send(Ok(Arc::new(record)));
+                waiter.send(Ok(Arc::new(record)));
                 return;
             }
             Ok(Some(_)) => {}
             Ok(None) => {
                 let message = format!("no workflow has the id `{id}`");
                 let error = TaskError::new(ErrorCode::WorkflowNotFound, message);
-                let _ = answer.send(Err(error));
+                waiter.send(Err(error));
                 return;
             }
             Err(error) if error.is_transient() => {}
             Err(error) => {
-                let _ = answer.send(Err(error.into()));
+                waiter.send(Err(error.into()));
                 return;
             }
         }

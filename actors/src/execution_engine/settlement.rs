@@ -494,7 +494,7 @@ impl ExecutionEngine {
         active.run.interrupt();
         self.end_calls(under_way(key, &active.run));
         for waiter in active.waiters {
-            let _ = waiter.send(Err(error.clone()));
+            waiter.send(Err(error.clone()));
         }
         for reader in active.readers {
             let _ = reader.send(None);
@@ -534,10 +534,14 @@ impl ExecutionEngine {
             }
             self.effects.subtract(active.run.unstored());
             if active.run.is_lean() {
-                log_end(active.run.record());
-                let id = active.run.id().clone();
+                let record = Arc::new(active.run.into_record());
+                log_end(&record);
                 for waiter in active.waiters {
-                    self.await_elsewhere(id.clone(), waiter);
+                    if waiter.outline {
+                        waiter.send(Ok(Arc::clone(&record)));
+                    } else {
+                        self.await_elsewhere(record.id.clone(), waiter);
+                    }
                 }
                 for reader in active.readers {
                     let _ = reader.send(None);
@@ -554,7 +558,7 @@ impl ExecutionEngine {
                 let _ = results.send(Arc::clone(&record));
             }
             for waiter in active.waiters {
-                let _ = waiter.send(Ok(Arc::clone(&record)));
+                waiter.send(Ok(Arc::clone(&record)));
             }
             gleitzeit_failpoint::failpoint!("engine.forget.answered");
             for reader in active.readers {

@@ -2,10 +2,10 @@
 //!
 //! A task's output comes with its outcome, so that there is nothing to show before.
 
-use std::{collections::HashSet, future, sync::Arc, time::Duration};
+use std::{collections::HashSet, future, time::Duration};
 
 use chrono::{DateTime, Utc};
-use gleitzeit::{Handle, actors::execution_engine::WaitAnswer};
+use gleitzeit::Handle;
 use gleitzeit_domain::{
     event::{Event, EventData},
     id::{TaskId, WorkflowId},
@@ -14,7 +14,9 @@ use gleitzeit_domain::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::super::{progress::Progress, report};
+use super::super::{
+    output::Failure, progress::Progress, report, session::Session, stored::StoredResults,
+};
 
 /// Tasks that end within this are asked for together.
 const GATHERING: Duration = Duration::from_millis(100);
@@ -69,33 +71,60 @@ impl Logs {
         let ended = std::mem::take(&mut self.ended);
         for group in ended.chunk_by(|a, b| a.0 == b.0) {
             // What cannot be asked for now is shown with the rest.
-            let Ok(Some(record)) = handle.workflow(&group[0].0).await else { continue };
+            let Ok(Some(record)) = handle.outline(&group[0].0).await else { continue };
             let tasks: HashSet<&TaskId> = group.iter().map(|(_, task)| task).collect();
-            self.show(&record, |task| tasks.contains(&task.id), progress);
+            for task in self.unshown(&record, |task| tasks.contains(&task.id)) {
+                let mut task = task.clone();
+                if task.is_result_left_out() {
+                    match handle.result(&record.id, task.index).await {
+                        Ok(Some(result)) => task.result = Some(result),
+                        _ => continue,
+                    }
+                }
+                self.show(&record.id, &task, progress);
+            }
         }
     }
 
     /// Shows what has not been shown of workflows that have settled.
-    pub(super) fn tell_rest(&mut self, answers: &[WaitAnswer], progress: &Progress) {
+    ///
+    /// # Errors
+    /// Those of the store, which has the output of some.
+    pub(super) async fn tell_rest<'r>(
+        &mut self,
+        session: &Session,
+        ended: impl Iterator<Item = &'r WorkflowRecord> + Clone,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
         if !self.is_wanted {
-            return;
+            return Ok(());
         }
-        for record in answers.iter().flatten() {
-            let since = self.since;
-            self.show(record, |task| task.completed_at.is_some_and(|at| at >= since), progress);
+        let results = StoredResults::of(session, ended.clone()).await?;
+        let since = self.since;
+        for record in ended {
+            for task in self.unshown(record, |it| it.completed_at.is_some_and(|at| at >= since)) {
+                let task = results.with_result(&record.id, task).await?;
+                self.show(&record.id, &task, progress);
+            }
         }
+        results.close().await
     }
 
-    fn show(
-        &mut self,
-        record: &Arc<WorkflowRecord>,
+    /// Settled tasks that are asked for and have not been shown.
+    fn unshown<'r>(
+        &self,
+        record: &'r WorkflowRecord,
         is_asked: impl Fn(&TaskRecord) -> bool,
-        progress: &Progress,
-    ) {
-        for task in record.tasks.iter().filter(|task| task.status.is_settled() && is_asked(task)) {
-            if self.shown.insert((record.id.clone(), task.id.clone())) {
-                progress.say_lines(&report::logs_text(&[task], false));
-            }
+    ) -> Vec<&'r TaskRecord> {
+        let is_shown =
+            |task: &TaskRecord| self.shown.contains(&(record.id.clone(), task.id.clone()));
+        let settled = record.tasks.iter().filter(|task| task.status.is_settled());
+        settled.filter(|task| is_asked(task) && !is_shown(task)).collect()
+    }
+
+    fn show(&mut self, id: &WorkflowId, task: &TaskRecord, progress: &Progress) {
+        if self.shown.insert((id.clone(), task.id.clone())) {
+            progress.say_lines(&report::logs_text(&[task], false));
         }
     }
 }

@@ -87,6 +87,11 @@ fn shown(record: &WorkflowRecord) -> Vec<&TaskRecord> {
     tasks
 }
 
+/// True if the table has a line for each completed task, which shows its result.
+pub(crate) fn shows_results(record: &WorkflowRecord) -> bool {
+    record.tasks.len() <= LINES
+}
+
 /// `100000 tasks: 99990 completed, 10 failed`.
 fn counts(record: &WorkflowRecord) -> String {
     let mut counts = BTreeMap::new();
@@ -184,8 +189,8 @@ impl Waits {
     }
 }
 
-/// The part of a provider's result that a person looks for.
-fn essence(result: &Value) -> String {
+/// The part of a provider's result that a person looks for; that of an essence is the same.
+pub(crate) fn essence(result: &Value) -> String {
     let inner = ["result", "response", "embedding"].iter().find_map(|key| result.get(key));
     let text = match inner.unwrap_or(result) {
         Value::String(text) => text.trim_end().to_owned(),

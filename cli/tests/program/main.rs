@@ -9,6 +9,8 @@ mod checks;
 mod clock;
 mod commands;
 mod database;
+#[cfg(target_os = "linux")]
+mod large;
 mod places;
 #[cfg(feature = "postgres")]
 #[path = "../../../tests/support/postgres.rs"]

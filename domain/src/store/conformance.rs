@@ -99,6 +99,7 @@ where
         keeping::odd_texts_survive,
         keeping::numbers_survive,
         keeping::a_large_result_survives_and_may_be_shared,
+        keeping::an_outline_and_its_results_are_the_workflow,
         keeping::ten_thousand_tasks_are_one_workflow,
         keeping::what_is_not_there_is_not_found,
         writes::the_first_submission_of_an_id_counts,

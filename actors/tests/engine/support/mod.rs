@@ -269,7 +269,7 @@ impl Stage {
 
     pub(crate) async fn wait(&self, id: &WorkflowId) -> WaitAnswer {
         let (answer, answered) = oneshot::channel();
-        self.actors.addresses.engine.do_send(Wait { id: id.clone(), answer });
+        self.actors.addresses.engine.do_send(Wait { id: id.clone(), answer, outline: false });
         within(answered).await.unwrap()
     }
 

@@ -155,6 +155,34 @@ pub(super) async fn a_large_result_survives_and_may_be_shared(store: &dyn Store)
     keeps(store, of_spec("large-3", spec)).await
 }
 
+/// A reader that has no room for all results together gets them one at a time.
+pub(super) async fn an_outline_and_its_results_are_the_workflow(store: &dyn Store) -> Outcome {
+    let new = workflow("outline", 5);
+    let mut expected = new.record.clone();
+    store.submit(vec![new]).await?;
+    let results =
+        [json!("é\u{0}x".repeat(350_000)), json!("y".repeat(9_000)), json!([1]), json!(null)];
+    let tasks = expected.tasks.iter().zip(results).map(|(task, it)| completed(task, it)).collect();
+    let outcome = WorkflowChange { tasks, ..change(&expected.id, 1) };
+    super::sample::apply(&mut expected, &outcome);
+    store.record(vec![outcome]).await?;
+    let Some(mut outline) = store.outline(&expected.id).await? else {
+        return Err(super::Broken("there is no outline".into()));
+    };
+    for task in &mut outline.tasks {
+        let result = store.result(&expected.id, task.index).await?;
+        same!(result, expected.tasks[task.index as usize].result, "result {}", task.index);
+        if task.is_result_left_out() {
+            task.result = result;
+        }
+    }
+    same!(outline, expected, "an outline with the results that it left out");
+    same!(store.result(&expected.id, 5).await?, None, "the result of no task");
+    same!(store.result(&"none".into(), 0).await?, None, "a result of no workflow");
+    same!(store.outline(&"none".into()).await?, None, "an outline of no workflow");
+    Ok(())
+}
+
 pub(super) async fn ten_thousand_tasks_are_one_workflow(store: &dyn Store) -> Outcome {
     let new = workflow("wide", 10_000);
     let mut record: WorkflowRecord = new.record.clone();
