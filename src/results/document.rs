@@ -1,6 +1,6 @@
 //! The document of a workflow, written task by task.
 //!
-//! Asked by the command line. The bytes are those of [`document`](super::document), pretty-printed.
+//! Asked by the command line. The bytes are those of [`document`](fn@super::document), pretty-printed.
 //!
 //! Invariant: one result is held at a time, because all of a workflow's may be larger than the
 //! memory.

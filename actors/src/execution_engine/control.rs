@@ -34,7 +34,7 @@ pub struct Wait {
     pub id: WorkflowId,
     /// Told its end.
     pub answer: oneshot::Sender<WaitAnswer>,
-    /// True leaves out large results that are stored, as [`Store::outline`] does.
+    /// True leaves out large results that are stored, as [`Store::outline`](gleitzeit_domain::store::Store::outline) does.
     pub outline: bool,
 }
 
