@@ -5,6 +5,8 @@
 //! A workflow that cannot be put together is left out, logged once, and named by whoever asks for it
 //! alone: one broken row must not keep all the others from being seen and run.
 
+mod outline;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,13 +26,13 @@ use gleitzeit_domain::{
 };
 use sea_orm::{
     AccessMode, ColumnTrait as _, ConnectionTrait as _, DatabaseConnection, DatabaseTransaction,
-    DbBackend, DbErr, EntityTrait as _, IsolationLevel, Iterable as _, QueryFilter as _,
-    QueryOrder as _, QueryResult, QuerySelect as _, QueryTrait as _, Select, Statement,
-    TransactionOptions, TransactionTrait as _, sea_query::Expr,
+    DbBackend, DbErr, EntityTrait as _, IsolationLevel, QueryFilter as _, QueryOrder as _,
+    QueryResult, QuerySelect as _, QueryTrait as _, Statement, TransactionOptions,
+    TransactionTrait as _,
 };
 
 use super::{
-    assemble::{Gathered, lacking, naming, task_status, workflow_status},
+    assemble::{Gathered, naming, task_status, workflow_status},
     encode::{self, count_of, escape, parse, time_of, time_of_nullable, unescape},
     entity::{event, task, workflow},
     fault::Fault,
@@ -39,6 +41,8 @@ use super::{
     open::Connector,
     patience::Patience,
 };
+
+use outline::{Extent, tasks_of};
 
 /// Workflows that are loaded at a time, and payloads that are fetched in one statement.
 const PAGE: usize = 256;
@@ -79,17 +83,6 @@ const LAST_SEQUENCES: &str = "SELECT key, last FROM (SELECT v.column1 AS key, v.
     FROM gleitzeit_events e WHERE e.workflow_key = v.column1 \
     ORDER BY e.first_sequence DESC LIMIT 1) AS last \
     FROM (VALUES";
-
-/// Characters of a result that an outline still has.
-const OUTLINE_MAX: usize = 1_024;
-
-/// What is read of workflows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    Whole,
-    /// Without large results.
-    Outline,
-}
 
 /// A payload of a blob. Results are parsed as soon as their row is read, so that texts and values
 /// are not in memory together.
@@ -294,42 +287,6 @@ impl Reader {
 
     pub(super) async fn workflow(&self, id: &WorkflowId) -> Answer<Option<WorkflowRecord>> {
         self.one(id, Extent::Whole).await
-    }
-
-    /// The same without large results.
-    pub(super) async fn outline(&self, id: &WorkflowId) -> Answer<Option<WorkflowRecord>> {
-        self.one(id, Extent::Outline).await
-    }
-
-    /// The result of one task.
-    pub(super) async fn result(
-        &self,
-        id: &WorkflowId,
-        index: u32,
-    ) -> Answer<Option<Arc<serde_json::Value>>> {
-        let [first, second] = match self.backend {
-            DbBackend::Postgres => ["$1", "$2"],
-            _ => ["?", "?"],
-        };
-        let text = format!(
-            "SELECT t.result, t.result_blob, b.body FROM gleitzeit_workflows w \
-             JOIN gleitzeit_tasks t ON t.workflow_key = w.key \
-             LEFT JOIN gleitzeit_blobs b ON b.hash = t.result_blob \
-             WHERE w.id = {first} AND t.position = {second}"
-        );
-        let values = [escape(id.as_str()).into_owned().into(), i64::from(index).into()];
-        let asked = Statement::from_sql_and_values(self.backend, text, values);
-        let Some(row) = self.db().query_one_raw(asked).await? else { return Ok(None) };
-        let inline: Option<String> = row.try_get_by_index(0)?;
-        let hash: Option<Vec<u8>> = row.try_get_by_index(1)?;
-        let body: Option<String> = row.try_get_by_index(2)?;
-        drop(row);
-        let result = match (inline.or(body), hash) {
-            (Some(text), _) => parse(&text).map(|result| Some(Arc::new(result))),
-            (None, None) => Ok(None),
-            (None, Some(hash)) => Err(lacking(&hash)),
-        };
-        result.map_err(|error| naming(id.as_str(), error))
     }
 
     async fn one(&self, id: &WorkflowId, extent: Extent) -> Answer<Option<WorkflowRecord>> {
@@ -705,19 +662,6 @@ pub(super) async fn snapshot(db: &DatabaseConnection) -> Result<DatabaseTransact
         _ => TransactionOptions::default(),
     };
     db.begin_with_options(options).await
-}
-
-/// Rows of tasks. Those of an outline come without long results, which the database need not send.
-fn tasks_of(extent: Extent) -> Select<task::Entity> {
-    let whole = task::Entity::find();
-    if extent == Extent::Whole {
-        return whole;
-    }
-    task::Column::iter().fold(whole.select_only(), |select, column| match column {
-        task::Column::Result => select
-            .expr(Expr::cust(format!("CASE WHEN length(result) <= {OUTLINE_MAX} THEN result END"))),
-        column => select.column(column),
-    })
 }
 
 async fn query(
