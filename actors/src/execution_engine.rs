@@ -63,8 +63,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{addresses::ActorAddresses, clock::Clock, event_bus::Publish, monitor::GetStats};
 
 pub use control::{
-    Cancel, CancelTask, Connect, EngineCounts, GetEngineCounts, GetWorkflow, IsIdle, Settle,
-    Shutdown, StopReport, Wait,
+    Cancel, CancelTask, Connect, EngineCounts, GetEngineCounts, GetWorkflow, IsIdle,
+    ResolveUnknown, Shutdown, StopReport, Wait,
 };
 pub use health::{EngineHealth, GetHealth, LeaseHealth};
 pub use ownership::OfferChanged;

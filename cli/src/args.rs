@@ -78,7 +78,8 @@ pub(crate) enum Command {
     /// Stop a workflow, or one task and what waits for it.
     Cancel(Cancel),
     /// Say what became of a task whose outcome is unknown.
-    Settle(Settle),
+    #[command(alias = "settle")]
+    Resolve(Resolve),
     /// Continue workflows that a stopped or killed process left behind.
     Resume(Resume),
     /// Run the failed, skipped and cancelled tasks of a workflow again.
@@ -199,10 +200,10 @@ pub(crate) struct Serve {
     pub(crate) health: Option<SocketAddr>,
 }
 
-/// `gleitzeit settle`.
+/// `gleitzeit resolve`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("verdict").required(true).args(["completed", "failed", "retry"]))]
-pub(crate) struct Settle {
+pub(crate) struct Resolve {
     /// Id of the workflow.
     pub(crate) id: WorkflowId,
     /// Id of the task.

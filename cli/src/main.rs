@@ -145,7 +145,7 @@ async fn dispatch(session: Session, command: Command) -> Outcome {
         Command::Events(events) => query::events(&session, &events).await,
         Command::Logs(logs) => query::logs(&session, &logs).await,
         Command::Cancel(cancel) => run::cancel(&session, cancel).await,
-        Command::Settle(settle) => run::settle(&session, settle).await,
+        Command::Resolve(resolve) => run::resolve(&session, resolve).await,
         Command::Resume(resume) => run::resume(session, resume).await,
         Command::Retry(retry) => run::retry(session, &retry).await,
         #[cfg(any(feature = "sqlite", feature = "postgres"))]

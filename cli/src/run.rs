@@ -23,7 +23,7 @@ use serde_json::{Map, json};
 
 use super::{
     Outcome,
-    args::{Cancel, FileAndInputs, Resume, Retry, Run, Settle},
+    args::{Cancel, FileAndInputs, Resolve, Resume, Retry, Run},
     drive::{Drive, STOPPING, settled},
     output::{self, Exit, Failure},
     report,
@@ -303,20 +303,20 @@ pub(crate) async fn cancel(session: &Session, Cancel { id, task, reason }: Cance
 }
 
 /// Says what became of a task whose outcome is unknown, wherever its workflow runs.
-pub(crate) async fn settle(session: &Session, settle: Settle) -> Outcome {
-    let Settle { id, task, completed, failed, retry: _ } = settle;
+pub(crate) async fn resolve(session: &Session, resolve: Resolve) -> Outcome {
+    let Resolve { id, task, completed, failed, retry: _ } = resolve;
     let record = find(session, &id).await?;
     refuse_unknown(&record, &task)?;
-    refuse_settled(&record, "settle")?;
-    let verdict = match (completed, failed) {
+    refuse_settled(&record, "resolve")?;
+    let resolution = match (completed, failed) {
         (Some(result), _) => Resolution::Completed { result },
         (None, Some(message)) => Resolution::Failed { message: message.into() },
         (None, None) => Resolution::Retry,
     };
     let runtime = session.start_without_providers().await?;
-    let settled = runtime.handle().settle(&id, &task, verdict).await;
+    let resolved = runtime.handle().resolve(&id, &task, resolution).await;
     runtime.stop(STOPPING).await;
-    settled.map_err(|error| match error.code {
+    resolved.map_err(|error| match error.code {
         // The result stood at the command line.
         ErrorCode::TaskResultInvalid => Failure::new(Exit::Usage, error),
         _ => error.into(),

@@ -11,7 +11,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use gleitzeit_actors::{
-    execution_engine::{Recover, Settle},
+    execution_engine::{Recover, ResolveUnknown},
     protocol_registry::{PlanForOthers, ValidateWorkflows},
 };
 use gleitzeit_domain::{
@@ -122,21 +122,22 @@ impl Handle {
     /// # Errors
     /// `WORKFLOW_NOT_FOUND`, `TASK_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when its outcome is known;
     /// `TASK_RESULT_INVALID` when the result is not what the method returns.
-    pub async fn settle(
+    pub async fn resolve(
         &self,
         id: &WorkflowId,
         task: &TaskId,
         verdict: Resolution,
     ) -> Result<(), TaskError> {
-        let settle = || Settle { id: id.clone(), task: task.clone(), verdict: verdict.clone() };
-        let here = self.addresses.engine.send(settle()).await.map_err(stopped)?;
+        let resolve =
+            || ResolveUnknown { id: id.clone(), task: task.clone(), verdict: verdict.clone() };
+        let here = self.addresses.engine.send(resolve()).await.map_err(stopped)?;
         if !is_not_here(&here) {
             return here;
         }
         let ask = Ask::Settle { task: task.clone(), verdict: verdict.clone() };
         match self.take_or_ask(id, ask).await? {
             Reached::Asked => Ok(()),
-            Reached::Here => self.addresses.engine.send(settle()).await.map_err(stopped)?,
+            Reached::Here => self.addresses.engine.send(resolve()).await.map_err(stopped)?,
         }
     }
 

@@ -74,10 +74,10 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
 /// # Errors
 /// As [`open_store`].
 pub async fn look_into_store(settings: &Settings) -> Result<Option<Arc<dyn Store>>, StartError> {
-    let url = &settings.storage.url();
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    if !url.is_memory() {
+    if !settings.storage.url.is_memory() {
         use gleitzeit_storage::ReadOnlyStore;
+        let url = &settings.storage.url();
         return match ReadOnlyStore::open(url, settings.storage.sql_options()).await {
             Ok(store) => Ok(store.map(|store| Arc::new(store) as Arc<dyn Store>)),
             Err(error) => Err(StartError::Store { url: url.to_string(), error }),

@@ -333,7 +333,7 @@ impl Client {
                     continue;
                 }
             };
-            let _ = self.handle.settle(id, &task.id, verdict).await;
+            let _ = self.handle.resolve(id, &task.id, verdict).await;
         }
         if id.as_str() == "left-word" {
             self.wait(id.as_str()).await;

@@ -112,7 +112,7 @@ async fn drive(handle: Handle, audit: Arc<Audit>, number: usize, scenario: Scena
 async fn person(handle: Handle, doubts: &mut mpsc::UnboundedReceiver<Doubt>) {
     while let Some((id, task)) = doubts.recv().await {
         let verdict = Resolution::Completed { result: json!({ "index": 0 }) };
-        while let Err(error) = handle.settle(&id, &task, verdict.clone()).await {
+        while let Err(error) = handle.resolve(&id, &task, verdict.clone()).await {
             if error.code == gleitzeit::ErrorCode::WorkflowInvalidState {
                 break;
             }

@@ -84,7 +84,7 @@ pub struct CancelTask {
 /// `TASK_RESULT_INVALID` when the result is not what the method returns.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), TaskError>")]
-pub struct Settle {
+pub struct ResolveUnknown {
     /// Of which workflow.
     pub id: WorkflowId,
     /// Which task.
@@ -405,7 +405,7 @@ impl ExecutionEngine {
     /// Ends the doubt about a task; the receiver hears when that is stored.
     fn resolve_unknown(
         &mut self,
-        Settle { id, task, verdict }: Settle,
+        ResolveUnknown { id, task, verdict }: ResolveUnknown,
         ctx: &mut Context<Self>,
     ) -> Result<oneshot::Receiver<()>, TaskError> {
         let now = self.clock.now();
@@ -445,10 +445,10 @@ impl ExecutionEngine {
     }
 }
 
-impl Handler<Settle> for ExecutionEngine {
+impl Handler<ResolveUnknown> for ExecutionEngine {
     type Result = ResponseFuture<Result<(), TaskError>>;
 
-    fn handle(&mut self, settle: Settle, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, settle: ResolveUnknown, ctx: &mut Self::Context) -> Self::Result {
         match self.resolve_unknown(settle, ctx) {
             Ok(done) => Box::pin(await_ack(done)),
             Err(error) => Box::pin(async { Err(error) }),

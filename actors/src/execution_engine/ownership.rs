@@ -26,7 +26,7 @@ use gleitzeit_domain::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    ActiveRun, Cancel, CancelTask, ExecutionEngine, Phase, Settle, Waiter,
+    ActiveRun, Cancel, CancelTask, ExecutionEngine, Phase, ResolveUnknown, Waiter,
     control::under_way,
     recovery::{self, Recovered},
     requests,
@@ -492,7 +492,7 @@ async fn serve(
             addresses.engine.send(CancelTask { id, task, reason }).await.ok()
         }
         Ask::Settle { task, verdict } => {
-            addresses.engine.send(Settle { id, task, verdict }).await.ok()
+            addresses.engine.send(ResolveUnknown { id, task, verdict }).await.ok()
         }
         // Asked of all, and not about a workflow.
         Ask::RestartProvider { provider } => {

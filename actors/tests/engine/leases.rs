@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gleitzeit_actors::{
-    execution_engine::{EngineSettings, Recover, Settle, Shutdown},
+    execution_engine::{EngineSettings, Recover, ResolveUnknown, Shutdown},
     memory_store::MemoryStore,
     monitor::GetStats,
 };
@@ -272,7 +272,7 @@ async fn a_persons_word_settles_a_task_of_unknown_outcome() {
     let record = second.look(&"once".into()).await.unwrap();
     assert_eq!(statuses(&record)[..3], [OutcomeUnknown; 3]);
     let settle = async |task: &str, verdict| {
-        let settle = Settle { id: "once".into(), task: task.into(), verdict };
+        let settle = ResolveUnknown { id: "once".into(), task: task.into(), verdict };
         within(second.actors.addresses.engine.send(settle)).await.unwrap()
     };
     settle("good", Resolution::Completed { result: json!({"n": 7}) }).await.unwrap();

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gleitzeit_actors::{
-    execution_engine::{EngineSettings, Settle},
+    execution_engine::{EngineSettings, ResolveUnknown},
     memory_store::MemoryStore,
 };
 use gleitzeit_domain::{
@@ -113,7 +113,7 @@ async fn a_lease_that_is_renewed_late_lets_the_work_go_on() {
     assert_eq!(board.running(), 0);
     line.set(State::Whole);
     stage.until_task("task:outcome_unknown", "once").await;
-    let word = Settle {
+    let word = ResolveUnknown {
         id: sent.id.clone(),
         task: "once".into(),
         verdict: Resolution::Completed { result: json!(1) },
@@ -209,7 +209,7 @@ async fn a_renewal_that_is_late_beyond_the_term_lets_calls_begin_again() {
     assert_eq!((first.ending, first.attempt, second.attempt), (Ending::Dropped, 1, 2));
     assert!(first.ended.unwrap() >= TERM && second.began >= whole, "{again:?}");
     assert!(second.began < whole + secs(1), "it waited for another renewal: {again:?}");
-    let word = Settle {
+    let word = ResolveUnknown {
         id: sent.id.clone(),
         task: "once".into(),
         verdict: Resolution::Completed { result: json!(1) },

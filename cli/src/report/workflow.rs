@@ -147,7 +147,7 @@ fn what(task: &TaskRecord, waits: &Waits, now: DateTime<Utc>) -> String {
             let when = task.due_at.map_or("soon".to_owned(), moment);
             format!("next attempt at {when}: {}", error())
         }
-        TaskStatus::OutcomeUnknown => "gleitzeit settle says what became of it".to_owned(),
+        TaskStatus::OutcomeUnknown => "gleitzeit resolve says what became of it".to_owned(),
         TaskStatus::Pending | TaskStatus::Queued => match task.waits_for_provider() {
             Some(_) => error().to_owned(),
             None => waits.for_what(task),

@@ -255,10 +255,10 @@ fn a_settled_workflow_is_neither_cancelled_nor_continued() {
     for (arguments, advice) in [
         (&["cancel", "bad"][..], "is failed: there is nothing to cancel\n"),
         (&["resume", "bad"], "; `gleitzeit retry bad` runs again"),
-        (&["settle", "bad", "t", "--retry"], "; `gleitzeit retry bad` runs again"),
-        (&["settle", "good", "t", "--retry"], "is completed: there is nothing to settle\n"),
+        (&["resolve", "bad", "t", "--retry"], "; `gleitzeit retry bad` runs again"),
+        (&["settle", "good", "t", "--retry"], "is completed: there is nothing to resolve\n"),
         (&["cancel", "bad", "--task", "x"], "has no task `x`; it has t\n"),
-        (&["settle", "bad", "x", "--retry"], "has no task `x`; it has t\n"),
+        (&["resolve", "bad", "x", "--retry"], "has no task `x`; it has t\n"),
     ] {
         let out = place.run(arguments);
         assert_eq!(out.status, 2, "{arguments:?}: {}", out.stderr);

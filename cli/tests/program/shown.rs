@@ -112,7 +112,7 @@ fn nothing_from_outside_drives_the_terminal() {
         &["logs", "w", EVIL],
         &["retry", "w"],
         &["cancel", "w", "--reason", EVIL],
-        &["settle", "w", "b", "--failed", EVIL],
+        &["resolve", "w", "b", "--failed", EVIL],
         &["resume", "w"],
         &["check", &file],
         &["check", &evil_file],

@@ -97,7 +97,7 @@ fn an_unknown_outcome_is_settled_by_the_test() {
     let id = doubtful.id.clone();
     kit.live(async |handle| {
         let verdict = Resolution::Completed { result: json!("the bank says so") };
-        handle.settle(&id, &"charge".into(), verdict).await.unwrap();
+        handle.resolve(&id, &"charge".into(), verdict).await.unwrap();
         handle.wait(&id).await.unwrap();
     })
     .unwrap();

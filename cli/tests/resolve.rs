@@ -78,7 +78,7 @@ fn a_payment_cut_off_by_a_crash_is_settled_by_a_person() {
 
     // Until someone takes it up, it stands as it was. Whoever settles it finds out.
     let settle = |task: &str, word: &[&str]| {
-        place.json(&[&["settle", "pay", task, "--json"], word].concat())
+        place.json(&[&["resolve", "pay", task, "--json"], word].concat())
     };
     // A result that the method cannot give is a mistake of whoever says so.
     std::fs::create_dir_all(place.path("config/protocols")).unwrap();
