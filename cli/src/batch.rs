@@ -15,7 +15,7 @@ use gleitzeit_domain::{id::WorkflowId, place::Place};
 use super::{
     Outcome,
     args::Batch,
-    drive::Drive,
+    drive::RunSession,
     output::Failure,
     run::{finish, text_of},
     session::Session,
@@ -37,7 +37,7 @@ pub(crate) async fn batch(session: Session, batch: Batch) -> Outcome {
     spec.id = Some(WorkflowId::generate());
     let place = spec.place.get_or_insert_with(|| Arc::new(Place::default()));
     Arc::make_mut(place).output = Some(made(&batch.output)?);
-    let drive = Drive::new(&session, session.start_for([&spec]).await?).await?;
+    let drive = RunSession::new(&session, session.start_for([&spec]).await?).await?;
     let record = drive.submit(spec, Failure::from).await?;
     finish(&session, &record).await
 }

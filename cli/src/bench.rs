@@ -39,8 +39,8 @@ use gleitzeit::{Handle, Runtime, Store, providers::echo, settings::Durability};
 use serde::Serialize;
 
 use self::{
-    database::Ground,
-    drive::Driven,
+    database::BenchDatabase,
+    drive::Measurement,
     figures::{Spread, each, median, ms, percentile, rate},
     price::Prices,
     replay::Shape,
@@ -96,7 +96,7 @@ pub(crate) struct BenchArgs {
     keep: f64,
     /// What the calls of tasks do outside.
     #[arg(long, value_enum, default_value = "pure")]
-    effect: work::Called,
+    effect: work::CallEffect,
     /// What a commit survives: the loss of power, or of the process.
     #[arg(long, default_value = "full", value_parser = ["full", "normal"])]
     durability: String,
@@ -147,7 +147,7 @@ pub(crate) async fn bench(mut session: Session, args: BenchArgs) -> Outcome {
 
 /// What was seen of one round.
 struct Round {
-    driven: Driven,
+    driven: Measurement,
     commits: Option<u64>,
     /// What the database charged before and behind it.
     prices: Prices,
@@ -157,7 +157,7 @@ struct Round {
 
 async fn measure(args: BenchArgs, session: &Session) -> anyhow::Result<Report> {
     let load = price::load();
-    let mut ground = Ground::new(&session.settings);
+    let mut ground = BenchDatabase::new(&session.settings);
     let store = ground.open(&session.settings).await?;
     let (runtime, executed) = start(&args, session, Arc::clone(&store)).await?;
     let handle = runtime.handle();
@@ -166,7 +166,7 @@ async fn measure(args: BenchArgs, session: &Session) -> anyhow::Result<Report> {
         drive::run(&handle, work::python()).await?;
     }
     let beside = match args.workload {
-        Workload::Python => Some(python::Beside::find(session).await?),
+        Workload::Python => Some(python::Reference::find(session).await?),
         _ => None,
     };
     let before = calls(&handle).await?;
@@ -183,7 +183,7 @@ async fn measure(args: BenchArgs, session: &Session) -> anyhow::Result<Report> {
             } else if args.workload == Workload::Sustained {
                 let run = sustained::sustained(&args, &handle, &ground, Arc::clone(&store)).await?;
                 (report.tenths, report.ratios.last_to_first) = (run.tenths, run.last_to_first);
-                Driven { elapsed: run.elapsed, latencies: run.latencies, sample: None }
+                Measurement { elapsed: run.elapsed, latencies: run.latencies, sample: None }
             } else {
                 drive(&args, &handle).await?
             };
@@ -283,7 +283,7 @@ async fn continued(args: BenchArgs, session: &Session) -> anyhow::Result<Report>
         bail!("a store in memory survives no kill; name another by `--store`");
     }
     let mut report = blank(&args, session, price::load());
-    let mut ground = Ground::new(&session.settings);
+    let mut ground = BenchDatabase::new(&session.settings);
     let mut prices = Prices::default();
     let mut rounds = Vec::new();
     for _ in 0..args.rounds.get() {
@@ -341,7 +341,7 @@ async fn start(
 }
 
 /// Runs the workload once.
-async fn drive(args: &BenchArgs, handle: &Handle) -> anyhow::Result<Driven> {
+async fn drive(args: &BenchArgs, handle: &Handle) -> anyhow::Result<Measurement> {
     let called = args.effect;
     let in_flight = if args.workload == Workload::Workflows { args.in_flight } else { 1 };
     match args.workload {
@@ -356,15 +356,15 @@ async fn drive(args: &BenchArgs, handle: &Handle) -> anyhow::Result<Driven> {
 async fn plain(
     args: &BenchArgs,
     handle: &Handle,
-    ground: &Ground,
-    driven: &Driven,
+    ground: &BenchDatabase,
+    driven: &Measurement,
 ) -> anyhow::Result<Option<Duration>> {
     let shape = match args.workload {
         Workload::Workflows => Shape::Many {
             count: args.tasks,
             group: args.in_flight,
             // As the engine does it, where many are under way.
-            at_once: args.effect == work::Called::Pure,
+            at_once: args.effect == work::CallEffect::Pure,
         },
         Workload::BurnDown => {
             let group = usize::try_from(args.max_concurrent_tasks.get()).unwrap_or(usize::MAX);

@@ -42,7 +42,7 @@ type Answers<'a> = Pin<Box<dyn Future<Output = Vec<WaitAnswer>> + 'a>>;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A runtime on its way through some workflows.
-pub(crate) struct Drive<'s> {
+pub(crate) struct RunSession<'s> {
     session: &'s Session,
     runtime: Runtime,
     interrupts: Interrupts,
@@ -50,7 +50,7 @@ pub(crate) struct Drive<'s> {
     events: Option<Subscription>,
 }
 
-impl<'s> Drive<'s> {
+impl<'s> RunSession<'s> {
     /// Listens before anything is submitted, so that no event is missed.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Outcome,
     args::Exec,
-    drive::Drive,
+    drive::RunSession,
     output::{self, Exit, Failure},
     session::Session,
 };
@@ -58,7 +58,7 @@ pub(crate) async fn exec(session: &Session, exec: Exec) -> Outcome {
         task = task.timeout(Duration::from_secs_f64(seconds));
     }
     let spec = WorkflowSpec::new(TASK).task(task.params(parameters));
-    let drive = Drive::new(&session, session.start_for([&spec]).await?).await?;
+    let drive = RunSession::new(&session, session.start_for([&spec]).await?).await?;
     let record = drive.submit(spec, Failure::from).await?;
     match record.tasks.first() {
         Some(task) => Ok(tell(&session, task)),

@@ -24,7 +24,7 @@ use serde_json::{Map, json};
 use super::{
     Outcome,
     args::{Cancel, FileAndInputs, Resolve, Resume, Retry, Run},
-    drive::{Drive, STOPPING, settled},
+    drive::{RunSession, STOPPING, settled},
     output::{self, Exit, Failure},
     report,
     serve::listen,
@@ -48,7 +48,7 @@ pub(crate) async fn run(mut session: Session, Run { workflow, id, logs }: Run) -
     if let Some(record) = left_behind(&session, &file.spec).await? {
         return again(&session, record).await;
     }
-    let drive = Drive::new(&session, session.start_for([&file.spec]).await?).await?;
+    let drive = RunSession::new(&session, session.start_for([&file.spec]).await?).await?;
     match drive.submit(file.spec.clone(), |error| invalid(&file, error)).await {
         Ok(record) => finish(&session, &record).await,
         // Somebody else submitted the same id in this very moment.
@@ -205,7 +205,7 @@ pub(crate) fn refuse_unknown(record: &WorkflowRecord, task: &TaskId) -> Result<(
 }
 
 async fn continue_one(session: &Session, record: &WorkflowRecord) -> Outcome {
-    let drive = Drive::new(session, session.start_for([&*record.spec]).await?).await?;
+    let drive = RunSession::new(session, session.start_for([&*record.spec]).await?).await?;
     if let Err(error) = drive.handle().resume(Some(&record.id)).await {
         drive.stop().await;
         return Err(error.into());
@@ -234,7 +234,7 @@ async fn resume_all(session: &Session) -> Outcome {
     let total = left.iter().map(|record| record.tasks.len()).sum();
     let done = left.iter().map(settled).sum();
     let runtime = session.start_for(left.iter().map(|record| &*record.spec)).await?;
-    let drive = Drive::new(session, runtime).await?;
+    let drive = RunSession::new(session, runtime).await?;
     if let Err(error) = drive.handle().resume(None).await {
         drive.stop().await;
         return Err(error.into());
@@ -271,7 +271,7 @@ pub(crate) async fn retry(mut session: Session, Retry { id, logs }: &Retry) -> O
         let message = format!("workflow {id} is completed: there is nothing to retry");
         return Err(TaskError::new(ErrorCode::WorkflowInvalidState, message).into());
     }
-    let drive = Drive::new(&session, session.start_for([&*record.spec]).await?).await?;
+    let drive = RunSession::new(&session, session.start_for([&*record.spec]).await?).await?;
     if let Err(error) = drive.handle().retry(id).await {
         drive.stop().await;
         return Err(error.into());

@@ -39,7 +39,7 @@ use crate::{
     pool::Shared,
     watch::Ended,
 };
-use container::Warm;
+use container::IdleContainer;
 use engine::Engine;
 
 /// The engine removes a few containers a second.
@@ -159,31 +159,31 @@ pub async fn docker_available(settings: &DockerSettings) -> Result<EngineInfo, S
 
 /// All that it takes to warm a container.
 #[derive(Debug)]
-struct Plan {
+struct ContainerConfig {
     engine: Engine,
     settings: DockerSettings,
     owner: String,
     interpreter: Interpreter,
     /// What a supervisor is told at first.
-    blob: Vec<u8>,
+    boot_frames: Vec<u8>,
     /// So many are warmed at once.
     warming: Semaphore,
-    living: Living,
+    living: ContainerCount,
 }
 
 /// Counts the containers that are there.
 #[derive(Debug, Clone)]
-struct Living(Arc<watch::Sender<usize>>);
+struct ContainerCount(Arc<watch::Sender<usize>>);
 
-impl Living {
+impl ContainerCount {
     fn new() -> Self {
         Self(Arc::new(watch::Sender::new(0)))
     }
 
     /// One more, until it is dropped.
-    fn one_more(&self) -> Alive {
+    fn one_more(&self) -> ContainerGuard {
         self.0.send_modify(|count| *count += 1);
-        Alive(self.clone())
+        ContainerGuard(self.clone())
     }
 
     async fn until_none(&self) {
@@ -193,9 +193,9 @@ impl Living {
 
 /// A container that is there.
 #[derive(Debug)]
-struct Alive(Living);
+struct ContainerGuard(ContainerCount);
 
-impl Drop for Alive {
+impl Drop for ContainerGuard {
     fn drop(&mut self) {
         (self.0.0).send_modify(|count| *count -= 1);
     }
@@ -203,23 +203,26 @@ impl Drop for Alive {
 
 /// The first frame of a supervisor, by the names that the harness reads.
 #[derive(Serialize)]
-struct Told {
+struct HarnessConfig {
     own_pid: u32,
 }
 
-fn blob(interpreter: &Interpreter) -> Vec<u8> {
-    let mut blob = Vec::new();
-    frames::put(&mut blob, interpreter.harness());
-    frames::put(&mut blob, &serde_json::to_vec(&Told { own_pid: OWN_PID }).unwrap_or_default());
-    frames::put(&mut blob, &filter_program(false));
-    blob
+fn boot_frames(interpreter: &Interpreter) -> Vec<u8> {
+    let mut boot_frames = Vec::new();
+    frames::put(&mut boot_frames, interpreter.harness());
+    frames::put(
+        &mut boot_frames,
+        &serde_json::to_vec(&HarnessConfig { own_pid: OWN_PID }).unwrap_or_default(),
+    );
+    frames::put(&mut boot_frames, &filter_program(false));
+    boot_frames
 }
 
 /// A stock of warm containers. Dropped, all of them are ended.
 #[derive(Debug)]
 pub(crate) struct Docker {
-    plan: Arc<Plan>,
-    shared: Arc<Shared<Warm>>,
+    plan: Arc<ContainerConfig>,
+    shared: Arc<Shared<IdleContainer>>,
     places: Semaphore,
     verdict: Verdict,
 }
@@ -235,7 +238,7 @@ impl Docker {
         let engine = Engine::connect(&settings.address()).await?;
         let owner = owner::own();
         owner::sweep(&engine).await?;
-        let living = Living::new();
+        let living = ContainerCount::new();
         let interpreter = container::probe(&engine, settings, &owner, path, &living).await?;
         if !interpreter.needs().has_ctypes {
             return Err(SandboxError::unavailable(format!(
@@ -246,18 +249,18 @@ impl Docker {
             )));
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let plan = Arc::new(Plan {
+        let plan = Arc::new(ContainerConfig {
             engine,
             settings: settings.clone(),
             owner,
-            blob: blob(&interpreter),
+            boot_frames: boot_frames(&interpreter),
             interpreter: interpreter.clone(),
             warming: Semaphore::new(cores),
             living,
         });
         let shared = Arc::new(Shared::new(settings.queue_max));
         // The first one alone: what is wrong is told once.
-        let first = Warm::start(&plan).await?;
+        let first = IdleContainer::start(&plan).await?;
         let mut docker = Self {
             plan: Arc::clone(&plan),
             shared: Arc::clone(&shared),
@@ -275,7 +278,7 @@ impl Docker {
     }
 
     pub(crate) async fn run(&self, job: &Job) -> Result<Ended, SandboxError> {
-        let waiting = self.shared.line_up()?;
+        let waiting = self.shared.enter_queue()?;
         let _place = self.places.acquire().await.map_err(|_| SandboxError::Closed)?;
         loop {
             let warm = self.shared.next(&waiting).await?;

@@ -62,12 +62,12 @@ pub fn control(bytes: &[u8], descriptors: usize) -> bool {
 /// When it is nothing that a supervisor says.
 #[cfg(feature = "docker")]
 pub fn supervisor(bytes: &[u8], part: usize) -> Result<usize, String> {
-    use crate::docker::line::{Decoder, Said};
+    use crate::docker::line::{Decoder, Frame};
     let mut decoder = Decoder::default();
     let mut passed = 0;
     for mut part in bytes.chunks(part.max(1)) {
         while !part.is_empty() {
-            if let Some(Said::Data(_, data)) = decoder.next(&mut part)? {
+            if let Some(Frame::Data(_, data)) = decoder.next(&mut part)? {
                 passed += data.len();
             }
         }

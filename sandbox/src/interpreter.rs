@@ -113,7 +113,7 @@ pub(crate) struct Needs {
 }
 
 #[derive(Deserialize)]
-struct Told {
+struct InterpreterInfo {
     executable: PathBuf,
     implementation: String,
     version: (u32, u32, u32),
@@ -144,7 +144,7 @@ impl Interpreter {
     pub async fn probe(path: &Path) -> Result<Self, SandboxError> {
         let question = Question::new(path);
         if let Some(answer) = question.as_ref().and_then(Question::answer)
-            && let Ok(told) = Told::read(path, &answer)
+            && let Ok(told) = InterpreterInfo::read(path, &answer)
             && let Ok(interpreter) = told.accept(path, true)
         {
             return Ok(interpreter);
@@ -154,7 +154,7 @@ impl Interpreter {
             .await
             .map_err(|_| unusable(format!("no answer within {PROBE_TIMEOUT:?}")))?
             .map_err(|error| unusable(error.to_string()))?;
-        let told = Told::of(path, &output)?;
+        let told = InterpreterInfo::of(path, &output)?;
         let depends = told.depends.clone();
         let interpreter = told.accept(path, true)?;
         if let Some(question) = question {
@@ -165,7 +165,7 @@ impl Interpreter {
 
     /// Reads the answer to the question of the probe, asked in another root.
     pub(crate) fn read(path: &Path, output: &std::process::Output) -> Result<Self, SandboxError> {
-        Told::of(path, output)?.accept(path, false)
+        InterpreterInfo::of(path, output)?.accept(path, false)
     }
 
     /// The real path of the interpreter.
@@ -199,7 +199,7 @@ impl Interpreter {
     }
 }
 
-impl Told {
+impl InterpreterInfo {
     /// Reads what the probe printed, if it came to its end.
     fn of(path: &Path, output: &std::process::Output) -> Result<Self, SandboxError> {
         if !output.status.success() {

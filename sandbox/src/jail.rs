@@ -156,11 +156,11 @@ impl Default for JailSettings {
 
 /// All that it takes to start a zygote.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct ZygoteConfig {
     launcher: PathBuf,
     spec: Spec,
     /// What the zygote is told, once it runs.
-    blob: Vec<u8>,
+    boot_frames: Vec<u8>,
     groups: Option<Groups>,
     recycle_tasks: u32,
     recycle_age: Duration,
@@ -171,7 +171,7 @@ pub(crate) struct Plan {
 
 /// The first frame of a zygote, by the names that the harness reads.
 #[derive(Serialize)]
-struct Told {
+struct HarnessConfig {
     own_pid: u32,
     network: bool,
     landlock: bool,
@@ -179,7 +179,7 @@ struct Told {
     environment: BTreeMap<String, String>,
 }
 
-impl Plan {
+impl ZygoteConfig {
     fn new(
         interpreter: &Interpreter,
         settings: &JailSettings,
@@ -208,7 +208,7 @@ impl Plan {
         Ok(Self {
             launcher: launcher(settings)?,
             spec: Spec { program, arguments, environment, ..plain },
-            blob: blob(interpreter, settings.network),
+            boot_frames: boot_frames(interpreter, settings.network),
             groups: groups(settings)?,
             recycle_tasks: settings.recycle_tasks,
             recycle_age: settings.recycle_age,
@@ -223,7 +223,7 @@ impl Plan {
         let mut out = Vec::new();
         // Paths that are no text cannot be written; such a machine has no jail.
         frames::put(&mut out, &serde_json::to_vec(&spec).unwrap_or_default());
-        frames::put(&mut out, &self.blob);
+        frames::put(&mut out, &self.boot_frames);
         out
     }
 }
@@ -289,26 +289,26 @@ fn layout(
     Ok(layout)
 }
 
-fn blob(interpreter: &Interpreter, network: bool) -> Vec<u8> {
+fn boot_frames(interpreter: &Interpreter, network: bool) -> Vec<u8> {
     let filters = if network {
         // What a child waits behind, and what its task gets with and without.
         vec![filter::waiting(true), filter::program(true), filter::program(false)]
     } else {
         vec![filter::program(false)]
     };
-    let told = Told {
+    let told = HarnessConfig {
         own_pid: filter::OWN_PID,
         network,
         landlock: kernel::landlock_version().is_some(),
         environment: frames::at_home(&BTreeMap::new()),
     };
-    let mut blob = Vec::new();
-    frames::put(&mut blob, interpreter.harness());
-    frames::put(&mut blob, &serde_json::to_vec(&told).unwrap_or_default());
+    let mut boot_frames = Vec::new();
+    frames::put(&mut boot_frames, interpreter.harness());
+    frames::put(&mut boot_frames, &serde_json::to_vec(&told).unwrap_or_default());
     for program in &filters {
-        frames::put(&mut blob, program);
+        frames::put(&mut boot_frames, program);
     }
-    blob
+    boot_frames
 }
 
 /// Places with a zygote each. Dropped, all of them are ended.
@@ -329,7 +329,7 @@ impl Jail {
         settings: &JailSettings,
     ) -> Result<Self, SandboxError> {
         let (alive, ended) = mpsc::channel(1);
-        let plan = Arc::new(Plan::new(interpreter, settings, alive)?);
+        let plan = Arc::new(ZygoteConfig::new(interpreter, settings, alive)?);
         let shared = Arc::new(Shared::new(settings.queue_max));
         // The first one alone: what is wrong is told once, and a task need not wait for the others.
         let first = Zygote::start(Arc::clone(&plan)).await?;
@@ -357,7 +357,7 @@ impl Jail {
         self.places.add(&self.shared, busy.number);
         let mut tries = 1;
         loop {
-            let child = self.shared.next(&self.shared.line_up()?).await?;
+            let child = self.shared.next(&self.shared.enter_queue()?).await?;
             match child.run(interpreter, job).await {
                 Ok(ended) => return Ok(ended),
                 Err(NoEnd::Failed(error)) => return Err(error),
@@ -401,7 +401,7 @@ impl Jail {
 #[derive(Debug)]
 struct Places {
     /// Weak, for a sandbox has stopped when nothing holds its plan.
-    plan: Weak<Plan>,
+    plan: Weak<ZygoteConfig>,
     most: usize,
     started: AtomicUsize,
     busy: AtomicUsize,
@@ -416,7 +416,7 @@ struct Busy<'a> {
 
 impl Places {
     /// One place has started.
-    fn new(plan: &Arc<Plan>, most: usize) -> Self {
+    fn new(plan: &Arc<ZygoteConfig>, most: usize) -> Self {
         let (started, busy) = (AtomicUsize::new(1), AtomicUsize::new(0));
         Self { plan: Arc::downgrade(plan), most, started, busy }
     }

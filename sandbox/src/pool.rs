@@ -62,7 +62,7 @@ impl<T> Shared<T> {
     }
 
     /// Puts a process up for the next task.
-    pub(crate) fn offer(&self, keeper: u64, process: T) {
+    pub(crate) fn publish_idle(&self, keeper: u64, process: T) {
         lock(&self.offered).push_back((keeper, process));
         self.calls.add_permits(1);
     }
@@ -76,7 +76,7 @@ impl<T> Shared<T> {
     }
 
     /// A place is filled.
-    pub(crate) fn filled(&self) {
+    pub(crate) fn slot_up(&self) {
         self.served.fetch_add(1, Ordering::AcqRel);
         *lock(&self.broken) = None;
     }
@@ -87,7 +87,7 @@ impl<T> Shared<T> {
     }
 
     /// A place is empty.
-    pub(crate) fn emptied(&self) {
+    pub(crate) fn slot_down(&self) {
         self.served.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -109,7 +109,7 @@ impl<T> Shared<T> {
     ///
     /// # Errors
     /// [`SandboxError::Busy`] when too many wait already.
-    pub(crate) fn line_up(&self) -> Result<Waiting<'_>, SandboxError> {
+    pub(crate) fn enter_queue(&self) -> Result<Waiting<'_>, SandboxError> {
         Waiting::new(&self.waiting, self.queue_max)
     }
 
@@ -165,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn too_many_are_sent_away() {
         let shared = Shared::<()>::new(1);
-        let next = async || shared.next(&shared.line_up()?).await;
+        let next = async || shared.next(&shared.enter_queue()?).await;
         let first = tokio::time::timeout(std::time::Duration::from_millis(1), next());
         let (first, second) = tokio::join!(first, next());
         assert!(first.is_err(), "there is nothing");
@@ -177,13 +177,13 @@ mod tests {
     #[tokio::test]
     async fn waiting_ends_when_nothing_will_come() {
         let shared = Shared::<()>::new(8);
-        let next = async || shared.next(&shared.line_up()?).await;
+        let next = async || shared.next(&shared.enter_queue()?).await;
         let error = SandboxError::unavailable("no namespaces");
         let fail = async { shared.failed(&error) };
         let (waited, ()) = tokio::join!(next(), fail);
         assert!(waited.unwrap_err().to_string().contains("no namespaces"));
         let close = async { shared.close() };
-        shared.filled();
+        shared.slot_up();
         let (waited, ()) = tokio::join!(next(), close);
         assert!(matches!(waited, Err(SandboxError::Closed)));
     }

@@ -34,7 +34,7 @@ pub(crate) struct Reply {
 
 /// The first frame.
 #[derive(Deserialize)]
-struct Said {
+struct ReplyText {
     status: Status,
     /// True when a second frame follows.
     #[serde(default)]
@@ -63,7 +63,7 @@ pub(crate) async fn read_reply(
 ) -> Result<Option<Reply>, String> {
     let Some(frame) = read_frame(&mut source, SAID_MAX_BYTES).await? else { return Ok(None) };
     let odd = |error: String| format!("its reply is none: {error}");
-    let said: Said = serde_json::from_slice(&frame).map_err(|error| odd(error.to_string()))?;
+    let said: ReplyText = serde_json::from_slice(&frame).map_err(|error| odd(error.to_string()))?;
     drop(frame);
     if matches!(said.status, Status::Timeout | Status::Killed) {
         let status = said.status.as_str();

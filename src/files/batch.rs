@@ -329,7 +329,7 @@ pub(super) fn tasks(
 ) -> (Vec<TaskSpec>, Vec<String>) {
     if let Some(entry) = fields.entry("tasks") {
         let found = "a batch file makes its tasks from `template`";
-        findings.wrong_with(entry.key_span, found, "leave `tasks` or `batch` out");
+        findings.error_with_help(entry.key_span, found, "leave `tasks` or `batch` out");
     }
     let template = template(fields, findings);
     let Some(batch) = fields.get("batch") else {

@@ -22,7 +22,7 @@ pub(super) fn refuse(entry: &Entry, expected: &str, findings: &mut Findings) {
 /// The same, with what to do.
 pub(super) fn refuse_with(entry: &Entry, expected: &str, help: &str, findings: &mut Findings) {
     let found = format!("`{}` is {}; expected {expected}", entry.key, entry.value.describe());
-    findings.wrong_with(entry.place(), found, help);
+    findings.error_with_help(entry.place(), found, help);
 }
 
 /// A text that is not empty. Numbers and booleans are taken as they are written.

@@ -25,7 +25,7 @@ pub(super) fn read(text: &str, lines: &Lines, findings: &mut Findings) -> Option
 }
 
 /// The reading cannot go on; the finding is told already.
-struct Stop;
+struct Aborted;
 
 struct Reader<'t> {
     text: &'t str,
@@ -48,7 +48,7 @@ impl Reader<'_> {
     }
 
     /// Tells what stands here instead of what was expected.
-    fn expected<T>(&mut self, what: &str) -> Result<T, Stop> {
+    fn expected<T>(&mut self, what: &str) -> Result<T, Aborted> {
         let rest = &self.text[self.at..];
         let word = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
         let len = if word > 0 { word } else { rest.chars().next().map_or(0, char::len_utf8) };
@@ -58,10 +58,10 @@ impl Reader<'_> {
         };
         let place = Span::new(self.at, self.at + len);
         self.findings.unreadable(place, format!("found {found}; expected {what}"));
-        Err(Stop)
+        Err(Aborted)
     }
 
-    fn value(&mut self) -> Result<Node, Stop> {
+    fn value(&mut self) -> Result<Node, Aborted> {
         self.skip_space();
         let start = self.at;
         let kind = match self.peek() {
@@ -74,12 +74,12 @@ impl Reader<'_> {
         Ok(Node { span: Span::new(start, self.at), kind })
     }
 
-    fn nested(&mut self, read: fn(&mut Self) -> Result<Kind, Stop>) -> Result<Kind, Stop> {
+    fn nested(&mut self, read: fn(&mut Self) -> Result<Kind, Aborted>) -> Result<Kind, Aborted> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             let place = Span::new(self.at, self.at + 1);
             self.findings.unreadable(place, format!("nested deeper than {DEPTH_MAX} levels"));
-            return Err(Stop);
+            return Err(Aborted);
         }
         self.at += 1;
         let kind = read(self)?;
@@ -87,7 +87,7 @@ impl Reader<'_> {
         Ok(kind)
     }
 
-    fn array(&mut self) -> Result<Kind, Stop> {
+    fn array(&mut self) -> Result<Kind, Aborted> {
         let mut items = Vec::new();
         self.skip_space();
         if self.peek() == Some(b']') {
@@ -102,7 +102,7 @@ impl Reader<'_> {
         }
     }
 
-    fn object(&mut self) -> Result<Kind, Stop> {
+    fn object(&mut self) -> Result<Kind, Aborted> {
         let mut entries = Vec::new();
         self.skip_space();
         if self.peek() == Some(b'}') {
@@ -117,7 +117,7 @@ impl Reader<'_> {
         }
     }
 
-    fn entry(&mut self) -> Result<Entry, Stop> {
+    fn entry(&mut self) -> Result<Entry, Aborted> {
         self.skip_space();
         let start = self.at;
         if self.peek() != Some(b'"') {
@@ -134,7 +134,7 @@ impl Reader<'_> {
     }
 
     /// Takes a comma (true) or the closing bracket (false).
-    fn goes_on(&mut self, close: u8) -> Result<bool, Stop> {
+    fn goes_on(&mut self, close: u8) -> Result<bool, Aborted> {
         self.skip_space();
         match self.peek() {
             Some(b',') => {
@@ -149,7 +149,7 @@ impl Reader<'_> {
         }
     }
 
-    fn string(&mut self) -> Result<String, Stop> {
+    fn string(&mut self) -> Result<String, Aborted> {
         let start = self.at;
         let mut end = start + 1;
         let bytes = self.text.as_bytes();
@@ -172,12 +172,12 @@ impl Reader<'_> {
                 why.truncate(why.find(" at line").unwrap_or(why.len()));
                 let place = Span::new(start, start + literal.len());
                 self.findings.unreadable(place, format!("a text that cannot be read: {why}"));
-                Err(Stop)
+                Err(Aborted)
             }
         }
     }
 
-    fn number(&mut self) -> Result<Kind, Stop> {
+    fn number(&mut self) -> Result<Kind, Aborted> {
         let rest = &self.text[self.at..];
         let is_part = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
         let literal = &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())];
@@ -185,7 +185,7 @@ impl Reader<'_> {
         // Checks the grammar; the value is taken from the digits, so that none is lost.
         if serde_json::from_str::<serde::de::IgnoredAny>(literal).is_err() {
             self.findings.unreadable(place, format!("`{}` is no number", shorten(literal)));
-            return Err(Stop);
+            return Err(Aborted);
         }
         let is_integer = !literal.contains(['.', 'e', 'E']);
         let plain = if is_integer { scalar::integer(literal) } else { scalar::float(literal) };
@@ -194,11 +194,11 @@ impl Reader<'_> {
             return Ok(Kind::Number(number, literal.to_owned()));
         }
         let found = format!("the number {} does not fit into 64 bits", shorten(literal));
-        self.findings.wrong_with(place, found, "put it into quotes to pass it as text");
+        self.findings.error_with_help(place, found, "put it into quotes to pass it as text");
         Ok(Kind::Null)
     }
 
-    fn word(&mut self) -> Result<Kind, Stop> {
+    fn word(&mut self) -> Result<Kind, Aborted> {
         let rest = &self.text[self.at..];
         let len = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
         let kind = match &rest[..len] {

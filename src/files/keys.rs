@@ -31,7 +31,7 @@ const IGNORED_OF_TASK: [&str; 6] =
 
 /// A mapping of the format: what it is called in messages, and its keys.
 #[derive(Debug)]
-pub(super) struct Shape {
+pub(super) struct KeySchema {
     /// What has these keys, with its article.
     pub(super) what: &'static str,
     /// Its keys.
@@ -43,7 +43,7 @@ pub(super) struct Shape {
 }
 
 /// The whole file.
-pub(super) const WORKFLOW: Shape = Shape {
+pub(super) const WORKFLOW: KeySchema = KeySchema {
     what: "a workflow",
     keys: &[
         key("name"),
@@ -63,7 +63,7 @@ pub(super) const WORKFLOW: Shape = Shape {
 };
 
 /// A task.
-pub(super) const TASK: Shape = Shape {
+pub(super) const TASK: KeySchema = KeySchema {
     what: "a task",
     keys: &[
         key("id"),
@@ -85,7 +85,7 @@ pub(super) const TASK: Shape = Shape {
 };
 
 /// A task's `retry`.
-pub(super) const RETRY: Shape = Shape {
+pub(super) const RETRY: KeySchema = KeySchema {
     what: "`retry`",
     keys: &[
         key("max_attempts"),
@@ -101,7 +101,7 @@ pub(super) const RETRY: Shape = Shape {
 };
 
 /// A task's `resources`.
-pub(super) const RESOURCES: Shape = Shape {
+pub(super) const RESOURCES: KeySchema = KeySchema {
     what: "`resources`",
     keys: &[
         key("cpu_cores"),
@@ -116,11 +116,15 @@ pub(super) const RESOURCES: Shape = Shape {
 };
 
 /// A batch file's `batch`.
-pub(super) const BATCH: Shape =
-    Shape { what: "`batch`", keys: &[key("directory"), key("pattern")], ignored: &[], open: false };
+pub(super) const BATCH: KeySchema = KeySchema {
+    what: "`batch`",
+    keys: &[key("directory"), key("pattern")],
+    ignored: &[],
+    open: false,
+};
 
 /// A batch file's `template`: keys of a task, and parameters.
-pub(super) const TEMPLATE: Shape = Shape {
+pub(super) const TEMPLATE: KeySchema = KeySchema {
     what: "`template`",
     keys: &[
         key("method"),
@@ -163,7 +167,7 @@ impl<'n> Fields<'n> {
     pub(super) fn of(
         node: &'n Node,
         place: Span,
-        shape: &Shape,
+        shape: &KeySchema,
         findings: &mut Findings,
     ) -> Option<Self> {
         let Kind::Object(entries) = &node.kind else {
@@ -185,7 +189,7 @@ impl<'n> Fields<'n> {
 
     fn add(&mut self, name: &'static str, entry: &'n Entry, findings: &mut Findings) {
         match self.known.iter().find(|(known, _)| *known == name) {
-            Some((_, first)) => findings.wrong_with(
+            Some((_, first)) => findings.error_with_help(
                 entry.key_span,
                 format!("`{}` says again what `{}` said", entry.key, first.key),
                 "keep one of them",
@@ -210,7 +214,7 @@ impl<'n> Fields<'n> {
     }
 }
 
-impl Shape {
+impl KeySchema {
     fn find(&self, text: &str) -> Option<&'static str> {
         let is_meant = |key: &&Key| key.name == text || key.aliases.contains(&text);
         self.keys.iter().find(is_meant).map(|key| key.name)
@@ -218,7 +222,7 @@ impl Shape {
 }
 
 /// Tells an unknown key, and answers with the name of the one it was probably meant to be.
-fn unknown(entry: &Entry, shape: &Shape, findings: &mut Findings) -> Option<&'static str> {
+fn unknown(entry: &Entry, shape: &KeySchema, findings: &mut Findings) -> Option<&'static str> {
     let names = shape.keys.iter().flat_map(|key| key.aliases.iter().copied().chain([key.name]));
     let near = nearest(&entry.key, names);
     let help = if let Some(name) = near {
@@ -227,7 +231,11 @@ fn unknown(entry: &Entry, shape: &Shape, findings: &mut Findings) -> Option<&'st
         let known: Vec<&str> = shape.keys.iter().map(|key| key.name).collect();
         format!("{} has {}", shape.what, known.join(", "))
     };
-    findings.wrong_with(entry.key_span, format!("unknown key `{}`", shorten(&entry.key)), help);
+    findings.error_with_help(
+        entry.key_span,
+        format!("unknown key `{}`", shorten(&entry.key)),
+        help,
+    );
     near.and_then(|name| shape.find(name))
 }
 

@@ -137,7 +137,7 @@ pub(super) fn unique(
         Some(other) => {
             let line = lines.number(other.start);
             let found = format!("the key `{}` is given twice", shorten(&entry.key));
-            findings.wrong_with(entry.key_span, found, format!("first given on line {line}"));
+            findings.error_with_help(entry.key_span, found, format!("first given on line {line}"));
             false
         }
     });
@@ -183,7 +183,7 @@ impl Findings {
     }
 
     /// The same, with what to do about it.
-    pub(super) fn wrong_with(
+    pub(super) fn error_with_help(
         &mut self,
         span: Span,
         message: impl Into<String>,

@@ -27,7 +27,11 @@ pub(super) fn workflow(root: &Node, around: &Around<'_>, findings: &mut Findings
     let mut spec = WorkflowSpec::new("");
     let place = decode::item_place(root);
     if matches!(root.kind, Kind::Null) {
-        findings.wrong_with(place, "the file is empty", "a workflow has at least name and tasks");
+        findings.error_with_help(
+            place,
+            "the file is empty",
+            "a workflow has at least name and tasks",
+        );
         return spec;
     }
     let Some(fields) = Fields::of(root, place, &keys::WORKFLOW, findings) else { return spec };
@@ -88,14 +92,14 @@ pub(super) fn missing(
         return;
     }
     let found = format!("{what} needs `{key}`");
-    findings.wrong_with(fields.place, found, format!("add `{example}`"));
+    findings.error_with_help(fields.place, found, format!("add `{example}`"));
 }
 
 fn tasks(fields: &Fields<'_>, findings: &mut Findings) -> Vec<TaskSpec> {
     for key in ["template", "protocol"] {
         if let Some(entry) = fields.entry(key) {
             let found = format!("`{key}` belongs to a batch file");
-            findings.wrong_with(entry.key_span, found, "a batch file has `type: batch`");
+            findings.error_with_help(entry.key_span, found, "a batch file has `type: batch`");
         }
     }
     let Some(entry) = fields.entry("tasks") else {
@@ -271,7 +275,7 @@ fn error_code(node: &Node, place: Span, findings: &mut Findings) -> Option<Error
             Some(name) => format!("did you mean `{}`?", name.to_uppercase()),
             None => "such as `TASK_EXECUTION_FAILED` or -29002".to_owned(),
         };
-        findings.wrong_with(place, found, help);
+        findings.error_with_help(place, found, help);
     }
     code
 }

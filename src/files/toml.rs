@@ -80,6 +80,6 @@ fn number(plain: Plain, written: &str, span: Span, findings: &mut Findings) -> K
         return Kind::Number(number, written.to_owned());
     }
     let found = format!("the number {} does not fit into 64 bits", shorten(written));
-    findings.wrong_with(span, found, "put it into quotes to pass it as text");
+    findings.error_with_help(span, found, "put it into quotes to pass it as text");
     Kind::Null
 }

@@ -52,7 +52,7 @@ pub(super) fn read(text: &str, lines: &Lines, findings: &mut Findings) -> Option
 }
 
 /// The reading cannot go on; the finding is told already.
-struct Stop;
+struct Aborted;
 
 /// Puts the tree together from events.
 struct Builder<'t> {
@@ -102,14 +102,14 @@ struct Done {
 }
 
 impl Builder<'_> {
-    fn take(&mut self, event: Event<'_>, span: &EventSpan) -> Result<(), Stop> {
+    fn take(&mut self, event: Event<'_>, span: &EventSpan) -> Result<(), Aborted> {
         let place = place(span);
         match event {
             Event::DocumentStart(..) => {
                 self.documents += 1;
                 if self.documents > 1 {
                     self.findings.wrong(place, "a second document begins; expected one a file");
-                    return Err(Stop);
+                    return Err(Aborted);
                 }
             }
             Event::Alias(anchor) => self.alias(anchor, place)?,
@@ -133,21 +133,21 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn open(&mut self, start: usize, anchor: usize, content: Content) -> Result<(), Stop> {
+    fn open(&mut self, start: usize, anchor: usize, content: Content) -> Result<(), Aborted> {
         self.check_depth(1, Span::new(start, start))?;
         self.stack.push(Frame { start, anchor, height: 0, cost: NODE_COST, content });
         Ok(())
     }
 
-    fn check_depth(&mut self, more: usize, place: Span) -> Result<(), Stop> {
+    fn check_depth(&mut self, more: usize, place: Span) -> Result<(), Aborted> {
         if self.stack.len() + more <= DEPTH_MAX {
             return Ok(());
         }
         self.findings.unreadable(place, format!("nested deeper than {DEPTH_MAX} levels"));
-        Err(Stop)
+        Err(Aborted)
     }
 
-    fn close(&mut self, end: usize) -> Result<(), Stop> {
+    fn close(&mut self, end: usize) -> Result<(), Aborted> {
         let Some(Frame { start, anchor, height, cost, content }) = self.stack.pop() else {
             return Ok(());
         };
@@ -164,7 +164,7 @@ impl Builder<'_> {
     }
 
     /// Remembers a finished node under its anchor, and puts it where it belongs.
-    fn settle(&mut self, anchor: usize, done: Done) -> Result<(), Stop> {
+    fn settle(&mut self, anchor: usize, done: Done) -> Result<(), Aborted> {
         if anchor != 0 {
             charge(&mut self.copied, done.cost, done.node.span, self.findings)?;
             self.anchors.insert(anchor, done.clone());
@@ -173,10 +173,10 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn alias(&mut self, anchor: usize, place: Span) -> Result<(), Stop> {
+    fn alias(&mut self, anchor: usize, place: Span) -> Result<(), Aborted> {
         let Some(target) = self.anchors.get(&anchor) else {
             self.findings.unreadable(place, "an alias that stands inside of what it names");
-            return Err(Stop);
+            return Err(Aborted);
         };
         let (height, cost) = (target.height, target.cost);
         charge(&mut self.copied, cost, place, self.findings)?;
@@ -237,7 +237,7 @@ impl Builder<'_> {
                 }
                 Some(Key { is_merge: true, span, .. }) => match sources(node) {
                     Some(found) => merged.extend(found),
-                    None => self.findings.wrong_with(
+                    None => self.findings.error_with_help(
                         span,
                         "`<<` takes a mapping, or a list of mappings",
                         "write `<<: *name`, or put the key into quotes",
@@ -257,7 +257,7 @@ impl Builder<'_> {
         anchor: usize,
         tag: Option<&Tag>,
         span: &EventSpan,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Aborted> {
         let place = scalar_place(span);
         let kind = match tag {
             Some(tag) => self.tagged(text, tag, span),
@@ -287,7 +287,11 @@ impl Builder<'_> {
             Plain::Text => Kind::String(text.to_owned()),
             Plain::Unfit(why) => {
                 let found = format!("the number {} cannot be kept: {why}", shorten(text));
-                self.findings.wrong_with(place, found, "put it into quotes to pass it as text");
+                self.findings.error_with_help(
+                    place,
+                    found,
+                    "put it into quotes to pass it as text",
+                );
                 Kind::Null
             }
         }
@@ -331,7 +335,7 @@ impl Builder<'_> {
     fn refuse_tag(&mut self, tag: &Tag, span: &EventSpan) {
         let place = span.tag_span().as_ref().map_or_else(|| place(span), place);
         let found = format!("the tag `{}` means nothing here", shorten(&tag.original()));
-        self.findings.wrong_with(place, found, "leave the tag out");
+        self.findings.error_with_help(place, found, "leave the tag out");
     }
 }
 
@@ -341,13 +345,13 @@ fn charge(
     cost: usize,
     place: Span,
     findings: &mut Findings,
-) -> Result<(), Stop> {
+) -> Result<(), Aborted> {
     *copied = copied.saturating_add(cost);
     if *copied <= COPIED_MAX {
         return Ok(());
     }
     findings.unreadable(place, "the anchors and aliases up to here expand to too much");
-    Err(Stop)
+    Err(Aborted)
 }
 
 /// The single `!`, which says "no guessing".

@@ -176,7 +176,7 @@ fn with_hint(message: &str) -> String {
 }
 
 /// Something that cannot stand where it stands.
-struct Misfit {
+struct InvalidValue {
     span: Range<usize>,
     pointer: String,
     message: String,
@@ -186,7 +186,7 @@ fn clean_table(
     table: &mut DeTable<'_>,
     layout: &Layout,
     at: &mut String,
-    misfits: &mut Vec<Misfit>,
+    misfits: &mut Vec<InvalidValue>,
 ) {
     let mut doomed = Vec::new();
     for (key, value) in table.iter_mut() {
@@ -200,7 +200,7 @@ fn clean_table(
         let stays = match inner {
             Ok(inner) => clean_value(value, inner, at, misfits),
             Err(message) => {
-                misfits.push(Misfit { span: key.span(), pointer: at.clone(), message });
+                misfits.push(InvalidValue { span: key.span(), pointer: at.clone(), message });
                 false
             }
         };
@@ -230,11 +230,11 @@ fn clean_value(
     value: &mut Spanned<DeValue<'_>>,
     layout: &Layout,
     at: &mut String,
-    misfits: &mut Vec<Misfit>,
+    misfits: &mut Vec<InvalidValue>,
 ) -> bool {
     let span = value.span();
     let mut refuse = |message: String| {
-        misfits.push(Misfit { span: span.clone(), pointer: at.clone(), message });
+        misfits.push(InvalidValue { span: span.clone(), pointer: at.clone(), message });
         false
     };
     match value.get_mut() {

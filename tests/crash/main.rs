@@ -11,7 +11,7 @@
     reason = "a test's helpers may panic and print"
 )]
 
-mod ground;
+mod database;
 mod journal;
 #[cfg(feature = "failpoints")]
 mod matrix;

@@ -16,7 +16,7 @@ use gleitzeit_failpoint as failpoint;
 use nix::sys::signal::Signal;
 
 use crate::{
-    ground::{Ground, Kind},
+    database::{Kind, TestDatabase},
     process::{ENDED_WELL, Orders, Process, Role},
     verdict::{Verdict, judge},
     workload,
@@ -96,7 +96,7 @@ fn absent(place: &str, setup: Setup) -> Option<&'static str> {
 impl Setup {
     fn start(
         self,
-        ground: &Ground,
+        database: &TestDatabase,
         name: &str,
         role: Role,
         neighbour: Option<&str>,
@@ -108,8 +108,8 @@ impl Setup {
             _ => Some(name),
         };
         let orders = Orders {
-            store: ground.url.clone(),
-            folder: ground.folder(),
+            store: database.url.clone(),
+            folder: database.folder(),
             name: name.into(),
             role,
             shares: share.into_iter().map(str::to_owned).collect(),
@@ -118,23 +118,23 @@ impl Setup {
         Process::start(self.test, &orders, failpoint)
     }
 
-    /// A ground with work that a killed process left behind.
-    fn ground(self, lane: usize) -> Result<Ground, String> {
-        let ground = Ground::new(self.kind, &format!("{}_{lane}", self.processes))?;
-        let mut first = self.start(&ground, workload::FIRST, Role::First, None, None);
+    /// A database with work that a killed process left behind.
+    fn database(self, lane: usize) -> Result<TestDatabase, String> {
+        let database = TestDatabase::new(self.kind, &format!("{}_{lane}", self.processes))?;
+        let mut first = self.start(&database, workload::FIRST, Role::First, None, None);
         first.says("ready")?;
         first.signal(Signal::SIGKILL);
         first.dies()?;
-        ground.keep();
-        Ok(ground)
+        database.keep();
+        Ok(database)
     }
 
     /// How often an undisturbed process comes to each place.
-    fn passes(self, ground: &Ground) -> Result<Vec<(&'static str, u64)>, String> {
-        ground.restore();
-        self.run(ground, "count", Process::ends)?;
-        judge(&ground.url, &ground.folder(), &BTreeSet::from([workload::FIRST.to_owned()]))?;
-        let text = fs::read_to_string(ground.folder().join("passes")).unwrap();
+    fn passes(self, database: &TestDatabase) -> Result<Vec<(&'static str, u64)>, String> {
+        database.restore();
+        self.run(database, "count", Process::ends)?;
+        judge(&database.url, &database.folder(), &BTreeSet::from([workload::FIRST.to_owned()]))?;
+        let text = fs::read_to_string(database.folder().join("passes")).unwrap();
         let count = |name: &str| {
             let line = text.lines().find(|line| line.split(' ').next() == Some(name))?;
             line.split(' ').nth(1)?.parse().ok()
@@ -143,22 +143,22 @@ impl Setup {
     }
 
     /// Kills a process and has the others, or the next one, go on.
-    fn kill(self, ground: &Ground, kill: &Kill) -> Result<Verdict, String> {
+    fn kill(self, database: &TestDatabase, kill: &Kill) -> Result<Verdict, String> {
         match kill.state {
-            State::Empty => ground.clear(),
-            State::LeftOver => ground.restore(),
+            State::Empty => database.clear(),
+            State::LeftOver => database.restore(),
         }
-        self.run(ground, &format!("{}:{}", kill.place, kill.nth), Process::dies)?;
+        self.run(database, &format!("{}:{}", kill.place, kill.nth), Process::dies)?;
         let killed = BTreeSet::from([workload::FIRST, "a"].map(str::to_owned));
-        judge(&ground.url, &ground.folder(), &killed)
+        judge(&database.url, &database.folder(), &killed)
     }
 
     /// The same at the first time, where this run does not come to a place as often as the one that
     /// counted: how often leases are taken, and how writes are grouped, depends on the machine.
-    fn kill_sooner_or_later(self, ground: &Ground, kill: &Kill) -> Result<Verdict, String> {
-        match self.kill(ground, kill) {
+    fn kill_sooner_or_later(self, database: &TestDatabase, kill: &Kill) -> Result<Verdict, String> {
+        match self.kill(database, kill) {
             Err(wrong) if kill.nth > 1 && wrong.contains(ENDED_WELL) => {
-                self.kill(ground, &Kill { nth: 1, ..kill.clone() })
+                self.kill(database, &Kill { nth: 1, ..kill.clone() })
             }
             other => other,
         }
@@ -167,20 +167,20 @@ impl Setup {
     /// Runs process `a`, and others beside it or after it until all is done.
     fn run(
         self,
-        ground: &Ground,
+        database: &TestDatabase,
         failpoint: &str,
         end: fn(&mut Process) -> Result<(), String>,
     ) -> Result<(), String> {
         if self.processes == 1 {
-            end(&mut self.start(ground, "a", Role::Worker, None, Some(failpoint)))?;
-            return self.start(ground, "z", Role::Last, None, None).ends();
+            end(&mut self.start(database, "a", Role::Worker, None, Some(failpoint)))?;
+            return self.start(database, "z", Role::Last, None, None).ends();
         }
         // Each stops something of the next one's.
-        let mut a = self.start(ground, "a", Role::Worker, Some("b"), Some(failpoint));
+        let mut a = self.start(database, "a", Role::Worker, Some("b"), Some(failpoint));
         // It is to find what was left over; unless it dies before.
         let _ = a.says("started");
-        let mut b = self.start(ground, "b", Role::Helper, Some("c"), None);
-        let mut c = self.start(ground, "c", Role::Helper, Some("a"), None);
+        let mut b = self.start(database, "b", Role::Helper, Some("c"), None);
+        let mut c = self.start(database, "c", Role::Helper, Some("a"), None);
         end(&mut a)?;
         b.finish(&["a", "b", "c"]);
         b.ends()?;
@@ -218,8 +218,8 @@ fn matrix(setup: Setup) {
         return crate::program::live(orders);
     }
     let begun = Instant::now();
-    let first = match setup.ground(0) {
-        Ok(ground) => ground,
+    let first = match setup.database(0) {
+        Ok(database) => database,
         Err(why) if why.starts_with("no PostgreSQL") => {
             return println!("SKIPPED: {}: {why}", setup.test);
         }
@@ -233,13 +233,13 @@ fn matrix(setup: Setup) {
         let (kills, next, results) = (&kills, &next, &results);
         let mut first = Some(first);
         for lane in 0..LANES {
-            let ground = first.take();
+            let database = first.take();
             scope.spawn(move || {
-                let ground = ground.unwrap_or_else(|| setup.ground(lane).unwrap());
+                let database = database.unwrap_or_else(|| setup.database(lane).unwrap());
                 while let Some(kill) = kills.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let begun = Instant::now();
-                    let verdict = setup.kill_sooner_or_later(&ground, kill).map_err(|wrong| {
-                        let left = ground.leave(&format!("{}-{}", kill.place, kill.nth));
+                    let verdict = setup.kill_sooner_or_later(&database, kill).map_err(|wrong| {
+                        let left = database.leave(&format!("{}-{}", kill.place, kill.nth));
                         format!("{kill:?}, left in {left}:\n{wrong}")
                     });
                     if let Err(wrong) = &verdict {

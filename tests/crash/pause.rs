@@ -9,7 +9,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    ground::{Ground, Kind},
+    database::{Kind, TestDatabase},
     journal::{self, Line},
     process::{Orders, Process, Role},
     verdict::judge,
@@ -28,14 +28,14 @@ fn a_process_that_is_stopped_past_its_lease_is_fenced() {
     if let Some(orders) = Orders::told() {
         return crate::program::live(orders);
     }
-    let ground = match Ground::new(Kind::Postgres, "pause") {
-        Ok(ground) => ground,
+    let database = match TestDatabase::new(Kind::Postgres, "pause") {
+        Ok(database) => database,
         Err(why) => return println!("SKIPPED: {TEST}: {why}"),
     };
     let start = |name: &str, failpoint| {
         let orders = Orders {
-            store: ground.url.clone(),
-            folder: ground.folder(),
+            store: database.url.clone(),
+            folder: database.folder(),
             name: name.into(),
             role: Role::Helper,
             shares: vec![name.into()],
@@ -48,7 +48,7 @@ fn a_process_that_is_stopped_past_its_lease_is_fenced() {
     let mut stopped = start("stopped", Some(PLACE));
     stopped.stops().unwrap();
     let begun = Instant::now();
-    let took = await_takeover(&ground, begun);
+    let took = await_takeover(&database, begun);
     println!("a lease of {} s was taken over after {took:.2?}", workload::LEASE_SECONDS);
     live.finish(&["live", "stopped"]);
     live.ends().unwrap();
@@ -56,7 +56,7 @@ fn a_process_that_is_stopped_past_its_lease_is_fenced() {
     stopped.signal(Signal::SIGCONT);
     stopped.finish(&["stopped", "later"]);
     stopped.ends().unwrap();
-    let lines = journal::read(&ground.folder());
+    let lines = journal::read(&database.folder());
     let lost = lines.iter().find_map(|line| match line {
         Line::Lost { process, leases, refused } if process == "stopped" => {
             Some((*leases, *refused))
@@ -72,12 +72,12 @@ fn a_process_that_is_stopped_past_its_lease_is_fenced() {
             if process == "stopped" && task.starts_with("later-"))
     };
     assert!(lines.iter().any(serves_again));
-    let verdict = judge(&ground.url, &ground.folder(), &BTreeSet::new()).unwrap();
+    let verdict = judge(&database.url, &database.folder(), &BTreeSet::new()).unwrap();
     println!("lost leases and refused writes: {lost:?}; {verdict:?}");
 }
 
 /// How long until another process runs what the stopped one had taken.
-fn await_takeover(ground: &Ground, begun: Instant) -> Duration {
+fn await_takeover(database: &TestDatabase, begun: Instant) -> Duration {
     let is_taken = |line: &Line| {
         matches!(line, Line::Begins { process, task, .. }
             if process == "live"
@@ -85,7 +85,7 @@ fn await_takeover(ground: &Ground, begun: Instant) -> Duration {
                 // Nobody's, and for whoever comes first.
                 && !task.starts_with("stopped-enqueued"))
     };
-    while !journal::read(&ground.folder()).iter().any(is_taken) {
+    while !journal::read(&database.folder()).iter().any(is_taken) {
         assert!(begun.elapsed() < Duration::from_mins(1), "nobody took it over");
         thread::sleep(Duration::from_millis(5));
     }

@@ -13,7 +13,7 @@ use gleitzeit::domain::random::Random;
 use nix::sys::signal::Signal;
 
 use crate::{
-    ground::{Ground, Kind},
+    database::{Kind, TestDatabase},
     process::{Orders, Process, Role},
     verdict::{Verdict, judge},
 };
@@ -40,8 +40,8 @@ fn random(test: &str, kind: Kind) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let seed = number("GLEITZEIT_SEED").unwrap_or(now);
     println!("{test}: kills: {kills}, GLEITZEIT_SEED={seed}");
-    let ground = match Ground::new(kind, "random") {
-        Ok(ground) => ground,
+    let database = match TestDatabase::new(kind, "random") {
+        Ok(database) => database,
         Err(why) => return println!("SKIPPED: {test}: {why}"),
     };
     let begun = Instant::now();
@@ -50,13 +50,13 @@ fn random(test: &str, kind: Kind) {
     let mut left = kills;
     while left > 0 {
         let some = left.min(KILLS_A_ROUND);
-        ground.clear();
-        match round(test, &ground, &mut dice, some) {
+        database.clear();
+        match round(test, &database, &mut dice, some) {
             Ok(verdict) => total += verdict,
             Err(wrong) => panic!(
                 "after {} kills of GLEITZEIT_SEED={seed}, left in {}:\n{wrong}",
                 kills - left,
-                ground.leave("random")
+                database.leave("random")
             ),
         }
         left -= some;
@@ -64,11 +64,16 @@ fn random(test: &str, kind: Kind) {
     println!("{kind:?}: kills: {kills} in {:.1?}; {total:?}", begun.elapsed());
 }
 
-fn round(test: &str, ground: &Ground, dice: &mut Random, kills: usize) -> Result<Verdict, String> {
+fn round(
+    test: &str,
+    database: &TestDatabase,
+    dice: &mut Random,
+    kills: usize,
+) -> Result<Verdict, String> {
     let start = |name: String, role| {
         let orders = Orders {
-            store: ground.url.clone(),
-            folder: ground.folder(),
+            store: database.url.clone(),
+            folder: database.folder(),
             name,
             role,
             shares: Vec::new(),
@@ -99,7 +104,7 @@ fn round(test: &str, ground: &Ground, dice: &mut Random, kills: usize) -> Result
         process.ends()?;
     }
     start("last".into(), Role::Last).ends()?;
-    judge(&ground.url, &ground.folder(), &killed)
+    judge(&database.url, &database.folder(), &killed)
 }
 
 /// Whenever they are killed, nothing is lost and nothing is run again that had ended.

@@ -12,7 +12,7 @@ use gleitzeit_domain::store::{Submitted, conformance::sample};
 use nix::sys::signal::Signal;
 
 use crate::{
-    ground::{Ground, Kind},
+    database::{Kind, TestDatabase},
     process::{Orders, Process, Role},
 };
 
@@ -31,13 +31,13 @@ const BETWEEN: [&str; 8] = [
 /// Within a transaction.
 const WITHIN: [&str; 3] = ["store.begin.after", "store.write.rows", "store.commit.before"];
 
-fn stop_at(test: &str, place: &str) -> (Ground, Process, u32) {
-    let ground = Ground::new(Kind::Sqlite, "stopped").unwrap();
+fn stop_at(test: &str, place: &str) -> (TestDatabase, Process, u32) {
+    let database = TestDatabase::new(Kind::Sqlite, "stopped").unwrap();
     // Something to claim.
-    wait_for(submit(&ground, "free")).unwrap();
+    wait_for(submit(&database, "free")).unwrap();
     let orders = Orders {
-        store: ground.url.clone(),
-        folder: ground.folder(),
+        store: database.url.clone(),
+        folder: database.folder(),
         name: "stopped".into(),
         role: Role::Helper,
         shares: vec!["stopped".into()],
@@ -46,11 +46,11 @@ fn stop_at(test: &str, place: &str) -> (Ground, Process, u32) {
     let mut process = Process::start(test, &orders, Some(&format!("{place}:1:stop")));
     process.stops().unwrap_or_else(|why| panic!("{place}: {why}"));
     let id = process.id();
-    (ground, process, id)
+    (database, process, id)
 }
 
-async fn submit(ground: &Ground, id: &str) -> Result<Vec<Submitted>, StoreError> {
-    let url: StoreUrl = ground.url.parse().unwrap();
+async fn submit(database: &TestDatabase, id: &str) -> Result<Vec<Submitted>, StoreError> {
+    let url: StoreUrl = database.url.parse().unwrap();
     let store = SqlStore::connect(&url, SqlOptions::default()).await?;
     let answer = store.submit(vec![sample::workflow(id, 1)]).await;
     store.close(Duration::from_secs(30)).await.unwrap();
@@ -70,8 +70,8 @@ fn a_stopped_process_holds_nobody_up_between_transactions() {
     thread::scope(|scope| {
         for place in BETWEEN {
             scope.spawn(move || {
-                let (ground, _process, _) = stop_at(test, place);
-                let answer = wait_for(submit(&ground, "other"));
+                let (database, _process, _) = stop_at(test, place);
+                let answer = wait_for(submit(&database, "other"));
                 assert_eq!(answer, Ok(vec![Submitted::Created]), "{place}");
             });
         }
@@ -87,15 +87,15 @@ fn a_process_that_is_stopped_within_a_transaction_is_named() {
     thread::scope(|scope| {
         for place in WITHIN {
             scope.spawn(move || {
-                let (ground, process, id) = stop_at(test, place);
-                let refused = wait_for(submit(&ground, "early")).unwrap_err();
+                let (database, process, id) = stop_at(test, place);
+                let refused = wait_for(submit(&database, "early")).unwrap_err();
                 let named = format!("the process {id}, which is stopped, is writing to it");
                 assert!(refused.to_string().contains(&named), "{place}: {refused}");
                 process.signal(Signal::SIGKILL);
-                let mut answer = wait_for(submit(&ground, "late"));
+                let mut answer = wait_for(submit(&database, "late"));
                 while let Err(StoreError::Unavailable { .. }) = answer {
                     // Its end takes a moment.
-                    answer = wait_for(submit(&ground, "late"));
+                    answer = wait_for(submit(&database, "late"));
                 }
                 assert_eq!(answer, Ok(vec![Submitted::Created]), "{place}");
             });

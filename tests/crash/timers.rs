@@ -13,7 +13,7 @@ use gleitzeit::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    ground::{Ground, Kind},
+    database::{Kind, TestDatabase},
     journal::{self, Line},
     process::{Orders, Process, Role},
     verdict::judge,
@@ -27,14 +27,14 @@ fn retries(test: &str, kind: Kind) {
     if let Some(orders) = Orders::told() {
         return crate::program::live(orders);
     }
-    let ground = match Ground::new(kind, "timers") {
-        Ok(ground) => ground,
+    let database = match TestDatabase::new(kind, "timers") {
+        Ok(database) => database,
         Err(why) => return println!("SKIPPED: {test}: {why}"),
     };
     let start = |name: &str, role| {
         let orders = Orders {
-            store: ground.url.clone(),
-            folder: ground.folder(),
+            store: database.url.clone(),
+            folder: database.folder(),
             name: name.into(),
             role,
             shares: Vec::new(),
@@ -47,11 +47,11 @@ fn retries(test: &str, kind: Kind) {
     killed.signal(Signal::SIGKILL);
     killed.dies().unwrap();
     start("next", Role::Last).ends().unwrap();
-    judge(&ground.url, &ground.folder(), &BTreeSet::from(["killed".to_owned()])).unwrap();
+    judge(&database.url, &database.folder(), &BTreeSet::from(["killed".to_owned()])).unwrap();
 
-    let due = due_times(&ground);
+    let due = due_times(&database);
     let mut late = Vec::new();
-    for line in journal::read(&ground.folder()) {
+    for line in journal::read(&database.folder()) {
         let Line::Begins { process, task, attempt, at_us, .. } = line else { continue };
         assert_eq!(process, if attempt == 1 { "killed" } else { "next" }, "{task}");
         if attempt == 2 {
@@ -73,10 +73,10 @@ fn retries(test: &str, kind: Kind) {
 }
 
 /// When each task was due, in microseconds, as its only retry event says.
-fn due_times(ground: &Ground) -> BTreeMap<String, i64> {
+fn due_times(database: &TestDatabase) -> BTreeMap<String, i64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let url = ground.url.parse().unwrap();
+        let url = database.url.parse().unwrap();
         let store = SqlStore::connect(&url, SqlOptions::default()).await.unwrap();
         let mut due = BTreeMap::new();
         for spec in workload::retrying() {

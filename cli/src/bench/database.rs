@@ -23,14 +23,14 @@ use super::{
 const COMMITS: usize = 101;
 
 /// The database of the settings.
-pub(super) struct Ground {
+pub(super) struct BenchDatabase {
     url: StoreUrl,
     options: SqlOptions,
     /// The store that was opened last; `None` for one in memory.
     sql: Option<Arc<SqlStore>>,
 }
 
-impl Ground {
+impl BenchDatabase {
     pub(super) fn new(settings: &Settings) -> Self {
         let storage = &settings.storage;
         let options = SqlOptions { durability: storage.durability, ..SqlOptions::default() };

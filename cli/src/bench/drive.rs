@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 /// What was seen of one run.
 #[derive(Debug)]
-pub(super) struct Driven {
+pub(super) struct Measurement {
     /// From the first submission, with its spec made, to the last answer.
     pub(super) elapsed: Duration,
     /// From submission to end, of each workflow; of a chain, from the end of one task to that of the
@@ -28,18 +28,18 @@ pub(super) struct Driven {
 ///
 /// # Errors
 /// When it does not complete.
-pub(super) async fn one(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result<Driven> {
+pub(super) async fn one(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result<Measurement> {
     let begun = Instant::now();
     let sample = run(handle, spec).await?;
     let elapsed = begun.elapsed();
-    Ok(Driven { elapsed, latencies: vec![elapsed], sample: Some(sample) })
+    Ok(Measurement { elapsed, latencies: vec![elapsed], sample: Some(sample) })
 }
 
 /// Runs one workflow whose tasks wait for each other.
 ///
 /// # Errors
 /// When it does not complete.
-pub(super) async fn chain(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result<Driven> {
+pub(super) async fn chain(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result<Measurement> {
     let mut driven = one(handle, spec).await?;
     if let Some(record) = &driven.sample {
         let ends: Vec<_> = record.tasks.iter().filter_map(|task| task.completed_at).collect();
@@ -74,7 +74,7 @@ pub(super) async fn many(
     count: u64,
     in_flight: u64,
     spec: impl Fn() -> WorkflowSpec + Clone + Send + 'static,
-) -> anyhow::Result<Driven> {
+) -> anyhow::Result<Measurement> {
     let begun = Instant::now();
     let left = Arc::new(AtomicU64::new(count));
     let mut lanes = JoinSet::new();
@@ -92,7 +92,7 @@ pub(super) async fn many(
             anyhow::Ok((latencies, sample))
         });
     }
-    let mut driven = Driven { elapsed: Duration::ZERO, latencies: Vec::new(), sample: None };
+    let mut driven = Measurement { elapsed: Duration::ZERO, latencies: Vec::new(), sample: None };
     while let Some(lane) = lanes.join_next().await {
         let (latencies, sample) = lane??;
         driven.latencies.extend(latencies);

@@ -7,7 +7,7 @@ use gleitzeit::{Settings, Store, WorkflowRecord, domain::event::Event, runtime};
 use super::{price::Prices, replay::Shape};
 
 /// Nothing stands beside a store in memory.
-pub(super) struct Ground;
+pub(super) struct BenchDatabase;
 
 #[expect(
     clippy::unused_async,
@@ -15,7 +15,7 @@ pub(super) struct Ground;
     clippy::unnecessary_wraps,
     reason = "the same shape in every build"
 )]
-impl Ground {
+impl BenchDatabase {
     pub(super) fn new(_settings: &Settings) -> Self {
         Self
     }

@@ -6,7 +6,7 @@ use anyhow::bail;
 use gleitzeit::Handle;
 use serde::Serialize;
 
-use super::{BenchArgs, Driven};
+use super::{BenchArgs, Measurement};
 use crate::session::Session;
 
 /// There are none.
@@ -21,7 +21,7 @@ impl fmt::Display for Figures {
 
 /// Nothing to be held against.
 #[derive(Debug)]
-pub(super) struct Beside;
+pub(super) struct Reference;
 
 /// Nothing is set.
 ///
@@ -34,7 +34,7 @@ pub(super) fn set(args: &BenchArgs, _: &mut Session) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Beside {
+impl Reference {
     #[expect(clippy::unused_async, reason = "that with the feature asks")]
     pub(super) async fn find(_: &Session) -> anyhow::Result<Self> {
         Ok(Self)
@@ -45,7 +45,7 @@ impl Beside {
         &self,
         _: &BenchArgs,
         _: &Handle,
-    ) -> anyhow::Result<(Driven, Figures)> {
+    ) -> anyhow::Result<(Measurement, Figures)> {
         bail!("this build has no Python provider; build it with the feature `python`")
     }
 }

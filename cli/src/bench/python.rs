@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 use super::{
-    BenchArgs, Driven, drive,
+    BenchArgs, Measurement, drive,
     figures::{each, percentile, rate},
     work,
 };
@@ -54,7 +54,7 @@ pub(super) struct Figures {
 
 /// What tasks are held against.
 #[derive(Debug)]
-pub(super) struct Beside {
+pub(super) struct Reference {
     interpreter: Option<PathBuf>,
     /// The engine's address and the image, where tasks run in containers.
     containers: Option<(String, String)>,
@@ -90,7 +90,7 @@ pub(super) fn set(args: &BenchArgs, session: &mut Session) -> anyhow::Result<()>
     Ok(())
 }
 
-impl Beside {
+impl Reference {
     /// Finds what there is to be held against.
     pub(super) async fn find(session: &Session) -> anyhow::Result<Self> {
         let specs = session.settings.provider_specs()?;
@@ -120,8 +120,9 @@ impl Beside {
         &self,
         args: &BenchArgs,
         handle: &Handle,
-    ) -> anyhow::Result<(Driven, Figures)> {
-        let mut driven = Driven { elapsed: Duration::ZERO, latencies: Vec::new(), sample: None };
+    ) -> anyhow::Result<(Measurement, Figures)> {
+        let mut driven =
+            Measurement { elapsed: Duration::ZERO, latencies: Vec::new(), sample: None };
         let (mut cold, mut docker_run) = (Vec::new(), Vec::new());
         let step = (args.tasks / COLD_MAX).max(1);
         let mut spent = 0.0;

@@ -25,7 +25,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{BenchArgs, Workload, database::Ground};
+use super::{BenchArgs, Workload, database::BenchDatabase};
 
 /// What the process that is to be killed says when it may be.
 const READY: &str = "ready";
@@ -122,7 +122,7 @@ async fn submit(handle: &Handle, count: u64) -> anyhow::Result<()> {
 pub(super) async fn recovery(
     args: &BenchArgs,
     settings: &Settings,
-    ground: &mut Ground,
+    ground: &mut BenchDatabase,
 ) -> anyhow::Result<Continued> {
     let mut doomed = doomed().context("cannot start this program once more")?;
     let said = doomed.stdout.take().context("its output is a pipe")?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Workload, figures::Spread, price::Price, python, work::Called};
+use super::{Workload, figures::Spread, price::Price, python, work::CallEffect};
 
 /// What was measured; medians over the rounds.
 #[derive(Debug, Serialize)]
@@ -23,7 +23,7 @@ pub(super) struct Report {
     pub(super) durability: String,
     /// What its calls do outside, where they are those of the benchmark.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) effect: Option<Called>,
+    pub(super) effect: Option<CallEffect>,
     /// Calls that the provider was asked for, over all rounds.
     pub(super) executed: u64,
     /// Of the machine, over the last minute.
@@ -40,7 +40,7 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) python: Option<python::Figures>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) tenths: Vec<Tenth>,
+    pub(super) tenths: Vec<Slice>,
 }
 
 /// Figures that mean the same on every disk. Each stands with the workloads that it is about.
@@ -82,7 +82,7 @@ pub(super) struct Recovery {
 
 /// A tenth of a long run, at its end.
 #[derive(Debug, Serialize)]
-pub(super) struct Tenth {
+pub(super) struct Slice {
     /// The median of its ten slices.
     pub(super) per_second: f64,
     pub(super) memory_mib: Option<f64>,
@@ -174,7 +174,7 @@ impl fmt::Display for Recovery {
     }
 }
 
-impl fmt::Display for Tenth {
+impl fmt::Display for Slice {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{:.0}/s", self.per_second)?;
         if let Some(memory) = self.memory_mib {

@@ -11,7 +11,7 @@ use std::{
 use gleitzeit::{Handle, Store, telemetry};
 use tokio::task::JoinSet;
 
-use super::{BenchArgs, database::Ground, drive, figures, report::Tenth};
+use super::{BenchArgs, database::BenchDatabase, drive, figures, report::Slice};
 
 /// Slices of a tenth; its figure is their median.
 const SLICES: u64 = 10;
@@ -31,7 +31,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 pub(super) struct Sustained {
     pub(super) elapsed: Duration,
     pub(super) latencies: Vec<Duration>,
-    pub(super) tenths: Vec<Tenth>,
+    pub(super) tenths: Vec<Slice>,
     pub(super) last_to_first: Option<f64>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Sustained {
 pub(super) async fn sustained(
     args: &BenchArgs,
     handle: &Handle,
-    ground: &Ground,
+    ground: &BenchDatabase,
     store: Arc<dyn Store>,
 ) -> anyhow::Result<Sustained> {
     let tidying = tokio::spawn(forget(store, Duration::from_secs_f64(args.keep)));
@@ -59,7 +59,11 @@ async fn forget(store: Arc<dyn Store>, age: Duration) {
     }
 }
 
-async fn run(args: &BenchArgs, handle: &Handle, ground: &Ground) -> anyhow::Result<Sustained> {
+async fn run(
+    args: &BenchArgs,
+    handle: &Handle,
+    ground: &BenchDatabase,
+) -> anyhow::Result<Sustained> {
     let begun = Instant::now();
     let left = Arc::new(AtomicU64::new(args.tasks));
     let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
@@ -112,8 +116,8 @@ async fn run(args: &BenchArgs, handle: &Handle, ground: &Ground) -> anyhow::Resu
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a size to be shown")]
-fn tenth(paces: Vec<f64>, ground: &Ground) -> Tenth {
-    Tenth {
+fn tenth(paces: Vec<f64>, ground: &BenchDatabase) -> Slice {
+    Slice {
         per_second: figures::median(paces),
         memory_mib: telemetry::process_memory_mib(),
         store_mib: ground.bytes().map(|bytes| bytes as f64 / MIB),

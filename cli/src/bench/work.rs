@@ -10,14 +10,14 @@ use serde_json::json;
 /// What a call does outside, as its method declares it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Called {
+pub(crate) enum CallEffect {
     /// Nothing: a first task need not wait until its workflow is stored.
     Pure,
     /// Something, which may be done twice.
     AtLeastOnce,
 }
 
-impl fmt::Display for Called {
+impl fmt::Display for CallEffect {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Pure => "pure",
@@ -26,7 +26,7 @@ impl fmt::Display for Called {
     }
 }
 
-impl Called {
+impl CallEffect {
     fn method(self) -> &'static str {
         match self {
             Self::Pure => "echo/echo",

@@ -7,13 +7,13 @@ use gleitzeit::{
 use gleitzeit_domain::store::StoreError;
 use serde_json::json;
 
-use crate::ground::{Ground, alter, fill, findings, number};
+use crate::database::{TestDatabase, alter, fill, findings, number};
 
 /// A database that is in use is not to be called broken.
 #[tokio::test]
 async fn a_sound_database_has_no_findings() {
-    for ground in Ground::all("sound").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("sound").await {
+        let url = database.empty().await;
         fill(&url).await;
         let (checked, found) = findings(&url).await;
         assert_eq!(found, []);
@@ -21,7 +21,7 @@ async fn a_sound_database_has_no_findings() {
         // Rows of tasks: three that completed, twice, and one that waits for its next attempt.
         let counts = (checked.workflows, checked.tasks, checked.events, checked.blobs);
         assert_eq!(counts, (4, 7, 5 + 3 + 1 + 5, 2));
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
@@ -185,15 +185,15 @@ const CASES: &[Case<'static>] = &[
 /// Each kind of damage by itself: what is found, and that the rest is not blamed for it.
 #[tokio::test]
 async fn each_kind_of_damage_is_found() {
-    for ground in Ground::all("damage").await {
-        let sound = ground.empty().await;
+    for database in TestDatabase::all("damage").await {
+        let sound = database.empty().await;
         fill(&sound).await;
         assert_eq!(
             number(&sound, "SELECT key FROM gleitzeit_workflows WHERE id = 'done'").await,
             1
         );
         for (statements, rule, workflow, told) in CASES {
-            let url = ground.copy_of(&sound).await;
+            let url = database.copy_of(&sound).await;
             alter(&url, statements).await;
             let before = fingerprint(&url).await;
             let (checked, found) = findings(&url).await;
@@ -211,7 +211,7 @@ async fn each_kind_of_damage_is_found() {
             }
             assert_eq!(fingerprint(&url).await, before, "a check has written");
         }
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
@@ -227,8 +227,8 @@ async fn fingerprint(url: &StoreUrl) -> Vec<i64> {
 /// Numbers are added up while a database is looked through, and a broken row may say any number.
 #[tokio::test]
 async fn numbers_out_of_range_are_found_and_do_no_harm() {
-    for ground in Ground::all("out_of_range").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("out_of_range").await {
+        let url = database.empty().await;
         fill(&url).await;
         alter(
             &url,
@@ -248,15 +248,15 @@ async fn numbers_out_of_range_are_found_and_do_no_harm() {
                 assert!(found.iter().any(is_it), "{rule:?} of {workflow}: {found:#?}");
             }
         }
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
 /// A dependency that its workflow does not have can never settle.
 #[tokio::test]
 async fn a_dependency_on_nothing_is_found() {
-    for ground in Ground::all("dependency").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("dependency").await {
+        let url = database.empty().await;
         fill(&url).await;
         let task = |id: &str, after: &[&str]| json!({"id": id, "method": "echo/echo", "dependencies": after});
         for (first, told) in [("gone", "no task has the id or name `gone`"), ("t1", "t0 → t1 → t0")]
@@ -267,15 +267,15 @@ async fn a_dependency_on_nothing_is_found() {
             let (_, found) = findings(&url).await;
             assert!(matches!(&*found, [one] if one.detail.contains(told)), "{found:#?}");
         }
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
 /// A file whose pages are damaged says so, and is not read to its end.
 #[tokio::test]
 async fn a_damaged_file_is_found() {
-    let ground = Ground::folder();
-    let url = ground.empty().await;
+    let database = TestDatabase::folder();
+    let url = database.empty().await;
     fill(&url).await;
     let page = "SELECT rootpage FROM sqlite_master WHERE name = 'gleitzeit_workflows_status'";
     let page = usize::try_from(number(&url, page).await).unwrap();
@@ -291,8 +291,8 @@ async fn a_damaged_file_is_found() {
 /// To look into what is not there must not make it, nor what is old change it.
 #[tokio::test]
 async fn what_is_not_of_this_schema_is_refused_and_left_alone() {
-    for ground in Ground::all("schema").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("schema").await {
+        let url = database.empty().await;
         let refused = async |url: &StoreUrl| match admin::check(url, &mut |_| ()).await {
             Err(StoreError::Open { detail }) => detail,
             other => panic!("{other:?}"),
@@ -318,6 +318,6 @@ async fn what_is_not_of_this_schema_is_refused_and_left_alone() {
             detail.contains("lacks m20261124_000002_heirs; `gleitzeit db migrate`"),
             "{detail}"
         );
-        ground.leave().await;
+        database.leave().await;
     }
 }

@@ -10,7 +10,7 @@ mod postgres;
 mod support;
 
 mod check;
-mod ground;
+mod database;
 mod needs;
 mod program;
 mod status;

@@ -12,7 +12,7 @@ use gleitzeit_domain::{
     store::{LeaseStore as _, NewWorkflow, Store as _, conformance::sample},
 };
 
-use crate::ground::{Ground, LONG, completing, number, open};
+use crate::database::{LONG, TestDatabase, completing, number, open};
 
 const OLD: &str = "shop/v1.0:charge";
 const NEW: &str = "shop/v2.0:charge";
@@ -61,8 +61,8 @@ async fn claimed(store: &SqlStore, method: &str) -> Vec<String> {
 /// Needs are kept as long as a workflow has them, settled or not, and are there again for the next.
 #[tokio::test]
 async fn needs_are_forgotten_with_the_last_workflow() {
-    for ground in Ground::all("needs").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("needs").await {
+        let url = database.empty().await;
         let store = open(&url).await;
         settle(&store, "old", OLD).await;
         store.submit(vec![needing("new", NEW)]).await.unwrap();
@@ -74,7 +74,7 @@ async fn needs_are_forgotten_with_the_last_workflow() {
         assert_eq!(claimed(&store, OLD).await, ["again"]);
         assert_eq!(claimed(&store, NEW).await, ["new"]);
         store.close(LONG).await.unwrap();
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
@@ -82,8 +82,8 @@ async fn needs_are_forgotten_with_the_last_workflow() {
 /// and is not lost.
 #[tokio::test]
 async fn a_workflow_whose_needs_were_forgotten_is_claimed() {
-    for ground in Ground::all("forgotten").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("forgotten").await {
+        let url = database.empty().await;
         let (store, other) = (open(&url).await, open(&url).await);
         settle(&other, "old", OLD).await;
         store.submit(vec![needing("new", NEW)]).await.unwrap();
@@ -96,15 +96,15 @@ async fn a_workflow_whose_needs_were_forgotten_is_claimed() {
         for store in [store, other] {
             store.close(LONG).await.unwrap();
         }
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
 /// A workflow that was moved goes to whoever knows what it calls, as before.
 #[tokio::test]
 async fn needs_are_moved_with_their_workflows() {
-    for ground in Ground::all("moved_needs").await {
-        let (from, to) = (ground.empty().await, ground.empty().await);
+    for database in TestDatabase::all("moved_needs").await {
+        let (from, to) = (database.empty().await, database.empty().await);
         let store = open(&from).await;
         settle(&store, "done", NEW).await;
         store.submit(vec![needing("old", OLD), sample::workflow("none", 1)]).await.unwrap();
@@ -122,10 +122,10 @@ async fn needs_are_moved_with_their_workflows() {
         let text = String::from_utf8(lines).unwrap();
         let without = text.replace(&format!(",\"needs\":[\"{OLD}\"]"), "");
         assert_ne!(without, text);
-        let older = ground.empty().await;
+        let older = database.empty().await;
         admin::import(&older, options, &mut without.as_bytes(), &mut |id| panic!("{id}"))
             .await
             .unwrap();
-        ground.leave().await;
+        database.leave().await;
     }
 }

@@ -6,7 +6,7 @@ use gleitzeit::settings::StoreUrl;
 use serde_json::{Value, json};
 
 use crate::{
-    ground::{Ground, alter, fill, number},
+    database::{TestDatabase, alter, fill, number},
     support::{Answer, Place},
 };
 
@@ -38,8 +38,8 @@ impl<'a> Site<'a> {
 /// Two programs that migrate at once do it once, and a newer schema is left alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_is_brought_up_once() {
-    for ground in Ground::all("brought_up").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("brought_up").await {
+        let url = database.empty().await;
         let site = Site::over(&url);
         let start = || {
             let arguments = site.arguments(&["migrate", "--json"]);
@@ -74,15 +74,15 @@ async fn a_schema_is_brought_up_once() {
             assert_eq!(refused["error"]["name"], "CONFIGURATION_ERROR");
         }
         assert_eq!(site.ask(&["status"], 0)["schema"]["newer"], json!(["m29990101_000001_future"]));
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
 /// A script asks by the exit status, a person reads lines.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_ends_with_1_where_something_is_wrong() {
-    for ground in Ground::all("ends_with").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("ends_with").await {
+        let url = database.empty().await;
         fill(&url).await;
         let site = Site::over(&url);
         let sound = site.ask(&["check"], 0);
@@ -97,15 +97,15 @@ async fn a_check_ends_with_1_where_something_is_wrong() {
         let told = site.run(&["status"]);
         assert!(told.stdout.contains("1 completed, 1 pending, 2 running"), "{}", told.stdout);
         assert!(told.stdout.contains("no process holds a lease"), "{}", told.stdout);
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
 /// A damaged row is an error, and does not hide the events that can be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_a_damaged_workflow_are_shown_as_far_as_they_can_be_read() {
-    for ground in Ground::all("damaged_events").await {
-        let sound = ground.empty().await;
+    for database in TestDatabase::all("damaged_events").await {
+        let sound = database.empty().await;
         fill(&sound).await;
         let of_done = "(SELECT key FROM gleitzeit_workflows WHERE id = 'done')";
         let row = |first: u64| {
@@ -119,7 +119,7 @@ async fn events_of_a_damaged_workflow_are_shown_as_far_as_they_can_be_read() {
             (row(1), 2..=5),
             (row(2), 1..=1),
         ] {
-            let url = ground.copy_of(&sound).await;
+            let url = database.copy_of(&sound).await;
             alter(&url, &[&damage]).await;
             let place = Place::new();
             let ask = ["events", "done", "--store", url.expose(), "--json"];
@@ -134,15 +134,15 @@ async fn events_of_a_damaged_workflow_are_shown_as_far_as_they_can_be_read() {
                 assert_eq!(seen, readable.clone().collect::<Vec<u64>>(), "{damage}");
             }
         }
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
 /// What was forgotten takes no room any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vacuum_gives_room_back() {
-    for ground in Ground::all("vacuum").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("vacuum").await {
+        let url = database.empty().await;
         fill(&url).await;
         let copy = "INSERT INTO gleitzeit_blobs SELECT CAST(n.key || b.body AS BLOB), b.body \
                     FROM gleitzeit_blobs b, gleitzeit_workflows n";
@@ -169,14 +169,14 @@ async fn a_vacuum_gives_room_back() {
                 "SELECT n_live_tup FROM pg_stat_user_tables WHERE relname = 'gleitzeit_blobs'";
             assert_eq!(number(&url, dead).await, 0);
         }
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
 /// From a file to a server and back, by files and through a pipe.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_workflows_move_from_one_database_to_another() {
-    let grounds = Ground::all("move").await;
+    let grounds = TestDatabase::all("move").await;
     let from = grounds[0].empty().await;
     fill(&from).await;
     let site = Site::over(&from);
@@ -188,8 +188,8 @@ async fn all_workflows_move_from_one_database_to_another() {
     let piped = site.run(&["export", "-"]).stdout;
     assert_eq!(piped.lines().skip(1).count(), 5);
     site.ask(&["export", "-"], 2);
-    for ground in &grounds {
-        let to = ground.empty().await;
+    for database in &grounds {
+        let to = database.empty().await;
         let site = Site::over(&to);
         assert_eq!(site.ask(&["import", &file], 0), json!({"workflows": 4, "existed": 0}));
         let again = site.run(&["import", &file]);
@@ -201,8 +201,8 @@ async fn all_workflows_move_from_one_database_to_another() {
         assert_eq!(refused["error"]["data"]["line"], 2);
         assert_eq!(refused["error"]["name"], "PARSE_ERROR");
     }
-    for ground in grounds {
-        ground.leave().await;
+    for database in grounds {
+        database.leave().await;
     }
 }
 

@@ -11,7 +11,7 @@ use gleitzeit_domain::{
     store::{LeaseStore as _, Store as _, conformance::sample},
 };
 
-use crate::ground::{Ground, LONG, alter, fill, open};
+use crate::database::{LONG, TestDatabase, alter, fill, open};
 
 async fn status(url: &StoreUrl) -> Status {
     admin::status(url).await.unwrap()
@@ -24,8 +24,8 @@ fn contents(status: Status) -> Contents {
 /// An operator sees what waits, how much room it takes, and from when it is.
 #[tokio::test]
 async fn everything_is_counted() {
-    for ground in Ground::all("counted").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("counted").await {
+        let url = database.empty().await;
         fill(&url).await;
         let told = status(&url).await;
         assert_eq!(told.url, url.to_string());
@@ -51,15 +51,15 @@ async fn everything_is_counted() {
         );
         assert_eq!(contents.unsettled.map(|it| it.oldest), Some(sample::at(1)));
         assert_eq!((contents.leases.len(), contents.requests), (0, 0));
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
 /// Who works on it, and whose work is about to be taken over.
 #[tokio::test]
 async fn the_living_are_told_from_the_dead() {
-    for ground in Ground::all("living").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("living").await {
+        let url = database.empty().await;
         fill(&url).await;
         let store = open(&url).await;
         let lease = store.open_lease("me", Duration::from_mins(1)).await.unwrap();
@@ -85,15 +85,15 @@ async fn the_living_are_told_from_the_dead() {
         let seen = contents(status(&url).await);
         assert!(seen.leases.iter().all(|it| it.owner != "me"), "{:?}", seen.leases);
         assert_eq!(seen.unowned, 2);
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
 /// Of a database that this program cannot read, as much is told as can be.
 #[tokio::test]
 async fn a_newer_or_an_empty_schema_is_told() {
-    for ground in Ground::all("told").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("told").await {
+        let url = database.empty().await;
         if url.sqlite_path().is_none() {
             let empty = status(&url).await;
             assert_eq!((empty.schema.version, empty.schema.pending.len()), (None, 6));
@@ -106,6 +106,6 @@ async fn a_newer_or_an_empty_schema_is_told() {
         assert_eq!(told.schema.newer, ["m29990101_000001_future"]);
         assert_eq!(told.schema.version.as_deref(), Some("m29990101_000001_future"));
         assert!(told.contents.is_none());
-        ground.leave().await;
+        database.leave().await;
     }
 }

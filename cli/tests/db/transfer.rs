@@ -14,7 +14,7 @@ use gleitzeit::{
 use gleitzeit_domain::store::{LeaseStore as _, Store as _, WorkflowChange, conformance::sample};
 use serde_json::json;
 
-use crate::ground::{Ground, LONG, alter, fill, findings, open};
+use crate::database::{LONG, TestDatabase, alter, fill, findings, open};
 
 async fn export(url: &StoreUrl) -> String {
     let mut lines = Vec::new();
@@ -47,13 +47,13 @@ async fn record(url: &StoreUrl, id: &str) -> WorkflowRecord {
 /// Nothing is lost, nothing is rounded, and large payloads lie where they belong.
 #[tokio::test]
 async fn what_is_exported_and_imported_is_the_same() {
-    let grounds = Ground::all("same").await;
+    let grounds = TestDatabase::all("same").await;
     let first = grounds[0].empty().await;
     fill(&first).await;
     let original = export(&first).await;
     // To a file and, where there is one, to a server; and from there to a file again.
-    for ground in &grounds {
-        let there = ground.empty().await;
+    for database in &grounds {
+        let there = database.empty().await;
         let (imported, skipped) = import(&there, &original).await;
         assert_eq!(imported.unwrap(), Imported { workflows: 4, existed: 0 });
         assert!(skipped.is_empty());
@@ -67,16 +67,16 @@ async fn what_is_exported_and_imported_is_the_same() {
         let (checked, found) = findings(&back).await;
         assert_eq!((found, checked.blobs), (vec![], 2));
     }
-    for ground in grounds {
-        ground.leave().await;
+    for database in grounds {
+        database.leave().await;
     }
 }
 
 /// Whoever repeats an import does no harm to what went on meanwhile.
 #[tokio::test]
 async fn what_is_there_already_stays_as_it_is() {
-    for ground in Ground::all("stays").await {
-        let (from, to) = (ground.empty().await, ground.empty().await);
+    for database in TestDatabase::all("stays").await {
+        let (from, to) = (database.empty().await, database.empty().await);
         fill(&from).await;
         let text = export(&from).await;
         let store = open(&to).await;
@@ -90,15 +90,15 @@ async fn what_is_there_already_stays_as_it_is() {
         let (imported, skipped) = import(&to, &text).await;
         assert_eq!(imported.unwrap(), Imported { workflows: 0, existed: 4 });
         assert_eq!(skipped.len(), 4);
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
 /// A broken line says which it is and what is wrong with it; what stood before it is there.
 #[tokio::test]
 async fn a_broken_line_is_named_and_what_was_before_it_stays() {
-    for ground in Ground::all("line").await {
-        let from = ground.empty().await;
+    for database in TestDatabase::all("line").await {
+        let from = database.empty().await;
         fill(&from).await;
         let text = export(&from).await;
         let lines: Vec<&str> = text.lines().collect();
@@ -138,7 +138,7 @@ async fn a_broken_line_is_named_and_what_was_before_it_stays() {
             (format!("{text}{{}}\n"), 7, "stands behind the last one", 4),
         ];
         for (text, number, told, taken_in) in cases {
-            let to = ground.empty().await;
+            let to = database.empty().await;
             match import(&to, &text).await.0 {
                 Err(ImportError::Line { line, what, before }) => {
                     assert_eq!((line, before.workflows), (number, taken_in), "{what}");
@@ -153,15 +153,15 @@ async fn a_broken_line_is_named_and_what_was_before_it_stays() {
                 assert_eq!(path.exists(), number > 1, "{told}");
             }
         }
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
 /// One workflow that cannot be read must not keep the others from being saved.
 #[tokio::test]
 async fn what_cannot_be_read_is_left_out_and_named() {
-    for ground in Ground::all("left_out").await {
-        let url = ground.empty().await;
+    for database in TestDatabase::all("left_out").await {
+        let url = database.empty().await;
         fill(&url).await;
         alter(&url, &["UPDATE gleitzeit_workflows SET spec = '[' WHERE id = 'open'"]).await;
         alter(
@@ -174,10 +174,10 @@ async fn what_cannot_be_read_is_left_out_and_named() {
         assert_eq!(exported, Exported { workflows: 2, skipped: 2 });
         let told: Vec<_> = told.iter().filter_map(|it| it.workflow.as_deref()).collect();
         assert_eq!(told, ["done", "open"]);
-        let to = ground.empty().await;
+        let to = database.empty().await;
         let text = String::from_utf8(lines).unwrap();
         assert_eq!(import(&to, &text).await.0.unwrap().workflows, 2);
-        ground.leave().await;
+        database.leave().await;
     }
 }
 
@@ -185,8 +185,8 @@ async fn what_cannot_be_read_is_left_out_and_named() {
 /// again, and what was executing is.
 #[tokio::test]
 async fn an_imported_workflow_goes_on_where_it_stood() {
-    for ground in Ground::all("goes_on").await {
-        let (from, to) = (ground.empty().await, ground.empty().await);
+    for database in TestDatabase::all("goes_on").await {
+        let (from, to) = (database.empty().await, database.empty().await);
         let store = open(&from).await;
         let lease = store.open_lease("it", Duration::from_mins(1)).await.unwrap();
         let task = |id: &str| TaskSpec::new(id, "echo/echo").params(json!({"text": id}));
@@ -220,6 +220,6 @@ async fn an_imported_workflow_goes_on_where_it_stood() {
         assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 2);
         runtime.stop(LONG).await;
         assert_eq!(findings(&to).await.1, []);
-        ground.leave().await;
+        database.leave().await;
     }
 }

@@ -21,9 +21,9 @@ use tokio::{
 };
 
 use super::{
-    Alive, DockerSettings, Living, Plan,
+    ContainerConfig, ContainerCount, ContainerGuard, DockerSettings,
     engine::Engine,
-    line::{Decoder, Mark, Report, Said},
+    line::{Decoder, Frame, FrameKind, Report},
     profile,
 };
 use crate::{
@@ -54,24 +54,24 @@ const REMOVAL_PAUSE: Duration = Duration::from_secs(5);
 /// A busy engine takes its time to kill, too.
 const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
-type Heard = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
-type Told = Pin<Box<dyn AsyncWrite + Send>>;
+type ContainerOutput = Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>;
+type ContainerInput = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// A container of the engine; removed when dropped.
 #[derive(Debug)]
 struct Container {
     engine: Engine,
     id: String,
-    alive: Option<Alive>,
+    alive: Option<ContainerGuard>,
 }
 
 impl Container {
     /// Makes and starts one.
     async fn start(
         engine: &Engine,
-        living: &Living,
+        living: &ContainerCount,
         body: ContainerCreateBody,
-    ) -> Result<(Self, Heard, Told), SandboxError> {
+    ) -> Result<(Self, ContainerOutput, ContainerInput), SandboxError> {
         let engine = engine.clone();
         // Counted before it is there, so that nobody believes that there is none.
         let alive = Some(living.one_more());
@@ -117,7 +117,7 @@ pub(super) async fn probe(
     settings: &DockerSettings,
     owner: &str,
     path: &Path,
-    living: &Living,
+    living: &ContainerCount,
 ) -> Result<Interpreter, SandboxError> {
     let unusable = |why: String| SandboxError::Interpreter {
         path: path.to_owned(),
@@ -154,9 +154,9 @@ pub(super) async fn probe(
 
 /// A container that waits for its task.
 #[derive(Debug)]
-pub(super) struct Warm {
+pub(super) struct IdleContainer {
     container: Container,
-    told: Line,
+    told: OutputStream,
     streams: [DuplexStream; 3],
     end: oneshot::Receiver<Report>,
     /// Closed when its line is.
@@ -167,11 +167,11 @@ pub(super) struct Warm {
 }
 
 /// The container's standard input.
-struct Line(Told);
+struct OutputStream(ContainerInput);
 
-impl std::fmt::Debug for Line {
+impl std::fmt::Debug for OutputStream {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Line")
+        out.write_str("OutputStream")
     }
 }
 
@@ -185,9 +185,9 @@ impl Drop for Listener {
     }
 }
 
-impl Warm {
+impl IdleContainer {
     /// Starts a container and waits until it is warm.
-    pub(super) async fn start(plan: &Arc<Plan>) -> Result<Self, SandboxError> {
+    pub(super) async fn start(plan: &Arc<ContainerConfig>) -> Result<Self, SandboxError> {
         let path = plan.interpreter.path().display().to_string();
         let mut command = vec![path];
         command.extend(["-I", "-S", "-E", "-B", "-X", "utf8", "-c", BOOTSTRAP].map(str::to_owned));
@@ -196,7 +196,7 @@ impl Warm {
             let (container, heard, mut told) =
                 Container::start(&plan.engine, &plan.living, body).await?;
             // One that has ended is judged by its complaints.
-            let _ = told.write_all(&plan.blob).await;
+            let _ = told.write_all(&plan.boot_frames).await;
             let _ = told.flush().await;
             let (ready, is_ready) = oneshot::channel();
             let (reported, end) = oneshot::channel();
@@ -210,7 +210,7 @@ impl Warm {
             });
             let listener = Listener(listening.abort_handle());
             let streams = ours.try_into().map_err(|_| SandboxError::Closed)?;
-            let (told, place) = (Line(told), channel::Sender::new(()));
+            let (told, place) = (OutputStream(told), channel::Sender::new(()));
             let warm = Self { container, told, streams, end, line, place, listener };
             match is_ready.await {
                 Ok(Ok(())) => Ok(warm),
@@ -240,9 +240,13 @@ impl Warm {
     }
 
     /// Runs a job to its end.
-    pub(super) async fn run(self, plan: &Plan, job: &Job) -> Result<Ended, SandboxError> {
+    pub(super) async fn run(
+        self,
+        plan: &ContainerConfig,
+        job: &Job,
+    ) -> Result<Ended, SandboxError> {
         // From here on it is nobody's to withdraw, and its place is free.
-        let Self { container, told: Line(mut told), streams, end, listener, .. } = self;
+        let Self { container, told: OutputStream(mut told), streams, end, listener, .. } = self;
         let memory = profile::memory_bytes(&job.limits);
         if memory != profile::memory_bytes(&plan.settings.usual) {
             container.engine.limit_memory(&container.id, memory).await?;
@@ -322,12 +326,12 @@ struct Ears {
 
 impl Ears {
     /// Hears until the line ends.
-    async fn listen(mut self, mut heard: Heard) {
+    async fn listen(mut self, mut heard: ContainerOutput) {
         let mut decoder = Decoder::default();
         let mut complaint = Vec::new();
         while let Some(part) = heard.next().await {
             let told = match part {
-                Ok(LogOutput::StdOut { message }) => self.hear(&mut decoder, &message).await,
+                Ok(LogOutput::StdOut { message }) => self.read_frames(&mut decoder, &message).await,
                 Ok(other) => {
                     let room = COMPLAINT_MAX_BYTES - complaint.len();
                     let said = other.into_bytes();
@@ -349,19 +353,23 @@ impl Ears {
         }
     }
 
-    async fn hear(&mut self, decoder: &mut Decoder, mut message: &[u8]) -> Result<(), String> {
+    async fn read_frames(
+        &mut self,
+        decoder: &mut Decoder,
+        mut message: &[u8],
+    ) -> Result<(), String> {
         while !message.is_empty() {
             match decoder.next(&mut message)? {
                 None => {}
-                Some(Said::Ready) => {
+                Some(Frame::Ready) => {
                     if let Some(ready) = self.ready.take() {
                         let _ = ready.send(Ok(()));
                     }
                 }
-                Some(Said::Data(mark, data)) => {
+                Some(Frame::Data(mark, data)) => {
                     let at = match mark {
-                        Mark::Stdout => 0,
-                        Mark::Stderr => 1,
+                        FrameKind::Stdout => 0,
+                        FrameKind::Stderr => 1,
                         _ => 2,
                     };
                     // Whoever has heard enough is gone.
@@ -369,7 +377,7 @@ impl Ears {
                         let _ = stream.write_all(data).await;
                     }
                 }
-                Some(Said::Report(report)) => {
+                Some(Frame::Report(report)) => {
                     self.streams.clear();
                     if let Some(end) = self.end.take() {
                         let _ = end.send(report);

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Plan, container::Warm};
+use super::{ContainerConfig, container::IdleContainer};
 use crate::pool::Shared;
 
 /// After a start that failed, the next one waits so long, then twice as long, up to the most.
@@ -15,7 +15,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 const AGE_MAX: Duration = Duration::from_hours(1);
 
 /// Fills the place until the sandbox is closed.
-pub(super) async fn keep(shared: Arc<Shared<Warm>>, plan: Arc<Plan>, first: Option<Warm>) {
+pub(super) async fn keep(
+    shared: Arc<Shared<IdleContainer>>,
+    plan: Arc<ContainerConfig>,
+    first: Option<IdleContainer>,
+) {
     let id = shared.next_id();
     let mut closed = shared.closed();
     let mut next = first;
@@ -29,8 +33,8 @@ pub(super) async fn keep(shared: Arc<Shared<Warm>>, plan: Arc<Plan>, first: Opti
             }
         };
         let (mut line, mut place) = warm.lines();
-        shared.filled();
-        shared.offer(id, warm);
+        shared.slot_up();
+        shared.publish_idle(id, warm);
         tokio::select! {
             // It has ended.
             _ = line.changed() => {}
@@ -40,17 +44,17 @@ pub(super) async fn keep(shared: Arc<Shared<Warm>>, plan: Arc<Plan>, first: Opti
             _ = closed.wait_for(|closed| *closed) => break,
         }
         drop(shared.withdraw(id));
-        shared.emptied();
+        shared.slot_down();
     }
     drop(shared.withdraw(id));
 }
 
 /// Warms containers until one is.
-async fn start(shared: &Shared<Warm>, plan: &Arc<Plan>) -> Warm {
+async fn start(shared: &Shared<IdleContainer>, plan: &Arc<ContainerConfig>) -> IdleContainer {
     let mut pause = BACKOFF;
     loop {
         let started = match plan.warming.acquire().await {
-            Ok(_permit) => Warm::start(plan).await,
+            Ok(_permit) => IdleContainer::start(plan).await,
             Err(_) => std::future::pending().await,
         };
         match started {

@@ -11,7 +11,7 @@ const HEAD_BYTES: usize = 5;
 
 /// What a message is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub(crate) enum FrameKind {
     /// What the task printed.
     Stdout,
     /// What it printed to the error stream.
@@ -24,7 +24,7 @@ pub(crate) enum Mark {
     Ready,
 }
 
-impl Mark {
+impl FrameKind {
     fn of(byte: u8) -> Result<Self, String> {
         match byte {
             b'o' => Ok(Self::Stdout),
@@ -49,11 +49,11 @@ pub(crate) struct Report {
 
 /// Something that was said.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Said<'a> {
+pub(crate) enum Frame<'a> {
     /// It waits for a task.
     Ready,
     /// Bytes of a stream.
-    Data(Mark, &'a [u8]),
+    Data(FrameKind, &'a [u8]),
     /// The end.
     Report(Report),
 }
@@ -63,7 +63,7 @@ pub(crate) enum Said<'a> {
 pub(crate) struct Decoder {
     head: Vec<u8>,
     /// The message that is under way, and how much of it is to come.
-    open: Option<(Mark, usize)>,
+    open: Option<(FrameKind, usize)>,
     report: Vec<u8>,
 }
 
@@ -72,7 +72,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When it is nothing that a supervisor says.
-    pub(crate) fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Said<'a>>, String> {
+    pub(crate) fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Frame<'a>>, String> {
         let (mark, left) = match self.open {
             Some(open) => open,
             None => match self.begin(bytes)? {
@@ -85,34 +85,36 @@ impl Decoder {
         let left = left - part.len();
         self.open = (left > 0).then_some((mark, left));
         match mark {
-            Mark::Ready => Ok(Some(Said::Ready)),
-            Mark::Report => {
+            FrameKind::Ready => Ok(Some(Frame::Ready)),
+            FrameKind::Report => {
                 self.report.extend_from_slice(part);
                 if left > 0 {
                     return Ok(None);
                 }
                 serde_json::from_slice(&std::mem::take(&mut self.report))
-                    .map(|report| Some(Said::Report(report)))
+                    .map(|report| Some(Frame::Report(report)))
                     .map_err(|error| format!("a report that is none: {error}"))
             }
-            Mark::Stdout | Mark::Stderr | Mark::Reply if part.is_empty() => Ok(None),
-            Mark::Stdout | Mark::Stderr | Mark::Reply => Ok(Some(Said::Data(mark, part))),
+            FrameKind::Stdout | FrameKind::Stderr | FrameKind::Reply if part.is_empty() => Ok(None),
+            FrameKind::Stdout | FrameKind::Stderr | FrameKind::Reply => {
+                Ok(Some(Frame::Data(mark, part)))
+            }
         }
     }
 
     /// Reads the head of a message.
-    fn begin(&mut self, bytes: &mut &[u8]) -> Result<Option<(Mark, usize)>, String> {
+    fn begin(&mut self, bytes: &mut &[u8]) -> Result<Option<(FrameKind, usize)>, String> {
         let (head, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES - self.head.len()));
         self.head.extend_from_slice(head);
         *bytes = rest;
         let Some((mark, length)) = self.head.split_first_chunk::<1>() else { return Ok(None) };
-        let mark = Mark::of(mark[0])?;
+        let mark = FrameKind::of(mark[0])?;
         let Ok(length) = <[u8; 4]>::try_from(length) else { return Ok(None) };
         let length = u32::from_be_bytes(length) as usize;
         let most = match mark {
-            Mark::Ready => 0,
-            Mark::Report => REPORT_MAX_BYTES,
-            Mark::Stdout | Mark::Stderr | Mark::Reply => usize::MAX,
+            FrameKind::Ready => 0,
+            FrameKind::Report => REPORT_MAX_BYTES,
+            FrameKind::Stdout | FrameKind::Stderr | FrameKind::Reply => usize::MAX,
         };
         if length > most {
             return Err(format!("a message of {length} bytes where {most} are the most"));
@@ -138,7 +140,7 @@ mod tests {
         for mut part in parts.iter().copied() {
             while !part.is_empty() {
                 match decoder.next(&mut part)? {
-                    Some(Said::Data(mark, data)) => {
+                    Some(Frame::Data(mark, data)) => {
                         let name = format!("{mark:?} ");
                         let text = String::from_utf8_lossy(data);
                         match told.last_mut().filter(|last| last.starts_with(&name)) {

@@ -12,9 +12,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Plan,
+    ZygoteConfig,
     child::{Child, Note},
-    zygote::{Report, Told, Zygote},
+    zygote::{Report, Zygote, ZygoteMessage},
 };
 use crate::{SandboxError, pool::Shared, watch::Exit};
 
@@ -27,7 +27,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// never will.
 const CHILD_TIMEOUT: Duration = Duration::from_secs(30);
 
-type Started = Result<(Zygote, Told), SandboxError>;
+type Started = Result<(Zygote, ZygoteMessage), SandboxError>;
 
 /// A start under way, cut off when this is dropped: a sandbox that closes does not wait for an
 /// interpreter that nobody will use.
@@ -41,7 +41,7 @@ impl Drop for Starting {
 
 /// Why a zygote is to be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wear {
+enum ChildHealth {
     /// It is as good as new.
     None,
     /// It serves on until its successor does.
@@ -62,7 +62,7 @@ pub(crate) struct ZygoteSlot {
     /// Tells its children from those of other zygotes, whose numbers are the same.
     id: u64,
     shared: Arc<Shared<Child>>,
-    plan: Arc<Plan>,
+    plan: Arc<ZygoteConfig>,
     zygote: Zygote,
     /// The child that waits, and is not offered while another one works.
     spare: Option<Child>,
@@ -75,15 +75,15 @@ pub(crate) struct ZygoteSlot {
     tasks: u32,
     own_bytes: u64,
     kills: u64,
-    wear: Wear,
+    wear: ChildHealth,
 }
 
 impl ZygoteSlot {
     /// Keeps the place from here on with a zygote that has started.
     pub(crate) fn new(
         shared: Arc<Shared<Child>>,
-        plan: Arc<Plan>,
-        (mut zygote, first): (Zygote, Told),
+        plan: Arc<ZygoteConfig>,
+        (mut zygote, first): (Zygote, ZygoteMessage),
     ) -> Self {
         zygote.log();
         let (notes_to, notes) = mpsc::unbounded_channel();
@@ -100,10 +100,10 @@ impl ZygoteSlot {
             tasks: 0,
             own_bytes: 0,
             kills: 0,
-            wear: Wear::None,
+            wear: ChildHealth::None,
         };
-        keeper.hear(first);
-        keeper.shared.filled();
+        keeper.on_message(first);
+        keeper.shared.slot_up();
         keeper
     }
 
@@ -118,12 +118,12 @@ impl ZygoteSlot {
             };
             let old = if let Some(successor) = successor {
                 let old = self.replace(successor);
-                self.shared.emptied();
+                self.shared.slot_down();
                 old
             } else {
                 // Nothing serves; whoever waits is told when no start succeeds.
                 self.withdraw();
-                self.shared.emptied();
+                self.shared.slot_down();
                 match start_again(&self.shared, &self.plan).await {
                     Some(successor) => self.replace(successor),
                     None => break,
@@ -137,14 +137,14 @@ impl ZygoteSlot {
     }
 
     /// Serves until a successor has started, which it returns, or until the zygote is gone.
-    async fn serve(&mut self) -> Option<(Zygote, Told)> {
+    async fn serve(&mut self) -> Option<(Zygote, ZygoteMessage)> {
         let age = self.plan.recycle_age.saturating_sub(self.zygote.born.elapsed());
         let mut old = std::pin::pin!(tokio::time::sleep(age));
         let mut successor: Option<Starting> = None;
         // Where all children die, their zygotes must not be made in a hurry.
         let mut pause = Duration::ZERO;
         loop {
-            if self.wear != Wear::None && successor.is_none() {
+            if self.wear != ChildHealth::None && successor.is_none() {
                 let plan = Arc::clone(&self.plan);
                 successor = Some(Starting(tokio::spawn(async move {
                     tokio::time::sleep(pause).await;
@@ -154,7 +154,7 @@ impl ZygoteSlot {
             }
             tokio::select! {
                 told = self.zygote.told() => match told {
-                    Ok(told) => self.hear(told),
+                    Ok(told) => self.on_message(told),
                     Err(error) => {
                         tracing::warn!(%error, "a Python zygote is gone");
                         return None;
@@ -163,9 +163,9 @@ impl ZygoteSlot {
                 Some(note) = self.notes.recv() => self.note(note),
                 () = tokio::time::sleep(CHILD_TIMEOUT), if self.is_stuck() => {
                     tracing::warn!("a Python zygote makes no child; it is replaced");
-                    self.wear = Wear::Broken;
+                    self.wear = ChildHealth::Broken;
                 }
-                () = &mut old, if self.wear == Wear::None => self.wear = Wear::Due,
+                () = &mut old, if self.wear == ChildHealth::None => self.wear = ChildHealth::Due,
                 started = ended(&mut successor) => {
                     successor = None;
                     match started {
@@ -180,13 +180,13 @@ impl ZygoteSlot {
     }
 
     /// Takes in what the zygote tells.
-    fn hear(&mut self, told: Told) {
+    fn on_message(&mut self, told: ZygoteMessage) {
         // What was noted before it was told came first: a child that has ended may have had a task.
         while let Ok(note) = self.notes.try_recv() {
             self.note(note);
         }
         match told {
-            Told::Child(pid, process, line) => {
+            ZygoteMessage::Child(pid, process, line) => {
                 let (end, ended) = oneshot::channel();
                 self.ends.insert(pid, end);
                 let notes = self.notes_to.clone();
@@ -195,9 +195,9 @@ impl ZygoteSlot {
                 let child = Child::new((pid, process, line), control, ended, notes, group);
                 self.spare = Some(child);
             }
-            Told::Ended(report) => self.on_child_exit(&report),
+            ZygoteMessage::Ended(report) => self.on_child_exit(&report),
         }
-        self.offer();
+        self.publish_idle();
     }
 
     fn on_child_exit(&mut self, report: &Report) {
@@ -214,19 +214,19 @@ impl ZygoteSlot {
         if !had_task {
             // Something may be wrong with all that this zygote makes.
             self.spare.take_if(|spare| spare.pid == report.ended);
-            self.wear = Wear::Broken;
+            self.wear = ChildHealth::Broken;
         }
         if self.own_bytes == 0 {
             self.own_bytes = report.own_bytes;
         }
         if !report.clean {
             tracing::warn!("a task left files that cannot be removed; its zygote is replaced");
-            self.wear = Wear::Broken;
-        } else if self.wear == Wear::None
+            self.wear = ChildHealth::Broken;
+        } else if self.wear == ChildHealth::None
             && (self.tasks >= self.plan.recycle_tasks
                 || report.own_bytes > self.own_bytes + GROWTH_MAX_BYTES)
         {
-            self.wear = Wear::Due;
+            self.wear = ChildHealth::Due;
         }
         if let Some(end) = end {
             let _ = end.send(report.exit(out_of_memory));
@@ -253,24 +253,24 @@ impl ZygoteSlot {
             }
             Note::NotBegun(_) => {
                 tracing::warn!("a Python process could not begin a task; its zygote is replaced");
-                self.wear = Wear::Broken;
+                self.wear = ChildHealth::Broken;
             }
         }
     }
 
     /// True while a child is to come and nothing stands in its way.
     fn is_stuck(&self) -> bool {
-        self.wear != Wear::Broken && self.current.is_none() && self.spare.is_none()
+        self.wear != ChildHealth::Broken && self.current.is_none() && self.spare.is_none()
     }
 
     /// Offers the child that waits, when nothing else of this zygote works.
-    fn offer(&mut self) {
-        if self.current.is_some() || self.wear == Wear::Broken {
+    fn publish_idle(&mut self) {
+        if self.current.is_some() || self.wear == ChildHealth::Broken {
             return;
         }
         if let Some(spare) = self.spare.take() {
             self.current = Some(Current { pid: spare.pid, works: false });
-            self.shared.offer(self.id, spare);
+            self.shared.publish_idle(self.id, spare);
         }
     }
 
@@ -282,7 +282,7 @@ impl ZygoteSlot {
     }
 
     /// Puts the successor into this place; the predecessor comes back.
-    fn replace(&mut self, started: (Zygote, Told)) -> Self {
+    fn replace(&mut self, started: (Zygote, ZygoteMessage)) -> Self {
         let new = Self::new(Arc::clone(&self.shared), Arc::clone(&self.plan), started);
         let mut old = std::mem::replace(self, new);
         old.withdraw();
@@ -296,8 +296,8 @@ impl ZygoteSlot {
         while !self.ends.is_empty() {
             tokio::select! {
                 told = self.zygote.told() => match told {
-                    Ok(Told::Ended(report)) => self.on_child_exit(&report),
-                    Ok(Told::Child(..)) => {}
+                    Ok(ZygoteMessage::Ended(report)) => self.on_child_exit(&report),
+                    Ok(ZygoteMessage::Child(..)) => {}
                     Err(_) => break,
                 },
                 _ = closed.wait_for(|closed| *closed) => break,
@@ -308,14 +308,17 @@ impl ZygoteSlot {
 }
 
 /// Keeps a place whose zygote has yet to start.
-pub(crate) async fn keep_new(shared: Arc<Shared<Child>>, plan: Arc<Plan>) {
+pub(crate) async fn keep_new(shared: Arc<Shared<Child>>, plan: Arc<ZygoteConfig>) {
     if let Some(started) = start_again(&shared, &plan).await {
         ZygoteSlot::new(shared, plan, started).keep().await;
     }
 }
 
 /// Starts zygotes until one does, or until the sandbox is closed.
-async fn start_again(shared: &Shared<Child>, plan: &Arc<Plan>) -> Option<(Zygote, Told)> {
+async fn start_again(
+    shared: &Shared<Child>,
+    plan: &Arc<ZygoteConfig>,
+) -> Option<(Zygote, ZygoteMessage)> {
     let mut closed = shared.closed();
     let mut pause = BACKOFF;
     loop {

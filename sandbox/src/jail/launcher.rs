@@ -95,37 +95,39 @@ pub fn init() {
 /// What was tried when it failed, and what came of it.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}: {source}")]
-pub(crate) struct Refused {
+pub(crate) struct LaunchError {
     what: String,
     source: io::Error,
 }
 
 /// Names what was tried.
-pub(crate) fn while_<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Refused {
-    move |error| Refused { what: what.into(), source: error.into() }
+pub(crate) fn context<E: Into<io::Error>>(
+    what: impl Into<String>,
+) -> impl FnOnce(E) -> LaunchError {
+    move |error| LaunchError { what: what.into(), source: error.into() }
 }
 
 /// Hears what is wanted, builds it, and waits for its end.
-fn launch() -> Result<i32, Refused> {
+fn launch() -> Result<i32, LaunchError> {
     let mut input = fs::File::from(kernel::inherited(0));
-    let read = while_("read what to launch");
+    let read = context("read what to launch");
     let mut next = || take_frame(&mut input);
     let spec: Spec = next()
         .and_then(|frame| serde_json::from_slice(&frame).map_err(Into::into))
         .map_err(read)?;
     let blob = match spec.program_kind {
-        Kind::Zygote => Some(blob(&mut input).map_err(while_("keep the program's frames"))?),
+        Kind::Zygote => Some(blob(&mut input).map_err(context("keep the program's frames"))?),
         Kind::Probe | Kind::Check => None,
     };
     for cgroup in &spec.cgroups {
         // Each group narrows by itself; the service tells the limits and knows whether it can.
-        fs::write(cgroup, "0").map_err(while_(format!("join `{}`", cgroup.display())))?;
+        fs::write(cgroup, "0").map_err(context(format!("join `{}`", cgroup.display())))?;
     }
     let ids = namespaces::enter()?;
     let rules = super::mounts::build(&spec, &ids)?;
-    let line = namespaces::Line::new()?;
-    let (questions, asks) = channel::pair().map_err(while_("make a socket"))?;
-    let Some(child) = kernel::fork().map_err(while_("fork"))? else {
+    let line = namespaces::UserMapHandshake::new()?;
+    let (questions, asks) = channel::pair().map_err(context("make a socket"))?;
+    let Some(child) = kernel::fork().map_err(context("fork"))? else {
         drop(questions);
         let program = Program { spec: &spec, ids: &ids, line, asks, blob, rules };
         let Err(error) = program.become_it(&input);
@@ -141,17 +143,17 @@ fn launch() -> Result<i32, Refused> {
     drop((rules, blob));
     // The program holds the control line and the output; a copy here would hide its end.
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
-    let null = null.map_err(while_("open /dev/null"))?;
-    kernel::place_descriptor(&null, 1).map_err(while_("let go of the control line"))?;
+    let null = null.map_err(context("open /dev/null"))?;
+    kernel::place_descriptor(&null, 1).map_err(context("let go of the control line"))?;
     let mut attendant = match spec.program_kind {
         Kind::Zygote => {
-            Attendant::new(&questions, ids, &spec).map_err(while_("hear the program"))?
+            Attendant::new(&questions, ids, &spec).map_err(context("hear the program"))?
         }
         Kind::Probe | Kind::Check => None,
     };
     drop(questions);
     watch(child, spec.program_kind, &input, attendant.as_mut())
-        .map_err(while_("wait for the program"))
+        .map_err(context("wait for the program"))
 }
 
 /// All that is left to read until the frames end, in memory that a descriptor stands for.
@@ -214,7 +216,7 @@ fn watch(
 struct Program<'a> {
     spec: &'a Spec,
     ids: &'a Ids,
-    line: namespaces::Line,
+    line: namespaces::UserMapHandshake,
     /// Where the launcher gets the questions of tasks from.
     asks: OwnedFd,
     blob: Option<OwnedFd>,
@@ -223,18 +225,18 @@ struct Program<'a> {
 
 impl Program<'_> {
     /// In the first process of the new namespace: takes its place and turns into the program.
-    fn become_it(self, input: &fs::File) -> Result<Infallible, Refused> {
+    fn become_it(self, input: &fs::File) -> Result<Infallible, LaunchError> {
         let spec = self.spec;
         // Not everywhere to be had, and no wall.
         let _ = go_first(self.ids);
         namespaces::leave_network()?;
         // A session of its own is a share of the processor of its own, where the kernel groups by
         // sessions, and has no terminal.
-        nix::unistd::setsid().map_err(while_("begin a session"))?;
+        nix::unistd::setsid().map_err(context("begin a session"))?;
         if self.ids.is_root() {
             take_mapped_place(self.line)?;
         }
-        kernel::die_with_parent().map_err(while_("tie the program to the launcher"))?;
+        kernel::die_with_parent().map_err(context("tie the program to the launcher"))?;
         for (limit, most) in [
             (Resource::RLIMIT_CORE, 0),
             (Resource::RLIMIT_NPROC, PROCESSES_MAX),
@@ -248,25 +250,25 @@ impl Program<'_> {
                 let most = most.min(hard);
                 setrlimit(limit, most, most)
             });
-            set.map_err(while_(format!("set {limit:?}")))?;
+            set.map_err(context(format!("set {limit:?}")))?;
         }
-        kernel::drop_capabilities().map_err(while_("drop capabilities"))?;
-        kernel::no_new_privileges().map_err(while_("refuse new privileges"))?;
-        nix::unistd::chdir(TASK).map_err(while_("enter /task"))?;
+        kernel::drop_capabilities().map_err(context("drop capabilities"))?;
+        kernel::no_new_privileges().map_err(context("refuse new privileges"))?;
+        nix::unistd::chdir(TASK).map_err(context("enter /task"))?;
         let descriptors = match spec.program_kind {
             Kind::Zygote => {
                 let asked = kernel::filter_and_listen(&filter::asking(spec.network))
                     .and_then(|questions| channel::send(&self.asks, b"?", &[questions.as_fd()]));
-                asked.map_err(while_("let the launcher hear the program"))?;
+                asked.map_err(context("let the launcher hear the program"))?;
                 drop(self.asks);
                 zygote_descriptors(self.blob, self.rules)
             }
             Kind::Probe => kernel::place_descriptor(input, 0).map(|()| BLOB_FD),
             Kind::Check => process::exit(0),
         };
-        let first_unused = descriptors.map_err(while_("arrange the program's descriptors"))?;
+        let first_unused = descriptors.map_err(context("arrange the program's descriptors"))?;
         kernel::close_from(first_unused.unsigned_abs())
-            .map_err(while_("close what is not the program's"))?;
+            .map_err(context("close what is not the program's"))?;
         execute(spec)
     }
 }
@@ -279,14 +281,14 @@ fn go_first(ids: &Ids) -> io::Result<()> {
 }
 
 /// Waits until the launcher has told who this process is, and becomes that.
-fn take_mapped_place(line: namespaces::Line) -> Result<(), Refused> {
-    setgroups(&[]).map_err(while_("leave all groups"))?;
+fn take_mapped_place(line: namespaces::UserMapHandshake) -> Result<(), LaunchError> {
+    setgroups(&[]).map_err(context("leave all groups"))?;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)
-        .map_err(while_("make a user namespace"))?;
+        .map_err(context("make a user namespace"))?;
     line.ask()?;
     let (user, group) = (Uid::from_raw(JAIL_ID), Gid::from_raw(JAIL_ID));
-    setresgid(group, group, group).map_err(while_("change the group"))?;
-    setresuid(user, user, user).map_err(while_("change the user"))
+    setresgid(group, group, group).map_err(context("change the group"))?;
+    setresuid(user, user, user).map_err(context("change the user"))
 }
 
 /// 0 is empty; 1 and 2 are the log; 3 the frames, 4 the control line, 5 the rules. The first number
@@ -315,7 +317,7 @@ fn above(fd: OwnedFd) -> io::Result<OwnedFd> {
     Ok(kernel::received(number))
 }
 
-fn execute(spec: &Spec) -> Result<Infallible, Refused> {
+fn execute(spec: &Spec) -> Result<Infallible, LaunchError> {
     let text =
         |text: &[u8]| CString::new(text).map_err(|_| io::Error::other("a NUL character in it"));
     let program = spec.program.as_os_str().as_bytes();
@@ -331,7 +333,7 @@ fn execute(spec: &Spec) -> Result<Infallible, Refused> {
             .collect::<io::Result<Vec<_>>>()?;
         Ok(execve(&arguments[0], &arguments, &environment)?)
     };
-    start().map_err(while_(format!("start `{}`", spec.program.display())))
+    start().map_err(context(format!("start `{}`", spec.program.display())))
 }
 
 /// Opens a directory to look for files below it later, when its path leads elsewhere.

@@ -24,7 +24,7 @@ use nix::{
 use super::{
     kernel::{self, MountFlags},
     landlock::{self, Access},
-    launcher::{Refused, while_},
+    launcher::{LaunchError, context},
     namespaces::Ids,
     spec::Spec,
 };
@@ -44,26 +44,26 @@ struct Tree {
 }
 
 /// Builds the root, moves into it, and gives the rules of Landlock for it, where there are some.
-pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, Refused> {
+pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, LaunchError> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .map_err(while_("keep mounts to itself"))?;
+        .map_err(context("keep mounts to itself"))?;
     let trees = copies(spec, ids)?;
     let stage = STAGES.iter().map(Path::new).find(|place| place.is_dir());
     let stage = stage.ok_or_else(|| {
-        while_(format!("find a place for the new root among {STAGES:?}"))(io::Error::from(
+        context(format!("find a place for the new root among {STAGES:?}"))(io::Error::from(
             io::ErrorKind::NotFound,
         ))
     })?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("root"), stage, Some("tmpfs"), flags, Some("mode=0755,size=1m,nr_inodes=4096"))
-        .map_err(while_("mount the new root"))?;
-    chdir(stage).map_err(while_("enter the new root"))?;
+        .map_err(context("mount the new root"))?;
+    chdir(stage).map_err(context("enter the new root"))?;
     for tree in &trees {
-        attach(tree).map_err(while_(format!("show `{}`", tree.target.display())))?;
+        attach(tree).map_err(context(format!("show `{}`", tree.target.display())))?;
     }
     for (at, target) in &spec.layout.links {
-        link(at, target).map_err(while_(format!("make the link `{}`", at.display())))?;
+        link(at, target).map_err(context(format!("make the link `{}`", at.display())))?;
     }
     mount_task(spec, ids.user())?;
     enter()?;
@@ -75,11 +75,11 @@ pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, Refused> 
     let listed = spec.layout.listed.iter().filter(|place| place.is_dir());
     let listed = listed.map(|place| (&**place, Access::Read));
     landlock::rules(places.chain(listed).chain([(Path::new(TASK), Access::Own)]))
-        .map_err(while_("make the rules of Landlock"))
+        .map_err(context("make the rules of Landlock"))
 }
 
 /// Everything that is shown, copied before the new root can be in its way.
-fn copies(spec: &Spec, ids: &Ids) -> Result<Vec<Tree>, Refused> {
+fn copies(spec: &Spec, ids: &Ids) -> Result<Vec<Tree>, LaunchError> {
     let mut trees = Vec::new();
     for device in DEVICES.map(Path::new) {
         trees.push(copy(device, device, MountFlags::DEVICE, false)?);
@@ -97,13 +97,18 @@ fn copies(spec: &Spec, ids: &Ids) -> Result<Vec<Tree>, Refused> {
     Ok(trees)
 }
 
-fn copy(source: &Path, target: &Path, flags: MountFlags, is_dir: bool) -> Result<Tree, Refused> {
+fn copy(
+    source: &Path,
+    target: &Path,
+    flags: MountFlags,
+    is_dir: bool,
+) -> Result<Tree, LaunchError> {
     let copy = || -> io::Result<OwnedFd> {
         let copy = kernel::clone_tree(&text(source)?)?;
         kernel::restrict_tree(copy.as_fd(), flags)?;
         Ok(copy)
     };
-    let copy = copy().map_err(while_(format!("copy the mount `{}`", source.display())))?;
+    let copy = copy().map_err(context(format!("copy the mount `{}`", source.display())))?;
     Ok(Tree { copy, target: target.to_owned(), is_dir })
 }
 
@@ -125,25 +130,25 @@ fn link(at: &Path, target: &Path) -> io::Result<()> {
     symlink(target, place)
 }
 
-fn mount_task(spec: &Spec, owner: u32) -> Result<(), Refused> {
+fn mount_task(spec: &Spec, owner: u32) -> Result<(), LaunchError> {
     let place = inside(Path::new(TASK));
-    directory(&place).map_err(while_("make /task"))?;
+    directory(&place).map_err(context("make /task"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let options = format!(
         "size={},nr_inodes={},mode=0700,uid={owner},gid={owner}",
         spec.task_bytes, spec.task_inodes
     );
     mount(Some("task"), &place, Some("tmpfs"), flags, Some(&*options))
-        .map_err(while_("mount /task"))
+        .map_err(context("mount /task"))
 }
 
 /// Makes the working directory the root, lets go of the old one, and closes the new one.
-fn enter() -> Result<(), Refused> {
-    pivot_root(".", ".").map_err(while_("change the root"))?;
-    umount2(".", MntFlags::MNT_DETACH).map_err(while_("let go of the old root"))?;
-    chdir("/").map_err(while_("enter the new root"))?;
+fn enter() -> Result<(), LaunchError> {
+    pivot_root(".", ".").map_err(context("change the root"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(context("let go of the old root"))?;
+    chdir("/").map_err(context("enter the new root"))?;
     let root = MountFlags(MountFlags::READ_ONLY.0 | libc::MOUNT_ATTR_NOEXEC);
-    kernel::restrict_mount(c"/", root).map_err(while_("close the new root"))
+    kernel::restrict_mount(c"/", root).map_err(context("close the new root"))
 }
 
 /// The path as one below the working directory.

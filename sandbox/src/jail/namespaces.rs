@@ -27,7 +27,7 @@ use nix::{
 
 use super::{
     kernel,
-    launcher::{JAIL_ID, Refused, open_dir, while_},
+    launcher::{JAIL_ID, LaunchError, context, open_dir},
 };
 
 /// The name of the machine, as a jail has it.
@@ -64,14 +64,14 @@ impl Ids {
 
     /// Maps the users of `process`, which is in a user namespace that has no maps yet: its user
     /// `inside` becomes the jail's outside.
-    fn map(&self, process: Pid, inside: u32) -> Result<(), Refused> {
+    fn map(&self, process: Pid, inside: u32) -> Result<(), LaunchError> {
         for file in ["uid_map", "gid_map"] {
             let path = format!("{process}/{file}");
             let opened = openat(&self.proc, &*path, OFlag::O_WRONLY, Mode::empty());
-            let opened = opened.map_err(while_(format!("open {file}")))?;
+            let opened = opened.map_err(context(format!("open {file}")))?;
             fs::File::from(opened)
                 .write_all(format!("{inside} {} 1", self.user()).as_bytes())
-                .map_err(while_(format!("write {file}")))?;
+                .map_err(context(format!("write {file}")))?;
         }
         Ok(())
     }
@@ -107,8 +107,8 @@ fn outside(launcher: u32) -> u32 {
 
 /// Goes into new namespaces, all but that of processes, which begins with the next child, and that
 /// of the network, into which the program goes alone.
-pub(crate) fn enter() -> Result<Ids, Refused> {
-    let proc = open_dir(Path::new("/proc")).map_err(while_("open /proc"))?;
+pub(crate) fn enter() -> Result<Ids, LaunchError> {
+    let proc = open_dir(Path::new("/proc")).map_err(context("open /proc"))?;
     let (user, group) = (geteuid(), getegid());
     let kinds = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
@@ -118,42 +118,42 @@ pub(crate) fn enter() -> Result<Ids, Refused> {
     if has_other_users() {
         ids.outside = Some(outside(std::process::id()));
         ids.owners = Some(owners(&ids)?);
-        unshare(kinds).map_err(while_("make namespaces as root"))?;
+        unshare(kinds).map_err(context("make namespaces as root"))?;
     } else {
         unshare(kinds | CloneFlags::CLONE_NEWUSER)
-            .map_err(while_("make namespaces as an ordinary user"))?;
+            .map_err(context("make namespaces as an ordinary user"))?;
         // Without it, who may not choose their groups may not map any.
-        fs::write("/proc/self/setgroups", "deny").map_err(while_("give up groups"))?;
+        fs::write("/proc/self/setgroups", "deny").map_err(context("give up groups"))?;
         fs::write("/proc/self/uid_map", format!("{JAIL_ID} {user} 1"))
-            .map_err(while_("map the user"))?;
+            .map_err(context("map the user"))?;
         fs::write("/proc/self/gid_map", format!("{JAIL_ID} {group} 1"))
-            .map_err(while_("map the group"))?;
+            .map_err(context("map the group"))?;
     }
-    sethostname(HOSTNAME).map_err(while_("set the host name"))?;
+    sethostname(HOSTNAME).map_err(context("set the host name"))?;
     Ok(ids)
 }
 
 /// Goes into a network that has nothing but itself.
-pub(crate) fn leave_network() -> Result<(), Refused> {
-    unshare(CloneFlags::CLONE_NEWNET).map_err(while_("make a network namespace"))
+pub(crate) fn leave_network() -> Result<(), LaunchError> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(context("make a network namespace"))
 }
 
 /// A user namespace in which root is the jail's user, held by nothing but a descriptor: files can be
 /// shown through it as that user's.
-fn owners(ids: &Ids) -> Result<OwnedFd, Refused> {
-    let line = Line::new()?;
-    let Some(child) = kernel::fork().map_err(while_("fork"))? else {
+fn owners(ids: &Ids) -> Result<OwnedFd, LaunchError> {
+    let line = UserMapHandshake::new()?;
+    let Some(child) = kernel::fork().map_err(context("fork"))? else {
         // Lives until it is mapped, or the launcher is gone.
         let _ = unshare(CloneFlags::CLONE_NEWUSER).map(|()| line.ask());
         std::process::exit(0);
     };
-    let Line { mut launcher, child: end } = line;
+    let UserMapHandshake { mut launcher, child: end } = line;
     drop(end);
-    let asked = launcher.read_exact(&mut [0]).map_err(while_("make a user namespace"));
+    let asked = launcher.read_exact(&mut [0]).map_err(context("make a user namespace"));
     let opened = asked.and_then(|()| ids.map(child, 0)).and_then(|()| {
         let path = format!("{child}/ns/user");
         openat(&ids.proc, &*path, OFlag::O_RDONLY, Mode::empty())
-            .map_err(while_("open a user namespace"))
+            .map_err(context("open a user namespace"))
     });
     drop(launcher);
     let _ = waitpid(child, None);
@@ -161,30 +161,30 @@ fn owners(ids: &Ids) -> Result<OwnedFd, Refused> {
 }
 
 /// Between the launcher and its child: the child asks to be mapped, the launcher does it.
-pub(crate) struct Line {
+pub(crate) struct UserMapHandshake {
     launcher: UnixStream,
     child: UnixStream,
 }
 
-impl Line {
-    pub(crate) fn new() -> Result<Self, Refused> {
-        let (launcher, child) = UnixStream::pair().map_err(while_("make a socket"))?;
+impl UserMapHandshake {
+    pub(crate) fn new() -> Result<Self, LaunchError> {
+        let (launcher, child) = UnixStream::pair().map_err(context("make a socket"))?;
         Ok(Self { launcher, child })
     }
 
     /// The child's side: waits until it is mapped.
-    pub(crate) fn ask(self) -> Result<(), Refused> {
+    pub(crate) fn ask(self) -> Result<(), LaunchError> {
         let Self { launcher, mut child } = self;
         drop(launcher);
         child
             .write_all(b"?")
             .and_then(|()| child.read_exact(&mut [0]))
-            .map_err(while_("be given a user"))
+            .map_err(context("be given a user"))
     }
 
     /// The launcher's side: maps the child, once it is in its user namespace. A child that is gone
     /// has said why.
-    pub(crate) fn serve(self, ids: &Ids, child: Pid) -> Result<(), Refused> {
+    pub(crate) fn serve(self, ids: &Ids, child: Pid) -> Result<(), LaunchError> {
         let Self { mut launcher, child: end } = self;
         // The child holds it alone now, so that its end is the end of the line.
         drop(end);
@@ -192,7 +192,7 @@ impl Line {
             return Ok(());
         }
         ids.map(child, JAIL_ID)?;
-        launcher.write_all(b"!").map_err(while_("tell the child its user"))
+        launcher.write_all(b"!").map_err(context("tell the child its user"))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{fmt, io::Write as _, net::TcpListener, time::Duration};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Controller, Jail, Plan, kernel};
+use super::{Controller, Jail, ZygoteConfig, kernel};
 use crate::{Interpreter, Job, Level, SandboxError, Status, verdict, watch::Ended};
 
 const ATTEMPTS: &str = include_str!("selftest.py");
@@ -69,7 +69,7 @@ impl fmt::Display for Verdict {
 pub(super) async fn run(
     jail: &Jail,
     interpreter: &Interpreter,
-    plan: &Plan,
+    plan: &ZygoteConfig,
 ) -> Result<Verdict, SandboxError> {
     let run = async |job: &Job| jail.run(interpreter, job).await;
     Ok(Verdict {

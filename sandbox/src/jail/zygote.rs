@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Plan,
+    ZygoteConfig,
     cgroup::Group,
     channel::{self, Channel, Message},
     child::seconds,
@@ -36,7 +36,7 @@ const LOG_MAX_BYTES: usize = 4096;
 
 /// What a zygote tells.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum ZygoteMessage {
     /// It has a child that waits: its number, its process, its line.
     Child(u64, OwnedFd, OwnedFd),
     /// A child has ended.
@@ -60,7 +60,7 @@ pub(crate) struct Report {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Line {
+enum WireMessage {
     Child { child: u64 },
     Ended(Report),
 }
@@ -82,7 +82,7 @@ impl Report {
 }
 
 /// Reads what a zygote tells. It is our own code, and believed no more than it has to be.
-pub(crate) fn read(message: Message) -> io::Result<Told> {
+pub(crate) fn read(message: Message) -> io::Result<ZygoteMessage> {
     let odd = |why: &str| {
         let text = String::from_utf8_lossy(&message.bytes).into_owned();
         io::Error::other(format!("it told {text:?}: {why}"))
@@ -90,8 +90,10 @@ pub(crate) fn read(message: Message) -> io::Result<Told> {
     let line = serde_json::from_slice(&message.bytes).map_err(|error| odd(&error.to_string()))?;
     let mut descriptors = message.descriptors.into_iter();
     match (line, descriptors.next(), descriptors.next()) {
-        (Line::Child { child }, Some(process), Some(line)) => Ok(Told::Child(child, process, line)),
-        (Line::Ended(report), None, None) => Ok(Told::Ended(report)),
+        (WireMessage::Child { child }, Some(process), Some(line)) => {
+            Ok(ZygoteMessage::Child(child, process, line))
+        }
+        (WireMessage::Ended(report), None, None) => Ok(ZygoteMessage::Ended(report)),
         _ => Err(io::Error::other("what it told does not go with its descriptors")),
     }
 }
@@ -111,12 +113,14 @@ pub(crate) struct Zygote {
     log: Option<ChildStderr>,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) born: Instant,
-    plan: Arc<Plan>,
+    plan: Arc<ZygoteConfig>,
 }
 
 impl Zygote {
     /// Starts one and asks it for its first child.
-    pub(crate) async fn start(plan: Arc<Plan>) -> Result<(Self, Told), SandboxError> {
+    pub(crate) async fn start(
+        plan: Arc<ZygoteConfig>,
+    ) -> Result<(Self, ZygoteMessage), SandboxError> {
         let group = plan.groups.as_ref().map(|groups| groups.create().map(Arc::new)).transpose();
         let group = group.map_err(SandboxError::system("make a control group"))?;
         let mut zygote = Self::spawn(Arc::clone(&plan), group)
@@ -129,7 +133,7 @@ impl Zygote {
         }
     }
 
-    fn spawn(plan: Arc<Plan>, group: Option<Arc<Group>>) -> io::Result<Self> {
+    fn spawn(plan: Arc<ZygoteConfig>, group: Option<Arc<Group>>) -> io::Result<Self> {
         let (ours, theirs) = channel::pair()?;
         let mut launcher = Command::new(&plan.launcher)
             .arg(INIT_COMMAND)
@@ -152,7 +156,7 @@ impl Zygote {
         })
     }
 
-    async fn first_child(&mut self, frames: &[u8]) -> io::Result<Told> {
+    async fn first_child(&mut self, frames: &[u8]) -> io::Result<ZygoteMessage> {
         if let Some(input) = &mut self.input {
             input.write_all(frames).await?;
         }
@@ -161,7 +165,7 @@ impl Zygote {
     }
 
     /// What it tells next. An error is its end.
-    pub(crate) async fn told(&self) -> io::Result<Told> {
+    pub(crate) async fn told(&self) -> io::Result<ZygoteMessage> {
         let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "it closed its line");
         let message = self.control.receive().await?.ok_or_else(closed)?;
         read(message)
@@ -236,7 +240,7 @@ mod tests {
     const ENDED: &str =
         r#"{"ended":7,"status":9,"cpu_seconds":0.5,"peak_bytes":1,"clean":true,"own_bytes":2}"#;
 
-    fn told(bytes: &[u8], count: usize) -> io::Result<Told> {
+    fn told(bytes: &[u8], count: usize) -> io::Result<ZygoteMessage> {
         let (one, two) = channel::pair()?;
         let descriptors = [one, two].into_iter().take(count).collect();
         read(Message { bytes: bytes.to_vec(), descriptors })
@@ -245,8 +249,10 @@ mod tests {
     /// What a zygote says is read as it was meant, with its descriptors or not at all.
     #[test]
     fn messages_go_with_their_descriptors() {
-        assert!(matches!(told(br#"{"child":3}"#, 2), Ok(Told::Child(3, ..))));
-        let Ok(Told::Ended(report)) = told(ENDED.as_bytes(), 0) else { panic!("it is a report") };
+        assert!(matches!(told(br#"{"child":3}"#, 2), Ok(ZygoteMessage::Child(3, ..))));
+        let Ok(ZygoteMessage::Ended(report)) = told(ENDED.as_bytes(), 0) else {
+            panic!("it is a report")
+        };
         assert_eq!((report.ended, report.exit(false).status.code()), (7, None));
         assert!(told(br#"{"child":3}"#, 1).is_err() && told(ENDED.as_bytes(), 2).is_err());
         assert!(told(b"", 0).is_err() && told(br#"{"child":-1}"#, 2).is_err());

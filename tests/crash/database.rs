@@ -16,7 +16,7 @@ pub(crate) enum Kind {
 }
 
 /// A database, and the folder for what else the processes of a test share.
-pub(crate) struct Ground {
+pub(crate) struct TestDatabase {
     /// Of the store.
     pub(crate) url: String,
     home: TempDir,
@@ -24,7 +24,7 @@ pub(crate) struct Ground {
     server: Option<postgres::Server>,
 }
 
-impl Ground {
+impl TestDatabase {
     /// A new and empty one; why there is none.
     pub(crate) fn new(kind: Kind, name: &str) -> Result<Self, String> {
         let home = tempfile::tempdir().unwrap();

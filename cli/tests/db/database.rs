@@ -22,13 +22,13 @@ use tempfile::TempDir;
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// Where databases are made.
-pub(crate) enum Ground {
+pub(crate) enum TestDatabase {
     Folder(TempDir, AtomicUsize),
     #[cfg(feature = "postgres")]
     Server(crate::postgres::Server),
 }
 
-impl Ground {
+impl TestDatabase {
     pub(crate) fn folder() -> Self {
         Self::Folder(TempDir::new().unwrap(), AtomicUsize::new(0))
     }
