@@ -145,7 +145,7 @@ mod tests {
     use gleitzeit_domain::{
         error::TaskError,
         task::TaskRecord,
-        workflow::{TaskSpec, WorkflowSpec},
+        workflow::{TaskSpec, WorkflowRecord, WorkflowSpec},
     };
     use serde_json::json;
 

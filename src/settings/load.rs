@@ -117,7 +117,7 @@ impl Sources {
                 remove_provider(&mut defaults, &id);
             }
         }
-        let mut warnings = rename(&mut merged, |path| layers.is_named(path));
+        let mut warnings = rename(&mut merged, |path| layers.rank(path));
         // What a provider's kind wants is known only when it reads its settings; a variable whose
         // text looks like a number may be a key or the name of a model.
         let mut as_text = HashSet::new();
@@ -226,8 +226,16 @@ struct Layers<'a> {
 impl Layers<'_> {
     /// True if a layer above the defaults has the key, or one below it.
     fn is_named(&self, path: &[String]) -> bool {
-        self.texts.iter().skip(1).any(|layer| layer.find(path).is_some())
-            || self.variables.iter().any(|variable| variable.path.starts_with(path))
+        self.rank(path).is_some()
+    }
+
+    /// The uppermost layer above the defaults that has the key, or one below it; variables are above
+    /// all texts.
+    fn rank(&self, path: &[String]) -> Option<usize> {
+        if self.variables.iter().any(|variable| variable.path.starts_with(path)) {
+            return Some(self.texts.len());
+        }
+        (1..self.texts.len()).rev().find(|at| self.texts[*at].find(path).is_some())
     }
 
     /// Reads what it can; notes what it cannot, and puts the default there.

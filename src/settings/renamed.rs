@@ -13,17 +13,18 @@ const RENAMED: [(&str, &str); 5] = [
     ("security.shown", "security.read_only_paths"),
 ];
 
-/// Moves what stands at old names to the new ones, unless `is_named` says that a layer above the
-/// defaults has the new one as well. One warning for each old name comes back.
+/// Moves what stands at old names to the new ones, unless the new one is set in a layer above that of
+/// the old one, or beside it; `rank` gives the uppermost layer of a key. One warning for each old name
+/// comes back.
 pub(super) fn rename(
     tree: &mut Value,
-    is_named: impl Fn(&[String]) -> bool,
+    rank: impl Fn(&[String]) -> Option<usize>,
 ) -> Vec<SettingsProblem> {
     let mut warnings = Vec::new();
     for (old, new) in RENAMED {
         let (old_path, new_path) = (path::read(old), path::read(new));
         let Some(value) = take(tree, &old_path) else { continue };
-        let warning = if is_named(&new_path) {
+        let warning = if rank(&new_path) >= rank(&old_path) {
             SettingsProblem::new(old, format!("is ignored, for `{new}` is set as well"))
                 .help("remove it")
         } else {
@@ -70,12 +71,17 @@ mod tests {
     fn an_old_name_counts_unless_the_new_one_is_set() {
         let before = json!({"engine": {"arbiters": 3, "provider_threads": 1}});
         let mut tree = before.clone();
-        let warnings = rename(&mut tree, |_| false);
+        let is_old = |path: &[String]| path[1] == "arbiters";
+        let warnings = rename(&mut tree, |path| is_old(path).then_some(1));
         assert_eq!(tree, json!({"engine": {"provider_threads": 3}}));
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].to_string().contains("`engine.provider_threads`"), "{}", warnings[0]);
+        // The variable of an old name is above the file of a new one.
+        let mut tree = before.clone();
+        rename(&mut tree, |path| Some(if is_old(path) { 2 } else { 1 }));
+        assert_eq!(tree, json!({"engine": {"provider_threads": 3}}));
         let mut tree = before;
-        let warnings = rename(&mut tree, |_| true);
+        let warnings = rename(&mut tree, |_| Some(1));
         assert_eq!(tree, json!({"engine": {"provider_threads": 1}}));
         assert!(warnings[0].to_string().contains("ignored"), "{}", warnings[0]);
     }

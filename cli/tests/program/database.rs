@@ -53,7 +53,7 @@ fn only_what_brings_work_makes_a_database() {
     let plan = place.json(&["db", "migrate", "--plan", "--json"]).success();
     assert_eq!(
         (plan["makes_file"].clone(), plan["pending"].as_array().unwrap().len()),
-        (json!(true), 5)
+        (json!(true), 6)
     );
     assert!(!place.path("gleitzeit.db").exists());
     let file = place.file("w.yaml", WORKFLOW);
