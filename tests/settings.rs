@@ -443,3 +443,21 @@ fn a_host_adds_a_kind_of_provider() {
     let specs = sources.load().unwrap().provider_specs().unwrap();
     assert!(specs.iter().any(|spec| spec.id.as_str() == "mine"));
 }
+
+/// A variable with one underscore sets nothing, which nobody would notice.
+#[test]
+fn a_variable_with_one_underscore_is_named_in_a_warning() {
+    let variables = [
+        ("GLEITZEIT_ENGINE_SEED", "1"),
+        ("GLEITZEIT_STORAGE__URL", "memory"),
+        ("GLEITZEIT_ENV", "x"),
+        ("GLEITZEIT_STORE", "memory"),
+        ("GLEITZEIT__ENGINE__SEED", "2"),
+    ];
+    let settings = Sources::nothing().with_variables(variables).load().unwrap();
+    assert_eq!(settings.engine.seed, Some(2));
+    let warnings: Vec<String> = settings.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("`GLEITZEIT_ENGINE_SEED` sets nothing"), "{warnings:?}");
+    assert!(warnings[0].contains("GLEITZEIT__ENGINE__SEED"), "{warnings:?}");
+}

@@ -37,7 +37,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE", env = "GLEITZEIT_CONFIG", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
     /// Where workflows are kept: `sqlite:PATH`, `postgres://…` or `memory`.
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "GLEITZEIT_STORE",
+        hide_env_values = true
+    )]
     pub(crate) store: Option<StoreUrl>,
     /// Print one JSON document on standard output, and nothing else there.
     #[arg(long, global = true)]

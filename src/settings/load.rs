@@ -28,6 +28,8 @@ pub struct Sources {
     environment: Option<(PathBuf, String)>,
     file: Option<PathBuf>,
     variables: Vec<Variable>,
+    /// Names of variables that set nothing, and look as if they should.
+    near_misses: Vec<String>,
     texts: Vec<TextLayer>,
     kinds: ProviderKinds,
 }
@@ -75,11 +77,15 @@ impl Sources {
         mut self,
         variables: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<str>)>,
     ) -> Self {
-        self.variables.extend(
-            variables
-                .into_iter()
-                .filter_map(|(name, text)| Variable::new(name.as_ref(), text.as_ref())),
-        );
+        for (name, text) in variables {
+            match Variable::new(name.as_ref(), text.as_ref()) {
+                Some(variable) => self.variables.push(variable),
+                None if is_near_miss(name.as_ref()) => {
+                    self.near_misses.push(name.as_ref().to_owned());
+                }
+                None => {}
+            }
+        }
         self
     }
 
@@ -145,6 +151,7 @@ impl Sources {
         let Some(mut settings) = settings else { return Err(SettingsError { problems }) };
         settings.read_from = self.files().map(|(path, _)| path).collect();
         settings.warnings = warnings.drain(..).map(|warning| layers.locate(warning)).collect();
+        settings.warnings.extend(self.near_misses.iter().map(|name| near_miss(name)));
         for found in [settings.check().err(), settings.provider_specs().err()] {
             let found = found.into_iter().flat_map(|error| error.problems);
             problems.extend(found.map(|problem| layers.locate(problem)));
@@ -216,6 +223,36 @@ fn merge(texts: &[TextLayer], variables: &[Variable]) -> Result<Value, SettingsE
     // `config` keeps tables in the order of their hashes: problems would come in another one each time.
     tree.sort_all_objects();
     Ok(tree)
+}
+
+/// The tables of the settings, as a variable would name them.
+const SECTIONS: [&str; 11] = [
+    "ENGINE",
+    "RESOURCES",
+    "STORAGE",
+    "BALANCING",
+    "SUPERVISION",
+    "PROVIDERS",
+    "PROTOCOLS",
+    "MONITORING",
+    "LOGGING",
+    "SERVER",
+    "SECURITY",
+];
+
+/// True for a variable such as `GLEITZEIT_ENGINE_SEED`, which has one underscore where two belong.
+fn is_near_miss(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("GLEITZEIT_") else { return false };
+    let is_section = |section: &&str| {
+        let after = rest.trim_start_matches('_').strip_prefix(*section);
+        after.is_some_and(|after| after.starts_with('_'))
+    };
+    SECTIONS.iter().any(is_section)
+}
+
+fn near_miss(name: &str) -> SettingsProblem {
+    SettingsProblem::new("", format!("the variable `{name}` sets nothing"))
+        .help("two underscores stand before each key, as in `GLEITZEIT__ENGINE__SEED`")
 }
 
 struct Layers<'a> {

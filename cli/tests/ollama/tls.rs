@@ -21,7 +21,7 @@ use rustls::{
 use crate::{chat, provider, run, said};
 
 fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ollama_provider/tls").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ollama/tls").join(name)
 }
 
 /// A server that knows its version and one answer; gone with the process of the test.

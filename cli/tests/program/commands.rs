@@ -424,3 +424,19 @@ fn a_level_that_cannot_be_had_is_an_error_at_start() {
         assert!(out.stderr.contains(part), "{settings}: {}", out.stderr);
     }
 }
+
+/// One variable is enough where a shell works on one store; `--store` is above it.
+#[test]
+fn a_variable_names_the_store() {
+    let place = Place::new();
+    let file =
+        place.file("w.yaml", "name: w\ntasks: [{id: t, method: echo/echo, params: {text: hi}}]\n");
+    let submit = |more: &[&str]| {
+        let mut command = place.command(&[&["submit", &file][..], more].concat());
+        command.env("GLEITZEIT_STORE", "sqlite:named.db").output().unwrap().status.code()
+    };
+    assert_eq!(submit(&[]), Some(0));
+    assert!(place.path("named.db").exists());
+    assert_eq!(submit(&["--store", "sqlite:other.db"]), Some(0));
+    assert!(place.path("other.db").exists() && !place.path("gleitzeit.db").exists());
+}
