@@ -1,6 +1,5 @@
 //! Large results stay in the store until a host asks for each of them.
 #![cfg(feature = "sqlite")]
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use gleitzeit::{
     Runtime, Settings, TaskSpec, WorkflowId, WorkflowRecord, WorkflowSpec, providers::echo,
@@ -25,7 +24,7 @@ async fn an_outline_leaves_large_results_in_the_store() {
     handle.submit(spec).await.unwrap();
 
     let lean = |record: &WorkflowRecord| {
-        let lean = record.tasks.iter().map(|task| task.is_result_left_out());
+        let lean = record.tasks.iter().map(gleitzeit::TaskRecord::is_result_left_out);
         lean.collect::<Vec<_>>()
     };
     let ended = handle.wait_outline(&id).await.unwrap();
