@@ -149,7 +149,7 @@ impl Monitor {
         }
     }
 
-    /// Asks whoever counts tasks and whoever knows the providers.
+    /// Asks the engine for its counts, and the balancer for the providers.
     fn ask(&self) -> impl Future<Output = Answers> + use<> {
         let (stats, health) = (self.config.stats.clone(), self.config.health.clone());
         async move {

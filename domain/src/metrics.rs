@@ -260,7 +260,7 @@ impl Throughput {
         self.rate(now, settled)
     }
 
-    /// The same for whoever asks in between, however often: at most one reading a second is kept.
+    /// The same for a question in between, however often: at most one reading a second is kept.
     pub fn glance(&mut self, now: Duration, settled: u64) -> f64 {
         const SECOND: Duration = Duration::from_secs(1);
         match self.readings.back() {

@@ -160,7 +160,7 @@ async fn no_interval_collects_nothing() {
     let monitor = Monitor::new(config).start();
     sleep(100 * INTERVAL).await;
     assert!(events.try_next().is_none());
-    // Whoever asks is answered, each time anew.
+    // Each question is measured again.
     for completed in [9, 19] {
         let metrics = monitor.send(GetMetrics).await.unwrap().unwrap();
         assert_eq!(metrics.completed_tasks, completed);

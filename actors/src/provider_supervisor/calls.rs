@@ -170,7 +170,7 @@ impl ProviderSupervisor {
         let handle = actix_rt::spawn(async move {
             let (ended, panicked) = future.await;
             ending.ended = Some(CallEnded { call, failed: ended.0.is_err(), panicked });
-            // Before the answer, so that whoever has the answer finds the counts in order.
+            // Before the answer, so that its reader finds the counts in order.
             drop(ending);
             gleitzeit_failpoint::failpoint!("provider.call.counted");
             let _ = answer.send(ended.into());

@@ -190,7 +190,7 @@ async fn a_renewal_that_is_late_within_the_term_ends_no_call() {
 }
 
 /// A renewal is answered when the term is over, so that the same process calls again what may be
-/// called again, and says so; at once, for the answer is old, and the lease is asked for anew.
+/// called again, and says so; at once, for the answer is old, and the next renewal is asked for.
 #[actix::test]
 async fn a_renewal_that_is_late_beyond_the_term_lets_calls_begin_again() {
     let memory = shared();

@@ -100,7 +100,7 @@ async fn a_workflow_whose_needs_were_forgotten_is_claimed() {
     }
 }
 
-/// A workflow that was moved goes to whoever knows what it calls, as before.
+/// A process that knows the methods of a moved workflow claims it, as before.
 #[tokio::test]
 async fn needs_are_moved_with_their_workflows() {
     for database in TestDatabase::all("moved_needs").await {

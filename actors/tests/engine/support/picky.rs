@@ -67,7 +67,7 @@ impl Store for Picky {
     }
 
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
-        // As a database does: whoever waits for it is not answered within the same step.
+        // As with a database, the answer does not come within the same step.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let tasks = new.iter().flat_map(|new| &new.record.tasks);
         self.check(tasks, new.iter().flat_map(|new| &new.events))?;
