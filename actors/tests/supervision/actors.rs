@@ -3,10 +3,6 @@
 //!
 //! An actor panics here by answering a question whose asker cannot be woken.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod supervision_support;
-
 use std::{
     sync::{
         Arc,
@@ -40,7 +36,8 @@ use gleitzeit_domain::{
     task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowSummary},
 };
-use supervision_support::{
+
+use crate::support::{
     Setup, Stage, assert_completed, make_panic, many, one,
     provider::{Gate, Script},
     task,

@@ -1,9 +1,5 @@
 //! The innermost ring: what goes wrong in a call fails that call.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod supervision_support;
-
 use std::{
     future::{Future, pending},
     pin::Pin,
@@ -23,7 +19,8 @@ use gleitzeit_domain::{
     task::TaskStatus,
 };
 use serde_json::{Value, json};
-use supervision_support::{
+
+use crate::support::{
     Setup, Stage, assert_completed, one,
     provider::{Gate, Script, quick},
     task,
@@ -287,7 +284,7 @@ async fn a_panic_before_there_is_a_future_is_caught_everywhere() {
     tokio::time::pause();
     let stage = Stage::new(Setup::default());
     let built = AtomicU32::new(0);
-    let spec = ProviderSpec::new("p", supervision_support::PROTOCOL, move || {
+    let spec = ProviderSpec::new("p", crate::support::PROTOCOL, move || {
         let built = built.fetch_add(1, Ordering::SeqCst);
         Ok(Hasty { initialize: built == 0, health_check: built == 1 })
     });

@@ -1,9 +1,5 @@
 //! Calls that wait for a provider: whose turn it is, and for how long.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod supervision_support;
-
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -22,12 +18,13 @@ use gleitzeit_domain::{
     task::{Priority, TaskStatus},
     workflow::TaskSpec,
 };
-use supervision_support::{
+use tokio::time::Instant;
+
+use crate::support::{
     Setup, Stage, assert_completed, many, one,
     provider::{Gate, Script, step},
     task,
 };
-use tokio::time::Instant;
 
 const RUN: &str = "work/v1.0:run";
 const OTHER: &str = "work/v1.0:other";

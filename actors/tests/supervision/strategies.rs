@@ -1,9 +1,5 @@
 //! Who gets a call: fractions and preferences, through the real balancer.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod supervision_support;
-
 use std::{
     collections::HashMap,
     sync::{
@@ -23,7 +19,8 @@ use gleitzeit_domain::{
     health::{HealthReport, HealthStatus},
     provider::Supervision,
 };
-use supervision_support::{
+
+use crate::support::{
     Setup, Stage, assert_completed, many,
     provider::{Script, quick, step},
     task,

@@ -1,9 +1,5 @@
 //! Resources under contention: never more than there is, always given back.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod supervision_support;
-
 use std::{
     sync::{
         Arc,
@@ -24,12 +20,13 @@ use gleitzeit_domain::{
     task::{Priority, TaskStatus},
     workflow::TaskSpec,
 };
-use supervision_support::{
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::support::{
     Setup, Stage, assert_completed, many, one,
     provider::{Gate, Script},
     task,
 };
-use tokio::{sync::oneshot, time::Instant};
 
 const TOTAL: Resources = Resources {
     slots: 0,

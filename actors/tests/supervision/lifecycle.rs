@@ -1,9 +1,5 @@
 //! The middle ring: a provider that breaks comes back by itself, within its budget.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod supervision_support;
-
 use std::{future::pending, sync::Arc, time::Duration};
 
 use gleitzeit_actors::{
@@ -17,12 +13,13 @@ use gleitzeit_domain::{
     provider::Supervision,
     task::TaskStatus,
 };
-use supervision_support::{
+use tokio::time::Instant;
+
+use crate::support::{
     Setup, Stage, assert_completed, one,
     provider::{Gate, Script, quick, step},
     task,
 };
-use tokio::time::Instant;
 
 fn patient() -> Setup {
     Setup {

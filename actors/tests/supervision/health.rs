@@ -1,9 +1,5 @@
 //! Health checks: told once, never two at a time, never the last word.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod supervision_support;
-
 use std::{
     future::pending,
     sync::{
@@ -19,7 +15,8 @@ use gleitzeit_domain::{
     health::{HealthReport, HealthStatus},
     provider::Supervision,
 };
-use supervision_support::{
+
+use crate::support::{
     Events, Setup, Stage, assert_completed, one,
     provider::{Script, quick, step},
     task,

@@ -1,13 +1,7 @@
 //! The stage for tests of supervision, balancing and resources: all actors on this thread, and
 //! providers that do what a test tells them.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "shared by several test programs; none uses all of it"
-)]
-
-pub mod provider;
+pub(crate) mod provider;
 
 use std::{
     collections::HashMap,
@@ -29,7 +23,7 @@ use gleitzeit_actors::{
         RegisterProvider, RestartProvider,
     },
     memory_store::MemoryStore,
-    provider_supervisor::{ProviderState, ProviderStatus},
+    provider_supervisor::ProviderStatus,
     resource_manager::{GetResources, ResourceReport},
     system::{self, Actors, Parts},
 };
@@ -50,17 +44,17 @@ use gleitzeit_domain::{
 use tokio::sync::oneshot;
 
 /// The protocol of every test.
-pub const PROTOCOL: &str = "work/v1.0";
+pub(crate) const PROTOCOL: &str = "work/v1.0";
 
 /// What a stage is made from.
-pub struct Setup {
-    pub engine: EngineSettings,
-    pub balancer: BalancerSettings,
-    pub strategies: Strategies,
-    pub resources: Resources,
-    pub store: Arc<dyn Store>,
-    pub workers: usize,
-    pub monitor_interval: Duration,
+pub(crate) struct Setup {
+    pub(crate) engine: EngineSettings,
+    pub(crate) balancer: BalancerSettings,
+    pub(crate) strategies: Strategies,
+    pub(crate) resources: Resources,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) workers: usize,
+    pub(crate) monitor_interval: Duration,
 }
 
 impl Default for Setup {
@@ -78,7 +72,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    pub fn strategy(mut self, name: &str) -> Self {
+    pub(crate) fn strategy(mut self, name: &str) -> Self {
         name.clone_into(&mut self.balancer.balance.strategy);
         self
     }
@@ -108,16 +102,16 @@ fn catalog() -> ProtocolCatalog {
 }
 
 /// The running actors.
-pub struct Stage {
-    pub addresses: ActorAddresses,
-    pub actors: Actors,
-    pub store: Arc<dyn Store>,
+pub(crate) struct Stage {
+    pub(crate) addresses: ActorAddresses,
+    pub(crate) actors: Actors,
+    pub(crate) store: Arc<dyn Store>,
     methods: HashMap<&'static str, MethodRef>,
     next_task: std::cell::Cell<u32>,
 }
 
 impl Stage {
-    pub fn new(setup: Setup) -> Self {
+    pub(crate) fn new(setup: Setup) -> Self {
         let catalog = catalog();
         let method = |name: &'static str| {
             let capability: Capability = name.parse().unwrap();
@@ -147,14 +141,14 @@ impl Stage {
         }
     }
 
-    pub fn method(&self, name: &'static str) -> MethodRef {
+    pub(crate) fn method(&self, name: &'static str) -> MethodRef {
         Arc::clone(&self.methods[name])
     }
 
     // ---- providers ----
 
     /// Registers a provider of both methods of its protocol and waits for nothing.
-    pub async fn register(&self, spec: ProviderSpec) {
+    pub(crate) async fn register(&self, spec: ProviderSpec) {
         let protocol = spec.protocols[0].to_string();
         let capabilities =
             ["run", "other", "short"].map(|it| format!("{protocol}:{it}").parse().unwrap());
@@ -163,7 +157,7 @@ impl Stage {
     }
 
     /// Registers a provider and waits until it serves and is healthy.
-    pub async fn employ(&self, spec: ProviderSpec) {
+    pub(crate) async fn employ(&self, spec: ProviderSpec) {
         let mut events = self.events().await;
         let id = spec.id.clone();
         self.register(spec).await;
@@ -171,27 +165,27 @@ impl Stage {
         self.settle().await;
     }
 
-    pub async fn statuses(&self) -> Vec<ProviderStatus> {
+    pub(crate) async fn statuses(&self) -> Vec<ProviderStatus> {
         self.addresses.balancer.send(GetProviders).await.unwrap()
     }
 
-    pub async fn status(&self, id: &str) -> ProviderStatus {
+    pub(crate) async fn status(&self, id: &str) -> ProviderStatus {
         let all = self.statuses().await;
         all.into_iter().find(|it| it.provider_id.as_str() == id).expect("the provider is told of")
     }
 
-    pub async fn restart(&self, id: &str) {
+    pub(crate) async fn restart(&self, id: &str) {
         self.addresses.balancer.send(RestartProvider(id.into())).await.unwrap().unwrap();
     }
 
     // ---- picks ----
 
-    pub fn task_key(&self) -> TaskKey {
+    pub(crate) fn task_key(&self) -> TaskKey {
         self.next_task.set(self.next_task.get() + 1);
         TaskKey { run: RunKey(u64::MAX), index: self.next_task.get() }
     }
 
-    pub fn request(&self, method: &'static str) -> PickRequest {
+    pub(crate) fn request(&self, method: &'static str) -> PickRequest {
         PickRequest {
             task: self.task_key(),
             method: self.method(method),
@@ -200,11 +194,11 @@ impl Stage {
         }
     }
 
-    pub async fn pick_as(&self, request: PickRequest) -> Picked {
+    pub(crate) async fn pick_as(&self, request: PickRequest) -> Picked {
         self.addresses.balancer.send(PickProviders(vec![request])).await.unwrap().remove(0)
     }
 
-    pub async fn pick(&self, method: &'static str) -> ProviderTicket {
+    pub(crate) async fn pick(&self, method: &'static str) -> ProviderTicket {
         match self.pick_as(self.request(method)).await {
             Picked::Now(ticket) => ticket,
             other => panic!("no provider at once: {other:?}"),
@@ -212,7 +206,7 @@ impl Stage {
     }
 
     /// Picks and gives back at once, `count` times; how often each was chosen.
-    pub async fn shares(&self, method: &'static str, count: u32) -> HashMap<String, u32> {
+    pub(crate) async fn shares(&self, method: &'static str, count: u32) -> HashMap<String, u32> {
         let mut shares = HashMap::new();
         for _ in 0..count {
             let ticket = self.pick(method).await;
@@ -224,7 +218,7 @@ impl Stage {
     // ---- workflows ----
 
     /// Submits; the end comes through the channel. Answers once it is accepted.
-    pub async fn submit(&self, spec: WorkflowSpec) -> (WorkflowId, Ending) {
+    pub(crate) async fn submit(&self, spec: WorkflowSpec) -> (WorkflowId, Ending) {
         let (accepted, is_accepted) = oneshot::channel();
         let (settled, ending) = oneshot::channel();
         let draft = Draft::new(spec).unwrap();
@@ -233,26 +227,26 @@ impl Stage {
         (is_accepted.await.unwrap().unwrap(), Ending(ending))
     }
 
-    pub async fn run(&self, spec: WorkflowSpec) -> Arc<WorkflowRecord> {
+    pub(crate) async fn run(&self, spec: WorkflowSpec) -> Arc<WorkflowRecord> {
         self.submit(spec).await.1.await
     }
 
     /// Runs a workflow of one task; the task.
-    pub async fn run_task(&self, task: TaskSpec) -> TaskRecord {
+    pub(crate) async fn run_task(&self, task: TaskSpec) -> TaskRecord {
         self.run(WorkflowSpec::new("one").task(task)).await.tasks[0].clone()
     }
 
-    pub async fn cancel(&self, id: WorkflowId) {
+    pub(crate) async fn cancel(&self, id: WorkflowId) {
         let reason = "by the test".into();
         self.addresses.engine.send(Cancel { id, reason }).await.unwrap().unwrap();
     }
 
-    pub async fn resources(&self) -> ResourceReport {
+    pub(crate) async fn resources(&self) -> ResourceReport {
         self.addresses.resources.send(GetResources).await.unwrap()
     }
 
     /// Nothing is left in any queue, ledger or map once all that was asked for is done.
-    pub async fn assert_nothing_left(&self) {
+    pub(crate) async fn assert_nothing_left(&self) {
         self.settle().await;
         let left = self.addresses.engine.send(GetEngineCounts).await.unwrap();
         assert_eq!(left, EngineCounts::default());
@@ -263,13 +257,13 @@ impl Stage {
 
     // ---- events ----
 
-    pub async fn events(&self) -> Events {
+    pub(crate) async fn events(&self) -> Events {
         let subscribe = Subscribe { filter: EventFilter::default(), capacity: 100_000 };
         Events(self.addresses.bus.send(subscribe).await.unwrap())
     }
 
     /// Lets everything that is under way on this thread come to rest, without time passing.
-    pub async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -278,7 +272,7 @@ impl Stage {
 
 /// The end of a workflow.
 #[derive(Debug)]
-pub struct Ending(oneshot::Receiver<WaitAnswer>);
+pub(crate) struct Ending(oneshot::Receiver<WaitAnswer>);
 
 impl Future for Ending {
     type Output = Arc<WorkflowRecord>;
@@ -289,10 +283,10 @@ impl Future for Ending {
 }
 
 /// Events of everything, in order.
-pub struct Events(Subscription);
+pub(crate) struct Events(Subscription);
 
 impl Events {
-    pub async fn next(&mut self) -> EventData {
+    pub(crate) async fn next(&mut self) -> EventData {
         match self.0.next().await.expect("the bus is there") {
             Delivery::Event(event) => event.data.clone(),
             Delivery::Lagged { missed } => panic!("{missed} events were lost"),
@@ -300,7 +294,7 @@ impl Events {
     }
 
     /// The next event for which `is_it`; those before it are passed over.
-    pub async fn until(&mut self, is_it: impl Fn(&EventData) -> bool) -> EventData {
+    pub(crate) async fn until(&mut self, is_it: impl Fn(&EventData) -> bool) -> EventData {
         loop {
             let event = self.next().await;
             if is_it(&event) {
@@ -309,7 +303,7 @@ impl Events {
         }
     }
 
-    pub async fn health(&mut self, id: &ProviderId, expected: HealthStatus) {
+    pub(crate) async fn health(&mut self, id: &ProviderId, expected: HealthStatus) {
         self.until(|event| {
             matches!(event, EventData::ProviderHealth { provider_id, health, .. }
                 if provider_id == id && *health == expected)
@@ -318,7 +312,7 @@ impl Events {
     }
 
     /// Waits for a restart of the provider; its reason.
-    pub async fn restarted(&mut self, id: &str) -> Arc<str> {
+    pub(crate) async fn restarted(&mut self, id: &str) -> Arc<str> {
         let event = self
             .until(|event| {
                 matches!(event, EventData::ProviderRestarted { provider_id, .. }
@@ -330,7 +324,7 @@ impl Events {
     }
 
     /// Waits until the provider has failed; the reason.
-    pub async fn failed(&mut self, id: &str) -> Arc<str> {
+    pub(crate) async fn failed(&mut self, id: &str) -> Arc<str> {
         let event = self
             .until(|event| {
                 matches!(event, EventData::ProviderFailed { provider_id, .. }
@@ -342,7 +336,7 @@ impl Events {
     }
 
     /// What has happened up to now and was not read.
-    pub fn so_far(&mut self) -> Vec<EventData> {
+    pub(crate) fn so_far(&mut self) -> Vec<EventData> {
         let mut context = Context::from_waker(Waker::noop());
         let mut events = Vec::new();
         while let Poll::Ready(Some(Delivery::Event(event))) = self.0.poll_next_unpin(&mut context) {
@@ -353,27 +347,23 @@ impl Events {
 }
 
 /// A task that calls `work/v1.0:run`.
-pub fn task(id: &str) -> TaskSpec {
+pub(crate) fn task(id: &str) -> TaskSpec {
     TaskSpec::new(id, "work/v1.0:run")
 }
 
-pub fn one(task: TaskSpec) -> WorkflowSpec {
+pub(crate) fn one(task: TaskSpec) -> WorkflowSpec {
     WorkflowSpec::new("one").task(task)
 }
 
 /// `count` tasks that depend on nothing.
-pub fn many(count: usize, make: impl Fn(usize) -> TaskSpec) -> WorkflowSpec {
+pub(crate) fn many(count: usize, make: impl Fn(usize) -> TaskSpec) -> WorkflowSpec {
     (0..count).fold(WorkflowSpec::new("many"), |spec, at| spec.task(make(at)))
 }
 
-pub fn assert_completed(record: impl AsRef<WorkflowRecord>) {
+pub(crate) fn assert_completed(record: impl AsRef<WorkflowRecord>) {
     for task in &record.as_ref().tasks {
         assert_eq!(task.status, TaskStatus::Completed, "{}: {:?}", task.id, task.error);
     }
-}
-
-pub fn is_serving(status: &ProviderStatus) -> bool {
-    status.state == ProviderState::Serving
 }
 
 struct Poison;
@@ -385,12 +375,12 @@ impl Wake for Poison {
 }
 
 /// A waker that panics when it is woken, which happens inside whoever answers.
-pub fn poison() -> Waker {
+pub(crate) fn poison() -> Waker {
     Waker::from(Arc::new(Poison))
 }
 
 /// Asks an actor something in such a way that it panics as it answers.
-pub async fn make_panic<A, M>(actor: &Addr<A>, question: M)
+pub(crate) async fn make_panic<A, M>(actor: &Addr<A>, question: M)
 where
     A: Actor<Context = actix::Context<A>> + Handler<M>,
     M: Message + Send + Unpin + 'static,

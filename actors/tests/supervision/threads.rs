@@ -1,10 +1,6 @@
 //! Providers that block their thread for real. The clock is the real one, and the tests wait for
 //! events only.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
-mod supervision_support;
-
 use std::{
     sync::{Arc, Mutex, mpsc},
     time::Duration,
@@ -18,7 +14,8 @@ use gleitzeit_domain::{
     retry::RetryPolicy,
     task::TaskStatus,
 };
-use supervision_support::{
+
+use crate::support::{
     Setup, Stage, assert_completed, one,
     provider::{Script, quick},
     task,

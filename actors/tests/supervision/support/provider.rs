@@ -31,38 +31,38 @@ type Run =
 /// What happened to instances, each with its number and when: `built`, `ready`, `call`, `check`,
 /// `shut down`, `dropped`.
 #[derive(Clone, Default)]
-pub struct Diary {
+pub(crate) struct Diary {
     entries: Arc<Mutex<Vec<(String, Instant)>>>,
     written: Arc<Notify>,
 }
 
 impl Diary {
-    pub fn write(&self, what: impl Into<String>) {
+    pub(crate) fn write(&self, what: impl Into<String>) {
         self.entries.lock().unwrap().push((what.into(), Instant::now()));
         self.written.notify_waiters();
     }
 
-    pub fn entries(&self) -> Vec<String> {
+    pub(crate) fn entries(&self) -> Vec<String> {
         self.entries.lock().unwrap().iter().map(|(what, _)| what.clone()).collect()
     }
 
     /// When it was written, each time.
-    pub fn times(&self, prefix: &str) -> Vec<Instant> {
+    pub(crate) fn times(&self, prefix: &str) -> Vec<Instant> {
         let entries = self.entries.lock().unwrap();
         entries.iter().filter(|(what, _)| what.starts_with(prefix)).map(|(_, at)| *at).collect()
     }
 
     /// The time between one entry and the next.
-    pub fn gaps(&self, prefix: &str) -> Vec<Duration> {
+    pub(crate) fn gaps(&self, prefix: &str) -> Vec<Duration> {
         self.times(prefix).windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
-    pub fn count(&self, prefix: &str) -> usize {
+    pub(crate) fn count(&self, prefix: &str) -> usize {
         self.times(prefix).len()
     }
 
     /// Waits until it was written `count` times.
-    pub async fn until(&self, prefix: &str, count: usize) {
+    pub(crate) async fn until(&self, prefix: &str, count: usize) {
         loop {
             let written = self.written.notified();
             tokio::pin!(written);
@@ -77,15 +77,15 @@ impl Diary {
 
 /// What a provider does; by default all is well and a call answers at once with its parameters.
 #[derive(Clone)]
-pub struct Script {
-    pub build: Arc<dyn Fn(u64) -> Result<(), TaskError> + Send + Sync>,
-    pub initialize: Step<Result<(), TaskError>>,
-    pub execute: Run,
-    pub health: Step<HealthReport>,
-    pub shutdown: Step<()>,
-    pub on_drop: Arc<dyn Fn(u64) + Send + Sync>,
-    pub grace: Duration,
-    pub diary: Diary,
+pub(crate) struct Script {
+    pub(crate) build: Arc<dyn Fn(u64) -> Result<(), TaskError> + Send + Sync>,
+    pub(crate) initialize: Step<Result<(), TaskError>>,
+    pub(crate) execute: Run,
+    pub(crate) health: Step<HealthReport>,
+    pub(crate) shutdown: Step<()>,
+    pub(crate) on_drop: Arc<dyn Fn(u64) + Send + Sync>,
+    pub(crate) grace: Duration,
+    pub(crate) diary: Diary,
 }
 
 impl Default for Script {
@@ -103,14 +103,14 @@ impl Default for Script {
     }
 }
 
-pub fn step<T: 'static, F>(body: impl Fn(u64) -> F + Send + Sync + 'static) -> Step<T>
+pub(crate) fn step<T: 'static, F>(body: impl Fn(u64) -> F + Send + Sync + 'static) -> Step<T>
 where
     F: Future<Output = T> + 'static,
 {
     Arc::new(move |instance| Box::pin(body(instance)))
 }
 
-pub fn run<F>(body: impl Fn(u64, Call) -> F + Send + Sync + 'static) -> Run
+pub(crate) fn run<F>(body: impl Fn(u64, Call) -> F + Send + Sync + 'static) -> Run
 where
     F: Future<Output = Result<Value, TaskError>> + 'static,
 {
@@ -119,18 +119,18 @@ where
 
 impl Script {
     /// Runs calls this way.
-    pub fn executing<F>(body: impl Fn(u64, Call) -> F + Send + Sync + 'static) -> Self
+    pub(crate) fn executing<F>(body: impl Fn(u64, Call) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Value, TaskError>> + 'static,
     {
         Self { execute: run(body), ..Self::default() }
     }
 
-    pub fn spec(&self, id: &str) -> ProviderSpec {
+    pub(crate) fn spec(&self, id: &str) -> ProviderSpec {
         self.spec_of(id, PROTOCOL)
     }
 
-    pub fn spec_of(&self, id: &str, protocol: &str) -> ProviderSpec {
+    pub(crate) fn spec_of(&self, id: &str, protocol: &str) -> ProviderSpec {
         let script = self.clone();
         let built = AtomicU64::new(0);
         let factory = move || {
@@ -144,7 +144,7 @@ impl Script {
 }
 
 /// Supervision whose figures are easy to reckon with.
-pub fn quick() -> Supervision {
+pub(crate) fn quick() -> Supervision {
     Supervision {
         health_interval: Duration::from_secs(30),
         health_timeout: Duration::from_secs(10),
@@ -220,7 +220,7 @@ impl Drop for Actress {
 
 /// Holds calls until the test lets them go.
 #[derive(Clone)]
-pub struct Gate(Arc<tokio::sync::Semaphore>);
+pub(crate) struct Gate(Arc<tokio::sync::Semaphore>);
 
 impl Default for Gate {
     fn default() -> Self {
@@ -229,12 +229,12 @@ impl Default for Gate {
 }
 
 impl Gate {
-    pub async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         self.0.acquire().await.unwrap().forget();
     }
 
     /// Lets `count` calls go, those that wait first.
-    pub fn open(&self, count: usize) {
+    pub(crate) fn open(&self, count: usize) {
         self.0.add_permits(count);
     }
 }
