@@ -4,17 +4,14 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
-use gleitzeit::{
-    files::{self, Input},
-    settings::StoreUrl,
-};
+use gleitzeit::files::{self, Input};
 use gleitzeit_domain::{
     id::{ProviderId, TaskId, WorkflowId},
     workflow::WorkflowStatus,
 };
 use serde_json::Value;
 
-use super::bench::BenchArgs;
+use super::{bench::BenchArgs, global::Global};
 
 /// Runs workflows of typed tasks: durable, supervised, without a server.
 #[derive(Debug, Parser)]
@@ -28,32 +25,6 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// What holds for every command.
-#[derive(Debug, Args)]
-pub(crate) struct Global {
-    /// Settings file, instead of the one that `GLEITZEIT_ENV` names.
-    #[arg(long, global = true, value_name = "FILE", env = "GLEITZEIT_CONFIG", value_hint = ValueHint::FilePath)]
-    pub(crate) config: Option<PathBuf>,
-    /// Where workflows are kept: `sqlite:PATH`, `postgres://…` or `memory`.
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "GLEITZEIT_STORE",
-        hide_env_values = true
-    )]
-    pub(crate) store: Option<StoreUrl>,
-    /// Print one JSON document on standard output, and nothing else there.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    /// Show no progress: neither a bar on a terminal nor a line for each task elsewhere.
-    #[arg(long, global = true)]
-    pub(crate) no_progress: bool,
-    /// Log more: once for what happens, twice for details.
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
 }
 
 /// What to do.

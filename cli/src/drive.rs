@@ -56,9 +56,7 @@ impl<'s> RunSession<'s> {
     /// # Errors
     /// When signals cannot be waited for.
     pub(crate) async fn new(session: &'s Session, runtime: Runtime) -> Result<Self, Failure> {
-        let interrupts = Interrupts::listen().map_err(|error| {
-            Failure::infrastructure(format!("signals cannot be waited for: {error}"))
-        })?;
+        let interrupts = Interrupts::listen()?;
         let events = if session.progress != Shown::Nothing || session.logs {
             Some(runtime.handle().subscribe(tasks_only()).await?)
         } else {

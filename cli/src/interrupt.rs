@@ -1,9 +1,8 @@
-//! Ctrl-C, and the request to end from outside: the first one stops in good order, the second at
-//! once.
-
-use std::io;
+//! Signals: the first Ctrl-C or request to end stops the program in good order, the second at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::output::Failure;
 
 /// Waits for `SIGINT` and `SIGTERM`.
 pub(crate) struct Interrupts {
@@ -12,22 +11,31 @@ pub(crate) struct Interrupts {
 }
 
 impl Interrupts {
-    /// From now on a signal is waited for and no longer ends the process.
+    /// Listens for both signals. From here on neither of them ends the process.
     ///
     /// # Errors
-    /// When the system lets nobody wait.
-    pub(crate) fn listen() -> io::Result<Self> {
+    /// If the system refuses.
+    pub(crate) fn listen() -> Result<Self, Failure> {
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
+            interrupt: wait_for(SignalKind::interrupt())?,
+            terminate: wait_for(SignalKind::terminate())?,
         })
     }
 
-    /// The next one.
+    /// Waits for the next one.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// Listens for signals of one kind, which no longer have their default effect.
+///
+/// # Errors
+/// If the system refuses.
+pub(crate) fn wait_for(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind)
+        .map_err(|error| Failure::infrastructure(format!("signals cannot be waited for: {error}")))
 }

@@ -7,6 +7,7 @@
 mod args;
 mod batch;
 mod bench;
+mod catalog;
 mod check;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod db;
@@ -14,6 +15,7 @@ mod db;
 mod doctor;
 mod drive;
 mod exec;
+mod global;
 mod interrupt;
 mod output;
 mod progress;

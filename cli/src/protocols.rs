@@ -2,7 +2,6 @@
 
 use std::{fs, io, path::Path, sync::Arc};
 
-use gleitzeit::protocol_files;
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::{Capability, ProtocolId},
@@ -146,35 +145,4 @@ fn read_json(file: &Path) -> Result<Value, Failure> {
         let message = format!("{name} is no JSON: {error}");
         Failure::new(Exit::Usage, TaskError::new(ErrorCode::ParseError, message))
     })
-}
-
-/// Adds the protocols of files; each may extend any other.
-///
-/// # Errors
-/// Everything wrong in any of them.
-pub(crate) fn register_files(
-    catalog: &mut ProtocolCatalog,
-    files: &[std::path::PathBuf],
-) -> Result<(), Failure> {
-    let mut specs = Vec::new();
-    let mut reports = Vec::new();
-    for file in files {
-        match protocol_files::load(file) {
-            Ok(spec) => specs.push(spec),
-            Err(error) => reports.push(error.report()),
-        }
-    }
-    if reports.is_empty() {
-        match catalog.register_all(specs) {
-            Ok(_) => return Ok(()),
-            Err(errors) => reports.extend(errors.iter().map(ToString::to_string)),
-        }
-    }
-    Err(wrong_protocols(&reports))
-}
-
-/// Tells what is wrong with protocol files.
-pub(crate) fn wrong_protocols(reports: &[String]) -> Failure {
-    let text = reports.join("\n");
-    Failure::new(Exit::Usage, TaskError::new(ErrorCode::ParseError, text))
 }

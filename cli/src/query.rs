@@ -132,8 +132,7 @@ pub(crate) async fn events(session: &Session, asked: &Events) -> Outcome {
             .await
             .and(record.map(drop).map_err(Failure::from))
     } else if asked.follow {
-        let mut interrupts = Interrupts::listen()
-            .map_err(|error| Failure::infrastructure(format!("no signals: {error}")))?;
+        let mut interrupts = Interrupts::listen()?;
         tokio::select! {
             shown = pages(&store, asked, &mut out) => shown,
             () = interrupts.next() => Ok(()),

@@ -25,9 +25,9 @@ use super::{
     Outcome,
     args::{Cancel, FileAndInputs, Resolve, Resume, Retry, Run},
     drive::{RunSession, STOPPING, settled},
+    interrupt::Interrupts,
     output::{self, Exit, Failure},
     report,
-    serve::listen,
     session::{Session, close},
     stored::StoredResults,
 };
@@ -108,7 +108,7 @@ async fn await_other(
     session: &Session,
     id: &WorkflowId,
 ) -> Result<Option<WorkflowRecord>, Failure> {
-    let mut interrupts = listen()?;
+    let mut interrupts = Interrupts::listen()?;
     let store = session.store_of(id).await?;
     let ended = tokio::select! {
         ended = settled_elsewhere(&*store, session, id) => ended,

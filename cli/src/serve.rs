@@ -3,18 +3,18 @@
 mod health;
 mod systemd;
 
-use std::{io, process, time::Duration};
+use std::{process, time::Duration};
 
 use gleitzeit::{Enqueued, Runtime, WaitPolicy};
 use gleitzeit_domain::{id::WorkflowId, store::Store, workflow::WorkflowRecord};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use super::{
     Outcome,
     args::{Serve, Submit},
     drive::STOPPING,
-    interrupt::Interrupts,
+    interrupt::{Interrupts, wait_for},
     output::{self, Exit, Failure},
     run::{invalid, read_for_others, tell},
     session::{Session, close},
@@ -28,9 +28,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs what the store has and what comes into it, until someone stops it.
 pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
-    let mut interrupts = listen()?;
+    let mut interrupts = Interrupts::listen()?;
     // A server goes on when the terminal that it was started from is closed.
-    let _hangups = signal(SignalKind::hangup()).map_err(|error| no_signals(&error))?;
+    let _hangups = wait_for(SignalKind::hangup())?;
     let url = &session.settings.storage.url;
     if url.is_memory() {
         return Err(Failure::usage(
@@ -127,7 +127,7 @@ pub(crate) async fn submit(session: &Session, Submit { workflow, id, wait }: Sub
 
 /// A workflow that another process runs, once it has settled.
 async fn await_end(session: &Session, id: &WorkflowId) -> Result<WorkflowRecord, Failure> {
-    let mut interrupts = listen()?;
+    let mut interrupts = Interrupts::listen()?;
     let store = session.store_of(id).await?;
     let ended = tokio::select! {
         ended = settled(&*store, session, id) => ended,
@@ -156,12 +156,4 @@ async fn settled(
             None => return Err(session.no_workflow(id)),
         }
     }
-}
-
-pub(crate) fn listen() -> Result<Interrupts, Failure> {
-    Interrupts::listen().map_err(|error| no_signals(&error))
-}
-
-fn no_signals(error: &io::Error) -> Failure {
-    Failure::infrastructure(format!("signals cannot be waited for: {error}"))
 }

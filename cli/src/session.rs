@@ -10,7 +10,6 @@ use std::{
 
 use gleitzeit::{
     WaitPolicy,
-    protocol_files::{self, ProtocolFileError},
     runtime::{self, Runtime, RuntimeBuilder},
     settings::{Settings, Sources, StoreUrl},
 };
@@ -23,10 +22,10 @@ use gleitzeit_domain::{
 };
 
 use super::{
-    args::Global,
+    catalog,
+    global::Global,
     output::{self, Exit, Failure, Says},
     progress::Shown,
-    protocols,
     report::View,
 };
 
@@ -100,18 +99,7 @@ impl Session {
     /// # Errors
     /// Everything wrong in any of the files.
     pub(crate) fn catalog(&self, files: &[PathBuf]) -> Result<ProtocolCatalog, Failure> {
-        let mut catalog = ProtocolCatalog::builtin();
-        let found = protocol_files::load_dir(&self.settings.protocols.directory);
-        let specs = found.map_err(|errors| {
-            let reports: Vec<String> = errors.iter().map(ProtocolFileError::report).collect();
-            protocols::wrong_protocols(&reports)
-        })?;
-        catalog.register_all(specs).map_err(|errors| {
-            let reports: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            protocols::wrong_protocols(&reports)
-        })?;
-        protocols::register_files(&mut catalog, files)?;
-        Ok(catalog)
+        catalog::read(&self.settings.protocols.directory, files)
     }
 
     /// True if another command can find the workflows of this one.
