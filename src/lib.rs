@@ -89,6 +89,6 @@ pub use settings::Settings;
 struct Services;
 
 /// The program of the README is compiled and run.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "typed"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
