@@ -30,7 +30,7 @@ fn ledger(criterion: &mut Criterion) {
     criterion.bench_function("resources/ledger_take_give", |bencher| {
         bencher.iter(|| {
             let took = ledger.take(black_box(&need));
-            ledger.give(&need);
+            ledger.release(&need);
             took
         });
     });

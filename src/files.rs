@@ -20,12 +20,12 @@ mod batch;
 mod decode;
 mod diagnostic;
 mod draw;
+mod file_access;
 mod input;
 mod json;
 mod keys;
 mod node;
 mod older;
-mod place;
 mod scalar;
 mod source;
 mod spec;
@@ -177,7 +177,7 @@ pub fn read_without(
     let format = Format::of_path(path).unwrap_or_else(|| Format::of_text(&text));
     let around = Around { folder: path.parent().unwrap_or(Path::new("")), left_out };
     let mut file = parse_in(&text, format, &name, &around, judge)?;
-    place::settle(&mut file.spec, around.folder);
+    file_access::settle(&mut file.spec, around.folder);
     Ok(file)
 }
 
@@ -202,7 +202,7 @@ fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Diagnostics {
     let text = String::from_utf8_lossy(error.as_bytes());
     let mut findings = Findings::default();
     findings.unreadable(Span::new(at, at), format!("the byte 0x{byte:02X} is not UTF-8"));
-    source::place_all(name, &text, findings)
+    source::locate_all(name, &text, findings)
 }
 
 /// Reads a workflow from a text. `name` is what messages call it; where it is a path, a batch
@@ -231,7 +231,7 @@ fn parse_in(
     let root = tree(text, format, &mut findings);
     let spec = root.as_ref().map(|root| spec::workflow(root, around, &mut findings));
     let (Some(root), Some(spec)) = (root, spec) else {
-        return Err(FileError::Invalid(source::place_all(name, text, findings)));
+        return Err(FileError::Invalid(source::locate_all(name, text, findings)));
     };
     let source = Source::new(name, text, root);
     let judged = judge(&spec);
@@ -239,7 +239,7 @@ fn parse_in(
         return Ok(WorkflowFile { spec, source });
     }
     source.add(&judged, &mut findings);
-    Err(FileError::Invalid(source::place_all(name, text, findings)))
+    Err(FileError::Invalid(source::locate_all(name, text, findings)))
 }
 
 fn tree(text: &str, format: Format, findings: &mut Findings) -> Option<Node> {

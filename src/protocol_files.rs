@@ -93,7 +93,7 @@ impl ProtocolFileError {
     /// The same for a person: each problem with its line and a caret under its place.
     pub fn report(&self) -> String {
         let Self::Invalid { path, problems } = self else { return self.to_string() };
-        let shown = problems.iter().map(|problem| {
+        let printed = problems.iter().map(|problem| {
             let number = problem.line.to_string();
             let gutter = " ".repeat(number.len());
             // What stands before the caret is repeated as blanks, so that tabs keep their width.
@@ -105,7 +105,7 @@ impl ProtocolFileError {
                 path.display()
             )
         });
-        shown.collect::<Vec<_>>().join("\n\n")
+        printed.collect::<Vec<_>>().join("\n\n")
     }
 }
 

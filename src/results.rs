@@ -25,7 +25,7 @@ pub use document::DocumentWriter;
 use crate::settings::Settings;
 
 /// Bytes at either end of a file that are looked at to see whether it is a result.
-const LOOKED_AT: usize = 4096;
+const ENDS_BYTES: usize = 4096;
 
 /// Where the results of a workflow are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub enum ResultsError {
 impl ResultFiles {
     /// The files of a workflow; `None` where it asks for none.
     pub fn of(record: &WorkflowRecord) -> Option<Self> {
-        let output = record.spec.place.as_ref()?.output.as_ref()?;
+        let output = record.spec.file_access.as_ref()?.output.as_ref()?;
         let stem = stem(&record.id);
         let directory = Path::new(output);
         Some(Self {
@@ -138,7 +138,7 @@ fn is_permitted(directory: &Path, settings: &Settings) -> bool {
     let climbs = directory.components().any(|it| it == std::path::Component::ParentDir);
     directory.is_absolute()
         && !climbs
-        && existing.is_some_and(|real| is_below(&real, &settings.security.place_roots))
+        && existing.is_some_and(|real| is_below(&real, &settings.security.workflow_file_roots))
 }
 
 /// `{"workflow_id","name","status","tasks":{"<id>":{…}}}`, the tasks by id.
@@ -197,8 +197,8 @@ fn body(task: &TaskRecord) -> String {
         return format!("**{}**: {error}", task.status);
     }
     let Some(result) = &task.result else { return format!("**{}**", task.status) };
-    let told = result.get("response").or_else(|| result.get("result")).unwrap_or(result);
-    match told {
+    let value = result.get("response").or_else(|| result.get("result")).unwrap_or(result);
+    match value {
         Value::String(text) => text.trim_end().to_owned(),
         value => {
             let json = serde_json::to_string_pretty(value).unwrap_or_default();
@@ -211,12 +211,12 @@ fn body(task: &TaskRecord) -> String {
 /// that took the results of the one before for its inputs would grow without end.
 pub(crate) fn is_result(path: &Path) -> bool {
     let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { return false };
-    let told = match path.extension().and_then(|extension| extension.to_str()) {
+    let value = match path.extension().and_then(|extension| extension.to_str()) {
         Some("json") => format!("\"workflow_id\": \"{stem}\""),
         Some("md") => format!("Workflow `{stem}`: "),
         _ => return false,
     };
-    ends_of(path).is_ok_and(|ends| ends.iter().any(|text| text.contains(&told)))
+    ends_of(path).is_ok_and(|ends| ends.iter().any(|text| text.contains(&value)))
 }
 
 /// The beginning and the end of a file.
@@ -229,10 +229,10 @@ fn ends_of(path: &Path) -> io::Result<[String; 2]> {
     let mut read = |from: u64| -> io::Result<String> {
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(from))?;
-        file.by_ref().take(LOOKED_AT as u64).read_to_end(&mut bytes)?;
+        file.by_ref().take(ENDS_BYTES as u64).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    Ok([read(0)?, read(length.saturating_sub(LOOKED_AT as u64))?])
+    Ok([read(0)?, read(length.saturating_sub(ENDS_BYTES as u64))?])
 }
 
 #[cfg(test)]
@@ -241,7 +241,7 @@ mod tests {
 
     use chrono::DateTime;
     use gleitzeit_domain::{
-        place::Place,
+        file_access::FileAccess,
         task::TaskStatus,
         workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
     };
@@ -257,7 +257,7 @@ mod tests {
         let task = |path: &str| TaskSpec::new("t", "llm/chat").params(json!({"file_path": path}));
         let mut spec = WorkflowSpec::new("b").task(task("x/1.txt")).task(task("x/2.txt"));
         let output = output.map(|it| it.display().to_string());
-        spec.place = Some(Arc::new(Place { output, ..Place::default() }));
+        spec.file_access = Some(Arc::new(FileAccess { output, ..FileAccess::default() }));
         WorkflowRecord {
             id: id.into(),
             name: "Batch".into(),
@@ -323,7 +323,7 @@ mod tests {
         let open = dir.path().join("open");
         fs::create_dir(&open).unwrap();
         let mut settings = Settings::default();
-        settings.security.place_roots = vec![open.clone()];
+        settings.security.workflow_file_roots = vec![open.clone()];
         let files = write(&record("../x", Some(&open)), &settings).unwrap().unwrap();
         assert_eq!(files.json.parent(), Some(&*open));
         for output in [dir.path().join("closed"), open.join("../closed"), "relative".into()] {

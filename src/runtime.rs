@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use blocking::BlockingRuntime;
 pub use local::LocalRuntime;
-pub use parts::{look_into_store, open_store};
+pub use parts::{open_existing_store, open_store};
 
 use results::ResultWriter;
 
@@ -513,8 +513,8 @@ async fn run(
     let at_once = Some(StopRequest { deadline: Duration::ZERO, report: None });
     let (request, failure) = tokio::select! {
         request = stops.recv() => (request, None),
-        gave_up = &mut actors.failed => {
-            let actor = gave_up.map_or("an actor", |gave_up| gave_up.actor);
+        limit_reached = &mut actors.failed => {
+            let actor = limit_reached.map_or("an actor", |limit_reached| limit_reached.actor);
             let message = format!("{actor} failed for good; the log says why");
             (at_once, Some(TaskError::new(ErrorCode::InternalError, message)))
         }

@@ -12,6 +12,6 @@
 //! `gleitzeit` itself. With neither, a runtime with a Python provider does not start.
 
 pub use gleitzeit_sandbox::{
-    INIT_COMMAND, Level, Verdict, init,
+    INIT_COMMAND, Level, SelfTest, init,
     machine::{self, EngineWanted, Finding},
 };

@@ -27,8 +27,8 @@ use std::{
 
 use gleitzeit_domain::{
     duration,
+    file_access::FileAccess,
     id::{ProtocolId, ProviderId},
-    place::Place,
     provider::Supervision,
     resources::Resources,
     retry::RetryPolicy,
@@ -548,9 +548,9 @@ impl Settings {
     }
 
     /// The files of a workflow's place that these settings permit its tasks to see.
-    pub fn permitted(&self, place: &Place) -> Vec<PathBuf> {
-        let files: Vec<&str> = place.files.iter().map(String::as_str).collect();
-        let fit = self.guarded().fit(&files, &self.security.place_roots);
+    pub fn permitted(&self, file_access: &FileAccess) -> Vec<PathBuf> {
+        let files: Vec<&str> = file_access.files.iter().map(String::as_str).collect();
+        let fit = self.guarded().fit(&files, &self.security.workflow_file_roots);
         fit.into_iter().map(PathBuf::from).collect()
     }
 

@@ -738,12 +738,12 @@ fn a_batch_passes_over_results_and_what_it_is_told() {
     let spec = files::batch_spec_without(&at, "*", &work, &left_out).unwrap();
     let ids: Vec<&str> = spec.tasks.iter().map(|task| task.id.as_str()).collect();
     assert_eq!(ids, ["process-a-txt-0", "process-w-2-json-1"]);
-    let place = spec.place.unwrap();
+    let access = spec.file_access.unwrap();
     let texts = |names: &[&str]| -> Vec<String> {
         names.iter().map(|name| at.join(name).display().to_string()).collect()
     };
-    assert_eq!(place.files, texts(&["a.txt", "w-2.json"]));
-    assert_eq!(place.scripts, texts(&["run.py"]));
+    assert_eq!(access.files, texts(&["a.txt", "w-2.json"]));
+    assert_eq!(access.scripts, texts(&["run.py"]));
 }
 
 /// Suggestions cost a look at all tasks, so a file that is wrong all over gets a few of them.

@@ -12,7 +12,7 @@ mod subscription;
 use std::{collections::HashMap, sync::Arc};
 
 use actix::prelude::*;
-pub use gleitzeit_domain::event::Audience;
+pub use gleitzeit_domain::event::SubscriberCount;
 use gleitzeit_domain::{
     event::{Event, EventData},
     id::WorkflowId,
@@ -89,7 +89,7 @@ pub struct EventBus {
     /// Listeners of all workflows.
     of_all: Vec<Sink>,
     next_number: u64,
-    audience: Audience,
+    subscribers: SubscriberCount,
     /// The start of the engine, for those who come later and ask for it.
     started: Option<Arc<Event>>,
 }
@@ -101,8 +101,8 @@ impl EventBus {
     }
 
     /// How many listen, from now on; to be taken before the start.
-    pub fn audience(&self) -> Audience {
-        self.audience.clone()
+    pub fn subscribers(&self) -> SubscriberCount {
+        self.subscribers.clone()
     }
 
     /// Those whose filter is to be asked about an event.
@@ -120,7 +120,7 @@ impl EventBus {
 
     /// Counts the listeners anew; every change of the lists ends here.
     fn count(&self, change: impl FnOnce(usize) -> usize) {
-        self.audience.set(change(self.audience.len()));
+        self.subscribers.set(change(self.subscribers.len()));
     }
 }
 
@@ -147,7 +147,7 @@ impl Handler<Publish> for EventBus {
             let start = |event: &&Event| matches!(event.data, EventData::EngineStarted { .. });
             self.started = events.iter().find(start).map(|event| Arc::new(event.clone()));
         }
-        if !self.audience.is_empty() {
+        if !self.subscribers.is_empty() {
             for event in events {
                 self.publish(event);
             }

@@ -44,7 +44,7 @@ use actix::prelude::*;
 use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
     error::TaskError,
-    event::{Audience, Event, EventData},
+    event::{Event, EventData, SubscriberCount},
     id::{ProviderId, WorkflowId},
     metrics::ExecutionStats,
     plan::Draft,
@@ -314,7 +314,7 @@ pub struct ExecutionEngine {
     store: Arc<dyn Store>,
     clock: Clock,
     random: Random,
-    audience: Audience,
+    subscribers: SubscriberCount,
     addresses: Option<Rc<ActorAddresses>>,
     phase: Phase,
     runs: FxHashMap<RunKey, Box<ActiveRun>>,
@@ -352,7 +352,7 @@ impl ExecutionEngine {
     pub fn new(
         settings: EngineSettings,
         store: Arc<dyn Store>,
-        audience: Audience,
+        subscribers: SubscriberCount,
         clock: Clock,
     ) -> Self {
         let concurrent = settings.max_concurrent_tasks.max(1) as u64;
@@ -363,7 +363,7 @@ impl ExecutionEngine {
             settings,
             store: guarded_store::guarded(store),
             clock,
-            audience,
+            subscribers,
             addresses: None,
             phase: Phase::Running,
             runs: FxHashMap::default(),
@@ -401,8 +401,8 @@ impl ExecutionEngine {
         run.limit_results(self.settings.max_result_bytes);
         // A store in memory holds the same results, and nothing is gained by dropping them.
         // Who writes the results of a batch into files needs all of them at its end.
-        let place = run.plan().spec.place.as_ref();
-        let is_written_out = place.is_some_and(|place| place.output.is_some());
+        let file_access = run.plan().spec.file_access.as_ref();
+        let is_written_out = file_access.is_some_and(|file_access| file_access.output.is_some());
         if self.store.is_fallible() && !is_written_out {
             run.drop_stored_results();
         }

@@ -111,7 +111,7 @@ pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrat
     let handles = workers.iter().map(Arbiter::handle).collect();
 
     let bus = EventBus::new();
-    let audience = bus.audience();
+    let subscribers = bus.subscribers();
     let bus = start_supervised(RESTARTS, escalate(), |_| bus);
     let balancer = LoadBalancer::new(
         parts.balancer,
@@ -141,7 +141,7 @@ pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrat
         })
     });
     start_supervised_in(engine_context, ESCALATE_AT_ONCE, escalate(), |_| {
-        ExecutionEngine::new(parts.engine, store, audience, clock)
+        ExecutionEngine::new(parts.engine, store, subscribers, clock)
     });
     let addresses =
         ActorAddresses { engine, registry, resolver, resources, balancer, bus, monitor };

@@ -10,7 +10,7 @@ use std::{
 };
 
 use gleitzeit::files::{BatchWork, batch_spec_without};
-use gleitzeit_domain::{id::WorkflowId, place::Place};
+use gleitzeit_domain::{file_access::FileAccess, id::WorkflowId};
 
 use super::{
     Outcome,
@@ -35,8 +35,8 @@ pub(crate) async fn batch(session: Session, batch: Batch) -> Outcome {
         .map_err(|error| Failure::usage(error.to_string()))?;
     spec.max_parallel_tasks = batch.max_parallel;
     spec.id = Some(WorkflowId::generate());
-    let place = spec.place.get_or_insert_with(|| Arc::new(Place::default()));
-    Arc::make_mut(place).output = Some(made(&batch.output)?);
+    let file_access = spec.file_access.get_or_insert_with(|| Arc::new(FileAccess::default()));
+    Arc::make_mut(file_access).output = Some(made(&batch.output)?);
     let drive = RunSession::new(&session, session.start_for([&spec]).await?).await?;
     let record = drive.submit(spec, Failure::from).await?;
     finish(&session, &record).await

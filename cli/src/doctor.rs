@@ -40,7 +40,7 @@ pub(crate) async fn doctor(session: &Session) -> Outcome {
         address: Some(address),
         image: Some(image),
     });
-    let machine = machine::look(&jail, &engine).await;
+    let machine = machine::inspect(&jail, &engine).await;
     let mut report = Report { healthy: true, machine, python: Vec::new() };
     for spec in specs {
         report.python.extend(python::diagnose(&spec).await);
@@ -69,12 +69,12 @@ fn tell(report: &Report) {
     output::text("");
     let mut table = output::table(["provider", "Python", "level", "self-test"]);
     for it in &report.python {
-        let verdict = it.verdict.as_ref().map(ToString::to_string);
+        let self_test = it.self_test.as_ref().map(ToString::to_string);
         table.add_row([
             it.provider.to_string(),
             format!("{} {}", it.version.as_deref().unwrap_or("-"), it.interpreter.display()),
             it.level.unwrap_or("-").to_owned(),
-            it.error.clone().or(verdict).unwrap_or_else(|| "nothing keeps tasks in".to_owned()),
+            it.error.clone().or(self_test).unwrap_or_else(|| "nothing keeps tasks in".to_owned()),
         ]);
     }
     output::text(table.trim_fmt());

@@ -206,8 +206,8 @@ impl Session {
     /// started anyway. Files of several workflows are kept apart by the provider.
     fn shown_from_the_start(&self, workflows: &[&WorkflowSpec]) -> Vec<PathBuf> {
         match workflows {
-            [WorkflowSpec { place: Some(place), .. }] if place.files.len() <= SHOWN_MAX => {
-                self.settings.permitted(place)
+            [WorkflowSpec { file_access: Some(access), .. }] if access.files.len() <= SHOWN_MAX => {
+                self.settings.permitted(access)
             }
             _ => Vec::new(),
         }
@@ -232,7 +232,7 @@ impl Session {
     /// # Errors
     /// When it cannot be opened.
     pub(crate) async fn store(&self) -> Result<Option<Arc<dyn Store>>, Failure> {
-        Ok(runtime::look_into_store(&self.settings).await?)
+        Ok(runtime::open_existing_store(&self.settings).await?)
     }
 
     /// The same for a command that is about to run what it finds: the schema is brought up to date

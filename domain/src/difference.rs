@@ -120,7 +120,7 @@ mod tests {
 
     use serde_json::json;
 
-    use crate::place::Place;
+    use crate::file_access::FileAccess;
 
     use super::*;
 
@@ -138,7 +138,8 @@ mod tests {
     fn what_was_stored_is_the_same_workflow() {
         let mut stored = spec();
         stored.tasks[1].id = "task-2".into();
-        stored.place = Some(Arc::new(Place { output: Some("/o".into()), ..Place::default() }));
+        stored.file_access =
+            Some(Arc::new(FileAccess { output: Some("/o".into()), ..FileAccess::default() }));
         let stored: WorkflowSpec =
             serde_json::from_str(&serde_json::to_string(&stored).unwrap()).unwrap();
         assert_eq!(difference(&stored, &spec()), None);
@@ -149,29 +150,29 @@ mod tests {
     /// What differs is named, with both values where they are short.
     #[test]
     fn what_differs_is_named() {
-        let told = |after: WorkflowSpec| difference(&spec(), &after).unwrap();
-        assert_eq!(told(spec().input("day", "tue")), "input `day` is \"tue\", and was \"mon\"");
-        assert_eq!(told(spec().input("night", 1)), "input `night` is new");
+        let text = |after: WorkflowSpec| difference(&spec(), &after).unwrap();
+        assert_eq!(text(spec().input("day", "tue")), "input `day` is \"tue\", and was \"mon\"");
+        assert_eq!(text(spec().input("night", 1)), "input `night` is new");
         assert_eq!(
-            told(WorkflowSpec { inputs: serde_json::Map::new(), ..spec() }),
+            text(WorkflowSpec { inputs: serde_json::Map::new(), ..spec() }),
             "input `day` is missing"
         );
         let mut other = spec();
         other.tasks[0].method = "echo/fail".into();
         other.tasks[0].parameters = Arc::new(json!({}));
         assert_eq!(
-            told(other),
+            text(other),
             "`method` of task `a` is \"echo/fail\", and was \"echo/echo\"; task `a` has other parameters"
         );
-        assert_eq!(told(spec().task(TaskSpec::new("c", "echo/echo"))), "it has 3 tasks, and had 2");
+        assert_eq!(text(spec().task(TaskSpec::new("c", "echo/echo"))), "it has 3 tasks, and had 2");
         let mut renamed = spec();
         renamed.tasks[0].id = "z".into();
-        assert_eq!(told(renamed), "task 1 is `z`, and was `a`");
-        assert!(told(spec().timeout(Duration::from_secs(1))).contains("timeout"));
+        assert_eq!(text(renamed), "task 1 is `z`, and was `a`");
+        assert!(text(spec().timeout(Duration::from_secs(1))).contains("timeout"));
         let mut many = spec();
         for n in 0..5 {
             many = many.input(format!("n{n}"), n);
         }
-        assert!(told(many).ends_with("; and 2 more"));
+        assert!(text(many).ends_with("; and 2 more"));
     }
 }

@@ -26,9 +26,9 @@ use crate::{
 
 /// How many listen to events; lets whoever makes them skip what nobody would get.
 #[derive(Debug, Clone, Default)]
-pub struct Audience(Arc<AtomicUsize>);
+pub struct SubscriberCount(Arc<AtomicUsize>);
 
-impl Audience {
+impl SubscriberCount {
     /// True when nobody listens. Whoever subscribed before is seen: its answer comes after it was
     /// counted.
     pub fn is_empty(&self) -> bool {

@@ -222,7 +222,7 @@ impl Graph {
 
     /// The same as [`settle`](Self::settle), added to what `settlement` holds already.
     pub fn settle_into(&mut self, task: u32, completed: bool, settlement: &mut Settlement) {
-        if self.mark(task, completed) {
+        if self.set_settled(task, completed) {
             self.follow(task, completed, settlement);
         }
     }
@@ -237,7 +237,7 @@ impl Graph {
         // decided by a dependency that failed later.
         let mut fresh = Vec::with_capacity(settled.len());
         for &(task, completed) in settled {
-            if self.mark(task, completed) {
+            if self.set_settled(task, completed) {
                 fresh.push((task, completed));
             }
         }
@@ -250,7 +250,7 @@ impl Graph {
     }
 
     /// Marks a task settled by itself; false where it has settled before.
-    fn mark(&mut self, task: u32, completed: bool) -> bool {
+    fn set_settled(&mut self, task: u32, completed: bool) -> bool {
         let node = &mut self.nodes[task as usize];
         if node.state.is_settled() {
             return false;

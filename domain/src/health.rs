@@ -93,7 +93,7 @@ impl HealthTracker {
 
     /// Takes a check's finding; the new verdict where it changed.
     pub fn judge(&mut self, found: HealthStatus) -> Option<HealthStatus> {
-        let verdict = if found == HealthStatus::Unhealthy {
+        let next = if found == HealthStatus::Unhealthy {
             self.failures = self.failures.saturating_add(1);
             if self.failures >= self.unhealthy_after {
                 HealthStatus::Unhealthy
@@ -104,7 +104,7 @@ impl HealthTracker {
             self.failures = 0;
             found
         };
-        (std::mem::replace(&mut self.status, verdict) != verdict).then_some(verdict)
+        (std::mem::replace(&mut self.status, next) != next).then_some(next)
     }
 
     /// Forgets everything: a new instance begins.

@@ -236,7 +236,7 @@ mod tests {
 
     /// Some servers and editors begin a file with a byte order mark.
     #[test]
-    fn a_byte_order_mark_is_passed_over() {
+    fn a_byte_order_sign_is_skipped() {
         assert_eq!(read(b"\xef\xbb\xbf {\"a\": null} ", WIDE), Ok(json!({"a": null})));
     }
 
@@ -272,7 +272,7 @@ mod tests {
     proptest! {
         /// With room, every value comes back as it was written, as by the plain reader.
         #[test]
-        fn values_come_back_as_they_were(value in tree()) {
+        fn values_are_read_back_as_they_were(value in tree()) {
             prop_assert_eq!(read(value.to_string().as_bytes(), WIDE), Ok(value));
         }
 

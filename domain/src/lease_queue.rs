@@ -142,7 +142,7 @@ impl<W> LeaseQueue<W> {
 
     /// Gives back what a lease held; who gets it, in the order in which to answer them.
     pub fn give_back(&mut self, held: &Resources) -> Vec<Granted<W>> {
-        self.ledger.give(held);
+        self.ledger.release(held);
         self.serve()
     }
 

@@ -257,11 +257,14 @@ mod tests {
     /// The reader is to see what is missing, not what every process has.
     #[test]
     fn a_person_reads_protocols_with_their_methods() {
-        let shown = |texts: &[&str]| needs(texts).to_string();
+        let printed = |texts: &[&str]| needs(texts).to_string();
         let both = ["shop/v1.0+:ship", "echo/v1.0+:echo", "shop/v1.0:charge"];
-        assert_eq!(shown(&both), "shop/v1.0 (charge, ship)");
-        assert_eq!(shown(&["echo/v1.0:echo"]), "echo/v1.0 (echo)");
-        assert_eq!(shown(&["shop:charge", "store/v2.1:sell"]), "shop (charge), store/v2.1 (sell)");
+        assert_eq!(printed(&both), "shop/v1.0 (charge, ship)");
+        assert_eq!(printed(&["echo/v1.0:echo"]), "echo/v1.0 (echo)");
+        assert_eq!(
+            printed(&["shop:charge", "store/v2.1:sell"]),
+            "shop (charge), store/v2.1 (sell)"
+        );
     }
 
     proptest! {

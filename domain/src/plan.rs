@@ -195,7 +195,7 @@ pub fn problems(spec: &WorkflowSpec, catalog: &ProtocolCatalog) -> Vec<Problem> 
 /// known here keeps nobody from accepting it.
 pub fn problems_for_others(spec: &WorkflowSpec, catalog: &ProtocolCatalog) -> Vec<Problem> {
     let (draft, mut problems) = Draft::read(spec.clone());
-    problems.extend(draft.look_up_for_others(catalog).2);
+    problems.extend(draft.resolve_for_others(catalog).2);
     problems.extend(draft.circle());
     problems
 }
@@ -259,7 +259,7 @@ impl Draft {
     /// Everything wrong with its methods, its parameters and its order.
     pub fn problems(&self, catalog: &ProtocolCatalog) -> Vec<Problem> {
         let mut problems = Vec::new();
-        self.look_up(catalog, &mut problems);
+        self.resolve_methods(catalog, &mut problems);
         problems.extend(self.circle());
         problems
     }
@@ -274,7 +274,7 @@ impl Draft {
         defaults: &PlanDefaults,
     ) -> Result<Plan, SubmitError> {
         let mut problems = Vec::new();
-        let methods = self.look_up(catalog, &mut problems);
+        let methods = self.resolve_methods(catalog, &mut problems);
         if let Some(allowed) = defaults.env.as_ref().filter(|_| !self.runs_elsewhere) {
             self.check_env(allowed, &mut problems);
         }
@@ -295,7 +295,7 @@ impl Draft {
         catalog: &ProtocolCatalog,
         defaults: &PlanDefaults,
     ) -> Result<(Plan, Vec<Problem>), SubmitError> {
-        let (methods, unknown, mut wrong) = self.look_up_for_others(catalog);
+        let (methods, unknown, mut wrong) = self.resolve_for_others(catalog);
         if !wrong.is_empty() {
             wrong.extend(self.circle());
             return Err(SubmitError::Invalid(wrong));
@@ -304,12 +304,12 @@ impl Draft {
     }
 
     /// Each task's method; what is not known here and may be elsewhere; what is wrong everywhere.
-    fn look_up_for_others(
+    fn resolve_for_others(
         &self,
         catalog: &ProtocolCatalog,
     ) -> (Vec<Option<MethodRef>>, Vec<Problem>, Vec<Problem>) {
         let mut problems = Vec::new();
-        let methods = self.look_up(catalog, &mut problems);
+        let methods = self.resolve_methods(catalog, &mut problems);
         let mut elsewhere = HashSet::new();
         for (index, (task, method)) in self.spec.tasks.iter().zip(&methods).enumerate() {
             if method.is_none() && unknown_need(task.protocol.as_deref(), &task.method).is_some() {
@@ -322,7 +322,7 @@ impl Draft {
     }
 
     /// Each task's method, with everything wrong about it and what it is given.
-    fn look_up(
+    fn resolve_methods(
         &self,
         catalog: &ProtocolCatalog,
         problems: &mut Vec<Problem>,
@@ -418,11 +418,11 @@ impl Draft {
             let declared = method.as_ref().ok().map(|method| &method.spec);
             let own = spec.resources.as_ref();
             let usual = declared.and_then(|method| method.resource_requirements.as_ref());
-            let given = spec.timeout.or(own.and_then(|it| it.execution_timeout));
+            let own_limit = spec.timeout.or(own.and_then(|it| it.execution_timeout));
             let by_parameter = declared.map_or(limit::ByParameter::None, |method| {
                 limit::by_parameter(method, draft.template.parameters())
             });
-            let timeout = by_parameter.with(given, || {
+            let timeout = by_parameter.with(own_limit, || {
                 declared
                     .and_then(|method| method.timeout_seconds)
                     .or(usual.and_then(|it| it.execution_timeout))
@@ -468,13 +468,13 @@ impl Draft {
         } else {
             method.params.check_open(parameters, &has_reference)
         };
-        let sound = violations.is_empty();
+        let is_valid = violations.is_empty();
         problems.extend(violations.into_iter().map(|violation| {
             let pointer = at(index, "parameters") + &violation.pointer;
             Problem::new(ErrorCode::InvalidParams, pointer, violation.message)
         }));
         let choice = builtin::choice(&method.capability);
-        if let Some(message) = choice.filter(|_| sound).and_then(|it| it.violation(parameters)) {
+        if let Some(message) = choice.filter(|_| is_valid).and_then(|it| it.violation(parameters)) {
             problems.push(Problem::new(ErrorCode::InvalidParams, at(index, "parameters"), message));
         }
     }

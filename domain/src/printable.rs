@@ -66,16 +66,16 @@ pub fn json(text: &str) -> Cow<'_, str> {
 
 fn escaped(text: &str, hides: impl Fn(char) -> bool) -> Cow<'_, str> {
     let Some(first) = text.find(&hides) else { return Cow::Borrowed(text) };
-    let mut shown = String::with_capacity(text.len() + 16);
-    shown.push_str(&text[..first]);
+    let mut escaped = String::with_capacity(text.len() + 16);
+    escaped.push_str(&text[..first]);
     for c in text[first..].chars() {
         if hides(c) {
-            escape(c, &mut shown);
+            escape(c, &mut escaped);
         } else {
-            shown.push(c);
+            escaped.push(c);
         }
     }
-    Cow::Owned(shown)
+    Cow::Owned(escaped)
 }
 
 #[cfg(test)]
@@ -109,9 +109,9 @@ mod tests {
     fn escaped_json_means_the_same() {
         let value = serde_json::json!({"a\u{9b}": ["\u{202e}\u{1b}\n", "\u{e0001}", "ä"]});
         let text = serde_json::to_string_pretty(&value).unwrap();
-        let shown = json(&text);
-        assert!(!shown.chars().any(|c| is_hidden(c) && c != '\n'), "{shown}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        let escaped = json(&text);
+        assert!(!escaped.chars().any(|c| is_hidden(c) && c != '\n'), "{escaped}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
     }
 
     proptest! {

@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use crate::{
     error::TaskError,
+    file_access::FileAccess,
     health::HealthReport,
     id::{Capability, IdError, ProtocolId, ProviderId, TaskId, WorkflowId},
-    place::Place,
     protocol::MethodRef,
     resources::Resources,
     security::SecurityRequirements,
@@ -39,8 +39,8 @@ pub struct Call {
     pub timeout: Duration,
     /// What was leased for it.
     pub resources: Resources,
-    /// What its workflow needs from the place where it was written.
-    pub place: Option<Arc<Place>>,
+    /// Directories and files that the workflow may use.
+    pub file_access: Option<Arc<FileAccess>>,
 }
 
 impl Call {
@@ -68,7 +68,7 @@ impl Call {
     /// A parameter by name, if the task gives it; `None` if the schema's default stands in for it.
     ///
     /// A setting of the provider may beat a default, and never what is given.
-    pub fn given(&self, name: &str) -> Option<&Value> {
+    pub fn supplied(&self, name: &str) -> Option<&Value> {
         if self.defaulted.iter().any(|defaulted| **defaulted == *name) {
             return None;
         }

@@ -106,7 +106,7 @@ impl<T> ReadyQueue<T> {
     pub fn retain(&mut self, mut still_wanted: impl FnMut(&T) -> bool) {
         for lane in &mut self.lanes {
             lane.retain(|waiting| still_wanted(&waiting.item));
-            give_memory_back(lane);
+            shrink(lane);
         }
         self.len = self.lanes.iter().map(VecDeque::len).sum();
     }
@@ -146,7 +146,7 @@ impl<T> ReadyQueue<T> {
     fn take_front(&mut self, lane: usize) -> Option<T> {
         let waiting = self.lanes[lane].pop_front()?;
         self.len -= 1;
-        give_memory_back(&mut self.lanes[lane]);
+        shrink(&mut self.lanes[lane]);
         Some(waiting.item)
     }
 }
@@ -166,7 +166,7 @@ const fn kinds(pick: Pick) -> usize {
 
 /// Halves a lane that a burst has left mostly empty, twice. Between two halvings at least as many
 /// items are taken as the second one moves, so a pick stays constant on average.
-fn give_memory_back<T>(lane: &mut VecDeque<T>) {
+fn shrink<T>(lane: &mut VecDeque<T>) {
     if lane.capacity() > CAPACITY_KEPT && lane.len() <= lane.capacity() / 8 {
         lane.shrink_to(lane.capacity() / 4);
     }
@@ -188,7 +188,7 @@ mod tests {
 
     /// A person who marks a task urgent sees it run first.
     #[test]
-    fn urgency_goes_before_age() {
+    fn urgency_beats_age() {
         use Priority::{High, Low, Normal, Urgent};
         let mut queue = filled([(Low, 0), (Normal, 1), (High, 2), (Urgent, 3), (Urgent, 4)]);
         let order: Vec<_> = std::iter::from_fn(|| queue.pop(Pick::Any)).collect();
@@ -225,7 +225,7 @@ mod tests {
 
     /// A burst of a hundred thousand tasks does not keep its memory for the life of the process.
     #[test]
-    fn memory_of_a_burst_is_given_back() {
+    fn memory_of_a_burst_is_released() {
         let mut queue = filled((0..100_000).map(|n| (Priority::Normal, n)));
         while queue.pop(Pick::Any).is_some() {}
         assert!(queue.lanes.iter().map(VecDeque::capacity).sum::<usize>() <= 2 * CAPACITY_KEPT);
@@ -233,7 +233,7 @@ mod tests {
 
     /// What may not be picked now keeps its place, and its age among all others.
     #[test]
-    fn an_effect_that_must_wait_is_passed_by_and_keeps_its_place() {
+    fn an_effect_that_must_wait_is_passed_by_and_keeps_its_position() {
         use Priority::{High, Normal};
         let mut queue = ReadyQueue::new();
         for (priority, kind, item) in [

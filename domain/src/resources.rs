@@ -135,9 +135,9 @@ impl Resources {
         .into_iter()
         .filter(|(_, need, there)| need > there)
         .map(move |(name, need, there)| {
-            let told =
+            let amount =
                 |amount: u64| if name == "cpu_cores" { cores(amount) } else { amount.to_string() };
-            (name, told(need), told(there))
+            (name, amount(need), amount(there))
         })
     }
 
@@ -208,7 +208,7 @@ impl ResourceLedger {
 
     /// Gives back what an earlier [`take`](Self::take) took. More than that is a defect: the ledger
     /// then stays at its total, and says so in a debug build.
-    pub fn give(&mut self, back: &Resources) {
+    pub fn release(&mut self, back: &Resources) {
         let free = self.free.checked_add(back).filter(|free| free.fits_in(&self.total));
         debug_assert!(free.is_some(), "gave back more than was taken: {back:?}");
         self.free = free.unwrap_or(self.total);
@@ -257,7 +257,7 @@ mod tests {
                         live.push(need);
                     }
                 } else if let Some(lease) = live.pop() {
-                    ledger.give(&lease);
+                    ledger.release(&lease);
                 }
                 let sum = live.iter().fold(Resources::default(), |sum, lease| {
                     sum.checked_add(lease).unwrap()

@@ -188,7 +188,7 @@ mod tests {
 
     /// The three shapes, each under the cap.
     #[test]
-    fn pauses_grow_as_told_up_to_the_cap() {
+    fn pauses_grow_as_configured_up_to_the_cap() {
         assert_eq!(pauses(&policy(Backoff::Fixed)), [1, 1, 1, 1]);
         assert_eq!(pauses(&policy(Backoff::Linear)), [1, 2, 3, 4]);
         assert_eq!(pauses(&policy(Backoff::Exponential)), [1, 2, 4, 5]);
@@ -205,7 +205,7 @@ mod tests {
 
     /// A provider that says when to come back is believed, even beyond the cap.
     #[test]
-    fn a_providers_wish_is_honoured() {
+    fn the_pause_that_a_provider_asks_for_is_kept() {
         let error = TaskError::failed("busy").retry_after(Duration::from_secs(30));
         let pause = policy(Backoff::Fixed).pause_after(1, &error, 0.0);
         assert_eq!(pause, Some(Duration::from_secs(30)));
@@ -215,8 +215,8 @@ mod tests {
     #[test]
     fn no_pause_is_longer_than_the_longest() {
         let policy = RetryPolicy { jitter: true, ..policy(Backoff::Exponential) };
-        let wish = TaskError::failed("busy").retry_after(Duration::from_secs(30));
-        for error in [TaskError::new(ErrorCode::ConnectionLost, "cut"), wish] {
+        let busy = TaskError::failed("busy").retry_after(Duration::from_secs(30));
+        for error in [TaskError::new(ErrorCode::ConnectionLost, "cut"), busy] {
             for attempt in 1..9 {
                 let longest = policy.longest_pause_after(attempt, Some(&error));
                 for random in [0.0, 0.3, 1.0] {

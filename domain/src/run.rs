@@ -10,10 +10,10 @@ mod failure;
 mod interruption;
 mod measure;
 mod refusal;
+mod resolution;
 #[cfg(test)]
 mod tests;
 mod unstored;
-mod verdict;
 
 use std::{
     collections::BTreeSet,
@@ -29,7 +29,7 @@ use serde_json::Value;
 
 use crate::{
     error::{ErrorCode, TaskError},
-    event::{Audience, Event, EventData},
+    event::{Event, EventData, SubscriberCount},
     id::{ProviderId, WorkflowId},
     plan::Plan,
     provider::Outcome,
@@ -41,8 +41,8 @@ use crate::{
 pub use failure::Interruption;
 pub use measure::NESTING_MAX;
 pub use refusal::Refused;
+pub use resolution::Resolved;
 pub use unstored::{Unstored, UnstoredLimits};
-pub use verdict::Resolved;
 
 #[cfg(test)]
 use interruption::CUT_OFF_MAX;
@@ -83,7 +83,7 @@ impl CancelSignal {
 
 /// What the end of an attempt means for its task.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
+pub enum AttemptOutcome {
     /// The task is settled; true when it completed.
     Settled(bool),
     /// It is to be tried again after this pause.
@@ -120,7 +120,7 @@ pub struct Run {
     begun: bool,
     unsaved: Vec<Event>,
     unpublished: Vec<Event>,
-    audience: Audience,
+    subscribers: SubscriberCount,
     outstanding: bool,
     first_failure: Option<u32>,
     /// Queued tasks that are written down as waiting for a provider.
@@ -153,7 +153,7 @@ enum Results {
 impl Run {
     /// A workflow that was accepted at `now`; nothing is ready yet.
     /// Events are kept for `audience` only while that is not empty.
-    pub fn new(plan: Arc<Plan>, audience: Audience, now: DateTime<Utc>) -> Self {
+    pub fn new(plan: Arc<Plan>, subscribers: SubscriberCount, now: DateTime<Utc>) -> Self {
         let tasks = plan
             .tasks
             .iter()
@@ -174,7 +174,7 @@ impl Run {
             spec: Arc::clone(&plan.spec),
             tasks,
         };
-        let mut run = Self::resume(plan, audience, record);
+        let mut run = Self::resume(plan, subscribers, record);
         run.outstanding = true;
         // The submission and one for each task that is ready, at least. In a store in memory the
         // same list goes on to grow: a small one is given room for the whole course.
@@ -191,7 +191,7 @@ impl Run {
     }
 
     /// A workflow as a store remembers it.
-    pub fn resume(plan: Arc<Plan>, audience: Audience, record: WorkflowRecord) -> Self {
+    pub fn resume(plan: Arc<Plan>, subscribers: SubscriberCount, record: WorkflowRecord) -> Self {
         let open = record.tasks.iter().filter(|task| !task.status.is_settled()).count();
         let first_failure = record
             .tasks
@@ -208,7 +208,7 @@ impl Run {
             begun: false,
             unsaved: Vec::new(),
             unpublished: Vec::new(),
-            audience,
+            subscribers,
             outstanding: false,
             first_failure,
             waits: BTreeSet::new(),
@@ -392,7 +392,7 @@ impl Run {
         task.error = Some(Arc::new(TaskError::new(ErrorCode::ProviderNotAvailable, message)));
         let task_id = task.id.clone();
         self.waits.insert(index);
-        self.mark(index);
+        self.set_dirty(index);
         self.log(now, EventData::TaskWaiting { task_id, reason: Arc::clone(reason) });
         true
     }
@@ -406,7 +406,7 @@ impl Run {
     fn waits_no_more(&mut self, index: u32) {
         if self.waits.remove(&index) {
             self.record.tasks[index as usize].error = None;
-            self.mark(index);
+            self.set_dirty(index);
         }
     }
 
@@ -418,13 +418,13 @@ impl Run {
 
     /// Writes a started task down before its call, for a method that must not run twice.
     pub fn save_start(&mut self, index: u32) {
-        self.mark(index);
+        self.set_dirty(index);
         self.workflow_dirty = true;
     }
 
     /// Has a start written that has taken so long that others are to see it.
-    pub fn tell_start(&mut self, index: u32) {
-        self.mark(index);
+    pub fn record_start(&mut self, index: u32) {
+        self.set_dirty(index);
     }
 
     /// An attempt ended. `random` (0..1) draws the jitter of a retry; `duration` is of the call.
@@ -436,7 +436,7 @@ impl Run {
         duration: Option<Duration>,
         now: DateTime<Utc>,
         random: f64,
-    ) -> Verdict {
+    ) -> AttemptOutcome {
         let task = &mut self.record.tasks[index as usize];
         let running = match task.status {
             TaskStatus::Executing => task.attempts == attempt,
@@ -445,7 +445,7 @@ impl Run {
             _ => false,
         };
         if !running {
-            return Verdict::Stale;
+            return AttemptOutcome::Stale;
         }
         if task.status == TaskStatus::Queued {
             task.attempts = attempt;
@@ -462,7 +462,7 @@ impl Run {
             Ok((value, size)) => {
                 self.unstored += Unstored::of_call(has_effect, size);
                 self.complete(index, value, size, now);
-                Verdict::Settled(true)
+                AttemptOutcome::Settled(true)
             }
             Err(error) => {
                 let error = storable(error, self.result_max);
@@ -582,7 +582,7 @@ impl Run {
             task_id: task.id.clone(),
             attempt_count: task.attempts,
         };
-        self.mark(index);
+        self.set_dirty(index);
         self.log(now, event);
     }
 
@@ -603,7 +603,7 @@ impl Run {
         if matches!(to, TaskStatus::Failed | TaskStatus::Cancelled) {
             self.first_failure.get_or_insert(index);
         }
-        self.mark(index);
+        self.set_dirty(index);
     }
 
     // ---- what leaves it ----
@@ -619,13 +619,13 @@ impl Run {
             sequence: self.record.last_sequence,
             data,
         };
-        if !self.audience.is_empty() {
+        if !self.subscribers.is_empty() {
             self.unpublished.push(event.clone());
         }
         self.unsaved.push(event);
     }
 
-    fn mark(&mut self, index: u32) {
+    fn set_dirty(&mut self, index: u32) {
         // The same task twice is sorted out when the change is taken.
         self.dirty.push(index);
     }

@@ -15,8 +15,8 @@ pub use output::ResultError;
 use crate::{
     duration,
     error::TaskError,
+    file_access::FileAccess,
     id::{ProtocolId, WorkflowId},
-    place::Place,
     resources::ResourceRequirements,
     retry::RetryPolicy,
     task::{OnDependencyFailure, Priority, TaskRecord},
@@ -56,9 +56,10 @@ pub struct WorkflowSpec {
     /// as written, by JSON pointer into `inputs`. Used where an input becomes part of a text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spellings: BTreeMap<String, String>,
-    /// What it needs from the place where it was written; nothing where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<Arc<Place>>,
+    /// Directories and files that its tasks may use; `None` reads relative paths from the working
+    /// directory of the process that runs the workflow. In JSON: `place`.
+    #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
+    pub file_access: Option<Arc<FileAccess>>,
     /// The tasks, in the order of the file.
     pub tasks: Vec<TaskSpec>,
 }
@@ -74,7 +75,7 @@ impl WorkflowSpec {
             max_parallel_tasks: None,
             inputs: Map::new(),
             spellings: BTreeMap::new(),
-            place: None,
+            file_access: None,
             tasks: Vec::new(),
         }
     }

@@ -21,14 +21,14 @@ use serde_json::Value;
 
 /// The places of our violations, as JSON Schema names them: what is missing or too much is told
 /// of the object around it.
-fn places(violations: &[Violation]) -> BTreeSet<String> {
-    let place = |violation: &Violation| match violation.rule {
+fn pointers(violations: &[Violation]) -> BTreeSet<String> {
+    let pointer = |violation: &Violation| match violation.rule {
         Rule::Required | Rule::AdditionalProperties => {
             violation.pointer.rsplit_once('/').map_or_else(String::new, |(around, _)| around.into())
         }
         _ => violation.pointer.clone(),
     };
-    violations.iter().map(place).collect()
+    violations.iter().map(pointer).collect()
 }
 
 fn second_opinion(schema: &Value, value: &Value) -> BTreeSet<String> {
@@ -91,7 +91,7 @@ proptest! {
         let found = ours.check(&value);
         let exported = schema::value(&spec);
         prop_assert_eq!(
-            places(&found), second_opinion(&exported, &value),
+            pointers(&found), second_opinion(&exported, &value),
             "schema {} found {:#?}", exported, found
         );
     }
@@ -108,7 +108,7 @@ proptest! {
 
     /// Filling in defaults keeps what was given, gives what fits, and is done after once.
     #[test]
-    fn filling_is_sound_and_done_once((spec, value) in spec_and_value()) {
+    fn filling_is_valid_and_done_once((spec, value) in spec_and_value()) {
         let validator = Validator::compile(&spec).expect("only sound schemas are generated");
         let value = Arc::new(value);
         match validator.fill(&value) {

@@ -43,7 +43,7 @@ use gleitzeit_domain::{
 use serde_json::Value;
 
 /// No step of the suite may take longer.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How often each sample is called while the others are.
 const ROUNDS: usize = 4;
@@ -133,9 +133,9 @@ impl Sample {
             method: Arc::clone(&self.method),
             params: Arc::clone(&self.filled.params),
             defaulted: Arc::clone(&self.filled.defaulted),
-            timeout: PATIENCE,
+            timeout: TIMEOUT,
             resources: Resources::default(),
-            place: None,
+            file_access: None,
         }
     }
 
@@ -261,7 +261,7 @@ impl Suite<'_> {
         let built = std::panic::catch_unwind(AssertUnwindSafe(|| (self.spec.factory)()));
         let built = match built {
             Ok(built) => built.map_err(|error| format!("the factory failed: {error}")),
-            Err(panic) => Err(format!("the factory panicked: {}", said(&*panic))),
+            Err(panic) => Err(format!("the factory panicked: {}", panic_message(&*panic))),
         };
         self.note(Claim::Builds, built)
     }
@@ -379,14 +379,14 @@ async fn called(provider: &dyn Provider, sample: &Sample, task: &str) -> Result<
 
 /// What came of a step that may panic or hang.
 async fn guarded<T>(step: impl Future<Output = T>) -> Result<T, String> {
-    match tokio::time::timeout(PATIENCE, AssertUnwindSafe(step).catch_unwind()).await {
+    match tokio::time::timeout(TIMEOUT, AssertUnwindSafe(step).catch_unwind()).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(panic)) => Err(format!("panicked: {}", said(&*panic))),
-        Err(_) => Err(format!("did not end within {PATIENCE:?}")),
+        Ok(Err(panic)) => Err(format!("panicked: {}", panic_message(&*panic))),
+        Err(_) => Err(format!("did not end within {TIMEOUT:?}")),
     }
 }
 
-fn said(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
 }

@@ -89,7 +89,7 @@ pub fn spec(
         },
         supervision_chosen: false,
         kind: "ollama".into(),
-        config: settings.shown(),
+        config: settings.redacted(),
         factory: Arc::new(move || Ok(Rc::new(Ollama::new(&about, settings.clone())?))),
     })
 }
@@ -117,7 +117,7 @@ struct Models {
 impl Ollama {
     fn new(id: &ProviderId, settings: Checked) -> Result<Self, TaskError> {
         let config = &settings.config;
-        let rules = Rules::new(&config.file_roots, &config.place_roots, &config.guarded);
+        let rules = Rules::new(&config.file_roots, &config.workflow_file_roots, &config.guarded);
         let files = Files::new(rules, config.max_file);
         let models = Models {
             text: config.default_model.clone(),
@@ -283,7 +283,7 @@ impl Provider for Ollama {
             ));
         }
         let params = Params::of(&call, &self.options, self.keep_alive.as_ref())?;
-        let files = self.files.of(call.place.as_ref());
+        let files = self.files.of(call.file_access.as_ref());
         let attached = self.attached(&files, &params).await?;
         let (configured, last) = match method {
             "embed" => (&self.models.embedding, "nomic-embed-text"),

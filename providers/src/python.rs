@@ -10,11 +10,11 @@
 mod answer;
 mod config;
 mod docker;
+mod exposed;
 mod kind;
 mod request;
 mod script;
 mod security;
-mod shown;
 
 use std::{
     cell::{Cell, RefCell},
@@ -39,17 +39,17 @@ pub use docker::DockerConfig;
 pub use kind::kind;
 pub use security::{Admission, SecurityManager};
 
+use exposed::ExposedFiles;
 use request::Request;
 use script::Scripts;
-use shown::Shown;
 
 /// What to do where there is no jail.
 const UNAVAILABLE: &str = "`gleitzeit doctor` says what this machine lacks; for code that you trust, \
                            set `sandbox = \"none\"` and `allow_unsandboxed = true` in [security]";
-const NO_PLACE: &str = "no jail and no container can be had";
+const NO_ISOLATION: &str = "no jail and no container can be had";
 const METHODS: [&str; 2] = ["execute", "validate"];
 /// A health check waits so long for a place among the tasks.
-const PLACE_TIMEOUT: Duration = Duration::from_secs(3);
+const ISOLATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// Code that ran so recently shows that the sandbox works.
 const PROVEN: Duration = Duration::from_secs(5);
 /// A health check that takes longer has failed; a task that does nothing takes milliseconds.
@@ -76,7 +76,7 @@ pub fn spec(
 ) -> Result<ProviderSpec, PythonConfigError> {
     config.check()?;
     let python = ProtocolId::new("python", Version { major: 1, minor: 0, patch: 0 });
-    let shown = config.shown();
+    let redacted = config.redacted();
     let workers = config.workers();
     let config = Arc::new(config);
     Ok(ProviderSpec {
@@ -89,7 +89,7 @@ pub fn spec(
         supervision: Supervision::default(),
         supervision_chosen: false,
         kind: "python".into(),
-        config: shown,
+        config: redacted,
         factory: Arc::new(move || {
             let provider =
                 PythonProvider::new(PythonConfig::clone(&config)).map_err(TaskError::from)?;
@@ -110,7 +110,8 @@ pub struct Diagnosis {
     /// The level that its tasks run at; `None` where they cannot run.
     pub level: Option<&'static str>,
     /// What the self-test of its jail found.
-    pub verdict: Option<gleitzeit_sandbox::Verdict>,
+    #[serde(rename = "verdict")]
+    pub self_test: Option<gleitzeit_sandbox::SelfTest>,
     /// Why it cannot run.
     pub error: Option<String>,
 }
@@ -124,14 +125,14 @@ pub async fn diagnose(spec: &ProviderSpec) -> Option<Diagnosis> {
         interpreter: config.interpreter(),
         version: None,
         level: None,
-        verdict: None,
+        self_test: None,
         error: None,
     };
     match open(&config).await {
         Ok(sandbox) => {
             diagnosis.version = Some(sandbox.interpreter().version().to_string());
             diagnosis.level = Some(sandbox.level().as_str());
-            diagnosis.verdict = sandbox.verdict().cloned();
+            diagnosis.self_test = sandbox.self_test().cloned();
             sandbox.stop().await;
         }
         Err(error) => diagnosis.error = Some(PythonProvider::advice(&error)),
@@ -164,16 +165,16 @@ async fn open(config: &PythonConfig) -> Result<Sandbox, SandboxError> {
 /// of providers are none of its business.
 pub(crate) async fn check_level(spec: &ProviderSpec) -> Result<(), String> {
     let Some(config) = config_of(spec) else { return Ok(()) };
-    let told = match config.jail() {
+    let checked = match config.jail() {
         Some(jail) => gleitzeit_sandbox::available(&jail).await,
         None => Ok(()),
     };
     #[cfg(feature = "docker")]
-    let told = match config.containers() {
+    let checked = match config.containers() {
         Some(containers) => gleitzeit_sandbox::docker_available(&containers).await.map(|_| ()),
-        None => told,
+        None => checked,
     };
-    told.map_err(|error| PythonProvider::advice(&error))
+    checked.map_err(|error| PythonProvider::advice(&error))
 }
 
 /// The interpreter of a Python provider, as its settings name it. `None` for one of another kind.
@@ -196,7 +197,7 @@ pub struct PythonProvider {
     security: SecurityManager,
     scripts: Scripts,
     sandbox: RefCell<Option<Sandbox>>,
-    shown: Shown,
+    exposed: ExposedFiles,
     /// When code was last seen to run.
     proven_at: Cell<Option<Instant>>,
 }
@@ -213,7 +214,7 @@ impl PythonProvider {
             scripts: Scripts::new(config.rules()),
             config,
             sandbox: RefCell::new(None),
-            shown: Shown::default(),
+            exposed: ExposedFiles::default(),
             proven_at: Cell::new(None),
         })
     }
@@ -253,13 +254,13 @@ impl PythonProvider {
         let usual = self.sandbox()?;
         let admission = self.security.admit(call.security())?;
         let request = Request::read(&call.params)?;
-        let place = call.place.as_deref();
+        let file_access = call.file_access.as_deref();
         let source = match (&request.code, &request.file) {
             (Some(code), None) => request::inline(code),
-            (None, Some(file)) => self.scripts.read(call.place.as_ref(), file).await?,
+            (None, Some(file)) => self.scripts.read(call.file_access.as_ref(), file).await?,
             (code, _) => return Err(request::one_of_code_and_file(code.is_some())),
         };
-        let own = self.shown.sandbox(&self.config, self.scripts.reach(place), call).await?;
+        let own = self.exposed.sandbox(&self.config, self.scripts.reach(file_access), call).await?;
         let sandbox = own.unwrap_or(usual);
         let timeout = config::timeout(&request, call);
         let limits = self.config.limits(&request, call);
@@ -313,7 +314,7 @@ impl Provider for PythonProvider {
         let path = sandbox.interpreter().path().display().to_string();
         let version = sandbox.interpreter().version();
         // A jail has been tried out by the attempts to get out of it.
-        if sandbox.verdict().is_none() {
+        if sandbox.self_test().is_none() {
             self.try_out(&sandbox).await.map_err(failed)?;
         }
         tracing::info!(path, %version, sandbox = sandbox.level().as_str(), "Python is ready");
@@ -340,7 +341,7 @@ impl Provider for PythonProvider {
     }
 
     async fn health_check(&self) -> HealthReport {
-        self.shown.tidy();
+        self.exposed.tidy();
         let sandbox = match self.sandbox() {
             Ok(sandbox) => sandbox,
             Err(error) => return HealthReport::unhealthy(error.message),
@@ -349,17 +350,17 @@ impl Provider for PythonProvider {
         // same place would wait for nothing.
         let is_proven = self.proven_at.take().is_some_and(|at| at.elapsed() < PROVEN);
         let tried = async { if is_proven { Ok(()) } else { self.try_out(&sandbox).await } };
-        let tried = tokio::time::timeout(PLACE_TIMEOUT, tried).await;
+        let tried = tokio::time::timeout(ISOLATION_TIMEOUT, tried).await;
         // Long tasks in all places are no illness; only a jail that is gone is one.
         let tried = tried.unwrap_or_else(|_| {
-            if sandbox.is_serving() { Ok(()) } else { Err(NO_PLACE.to_owned()) }
+            if sandbox.is_serving() { Ok(()) } else { Err(NO_ISOLATION.to_owned()) }
         });
         match tried {
             Ok(()) => {
                 let (version, level) = (sandbox.interpreter().version(), sandbox.level().as_str());
-                let verdict = sandbox.verdict().map(|verdict| format!(": {verdict}"));
+                let self_test = sandbox.self_test().map(|self_test| format!(": {self_test}"));
                 let detail =
-                    format!("Python {version}, sandbox {level}{}", verdict.unwrap_or_default());
+                    format!("Python {version}, sandbox {level}{}", self_test.unwrap_or_default());
                 HealthReport { detail, ..HealthReport::healthy() }
             }
             Err(why) => HealthReport::unhealthy(why),
@@ -367,7 +368,7 @@ impl Provider for PythonProvider {
     }
 
     async fn shutdown(&self) {
-        self.shown.stop().await;
+        self.exposed.stop().await;
         let sandbox = self.sandbox.replace(None);
         if let Some(sandbox) = sandbox {
             sandbox.stop().await;

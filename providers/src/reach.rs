@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gleitzeit_domain::place::Place;
+use gleitzeit_domain::file_access::FileAccess;
 
 use crate::guarded::{Guarded, is_below};
 
@@ -21,7 +21,7 @@ use crate::guarded::{Guarded, is_below};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
     roots: Vec<PathBuf>,
-    place_roots: Vec<PathBuf>,
+    workflow_file_roots: Vec<PathBuf>,
     guarded: Guarded,
 }
 
@@ -39,17 +39,21 @@ pub(super) enum Unreachable {
 impl Rules {
     /// Files below `roots`, and those of a workflow's own that are below `place_roots`; none that
     /// is `guarded`.
-    pub(super) fn new(roots: &[PathBuf], place_roots: &[PathBuf], guarded: &[PathBuf]) -> Self {
+    pub(super) fn new(
+        roots: &[PathBuf],
+        workflow_file_roots: &[PathBuf],
+        guarded: &[PathBuf],
+    ) -> Self {
         Self {
             roots: roots.to_vec(),
-            place_roots: place_roots.to_vec(),
+            workflow_file_roots: workflow_file_roots.to_vec(),
             guarded: Guarded::new(guarded.to_vec()),
         }
     }
 
     /// What a call of a workflow from this place may name.
-    pub(super) fn reach<'r>(&'r self, place: Option<&'r Place>) -> Reach<'r> {
-        Reach { rules: self, place }
+    pub(super) fn reach<'r>(&'r self, file_access: Option<&'r FileAccess>) -> Reach<'r> {
+        Reach { rules: self, file_access }
     }
 }
 
@@ -57,7 +61,7 @@ impl Rules {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reach<'r> {
     rules: &'r Rules,
-    place: Option<&'r Place>,
+    file_access: Option<&'r FileAccess>,
 }
 
 impl Reach<'_> {
@@ -95,7 +99,8 @@ impl Reach<'_> {
     /// True where no file may be read at all.
     #[cfg(feature = "ollama")]
     pub(super) fn reads_nothing(&self) -> bool {
-        self.rules.roots.is_empty() && self.place.is_none_or(|place| place.files.is_empty())
+        self.rules.roots.is_empty()
+            && self.file_access.is_none_or(|file_access| file_access.files.is_empty())
     }
 
     /// The roots, for an error.
@@ -110,8 +115,8 @@ impl Reach<'_> {
 
     /// The files of the workflow that the code of a task may see: real files that are not guarded,
     /// below a root that the settings permit. The others are left out.
-    pub(super) fn shown<'p>(&self, files: &[&'p str]) -> Vec<&'p str> {
-        self.rules.guarded.fit(files, &self.rules.place_roots)
+    pub(super) fn readable<'p>(&self, files: &[&'p str]) -> Vec<&'p str> {
+        self.rules.guarded.fit(files, &self.rules.workflow_file_roots)
     }
 
     fn candidates(&self, file: &Path) -> Vec<PathBuf> {
@@ -122,11 +127,15 @@ impl Reach<'_> {
             self.directories().into_iter().map(|it| it.join(file)).collect();
         let roots = &self.rules.roots;
         // What the working directory has is another file for each process.
-        let has_place = self.place.is_some_and(|place| !place.directories.is_empty());
+        let has_directories =
+            self.file_access.is_some_and(|file_access| !file_access.directories.is_empty());
         candidates.extend(
-            roots.iter().filter(|root| !has_place || root.is_absolute()).map(|it| it.join(file)),
+            roots
+                .iter()
+                .filter(|root| !has_directories || root.is_absolute())
+                .map(|it| it.join(file)),
         );
-        if !has_place {
+        if !has_directories {
             candidates.push(file.to_owned());
         }
         candidates
@@ -134,7 +143,11 @@ impl Reach<'_> {
 
     /// The directories of the workflow that the settings permit.
     fn directories(&self) -> Vec<PathBuf> {
-        let directories = self.place.iter().flat_map(|place| &place.directories).map(PathBuf::from);
+        let directories = self
+            .file_access
+            .iter()
+            .flat_map(|file_access| &file_access.directories)
+            .map(PathBuf::from);
         let is_fit = |it: &PathBuf| {
             it.is_absolute() && it.canonicalize().is_ok_and(|real| self.permits(&real))
         };
@@ -143,20 +156,20 @@ impl Reach<'_> {
 
     /// True for a file that the workflow brought along, which the settings permit.
     fn is_own(&self, candidate: &Path, real: &Path) -> bool {
-        let named = |place: &Place| {
+        let named = |file_access: &FileAccess| {
             candidate.to_str().is_some_and(|name| {
                 // Sorted by whoever made it; a list that is not finds fewer, never more.
                 let is_in = |files: &[String]| {
                     files.binary_search_by(|file| file.as_str().cmp(name)).is_ok()
                 };
-                is_in(&place.files) || is_in(&place.scripts)
+                is_in(&file_access.files) || is_in(&file_access.scripts)
             })
         };
-        self.place.is_some_and(named) && self.permits(real)
+        self.file_access.is_some_and(named) && self.permits(real)
     }
 
     fn permits(&self, real: &Path) -> bool {
-        is_below(real, &self.rules.place_roots)
+        is_below(real, &self.rules.workflow_file_roots)
     }
 
     /// True when a path that does not exist would lie below a root.
@@ -173,9 +186,9 @@ impl Reach<'_> {
 mod tests {
     use super::*;
 
-    fn place(directories: &[&Path], files: &[&Path]) -> Place {
+    fn file_access(directories: &[&Path], files: &[&Path]) -> FileAccess {
         let texts = |paths: &[&Path]| paths.iter().map(|it| it.display().to_string()).collect();
-        Place { directories: texts(directories), files: texts(files), ..Place::default() }
+        FileAccess { directories: texts(directories), files: texts(files), ..FileAccess::default() }
     }
 
     /// A relative path leads to the directory of its workflow, whatever the working directory is,
@@ -190,8 +203,8 @@ mod tests {
         fs::write(at.join("two/s.py"), "").unwrap();
         fs::write(at.join("srv/t.py"), "").unwrap();
         let rules = Rules::new(&[".".into(), at.join("srv")], &["/".into()], &[]);
-        let place = place(&[&at.join("one"), &at.join("two")], &[]);
-        let reach = rules.reach(Some(&place));
+        let file_access = file_access(&[&at.join("one"), &at.join("two")], &[]);
+        let reach = rules.reach(Some(&file_access));
         assert_eq!(reach.find("s.py").unwrap(), at.join("two/s.py"));
         assert_eq!(reach.find("t.py").unwrap(), at.join("srv/t.py"));
         assert!(matches!(reach.find("Cargo.toml"), Err(Unreachable::Missing(_))));
@@ -201,7 +214,7 @@ mod tests {
     /// What a submitter stored counts for nothing outside of what the settings permit, and opens
     /// neither the database nor the directory of a file.
     #[test]
-    fn a_stored_place_opens_only_what_the_settings_permit() {
+    fn stored_file_access_opens_only_what_the_settings_permit() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().canonicalize().unwrap();
         for name in ["open", "closed"] {
@@ -213,17 +226,17 @@ mod tests {
         let (a, db) = (at.join("open/a.txt"), at.join("open/w.db"));
         let secret = at.join("closed/a.txt");
         let rules = Rules::new(&[], &[at.join("open")], std::slice::from_ref(&db));
-        let place = place(&[&at.join("closed")], &[&secret, &a, &db]);
-        let reach = rules.reach(Some(&place));
+        let file_access = file_access(&[&at.join("closed")], &[&secret, &a, &db]);
+        let reach = rules.reach(Some(&file_access));
         assert_eq!(reach.find(a.to_str().unwrap()).unwrap(), a);
         assert!(matches!(reach.find(secret.to_str().unwrap()), Err(Unreachable::Outside)));
         assert!(matches!(reach.find("b.txt"), Err(Unreachable::Outside)));
         assert!(matches!(reach.find(db.to_str().unwrap()), Err(Unreachable::Guarded)));
         let beside = at.join("open/b.txt");
         assert!(matches!(reach.find(beside.to_str().unwrap()), Err(Unreachable::Outside)));
-        let files: Vec<&str> = place.files.iter().map(String::as_str).collect();
+        let files: Vec<&str> = file_access.files.iter().map(String::as_str).collect();
         let open = at.join("open");
-        let shown = reach.shown(&[&files[..], &[open.to_str().unwrap()]].concat());
-        assert_eq!(shown, [a.to_str().unwrap()]);
+        let readable = reach.readable(&[&files[..], &[open.to_str().unwrap()]].concat());
+        assert_eq!(readable, [a.to_str().unwrap()]);
     }
 }

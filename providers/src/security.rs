@@ -39,7 +39,8 @@ pub struct SecuritySettings {
     /// of the workflow where that has one of its own, else of this process.
     pub file_roots: Vec<PathBuf>,
     /// Directories and files that are stored with a workflow count below these directories only.
-    pub place_roots: Vec<PathBuf>,
+    #[serde(rename = "place_roots")]
+    pub workflow_file_roots: Vec<PathBuf>,
 }
 
 /// Which modules and calls of Python code are refused with a message. It is told to honest users

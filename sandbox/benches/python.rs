@@ -32,8 +32,8 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let told = runtime.block_on(measure());
-    std::io::Write::write_all(&mut std::io::stdout(), told.as_bytes()).expect("somebody listens");
+    let report = runtime.block_on(measure());
+    std::io::Write::write_all(&mut std::io::stdout(), report.as_bytes()).expect("somebody listens");
 }
 
 async fn measure() -> String {
@@ -45,10 +45,10 @@ async fn measure() -> String {
     let interpreter = Interpreter::probe(python.as_ref()).await.expect("an interpreter");
     let path = interpreter.path().to_owned();
     let plain = Sandbox::new(interpreter, Settings::default());
-    let mut told = format!(
+    let mut report = format!(
         "Python {}, {}\nstarted in {start:.1?} with {} places, self-test included\n\n",
         jail.interpreter().version(),
-        jail.verdict().expect("a jail has one"),
+        jail.self_test().expect("a jail has one"),
         settings.workers,
     );
     for _ in 0..100 {
@@ -66,14 +66,14 @@ async fn measure() -> String {
         cold.push(cold_start(&path));
         unjailed.push(task(&plain).await);
     }
-    line(&mut told, "a task in a jail", &mut jailed);
-    line(&mut told, "a task without one", &mut unjailed);
-    line(&mut told, "python3 -I -S -E -c pass", &mut cold);
+    line(&mut report, "a task in a jail", &mut jailed);
+    line(&mut report, "a task without one", &mut unjailed);
+    line(&mut report, "python3 -I -S -E -c pass", &mut cold);
     let ratio = median(&jailed).as_secs_f64() / median(&cold).as_secs_f64();
     let each = spent * 1e3 / TASKS as f64;
-    let _ = writeln!(told, "\njail / cold start, medians: {ratio:.2}");
-    let _ = writeln!(told, "processor time a task, all processes: {each:.2} ms");
-    let _ = writeln!(told, "one at a time: {:.0} tasks/s", TASKS as f64 / total(&jailed));
+    let _ = writeln!(report, "\njail / cold start, medians: {ratio:.2}");
+    let _ = writeln!(report, "processor time a task, all processes: {each:.2} ms");
+    let _ = writeln!(report, "one at a time: {:.0} tasks/s", TASKS as f64 / total(&jailed));
     let begun = Instant::now();
     let lanes = (0..settings.workers).map(|_| {
         let jail = jail.clone();
@@ -88,9 +88,10 @@ async fn measure() -> String {
         lane.await.expect("no task fails");
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let _ = writeln!(told, "{} at a time: {:.0} tasks/s", settings.workers, MANY as f64 / seconds);
+    let _ =
+        writeln!(report, "{} at a time: {:.0} tasks/s", settings.workers, MANY as f64 / seconds);
     jail.stop().await;
-    told
+    report
 }
 
 async fn task(sandbox: &Sandbox) -> Duration {
@@ -111,11 +112,16 @@ fn cold_start(path: &std::path::Path) -> Duration {
     begun.elapsed()
 }
 
-fn line(told: &mut String, name: &str, times: &mut [Duration]) {
+fn line(report: &mut String, name: &str, times: &mut [Duration]) {
     times.sort_unstable();
     let at = |share: usize| times[(times.len() * share).div_ceil(100).saturating_sub(1)];
-    let _ =
-        writeln!(told, "{name:26} min {:8.2?}  p50 {:8.2?}  p99 {:8.2?}", times[0], at(50), at(99));
+    let _ = writeln!(
+        report,
+        "{name:26} min {:8.2?}  p50 {:8.2?}  p99 {:8.2?}",
+        times[0],
+        at(50),
+        at(99)
+    );
 }
 
 fn median(sorted: &[Duration]) -> Duration {

@@ -131,7 +131,7 @@ mod tests {
 
     /// Both streams draw on one budget.
     #[test]
-    fn a_flood_is_told() {
+    fn a_flood_is_reported() {
         let budget = Budget::new(5);
         assert_eq!(Capture::new(10).add(b"abc", &budget), Ok(()));
         assert_eq!(Capture::new(10).add(b"abc", &budget), Err(Flooded));

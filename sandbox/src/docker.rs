@@ -11,17 +11,17 @@
 //! | `owner` | whose containers those are, and which of them nobody owns any more |
 //! | `line` | what a supervisor says |
 //! | `container` | one container: started, warmed, given its task, gone |
-//! | `keeper` | the stock of warm ones |
+//! | `stock` | the stock of warm ones |
 //!
 //! Invariant: a container is gone when its task has ended, when the call was dropped, and when the
 //! service has died, whichever comes first.
 
 mod container;
 mod engine;
-mod keeper;
 pub(crate) mod line;
 mod owner;
 mod profile;
+mod stock;
 
 use std::{
     fmt,
@@ -35,7 +35,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Interpreter, Job, Level, Limits, SandboxError, frames,
-    jail::{OWN_PID, Verdict, filter_program, selftest},
+    jail::{OWN_PID, SelfTest, filter_program, selftest},
     pool::Shared,
     watch::Ended,
 };
@@ -74,7 +74,7 @@ pub struct DockerSettings {
     /// another job's is set before it is handed over.
     pub usual: Limits,
     /// Directories and files of the engine's machine, shown read-only under their own names.
-    pub shown: Vec<PathBuf>,
+    pub read_only_paths: Vec<PathBuf>,
 }
 
 impl DockerSettings {
@@ -93,7 +93,7 @@ impl DockerSettings {
             task_bytes: 256 << 20,
             task_inodes: 4096,
             usual: Limits::default(),
-            shown: Vec::new(),
+            read_only_paths: Vec::new(),
         }
     }
 
@@ -223,8 +223,8 @@ fn boot_frames(interpreter: &Interpreter) -> Vec<u8> {
 pub(crate) struct Docker {
     plan: Arc<ContainerConfig>,
     shared: Arc<Shared<IdleContainer>>,
-    places: Semaphore,
-    verdict: Verdict,
+    slots: Semaphore,
+    self_test: SelfTest,
 }
 
 impl Docker {
@@ -264,22 +264,22 @@ impl Docker {
         let mut docker = Self {
             plan: Arc::clone(&plan),
             shared: Arc::clone(&shared),
-            places: Semaphore::new(settings.workers),
-            verdict: Verdict::default(),
+            slots: Semaphore::new(settings.workers),
+            self_test: SelfTest::default(),
         };
-        tokio::spawn(keeper::keep(Arc::clone(&shared), Arc::clone(&plan), Some(first)));
+        tokio::spawn(stock::keep(Arc::clone(&shared), Arc::clone(&plan), Some(first)));
         for _ in 1..settings.pool_size {
-            tokio::spawn(keeper::keep(Arc::clone(&shared), Arc::clone(&plan), None));
+            tokio::spawn(stock::keep(Arc::clone(&shared), Arc::clone(&plan), None));
         }
         let run = async |job: &Job| docker.run(job).await;
         let checks = selftest::attempts(Level::Docker, run).await?;
-        docker.verdict = Verdict { checks, engine: Some(info), ..Verdict::default() };
+        docker.self_test = SelfTest { checks, engine: Some(info), ..SelfTest::default() };
         Ok((docker, interpreter))
     }
 
     pub(crate) async fn run(&self, job: &Job) -> Result<Ended, SandboxError> {
         let waiting = self.shared.enter_queue()?;
-        let _place = self.places.acquire().await.map_err(|_| SandboxError::Closed)?;
+        let _slot = self.slots.acquire().await.map_err(|_| SandboxError::Closed)?;
         loop {
             let warm = self.shared.next(&waiting).await?;
             // The engine may have ended it since.
@@ -290,8 +290,8 @@ impl Docker {
         }
     }
 
-    pub(crate) fn verdict(&self) -> &Verdict {
-        &self.verdict
+    pub(crate) fn self_test(&self) -> &SelfTest {
+        &self.self_test
     }
 
     /// True while containers can be had.
@@ -308,7 +308,7 @@ impl Docker {
     }
 
     fn close(&self) {
-        self.places.close();
+        self.slots.close();
         self.shared.close();
     }
 }

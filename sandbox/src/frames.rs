@@ -91,8 +91,8 @@ fn put_job(
 
 /// Who a task is that has neither a user nor a home of the machine, unless it is told otherwise:
 /// many libraries ask when they are imported, and fail where nothing answers.
-pub(crate) fn at_home(given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut environment = given.clone();
+pub(crate) fn at_home(own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut environment = own.clone();
     for (name, value) in [("HOME", "/task"), ("USER", "task"), ("LOGNAME", "task")] {
         environment.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     }

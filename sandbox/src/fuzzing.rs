@@ -12,11 +12,10 @@ use std::{
 };
 
 use crate::{
-    Level, Mode, Outcome,
+    Level, Mode, Outcome, classify,
     jail::{Message, read_message},
     outcome::Stream,
     reply::{Reply, read_reply},
-    verdict,
     watch::{Ended, Ending, Exit},
 };
 
@@ -37,7 +36,7 @@ pub fn reply(bytes: &[u8], result_max_bytes: usize, status: i32) -> Outcome {
         stderr: Stream::default(),
         execution_time: Duration::ZERO,
     };
-    verdict::outcome(ended, Mode::Execute, Level::Process)
+    classify::outcome(ended, Mode::Execute, Level::Process)
 }
 
 fn read(bytes: &[u8], result_max_bytes: usize) -> Result<Option<Reply>, String> {

@@ -144,8 +144,8 @@ impl Interpreter {
     pub async fn probe(path: &Path) -> Result<Self, SandboxError> {
         let question = Question::new(path);
         if let Some(answer) = question.as_ref().and_then(Question::answer)
-            && let Ok(told) = InterpreterInfo::read(path, &answer)
-            && let Ok(interpreter) = told.accept(path, true)
+            && let Ok(info) = InterpreterInfo::read(path, &answer)
+            && let Ok(interpreter) = info.accept(path, true)
         {
             return Ok(interpreter);
         }
@@ -154,9 +154,9 @@ impl Interpreter {
             .await
             .map_err(|_| unusable(format!("no answer within {PROBE_TIMEOUT:?}")))?
             .map_err(|error| unusable(error.to_string()))?;
-        let told = InterpreterInfo::of(path, &output)?;
-        let depends = told.depends.clone();
-        let interpreter = told.accept(path, true)?;
+        let info = InterpreterInfo::of(path, &output)?;
+        let depends = info.depends.clone();
+        let interpreter = info.accept(path, true)?;
         if let Some(question) = question {
             question.keep(&output.stdout, &depends);
         }
@@ -214,11 +214,11 @@ impl InterpreterInfo {
     fn read(path: &Path, answer: &[u8]) -> Result<Self, SandboxError> {
         let line = answer.iter().position(|byte| *byte == b'\n').unwrap_or(0);
         let (head, code) = answer.split_at(line);
-        let told: Self = serde_json::from_slice(head).map_err(|error| {
+        let info: Self = serde_json::from_slice(head).map_err(|error| {
             let reason = format!("its answer is none: {error}");
             SandboxError::Interpreter { path: path.to_owned(), reason }
         })?;
-        Ok(Self { harness: code.get(1..).unwrap_or_default().into(), ..told })
+        Ok(Self { harness: code.get(1..).unwrap_or_default().into(), ..info })
     }
 
     /// The interpreter, if it is one that can be used. Its paths are those of this machine where it
@@ -254,7 +254,7 @@ impl InterpreterInfo {
 
     /// What a jail shows of the places that `.pth` files name outside of the interpreter's own.
     fn editable(&self) -> Vec<PathBuf> {
-        let mut places = Vec::new();
+        let mut paths = Vec::new();
         for named in &self.named {
             if self.own.iter().any(|own| named.starts_with(own)) {
                 continue;
@@ -267,9 +267,9 @@ impl InterpreterInfo {
                      without `-e`, or add its packages to `shown`"
                 );
             }
-            places.extend(found);
+            paths.extend(found);
         }
-        places
+        paths
     }
 }
 

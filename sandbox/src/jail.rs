@@ -10,7 +10,7 @@
 //! | `filter`, `bpf`, `landlock`, `cgroup` | what a task may do and take in it |
 //! | `attendant`, `connect`, `address` | what the launcher does for a task: locks, connections |
 //! | `zygote`, `child`, `channel` | the service's side of both, and the line to them |
-//! | `keeper` | places with a zygote each |
+//! | `slot` | slots with a zygote each |
 //! | `selftest` | a few attempts to get out, before the first task |
 //! | `kernel` | the system calls that no safe wrapper has |
 //!
@@ -24,7 +24,6 @@ mod channel;
 mod child;
 mod connect;
 mod filter;
-mod keeper;
 pub(crate) mod kernel;
 mod landlock;
 mod launcher;
@@ -32,6 +31,7 @@ mod layout;
 mod mounts;
 mod namespaces;
 pub(crate) mod selftest;
+mod slot;
 mod spec;
 mod zygote;
 
@@ -57,8 +57,8 @@ use crate::{
 };
 use cgroup::{Group, Groups};
 use child::NoEnd;
-use keeper::ZygoteSlot;
 use layout::Layout;
+use slot::ZygoteSlot;
 use spec::{Kind, Spec};
 use zygote::Zygote;
 
@@ -70,7 +70,7 @@ pub(crate) use channel::Message;
 pub(crate) use filter::{OWN_PID, names as filter_names, program as filter_program};
 pub use launcher::{INIT_COMMAND, init};
 pub(crate) use namespaces::has_other_users;
-pub use selftest::{Check, Verdict};
+pub use selftest::{Check, SelfTest};
 #[cfg(feature = "fuzzing")]
 pub(crate) use zygote::read as read_message;
 
@@ -116,7 +116,7 @@ pub struct JailSettings {
     /// link-local ones they reach none that is not named here.
     pub network_allow: Vec<NetworkRule>,
     /// Directories and files shown read-only besides, as if they were the task's own.
-    pub shown: Vec<PathBuf>,
+    pub read_only_paths: Vec<PathBuf>,
     /// Bytes that the files of a task may take together; they are in memory.
     pub task_bytes: u64,
     /// Files and directories that a task may make.
@@ -143,7 +143,7 @@ impl Default for JailSettings {
             prefork: true,
             network: false,
             network_allow: Vec::new(),
-            shown: Vec::new(),
+            read_only_paths: Vec::new(),
             task_bytes: 256 << 20,
             task_inodes: 4096,
             recycle_tasks: 1000,
@@ -280,10 +280,10 @@ fn layout(
     if settings.network {
         needed.extend(NETWORK_FILES.map(Path::new));
     }
-    let shown = settings.shown.iter().chain(editable).map(std::path::absolute);
-    let shown = shown.collect::<Result<Vec<_>, _>>();
-    let mut layout = shown
-        .and_then(|shown| Layout::of_paths(needed, shown))
+    let read_only_paths = settings.read_only_paths.iter().chain(editable).map(std::path::absolute);
+    let read_only_paths = read_only_paths.collect::<Result<Vec<_>, _>>();
+    let mut layout = read_only_paths
+        .and_then(|read_only_paths| Layout::of_paths(needed, read_only_paths))
         .map_err(SandboxError::system("lay out the root of the jail"))?;
     layout.listed = interpreter.map(|it| it.needs().projects.clone()).unwrap_or_default();
     Ok(layout)
@@ -296,7 +296,7 @@ fn boot_frames(interpreter: &Interpreter, network: bool) -> Vec<u8> {
     } else {
         vec![filter::program(false)]
     };
-    let told = HarnessConfig {
+    let text = HarnessConfig {
         own_pid: filter::OWN_PID,
         network,
         landlock: kernel::landlock_version().is_some(),
@@ -304,7 +304,7 @@ fn boot_frames(interpreter: &Interpreter, network: bool) -> Vec<u8> {
     };
     let mut boot_frames = Vec::new();
     frames::put(&mut boot_frames, interpreter.harness());
-    frames::put(&mut boot_frames, &serde_json::to_vec(&told).unwrap_or_default());
+    frames::put(&mut boot_frames, &serde_json::to_vec(&text).unwrap_or_default());
     for program in &filters {
         frames::put(&mut boot_frames, program);
     }
@@ -316,8 +316,8 @@ fn boot_frames(interpreter: &Interpreter, network: bool) -> Vec<u8> {
 pub(crate) struct Jail {
     shared: Arc<Shared<child::Child>>,
     level: Level,
-    verdict: Verdict,
-    places: Places,
+    self_test: SelfTest,
+    slots: ZygoteSlots,
     /// Answers when everything that belongs to it is gone.
     ended: Mutex<Option<mpsc::Receiver<Infallible>>>,
 }
@@ -333,18 +333,18 @@ impl Jail {
         let shared = Arc::new(Shared::new(settings.queue_max));
         // The first one alone: what is wrong is told once, and a task need not wait for the others.
         let first = Zygote::start(Arc::clone(&plan)).await?;
-        let keeper = ZygoteSlot::new(Arc::clone(&shared), Arc::clone(&plan), first);
-        tokio::spawn(keeper.keep());
+        let slot = ZygoteSlot::new(Arc::clone(&shared), Arc::clone(&plan), first);
+        tokio::spawn(slot.keep());
         let level = if settings.root.is_some() { Level::Chroot } else { Level::Process };
         let mut jail = Self {
             shared,
             level,
-            verdict: Verdict::default(),
-            places: Places::new(&plan, settings.workers),
+            self_test: SelfTest::default(),
+            slots: ZygoteSlots::new(&plan, settings.workers),
             ended: Mutex::new(Some(ended)),
         };
-        jail.verdict = selftest::run(&jail, interpreter, &plan).await?;
-        while settings.prefork && jail.places.add(&jail.shared, usize::MAX) {}
+        jail.self_test = selftest::run(&jail, interpreter, &plan).await?;
+        while settings.prefork && jail.slots.add(&jail.shared, usize::MAX) {}
         Ok(jail)
     }
 
@@ -353,8 +353,8 @@ impl Jail {
         interpreter: &Interpreter,
         job: &Job,
     ) -> Result<Ended, SandboxError> {
-        let busy = self.places.enter();
-        self.places.add(&self.shared, busy.number);
+        let busy = self.slots.enter();
+        self.slots.add(&self.shared, busy.number);
         let mut tries = 1;
         loop {
             let child = self.shared.next(&self.shared.enter_queue()?).await?;
@@ -382,8 +382,8 @@ impl Jail {
         self.shared.is_serving()
     }
 
-    pub(crate) fn verdict(&self) -> &Verdict {
-        &self.verdict
+    pub(crate) fn self_test(&self) -> &SelfTest {
+        &self.self_test
     }
 
     /// Ends all zygotes, with what runs in them, and waits until they are gone.
@@ -399,7 +399,7 @@ impl Jail {
 
 /// How many places there are, and how many jobs need one.
 #[derive(Debug)]
-struct Places {
+struct ZygoteSlots {
     /// Weak, for a sandbox has stopped when nothing holds its plan.
     plan: Weak<ZygoteConfig>,
     most: usize,
@@ -409,12 +409,12 @@ struct Places {
 
 /// A job that needs a place, or has one.
 struct Busy<'a> {
-    places: &'a Places,
+    slots: &'a ZygoteSlots,
     /// So many there are with it.
     number: usize,
 }
 
-impl Places {
+impl ZygoteSlots {
     /// One place has started.
     fn new(plan: &Arc<ZygoteConfig>, most: usize) -> Self {
         let (started, busy) = (AtomicUsize::new(1), AtomicUsize::new(0));
@@ -422,7 +422,7 @@ impl Places {
     }
 
     fn enter(&self) -> Busy<'_> {
-        Busy { places: self, number: self.busy.fetch_add(1, Ordering::AcqRel) + 1 }
+        Busy { slots: self, number: self.busy.fetch_add(1, Ordering::AcqRel) + 1 }
     }
 
     /// Starts one more place where there are fewer than are `needed`; false where there is none to
@@ -434,14 +434,14 @@ impl Places {
             return false;
         }
         let Some(plan) = self.plan.upgrade() else { return false };
-        tokio::spawn(keeper::keep_new(Arc::clone(shared), plan));
+        tokio::spawn(slot::fill_new_slot(Arc::clone(shared), plan));
         true
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.places.busy.fetch_sub(1, Ordering::AcqRel);
+        self.slots.busy.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -467,9 +467,9 @@ pub async fn available(settings: &JailSettings) -> Result<(), SandboxError> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().last().unwrap_or("it ended without a word");
-    Err(SandboxError::unavailable(format!("the launcher failed: {said}")))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = stderr.lines().last().unwrap_or("it ended without a word");
+    Err(SandboxError::unavailable(format!("the launcher failed: {stderr}")))
 }
 
 /// Asks the interpreter that is at `path` of the root file system in the settings.
@@ -513,8 +513,8 @@ fn plain_spec(settings: &JailSettings, layout: Layout, program_kind: Kind) -> Sp
 /// Servers of names, as tasks will find them.
 fn nameservers(settings: &JailSettings) -> Vec<std::net::IpAddr> {
     let root = settings.root.as_deref().unwrap_or(Path::new("/"));
-    let told = std::fs::read_to_string(root.join("etc/resolv.conf"));
-    connect::nameservers(&told.unwrap_or_default())
+    let text = std::fs::read_to_string(root.join("etc/resolv.conf"));
+    connect::nameservers(&text.unwrap_or_default())
 }
 
 /// Runs a launcher to its end; `input` is for its program to read.
@@ -524,12 +524,12 @@ async fn ask(
     input: &[u8],
 ) -> std::io::Result<std::process::Output> {
     let launcher = launcher(settings).map_err(std::io::Error::other)?;
-    let mut told = Vec::new();
-    frames::put(&mut told, &serde_json::to_vec(&spec)?);
-    told.extend_from_slice(input);
+    let mut text = Vec::new();
+    frames::put(&mut text, &serde_json::to_vec(&spec)?);
+    text.extend_from_slice(input);
     let mut command = tokio::process::Command::new(launcher);
     command.arg(INIT_COMMAND).env_clear().current_dir("/").process_group(0);
-    crate::interpreter::converse(command, &told).await
+    crate::interpreter::converse(command, &text).await
 }
 
 /// Where `path`, or a name that is looked for where programs are, is below `root`.

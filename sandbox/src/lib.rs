@@ -31,6 +31,7 @@
 //! ```
 
 mod capture;
+mod classify;
 #[cfg(feature = "docker")]
 mod docker;
 mod error;
@@ -48,7 +49,6 @@ mod pool;
 mod process;
 mod reply;
 mod sandbox;
-mod verdict;
 mod watch;
 mod workdir;
 
@@ -57,7 +57,7 @@ pub use docker::{DockerSettings, EngineInfo, docker_available, engine_at};
 pub use error::SandboxError;
 pub use interpreter::Interpreter;
 pub use jail::{
-    Check, Controller, INIT_COMMAND, JailSettings, NetworkRule, Verdict, available, init,
+    Check, Controller, INIT_COMMAND, JailSettings, NetworkRule, SelfTest, available, init,
 };
 pub use job::{Job, Limits, Mode, Source};
 pub use outcome::{Diagnostic, Failure, Level, Outcome, ResultType, Status, Stream};

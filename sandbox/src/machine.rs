@@ -59,7 +59,7 @@ pub struct EngineWanted {
 }
 
 /// Looks at everything that a level of isolation may need.
-pub async fn look(settings: &JailSettings, engine: &EngineWanted) -> Vec<Finding> {
+pub async fn inspect(settings: &JailSettings, engine: &EngineWanted) -> Vec<Finding> {
     vec![
         kernel_version(),
         namespaces(),
@@ -214,8 +214,8 @@ mod tests {
 
     /// What is there needs no remedy, what is missing has one.
     #[tokio::test]
-    async fn findings_come_with_what_to_do() {
-        let findings = look(&JailSettings::default(), &EngineWanted::default()).await;
+    async fn findings_have_a_remedy() {
+        let findings = inspect(&JailSettings::default(), &EngineWanted::default()).await;
         let names: Vec<_> = findings.iter().map(|finding| finding.name).collect();
         let expected = ["kernel", "namespaces", "jail", "landlock", "seccomp", "cgroups", "docker"];
         assert_eq!(names, expected);

@@ -121,10 +121,10 @@ impl Failure {
     pub fn headline(&self) -> String {
         let message = self.message.trim_end();
         let kind = &self.kind;
-        let told = if message.is_empty() { kind.clone() } else { format!("{kind}: {message}") };
+        let text = if message.is_empty() { kind.clone() } else { format!("{kind}: {message}") };
         match self.line {
-            Some(line) => format!("{told} (line {line})"),
-            None => told,
+            Some(line) => format!("{text} (line {line})"),
+            None => text,
         }
     }
 }

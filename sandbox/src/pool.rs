@@ -62,15 +62,15 @@ impl<T> Shared<T> {
     }
 
     /// Puts a process up for the next task.
-    pub(crate) fn publish_idle(&self, keeper: u64, process: T) {
-        lock(&self.offered).push_back((keeper, process));
+    pub(crate) fn publish_idle(&self, slot: u64, process: T) {
+        lock(&self.offered).push_back((slot, process));
         self.calls.add_permits(1);
     }
 
     /// Takes back what this keeper has offered and no task has got.
-    pub(crate) fn withdraw(&self, keeper: u64) -> Option<T> {
+    pub(crate) fn withdraw(&self, slot: u64) -> Option<T> {
         let mut offered = lock(&self.offered);
-        let at = offered.iter().position(|(of, _)| *of == keeper)?;
+        let at = offered.iter().position(|(of, _)| *of == slot)?;
         // Whoever its permit calls finds nothing and waits again.
         offered.remove(at).map(|(_, process)| process)
     }
@@ -175,7 +175,7 @@ mod tests {
 
     /// Whoever waits is told when it is in vain.
     #[tokio::test]
-    async fn waiting_ends_when_nothing_will_come() {
+    async fn waiting_ends_when_no_worker_is_left() {
         let shared = Shared::<()>::new(8);
         let next = async || shared.next(&shared.enter_queue()?).await;
         let error = SandboxError::unavailable("no namespaces");

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use crate::outcome::{Diagnostic, Failure, ResultType, Status};
 
 /// Besides the result, a reply holds a traceback and findings; the harness bounds both.
-const SAID_MAX_BYTES: usize = 1 << 20;
+const HEAD_MAX_BYTES: usize = 1 << 20;
 
 /// What the harness reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,25 +61,25 @@ pub(crate) async fn read_reply(
     mut source: impl AsyncRead + Unpin,
     result_max_bytes: usize,
 ) -> Result<Option<Reply>, String> {
-    let Some(frame) = read_frame(&mut source, SAID_MAX_BYTES).await? else { return Ok(None) };
+    let Some(frame) = read_frame(&mut source, HEAD_MAX_BYTES).await? else { return Ok(None) };
     let odd = |error: String| format!("its reply is none: {error}");
-    let said: ReplyText = serde_json::from_slice(&frame).map_err(|error| odd(error.to_string()))?;
+    let head: ReplyText = serde_json::from_slice(&frame).map_err(|error| odd(error.to_string()))?;
     drop(frame);
-    if matches!(said.status, Status::Timeout | Status::Killed) {
-        let status = said.status.as_str();
+    if matches!(head.status, Status::Timeout | Status::Killed) {
+        let status = head.status.as_str();
         return Err(odd(format!("it says `{status}` of itself, which only the kernel can tell")));
     }
     let mut reply = Reply {
-        status: said.status,
+        status: head.status,
         result: Value::Null,
-        result_type: said.result_type,
-        error: said.error,
-        diagnostics: said.diagnostics,
-        cpu_seconds: said.cpu_seconds,
-        peak_bytes: said.peak_bytes,
-        memory_delta_bytes: said.memory_delta_bytes,
+        result_type: head.result_type,
+        error: head.error,
+        diagnostics: head.diagnostics,
+        cpu_seconds: head.cpu_seconds,
+        peak_bytes: head.peak_bytes,
+        memory_delta_bytes: head.memory_delta_bytes,
     };
-    if said.has_result {
+    if head.has_result {
         let text = read_frame(&mut source, result_max_bytes).await?;
         let text = text.ok_or_else(|| odd("its result is missing".to_owned()))?;
         match json::read(&text, Bounds::of_text(result_max_bytes)) {
@@ -170,16 +170,16 @@ mod tests {
             (with_result("NaN"), "its reply is none"),
             (with_result(&"1".repeat(RESULT_MAX_BYTES + 1)), "1025 bytes, more than 1024"),
         ] {
-            let told = read(&bytes).await.unwrap_err();
-            assert!(told.contains(reason), "{reason}: {told}");
+            let error = read(&bytes).await.unwrap_err();
+            assert!(error.contains(reason), "{reason}: {error}");
         }
     }
 
     /// What the harness sends is read as it was meant. A result in the first frame is not one.
     #[tokio::test]
     async fn a_reply_is_read() {
-        let said = br#"{"status":"ok","cpu_seconds":0.5,"peak_bytes":7,"result_type":"json","has_result":true,"result":9}"#;
-        let reply = read(&[framed(said), framed(b"[1]")].concat()).await.unwrap().unwrap();
+        let head = br#"{"status":"ok","cpu_seconds":0.5,"peak_bytes":7,"result_type":"json","has_result":true,"result":9}"#;
+        let reply = read(&[framed(head), framed(b"[1]")].concat()).await.unwrap().unwrap();
         assert_eq!((reply.status, reply.result_type), (Status::Ok, ResultType::Json));
         assert_eq!((reply.result, reply.peak_bytes), (serde_json::json!([1]), Some(7)));
         let forged = format!(r#"{{"status":"ok","result":[{}0]}}"#, "{\"\":0},".repeat(100_000));
@@ -190,8 +190,8 @@ mod tests {
     #[tokio::test]
     async fn a_result_is_held_against_the_memory_of_its_tree() {
         let many = format!("[{}0]", "{\"\":0},".repeat(140_000));
-        let told = read_reply(&*with_result(&many), 1 << 20).await.unwrap().unwrap();
-        assert_eq!((told.status, told.result), (Status::OutputLimit, Value::Null));
-        assert!(told.error.unwrap().message.contains("many small values"));
+        let error = read_reply(&*with_result(&many), 1 << 20).await.unwrap().unwrap();
+        assert_eq!((error.status, error.result), (Status::OutputLimit, Value::Null));
+        assert!(error.error.unwrap().message.contains("many small values"));
     }
 }

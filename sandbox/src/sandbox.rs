@@ -8,10 +8,9 @@ use std::{
 };
 
 use crate::{
-    Interpreter, Job, Level, Outcome, SandboxError,
-    jail::{self, Jail, JailSettings, Verdict},
+    Interpreter, Job, Level, Outcome, SandboxError, classify,
+    jail::{self, Jail, JailSettings, SelfTest},
     process::Unjailed,
-    verdict,
 };
 
 /// What holds for every job of a sandbox without a jail.
@@ -105,12 +104,12 @@ impl Sandbox {
     }
 
     /// What the self-test found; `None` at [`Level::None`], where there is nothing to test.
-    pub fn verdict(&self) -> Option<&Verdict> {
+    pub fn self_test(&self) -> Option<&SelfTest> {
         match &self.backend {
             Backend::Unjailed(_) => None,
-            Backend::Jail(jail) => Some(jail.verdict()),
+            Backend::Jail(jail) => Some(jail.self_test()),
             #[cfg(feature = "docker")]
-            Backend::Docker(docker) => Some(docker.verdict()),
+            Backend::Docker(docker) => Some(docker.self_test()),
         }
     }
 
@@ -139,7 +138,7 @@ impl Sandbox {
             #[cfg(feature = "docker")]
             Backend::Docker(docker) => docker.run(&job).await?,
         };
-        Ok(verdict::outcome(ended, job.mode, self.level()))
+        Ok(classify::outcome(ended, job.mode, self.level()))
     }
 
     /// Ends everything that belongs to it, jobs that run included, and waits until it is gone.

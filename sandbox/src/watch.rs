@@ -110,9 +110,9 @@ async fn end_of(
             ended = process.wait() => {
                 exit = Some(ended.map_err(SandboxError::system("wait for Python"))?);
             }
-            said = &mut talk, if talking => {
+            result = &mut talk, if talking => {
                 talking = false;
-                if said == Err(Flooded) {
+                if result == Err(Flooded) {
                     ending = Ending::Flooded;
                 }
             }

@@ -84,7 +84,7 @@ mod tests {
 
     /// A job that leaves files behind leaves none.
     #[test]
-    fn a_directory_goes_with_its_contents() {
+    fn a_directory_is_removed_with_its_contents() {
         let parent = tempfile::tempdir().unwrap();
         let dir = WorkDir::create(parent.path()).unwrap();
         let path = dir.path().to_owned();

@@ -57,15 +57,15 @@ print(program)
 /// A root with this machine's Python in it, and where that is there.
 fn root() -> (tempfile::TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
-    let told = Command::new(support::python())
+    let result = Command::new(support::python())
         .args(["-c", MOVER])
         .arg(root.path())
         .output()
         .expect("Python starts");
-    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
     fs::create_dir_all(root.path().join("etc")).unwrap();
     fs::write(root.path().join("etc/marker"), "of this root").unwrap();
-    (root, String::from_utf8(told.stdout).unwrap().trim().into())
+    (root, String::from_utf8(result.stdout).unwrap().trim().into())
 }
 
 /// A task sees the operator's root and nothing of the machine's, and cannot change it.
@@ -89,10 +89,13 @@ result = [
 ]";
     let outcome = sandbox.run(Job::execute(code)).await.unwrap();
     assert_eq!((outcome.status, outcome.sandbox), (Status::Ok, LEVEL), "{outcome:?}");
-    let told = outcome.result;
-    assert_eq!((&told[0], &told[4]), (&json!("of this root"), &json!("/task")));
-    assert_eq!((&told[1], &told[3]), (&json!("FileNotFoundError"), &json!("FileNotFoundError")));
-    assert!(["PermissionError", "OSError"].contains(&told[2].as_str().unwrap()), "{told}");
+    let result = outcome.result;
+    assert_eq!((&result[0], &result[4]), (&json!("of this root"), &json!("/task")));
+    assert_eq!(
+        (&result[1], &result[3]),
+        (&json!("FileNotFoundError"), &json!("FileNotFoundError"))
+    );
+    assert!(["PermissionError", "OSError"].contains(&result[2].as_str().unwrap()), "{result}");
     assert_eq!(fs::read_to_string(root.path().join("etc/marker")).unwrap(), "of this root");
     sandbox.stop().await;
 }
@@ -101,8 +104,8 @@ result = [
 #[tokio::test]
 async fn an_interpreter_that_is_not_in_the_root_is_named() {
     let root = tempfile::tempdir().unwrap();
-    for (place, part) in [(root.path().to_owned(), "there is none"), ("/no/such/root".into(), "")] {
-        let settings = JailSettings { root: Some(place), ..jail_settings() };
+    for (root, part) in [(root.path().to_owned(), "there is none"), ("/no/such/root".into(), "")] {
+        let settings = JailSettings { root: Some(root), ..jail_settings() };
         let error = Sandbox::jailed("python3".as_ref(), &settings).await.unwrap_err();
         assert!(matches!(error, SandboxError::Interpreter { .. }), "{error}");
         assert!(error.to_string().contains(part), "{error}");

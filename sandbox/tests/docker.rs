@@ -167,26 +167,27 @@ os._exit(0)";
 
 /// Directories of the machine are shown where they are named, and only to be read.
 #[tokio::test]
-async fn what_is_shown_can_be_read_and_not_written() {
-    let shown = tempfile::tempdir().unwrap();
-    std::fs::write(shown.path().join("data"), "seen").unwrap();
+async fn read_only_paths_can_be_read_and_not_written() {
+    let read_only_paths = tempfile::tempdir().unwrap();
+    std::fs::write(read_only_paths.path().join("data"), "seen").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    std::fs::set_permissions(shown.path(), mode).unwrap();
-    let path = shown.path().to_owned();
-    let Some(bench) = Bench::in_containers(|settings| settings.shown = vec![path]).await else {
+    std::fs::set_permissions(read_only_paths.path(), mode).unwrap();
+    let path = read_only_paths.path().to_owned();
+    let Some(bench) = Bench::in_containers(|settings| settings.read_only_paths = vec![path]).await
+    else {
         return;
     };
     let code = "
 result = [open(context + '/data').read()]
 try: open(context + '/new', 'w')
 except OSError as error: result.append(error.errno)";
-    let job = Job::execute(code).global("context", json!(shown.path()));
+    let job = Job::execute(code).global("context", json!(read_only_paths.path()));
     assert_eq!(bench.run(job).await.result, json!(["seen", 30]));
 }
 
 /// One container does one thing; whoever is too many is told so.
 #[tokio::test]
-async fn tasks_wait_for_a_place_and_the_queue_has_an_end() {
+async fn tasks_wait_for_a_slot_and_the_queue_has_an_end() {
     let set = |settings: &mut DockerSettings| (settings.workers, settings.queue_max) = (1, 2);
     let Some(bench) = Bench::in_containers(set).await else { return };
     let sleep = "import time\nbegin = time.monotonic()\ntime.sleep(0.2)\nresult = [begin, time.monotonic()]";
@@ -207,7 +208,7 @@ async fn tasks_wait_for_a_place_and_the_queue_has_an_end() {
 
 /// A cancelled call is a killed task, and its place is free again.
 #[tokio::test]
-async fn a_dropped_call_frees_its_place() {
+async fn a_dropped_call_frees_its_slot() {
     let Some(bench) = Bench::open().await else { return };
     for _ in 0..3 {
         let hang = bench.sandbox.run(Job::execute("while True: pass"));
@@ -220,18 +221,18 @@ async fn a_dropped_call_frees_its_place() {
 
 /// The self-test had a try at every wall, and says what the containers are made of.
 #[tokio::test]
-async fn the_self_test_tells_what_holds() {
+async fn the_self_test_reports_what_holds() {
     let Some(bench) = Bench::open().await else { return };
-    let verdict = bench.sandbox.verdict().unwrap();
-    assert!(verdict.checks.len() >= 10 && verdict.checks.iter().all(|check| check.held));
-    let told = verdict.to_string();
-    assert!(told.contains(&format!("{0} of {0} ways out closed; Docker", verdict.checks.len())));
-    assert!(told.contains("runtime runc, image gleitzeit-test:"), "{told}");
+    let self_test = bench.sandbox.self_test().unwrap();
+    assert!(self_test.checks.len() >= 10 && self_test.checks.iter().all(|check| check.held));
+    let text = self_test.to_string();
+    assert!(text.contains(&format!("{0} of {0} ways out closed; Docker", self_test.checks.len())));
+    assert!(text.contains("runtime runc, image gleitzeit-test:"), "{text}");
 }
 
 /// What is missing is told, with where and what to do, and nothing is pulled or replaced.
 #[tokio::test]
-async fn what_is_missing_is_told_at_the_start() {
+async fn a_missing_engine_is_reported_at_the_start() {
     let nowhere = DockerSettings {
         host: Some("unix:///no/such/socket".to_owned()),
         ..DockerSettings::of("x")

@@ -80,13 +80,13 @@ async fn attempt(bench: &Bench, name: &str, text: &str, context: &Value) -> Outc
 }
 
 fn judge(name: &str, outcome: &Outcome, token: &str) {
-    let told = format!("{outcome:?}");
-    assert!(!told.contains(token), "{name} has seen the token: {told}");
+    let report = format!("{outcome:?}");
+    assert!(!report.contains(token), "{name} has seen the token: {report}");
     if let Some((_, status)) = STOPPED.iter().find(|(stopped, _)| *stopped == name) {
-        assert_eq!(outcome.status, *status, "{name}: {told}");
+        assert_eq!(outcome.status, *status, "{name}: {report}");
     } else {
-        assert_ne!(outcome.status, Status::PolicyViolation, "{name}: {told}");
+        assert_ne!(outcome.status, Status::PolicyViolation, "{name}: {report}");
     }
     let is_seen = SEEN.iter().any(|(seen, _)| *seen == name);
-    assert!(is_seen || !outcome.stdout.text.contains("ESCAPED"), "{name}: {told}");
+    assert!(is_seen || !outcome.stdout.text.contains("ESCAPED"), "{name}: {report}");
 }

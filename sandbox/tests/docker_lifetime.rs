@@ -125,7 +125,7 @@ async fn only_orphans_are_swept_at_the_start() {
 /// An engine that goes away in mid-task is an error that says so; calls fail at once while it is
 /// gone, and work again when it is back.
 #[tokio::test]
-async fn an_engine_that_goes_away_comes_back() {
+async fn an_engine_that_restarts_is_used_again() {
     let Some(settings) = docker_settings().await else { return };
     let mut way = engine::Way::to(settings.host.as_deref().unwrap());
     let host = Some(way.address());

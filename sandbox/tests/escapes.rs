@@ -148,11 +148,11 @@ async fn service(name: &str, user: Option<u32>, launcher: &str) {
         command.uid(user).gid(user);
     }
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}\n{complaint}");
-    assert!(told.contains("ways out were tried") || name == HAND_OVER, "{told}");
-    println!("{told}");
+    assert!(output.status.success(), "{report}\n{complaint}");
+    assert!(report.contains("ways out were tried") || name == HAND_OVER, "{report}");
+    println!("{report}");
 }
 
 /// One that `user` can start: the machine's own, as another may be below somebody's home.
@@ -246,10 +246,10 @@ async fn hand_over() {
         }
     }
     drop((from, to));
-    let look = || Job::execute("import os\nresult = os.listdir()");
+    let list_task = || Job::execute("import os\nresult = os.listdir()");
     let end = std::time::Instant::now() + LIMIT;
     let outcome = loop {
-        match sandbox.run(look()).await {
+        match sandbox.run(list_task()).await {
             Ok(outcome) => break outcome,
             Err(error) => assert!(std::time::Instant::now() < end, "{error}"),
         }
@@ -258,7 +258,7 @@ async fn hand_over() {
     assert_eq!(outcome.result, json!([]), "{outcome:?}");
     for _ in 0..20 {
         assert_eq!(sandbox.run(write()).await.unwrap().result, json!("written"));
-        assert_eq!(sandbox.run(look()).await.unwrap().result, json!([]));
+        assert_eq!(sandbox.run(list_task()).await.unwrap().result, json!([]));
     }
     sandbox.stop().await;
 }
@@ -327,15 +327,15 @@ async fn attempt(sandbox: &Sandbox, name: &str, text: &str, context: &Value) -> 
 }
 
 fn judge(name: &str, outcome: &Outcome, token: &str) {
-    let told = format!("{outcome:?}");
-    assert!(!told.contains(token), "{name} has seen the token: {told}");
+    let report = format!("{outcome:?}");
+    assert!(!report.contains(token), "{name} has seen the token: {report}");
     let stopped = STOPPED.iter().find(|(stopped, _)| *stopped == name);
     if let Some((_, status)) = stopped {
-        assert_eq!(outcome.status, *status, "{name}: {told}");
+        assert_eq!(outcome.status, *status, "{name}: {report}");
     } else {
         let ends =
             [Status::Ok, Status::Error, Status::Killed, Status::MemoryLimit, Status::OutputLimit];
-        assert!(ends.contains(&outcome.status), "{name}: {told}");
+        assert!(ends.contains(&outcome.status), "{name}: {report}");
     }
     if name == RUNS_AT_EXIT {
         assert_eq!(
@@ -347,12 +347,15 @@ fn judge(name: &str, outcome: &Outcome, token: &str) {
     let listed = &outcome.stdout.text;
     if name == LISTS_ROOT && listed.contains("'task'") && !listed.contains("'proc'") {
         let launcher = std::env::var(LAUNCHER).unwrap();
-        assert!(launcher.ends_with("without-landlock"), "{told}");
+        assert!(launcher.ends_with("without-landlock"), "{report}");
         return;
     }
-    assert!(!outcome.stdout.text.contains("ESCAPED"), "{name}: {told}");
+    assert!(!outcome.stdout.text.contains("ESCAPED"), "{name}: {report}");
     // Who neither was refused nor is for us to judge must have been stopped or have crashed.
-    let said = outcome.stdout.text.trim_start();
-    let spoke = said.starts_with("BLOCKED") || said.starts_with("DONE");
-    assert!(spoke || outcome.status != Status::Ok || name == "o27_forge_result", "{name}: {told}");
+    let stdout = outcome.stdout.text.trim_start();
+    let spoke = stdout.starts_with("BLOCKED") || stdout.starts_with("DONE");
+    assert!(
+        spoke || outcome.status != Status::Ok || name == "o27_forge_result",
+        "{name}: {report}"
+    );
 }

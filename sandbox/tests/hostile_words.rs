@@ -32,10 +32,10 @@ fn reply() -> impl Strategy<Value = (String, String)> {
         (0..300_usize).prop_map(|depth| "[".repeat(depth) + &"]".repeat(depth)),
     ];
     (status, number, result, any::<bool>()).prop_map(|(status, number, result, has_result)| {
-        let said = format!(
+        let reply_text = format!(
             "{{\"status\":{status},\"cpu_seconds\":{number},\"peak_bytes\":{number},\"has_result\":{has_result}}}"
         );
-        (said, result)
+        (reply_text, result)
     })
 }
 
@@ -43,11 +43,11 @@ proptest! {
     /// The kernel's word stands over every reply: a task that was killed is never one that succeeded.
     #[test]
     fn no_reply_outweighs_the_kernel(
-        (said, result) in reply(),
+        (reply_text, result) in reply(),
         lie in -3..3_i64,
         status in 0..0x1_0000_i32,
     ) {
-        let frames = [framed(said.as_bytes(), lie), framed(result.as_bytes(), lie)].concat();
+        let frames = [framed(reply_text.as_bytes(), lie), framed(result.as_bytes(), lie)].concat();
         let outcome = fuzzing::reply(&frames, RESULT_MAX_BYTES, status);
         if ExitStatus::from_raw(status).code() != Some(0) {
             prop_assert_ne!(outcome.status, Status::Ok);
@@ -77,14 +77,14 @@ proptest! {
 
     /// What is passed on does not depend on how the engine cuts it.
     #[test]
-    fn a_supervisor_is_heard_however_it_is_cut(
+    fn a_supervisor_is_decoded_however_it_is_cut(
         parts in vec((prop_oneof![Just(b'o'), Just(b'e'), Just(b'a'), Just(b'r'), any::<u8>()],
             vec(any::<u8>(), 0..40)), 0..8),
         size in 1..50_usize,
     ) {
         let line: Vec<u8> = parts
             .iter()
-            .flat_map(|(mark, body)| [&[*mark][..], &framed(body, 0)].concat())
+            .flat_map(|(kind, body)| [&[*kind][..], &framed(body, 0)].concat())
             .collect();
         let whole = fuzzing::supervisor(&line, line.len());
         prop_assert_eq!(&fuzzing::supervisor(&line, size), &whole);

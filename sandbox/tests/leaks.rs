@@ -83,13 +83,13 @@ async fn jails_die_with_the_service() {
         // This is the service: it runs one task for as long as it is let.
         let bench = Bench::new().await;
         let hang = bench.execute("import time\ntime.sleep(60)");
-        let tell = async {
+        let write_pids = async {
             until("the next child waits", || descendants().len() >= 4).await;
-            let told = format!("{marker:?}").trim_matches('"').to_owned();
-            std::fs::write(told.clone() + "~", format!("{:?}", descendants())).unwrap();
-            std::fs::rename(told.clone() + "~", told).unwrap();
+            let text = format!("{marker:?}").trim_matches('"').to_owned();
+            std::fs::write(text.clone() + "~", format!("{:?}", descendants())).unwrap();
+            std::fs::rename(text.clone() + "~", text).unwrap();
         };
-        let (outcome, ()) = tokio::join!(hang, tell);
+        let (outcome, ()) = tokio::join!(hang, write_pids);
         panic!("the service outlived its task: {outcome:?}");
     }
     let _alone = alone().await;
@@ -102,8 +102,8 @@ async fn jails_die_with_the_service() {
         .spawn()
         .unwrap();
     until("the task runs", || marker.exists()).await;
-    let told = std::fs::read_to_string(&marker).unwrap();
-    let pids: Vec<u64> = serde_json::from_str(&told).unwrap();
+    let text = std::fs::read_to_string(&marker).unwrap();
+    let pids: Vec<u64> = serde_json::from_str(&text).unwrap();
     // A launcher, a zygote, a child that works and one that waits.
     assert!(pids.len() == 4 && pids.iter().all(|pid| support::is_alive(*pid)), "{pids:?}");
     service.kill().unwrap();
@@ -186,8 +186,8 @@ fn descriptors() -> usize {
 
 /// Bytes of this process that are resident.
 fn memory() -> u64 {
-    let told = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = told.split(' ').nth(1).unwrap().parse().unwrap();
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = text.split(' ').nth(1).unwrap().parse().unwrap();
     // Kernels for 64-bit ARM also come with pages of 16 and 64 KiB.
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).unwrap().unwrap();
     pages * u64::try_from(page).unwrap()

@@ -121,7 +121,7 @@ async fn a_dropped_job_leaves_nothing() {
     until("the task is reaped", || !std::path::Path::new(&format!("/proc/{}", pids[0])).exists())
         .await;
     std::fs::remove_file(marker).unwrap();
-    until("its directory is gone", || bench.leftovers().is_empty()).await;
+    until("its directory is gone", || bench.task_dirs().is_empty()).await;
 }
 
 /// What a job takes it gives back, however it ends.
@@ -149,7 +149,7 @@ async fn many_jobs_leak_nothing() {
     }
     until("descriptors are back", || descriptors() <= before).await;
     until("children are gone", || children().is_empty()).await;
-    until("directories are gone", || bench.leftovers().is_empty()).await;
+    until("directories are gone", || bench.task_dirs().is_empty()).await;
 }
 
 /// Every child of this process that runs Python, zombies included, except other tests' jobs, which
@@ -245,5 +245,5 @@ async fn each_job_has_a_directory_of_its_own() {
     let (first, second) = tokio::join!(bench.execute(code), bench.execute(code));
     assert_ne!(first.result[0], second.result[0], "{first:?}");
     assert_eq!((&first.result[1], &second.result[1]), (&json!([]), &json!([])));
-    support::until("directories are gone", || bench.leftovers().is_empty()).await;
+    support::until("directories are gone", || bench.task_dirs().is_empty()).await;
 }

@@ -141,7 +141,7 @@ result = refused";
 
 /// A cancelled call is a killed task, and its place is free again.
 #[tokio::test]
-async fn a_dropped_call_frees_its_place_at_once() {
+async fn a_dropped_call_frees_its_slot_at_once() {
     let bench = Bench::new().await;
     for _ in 0..5 {
         let hang = bench.sandbox.run(Job::execute("while True: pass"));
@@ -154,7 +154,7 @@ async fn a_dropped_call_frees_its_place_at_once() {
 
 /// One place does one thing at a time; whoever is too many is told so.
 #[tokio::test]
-async fn tasks_wait_for_a_place_and_the_queue_has_an_end() {
+async fn tasks_wait_for_a_slot_and_the_queue_has_an_end() {
     let bench = Bench::with(&JailSettings { queue_max: 2, ..jail_settings() }).await;
     let sleep = "import time\nbegin = time.monotonic()\ntime.sleep(0.2)\nresult = [begin, time.monotonic()]";
     let run = || bench.sandbox.run(Job::execute(sleep));
@@ -175,7 +175,7 @@ async fn tasks_wait_for_a_place_and_the_queue_has_an_end() {
 
 /// Several places work at once.
 #[tokio::test]
-async fn places_work_side_by_side() {
+async fn slots_work_side_by_side() {
     let bench = Bench::with(&JailSettings { workers: 3, ..jail_settings() }).await;
     let code = "import time\nbegin = time.monotonic()\ntime.sleep(0.5)\nresult = [begin, time.monotonic()]";
     // A sandbox starts with one place; the others are there as soon as their zygotes are.
@@ -246,7 +246,7 @@ os._exit(0)";
 #[tokio::test]
 async fn the_kernel_counts_memory_where_it_can() {
     let bench = Bench::new().await;
-    if bench.sandbox.verdict().unwrap().cgroups.is_empty() {
+    if bench.sandbox.self_test().unwrap().cgroups.is_empty() {
         println!("SKIPPED: memory by control groups (none can be made here)");
         return;
     }
@@ -286,8 +286,8 @@ async fn the_kernel_limits_the_processor_where_it_is_asked_to() {
         .collect();
     assert!(!limited.is_empty(), "{:?}", support::groups());
     let is_held_back = limited.iter().any(|group| {
-        let told = std::fs::read_to_string(group.join("cpu.stat")).unwrap();
-        let count = told.lines().find_map(|line| line.strip_prefix("nr_throttled "));
+        let text = std::fs::read_to_string(group.join("cpu.stat")).unwrap();
+        let count = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
         count.is_some_and(|count| count.trim() != "0")
     });
     assert!(is_held_back, "a quarter of a core is not a limit to half a second of it");
@@ -317,10 +317,10 @@ sys.path.append('/task')
 sys.modules['math'] = None
 open('shadow.py', 'w').write('')";
     assert_eq!(bench.execute(poison).await.status, Status::Ok);
-    let look = "
+    let code = "
 import builtins, json, math, sys
 result = [hasattr(builtins, 'PROBE_POISON'), json.dumps([1]), math.floor(1.5), '/task' in sys.path]";
-    assert_eq!(bench.execute(look).await.result, json!([false, "[1]", 1, false]));
+    assert_eq!(bench.execute(code).await.result, json!([false, "[1]", 1, false]));
 }
 
 /// Without a launcher there is a clear error, and never a weaker sandbox.
@@ -359,22 +359,28 @@ async fn a_launcher_is_named_relative_to_the_service() {
 
 /// The self-test had a try at every wall, and says what the jail is made of.
 #[tokio::test]
-async fn the_self_test_tells_what_holds() {
+async fn the_self_test_reports_what_holds() {
     let bench = Bench::new().await;
-    let verdict = bench.sandbox.verdict().unwrap();
-    assert!(verdict.checks.len() >= 10 && verdict.checks.iter().all(|check| check.held));
-    let told = verdict.to_string();
-    assert!(told.contains(&format!("{0} of {0} ways out closed", verdict.checks.len())), "{told}");
+    let self_test = bench.sandbox.self_test().unwrap();
+    assert!(self_test.checks.len() >= 10 && self_test.checks.iter().all(|check| check.held));
+    let text = self_test.to_string();
+    assert!(
+        text.contains(&format!("{0} of {0} ways out closed", self_test.checks.len())),
+        "{text}"
+    );
 }
 
 /// A directory that is shown may hold the socket of a service; showing it does not open it.
 #[tokio::test]
-async fn a_socket_that_is_shown_is_no_way_out() {
-    let shown = tempfile::tempdir().unwrap();
-    let path = shown.path().join("socket");
+async fn a_socket_in_a_read_only_path_is_no_way_out() {
+    let read_only_paths = tempfile::tempdir().unwrap();
+    let path = read_only_paths.path().join("socket");
     let listener = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     listener.set_nonblocking(true).unwrap();
-    let settings = JailSettings { shown: vec![shown.path().to_owned()], ..jail_settings() };
+    let settings = JailSettings {
+        read_only_paths: vec![read_only_paths.path().to_owned()],
+        ..jail_settings()
+    };
     let bench = Bench::with(&settings).await;
     let code = "
 import os, socket, stat
@@ -517,7 +523,7 @@ async fn a_task_does_not_say_how_it_was_ended() {
 
 /// The service goes before its tasks, which has to stop them in time.
 #[tokio::test]
-async fn a_task_goes_behind_the_service() {
+async fn a_task_yields_to_the_service() {
     let bench = Bench::new().await;
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     // The tests may themselves run with another priority than 0.
@@ -603,7 +609,7 @@ result = [plain.V, lib.V, mapped.V, len(sys.meta_path) - count, seen]";
 
 /// Without zygotes beforehand, they are made as tasks need them, and not more.
 #[tokio::test]
-async fn places_are_filled_when_they_are_needed() {
+async fn slots_are_filled_when_they_are_needed() {
     let settings = JailSettings { workers: 4, prefork: false, ..jail_settings() };
     let sandbox = Sandbox::jailed(support::python().as_ref(), &settings).await.unwrap();
     let children = || {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use gleitzeit_domain::{
-    place::Place,
+    file_access::FileAccess,
     reference,
     workflow::{TaskSpec, WorkflowSpec},
 };
@@ -144,7 +144,8 @@ pub fn batch_spec_without(
         paths.iter().map(|path| text_of(path).map(str::to_owned)).collect()
     };
     let (files, scripts) = (texts(&files)?, texts(script.as_slice())?);
-    spec.place = Some(Arc::new(Place { files: sorted(files), scripts, ..Place::default() }));
+    spec.file_access =
+        Some(Arc::new(FileAccess { files: sorted(files), scripts, ..FileAccess::default() }));
     Ok(spec)
 }
 
@@ -353,24 +354,24 @@ pub(super) fn tasks(
 /// The files of `batch: {directory, pattern}`. A relative folder is looked for beside the workflow
 /// file, then in the current one, where older files expect it.
 fn files(batch: &Entry, around: &Around<'_>, findings: &mut Findings) -> Option<Vec<PathBuf>> {
-    let fields = Fields::of(&batch.value, batch.place(), &keys::BATCH, findings)?;
+    let fields = Fields::of(&batch.value, batch.location(), &keys::BATCH, findings)?;
     let pattern = pattern(&fields, findings);
     let Some(entry) = fields.get("directory") else {
         spec::missing(&fields, "`batch`", "directory", "directory: <folder>", findings);
         return None;
     };
-    let given = PathBuf::from(decode::text(entry, findings)?);
-    let beside = around.folder.join(&given);
-    let directory = if beside.is_dir() || !given.is_dir() { beside } else { given };
+    let written = PathBuf::from(decode::text(entry, findings)?);
+    let beside = around.folder.join(&written);
+    let directory = if beside.is_dir() || !written.is_dir() { beside } else { written };
     match find(&directory, &pattern?, around.left_out) {
         Ok(files) => Some(files),
         Err(error @ BatchError::NothingFound { .. }) => {
-            let place = fields.get("pattern").unwrap_or(entry).place();
-            findings.wrong(place, error.to_string());
+            let location = fields.get("pattern").unwrap_or(entry).location();
+            findings.wrong(location, error.to_string());
             None
         }
         Err(error) => {
-            findings.wrong(entry.place(), error.to_string());
+            findings.wrong(entry.location(), error.to_string());
             None
         }
     }
@@ -383,7 +384,7 @@ fn pattern(fields: &Fields<'_>, findings: &mut Findings) -> Option<String> {
     match compile(&pattern) {
         Ok(_) => Some(pattern),
         Err(error) => {
-            findings.wrong(entry.place(), error.to_string());
+            findings.wrong(entry.location(), error.to_string());
             None
         }
     }
@@ -413,7 +414,7 @@ fn template(fields: &Fields<'_>, findings: &mut Findings) -> Option<Template> {
         spec::missing(fields, "a batch file", "template", example, findings);
         return None;
     };
-    let inner = Fields::of(&entry.value, entry.place(), &keys::TEMPLATE, findings)?;
+    let inner = Fields::of(&entry.value, entry.location(), &keys::TEMPLATE, findings)?;
     let mut common = TaskSpec::new("", "");
     common.priority = spec::priority(&inner, findings);
     common.retry = spec::retry(&inner, findings);

@@ -16,13 +16,13 @@ const SECONDS_MAX: f64 = 1e9;
 /// Tells that the value of `entry` is not what was expected.
 pub(super) fn refuse(entry: &Entry, expected: &str, findings: &mut Findings) {
     let found = format!("`{}` is {}; expected {expected}", entry.key, entry.value.describe());
-    findings.wrong(entry.place(), found);
+    findings.wrong(entry.location(), found);
 }
 
 /// The same, with what to do.
 pub(super) fn refuse_with(entry: &Entry, expected: &str, help: &str, findings: &mut Findings) {
     let found = format!("`{}` is {}; expected {expected}", entry.key, entry.value.describe());
-    findings.error_with_help(entry.place(), found, help);
+    findings.error_with_help(entry.location(), found, help);
 }
 
 /// A text that is not empty. Numbers and booleans are taken as they are written.
@@ -216,7 +216,7 @@ pub(super) fn items<'n>(
 }
 
 /// Where to point at for an item of a list: at its first key, or at itself.
-pub(super) fn item_place(node: &Node) -> Span {
+pub(super) fn item_location(node: &Node) -> Span {
     match &node.kind {
         Kind::Object(entries) => entries.first().map_or(node.span, |entry| entry.key_span),
         _ => node.span,

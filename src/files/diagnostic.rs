@@ -120,11 +120,11 @@ impl Diagnostic {
         let end = floor(text, span.end);
         let line = lines.number(start);
         let range = lines.range(line, text);
-        let shown = &text[range.clone()];
+        let line_text = &text[range.clone()];
         let from = start.min(range.end) - range.start;
         let to = end.clamp(range.start + from, range.end) - range.start;
-        let before = cursor.characters(line, shown, from);
-        let len = shown[from..to].trim_end().chars().count().max(1);
+        let before = cursor.characters(line, line_text, from);
+        let len = line_text[from..to].trim_end().chars().count().max(1);
         Self {
             severity: Severity::Error,
             code,
@@ -134,7 +134,7 @@ impl Diagnostic {
             len,
             message,
             help,
-            excerpt: Excerpt::new(shown, from, before, len),
+            excerpt: Excerpt::new(line_text, from, before, len),
         }
     }
 
@@ -200,12 +200,12 @@ impl Excerpt {
             text.push('…');
         }
         text.extend(chars.by_ref().take(Self::WIDTH).map(visible));
-        let shown = text.chars().count();
+        let line_text = text.chars().count();
         if chars.next().is_some() {
             text.push('…');
         }
         let before = lead + usize::from(start > 0);
-        Self { underlined: len.min(shown.saturating_sub(before)).max(1), text, before }
+        Self { underlined: len.min(line_text.saturating_sub(before)).max(1), text, before }
     }
 
     /// What stands before the carets. Tabs are kept, so that both lines indent alike.

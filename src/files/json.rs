@@ -56,8 +56,8 @@ impl Reader<'_> {
             "" => "the end of the file".to_owned(),
             token => format!("`{}`", shorten(token)),
         };
-        let place = Span::new(self.at, self.at + len);
-        self.findings.unreadable(place, format!("found {found}; expected {what}"));
+        let span = Span::new(self.at, self.at + len);
+        self.findings.unreadable(span, format!("found {found}; expected {what}"));
         Err(Aborted)
     }
 
@@ -77,8 +77,8 @@ impl Reader<'_> {
     fn nested(&mut self, read: fn(&mut Self) -> Result<Kind, Aborted>) -> Result<Kind, Aborted> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            let place = Span::new(self.at, self.at + 1);
-            self.findings.unreadable(place, format!("nested deeper than {DEPTH_MAX} levels"));
+            let span = Span::new(self.at, self.at + 1);
+            self.findings.unreadable(span, format!("nested deeper than {DEPTH_MAX} levels"));
             return Err(Aborted);
         }
         self.at += 1;
@@ -96,7 +96,7 @@ impl Reader<'_> {
         }
         loop {
             items.push(self.value()?);
-            if !self.goes_on(b']')? {
+            if !self.has_next(b']')? {
                 return Ok(Kind::Array(items));
             }
         }
@@ -111,7 +111,7 @@ impl Reader<'_> {
         }
         loop {
             entries.push(self.entry()?);
-            if !self.goes_on(b'}')? {
+            if !self.has_next(b'}')? {
                 return Ok(Kind::Object(unique(entries, self.lines, self.findings)));
             }
         }
@@ -134,7 +134,7 @@ impl Reader<'_> {
     }
 
     /// Takes a comma (true) or the closing bracket (false).
-    fn goes_on(&mut self, close: u8) -> Result<bool, Aborted> {
+    fn has_next(&mut self, close: u8) -> Result<bool, Aborted> {
         self.skip_space();
         match self.peek() {
             Some(b',') => {
@@ -170,8 +170,8 @@ impl Reader<'_> {
             Err(error) => {
                 let mut why = error.to_string();
                 why.truncate(why.find(" at line").unwrap_or(why.len()));
-                let place = Span::new(start, start + literal.len());
-                self.findings.unreadable(place, format!("a text that cannot be read: {why}"));
+                let span = Span::new(start, start + literal.len());
+                self.findings.unreadable(span, format!("a text that cannot be read: {why}"));
                 Err(Aborted)
             }
         }
@@ -181,10 +181,10 @@ impl Reader<'_> {
         let rest = &self.text[self.at..];
         let is_part = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
         let literal = &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())];
-        let place = Span::new(self.at, self.at + literal.len());
+        let span = Span::new(self.at, self.at + literal.len());
         // Checks the grammar; the value is taken from the digits, so that none is lost.
         if serde_json::from_str::<serde::de::IgnoredAny>(literal).is_err() {
-            self.findings.unreadable(place, format!("`{}` is no number", shorten(literal)));
+            self.findings.unreadable(span, format!("`{}` is no number", shorten(literal)));
             return Err(Aborted);
         }
         let is_integer = !literal.contains(['.', 'e', 'E']);
@@ -194,7 +194,7 @@ impl Reader<'_> {
             return Ok(Kind::Number(number, literal.to_owned()));
         }
         let found = format!("the number {} does not fit into 64 bits", shorten(literal));
-        self.findings.error_with_help(place, found, "put it into quotes to pass it as text");
+        self.findings.error_with_help(span, found, "put it into quotes to pass it as text");
         Ok(Kind::Null)
     }
 

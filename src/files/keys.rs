@@ -153,7 +153,7 @@ pub(super) fn spellings(name: &str, depth: usize) -> impl Iterator<Item = &'stat
 /// The entries of a mapping by the names of its keys.
 pub(super) struct Fields<'n> {
     /// Where to point at when a key is missing.
-    pub(super) place: Span,
+    pub(super) location: Span,
     known: Vec<(&'static str, &'n Entry)>,
     /// Entries with other keys, where the shape is open.
     pub(super) others: Vec<&'n Entry>,
@@ -166,16 +166,17 @@ impl<'n> Fields<'n> {
     /// no mapping. Unknown keys are findings.
     pub(super) fn of(
         node: &'n Node,
-        place: Span,
+        location: Span,
         shape: &KeySchema,
         findings: &mut Findings,
     ) -> Option<Self> {
         let Kind::Object(entries) = &node.kind else {
             let found = format!("{} is {}; expected a mapping", shape.what, node.describe());
-            findings.wrong(place, found);
+            findings.wrong(location, found);
             return None;
         };
-        let mut fields = Self { place, known: Vec::new(), others: Vec::new(), meant: Vec::new() };
+        let mut fields =
+            Self { location, known: Vec::new(), others: Vec::new(), meant: Vec::new() };
         for entry in entries {
             match shape.find(&entry.key) {
                 Some(name) => fields.add(name, entry, findings),

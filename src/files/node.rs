@@ -108,7 +108,7 @@ impl Node {
 impl Entry {
     /// Where to point when the value is wrong: at the value, or at the key where the value is
     /// absent, goes over several lines, or is a list or a mapping.
-    pub(super) fn place(&self) -> Span {
+    pub(super) fn location(&self) -> Span {
         match self.value.kind {
             Kind::Null | Kind::Array(_) | Kind::Object(_) => self.key_span,
             _ if self.value.span.start == self.value.span.end => self.key_span,

@@ -180,7 +180,7 @@ mod tests {
 
     /// What JSON cannot hold is told, not bent.
     #[test]
-    fn numbers_beyond_json_are_told() {
+    fn numbers_beyond_json_are_reported() {
         for text in [".inf", "-.INF", ".nan", "18446744073709551616", "1e999"] {
             assert!(matches!(resolve(text), Plain::Unfit(_)), "{text}");
         }

@@ -48,7 +48,7 @@ impl Source {
             message: problem.message.clone(),
             help: problem.help.clone(),
         });
-        place(&self.name, &self.text, findings.collect())
+        locate(&self.name, &self.text, findings.collect())
     }
 
     /// Adds problems of later checks to what was found wrong with the shape. Left out is what
@@ -56,7 +56,7 @@ impl Source {
     /// that was itself found wrong.
     pub(super) fn add(&self, problems: &[Problem], findings: &mut Findings) {
         let broken = self.broken_tasks(findings);
-        let is_sound = findings.is_empty();
+        let is_valid = findings.is_empty();
         for problem in problems {
             let mut segments = problem.pointer.split('/').skip(1);
             let task = match (segments.next(), segments.next()) {
@@ -64,14 +64,14 @@ impl Source {
                 _ => None,
             };
             // Its own words, not what is missing for want of others.
-            let is_said = match segments.next() {
+            let is_own_fault = match segments.next() {
                 None | Some("dependencies") => true,
                 Some("method") => self.says_method(task),
                 Some(_) => false,
             };
             let follows = match task {
-                Some(index) => !is_said && broken.contains(&index),
-                None => !is_sound,
+                Some(index) => !is_own_fault && broken.contains(&index),
+                None => !is_valid,
             };
             if !follows {
                 findings.push(Finding {
@@ -111,21 +111,21 @@ impl Source {
             batch::redirect(&self.root, &mut segments);
         }
         let mut node = &self.root;
-        let mut place = first_line(node);
+        let mut span = first_line(node);
         for (depth, segment) in segments.iter().enumerate() {
             match step(node, segment, depth) {
                 Some(Step::Entry(entry)) => {
                     node = &entry.value;
-                    place = entry.place();
+                    span = entry.location();
                 }
                 Some(Step::Item(item)) => {
                     node = item;
-                    place = first_line(node);
+                    span = first_line(node);
                 }
                 None => break,
             }
         }
-        place
+        span
     }
 }
 
@@ -162,7 +162,7 @@ fn unescape(segment: &str) -> String {
 const FINDINGS_MAX: usize = 1_000;
 
 /// Findings with their lines, in the order of the file.
-pub(super) fn place(name: &Arc<str>, text: &str, mut findings: Vec<Finding>) -> Diagnostics {
+pub(super) fn locate(name: &Arc<str>, text: &str, mut findings: Vec<Finding>) -> Diagnostics {
     let lines = Lines::new(text);
     findings.sort_by_key(|finding| finding.span.start);
     if findings.len() > FINDINGS_MAX {
@@ -172,13 +172,13 @@ pub(super) fn place(name: &Arc<str>, text: &str, mut findings: Vec<Finding>) -> 
         findings[FINDINGS_MAX].help = None;
     }
     let mut cursor = Cursor::default();
-    let placed = findings
+    let located = findings
         .into_iter()
         .map(|finding| Diagnostic::new(finding, name, text, &lines, &mut cursor));
-    Diagnostics::new(placed.collect())
+    Diagnostics::new(located.collect())
 }
 
 /// The same for what a reader of the file found.
-pub(super) fn place_all(name: &str, text: &str, findings: Findings) -> Diagnostics {
-    place(&name.into(), text, findings.into_vec())
+pub(super) fn locate_all(name: &str, text: &str, findings: Findings) -> Diagnostics {
+    locate(&name.into(), text, findings.into_vec())
 }

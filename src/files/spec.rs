@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gleitzeit_domain::{
     error::ErrorCode,
-    place::Place,
+    file_access::FileAccess,
     resources::ResourceRequirements,
     retry::{AnyError, Backoff, RetryOn, RetryPolicy},
     task::{OnDependencyFailure, Priority},
@@ -25,16 +25,16 @@ use super::{
 /// The workflow of a file. Not to be used when there are findings.
 pub(super) fn workflow(root: &Node, around: &Around<'_>, findings: &mut Findings) -> WorkflowSpec {
     let mut spec = WorkflowSpec::new("");
-    let place = decode::item_place(root);
+    let location = decode::item_location(root);
     if matches!(root.kind, Kind::Null) {
         findings.error_with_help(
-            place,
+            location,
             "the file is empty",
             "a workflow has at least name and tasks",
         );
         return spec;
     }
-    let Some(fields) = Fields::of(root, place, &keys::WORKFLOW, findings) else { return spec };
+    let Some(fields) = Fields::of(root, location, &keys::WORKFLOW, findings) else { return spec };
     spec.id = fields.get("id").and_then(|entry| decode::text(entry, findings)).map(Into::into);
     spec.description =
         fields.get("description").and_then(|entry| decode::free_text(entry, findings));
@@ -58,7 +58,7 @@ pub(super) fn workflow(root: &Node, around: &Around<'_>, findings: &mut Findings
     if is_batch {
         let (tasks, files) = batch::tasks(&fields, around, findings);
         spec.tasks = tasks;
-        spec.place = Some(Arc::new(Place { files, ..Place::default() }));
+        spec.file_access = Some(Arc::new(FileAccess { files, ..FileAccess::default() }));
     } else {
         spec.tasks = tasks(&fields, findings);
         older::expand(&mut spec);
@@ -92,7 +92,7 @@ pub(super) fn missing(
         return;
     }
     let found = format!("{what} needs `{key}`");
-    findings.error_with_help(fields.place, found, format!("add `{example}`"));
+    findings.error_with_help(fields.location, found, format!("add `{example}`"));
 }
 
 fn tasks(fields: &Fields<'_>, findings: &mut Findings) -> Vec<TaskSpec> {
@@ -119,8 +119,8 @@ const PYTHON: [&str; 2] = ["execute", "validate"];
 
 fn task(node: &Node, number: usize, findings: &mut Findings) -> TaskSpec {
     let mut task = TaskSpec::new(format!("task-{number}"), "");
-    let place = decode::item_place(node);
-    let Some(fields) = Fields::of(node, place, &keys::TASK, findings) else { return task };
+    let location = decode::item_location(node);
+    let Some(fields) = Fields::of(node, location, &keys::TASK, findings) else { return task };
     if let Some(id) = fields.get("id").and_then(|entry| decode::text(entry, findings)) {
         task.id = id;
     }
@@ -177,8 +177,8 @@ fn dependencies(entry: &Entry, findings: &mut Findings) -> Vec<String> {
         if text.is_none() {
             let found =
                 format!("a dependency is {}; expected a task's id or name", item.describe());
-            let place = if item.span.start < item.span.end { item.span } else { entry.key_span };
-            findings.wrong(place, found);
+            let location = if item.span.start < item.span.end { item.span } else { entry.key_span };
+            findings.wrong(location, found);
         }
         text
     };
@@ -208,7 +208,7 @@ pub(super) fn priority(fields: &Fields<'_>, findings: &mut Findings) -> Priority
 /// The retry policy, with the defaults of the format for what it leaves out.
 pub(super) fn retry(fields: &Fields<'_>, findings: &mut Findings) -> Option<RetryPolicy> {
     let entry = fields.get("retry")?;
-    let fields = Fields::of(&entry.value, entry.place(), &keys::RETRY, findings)?;
+    let fields = Fields::of(&entry.value, entry.location(), &keys::RETRY, findings)?;
     let mut policy = RetryPolicy::default();
     if let Some(entry) = fields.get("max_attempts") {
         policy.max_attempts = decode::small_count(entry, 1, findings).unwrap_or(1);
@@ -242,20 +242,20 @@ fn retry_on(entry: &Entry, findings: &mut Findings) -> RetryOn {
         Kind::String(word) if word == "any" || word == "all" => RetryOn::Any(AnyError::Any),
         Kind::String(word) if word == "retryable" => RetryOn::Retryable,
         Kind::Array(items) => {
-            let place = |item: &Node| {
+            let location = |item: &Node| {
                 if item.span.start < item.span.end { item.span } else { entry.key_span }
             };
-            let mut code = |item| error_code(item, place(item), findings);
+            let mut code = |item| error_code(item, location(item), findings);
             RetryOn::Codes(items.iter().filter_map(&mut code).collect())
         }
         _ => {
-            let code = error_code(&entry.value, entry.place(), findings);
+            let code = error_code(&entry.value, entry.location(), findings);
             RetryOn::Codes(code.into_iter().collect())
         }
     }
 }
 
-fn error_code(node: &Node, place: Span, findings: &mut Findings) -> Option<ErrorCode> {
+fn error_code(node: &Node, location: Span, findings: &mut Findings) -> Option<ErrorCode> {
     let code = match &node.kind {
         Kind::Number(number, _) => number.as_i64().and_then(ErrorCode::from_number),
         Kind::String(text) => ErrorCode::from_name(text)
@@ -275,14 +275,15 @@ fn error_code(node: &Node, place: Span, findings: &mut Findings) -> Option<Error
             Some(name) => format!("did you mean `{}`?", name.to_uppercase()),
             None => "such as `TASK_EXECUTION_FAILED` or -29002".to_owned(),
         };
-        findings.error_with_help(place, found, help);
+        findings.error_with_help(location, found, help);
     }
     code
 }
 
 fn resources(entry: &Entry, findings: &mut Findings) -> ResourceRequirements {
     let mut need = ResourceRequirements::default();
-    let Some(fields) = Fields::of(&entry.value, entry.place(), &keys::RESOURCES, findings) else {
+    let Some(fields) = Fields::of(&entry.value, entry.location(), &keys::RESOURCES, findings)
+    else {
         return need;
     };
     need.cpu_cores = fields.get("cpu_cores").and_then(|e| decode::amount(e, findings));

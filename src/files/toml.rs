@@ -18,23 +18,23 @@ use super::{
 pub(super) fn read(text: &str, findings: &mut Findings) -> Option<Node> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
-        return table(document.get_ref(), place(document.span()), 1, findings);
+        return table(document.get_ref(), span_of(document.span()), 1, findings);
     }
     for error in &errors {
-        let span = error.span().map_or(Span::new(text.len(), text.len()), place);
+        let span = error.span().map_or(Span::new(text.len(), text.len()), span_of);
         findings.unreadable(span, error.message());
     }
     None
 }
 
-fn place(range: Range<usize>) -> Span {
+fn span_of(range: Range<usize>) -> Span {
     Span::new(range.start, range.end)
 }
 
 fn table(table: &DeTable<'_>, span: Span, depth: usize, findings: &mut Findings) -> Option<Node> {
     let mut entries = Vec::with_capacity(table.len());
     for (key, inner) in table {
-        let key_span = place(key.span());
+        let key_span = span_of(key.span());
         let value = value(inner, depth, findings)?;
         entries.push(Entry { key: key.get_ref().to_string(), key_span, value });
     }
@@ -44,7 +44,7 @@ fn table(table: &DeTable<'_>, span: Span, depth: usize, findings: &mut Findings)
 }
 
 fn value(value: &Spanned<DeValue<'_>>, depth: usize, findings: &mut Findings) -> Option<Node> {
-    let span = place(value.span());
+    let span = span_of(value.span());
     if depth > DEPTH_MAX {
         findings.unreadable(span, format!("nested deeper than {DEPTH_MAX} levels"));
         return None;

@@ -103,31 +103,31 @@ struct Done {
 
 impl Builder<'_> {
     fn take(&mut self, event: Event<'_>, span: &EventSpan) -> Result<(), Aborted> {
-        let place = place(span);
+        let location = location(span);
         match event {
             Event::DocumentStart(..) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    self.findings.wrong(place, "a second document begins; expected one a file");
+                    self.findings.wrong(location, "a second document begins; expected one a file");
                     return Err(Aborted);
                 }
             }
-            Event::Alias(anchor) => self.alias(anchor, place)?,
-            Event::UnresolvedAlias(name) => self.unresolved(&name, place),
+            Event::Alias(anchor) => self.alias(anchor, location)?,
+            Event::UnresolvedAlias(name) => self.unresolved(&name, location),
             Event::Scalar(text, style, anchor, tag) => {
                 self.scalar(&text, style, anchor, tag.as_deref(), span)?;
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.check_tag(tag.as_deref(), "seq", span);
-                self.open(place.start, anchor, Content::Items(Vec::new()))?;
+                self.open(location.start, anchor, Content::Items(Vec::new()))?;
             }
             Event::MappingStart(_, anchor, tag) => {
                 self.check_tag(tag.as_deref(), "map", span);
                 let entries = Vec::new();
                 let content = Content::Entries { entries, merged: Vec::new(), key: None };
-                self.open(place.start, anchor, content)?;
+                self.open(location.start, anchor, content)?;
             }
-            Event::SequenceEnd | Event::MappingEnd => self.close(place.end)?,
+            Event::SequenceEnd | Event::MappingEnd => self.close(location.end)?,
             _ => {}
         }
         Ok(())
@@ -139,11 +139,11 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn check_depth(&mut self, more: usize, place: Span) -> Result<(), Aborted> {
+    fn check_depth(&mut self, more: usize, location: Span) -> Result<(), Aborted> {
         if self.stack.len() + more <= DEPTH_MAX {
             return Ok(());
         }
-        self.findings.unreadable(place, format!("nested deeper than {DEPTH_MAX} levels"));
+        self.findings.unreadable(location, format!("nested deeper than {DEPTH_MAX} levels"));
         Err(Aborted)
     }
 
@@ -173,18 +173,18 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn alias(&mut self, anchor: usize, place: Span) -> Result<(), Aborted> {
+    fn alias(&mut self, anchor: usize, location: Span) -> Result<(), Aborted> {
         let Some(target) = self.anchors.get(&anchor) else {
-            self.findings.unreadable(place, "an alias that stands inside of what it names");
+            self.findings.unreadable(location, "an alias that stands inside of what it names");
             return Err(Aborted);
         };
         let (height, cost) = (target.height, target.cost);
-        charge(&mut self.copied, cost, place, self.findings)?;
+        charge(&mut self.copied, cost, location, self.findings)?;
         let mut copy = target.clone();
-        self.check_depth(height, place)?;
-        copy.node.span = place;
+        self.check_depth(height, location)?;
+        copy.node.span = location;
         if let (true, Some(text)) = (self.awaits_key(), scalar_text(&copy.node.kind)) {
-            self.set_key(Key { text, span: place, is_merge: false });
+            self.set_key(Key { text, span: location, is_merge: false });
         } else {
             self.put(copy);
         }
@@ -192,14 +192,14 @@ impl Builder<'_> {
     }
 
     /// Tells an alias that nothing has, and goes on as if it were empty.
-    fn unresolved(&mut self, name: &str, place: Span) {
+    fn unresolved(&mut self, name: &str, location: Span) {
         let found = format!("nothing before this is named `&{}`", shorten(name));
-        self.findings.unreadable(place, found);
+        self.findings.unreadable(location, found);
         let top = self.stack.last().map(|frame| &frame.content);
         let is_merged =
             matches!(top, Some(Content::Entries { key: Some(Key { is_merge: true, .. }), .. }));
         let kind = if is_merged { Kind::Object(Vec::new()) } else { Kind::Null };
-        self.put(Done { node: Node { span: place, kind }, height: 0, cost: NODE_COST });
+        self.put(Done { node: Node { span: location, kind }, height: 0, cost: NODE_COST });
     }
 
     fn awaits_key(&self) -> bool {
@@ -258,28 +258,28 @@ impl Builder<'_> {
         tag: Option<&Tag>,
         span: &EventSpan,
     ) -> Result<(), Aborted> {
-        let place = scalar_place(span);
+        let location = scalar_location(span);
         let kind = match tag {
             Some(tag) => self.tagged(text, tag, span),
-            None if style == ScalarStyle::Plain => self.plain(text, place),
+            None if style == ScalarStyle::Plain => self.plain(text, location),
             None => Kind::String(text.to_owned()),
         };
         let cost = text.len().saturating_add(NODE_COST);
-        let done = Done { node: Node { span: place, kind }, height: 0, cost };
+        let done = Done { node: Node { span: location, kind }, height: 0, cost };
         if self.awaits_key() {
             let is_merge = style == ScalarStyle::Plain && tag.is_none() && text == "<<";
             if anchor != 0 {
-                charge(&mut self.copied, cost, place, self.findings)?;
+                charge(&mut self.copied, cost, location, self.findings)?;
                 self.anchors.insert(anchor, done);
             }
-            self.set_key(Key { text: text.to_owned(), span: place, is_merge });
+            self.set_key(Key { text: text.to_owned(), span: location, is_merge });
             Ok(())
         } else {
             self.settle(anchor, done)
         }
     }
 
-    fn plain(&mut self, text: &str, place: Span) -> Kind {
+    fn plain(&mut self, text: &str, location: Span) -> Kind {
         match scalar::resolve(text) {
             Plain::Null => Kind::Null,
             Plain::Bool(flag) => Kind::Bool(flag),
@@ -288,7 +288,7 @@ impl Builder<'_> {
             Plain::Unfit(why) => {
                 let found = format!("the number {} cannot be kept: {why}", shorten(text));
                 self.findings.error_with_help(
-                    place,
+                    location,
                     found,
                     "put it into quotes to pass it as text",
                 );
@@ -309,14 +309,14 @@ impl Builder<'_> {
                 let number = number.as_f64().and_then(Number::from_f64).unwrap_or(number);
                 Kind::Number(number, text.to_owned())
             }
-            (None, _) if is_plain_mark(tag) => Kind::String(text.to_owned()),
+            (None, _) if is_plain_tag(tag) => Kind::String(text.to_owned()),
             (None | Some("map" | "seq"), _) => {
                 self.refuse_tag(tag, span);
                 Kind::Null
             }
             (Some(_), _) => {
                 let found = format!("`{}` is no `{}`", shorten(text), tag.original());
-                self.findings.wrong(place(span), found);
+                self.findings.wrong(location(span), found);
                 Kind::Null
             }
         }
@@ -326,16 +326,16 @@ impl Builder<'_> {
     fn check_tag(&mut self, tag: Option<&Tag>, own: &str, span: &EventSpan) {
         if let Some(tag) = tag
             && tag.core_suffix() != Some(own)
-            && !is_plain_mark(tag)
+            && !is_plain_tag(tag)
         {
             self.refuse_tag(tag, span);
         }
     }
 
     fn refuse_tag(&mut self, tag: &Tag, span: &EventSpan) {
-        let place = span.tag_span().as_ref().map_or_else(|| place(span), place);
+        let location = span.tag_span().as_ref().map_or_else(|| location(span), location);
         let found = format!("the tag `{}` means nothing here", shorten(&tag.original()));
-        self.findings.error_with_help(place, found, "leave the tag out");
+        self.findings.error_with_help(location, found, "leave the tag out");
     }
 }
 
@@ -343,32 +343,36 @@ impl Builder<'_> {
 fn charge(
     copied: &mut usize,
     cost: usize,
-    place: Span,
+    location: Span,
     findings: &mut Findings,
 ) -> Result<(), Aborted> {
     *copied = copied.saturating_add(cost);
     if *copied <= COPIED_MAX {
         return Ok(());
     }
-    findings.unreadable(place, "the anchors and aliases up to here expand to too much");
+    findings.unreadable(location, "the anchors and aliases up to here expand to too much");
     Err(Aborted)
 }
 
 /// The single `!`, which says "no guessing".
-fn is_plain_mark(tag: &Tag) -> bool {
+fn is_plain_tag(tag: &Tag) -> bool {
     tag.original() == "!"
 }
 
-fn place(span: &EventSpan) -> Span {
+fn location(span: &EventSpan) -> Span {
     let start = span.start.byte_offset().unwrap_or_default();
     Span::new(start, span.end.byte_offset().unwrap_or(start))
 }
 
 /// The place of a scalar: empty where it goes over several lines, so that messages point at its
 /// key instead of at the first of many lines.
-fn scalar_place(span: &EventSpan) -> Span {
-    let place = place(span);
-    if span.start.line() == span.end.line() { place } else { Span::new(place.start, place.start) }
+fn scalar_location(span: &EventSpan) -> Span {
+    let location = location(span);
+    if span.start.line() == span.end.line() {
+        location
+    } else {
+        Span::new(location.start, location.start)
+    }
 }
 
 /// A scalar as the text of a key.

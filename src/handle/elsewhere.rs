@@ -17,7 +17,7 @@ use gleitzeit_actors::{
 use gleitzeit_domain::{
     difference::difference,
     error::{ErrorCode, TaskError},
-    event::Audience,
+    event::SubscriberCount,
     id::{TaskId, WorkflowId},
     needs::Needs,
     plan::{Draft, Plan},
@@ -215,7 +215,7 @@ pub(super) fn is_not_here<T>(answer: &Result<T, TaskError>) -> bool {
 
 /// As it is stored before anyone runs it.
 pub(crate) fn unowned(plan: Arc<Plan>, now: DateTime<Utc>) -> NewWorkflow {
-    Run::new(plan, Audience::default(), now).take_new()
+    Run::new(plan, SubscriberCount::default(), now).take_new()
 }
 
 /// The time that whoever runs a workflow goes by: its limit counts from its submission. A server

@@ -42,8 +42,9 @@ impl<'t> Document<'t> {
     pub(super) fn take_misfits(&mut self, layout: &Layout) -> Vec<ProtocolFileProblem> {
         let mut misfits = Vec::new();
         clean_table(self.root.get_mut(), layout, &mut String::new(), &mut misfits);
-        let told = misfits.into_iter();
-        told.map(|misfit| self.problem(&misfit.span, dotted(&misfit.pointer), misfit.message))
+        let reported = misfits.into_iter();
+        reported
+            .map(|misfit| self.problem(&misfit.span, dotted(&misfit.pointer), misfit.message))
             .collect()
     }
 
@@ -156,8 +157,8 @@ fn path_to<'a>(table: &'a DeTable<'_>, span: &Range<usize>, path: &mut Vec<&'a s
     for (key, value) in table {
         path.push(key.get_ref());
         let inside = value.get_ref().as_table().is_some_and(|inner| path_to(inner, span, path));
-        let place = value.span();
-        if inside || key.span() == *span || (place.start <= span.start && span.end <= place.end) {
+        let outer = value.span();
+        if inside || key.span() == *span || (outer.start <= span.start && span.end <= outer.end) {
             return true;
         }
         path.pop();

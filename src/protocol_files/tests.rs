@@ -35,7 +35,7 @@ fn the_layout_has_the_fields_of_the_specifications() {
     assert_eq!(keys_of(&layout::SECURITY), fields_of::<SecurityRequirements>());
 }
 
-fn told(text: &str) -> Vec<String> {
+fn messages(text: &str) -> Vec<String> {
     parse(text).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
@@ -64,7 +64,7 @@ fn the_order_of_the_file_is_kept() {
 
 /// Every unknown key at once, each with its place and what was probably meant.
 #[test]
-fn unknown_keys_are_told_with_their_place() {
+fn unknown_keys_are_reported_with_their_line() {
     let text = "\
 name = \"x\"
 version = \"v1\"
@@ -78,7 +78,7 @@ outcome = 1
 max_attempt = 2
 ";
     assert_eq!(
-        told(text),
+        messages(text),
         [
             "3:1: athor: unknown key `athor`; did you mean `author`?",
             "5:24: methods.a.params_schema.p.patern: unknown key `patern`; did you mean `pattern`?",
@@ -94,7 +94,7 @@ max_attempt = 2
 
 /// What registration would refuse is told with its line, while the file is at hand.
 #[test]
-fn wrong_schemas_are_told_with_their_place() {
+fn wrong_schemas_are_reported_with_their_line() {
     let text = "\
 name = \"x\"
 version = \"v1\"
@@ -103,27 +103,27 @@ p = { type = \"string\", pattern = \"(\" }
 n = { type = \"integer\", minimum = 3, maximum = 2 }
 d = { type = \"integer\", default = \"no\" }
 ";
-    let told = told(text);
-    assert_eq!(told.len(), 3, "{told:#?}");
-    assert!(told[0].starts_with("4:24: methods.a.params_schema.p.pattern: the pattern `(`"));
-    assert!(told[1].starts_with("5:25: methods.a.params_schema.n.minimum: the minimum 3"));
-    assert!(told[2].starts_with("6:25: methods.a.params_schema.d.default: the default breaks"));
+    let messages = messages(text);
+    assert_eq!(messages.len(), 3, "{messages:#?}");
+    assert!(messages[0].starts_with("4:24: methods.a.params_schema.p.pattern: the pattern `(`"));
+    assert!(messages[1].starts_with("5:25: methods.a.params_schema.n.minimum: the minimum 3"));
+    assert!(messages[2].starts_with("6:25: methods.a.params_schema.d.default: the default breaks"));
 }
 
 /// A wrong type, a missing key and broken syntax have a place too.
 #[test]
-fn what_serde_and_toml_refuse_has_a_place() {
-    let wrong_type = told("name = \"x\"\nversion = \"v1\"\ntags = \"one\"\n");
+fn parse_errors_have_a_line() {
+    let wrong_type = messages("name = \"x\"\nversion = \"v1\"\ntags = \"one\"\n");
     assert_eq!(wrong_type, ["3:8: tags: invalid type: string \"one\", expected a sequence"]);
-    let version = told("name = \"x\"\nversion = \"one\"\n");
+    let version = messages("name = \"x\"\nversion = \"one\"\n");
     assert!(version[0].starts_with("2:11: version: `one` is not a version"), "{version:?}");
-    let kind = told(
+    let kind = messages(
         "name = \"x\"\nversion = \"v1\"\n[methods.a.params_schema]\np = { type = \"text\" }\n",
     );
     assert!(kind[0].ends_with("unknown variant `text`, expected one of `string`, `integer`, `number`, `boolean`, `array`, `object`, `null`, `any`"), "{kind:?}");
     assert!(kind[0].starts_with("4:14: methods.a.params_schema.p.type: "), "{kind:?}");
-    assert!(told("name = \"x\"\n")[0].contains("missing field `version`"));
-    assert!(told("name = \n")[0].starts_with("1:"), "{:?}", told("name = \n"));
+    assert!(messages("name = \"x\"\n")[0].contains("missing field `version`"));
+    assert!(messages("name = \n")[0].starts_with("1:"), "{:?}", messages("name = \n"));
 }
 
 /// JSON has neither dates nor infinite numbers; quietly changed ones would surprise.
@@ -136,15 +136,20 @@ version = \"v1\"
 p = { type = \"any\", default = 2026-11-23 }
 q = { type = \"any\", enum = [1.5, -inf, nan] }
 ";
-    let told = told(text);
-    assert_eq!(told.len(), 3, "{told:#?}");
-    assert!(told[0].starts_with("4:31: methods.a.params_schema.p.default: `2026-11-23` is a date"));
-    assert!(told[1].starts_with("5:34: methods.a.params_schema.q.enum.1: `-inf`"), "{told:#?}");
+    let messages = messages(text);
+    assert_eq!(messages.len(), 3, "{messages:#?}");
+    assert!(
+        messages[0].starts_with("4:31: methods.a.params_schema.p.default: `2026-11-23` is a date")
+    );
+    assert!(
+        messages[1].starts_with("5:34: methods.a.params_schema.q.enum.1: `-inf`"),
+        "{messages:#?}"
+    );
 }
 
 /// The caret stands under the place, also behind a tab and characters of several bytes.
 #[test]
-fn the_report_points_at_the_place() {
+fn the_report_points_at_the_line() {
     let text = "name = \"x\"\nversion = \"v1\"\n\t\"größe\" = 1\n";
     let problems = parse(text).unwrap_err();
     let error = ProtocolFileError::Invalid { path: "p.toml".into(), problems };

@@ -73,7 +73,9 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
 ///
 /// # Errors
 /// As [`open_store`].
-pub async fn look_into_store(settings: &Settings) -> Result<Option<Arc<dyn Store>>, StartError> {
+pub async fn open_existing_store(
+    settings: &Settings,
+) -> Result<Option<Arc<dyn Store>>, StartError> {
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     if !settings.storage.url.is_memory() {
         use gleitzeit_storage::ReadOnlyStore;

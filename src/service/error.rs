@@ -132,7 +132,7 @@ mod tests {
 
     /// A person reads the cause, not only the outermost message.
     #[test]
-    fn a_converted_error_tells_its_sources() {
+    fn a_converted_error_lists_its_sources() {
         let error = HandlerError::from(wrong());
         assert_eq!(error.to_string(), "no receipt: invalid digit found in string");
     }

@@ -202,13 +202,13 @@ impl<'s> Lowering<'s> {
             return spec;
         }
         let mut values = Vec::new();
-        let mut told = Vec::new();
+        let mut lines = Vec::new();
         for schema in choice {
             let listed = schema.get("enum").and_then(Value::as_array);
             match (schema.get("const"), listed) {
                 (Some(value), _) => {
                     let text = schema.get("description").and_then(Value::as_str);
-                    told.extend(text.map(|text| format!("{value}: {text}")));
+                    lines.extend(text.map(|text| format!("{value}: {text}")));
                     values.push(value.clone());
                 }
                 (None, Some(listed)) => values.extend(listed.iter().cloned()),
@@ -221,21 +221,22 @@ impl<'s> Lowering<'s> {
             }
         }
         let mut spec = listed(&values);
-        spec.description = (!told.is_empty()).then(|| told.join("\n"));
+        spec.description = (!lines.is_empty()).then(|| lines.join("\n"));
         spec
     }
 
     fn list(&mut self, rules: &Map<String, Value>, spec: &mut ParameterSpec) {
         spec.min_length = length(rules, "minItems").or(spec.min_length);
         spec.max_length = length(rules, "maxItems").or(spec.max_length);
-        let places = rules.get("prefixItems").and_then(Value::as_array);
-        let same = places.is_some_and(|places| places.windows(2).all(|two| two[0] == two[1]));
-        let items = match places {
+        let prefix_items = rules.get("prefixItems").and_then(Value::as_array);
+        let same = prefix_items
+            .is_some_and(|prefix_items| prefix_items.windows(2).all(|two| two[0] == two[1]));
+        let items = match prefix_items {
             Some(_) if !same => {
                 *spec = self.refuse(format!("a tuple of several types; {INSTEAD}"));
                 return;
             }
-            Some(places) => places.first(),
+            Some(prefix_items) => prefix_items.first(),
             None => rules.get("items"),
         };
         if let Some(items) = items.filter(|items| **items != Value::Bool(true)) {

@@ -125,24 +125,24 @@ async fn a_listener_on_another_thread_is_woken_and_ended() {
 #[actix::test]
 async fn dropped_listeners_leave_nothing_behind() {
     let bus = EventBus::new();
-    let audience = bus.audience();
+    let subscribers = bus.subscribers();
     let bus = bus.start();
-    assert!(audience.is_empty());
+    assert!(subscribers.is_empty());
     let mut listeners = Vec::new();
     for n in 0..10 {
         let id = WorkflowId::from(format!("w{}", n % 5));
         listeners.push(subscribe(&bus, EventFilter::workflow(id), 4).await);
     }
     listeners.push(subscribe(&bus, EventFilter::default(), 4).await);
-    assert_eq!(audience.len(), 11);
+    assert_eq!(subscribers.len(), 11);
     listeners.drain(..9);
     // Answered after the notices of the dropped ones, which were queued before.
     publish(&bus, vec![event(Some("w4"), 7)]).await;
-    assert_eq!(audience.len(), 2);
+    assert_eq!(subscribers.len(), 2);
     assert_eq!(waiting(&mut listeners[0]), [7]);
     drop(listeners);
     publish(&bus, vec![event(Some("w4"), 8)]).await;
-    assert!(audience.is_empty());
+    assert!(subscribers.is_empty());
 }
 
 /// Of ten thousand who follow a workflow each, an event concerns the one of its own.

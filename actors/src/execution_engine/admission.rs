@@ -220,7 +220,7 @@ impl ExecutionEngine {
         ctx: &mut Context<Self>,
     ) {
         let now = self.clock.now();
-        let mut run = Box::new(Run::new(plan, self.audience.clone(), now));
+        let mut run = Box::new(Run::new(plan, self.subscribers.clone(), now));
         self.bound_memory(&mut run);
         for index in &ready {
             // A new task is pending, and may become queued.

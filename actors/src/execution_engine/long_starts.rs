@@ -94,7 +94,7 @@ impl ExecutionEngine {
                 unstored.push((now, task, attempt));
                 continue;
             }
-            active.run.tell_start(task.index);
+            active.run.record_start(task.index);
             self.touch(task.run);
         }
         self.long_starts.young.extend(unstored);

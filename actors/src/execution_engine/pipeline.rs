@@ -604,7 +604,7 @@ async fn execute_group(addresses: &Rc<ActorAddresses>, group: Vec<AssignedTask>,
             defaulted: Arc::clone(&filled.defaulted),
             timeout: item.planned().timeout,
             resources: lease.held(),
-            place: item.plan.spec.place.clone(),
+            file_access: item.plan.spec.file_access.clone(),
         };
         KeyedCall { task: item.task, call, span: item.span.clone() }
     };

@@ -440,7 +440,7 @@ impl ExecutionEngine {
                 _ => {}
             }
         }
-        let mut run = Box::new(Run::resume(plan, self.audience.clone(), record));
+        let mut run = Box::new(Run::resume(plan, self.subscribers.clone(), record));
         run.belongs_to(epoch);
         self.bound_memory(&mut run);
         let left_by = left_by.filter(|_| is_fit && !wish.reopen);

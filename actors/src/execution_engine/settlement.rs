@@ -12,7 +12,7 @@ use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     graph::Settlement,
     provider::Outcome,
-    run::{RunKey, TaskKey, Unstored, Verdict},
+    run::{AttemptOutcome, RunKey, TaskKey, Unstored},
     store::{Store, StoreError, WorkflowChange},
     task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowStatus},
@@ -257,7 +257,7 @@ impl ExecutionEngine {
             }
             let before = active.run.unstored();
             match active.run.finish(task.index, attempt, outcome, duration, now, random) {
-                Verdict::Settled(completed) => {
+                AttemptOutcome::Settled(completed) => {
                     self.stats.tasks_processed += 1;
                     self.stats.tasks_succeeded += u64::from(completed);
                     self.stats.tasks_failed += u64::from(!completed);
@@ -265,14 +265,14 @@ impl ExecutionEngine {
                     settled.push(Settled { task, outcome });
                     self.release_slot(task.run);
                 }
-                Verdict::Retry(pause) => {
+                AttemptOutcome::Retry(pause) => {
                     gleitzeit_failpoint::failpoint!("engine.end.retries");
                     self.release_slot(task.run);
                     self.time_retry(task, pause, ctx);
                     self.touch(task.run);
                 }
                 // It was settled by someone else, who made room.
-                Verdict::Stale => {}
+                AttemptOutcome::Stale => {}
             }
             if let Some(active) = self.runs.get(&task.run) {
                 let mut ended = active.run.unstored();
@@ -550,8 +550,8 @@ impl ExecutionEngine {
             }
             let record = Arc::new(active.run.into_record());
             log_end(&record);
-            if let Some(place) = &record.spec.place
-                && place.output.is_some()
+            if let Some(file_access) = &record.spec.file_access
+                && file_access.output.is_some()
                 && let Some(results) = &self.settings.results
             {
                 // Whoever writes them has gone with the runtime; then they are written on resume.

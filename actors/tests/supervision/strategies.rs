@@ -197,7 +197,7 @@ fn switched(report: &Arc<Mutex<HealthReport>>) -> Script {
 
 /// A degraded provider serves only where no healthy one is there; an unhealthy one never.
 #[actix::test]
-async fn healthy_goes_before_degraded_before_none() {
+async fn healthy_beats_degraded_beats_none() {
     tokio::time::pause();
     let stage = Stage::new(Setup::default());
     let [good, weak] = [(); 2].map(|()| Arc::new(Mutex::new(HealthReport::healthy())));

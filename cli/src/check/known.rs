@@ -79,17 +79,17 @@ pub(super) fn text<'t>(task: &'t TaskSpec, name: &str) -> Option<&'t str> {
 /// The file that a parameter names, where the workflow's relative paths lead.
 pub(super) fn find(spec: &WorkflowSpec, path: &str) -> Option<PathBuf> {
     let path = Path::new(path);
-    let directories = spec.place.iter().flat_map(|place| &place.directories);
+    let directories = spec.file_access.iter().flat_map(|access| &access.directories);
     let candidates = directories.map(|it| Path::new(it).join(path)).chain([path.to_owned()]);
     candidates.into_iter().find(|candidate| candidate.is_file())
 }
 
 fn looked_in(spec: &WorkflowSpec, path: &str) -> String {
     let directories: Vec<String> = spec
-        .place
+        .file_access
         .iter()
         .filter(|_| Path::new(path).is_relative())
-        .flat_map(|place| &place.directories)
+        .flat_map(|access| &access.directories)
         .map(|directory| format!("`{directory}`"))
         .collect();
     if directories.is_empty() {

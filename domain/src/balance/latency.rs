@@ -112,7 +112,7 @@ mod tests {
 
     /// Failing within a millisecond is no reason to get every call.
     #[test]
-    fn fast_failures_do_not_look_fast() {
+    fn fast_failures_do_not_count_as_fast() {
         let mut latency = PeakLatency::new(DECAY);
         for expected in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0] {
             latency.observe(failed(1), Duration::ZERO);

@@ -61,7 +61,7 @@ mod tests {
 
     /// Exactly in turn, and one method's turn does not depend on another's calls.
     #[test]
-    fn each_method_goes_round_exactly() {
+    fn each_method_rotates_exactly() {
         let scene = Scene::new(3);
         let mut strategy = RoundRobin::default();
         let mut pick = |method| scene.select(&mut strategy, &[0, 1, 2], method, Duration::ZERO);

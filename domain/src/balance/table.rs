@@ -101,7 +101,7 @@ pub enum Pick {
 
 /// The providers, and the strategies that choose among them. `H` is how to reach a provider.
 pub struct ProviderTable<H> {
-    entries: Vec<Place<H>>,
+    entries: Vec<Cell<H>>,
     by_id: HashMap<ProviderId, u32>,
     methods: HashMap<Capability, Method>,
     strategies: Vec<(ProtocolId, Box<dyn LoadBalancingStrategy>)>,
@@ -113,7 +113,7 @@ pub struct ProviderTable<H> {
 
 /// A place that may be empty, with the number of providers that have left it.
 #[derive(Debug)]
-struct Place<H> {
+struct Cell<H> {
     generation: u32,
     entry: Option<ProviderEntry<H>>,
 }
@@ -124,7 +124,7 @@ struct Method {
     /// A small number of its own.
     number: usize,
     /// Places in ascending order.
-    places: Vec<u32>,
+    indexes: Vec<u32>,
     /// Index of its protocol's strategy.
     strategy: usize,
 }
@@ -164,16 +164,16 @@ impl<H> ProviderTable<H> {
         if let Some(index) = known {
             self.forget_capabilities(index);
         }
-        let index = known.unwrap_or_else(|| self.empty_place());
+        let index = known.unwrap_or_else(|| self.empty_cell());
         self.by_id.insert(registration.id.clone(), index);
         let strategies = self.serve_capabilities(index, &registration.capabilities);
-        let place = &mut self.entries[index as usize];
+        let cell = &mut self.entries[index as usize];
         let fresh = || (HealthStatus::Unknown, false, 0, PeakLatency::new(self.latency_decay));
-        let (health, available, in_flight, latency) = place
+        let (health, available, in_flight, latency) = cell
             .entry
             .take()
             .map_or_else(fresh, |it| (it.health, it.available, it.in_flight, it.latency));
-        place.entry = Some(ProviderEntry {
+        cell.entry = Some(ProviderEntry {
             registration,
             handle,
             health,
@@ -190,9 +190,9 @@ impl<H> ProviderTable<H> {
     pub fn remove(&mut self, id: &ProviderId) -> Option<H> {
         let index = self.by_id.remove(id)?;
         self.forget_capabilities(index);
-        let place = &mut self.entries[index as usize];
-        place.generation = place.generation.wrapping_add(1);
-        place.entry.take().map(|entry| entry.handle)
+        let cell = &mut self.entries[index as usize];
+        cell.generation = cell.generation.wrapping_add(1);
+        cell.entry.take().map(|entry| entry.handle)
     }
 
     /// Notes how well a provider is; how well it was before, if it is there.
@@ -219,18 +219,18 @@ impl<H> ProviderTable<H> {
         now: Duration,
     ) -> Pick {
         let Some(method) = self.methods.get(capability) else { return Pick::NotSupported };
-        if method.places.is_empty() {
+        if method.indexes.is_empty() {
             return Pick::NotSupported;
         }
-        let Some(tier) = best_tier(&self.entries, &method.places, avoid) else {
+        let Some(tier) = best_tier(&self.entries, &method.indexes, avoid) else {
             return match avoid {
                 Some(_) => self.pick(capability, None, now),
                 None => Pick::Unavailable,
             };
         };
         let mut candidates = recycled(std::mem::take(&mut self.scratch));
-        let places = method.places.iter().copied();
-        candidates.extend(places.filter_map(|at| candidate(&self.entries, at, tier, avoid)));
+        let indexes = method.indexes.iter().copied();
+        candidates.extend(indexes.filter_map(|at| candidate(&self.entries, at, tier, avoid)));
         let chosen = match candidates.as_slice() {
             [] => None,
             [only] => Some(only.slot),
@@ -254,9 +254,9 @@ impl<H> ProviderTable<H> {
     /// Counts a call that ended, with how it went where it was answered: a cancelled one says
     /// nothing of its provider. False when the provider has gone.
     pub fn finished(&mut self, slot: Slot, sample: Option<Sample>, now: Duration) -> bool {
-        let Some(place) = self.entries.get_mut(slot.index as usize) else { return false };
-        let current = place.generation == slot.generation;
-        let Some(entry) = place.entry.as_mut().filter(|_| current) else { return false };
+        let Some(cell) = self.entries.get_mut(slot.index as usize) else { return false };
+        let current = cell.generation == slot.generation;
+        let Some(entry) = cell.entry.as_mut().filter(|_| current) else { return false };
         let id = &entry.registration.id;
         debug_assert!(entry.in_flight > 0, "{id} finished more calls than it started");
         entry.in_flight = entry.in_flight.saturating_sub(1);
@@ -271,8 +271,8 @@ impl<H> ProviderTable<H> {
 
     /// A provider by its place.
     pub fn get(&self, slot: Slot) -> Option<&ProviderEntry<H>> {
-        let place = self.entries.get(slot.index as usize)?;
-        place.entry.as_ref().filter(|_| place.generation == slot.generation)
+        let cell = self.entries.get(slot.index as usize)?;
+        cell.entry.as_ref().filter(|_| cell.generation == slot.generation)
     }
 
     /// How to reach a provider, to be changed.
@@ -287,21 +287,21 @@ impl<H> ProviderTable<H> {
 
     /// Every provider, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &ProviderEntry<H>)> {
-        (0..).zip(&self.entries).filter_map(|(index, place)| {
-            let slot = Slot { index, generation: place.generation };
-            Some((slot, place.entry.as_ref()?))
+        (0..).zip(&self.entries).filter_map(|(index, cell)| {
+            let slot = Slot { index, generation: cell.generation };
+            Some((slot, cell.entry.as_ref()?))
         })
     }
 
     /// True when some provider serves the method, well or not.
     pub fn supports(&self, capability: &Capability) -> bool {
-        self.methods.get(capability).is_some_and(|method| !method.places.is_empty())
+        self.methods.get(capability).is_some_and(|method| !method.indexes.is_empty())
     }
 
     /// True when some provider of the method is well enough to be called, busy or not.
     pub fn is_up(&self, capability: &Capability) -> bool {
         let method = self.methods.get(capability);
-        method.is_some_and(|method| best_tier(&self.entries, &method.places, None).is_some())
+        method.is_some_and(|method| best_tier(&self.entries, &method.indexes, None).is_some())
     }
 
     /// The strategy of a protocol, once a provider of it is registered.
@@ -315,8 +315,8 @@ impl<H> ProviderTable<H> {
     }
 
     fn at_mut(&mut self, slot: Slot) -> Option<&mut ProviderEntry<H>> {
-        let place = self.entries.get_mut(slot.index as usize)?;
-        place.entry.as_mut().filter(|_| place.generation == slot.generation)
+        let cell = self.entries.get_mut(slot.index as usize)?;
+        cell.entry.as_mut().filter(|_| cell.generation == slot.generation)
     }
 
     fn entry_mut(&mut self, id: &ProviderId) -> Option<&mut ProviderEntry<H>> {
@@ -325,10 +325,10 @@ impl<H> ProviderTable<H> {
     }
 
     /// The first place without a provider, or a new one at the end.
-    fn empty_place(&mut self) -> u32 {
-        let at = self.entries.iter().position(|place| place.entry.is_none());
+    fn empty_cell(&mut self) -> u32 {
+        let at = self.entries.iter().position(|cell| cell.entry.is_none());
         let at = at.unwrap_or_else(|| {
-            self.entries.push(Place { generation: 0, entry: None });
+            self.entries.push(Cell { generation: 0, entry: None });
             self.entries.len() - 1
         });
         u32::try_from(at).expect("fewer than 2^32 providers")
@@ -342,11 +342,11 @@ impl<H> ProviderTable<H> {
             let number = self.methods.len();
             let method = self.methods.entry(capability.clone()).or_insert_with(|| Method {
                 number,
-                places: Vec::new(),
+                indexes: Vec::new(),
                 strategy,
             });
-            if let Err(at) = method.places.binary_search(&index) {
-                method.places.insert(at, index);
+            if let Err(at) = method.indexes.binary_search(&index) {
+                method.indexes.insert(at, index);
             }
             if !strategies.contains(&strategy) {
                 strategies.push(strategy);
@@ -357,7 +357,7 @@ impl<H> ProviderTable<H> {
 
     fn forget_capabilities(&mut self, index: u32) {
         for method in self.methods.values_mut() {
-            method.places.retain(|at| *at != index);
+            method.indexes.retain(|at| *at != index);
         }
     }
 
@@ -374,13 +374,13 @@ fn is_avoided<H>(entry: &ProviderEntry<H>, avoid: Option<&ProviderId>) -> bool {
     avoid.is_some_and(|avoid| *avoid == entry.registration.id)
 }
 
-fn best_tier<H>(entries: &[Place<H>], places: &[u32], avoid: Option<&ProviderId>) -> Option<usize> {
-    let entries = places.iter().filter_map(|at| entries[*at as usize].entry.as_ref());
+fn best_tier<H>(entries: &[Cell<H>], indexes: &[u32], avoid: Option<&ProviderId>) -> Option<usize> {
+    let entries = indexes.iter().filter_map(|at| entries[*at as usize].entry.as_ref());
     entries.filter(|entry| !is_avoided(entry, avoid)).filter_map(ProviderEntry::tier).min()
 }
 
 fn candidate<'a, H>(
-    entries: &'a [Place<H>],
+    entries: &'a [Cell<H>],
     at: u32,
     tier: usize,
     avoid: Option<&ProviderId>,

@@ -62,9 +62,9 @@ impl Adjacency {
         let mut next = offsets.clone();
         let mut targets = vec![0_u32; edges.len()];
         for &(task, target) in edges {
-            let place = &mut next[task as usize];
-            targets[*place as usize] = target;
-            *place += 1;
+            let position = &mut next[task as usize];
+            targets[*position as usize] = target;
+            *position += 1;
         }
         Self { offsets: offsets.into(), targets: targets.into() }
     }
@@ -152,15 +152,15 @@ pub(super) fn check_acyclic(dependencies: &Adjacency, dependents: &Adjacency) ->
 fn find_circle(dependencies: &Adjacency, in_circle: &[bool]) -> Vec<u32> {
     let left_out = |task: &u32| in_circle[*task as usize];
     let mut path: Vec<u32> = Vec::new();
-    let mut place = vec![None; in_circle.len()];
+    let mut position = vec![None; in_circle.len()];
     let mut next = (0..dependencies.len()).find(left_out);
     while let Some(task) = next {
-        if let Some(begin) = place[task as usize] {
+        if let Some(begin) = position[task as usize] {
             path.drain(..begin);
             path.push(task);
             break;
         }
-        place[task as usize] = Some(path.len());
+        position[task as usize] = Some(path.len());
         path.push(task);
         next = dependencies.of(task).iter().copied().find(left_out);
     }

@@ -187,14 +187,14 @@ proptest! {
         let settlement = restored.restore(&settled);
         prop_assert_eq!(&restored, &replayed);
         prop_assert_eq!(&settlement.ready, &replayed.ready());
-        let told = |kind: &str| -> Vec<u32> {
+        let listed = |kind: &str| -> Vec<u32> {
             let tasks = (0..).zip(&done.ends);
             tasks.filter(|(_, ends)| ends.contains(&kind)).map(|(task, _)| task).collect()
         };
         for (list, kind) in [(&settlement.skipped, "skipped"), (&settlement.failed, "failed")] {
             let mut tasks: Vec<u32> = list.iter().map(|(task, _)| *task).collect();
             tasks.sort_unstable();
-            prop_assert_eq!(tasks, told(kind));
+            prop_assert_eq!(tasks, listed(kind));
         }
     }
 
@@ -343,7 +343,7 @@ fn a_task_stays_skipped_while_one_cause_is_left() {
 
 /// Who was cancelled while waiting may have lost a dependency since, and must not run without it.
 #[test]
-fn a_cancelled_task_does_not_come_back_before_its_dependency() {
+fn a_cancelled_task_is_not_reopened_before_its_dependency() {
     let mut graph = Graph::build(&[Skip; 3], [(1, 0), (2, 1)]).unwrap();
     let _ = graph.settle(1, false);
     let _ = graph.settle(0, false);

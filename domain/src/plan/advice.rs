@@ -111,33 +111,33 @@ mod tests {
 
     use super::*;
 
-    fn told(spec: &WorkflowSpec) -> Vec<(String, String)> {
+    fn pointed(spec: &WorkflowSpec) -> Vec<(String, String)> {
         let advice = advice(spec, &ProtocolCatalog::builtin());
         advice.into_iter().map(|it| (it.pointer.clone(), it.to_string())).collect()
     }
 
     /// A result that holds a quote would become code; a context never does.
     #[test]
-    fn a_reference_within_code_is_told() {
+    fn a_reference_within_code_is_reported() {
         let ask = TaskSpec::new("ask", "echo/echo").params(json!({"text": "x"}));
         let pasted = TaskSpec::new("run", "python/execute")
             .params(json!({"code": "x = '${ask.text}'", "context": {"x": "${ask.text}"}}));
-        let told = told(&WorkflowSpec::new("w").task(ask).task(pasted));
-        let [(pointer, text)] = told.as_slice() else { panic!("{told:?}") };
+        let advice = pointed(&WorkflowSpec::new("w").task(ask).task(pasted));
+        let [(pointer, text)] = advice.as_slice() else { panic!("{advice:?}") };
         assert_eq!(pointer, "/tasks/1/parameters/code");
         assert!(text.contains("`${ask.text}`") && text.contains("context"), "{text}");
     }
 
     /// What a method says of its result is most probably all there is.
     #[test]
-    fn a_field_that_is_not_declared_is_told_with_the_nearest() {
+    fn a_field_that_is_not_declared_is_reported_with_the_nearest() {
         let ask = TaskSpec::new("ask", "llm/chat")
             .params(json!({"messages": [{"role": "user", "content": "x"}]}));
         let numbers = TaskSpec::new("numbers", "python/execute").params(json!({"code": "1"}));
         let use_it = |text: &str| TaskSpec::new("use", "echo/echo").params(json!({"text": text}));
         let of = |text: &str| {
             let spec = WorkflowSpec::new("w").task(ask.clone()).task(numbers.clone());
-            told(&spec.task(use_it(text)))
+            pointed(&spec.task(use_it(text)))
         };
         let wrong = of("${ask.respnse}");
         assert!(wrong[0].1.contains("did you mean `response`"), "{wrong:?}");
@@ -159,12 +159,12 @@ mod tests {
 
     /// An input that nobody reads is most probably spelled otherwise where it is read.
     #[test]
-    fn inputs_that_nobody_reads_are_told() {
+    fn unread_inputs_are_reported() {
         let task = |text: &str| TaskSpec::new("a", "echo/echo").params(json!({"text": text}));
         let spec = WorkflowSpec::new("w").input("city", "Rome").input("days/week", 3);
-        let one = told(&spec.clone().task(task("${inputs.city}")));
+        let one = pointed(&spec.clone().task(task("${inputs.city}")));
         assert_eq!(one.len(), 1, "{one:?}");
         assert_eq!(one[0].0, "/inputs/days~1week");
-        assert_eq!(told(&spec.task(task("${inputs}"))), []);
+        assert_eq!(pointed(&spec.task(task("${inputs}"))), []);
     }
 }

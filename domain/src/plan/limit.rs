@@ -14,9 +14,9 @@ pub(super) enum ByParameter {
     /// Nothing: the method has no such parameter, or the parameter has neither value nor default.
     None,
     /// The task gives it.
-    Given(Duration),
+    Set(Duration),
     /// The task gives it as a reference: no more than this, and known only when the task runs.
-    GivenLater(Duration),
+    SetLater(Duration),
     /// The task does not give it; the schema fills this in.
     Default(Duration),
 }
@@ -27,23 +27,23 @@ pub(super) fn by_parameter(method: &MethodSpec, parameters: &Value) -> ByParamet
     let Some((index, _, spec)) = method.params_schema.get_full(name) else {
         return ByParameter::None;
     };
-    let given = match parameters {
+    let own = match parameters {
         Value::Object(fields) => fields.get(name),
         Value::Array(items) => items.get(index),
         _ => None,
     };
-    match given {
+    match own {
         None => {
             spec.default.as_ref().and_then(seconds).map_or(ByParameter::None, ByParameter::Default)
         }
         // What is neither a number nor a reference breaks the schema and never runs.
         Some(value) => {
             if let Some(limit) = seconds(value) {
-                ByParameter::Given(limit)
+                ByParameter::Set(limit)
             } else {
                 let most =
                     spec.maximum.as_ref().and_then(|most| seconds(&Value::Number(most.clone())));
-                ByParameter::GivenLater(most.unwrap_or(Duration::MAX))
+                ByParameter::SetLater(most.unwrap_or(Duration::MAX))
             }
         }
     }
@@ -51,15 +51,11 @@ pub(super) fn by_parameter(method: &MethodSpec, parameters: &Value) -> ByParamet
 
 impl ByParameter {
     /// The limit of an attempt of a task that gives the limit `given` besides, or else `usual`.
-    pub(super) fn with(
-        self,
-        given: Option<Duration>,
-        usual: impl FnOnce() -> Duration,
-    ) -> Duration {
-        match (given, self) {
-            (Some(given), Self::Given(limit) | Self::GivenLater(limit)) => given.min(limit),
-            (Some(given), Self::None | Self::Default(_)) => given,
-            (None, Self::Given(limit) | Self::GivenLater(limit)) => limit,
+    pub(super) fn with(self, own: Option<Duration>, usual: impl FnOnce() -> Duration) -> Duration {
+        match (own, self) {
+            (Some(own), Self::Set(limit) | Self::SetLater(limit)) => own.min(limit),
+            (Some(own), Self::None | Self::Default(_)) => own,
+            (None, Self::Set(limit) | Self::SetLater(limit)) => limit,
             (None, Self::Default(limit)) => limit.min(usual()),
             (None, Self::None) => usual(),
         }
@@ -79,7 +75,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn limit(given: Option<u64>, parameters: &Value) -> u64 {
+    fn limit(own: Option<u64>, parameters: &Value) -> u64 {
         let timeout = ParameterSpec::integer().maximum(3_600).default_value(30);
         let method = MethodSpec {
             timeout_parameter: Some("timeout".into()),
@@ -87,13 +83,13 @@ mod tests {
                 .param("code", ParameterSpec::string())
                 .param("timeout", timeout)
         };
-        let given = given.map(Duration::from_secs);
-        by_parameter(&method, parameters).with(given, || 300 * SECOND).as_secs()
+        let own = own.map(Duration::from_secs);
+        by_parameter(&method, parameters).with(own, || 300 * SECOND).as_secs()
     }
 
     /// The task's own limit counts, whatever the default of the parameter.
     #[test]
-    fn a_default_never_beats_what_the_task_gives() {
+    fn a_default_never_beats_a_parameter_of_the_task() {
         assert_eq!(limit(Some(60), &json!({"code": "1"})), 60);
         assert_eq!(limit(Some(5), &json!({"code": "1"})), 5);
         assert_eq!(limit(None, &json!({"code": "1", "timeout": 600})), 600);
@@ -104,7 +100,7 @@ mod tests {
 
     /// Of two limits that the task gives, the nearer one counts.
     #[test]
-    fn the_nearer_of_two_given_limits_counts() {
+    fn the_shorter_of_two_limits_counts() {
         assert_eq!(limit(Some(60), &json!({"timeout": 5})), 5);
         assert_eq!(limit(Some(5), &json!({"timeout": 60})), 5);
     }

@@ -63,7 +63,7 @@ fn planned(spec: WorkflowSpec) -> Result<Plan, Vec<Problem>> {
     draft.plan(&catalog(), &PlanDefaults::default()).map_err(problems_of)
 }
 
-fn places(problems: &[Problem]) -> Vec<(&str, ErrorCode)> {
+fn codes(problems: &[Problem]) -> Vec<(&str, ErrorCode)> {
     problems.iter().map(|problem| (problem.pointer.as_str(), problem.code)).collect()
 }
 
@@ -100,7 +100,7 @@ fn what_was_left_open_is_filled_in() {
 
 /// An author sees all that is wrong in one go, each with its place.
 #[test]
-fn everything_wrong_with_the_shape_is_told_at_once() {
+fn everything_wrong_with_the_shape_is_reported_at_once() {
     let mut spec = workflow([
         task("a").timeout(Duration::ZERO).total_timeout(Duration::ZERO),
         task("a").after("nobody"),
@@ -150,13 +150,13 @@ fn an_unknown_dependency_names_the_nearest_task() {
             task("c").after(wanted),
         ]))
     };
-    let place = "/tasks/2/dependencies/0: no task has the id or name";
-    assert_eq!(named("colect"), [format!("{place} `colect` (did you mean `collect`?)")]);
+    let prefix = "/tasks/2/dependencies/0: no task has the id or name";
+    assert_eq!(named("colect"), [format!("{prefix} `colect` (did you mean `collect`?)")]);
     assert_eq!(
         named("Make repotr"),
-        [format!("{place} `Make repotr` (did you mean `Make report`?)")]
+        [format!("{prefix} `Make repotr` (did you mean `Make report`?)")]
     );
-    assert_eq!(named("something else"), [format!("{place} `something else`")]);
+    assert_eq!(named("something else"), [format!("{prefix} `something else`")]);
 }
 
 /// Two tasks of one name: a dependency by that name would be a guess.
@@ -216,7 +216,7 @@ fn methods_and_parameters_are_checked_at_once() {
     ]))
     .unwrap_err();
     assert_eq!(
-        places(&problems),
+        codes(&problems),
         [
             ("/tasks/0/method", ErrorCode::MethodNotFound),
             ("/tasks/1/method", ErrorCode::ProtocolNotFound),
@@ -233,7 +233,7 @@ fn a_path_that_no_result_has_is_refused() {
     let typed = || TaskSpec::new("typed", "test/typed");
     let reading = |text: &str| workflow([typed(), task("b").params(json!({"x": text}))]);
     let problems = planned(reading("${typed.numbr}")).unwrap_err();
-    assert_eq!(places(&problems), [("/tasks/1/parameters/x", ErrorCode::TaskParameterError)]);
+    assert_eq!(codes(&problems), [("/tasks/1/parameters/x", ErrorCode::TaskParameterError)]);
     assert_eq!(problems[0].help.as_deref(), Some("it has number"));
     for fine in [
         "${typed.number}",
@@ -251,7 +251,7 @@ fn a_path_that_no_result_has_is_refused() {
 
 /// The limit that a Python task gives counts, by either way, and not the parameter's default.
 #[test]
-fn the_limit_of_a_python_task_is_the_one_it_gives() {
+fn the_limit_of_a_python_task_is_its_own_parameter() {
     let python = |id: &str, extra: Value| {
         let mut params = json!({"code": "1"});
         params.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
@@ -270,7 +270,7 @@ fn the_limit_of_a_python_task_is_the_one_it_gives() {
 
 /// What a task says goes before what its method says, and that before the settings.
 #[test]
-fn a_task_goes_before_its_method_and_that_before_the_settings() {
+fn a_task_beats_its_method_and_a_method_the_settings() {
     let own = ResourceRequirements {
         memory_mb: Some(5),
         execution_timeout: Some(55 * SECOND),
@@ -285,7 +285,7 @@ fn a_task_goes_before_its_method_and_that_before_the_settings() {
         TaskSpec::new("own", "test/declared").resources(own).timeout(5 * SECOND).retry(policy),
     ]))
     .unwrap();
-    let told: Vec<_> = plan
+    let warnings: Vec<_> = plan
         .tasks
         .iter()
         .map(|task| (task.timeout.as_secs(), task.retry.max_attempts, task.need))
@@ -297,7 +297,7 @@ fn a_task_goes_before_its_method_and_that_before_the_settings() {
         ..Resources::default()
     };
     assert_eq!(
-        told,
+        warnings,
         [
             (300, 1, need(0, 0)),
             (7, 7, need(700, 70)),
@@ -323,7 +323,7 @@ fn again(
 fn a_stored_workflow_whose_method_is_not_known_here_is_not_for_this_process() {
     let spec = workflow([TaskSpec::new("a", "test/gone"), task("b")]);
     let Replanned { plan, problems } = again(&spec, &catalog(), &Needs::default(), &[]);
-    assert_eq!(places(&problems), [("/tasks/0/method", ErrorCode::MethodNotFound)]);
+    assert_eq!(codes(&problems), [("/tasks/0/method", ErrorCode::MethodNotFound)]);
     let error = plan.tasks[0].method.as_ref().unwrap_err();
     assert_eq!(error.code, ErrorCode::MethodNotFound);
     assert_eq!(&*plan.tasks[0].capability().method, "unknown");
@@ -366,7 +366,7 @@ fn a_stored_workflow_keeps_the_version_that_it_was_accepted_with() {
     assert_eq!(version_of(&at(&["v1.0", "v1.2", "v2.0"]).plan), "v1.2");
     for versions in [&["v1.0"][..], &["v2.0"]] {
         let wrong = at(versions).problems;
-        assert_eq!(places(&wrong), [("/tasks/0/method", ErrorCode::ProtocolVersionMismatch)]);
+        assert_eq!(codes(&wrong), [("/tasks/0/method", ErrorCode::ProtocolVersionMismatch)]);
     }
     let exact = charge("shop/v1.1/charge");
     let needs = accepted(&exact, &catalog_of([shop("v1.1", 9)])).needs;
@@ -383,7 +383,7 @@ fn a_stored_workflow_whose_parameters_do_not_fit_here_is_not_for_this_process() 
         |most, settled: &[usize]| again(&spec, &catalog_of([shop("v1.0", most)]), &needs, settled);
     assert_eq!(at(8, &[]).problems, []);
     assert_eq!(
-        places(&at(6, &[]).problems),
+        codes(&at(6, &[]).problems),
         [("/tasks/0/parameters/amount", ErrorCode::InvalidParams)]
     );
     assert_eq!(at(6, &[0]).problems, []);
@@ -403,7 +403,7 @@ fn a_workflow_for_others_may_call_what_is_not_known_here() {
         ("shop/v1.2:charge", "shop/v1.2 (charge)"),
     ] {
         let (plan, unknown) = for_others(method).unwrap();
-        assert_eq!(places(&unknown), [("/tasks/0/method", ErrorCode::ProtocolNotFound)]);
+        assert_eq!(codes(&unknown), [("/tasks/0/method", ErrorCode::ProtocolNotFound)]);
         assert_eq!(plan.needs.to_string(), needs);
     }
     for method in ["charge", "python/execut", "shop/v1.x/charge", "echo/v9/echo"] {
@@ -415,14 +415,14 @@ fn a_workflow_for_others_may_call_what_is_not_known_here() {
 /// A person who checks a file sees shape, methods and circles in one go; a self reference is a
 /// circle of one.
 #[test]
-fn a_check_goes_on_through_all_steps() {
+fn a_check_runs_all_steps() {
     let spec = workflow([
         task("a").timeout(Duration::ZERO),
         TaskSpec::new("b", "test/nothing"),
         task("c").params(json!({"own": "${c.x}"})),
     ]);
     assert_eq!(
-        places(&problems(&spec, &catalog())),
+        codes(&problems(&spec, &catalog())),
         [
             ("/tasks/0/timeout", ErrorCode::WorkflowValidationFailed),
             ("/tasks/1/method", ErrorCode::MethodNotFound),
@@ -433,7 +433,7 @@ fn a_check_goes_on_through_all_steps() {
 
 /// A file full of mistyped names is refused in a moment, with hints for the first of them.
 #[test]
-fn many_unknown_names_are_told_quickly() {
+fn many_unknown_names_are_reported_quickly() {
     let spec =
         workflow((0..2_000).map(|n| task(&format!("task number {n}")).after("task numbr 7")));
     let begun = std::time::Instant::now();

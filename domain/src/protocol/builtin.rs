@@ -458,15 +458,15 @@ impl Choice {
     /// What is wrong with parameters given by name; `None` where nothing is, or where they are
     /// given by position.
     pub fn violation(&self, parameters: &Value) -> Option<String> {
-        let given = match parameters {
+        let fields = match parameters {
             Value::Null => None,
-            Value::Object(given) => Some(given),
+            Value::Object(fields) => Some(fields),
             _ => return None,
         };
-        let is_given = |name: &&&str| {
-            given.and_then(|given| given.get(**name)).is_some_and(|value| !value.is_null())
+        let is_present = |name: &&&str| {
+            fields.and_then(|fields| fields.get(**name)).is_some_and(|value| !value.is_null())
         };
-        let count = self.names.iter().filter(is_given).count();
+        let count = self.names.iter().filter(is_present).count();
         let names = self.names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
         let (both, either) = (names.join(" and "), names.join(", "));
         match (count, self.only_one) {

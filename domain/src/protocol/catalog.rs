@@ -31,11 +31,11 @@ use crate::id::{Capability, ProtocolId, Version};
 /// The protocols of a runtime. Cloning is cheap: a snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct ProtocolCatalog {
-    shelf: Arc<Shelf>,
+    tables: Arc<Tables>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Shelf {
+struct Tables {
     protocols: BTreeMap<ProtocolId, Entry>,
     methods: HashMap<Capability, MethodRef>,
     generation: u64,
@@ -76,7 +76,7 @@ impl ProtocolCatalog {
     pub fn register(&mut self, spec: ProtocolSpec) -> Result<ProtocolId, RegisterError> {
         let spec = derive::normalised(spec)?;
         let id = spec.protocol_id();
-        if let Some(entry) = self.shelf.protocols.get(&id) {
+        if let Some(entry) = self.tables.protocols.get(&id) {
             return if *entry.declared == spec {
                 Ok(id)
             } else {
@@ -152,7 +152,7 @@ impl ProtocolCatalog {
     pub fn replace(&mut self, spec: ProtocolSpec, in_use: bool) -> Result<(), RegisterError> {
         let spec = derive::normalised(spec)?;
         let id = spec.protocol_id();
-        let Some(entry) = self.shelf.protocols.get(&id) else {
+        let Some(entry) = self.tables.protocols.get(&id) else {
             return Err(self.not_registered(id));
         };
         if *entry.declared == spec {
@@ -169,17 +169,17 @@ impl ProtocolCatalog {
 
     /// A protocol with the methods it inherits.
     pub fn get(&self, id: &ProtocolId) -> Option<&Arc<ProtocolSpec>> {
-        self.shelf.protocols.get(id).map(|entry| &entry.whole)
+        self.tables.protocols.get(id).map(|entry| &entry.whole)
     }
 
     /// A protocol as it was registered, without what it inherits.
     pub fn declared(&self, id: &ProtocolId) -> Option<&Arc<ProtocolSpec>> {
-        self.shelf.protocols.get(id).map(|entry| &entry.declared)
+        self.tables.protocols.get(id).map(|entry| &entry.declared)
     }
 
     /// Every protocol, by name and version, each with the methods it inherits.
     pub fn list(&self) -> impl Iterator<Item = &Arc<ProtocolSpec>> {
-        self.shelf.protocols.values().map(|entry| &entry.whole)
+        self.tables.protocols.values().map(|entry| &entry.whole)
     }
 
     /// The newest version of a name.
@@ -190,12 +190,12 @@ impl ProtocolCatalog {
     /// The protocols that have `method`, by name and version.
     pub fn find_compatible_protocols(&self, method: &str) -> Vec<ProtocolId> {
         let having = |(_, entry): &(_, &Entry)| entry.whole.methods.contains_key(method);
-        self.shelf.protocols.iter().filter(having).map(|(id, _)| id.clone()).collect()
+        self.tables.protocols.iter().filter(having).map(|(id, _)| id.clone()).collect()
     }
 
     /// A method, ready for use.
     pub fn method(&self, capability: &Capability) -> Option<MethodRef> {
-        self.shelf.methods.get(capability).map(Arc::clone)
+        self.tables.methods.get(capability).map(Arc::clone)
     }
 
     /// What a provider of the whole protocol serves, in the order of declaration; nothing for a
@@ -211,18 +211,18 @@ impl ProtocolCatalog {
 
     /// Grows with each change: who has seen this number has seen this catalog.
     pub fn generation(&self) -> u64 {
-        self.shelf.generation
+        self.tables.generation
     }
 
     fn versions(&self, name: &str) -> impl DoubleEndedIterator<Item = (&ProtocolId, &Entry)> {
         let last = Version { major: u32::MAX, minor: u32::MAX, patch: u32::MAX };
         let range = ProtocolId::new(name, Version::default())..=ProtocolId::new(name, last);
-        self.shelf.protocols.range(range)
+        self.tables.protocols.range(range)
     }
 
     /// The names of all protocols, each once.
     fn names(&self) -> BTreeSet<&str> {
-        self.shelf.protocols.keys().map(ProtocolId::name).collect()
+        self.tables.protocols.keys().map(ProtocolId::name).collect()
     }
 
     fn not_registered(&self, id: ProtocolId) -> RegisterError {
@@ -230,7 +230,7 @@ impl ProtocolCatalog {
     }
 
     fn nearest_id(&self, id: &ProtocolId) -> Option<ProtocolId> {
-        let known: Vec<_> = self.shelf.protocols.keys().map(ToString::to_string).collect();
+        let known: Vec<_> = self.tables.protocols.keys().map(ToString::to_string).collect();
         let text = id.to_string();
         let found = super::nearest::nearest(&text, known.iter().map(String::as_str))?;
         found.parse().ok()
@@ -240,7 +240,7 @@ impl ProtocolCatalog {
     fn change(&mut self, spec: ProtocolSpec) -> Result<(), RegisterError> {
         let id = spec.protocol_id();
         self.check_parent(&id, &spec)?;
-        let mut next = Shelf::clone(&self.shelf);
+        let mut next = Tables::clone(&self.tables);
         next.install(&Arc::new(spec))?;
         let mut changed = vec![id.clone()];
         while let Some(parent) = changed.pop() {
@@ -250,7 +250,7 @@ impl ProtocolCatalog {
             }
         }
         next.generation += 1;
-        self.shelf = Arc::new(next);
+        self.tables = Arc::new(next);
         Ok(())
     }
 
@@ -263,7 +263,7 @@ impl ProtocolCatalog {
             if parent == id {
                 return Err(RegisterError::Cycle { chain });
             }
-            let Some(entry) = self.shelf.protocols.get(parent) else {
+            let Some(entry) = self.tables.protocols.get(parent) else {
                 let (id, parent) = (id.clone(), parent.clone());
                 return Err(RegisterError::UnknownParent {
                     nearest: self.nearest_id(&parent),
@@ -279,7 +279,7 @@ impl ProtocolCatalog {
     /// Refuses a `trial` in which `id` or a descendant of it accepts less than here.
     fn check_compatible(&self, trial: &Self, id: &ProtocolId) -> Result<(), RegisterError> {
         let reasons: Vec<Incompatibility> = self
-            .shelf
+            .tables
             .protocols
             .iter()
             .filter_map(|(of, old)| Some((of, &old.whole, trial.get(of)?)))
@@ -294,7 +294,7 @@ impl ProtocolCatalog {
     }
 }
 
-impl Shelf {
+impl Tables {
     /// The protocols that extend `parent`, as they were registered.
     fn children(&self, parent: &ProtocolId) -> Vec<Arc<ProtocolSpec>> {
         let declared = self.protocols.values().map(|entry| &entry.declared);

@@ -11,13 +11,13 @@
 /// assert_eq!(nearest("exceute", ["validate", "execute"]), Some("execute"));
 /// assert_eq!(nearest("chat", ["execute"]), None);
 /// ```
-pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let given = given.to_lowercase();
+pub fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let text = text.to_lowercase();
     known
         .into_iter()
         .filter_map(|name| {
-            let distance = strsim::damerau_levenshtein(&given, &name.to_lowercase());
-            let longer = given.chars().count().max(name.chars().count());
+            let distance = strsim::damerau_levenshtein(&text, &name.to_lowercase());
+            let longer = text.chars().count().max(name.chars().count());
             (distance <= (longer / 3).max(1)).then_some((distance, name))
         })
         .min_by_key(|&(distance, _)| distance)
@@ -25,8 +25,8 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
 }
 
 /// ``; did you mean `execute`?`` where something comes near, else nothing.
-pub fn hint<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    match nearest(given, known) {
+pub fn hint<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    match nearest(text, known) {
         Some(name) => format!("; did you mean `{name}`?"),
         None => String::new(),
     }

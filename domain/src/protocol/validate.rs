@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 
 use self::{
     node::Node,
-    walk::{Place, Walk},
+    walk::{Location, Walk},
 };
 use crate::protocol::{MethodSpec, ParameterSpec};
 
@@ -149,7 +149,7 @@ impl Validator {
     /// Everything wrong with `value`; nothing when it fits.
     pub fn check(&self, value: &Value) -> Vec<Violation> {
         let mut walk = Walk::new(None);
-        walk.value(&self.node, value, &Place::Root);
+        walk.value(&self.node, value, &Location::Root);
         walk.violations
     }
 
@@ -159,7 +159,7 @@ impl Validator {
     /// Everything wrong with it.
     pub fn fill(&self, value: &Arc<Value>) -> Result<Arc<Value>, Vec<Violation>> {
         let mut walk = Walk::new(None);
-        walk.value(&self.node, value, &Place::Root);
+        walk.value(&self.node, value, &Location::Root);
         finish(walk, &self.node, value)
     }
 
@@ -247,7 +247,7 @@ impl ParamsValidator {
         let is_unfilled;
         let complete = match &**params {
             Value::Object(_) => {
-                walk.value(&self.node, params, &Place::Root);
+                walk.value(&self.node, params, &Location::Root);
                 is_unfilled = walk.unfilled;
                 finish(walk, &self.node, params)
             }
@@ -273,15 +273,15 @@ impl ParamsValidator {
     }
 
     /// Names of the parameters that have a default and are not in `given`.
-    fn defaulted(&self, given: &Value) -> Arc<[Box<str>]> {
-        let is_given = |index: usize, name: &str| match given {
+    fn defaulted(&self, params: &Value) -> Arc<[Box<str>]> {
+        let is_present = |index: usize, name: &str| match params {
             Value::Object(fields) => fields.contains_key(name),
             Value::Array(items) => index < items.len(),
             _ => false,
         };
         let fields = self.node.fields.iter().enumerate();
         fields
-            .filter(|(index, field)| field.default.is_some() && !is_given(*index, &field.name))
+            .filter(|(index, field)| field.default.is_some() && !is_present(*index, &field.name))
             .map(|(_, field)| field.name.clone())
             .collect()
     }
@@ -293,7 +293,7 @@ impl ParamsValidator {
     pub fn check_open(&self, params: &Value, open: &dyn Fn(&str) -> bool) -> Vec<Violation> {
         let mut walk = Walk::new(Some(open));
         match params {
-            Value::Object(_) => walk.value(&self.node, params, &Place::Root),
+            Value::Object(_) => walk.value(&self.node, params, &Location::Root),
             Value::Array(items) => walk.positional(&self.node, items),
             Value::Null => walk.missing_all(&self.node),
             Value::String(text) if open(text) => {}

@@ -108,7 +108,7 @@ pub enum ReferenceFault {
 
 /// A reference that has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{reference}` in {} has no value: {fault}", place(.pointer))]
+#[error("`{reference}` in {} has no value: {fault}", location(.pointer))]
 pub struct RenderError {
     /// The reference as written.
     pub reference: String,
@@ -118,7 +118,7 @@ pub struct RenderError {
     pub fault: Box<RenderFault>,
 }
 
-fn place(pointer: &str) -> &str {
+fn location(pointer: &str) -> &str {
     if pointer.is_empty() { "the parameters" } else { pointer }
 }
 

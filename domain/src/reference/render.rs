@@ -60,7 +60,7 @@ impl Reference {
     /// [`RenderError`] where there is no value and no fallback, and for a variable that the
     /// settings do not list.
     pub fn resolve<'a>(&'a self, scope: &'a dyn Scope) -> Result<Cow<'a, Value>, RenderError> {
-        match (self.look_up(scope), &self.fallback) {
+        match (self.find_value(scope), &self.fallback) {
             (Ok(value), Some(fallback)) if value.is_null() => Ok(Cow::Borrowed(fallback)),
             (Ok(value), _) => Ok(value),
             (Err(fault), Some(fallback)) if fault.allows_fallback() => Ok(Cow::Borrowed(fallback)),
@@ -85,7 +85,7 @@ impl Reference {
         scope.spelling(&pointer)
     }
 
-    fn look_up<'a>(&'a self, scope: &'a dyn Scope) -> Result<Cow<'a, Value>, RenderFault> {
+    fn find_value<'a>(&'a self, scope: &'a dyn Scope) -> Result<Cow<'a, Value>, RenderFault> {
         match self.root {
             Root::Result(task) => {
                 let view = scope.task(task).ok_or_else(|| self.no_result(None))?;

@@ -177,7 +177,7 @@ impl Open {
                 let mut open = open.iter().peekable();
                 let mut filled = Map::new();
                 for (at, (key, child)) in object.iter().enumerate() {
-                    let value = match open.next_if(|(place, _)| *place == at) {
+                    let value = match open.next_if(|(position, _)| *position == at) {
                         Some((_, node)) => self.render(node, child, scope)?,
                         None => child.clone(),
                     };
@@ -187,11 +187,12 @@ impl Open {
             }
             (Node::Children(open), Value::Array(list)) => {
                 let mut open = open.iter().peekable();
-                let fill =
-                    |(at, child): (usize, &Value)| match open.next_if(|(place, _)| *place == at) {
-                        Some((_, node)) => self.render(node, child, scope),
-                        None => Ok(child.clone()),
-                    };
+                let fill = |(at, child): (usize, &Value)| match open
+                    .next_if(|(position, _)| *position == at)
+                {
+                    Some((_, node)) => self.render(node, child, scope),
+                    None => Ok(child.clone()),
+                };
                 list.iter().enumerate().map(fill).collect()
             }
             (Node::Text(_) | Node::Children(_), other) => {

@@ -286,17 +286,17 @@ fn a_tree_is_filled_in_at_any_depth_and_keys_stay() {
 
 /// Validation and the resolver read these.
 #[test]
-fn references_tell_where_they_stand_and_what_they_need() {
+fn references_report_their_pointer_and_their_needs() {
     let parameters =
         json!({"a/b": ["${numbers.result.values[0]}", "${ask.content} ${inputs.x:-1}"]});
     let template = numbers().template(parameters).unwrap();
-    let told: Vec<_> = template
+    let reported: Vec<_> = template
         .references()
         .map(|it| (it.pointer(), it.text(), it.root(), it.fallback()))
         .collect();
     let one = json!(1);
     assert_eq!(
-        told,
+        reported,
         [
             ("/a~1b/0", "${numbers.result.values[0]}", Root::Result(0), None),
             ("/a~1b/1", "${ask.content}", Root::Result(1), None),
@@ -317,7 +317,7 @@ fn references_tell_where_they_stand_and_what_they_need() {
 
 /// Each way to write a reference wrongly is told as what it is.
 #[test]
-fn malformed_references_are_told_apart() {
+fn malformed_references_are_distinguished() {
     use ReferenceFault as Fault;
     let faults = [
         ("${", Fault::Unclosed),
@@ -365,12 +365,12 @@ fn malformed_references_are_told_apart() {
 
 /// A file with three mistakes is corrected once, not three times.
 #[test]
-fn all_malformed_references_are_told_at_once() {
+fn all_malformed_references_are_reported_at_once() {
     let errors = numbers()
         .template(json!({"a": "${} and ${x..y} and ${numbers}", "b": ["ok", {"c": "${env}"}]}))
         .unwrap_err();
-    let told: Vec<_> = errors.iter().map(|it| (&*it.pointer, &*it.text)).collect();
-    assert_eq!(told, [("/a", "${}"), ("/a", "${x..y}"), ("/b/1/c", "${env}")]);
+    let reported: Vec<_> = errors.iter().map(|it| (&*it.pointer, &*it.text)).collect();
+    assert_eq!(reported, [("/a", "${}"), ("/a", "${x..y}"), ("/b/1/c", "${env}")]);
     let errors = numbers().template(json!(["${nope}", "${numbrs.x}", "${a}"])).unwrap_err();
     assert_eq!(errors.len(), 2);
     let problem = errors[1].to_problem("/tasks/3/parameters");
@@ -389,18 +389,18 @@ fn all_malformed_references_are_told_at_once() {
 fn a_text_of_python_says_why_it_is_one() {
     for (kind, why) in [("stdout", "the code left no value"), ("repr", "by `result_type`")] {
         let printed = world(json!({"result": "{'x': 1}", "result_type": kind}));
-        let told = printed.render("${numbers.result.x}").unwrap_err().to_string();
-        assert!(told.contains("it is a string: ") && told.contains(why), "{told}");
+        let reported = printed.render("${numbers.result.x}").unwrap_err().to_string();
+        assert!(reported.contains("it is a string: ") && reported.contains(why), "{reported}");
     }
     let text = world(json!({"result": "plain", "result_type": "json"}));
-    let told = text.render("${numbers.result.x}").unwrap_err().to_string();
-    assert!(told.ends_with("it is a string"), "{told}");
+    let reported = text.render("${numbers.result.x}").unwrap_err().to_string();
+    assert!(reported.ends_with("it is a string"), "{reported}");
 }
 
 /// The person needs the reference, its place, the part that is missing and what there is.
 #[test]
-fn a_missing_value_is_told_with_what_exists() {
-    let told = |text: &str| numbers().render(json!({"p": text})).unwrap_err().to_string();
+fn a_missing_value_is_reported_with_what_exists() {
+    let reported = |text: &str| numbers().render(json!({"p": text})).unwrap_err().to_string();
     let cases = [
         (
             "${py.resul.a}",
@@ -436,7 +436,7 @@ fn a_missing_value_is_told_with_what_exists() {
         ),
     ];
     for (text, message) in cases {
-        assert_eq!(told(text), message);
+        assert_eq!(reported(text), message);
     }
     let error: TaskError = numbers().render("${py.resul}").unwrap_err().into();
     assert_eq!(error.code, ErrorCode::TaskParameterError);
@@ -448,7 +448,7 @@ fn a_missing_value_is_told_with_what_exists() {
 
 /// A wide result does not make an error of a megabyte.
 #[test]
-fn the_keys_of_a_wide_result_are_told_in_part() {
+fn the_keys_of_a_wide_result_are_listed_in_part() {
     let wide = (0..100).map(|at| (format!("k{at:03}"), json!(at))).collect();
     let error = world(Value::Object(wide)).render("${numbers.x}").unwrap_err();
     assert!(error.to_string().ends_with("k018, k019 and 80 more"), "{error}");

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Run, Verdict};
+use super::{AttemptOutcome, Run};
 use crate::{
     error::{ErrorCode, TaskError},
     event::EventData,
@@ -58,7 +58,7 @@ impl Run {
         }
         // Its start may be stored: a crash before the next one would leave it in doubt for nothing.
         if self.must_not_repeat(index) {
-            self.mark(index);
+            self.set_dirty(index);
         }
         Interruption::Queued
     }
@@ -75,7 +75,7 @@ impl Run {
         error: TaskError,
         now: DateTime<Utc>,
         random: f64,
-    ) -> Verdict {
+    ) -> AttemptOutcome {
         let planned = &self.plan.tasks[index as usize];
         let attempt = self.record.tasks[index as usize].attempts;
         if error.code == ErrorCode::TaskTimeout {
@@ -92,11 +92,11 @@ impl Run {
             && self.may_repeat(index, &error)
         {
             self.await_retry(index, error, pause, now);
-            return Verdict::Retry(pause);
+            return AttemptOutcome::Retry(pause);
         }
         let error = exhausted(error, attempt, &planned.retry);
         self.fail(index, error, now);
-        Verdict::Settled(false)
+        AttemptOutcome::Settled(false)
     }
 
     /// A call that must not run twice is repeated only where it has not begun, or where the error
@@ -124,7 +124,7 @@ impl Run {
             error_message: error.message.as_ref().into(),
         };
         task.error = Some(Arc::new(error));
-        self.mark(index);
+        self.set_dirty(index);
         self.log(now, event);
     }
 }

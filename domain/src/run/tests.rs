@@ -38,9 +38,9 @@ fn retrying(max_attempts: u32) -> RetryPolicy {
 fn new_run_of(tasks: impl IntoIterator<Item = TaskSpec>) -> Run {
     let spec = tasks.into_iter().fold(WorkflowSpec::new("w").id("w"), WorkflowSpec::task);
     let plan = Draft::new(spec).unwrap().plan(&catalog(), &PlanDefaults::default()).unwrap();
-    let audience = Audience::default();
-    audience.set(1);
-    Run::new(Arc::new(plan), audience, at(0))
+    let subscribers = SubscriberCount::default();
+    subscribers.set(1);
+    Run::new(Arc::new(plan), subscribers, at(0))
 }
 
 /// The same, stored.
@@ -48,7 +48,7 @@ fn run_of(tasks: impl IntoIterator<Item = TaskSpec>) -> Run {
     let mut run = new_run_of(tasks);
     run.take_new();
     run.committed();
-    told(&mut run);
+    event_types(&mut run);
     run
 }
 
@@ -57,7 +57,7 @@ fn task(id: &str) -> TaskSpec {
 }
 
 /// The events that may be told now, by type.
-fn told(run: &mut Run) -> Vec<&'static str> {
+fn event_types(run: &mut Run) -> Vec<&'static str> {
     let mut events = Vec::new();
     run.release_events(&mut events);
     events.iter().map(|event| event.data.event_type()).collect()
@@ -68,7 +68,7 @@ fn begin(run: &mut Run, index: u32) -> u32 {
     run.start(index, "p".into(), at(2)).unwrap()
 }
 
-fn complete(run: &mut Run, index: u32) -> Verdict {
+fn complete(run: &mut Run, index: u32) -> AttemptOutcome {
     let attempt = begin(run, index);
     run.finish(index, attempt, Ok(json!({"n": 1}).into()), None, at(3), 0.0)
 }
@@ -83,24 +83,24 @@ fn statuses(run: &Run) -> Vec<TaskStatus> {
 
 /// A dependent or a waiter that hears of an outcome must find it in the store.
 #[test]
-fn an_outcome_is_told_once_it_is_stored() {
+fn an_outcome_is_published_once_it_is_stored() {
     let mut run = run_of([task("a"), task("b")]);
     begin(&mut run, 0);
-    assert_eq!(told(&mut run), ["task:queued", "workflow:started", "task:started"]);
+    assert_eq!(event_types(&mut run), ["task:queued", "workflow:started", "task:started"]);
     run.finish(0, 1, Ok(json!(1).into()), None, at(3), 0.0);
     begin(&mut run, 1);
-    assert_eq!(told(&mut run), [""; 0], "what follows an outcome waits with it");
+    assert_eq!(event_types(&mut run), [""; 0], "what follows an outcome waits with it");
     let change = run.take_change().unwrap();
     assert_eq!(change.tasks.iter().map(|task| task.index).collect::<Vec<_>>(), [0]);
-    assert_eq!(told(&mut run), [""; 0], "it is being written");
+    assert_eq!(event_types(&mut run), [""; 0], "it is being written");
     run.finish(1, 1, Ok(json!(2).into()), None, at(4), 0.0);
     assert!(run.take_change().is_none(), "one write of a workflow at a time");
     run.committed();
-    assert_eq!(told(&mut run), ["task:completed", "task:queued", "task:started"]);
+    assert_eq!(event_types(&mut run), ["task:completed", "task:queued", "task:started"]);
     assert!(run.is_uncommitted());
     run.take_change().unwrap();
     run.committed();
-    assert_eq!(told(&mut run), ["task:completed"]);
+    assert_eq!(event_types(&mut run), ["task:completed"]);
 }
 
 /// Nobody hears of a workflow that is not stored, whatever has become of it by then.
@@ -112,7 +112,7 @@ fn what_became_of_a_new_run_is_written_with_it() {
     let attempt = begin(&mut run, 2);
     run.finish(2, attempt, Err(lost()), None, at(3), 0.0);
     begin(&mut run, 2);
-    assert_eq!(told(&mut run), [""; 0], "nothing of it is stored");
+    assert_eq!(event_types(&mut run), [""; 0], "nothing of it is stored");
     assert!(run.is_uncommitted() && run.take_change().is_none());
     let new = run.take_new();
     let sequences: Vec<_> = new.events.iter().map(|event| event.sequence).collect();
@@ -121,9 +121,9 @@ fn what_became_of_a_new_run_is_written_with_it() {
     assert_eq!(stored(0), (Completed, 1));
     assert_eq!(stored(1), (Pending, 0), "a first attempt begins anew after a crash");
     assert_eq!(stored(2), (TaskStatus::Executing, 2), "the one before it counts");
-    assert_eq!(told(&mut run), [""; 0], "it is being written");
+    assert_eq!(event_types(&mut run), [""; 0], "it is being written");
     run.committed();
-    assert_eq!(told(&mut run).len(), sequences.len());
+    assert_eq!(event_types(&mut run).len(), sequences.len());
     assert!(!run.is_uncommitted(), "all of it was written");
     run.finish(1, 1, Ok(json!(1).into()), None, at(4), 0.0);
     let change = run.take_change().unwrap();
@@ -133,13 +133,13 @@ fn what_became_of_a_new_run_is_written_with_it() {
 
 /// What goes on while a write fails is not lost, and stands behind what was to be written.
 #[test]
-fn a_new_run_is_given_again_with_all_its_events() {
+fn a_new_run_is_taken_again_with_all_its_events() {
     let mut run = new_run_of([task("a"), task("b")]);
     complete(&mut run, 0);
     let refused = run.take_new();
     complete(&mut run, 1);
     run.was_not_stored(refused.events);
-    assert_eq!(told(&mut run), [""; 0]);
+    assert_eq!(event_types(&mut run), [""; 0]);
     let new = run.take_new();
     let sequences: Vec<_> = new.events.iter().map(|event| event.sequence).collect();
     assert_eq!(sequences, (1..=new.record.last_sequence).collect::<Vec<_>>());
@@ -175,7 +175,8 @@ fn the_beginning_is_stored_with_the_first_outcome() {
     complete(&mut run, 1);
     assert_eq!(run.take_change().unwrap().workflow, None, "it is stored once");
     run.committed();
-    let mut again = Run::resume(Arc::clone(run.plan()), Audience::default(), run.into_record());
+    let mut again =
+        Run::resume(Arc::clone(run.plan()), SubscriberCount::default(), run.into_record());
     assert!(again.conclude(at(9)));
     let types: Vec<_> =
         again.take_change().unwrap().events.iter().map(|e| e.data.event_type()).collect();
@@ -204,16 +205,16 @@ fn a_change_names_a_task_once() {
 #[test]
 fn stale_ends_change_nothing() {
     let mut run = run_of([task("a").retry(retrying(3))]);
-    assert_eq!(run.finish(0, 1, Ok(json!(1).into()), None, at(1), 0.0), Verdict::Stale);
+    assert_eq!(run.finish(0, 1, Ok(json!(1).into()), None, at(1), 0.0), AttemptOutcome::Stale);
     let first = begin(&mut run, 0);
     let pause = Duration::from_secs(5);
-    assert_eq!(run.finish(0, first, Err(lost()), None, at(3), 0.0), Verdict::Retry(pause));
-    assert_eq!(run.finish(0, first, Ok(json!(1).into()), None, at(3), 0.0), Verdict::Stale);
+    assert_eq!(run.finish(0, first, Err(lost()), None, at(3), 0.0), AttemptOutcome::Retry(pause));
+    assert_eq!(run.finish(0, first, Ok(json!(1).into()), None, at(3), 0.0), AttemptOutcome::Stale);
     let second = begin(&mut run, 0);
-    assert_eq!(run.finish(0, first, Ok(json!(1).into()), None, at(4), 0.0), Verdict::Stale);
+    assert_eq!(run.finish(0, first, Ok(json!(1).into()), None, at(4), 0.0), AttemptOutcome::Stale);
     let done = run.finish(0, second, Ok(json!(2).into()), None, at(5), 0.0);
-    assert_eq!(done, Verdict::Settled(true));
-    assert_eq!(run.finish(0, second, Err(lost()), None, at(6), 0.0), Verdict::Stale);
+    assert_eq!(done, AttemptOutcome::Settled(true));
+    assert_eq!(run.finish(0, second, Err(lost()), None, at(6), 0.0), AttemptOutcome::Stale);
     assert_eq!(run.task(0).result.as_deref(), Some(&json!(2)));
     assert_eq!(run.unsettled(), 0);
 }
@@ -230,7 +231,7 @@ fn a_pending_retry_is_written_with_its_time() {
     assert_eq!((stored.attempts, stored.duration), (1, Some(1.5)));
     assert_eq!(stored.error.as_ref().unwrap().code, ErrorCode::ConnectionLost);
     run.committed();
-    assert!(told(&mut run).contains(&"task:retry_scheduled"));
+    assert!(event_types(&mut run).contains(&"task:retry_scheduled"));
     run.queue(0, at(15)).unwrap();
     assert_eq!(run.task(0).due_at, None);
 }
@@ -238,21 +239,21 @@ fn a_pending_retry_is_written_with_its_time() {
 /// Attempts that were used up are told as such, also where the policy repeats what would not
 /// repeat itself; a single attempt fails with its own error.
 #[test]
-fn used_up_attempts_are_told_with_the_last_error() {
+fn used_up_attempts_are_reported_with_the_last_error() {
     let any = RetryPolicy { retry_on: RetryOn::Any(AnyError::Any), ..retrying(2) };
     for (policy, error) in [(retrying(2), lost()), (any, TaskError::failed("ValueError"))] {
         let mut run = run_of([task("a").retry(policy)]);
         begin(&mut run, 0);
         assert!(matches!(
             run.finish(0, 1, Err(error.clone()), None, at(3), 0.0),
-            Verdict::Retry(_)
+            AttemptOutcome::Retry(_)
         ));
         begin(&mut run, 0);
-        let verdict = run.finish(0, 2, Err(error.clone()), None, at(4), 0.0);
-        assert_eq!(verdict, Verdict::Settled(false));
-        let told = run.task(0).error.clone().unwrap();
-        assert_eq!(told.code, ErrorCode::TaskRetryExhausted);
-        let data = told.data.clone().unwrap();
+        let outcome = run.finish(0, 2, Err(error.clone()), None, at(4), 0.0);
+        assert_eq!(outcome, AttemptOutcome::Settled(false));
+        let last = run.task(0).error.clone().unwrap();
+        assert_eq!(last.code, ErrorCode::TaskRetryExhausted);
+        let data = last.data.clone().unwrap();
         assert_eq!(
             (&data["attempts"], &data["last_error"]["name"]),
             (&json!(2), &json!(error.code.name()))
@@ -271,20 +272,20 @@ fn a_call_that_must_not_run_twice_is_not_repeated() {
     let once = || run_of([TaskSpec::new("a", "test/once").retry(retrying(3))]);
     let mut run = once();
     begin(&mut run, 0);
-    let verdict = run.finish(0, 1, Err(lost()), None, at(3), 0.0);
-    assert_eq!(verdict, Verdict::Settled(false));
+    let outcome = run.finish(0, 1, Err(lost()), None, at(3), 0.0);
+    assert_eq!(outcome, AttemptOutcome::Settled(false));
     assert_eq!(run.task(0).error.as_ref().unwrap().code, ErrorCode::ConnectionLost);
 
     let mut run = once();
     run.queue(0, at(1)).unwrap();
     let refused = TaskError::new(ErrorCode::ProviderNotAvailable, "none");
-    assert!(matches!(run.finish(0, 1, Err(refused), None, at(2), 0.0), Verdict::Retry(_)));
+    assert!(matches!(run.finish(0, 1, Err(refused), None, at(2), 0.0), AttemptOutcome::Retry(_)));
 
     let mut run = once();
     begin(&mut run, 0);
     let busy = lost().retry_after(Duration::from_secs(7));
-    let verdict = run.finish(0, 1, Err(busy), None, at(3), 0.0);
-    assert_eq!(verdict, Verdict::Retry(Duration::from_secs(7)));
+    let outcome = run.finish(0, 1, Err(busy), None, at(3), 0.0);
+    assert_eq!(outcome, AttemptOutcome::Retry(Duration::from_secs(7)));
 }
 
 /// What was cut off with the lease is in line again, and its attempt counts; what must not run twice
@@ -296,7 +297,10 @@ fn an_interrupted_attempt_is_repeated_unless_it_must_not_be() {
     begin(&mut run, 1);
     assert_eq!(run.cut_off(0, attempt, at(3)), Interruption::Queued);
     assert_eq!(run.cut_off(0, attempt, at(3)), Interruption::Stale);
-    assert_eq!(run.finish(0, attempt, Ok(json!(1).into()), None, at(4), 0.0), Verdict::Stale);
+    assert_eq!(
+        run.finish(0, attempt, Ok(json!(1).into()), None, at(4), 0.0),
+        AttemptOutcome::Stale
+    );
     assert_eq!(run.start(0, "p".into(), at(5)), Ok(2));
     assert_eq!(run.cut_off(1, 1, at(3)), Interruption::Unknown);
     assert_eq!(run.task(1).status, TaskStatus::OutcomeUnknown);
@@ -337,7 +341,7 @@ fn events_never_go_back_in_time() {
 
 /// All of it, so that nothing lies before its own beginning.
 #[test]
-fn a_run_that_was_born_by_a_wrong_clock_is_moved_whole() {
+fn a_run_that_was_started_by_a_wrong_clock_is_moved_whole() {
     let mut run = new_run_of([task("a")]);
     complete(&mut run, 0);
     run.shift(TimeDelta::seconds(-100));
@@ -418,10 +422,10 @@ fn a_result_that_is_nested_too_deeply_fails_its_task() {
     let mut run = run_of([task("a"), task("b"), task("c")]);
     begin(&mut run, 0);
     let deep = Ok(nested(NESTING_MAX).into());
-    assert_eq!(run.finish(0, 1, deep, None, at(3), 0.0), Verdict::Settled(true));
+    assert_eq!(run.finish(0, 1, deep, None, at(3), 0.0), AttemptOutcome::Settled(true));
     begin(&mut run, 1);
     let deeper = Ok(nested(NESTING_MAX + 1).into());
-    assert_eq!(run.finish(1, 1, deeper, None, at(3), 0.0), Verdict::Settled(false));
+    assert_eq!(run.finish(1, 1, deeper, None, at(3), 0.0), AttemptOutcome::Settled(false));
     let error = run.task(1).error.clone().unwrap();
     assert_eq!((error.code, run.task(1).result.clone()), (ErrorCode::TaskResultInvalid, None));
     begin(&mut run, 2);
@@ -512,11 +516,11 @@ fn a_stop_settles_everything_that_is_open() {
         assert_eq!(run.record().error.as_ref().unwrap().code, code);
         run.take_change().unwrap();
         run.committed();
-        let types = told(&mut run);
+        let types = event_types(&mut run);
         let timeouts = types.iter().filter(|it| **it == "task:timeout").count();
         let expected = usize::from(status == WorkflowStatus::TimedOut);
         assert_eq!(timeouts, expected, "the one that was executing: {types:?}");
-        assert_eq!(run.finish(1, 1, Ok(json!(1).into()), None, at(11), 0.0), Verdict::Stale);
+        assert_eq!(run.finish(1, 1, Ok(json!(1).into()), None, at(11), 0.0), AttemptOutcome::Stale);
     }
 }
 
@@ -528,7 +532,10 @@ fn a_task_that_ran_out_of_time_has_failed() {
     run.time_out(0, Duration::from_secs(3), at(5));
     assert_eq!(statuses(&run), [TaskStatus::Failed]);
     assert_eq!(run.task(0).error.as_ref().unwrap().code, ErrorCode::TaskTimeout);
-    assert_eq!(run.finish(0, attempt, Ok(json!(1).into()), None, at(6), 0.0), Verdict::Stale);
+    assert_eq!(
+        run.finish(0, attempt, Ok(json!(1).into()), None, at(6), 0.0),
+        AttemptOutcome::Stale
+    );
 }
 
 /// Opened again, a workflow runs what did not complete, from its first attempt, and only that.
@@ -564,7 +571,8 @@ fn an_unknown_outcome_keeps_the_workflow_open() {
     run.save_start(0);
     let stored = run.take_change().unwrap().tasks.remove(0);
     assert_eq!((stored.status, stored.attempts), (TaskStatus::Executing, 1));
-    let mut again = Run::resume(Arc::clone(run.plan()), Audience::default(), run.into_record());
+    let mut again =
+        Run::resume(Arc::clone(run.plan()), SubscriberCount::default(), run.into_record());
     again.outcome_unknown(0, at(9));
     again.outcome_unknown(0, at(9));
     assert_eq!((statuses(&again), again.unsettled()), (vec![TaskStatus::OutcomeUnknown], 1));
@@ -580,12 +588,12 @@ fn an_unknown_outcome_keeps_the_workflow_open() {
 #[test]
 fn nothing_is_kept_for_listeners_that_are_not_there() {
     let mut run = run_of([task("a")]);
-    run.audience.set(0);
+    run.subscribers.set(0);
     complete(&mut run, 0);
     let change = run.take_change().unwrap();
     assert_eq!(change.events.len(), 4);
     run.committed();
-    assert_eq!(told(&mut run), [""; 0]);
+    assert_eq!(event_types(&mut run), [""; 0]);
 }
 
 /// A step that someone may take at any time.
@@ -658,7 +666,7 @@ proptest! {
         let mut run = run_of(tasks);
         let mut stored = 1;
         let mut taken = None;
-        let mut heard = 1;
+        let mut expected = 1;
         for step in steps {
             let before = statuses(&run);
             match step {
@@ -687,8 +695,8 @@ proptest! {
             let mut events = Vec::new();
             run.release_events(&mut events);
             for event in events {
-                heard += 1;
-                prop_assert_eq!(event.sequence, heard);
+                expected += 1;
+                prop_assert_eq!(event.sequence, expected);
                 let is_outcome = matches!(
                     event.data.event_type(),
                     "task:completed" | "task:failed" | "task:cancelled" | "task:skipped"
@@ -705,7 +713,7 @@ fn cut_off(policy: RetryPolicy, attempt: u32) -> Run {
     let run = run_of([task("a").retry(policy)]);
     let (plan, mut record) = (Arc::clone(run.plan()), run.into_record());
     record.tasks[0].attempts = attempt;
-    let mut run = Run::resume(plan, Audience::default(), record);
+    let mut run = Run::resume(plan, SubscriberCount::default(), record);
     run.recovered(&"successor".into(), Epoch(7), Epoch(4), at(9));
     run.interrupted(0, at(9));
     run
@@ -731,16 +739,16 @@ fn an_attempt_that_was_cut_off_counts() {
 
 /// What was recovered leaves a trace, which is written with the next change and not by itself.
 #[test]
-fn a_recovery_is_told_with_the_next_write() {
+fn a_recovery_is_written_with_the_next_change() {
     let mut run = cut_off(retrying(3), 1);
     assert!(run.take_change().is_none());
     let attempt = begin(&mut run, 0);
     assert_eq!(attempt, 2);
     run.finish(0, attempt, Ok(json!(1).into()), None, at(10), 0.0);
     let change = run.take_change().unwrap();
-    let told: Vec<_> = change.events.iter().map(|event| event.data.event_type()).collect();
+    let event_types: Vec<_> = change.events.iter().map(|event| event.data.event_type()).collect();
     assert_eq!(
-        told,
+        event_types,
         [
             "workflow:recovered",
             "task:interrupted",
@@ -758,14 +766,14 @@ fn a_long_start_is_written_by_itself() {
     let mut run = run_of([task("a"), task("b")]);
     begin(&mut run, 0);
     assert!(run.take_change().is_none(), "a start alone is not worth a write");
-    run.tell_start(0);
+    run.record_start(0);
     let change = run.take_change().unwrap();
     assert_eq!(change.tasks.len(), 1);
     assert_eq!(change.tasks[0].status, TaskStatus::Executing);
     assert_eq!(change.workflow.map(|state| state.status), Some(WorkflowStatus::Running));
     run.committed();
     begin(&mut run, 1);
-    run.tell_start(1);
+    run.record_start(1);
     assert_eq!(run.take_change().unwrap().workflow, None);
 }
 

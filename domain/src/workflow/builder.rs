@@ -214,8 +214,8 @@ mod tests {
             let input = wf.input(id, 1);
             for field in ["total", "a.b", "0", "$", "quote\"]}", "result"] {
                 let user = wf.task(format!("of {field}"), "echo/echo");
-                let place = task.field(field).item(0);
-                user.input(json!({ "x": place, "y": format!("<{input}>") }));
+                let reference = task.field(field).item(0);
+                user.input(json!({ "x": reference, "y": format!("<{input}>") }));
             }
             let draft = Draft::new(wf.build()).unwrap_or_else(|error| panic!("{id}: {error}"));
             let expected: Vec<(u32, u32)> = (1..7).map(|user| (user, 0)).collect();

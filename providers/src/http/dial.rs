@@ -108,7 +108,7 @@ mod tests {
 
     /// `awc` must neither make TLS itself nor tell the server another name.
     #[test]
-    fn addresses_are_plain_and_hosts_as_given() {
+    fn addresses_are_plain_and_hosts_unchanged() {
         for (base, asked, host) in [
             ("http://localhost:11434", "http://localhost:11434", "localhost:11434"),
             ("http://host/", "http://host", "host"),

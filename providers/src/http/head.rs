@@ -117,7 +117,7 @@ mod tests {
 
     /// Where a body ends is what `awc` has to be told; the same for every spelling.
     #[test]
-    fn the_end_of_a_body_is_told_in_one_way() {
+    fn the_end_of_a_body_is_declared_in_one_way() {
         let ok = "HTTP/1.1 200 \r\n";
         for (text, expected) in [
             (
@@ -169,7 +169,7 @@ mod tests {
 
     /// Half a head waits for the rest, an interim one is passed over, what contradicts itself refused.
     #[test]
-    fn other_beginnings_are_told_apart() {
+    fn other_beginnings_are_distinguished() {
         let interim = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
         assert_eq!(read(format!("{interim}HTTP/1.1 200").as_bytes()), Head::Interim(interim.len()));
         assert_eq!(read(b"HTTP/1.1 100 Continue\r\n\r\n"), Head::Interim(25));

@@ -76,7 +76,7 @@ pub(crate) struct Wire {
     /// Bytes for the reader: the new head, and what came behind the old one.
     ready: BytesMut,
     /// True once anything of the answer came, an interim head included.
-    heard: bool,
+    has_received: bool,
     /// True once it has answered a request.
     kept: bool,
 }
@@ -94,7 +94,7 @@ impl Wire {
         // An answer that nobody asked for is not looked into.
         let phase = Phase::Body;
         let (coming, ready) = (BytesMut::new(), BytesMut::new());
-        Self { line, phase, coming, ready, heard: false, kept: false }
+        Self { line, phase, coming, ready, has_received: false, kept: false }
     }
 
     fn line(&mut self) -> Pin<&mut (dyn Duplex + 'static)> {
@@ -108,7 +108,7 @@ impl Wire {
     fn begins_request(&mut self) {
         if self.phase == Phase::Body {
             self.phase = Phase::Head;
-            self.heard = false;
+            self.has_received = false;
             self.coming.clear();
             self.ready.clear();
         }
@@ -125,7 +125,7 @@ impl Wire {
                 // What rustls says of an end without a farewell.
                 | ErrorKind::UnexpectedEof
         );
-        let is_unheard = self.phase == Phase::Head && !self.heard;
+        let is_unheard = self.phase == Phase::Head && !self.has_received;
         if self.kept && is_unheard && is_gone { closed() } else { error }
     }
 
@@ -157,9 +157,9 @@ impl Wire {
             if let Err(error) = ready!(self.line().poll_read(cx, &mut buffer)) {
                 return Poll::Ready(Err(self.judged(error)));
             }
-            let came = buffer.filled();
-            if came.is_empty() {
-                if self.kept && !self.heard {
+            let received = buffer.filled();
+            if received.is_empty() {
+                if self.kept && !self.has_received {
                     return Poll::Ready(Err(closed()));
                 }
                 // The end, for the reader to find.
@@ -167,11 +167,11 @@ impl Wire {
                 self.phase = Phase::Body;
                 return Poll::Ready(Ok(()));
             }
-            self.heard = true;
+            self.has_received = true;
             // A head that comes byte by byte is read once, at its end: each of its lines may be the
             // last one.
-            let may_end = came.contains(&b'\n');
-            self.coming.extend_from_slice(came);
+            let may_end = received.contains(&b'\n');
+            self.coming.extend_from_slice(received);
             if (may_end || self.coming.len() > HEAD_MAX) && self.takes_head() {
                 return Poll::Ready(Ok(()));
             }

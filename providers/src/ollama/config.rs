@@ -68,8 +68,8 @@ pub struct OllamaConfig {
     /// Folders below which a task may name a file (`file_path`, `image_path`). Empty: none.
     pub file_roots: Vec<PathBuf>,
     /// Directories and files that are stored with a workflow count below these directories only.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub place_roots: Vec<PathBuf>,
+    #[serde(rename = "place_roots", skip_serializing_if = "Vec::is_empty")]
+    pub workflow_file_roots: Vec<PathBuf>,
     /// Files that no task is given, by absolute path: the database, the settings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub guarded: Vec<PathBuf>,
@@ -99,7 +99,7 @@ impl Default for OllamaConfig {
             api_key: None,
             headers: BTreeMap::new(),
             file_roots: Vec::new(),
-            place_roots: vec!["/".into()],
+            workflow_file_roots: vec!["/".into()],
             guarded: Vec::new(),
             max_file: 16 << 20,
             max_body: 64 << 20,
@@ -244,15 +244,15 @@ fn is_span(value: &Value) -> bool {
 
 fn check_url(url: &str) -> Result<(String, Uri), OllamaConfigError> {
     let refuse =
-        |shown: &str, problem| OllamaConfigError::BaseUrl { url: shown.to_owned(), problem };
+        |redacted: &str, problem| OllamaConfigError::BaseUrl { url: redacted.to_owned(), problem };
     let Ok(parsed) = url.parse::<Uri>() else {
         // What cannot be taken apart may have a password anywhere in it.
-        let shown = if url.contains('@') { HIDDEN } else { url };
-        return Err(refuse(shown, "is not an address"));
+        let redacted = if url.contains('@') { HIDDEN } else { url };
+        return Err(refuse(redacted, "is not an address"));
     };
     let Some(authority) = parsed.authority() else {
-        let shown = if url.contains('@') { HIDDEN } else { url };
-        return Err(refuse(shown, "has no scheme or no host"));
+        let redacted = if url.contains('@') { HIDDEN } else { url };
+        return Err(refuse(redacted, "has no scheme or no host"));
     };
     if authority.as_str().contains('@') {
         let host = authority.host();
@@ -290,7 +290,7 @@ impl Checked {
     }
 
     /// What may be shown to a person.
-    pub(super) fn shown(&self) -> BTreeMap<String, Value> {
+    pub(super) fn redacted(&self) -> BTreeMap<String, Value> {
         match serde_json::to_value(&self.config) {
             Ok(Value::Object(fields)) => {
                 fields.into_iter().filter(|(_, value)| !value.is_null()).collect()
@@ -359,14 +359,14 @@ mod tests {
 
     /// Whoever prints the settings or the provider never prints a secret.
     #[test]
-    fn secrets_are_never_shown() {
+    fn secrets_are_never_printed() {
         let checked =
             read(json!({ "api_key": "hunter2", "headers": { "x-token": "hunter2" } })).unwrap();
-        let texts = [format!("{checked:?}"), serde_json::to_string(&checked.shown()).unwrap()];
+        let texts = [format!("{checked:?}"), serde_json::to_string(&checked.redacted()).unwrap()];
         for text in texts {
             assert!(!text.contains("hunter2"), "{text}");
             assert!(text.contains("x-token"), "{text}");
         }
-        assert_eq!(checked.shown()["api_key"], "***");
+        assert_eq!(checked.redacted()["api_key"], "***");
     }
 }

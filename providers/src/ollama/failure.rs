@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// Bytes of a server's text that are repeated in an error.
-pub(super) const SHOWN_MAX: usize = 2048;
+pub(super) const EXCERPT_MAX: usize = 2048;
 
 /// An answer other than a success.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,9 +65,9 @@ impl Refusal {
     /// The error that the call ends with. `request` names the request, `model` the model asked
     /// for, where there is one.
     pub(super) fn into_error(self, request: &str, model: Option<&str>) -> TaskError {
-        let said = if self.text.is_empty() { String::new() } else { format!(": {}", self.text) };
+        let detail = if self.text.is_empty() { String::new() } else { format!(": {}", self.text) };
         let hint = self.hint(model);
-        let message = format!("{request} was answered with {}{said}{hint}", self.status);
+        let message = format!("{request} was answered with {}{detail}{hint}", self.status);
         let mut data = json!({ "status": self.status.as_u16(), "body": self.text });
         if self.is_missing_model() {
             data["reason"] = json!("model_not_found");
@@ -101,7 +101,9 @@ impl Refusal {
     fn hint(&self, model: Option<&str>) -> String {
         match self.status.as_u16() {
             300..=399 => match &self.location {
-                Some(place) => format!("; it sends us to `{place}`: set `base_url` to that server"),
+                Some(location) => {
+                    format!("; it sends us to `{location}`: set `base_url` to that server")
+                }
                 None => "; set `base_url` to the server itself".to_owned(),
             },
             401 | 403 => "; check `api_key` and `headers` of the provider".to_owned(),
@@ -132,8 +134,8 @@ pub(super) fn one_line(text: &str) -> String {
             line.push(' ');
         }
         line.push_str(word);
-        if line.len() > SHOWN_MAX {
-            line.truncate(line.floor_char_boundary(SHOWN_MAX));
+        if line.len() > EXCERPT_MAX {
+            line.truncate(line.floor_char_boundary(EXCERPT_MAX));
             line.push('…');
             break;
         }
@@ -303,9 +305,9 @@ mod tests {
     #[test]
     fn long_texts_are_cut_on_a_character() {
         let long = one_line(&"ä\r\n\u{7}".repeat(4000));
-        assert!(long.len() <= SHOWN_MAX + '…'.len_utf8(), "{}", long.len());
+        assert!(long.len() <= EXCERPT_MAX + '…'.len_utf8(), "{}", long.len());
         assert!(long.starts_with("ä ä ä") && long.ends_with('…'));
-        assert_eq!(one_line(&"x".repeat(3000)).len(), SHOWN_MAX + '…'.len_utf8());
+        assert_eq!(one_line(&"x".repeat(3000)).len(), EXCERPT_MAX + '…'.len_utf8());
         assert_eq!(error_text(&json!({ "message": "m", "type": "t" })), "m");
     }
 }

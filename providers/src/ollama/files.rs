@@ -13,7 +13,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
-    place::Place,
+    file_access::FileAccess,
 };
 
 use crate::reach::{Reach, Rules, Unreachable};
@@ -22,24 +22,24 @@ use crate::reach::{Reach, Rules, Unreachable};
 #[derive(Debug, Clone)]
 pub(super) struct Files {
     rules: Arc<Rules>,
-    place: Option<Arc<Place>>,
+    file_access: Option<Arc<FileAccess>>,
     max_bytes: u64,
 }
 
 impl Files {
     /// Files that `rules` permit, of at most `max_bytes`.
     pub(super) fn new(rules: Rules, max_bytes: u64) -> Self {
-        Self { rules: Arc::new(rules), place: None, max_bytes }
+        Self { rules: Arc::new(rules), file_access: None, max_bytes }
     }
 
     /// The same for a call of a workflow from this place.
-    pub(super) fn of(&self, place: Option<&Arc<Place>>) -> Self {
-        Self { place: place.cloned(), ..self.clone() }
+    pub(super) fn of(&self, file_access: Option<&Arc<FileAccess>>) -> Self {
+        Self { file_access: file_access.cloned(), ..self.clone() }
     }
 
     /// True where no file may be read.
     pub(super) fn is_none(&self) -> bool {
-        self.rules.reach(self.place.as_deref()).reads_nothing()
+        self.rules.reach(self.file_access.as_deref()).reads_nothing()
     }
 
     /// A text file's content; `field` is the parameter that named it.
@@ -73,7 +73,7 @@ impl Files {
 
     fn read_blocking(&self, field: &'static str, path: &str) -> Result<Vec<u8>, TaskError> {
         let refuse = |error: &io::Error| invalid(field, path, &format!("cannot be read: {error}"));
-        let reach = self.rules.reach(self.place.as_deref());
+        let reach = self.rules.reach(self.file_access.as_deref());
         let real = reach.find(path).map_err(|why| match why {
             Unreachable::Missing(error) => refuse(&error),
             Unreachable::Outside => outside(reach, field, path),
@@ -165,7 +165,7 @@ mod tests {
 
     /// What is wrong with a file that may be read is said.
     #[test]
-    fn unreadable_files_are_told_apart() {
+    fn unreadable_files_are_distinguished() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         fs::write(root.join("large"), "123456789").unwrap();

@@ -168,7 +168,7 @@ impl Server {
         slot: Option<SemaphorePermit<'a>>,
     ) -> Result<Answer<'a>, Unanswered> {
         let config = &self.settings.config;
-        let mut wait = Patience {
+        let mut wait = WaitLimits {
             name,
             deadline,
             silence: config.first_byte_timeout,
@@ -202,7 +202,7 @@ impl Server {
             _slot: slot,
         };
         if !status.is_success() {
-            let body = answer.beginning(2 * failure::SHOWN_MAX).await;
+            let body = answer.beginning(2 * failure::EXCERPT_MAX).await;
             let mut refusal = Refusal::new(status, &body);
             refusal.retry_after = text_of(&headers, &RETRY_AFTER)
                 .and_then(|text| failure::retry_after(text, SystemTime::now()));
@@ -246,7 +246,7 @@ fn user_agent(provider_id: &str) -> String {
 }
 
 /// How long the next sign of the server is waited for.
-struct Patience {
+struct WaitLimits {
     /// The request, for a person.
     name: String,
     /// The end of all waiting.
@@ -257,7 +257,7 @@ struct Patience {
     settings: [&'static str; 2],
 }
 
-impl Patience {
+impl WaitLimits {
     async fn for_next<T>(&self, next: impl Future<Output = T>) -> Result<T, TaskError> {
         let silent_until = Instant::now() + self.silence;
         timeout_at(silent_until.min(self.deadline), next).await.map_err(|_| {
@@ -275,7 +275,7 @@ impl Patience {
 
 /// A successful answer whose body is still to be read.
 pub(super) struct Answer<'a> {
-    wait: Patience,
+    wait: WaitLimits,
     body: LocalBoxStream<'static, Result<Bytes, PayloadError>>,
     read: usize,
     /// The length that the server announced.

@@ -27,7 +27,7 @@ fn build(request: &ProviderRequest<'_>) -> Result<ProviderSpec, Vec<ConfigProble
     if !config.contains_key("file_roots") {
         own.file_roots.clone_from(&security.file_roots);
     }
-    own.place_roots.clone_from(&security.place_roots);
+    own.workflow_file_roots.clone_from(&security.workflow_file_roots);
     own.guarded.extend_from_slice(guarded.files());
     spec((*id).clone(), own).map_err(|error| vec![ConfigProblem::refused(&error)])
 }

@@ -66,7 +66,7 @@ mod tests {
 
     /// Servers end lines in either way and send blank ones to keep a connection alive.
     #[test]
-    fn blank_lines_and_the_rest_are_told_apart() {
+    fn blank_lines_and_the_rest_are_distinguished() {
         let (lines, rest) = lines_of(&[b"{}\r\n\r\n\n[]\n12"]);
         assert_eq!(lines, [b"{}\r".to_vec(), b"[]".to_vec()]);
         assert_eq!(rest.as_deref(), Some(&b"12"[..]));
@@ -76,7 +76,7 @@ mod tests {
     proptest! {
         /// Where the network cuts says nothing about the text.
         #[test]
-        fn any_cutting_gives_the_same_lines(
+        fn any_cutting_yields_the_same_lines(
             texts in prop::collection::vec("[^\n]{0,12}", 0..8),
             width in 1_usize..9,
         ) {

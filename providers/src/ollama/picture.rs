@@ -47,7 +47,8 @@ impl<'a> Picture<'a> {
 /// True where bytes begin as PNG, JPEG, GIF, WebP, BMP, TIFF, HEIC or AVIF do.
 fn is_picture(bytes: &[u8]) -> bool {
     let begins = |with: &[u8]| bytes.starts_with(with);
-    let at = |place: usize, with: &[u8]| bytes.get(place..).is_some_and(|it| it.starts_with(with));
+    let at =
+        |offset: usize, with: &[u8]| bytes.get(offset..).is_some_and(|it| it.starts_with(with));
     begins(b"\x89PNG")
         || begins(b"\xff\xd8\xff")
         || begins(b"GIF8")
@@ -64,7 +65,7 @@ mod tests {
 
     /// A path sent as a picture would be refused by the server, unreadably.
     #[test]
-    fn pictures_are_told_from_paths() {
+    fn pictures_are_distinguished_from_paths() {
         let webp = STANDARD.encode(b"RIFF\x10\0\0\0WEBPVP8 ");
         for (text, data) in [
             ("data:image/png;base64,iVBORw0KGgo=", "iVBORw0KGgo="),

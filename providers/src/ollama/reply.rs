@@ -268,9 +268,9 @@ impl PieceError {
 }
 
 fn beginning(piece: &[u8]) -> String {
-    const SHOWN: usize = 200;
-    let text = String::from_utf8_lossy(&piece[..piece.len().min(SHOWN)]);
-    let more = if piece.len() > SHOWN { "…" } else { "" };
+    const EXCERPT_MAX: usize = 200;
+    let text = String::from_utf8_lossy(&piece[..piece.len().min(EXCERPT_MAX)]);
+    let more = if piece.len() > EXCERPT_MAX { "…" } else { "" };
     format!("{}{more}", one_line(&text))
 }
 

@@ -71,7 +71,7 @@ pub(super) struct Request {
 /// `last` resort.
 pub(super) fn choose_model(call: &Call, configured: Option<&str>, last: &str) -> String {
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    call.given("model")
+    call.supplied("model")
         .and_then(text)
         .or_else(|| configured.map(str::to_owned))
         .or_else(|| call.param("model").and_then(text))
@@ -88,7 +88,7 @@ impl Params {
     ) -> Result<Self, TaskError> {
         let mut params =
             Self::deserialize(&*call.params).map_err(|wrong| invalid(&wrong.to_string()))?;
-        if call.given("temperature").is_none()
+        if call.supplied("temperature").is_none()
             && (params.options.contains_key("temperature") || options.contains_key("temperature"))
         {
             params.temperature = None;
@@ -222,7 +222,7 @@ fn last_of_user(messages: &mut Vec<Value>) -> &mut Value {
 fn add_text(messages: &mut Vec<Value>, text: &str) {
     let message = last_of_user(messages);
     let content = match message["content"].as_str() {
-        Some(said) if !said.is_empty() => format!("{said}\n\n{text}"),
+        Some(system) if !system.is_empty() => format!("{system}\n\n{text}"),
         _ => text.to_owned(),
     };
     message["content"] = content.into();

@@ -13,10 +13,10 @@ use serde_json::{Map, Value, json};
 pub(super) fn of_execute(ended: Ended, timeout: Duration) -> Result<Outcome, TaskError> {
     if ended.status == Status::Ok {
         let (memory_bytes, memory_delta_bytes) = (ended.max_rss_bytes, ended.memory_delta_bytes);
-        return Ok(Outcome { value: told(ended).into(), memory_bytes, memory_delta_bytes });
+        return Ok(Outcome { value: report(ended).into(), memory_bytes, memory_delta_bytes });
     }
     let (code, message) = failure(&ended, timeout);
-    Err(TaskError::new(code, message).with_data(told(ended)))
+    Err(TaskError::new(code, message).with_data(report(ended)))
 }
 
 /// The result of `validate`. Code that the compiler cannot survive is not valid either.
@@ -29,7 +29,7 @@ pub(super) fn of_validate(ended: Ended, timeout: Duration) -> Result<Outcome, Ta
         }
         _ => {
             let (code, message) = failure(&ended, timeout);
-            return Err(TaskError::new(code, message).with_data(told(ended)));
+            return Err(TaskError::new(code, message).with_data(report(ended)));
         }
     }
     let errors: Vec<String> = diagnostics.iter().map(Diagnostic::to_string).collect();
@@ -94,10 +94,10 @@ fn hint(error: &gleitzeit_sandbox::Failure) -> Option<&'static str> {
 
 /// Everything about it, as the protocol names it. The result and the output are moved, and never
 /// copied through `json!`: they may be large.
-fn told(ended: Ended) -> Value {
+fn report(ended: Ended) -> Value {
     let truncated = ended.truncated();
-    let mut told = Map::new();
-    let mut put = |name: &str, value: Value| drop(told.insert(name.to_owned(), value));
+    let mut report = Map::new();
+    let mut put = |name: &str, value: Value| drop(report.insert(name.to_owned(), value));
     let (stdout_bytes, stderr_bytes) = (ended.stdout.total_bytes, ended.stderr.total_bytes);
     put("result", ended.result);
     put("result_type", ended.result_type.as_str().into());
@@ -122,7 +122,7 @@ fn told(ended: Ended) -> Value {
     if !ended.diagnostics.is_empty() {
         put("diagnostics", json!(ended.diagnostics));
     }
-    Value::Object(told)
+    Value::Object(report)
 }
 
 /// Seconds, to the microsecond.

@@ -77,8 +77,8 @@ pub struct PythonConfig {
     /// where that has one of its own.
     pub file_roots: Vec<PathBuf>,
     /// Directories and files that are stored with a workflow count below these directories only.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub place_roots: Vec<PathBuf>,
+    #[serde(rename = "place_roots", skip_serializing_if = "Vec::is_empty")]
+    pub workflow_file_roots: Vec<PathBuf>,
     /// Files that no task is given, by absolute path: the database, the settings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub guarded: Vec<PathBuf>,
@@ -116,7 +116,7 @@ impl Default for PythonConfig {
             allowed_modules: Vec::new(),
             blocked_modules: Vec::new(),
             file_roots: vec![".".into()],
-            place_roots: vec!["/".into()],
+            workflow_file_roots: vec!["/".into()],
             guarded: Vec::new(),
             memory_mb: 512,
             file_size_mb: 256,
@@ -137,18 +137,18 @@ pub enum PythonConfigError {
         field: &'static str,
     },
     /// A number that is too small for an interpreter to start.
-    #[error("memory_mb: {given} is less than the {least} MiB that an interpreter needs")]
+    #[error("memory_mb: {configured} is less than the {least} MiB that an interpreter needs")]
     Memory {
         /// As given.
-        given: u64,
+        configured: u64,
         /// The least.
         least: u64,
     },
     /// A limit that an interpreter would hardly start under.
-    #[error("cpu_millicores: {given} is less than {CPU_MIN_MILLICORES}")]
+    #[error("cpu_millicores: {configured} is less than {CPU_MIN_MILLICORES}")]
     Cpu {
         /// As given.
-        given: u32,
+        configured: u32,
     },
     /// A path that is empty.
     #[error("{field}: must not be empty; leave it out instead")]
@@ -199,10 +199,10 @@ impl PythonConfig {
         }
         let least = Limits::MEMORY_MIN_BYTES >> 20;
         if self.memory_mb < least {
-            return Err(PythonConfigError::Memory { given: self.memory_mb, least });
+            return Err(PythonConfigError::Memory { configured: self.memory_mb, least });
         }
-        if let Some(given) = self.cpu_millicores.filter(|it| *it < CPU_MIN_MILLICORES) {
-            return Err(PythonConfigError::Cpu { given });
+        if let Some(configured) = self.cpu_millicores.filter(|it| *it < CPU_MIN_MILLICORES) {
+            return Err(PythonConfigError::Cpu { configured });
         }
         if self.interpreter.as_os_str().is_empty() {
             return Err(PythonConfigError::Empty { field: "interpreter" });
@@ -244,7 +244,7 @@ impl PythonConfig {
             prefork: self.prefork,
             network: self.network,
             network_allow: self.network_allow.clone(),
-            shown: self.read_only_paths.clone(),
+            read_only_paths: self.read_only_paths.clone(),
             task_bytes: self.task_dir_mb << 20,
             cgroup: self.cgroup.clone(),
             cpu_millicores: self.cpu_millicores,
@@ -259,7 +259,7 @@ impl PythonConfig {
 
     /// Which files a call may name.
     pub(super) fn rules(&self) -> Rules {
-        Rules::new(&self.file_roots, &self.place_roots, &self.guarded)
+        Rules::new(&self.file_roots, &self.workflow_file_roots, &self.guarded)
     }
 
     /// Tasks running at once.
@@ -276,7 +276,7 @@ impl PythonConfig {
     }
 
     /// As it is shown to a person; there are no secrets in it.
-    pub(super) fn shown(&self) -> BTreeMap<String, Value> {
+    pub(super) fn redacted(&self) -> BTreeMap<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(fields)) => fields.into_iter().collect(),
             _ => BTreeMap::new(),
@@ -301,7 +301,7 @@ impl PythonConfig {
 /// The limit of an attempt. The plan of the task has taken `timeout` into account where it is a
 /// number; as a reference it is known only here.
 pub(super) fn timeout(request: &Request, call: &Call) -> Duration {
-    let own = request.timeout.filter(|_| call.given("timeout").is_some());
+    let own = request.timeout.filter(|_| call.supplied("timeout").is_some());
     own.map_or(call.timeout, |own| own.min(call.timeout))
 }
 
@@ -314,7 +314,7 @@ mod tests {
     /// A wrong setting is named, and nothing is guessed.
     #[test]
     fn wrong_settings_are_refused_by_name() {
-        for (settings, told) in [
+        for (settings, expected) in [
             (json!({"max_workers": 0}), "max_workers: must be more than 0"),
             (json!({"memory_mb": 8}), "memory_mb: 8 is less than the 32 MiB"),
             (json!({"cpu_millicores": 49}), "cpu_millicores: 49 is less than 50"),
@@ -348,7 +348,7 @@ mod tests {
         ] {
             let config: PythonConfig = serde_json::from_value(settings).unwrap();
             let error = config.check().unwrap_err().to_string();
-            assert!(error.starts_with(told), "{error}");
+            assert!(error.starts_with(expected), "{error}");
         }
         assert!(serde_json::from_value::<PythonConfig>(json!({"interpeter": "x"})).is_err());
         assert_eq!(PythonConfig::default().check(), Ok(()));

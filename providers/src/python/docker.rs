@@ -92,7 +92,7 @@ impl PythonConfig {
                 file_bytes: self.file_size_mb << 20,
                 ..Limits::default()
             },
-            shown: self.read_only_paths.clone(),
+            read_only_paths: self.read_only_paths.clone(),
             ..plain
         })
     }

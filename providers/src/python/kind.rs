@@ -39,8 +39,8 @@ fn build(request: &ProviderRequest<'_>) -> Result<ProviderSpec, Vec<ConfigProble
     if !config.contains_key("file_roots") {
         own.file_roots.clone_from(&security.file_roots);
     }
-    own.place_roots.clone_from(&security.place_roots);
-    check_shown(&own, guarded)?;
+    own.workflow_file_roots.clone_from(&security.workflow_file_roots);
+    check_read_only_paths(&own, guarded)?;
     own.guarded.extend_from_slice(guarded.files());
     own.read_only_paths.extend_from_slice(&security.read_only_paths);
     own.allowed_modules.extend_from_slice(&security.allowed_modules);
@@ -83,14 +83,14 @@ fn set_network(
 }
 
 /// A shown path that covers the database or the settings is refused: tasks would read them.
-fn check_shown(own: &PythonConfig, guarded: &Guarded) -> Result<(), Vec<ConfigProblem>> {
-    for (number, shown) in own.read_only_paths.iter().enumerate() {
-        if let Some(file) = guarded.seen_through(shown) {
-            let (shown, file) = (shown.display(), file.display());
+fn check_read_only_paths(own: &PythonConfig, guarded: &Guarded) -> Result<(), Vec<ConfigProblem>> {
+    for (number, path) in own.read_only_paths.iter().enumerate() {
+        if let Some(file) = guarded.seen_through(path) {
+            let (path, file) = (path.display(), file.display());
             return Err(vec![ConfigProblem::Refused {
                 path: vec!["read_only_paths".to_owned(), number.to_string()],
                 message: format!(
-                    "`{shown}` would show tasks `{file}`, which belongs to the service"
+                    "`{path}` would show tasks `{file}`, which belongs to the service"
                 ),
             }]);
         }

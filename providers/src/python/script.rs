@@ -15,7 +15,7 @@ use std::{
 
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
-    place::Place,
+    file_access::FileAccess,
 };
 use gleitzeit_sandbox::Source;
 use nix::{
@@ -45,8 +45,8 @@ impl Scripts {
     }
 
     /// What a call of a workflow from this place may name.
-    pub(super) fn reach<'r>(&'r self, place: Option<&'r Place>) -> Reach<'r> {
-        self.rules.reach(place)
+    pub(super) fn reach<'r>(&'r self, file_access: Option<&'r FileAccess>) -> Reach<'r> {
+        self.rules.reach(file_access)
     }
 
     /// Reads `file`: an absolute path, or one relative to a directory of its workflow or a root, the
@@ -57,11 +57,12 @@ impl Scripts {
     /// [`ErrorCode::TaskParameterError`] when it is not there or cannot be read.
     pub(super) async fn read(
         &self,
-        place: Option<&Arc<Place>>,
+        file_access: Option<&Arc<FileAccess>>,
         file: &str,
     ) -> Result<Source, TaskError> {
-        let (rules, place, file) = (self.rules.clone(), place.cloned(), file.to_owned());
-        let read = move || read_now(rules.reach(place.as_deref()), &file);
+        let (rules, file_access, file) =
+            (self.rules.clone(), file_access.cloned(), file.to_owned());
+        let read = move || read_now(rules.reach(file_access.as_deref()), &file);
         tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
             Err(TaskError::new(ErrorCode::InternalError, format!("reading a script: {error}")))
         })
@@ -84,7 +85,7 @@ fn read_now(reach: Reach<'_>, file: &str) -> Result<Source, TaskError> {
 fn not_found(reach: Reach<'_>, file: &str, why: &Unreachable) -> TaskError {
     let roots = match &reach.roots()[..] {
         [] => "none are set".to_owned(),
-        roots => roots.iter().map(|root| shown(root)).collect::<Vec<_>>().join(", "),
+        roots => roots.iter().map(|root| display_path(root)).collect::<Vec<_>>().join(", "),
     };
     let (code, what) = match why {
         Unreachable::Missing(_) => (ErrorCode::TaskParameterError, "is not there"),
@@ -98,7 +99,7 @@ fn not_found(reach: Reach<'_>, file: &str, why: &Unreachable) -> TaskError {
     TaskError::new(code, format!("script `{file}` {what}; file_roots: {roots}"))
 }
 
-fn shown(root: &Path) -> String {
+fn display_path(root: &Path) -> String {
     format!("`{}`", root.display())
 }
 
@@ -127,13 +128,13 @@ fn open_real(path: &Path) -> io::Result<File> {
     let below = path.strip_prefix("/").unwrap_or(path);
     match openat2(&root, below, OpenHow::new().flags(flags).resolve(resolve)) {
         // Before Linux 5.6, and in containers that know no newer calls.
-        Err(Errno::ENOSYS | Errno::EPERM) => open_and_look(path, flags),
+        Err(Errno::ENOSYS | Errno::EPERM) => open_and_check(path, flags),
         opened => Ok(File::from(opened?)),
     }
 }
 
 /// Opens by name and then asks the kernel what was opened: what is not at `path` is let go of unread.
-fn open_and_look(path: &Path, flags: OFlag) -> io::Result<File> {
+fn open_and_check(path: &Path, flags: OFlag) -> io::Result<File> {
     let file = File::from(open(path, flags | OFlag::O_NOFOLLOW, Mode::empty())?);
     let opened = readlink(format!("/proc/self/fd/{}", file.as_raw_fd()).as_str())?;
     if Path::new(&opened) == path {
@@ -310,7 +311,7 @@ mod tests {
     /// What a script imports from beside it comes with it, packages whole; what it does not import,
     /// and what is no module, stays.
     #[tokio::test]
-    async fn modules_beside_a_script_come_with_it() {
+    async fn modules_beside_a_script_are_read_with_it() {
         let root = tempfile::tempdir().unwrap();
         let at = root.path();
         write(
@@ -359,6 +360,6 @@ mod tests {
         fs::rename(root.join("a"), root.join("before")).unwrap();
         symlink(dir.path().join("outside"), root.join("a")).unwrap();
         assert!(open_real(&path).is_err());
-        assert!(open_and_look(&path, OFlag::O_RDONLY).is_err());
+        assert!(open_and_check(&path, OFlag::O_RDONLY).is_err());
     }
 }

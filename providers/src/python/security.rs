@@ -109,15 +109,15 @@ mod tests {
         let security =
             |network| SecurityManager::new(SandboxLevel::Process, Policy::default(), network);
         let demands = |network| SecurityRequirements { network, ..SecurityRequirements::default() };
-        let gives = |manager: SecurityManager, demands: Option<&SecurityRequirements>| {
+        let provides = |manager: SecurityManager, demands: Option<&SecurityRequirements>| {
             manager.admit(demands).map(|admission| admission.network)
         };
-        assert_eq!(gives(security(true), None), Ok(true));
-        assert_eq!(gives(security(true), Some(&demands(true))), Ok(true));
-        assert_eq!(gives(security(true), Some(&demands(false))), Ok(false));
-        assert_eq!(gives(security(false), None), Ok(false));
-        assert_eq!(gives(security(false), Some(&demands(false))), Ok(false));
-        let refused = gives(security(false), Some(&demands(true))).unwrap_err();
+        assert_eq!(provides(security(true), None), Ok(true));
+        assert_eq!(provides(security(true), Some(&demands(true))), Ok(true));
+        assert_eq!(provides(security(true), Some(&demands(false))), Ok(false));
+        assert_eq!(provides(security(false), None), Ok(false));
+        assert_eq!(provides(security(false), Some(&demands(false))), Ok(false));
+        let refused = provides(security(false), Some(&demands(true))).unwrap_err();
         assert_eq!(refused.code, ErrorCode::TaskValidationFailed);
         assert!(refused.message.contains("`network = true`"), "{refused}");
     }

@@ -129,14 +129,14 @@ pub(super) async fn probe(
     // Its exit status is asked for; dropping it removes it.
     body.host_config.get_or_insert_default().auto_remove = None;
     let asked = async {
-        let (container, mut heard, mut told) = Container::start(engine, living, body)
+        let (container, mut output, mut input) = Container::start(engine, living, body)
             .await
             .map_err(|error| unusable(error.to_string()))?;
         // One that reads nothing tells more by how it ends.
-        let _ = told.write_all(DOCKER_HARNESS.as_bytes()).await;
-        let _ = told.shutdown().await;
+        let _ = input.write_all(DOCKER_HARNESS.as_bytes()).await;
+        let _ = input.shutdown().await;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        while let Some(Ok(part)) = heard.next().await {
+        while let Some(Ok(part)) = output.next().await {
             match part {
                 LogOutput::StdOut { message } => stdout.extend_from_slice(&message),
                 other => stderr.extend_from_slice(&other.into_bytes()),
@@ -156,13 +156,13 @@ pub(super) async fn probe(
 #[derive(Debug)]
 pub(super) struct IdleContainer {
     container: Container,
-    told: OutputStream,
+    input: OutputStream,
     streams: [DuplexStream; 3],
     end: oneshot::Receiver<Report>,
     /// Closed when its line is.
     line: channel::Receiver<()>,
     /// Dropped when a task gets it.
-    place: channel::Sender<()>,
+    taken: channel::Sender<()>,
     listener: Listener,
 }
 
@@ -193,11 +193,11 @@ impl IdleContainer {
         command.extend(["-I", "-S", "-E", "-B", "-X", "utf8", "-c", BOOTSTRAP].map(str::to_owned));
         let body = profile::container(&plan.settings, &plan.owner, command);
         let warmed = async {
-            let (container, heard, mut told) =
+            let (container, output, mut input) =
                 Container::start(&plan.engine, &plan.living, body).await?;
             // One that has ended is judged by its complaints.
-            let _ = told.write_all(&plan.boot_frames).await;
-            let _ = told.flush().await;
+            let _ = input.write_all(&plan.boot_frames).await;
+            let _ = input.flush().await;
             let (ready, is_ready) = oneshot::channel();
             let (reported, end) = oneshot::channel();
             let (open, line) = channel::channel(());
@@ -205,13 +205,13 @@ impl IdleContainer {
                 (0..3).map(|_| tokio::io::duplex(STREAM_BYTES)).unzip();
             let ears = Ears { ready: Some(ready), streams: theirs, end: Some(reported) };
             let listening = tokio::spawn(async move {
-                ears.listen(heard).await;
+                ears.listen(output).await;
                 drop(open);
             });
             let listener = Listener(listening.abort_handle());
             let streams = ours.try_into().map_err(|_| SandboxError::Closed)?;
-            let (told, place) = (OutputStream(told), channel::Sender::new(()));
-            let warm = Self { container, told, streams, end, line, place, listener };
+            let (input, taken) = (OutputStream(input), channel::Sender::new(()));
+            let warm = Self { container, input, streams, end, line, taken, listener };
             match is_ready.await {
                 Ok(Ok(())) => Ok(warm),
                 Ok(Err(complaint)) => Err(SandboxError::unavailable(format!(
@@ -231,7 +231,7 @@ impl IdleContainer {
 
     /// Closed, without being kept from it, when it has ended, and when a task has got it.
     pub(super) fn lines(&self) -> (channel::Receiver<()>, channel::Receiver<()>) {
-        (self.line.clone(), self.place.subscribe())
+        (self.line.clone(), self.taken.subscribe())
     }
 
     /// False once it has ended.
@@ -246,7 +246,7 @@ impl IdleContainer {
         job: &Job,
     ) -> Result<Ended, SandboxError> {
         // From here on it is nobody's to withdraw, and its place is free.
-        let Self { container, told: OutputStream(mut told), streams, end, listener, .. } = self;
+        let Self { container, input: OutputStream(mut input), streams, end, listener, .. } = self;
         let memory = profile::memory_bytes(&job.limits);
         if memory != profile::memory_bytes(&plan.settings.usual) {
             container.engine.limit_memory(&container.id, memory).await?;
@@ -256,8 +256,8 @@ impl IdleContainer {
         let [stdout, stderr, reply] = streams;
         let converse = async {
             // One that dies while it is told something is judged by how it died.
-            let _ = told.write_all(&frames).await;
-            let _ = told.flush().await;
+            let _ = input.write_all(&frames).await;
+            let _ = input.flush().await;
             read_reply(reply, job.limits.result_max_bytes).await
         };
         let ended = watch::watch(&mut running, job, (stdout, stderr), converse).await;
@@ -326,29 +326,29 @@ struct Ears {
 
 impl Ears {
     /// Hears until the line ends.
-    async fn listen(mut self, mut heard: ContainerOutput) {
+    async fn listen(mut self, mut output: ContainerOutput) {
         let mut decoder = Decoder::default();
         let mut complaint = Vec::new();
-        while let Some(part) = heard.next().await {
-            let told = match part {
+        while let Some(part) = output.next().await {
+            let input = match part {
                 Ok(LogOutput::StdOut { message }) => self.read_frames(&mut decoder, &message).await,
                 Ok(other) => {
                     let room = COMPLAINT_MAX_BYTES - complaint.len();
-                    let said = other.into_bytes();
-                    complaint.extend_from_slice(&said[..said.len().min(room)]);
+                    let text = other.into_bytes();
+                    complaint.extend_from_slice(&text[..text.len().min(room)]);
                     Ok(())
                 }
                 Err(error) => Err(error.to_string()),
             };
-            if let Err(why) = told {
+            if let Err(why) = input {
                 tracing::debug!(why, "a container is not understood");
                 complaint = why.into_bytes();
                 break;
             }
         }
         if let Some(ready) = self.ready.take() {
-            let said = String::from_utf8_lossy(&complaint);
-            let last = said.trim().lines().last().unwrap_or("it ended without a word").to_owned();
+            let text = String::from_utf8_lossy(&complaint);
+            let last = text.trim().lines().last().unwrap_or("it ended without a word").to_owned();
             let _ = ready.send(Err(last));
         }
     }
@@ -366,8 +366,8 @@ impl Ears {
                         let _ = ready.send(Ok(()));
                     }
                 }
-                Some(Frame::Data(mark, data)) => {
-                    let at = match mark {
+                Some(Frame::Data(kind, data)) => {
+                    let at = match kind {
                         FrameKind::Stdout => 0,
                         FrameKind::Stderr => 1,
                         _ => 2,

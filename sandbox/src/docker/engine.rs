@@ -229,7 +229,7 @@ impl Engine {
     /// Its state; `None` where it is gone.
     async fn state(&self, id: &str) -> Result<Option<ContainerState>, SandboxError> {
         match self.docker.inspect_container(id, None).await {
-            Ok(told) => Ok(told.state),
+            Ok(details) => Ok(details.state),
             Err(error) if status(&error) == Some(NOT_FOUND) => Ok(None),
             Err(error) => Err(self.failed("look at a container")(error)),
         }
@@ -266,7 +266,7 @@ impl Engine {
         use futures_util::StreamExt as _;
         let mut waited = Box::pin(self.docker.wait_container(id, None));
         match waited.next().await {
-            Some(Ok(told)) => Ok(told.status_code),
+            Some(Ok(details)) => Ok(details.status_code),
             Some(Err(Error::DockerContainerWaitError { code, .. })) => Ok(code),
             Some(Err(error)) => Err(self.failed("wait for a container")(error)),
             None => Ok(0),

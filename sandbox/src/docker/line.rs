@@ -73,7 +73,7 @@ impl Decoder {
     /// # Errors
     /// When it is nothing that a supervisor says.
     pub(crate) fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Frame<'a>>, String> {
-        let (mark, left) = match self.open {
+        let (kind, left) = match self.open {
             Some(open) => open,
             None => match self.begin(bytes)? {
                 Some(open) => open,
@@ -83,8 +83,8 @@ impl Decoder {
         let (part, rest) = bytes.split_at(bytes.len().min(left));
         *bytes = rest;
         let left = left - part.len();
-        self.open = (left > 0).then_some((mark, left));
-        match mark {
+        self.open = (left > 0).then_some((kind, left));
+        match kind {
             FrameKind::Ready => Ok(Some(Frame::Ready)),
             FrameKind::Report => {
                 self.report.extend_from_slice(part);
@@ -97,7 +97,7 @@ impl Decoder {
             }
             FrameKind::Stdout | FrameKind::Stderr | FrameKind::Reply if part.is_empty() => Ok(None),
             FrameKind::Stdout | FrameKind::Stderr | FrameKind::Reply => {
-                Ok(Some(Frame::Data(mark, part)))
+                Ok(Some(Frame::Data(kind, part)))
             }
         }
     }
@@ -107,11 +107,11 @@ impl Decoder {
         let (head, rest) = bytes.split_at(bytes.len().min(HEAD_BYTES - self.head.len()));
         self.head.extend_from_slice(head);
         *bytes = rest;
-        let Some((mark, length)) = self.head.split_first_chunk::<1>() else { return Ok(None) };
-        let mark = FrameKind::of(mark[0])?;
+        let Some((kind, length)) = self.head.split_first_chunk::<1>() else { return Ok(None) };
+        let kind = FrameKind::of(kind[0])?;
         let Ok(length) = <[u8; 4]>::try_from(length) else { return Ok(None) };
         let length = u32::from_be_bytes(length) as usize;
-        let most = match mark {
+        let most = match kind {
             FrameKind::Ready => 0,
             FrameKind::Report => REPORT_MAX_BYTES,
             FrameKind::Stdout | FrameKind::Stderr | FrameKind::Reply => usize::MAX,
@@ -120,7 +120,7 @@ impl Decoder {
             return Err(format!("a message of {length} bytes where {most} are the most"));
         }
         self.head.clear();
-        Ok(Some((mark, length)))
+        Ok(Some((kind, length)))
     }
 }
 
@@ -128,37 +128,37 @@ impl Decoder {
 mod tests {
     use super::*;
 
-    fn message(mark: u8, body: &[u8]) -> Vec<u8> {
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len()).unwrap();
-        [&[mark][..], &length.to_be_bytes(), body].concat()
+        [&[kind][..], &length.to_be_bytes(), body].concat()
     }
 
     /// Everything said in `parts`, data joined by its mark.
     fn all(parts: &[&[u8]]) -> Result<Vec<String>, String> {
         let mut decoder = Decoder::default();
-        let mut told: Vec<String> = Vec::new();
+        let mut seen: Vec<String> = Vec::new();
         for mut part in parts.iter().copied() {
             while !part.is_empty() {
                 match decoder.next(&mut part)? {
-                    Some(Frame::Data(mark, data)) => {
-                        let name = format!("{mark:?} ");
+                    Some(Frame::Data(kind, data)) => {
+                        let name = format!("{kind:?} ");
                         let text = String::from_utf8_lossy(data);
-                        match told.last_mut().filter(|last| last.starts_with(&name)) {
+                        match seen.last_mut().filter(|last| last.starts_with(&name)) {
                             Some(last) => last.push_str(&text),
-                            None => told.push(name + &text),
+                            None => seen.push(name + &text),
                         }
                     }
-                    Some(said) => told.push(format!("{said:?}")),
+                    Some(frame) => seen.push(format!("{frame:?}")),
                     None => {}
                 }
             }
         }
-        Ok(told)
+        Ok(seen)
     }
 
     /// However the engine cuts what it passes on, the same is heard.
     #[test]
-    fn messages_are_heard_however_they_are_cut() {
+    fn messages_are_decoded_however_they_are_cut() {
         let report = br#"{"status":256,"cpu_seconds":0.5,"peak_bytes":7,"out_of_memory":false}"#;
         let line = [
             message(b'r', b""),
@@ -188,8 +188,8 @@ mod tests {
             (message(b'x', &[b' '; 5000]), "a message of 5000 bytes where 4096"),
             (message(b'x', b"{}"), "a report that is none: missing field"),
         ] {
-            let told = all(&[&line]).unwrap_err();
-            assert!(told.contains(reason), "{told}");
+            let seen = all(&[&line]).unwrap_err();
+            assert!(seen.contains(reason), "{seen}");
         }
     }
 }

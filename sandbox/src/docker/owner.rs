@@ -70,8 +70,8 @@ mod tests {
         let here = here();
         let own = own();
         assert!(!is_gone(&own, &here), "{own}");
-        let (place, _) = own.rsplit_once(':').unwrap();
-        assert!(is_gone(&format!("{place}:1"), &here), "the number was used again");
+        let (prefix, _) = own.rsplit_once(':').unwrap();
+        assert!(is_gone(&format!("{prefix}:1"), &here), "the number was used again");
         assert!(is_gone(&format!("{here}:4194999:1"), &here), "there is no such process");
         for unknown in ["", "x", "other:pid[1]:1:1", &here, &format!("{here}:x:1")] {
             assert!(!is_gone(unknown, &here), "{unknown}");

@@ -170,13 +170,13 @@ fn host(settings: &DockerSettings) -> HostConfig {
         pids_limit: Some(settings.pids.into()),
         ulimits: Some(vec![limit("core", 0), limit("nofile", 256)]),
         tmpfs: Some(HashMap::from([(TASK_DIR.to_owned(), task)])),
-        mounts: Some(settings.shown.iter().map(shown).collect()),
+        mounts: Some(settings.read_only_paths.iter().map(read_only_mount).collect()),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         ..HostConfig::default()
     }
 }
 
-fn shown(path: &std::path::PathBuf) -> Mount {
+fn read_only_mount(path: &std::path::PathBuf) -> Mount {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
     Mount {
         typ: Some(MountType::BIND),

@@ -354,7 +354,7 @@ mod tests {
 
     /// A script may start another interpreter tomorrow; the program itself does not.
     #[test]
-    fn shims_are_told_from_interpreters() {
+    fn shims_are_distinguished_from_interpreters() {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("python3.11");
         fs::write(&script, "#!/bin/sh\n").unwrap();

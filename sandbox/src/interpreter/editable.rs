@@ -12,7 +12,7 @@ use std::{
 };
 
 /// No more places than this of one project; each is a mount in the jail.
-const PLACES_MAX: usize = 512;
+const PATHS_MAX: usize = 512;
 /// No more entries than this are looked at; a project beyond that is shown as far as it was read.
 const ENTRIES_MAX: usize = 50_000;
 /// Packages are not nested deeper than this.
@@ -21,17 +21,17 @@ const DEPTH_MAX: usize = 16;
 /// What of `named` is to be shown: itself where it is a module or a package without hidden files,
 /// else the modules and packages in it. Places that could not be shown are told in the second list.
 pub(super) fn importable(named: &Path) -> (Vec<PathBuf>, bool) {
-    let mut walk = Walk { places: Vec::new(), entries: 0, is_cut: false };
+    let mut walk = Walk { paths: Vec::new(), entries: 0, is_cut: false };
     if named.is_dir() {
         walk.directory(named, 0);
     } else if is_module(named) {
-        walk.places.push(named.to_owned());
+        walk.paths.push(named.to_owned());
     }
-    (walk.places, walk.is_cut)
+    (walk.paths, walk.is_cut)
 }
 
 struct Walk {
-    places: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
     entries: usize,
     /// True when something was left out because a bound was reached.
     is_cut: bool,
@@ -41,12 +41,12 @@ impl Walk {
     /// Shows `directory` whole if it is a package without hidden files, else what is importable in
     /// it.
     fn directory(&mut self, directory: &Path, depth: usize) {
-        if depth > DEPTH_MAX || self.places.len() >= PLACES_MAX {
+        if depth > DEPTH_MAX || self.paths.len() >= PATHS_MAX {
             self.is_cut = true;
             return;
         }
         if directory.join("__init__.py").is_file() && self.is_clean(directory, depth) {
-            return self.places.push(directory.to_owned());
+            return self.paths.push(directory.to_owned());
         }
         let in_package = depth > 0;
         for entry in self.listed(directory) {
@@ -55,7 +55,7 @@ impl Walk {
                     self.directory(&entry, depth + 1);
                 }
             } else if is_module(&entry) || (in_package && entry.is_file()) {
-                self.places.push(entry);
+                self.paths.push(entry);
             }
         }
     }
@@ -141,16 +141,16 @@ mod tests {
         dir
     }
 
-    fn shown(dir: &tempfile::TempDir) -> Vec<String> {
-        let (places, is_cut) = importable(dir.path());
+    fn importable_names(dir: &tempfile::TempDir) -> Vec<String> {
+        let (paths, is_cut) = importable(dir.path());
         assert!(!is_cut);
-        let relative = |place: &PathBuf| place.strip_prefix(dir.path()).unwrap().to_owned();
-        places.iter().map(|place| relative(place).display().to_string()).collect()
+        let relative = |path: &PathBuf| path.strip_prefix(dir.path()).unwrap().to_owned();
+        paths.iter().map(|path| relative(path).display().to_string()).collect()
     }
 
     /// A project's secrets and history stay out, and so does what cannot be imported.
     #[test]
-    fn only_what_can_be_imported_is_shown() {
+    fn only_importable_files_are_listed() {
         let dir = project(&[
             ".env",
             ".git/config",
@@ -166,7 +166,7 @@ mod tests {
             "not-a-name/x.py",
         ]);
         assert_eq!(
-            shown(&dir),
+            importable_names(&dir),
             ["lib", "native.cpython-311-x86_64-linux-gnu.so", "single.py", "space/inner/a.py"]
         );
     }
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_hidden_file_in_a_package_stays_out() {
         let dir = project(&["app/__init__.py", "app/.env", "app/sub/__init__.py", "app/sub/t.txt"]);
-        assert_eq!(shown(&dir), ["app/__init__.py", "app/sub"]);
+        assert_eq!(importable_names(&dir), ["app/__init__.py", "app/sub"]);
     }
 
     /// A link may lead anywhere, and is not followed.
@@ -184,6 +184,6 @@ mod tests {
         let dir = project(&["lib/__init__.py"]);
         let secret = project(&["secret.py"]);
         std::os::unix::fs::symlink(secret.path(), dir.path().join("out")).unwrap();
-        assert_eq!(shown(&dir), ["lib"]);
+        assert_eq!(importable_names(&dir), ["lib"]);
     }
 }

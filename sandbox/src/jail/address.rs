@@ -142,10 +142,10 @@ impl Reach {
 
     /// True where a task may connect to `address`.
     pub(crate) fn allows(&self, address: SocketAddr) -> bool {
-        let (told, port) = (address.ip(), address.port());
-        let real = real(told);
+        let (ip, port) = (address.ip(), address.port());
+        let real = real(ip);
         let is_named = |address| self.rules.iter().any(|rule| rule.allows(address, port));
-        if is_named(told) || is_named(real) {
+        if is_named(ip) || is_named(real) {
             return true;
         }
         // Without them no name could be resolved.

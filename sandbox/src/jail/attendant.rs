@@ -83,18 +83,18 @@ impl Attendant {
             return;
         }
         if let Ok(Some(question)) = kernel::next_question(self.questions.as_fd()) {
-            let told = match question.call {
+            let result = match question.call {
                 libc::SYS_fcntl => self.lock_range(&question).map(Some),
                 libc::SYS_flock => self.lock_file(&question),
                 libc::SYS_connect => self.connect(&question),
                 _ => Err(io::Error::from_raw_os_error(libc::EPERM)),
             };
-            let told = match told {
+            let result = match result {
                 Ok(None) => return,
                 Ok(Some(())) => Ok(()),
                 Err(error) => Err(error.raw_os_error().unwrap_or(libc::EPERM)),
             };
-            kernel::answer(self.questions.as_fd(), question.id, told);
+            kernel::answer(self.questions.as_fd(), question.id, result);
         }
     }
 
@@ -118,7 +118,7 @@ impl Attendant {
                 self.locks.push(WaitingLock { id: question.id, file, operation });
                 Ok(None)
             }
-            told => told.map(Some),
+            result => result.map(Some),
         }
     }
 
@@ -128,11 +128,11 @@ impl Attendant {
             if !kernel::is_asking(questions, lock.id) {
                 return false;
             }
-            let told = match kernel::lock_file(lock.file.as_fd(), lock.operation) {
+            let result = match kernel::lock_file(lock.file.as_fd(), lock.operation) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                told => told.map_err(|error| error.raw_os_error().unwrap_or(libc::EPERM)),
+                result => result.map_err(|error| error.raw_os_error().unwrap_or(libc::EPERM)),
             };
-            kernel::answer(questions, lock.id, told);
+            kernel::answer(questions, lock.id, result);
             false
         });
     }
@@ -169,9 +169,10 @@ impl Attendant {
     fn process_of(&self, thread: Pid) -> io::Result<Pid> {
         let path = format!("{thread}/status");
         let opened = openat(self.ids.proc(), &*path, OFlag::O_RDONLY, Mode::empty())?;
-        let mut told = String::new();
-        fs::File::from(opened).take(4096).read_to_string(&mut told)?;
-        told.lines()
+        let mut result = String::new();
+        fs::File::from(opened).take(4096).read_to_string(&mut result)?;
+        result
+            .lines()
             .find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
             .map(Pid::from_raw)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))

@@ -134,51 +134,51 @@ struct Program {
 
 /// A step, by how many steps follow it.
 #[derive(Debug, Clone, Copy)]
-struct Place(usize);
+struct Label(usize);
 
 impl Program {
-    fn push(&mut self, step: Step) -> Place {
+    fn push(&mut self, step: Step) -> Label {
         self.steps.push(step);
-        Place(self.steps.len() - 1)
+        Label(self.steps.len() - 1)
     }
 
     /// The number of steps between the next one and `place`.
-    fn distance(&self, place: Place) -> usize {
-        self.steps.len() - 1 - place.0
+    fn distance(&self, label: Label) -> usize {
+        self.steps.len() - 1 - label.0
     }
 
     /// A step that ends with `answer`.
-    fn answer(&mut self, answer: u32) -> Place {
+    fn answer(&mut self, answer: u32) -> Label {
         let wanted = step(ANSWER, answer);
-        let known = self.steps.iter().rposition(|step| *step == wanted).map(Place);
+        let known = self.steps.iter().rposition(|step| *step == wanted).map(Label);
         match known {
-            Some(place) if self.distance(place) < SHARED_WITHIN => place,
+            Some(label) if self.distance(label) < SHARED_WITHIN => label,
             _ => self.push(wanted),
         }
     }
 
     /// `place`, or one that leads there and that the next conditions can jump to.
-    fn near(&mut self, place: Place) -> Place {
-        let distance = self.distance(place);
-        let target = self.steps[place.0];
+    fn near(&mut self, label: Label) -> Label {
+        let distance = self.distance(label);
+        let target = self.steps[label.0];
         match u8::try_from(distance + 1) {
-            Ok(_) => place,
+            Ok(_) => label,
             Err(_) if target.code == ANSWER => self.push(target),
             Err(_) => self.push(step(JUMP, u32::try_from(distance).unwrap_or(u32::MAX))),
         }
     }
 
     /// A condition upon what was loaded.
-    fn branch(&mut self, code: u32, number: u32, if_true: Place, if_false: Place) -> Place {
+    fn branch(&mut self, code: u32, number: u32, if_true: Label, if_false: Label) -> Label {
         let (if_true, if_false) = (self.near(if_true), self.near(if_false));
         // The second call may have put one step before the first target; `near` leaves room for it.
-        let to = |place| u8::try_from(self.distance(place)).unwrap_or(u8::MAX);
+        let to = |label| u8::try_from(self.distance(label)).unwrap_or(u8::MAX);
         let (if_true, if_false) = (to(if_true), to(if_false));
         self.push(Step { if_true, if_false, ..step(code, number) })
     }
 
     /// Loads what is at `at` and goes on at `next`.
-    fn load(&mut self, at: u32, next: Place) -> Place {
+    fn load(&mut self, at: u32, next: Label) -> Label {
         let distance = self.distance(next);
         if distance > 0 {
             self.push(step(JUMP, u32::try_from(distance).unwrap_or(u32::MAX)));
@@ -187,7 +187,7 @@ impl Program {
     }
 
     /// Finds the span of a number by halving.
-    fn tree(&mut self, spans: &[(u32, Decision)]) -> Place {
+    fn tree(&mut self, spans: &[(u32, Decision)]) -> Label {
         match spans {
             [] => self.answer(refuse(libc::EPERM)),
             [(_, decision)] => self.leaf(*decision),
@@ -199,7 +199,7 @@ impl Program {
         }
     }
 
-    fn leaf(&mut self, decision: Decision) -> Place {
+    fn leaf(&mut self, decision: Decision) -> Label {
         match decision {
             Decision::Allow => self.answer(ALLOW),
             Decision::Refuse(error) => self.answer(refuse(error)),
@@ -210,7 +210,7 @@ impl Program {
     }
 
     /// `answer` where all tests of one of the lists hold.
-    fn cases(&mut self, lists: &[&[Test]], answer: u32, otherwise: u32) -> Place {
+    fn cases(&mut self, lists: &[&[Test]], answer: u32, otherwise: u32) -> Label {
         let mut first = self.answer(otherwise);
         for tests in lists.iter().rev() {
             first = self.case(tests, answer, first);
@@ -219,7 +219,7 @@ impl Program {
     }
 
     /// `answer` where all tests hold; goes on at `behind` where one does not.
-    fn case(&mut self, tests: &[Test], answer: u32, behind: Place) -> Place {
+    fn case(&mut self, tests: &[Test], answer: u32, behind: Label) -> Label {
         let mut holds = self.answer(answer);
         for test in tests.iter().rev() {
             holds = match *test {
@@ -309,7 +309,7 @@ pub(crate) fn run(program: &[Step], architecture: u32, call: u32, arguments: [u3
                 held = match step.number {
                     NUMBER_AT => call,
                     ARCHITECTURE_AT => architecture,
-                    place => arguments[(place - ARGUMENTS_AT) as usize / 8],
+                    label => arguments[(label - ARGUMENTS_AT) as usize / 8],
                 }
             }
             IF_EQUAL => at += jump(held == step.number),

@@ -100,27 +100,27 @@ impl Groups {
     pub(crate) fn create(&self) -> io::Result<Group> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{number}", std::process::id());
-        let mut group = Group { places: Vec::new(), memory_bytes: AtomicU64::new(0) };
+        let mut group = Group { dirs: Vec::new(), memory_bytes: AtomicU64::new(0) };
         for (controller, parent) in &self.parents {
-            let place = parent.join(&name);
-            fs::create_dir(&place)?;
+            let dir = parent.join(&name);
+            fs::create_dir(&dir)?;
             // From here on the group removes itself when something goes wrong.
-            group.places.push((*controller, place.clone()));
+            group.dirs.push((*controller, dir.clone()));
             match controller {
                 Controller::Unified => {
-                    fs::write(place.join("pids.max"), TASKS_MAX.to_string())?;
+                    fs::write(dir.join("pids.max"), TASKS_MAX.to_string())?;
                     // There only where the processor was delegated as well.
-                    let _ = fs::write(place.join("cpu.weight"), CPU_WEIGHT);
+                    let _ = fs::write(dir.join("cpu.weight"), CPU_WEIGHT);
                     if let Some(quota) = self.cpu_quota_us {
-                        fs::write(place.join("cpu.max"), format!("{quota} {CPU_PERIOD_US}"))?;
+                        fs::write(dir.join("cpu.max"), format!("{quota} {CPU_PERIOD_US}"))?;
                     }
                 }
-                Controller::Pids => fs::write(place.join("pids.max"), TASKS_MAX.to_string())?,
+                Controller::Pids => fs::write(dir.join("pids.max"), TASKS_MAX.to_string())?,
                 Controller::Cpu => {
-                    fs::write(place.join("cpu.shares"), CPU_SHARES)?;
+                    fs::write(dir.join("cpu.shares"), CPU_SHARES)?;
                     if let Some(quota) = self.cpu_quota_us {
-                        fs::write(place.join("cpu.cfs_period_us"), CPU_PERIOD_US.to_string())?;
-                        fs::write(place.join("cpu.cfs_quota_us"), quota.to_string())?;
+                        fs::write(dir.join("cpu.cfs_period_us"), CPU_PERIOD_US.to_string())?;
+                        fs::write(dir.join("cpu.cfs_quota_us"), quota.to_string())?;
                     }
                 }
                 Controller::Memory => {}
@@ -133,7 +133,7 @@ impl Groups {
 /// A group of one jail.
 #[derive(Debug)]
 pub(crate) struct Group {
-    places: Vec<(Controller, PathBuf)>,
+    dirs: Vec<(Controller, PathBuf)>,
     /// What it is limited to now.
     memory_bytes: AtomicU64,
 }
@@ -141,7 +141,7 @@ pub(crate) struct Group {
 impl Group {
     /// Files that take in a process whose number is written to them.
     pub(crate) fn entrances(&self) -> Vec<PathBuf> {
-        self.places.iter().map(|(_, place)| place.join("cgroup.procs")).collect()
+        self.dirs.iter().map(|(_, dir)| dir.join("cgroup.procs")).collect()
     }
 
     /// Lets the jail have `bytes` of memory, besides what it needs itself.
@@ -150,14 +150,14 @@ impl Group {
             return Ok(());
         }
         let most = bytes.saturating_add(OVERHEAD_BYTES).to_string();
-        for (controller, place) in &self.places {
+        for (controller, dir) in &self.dirs {
             match controller {
                 Controller::Unified => {
-                    fs::write(place.join("memory.max"), &most)?;
+                    fs::write(dir.join("memory.max"), &most)?;
                     // Not there without swap.
-                    let _ = fs::write(place.join("memory.swap.max"), "0");
+                    let _ = fs::write(dir.join("memory.swap.max"), "0");
                 }
-                Controller::Memory => fs::write(place.join("memory.limit_in_bytes"), &most)?,
+                Controller::Memory => fs::write(dir.join("memory.limit_in_bytes"), &most)?,
                 Controller::Pids | Controller::Cpu => {}
             }
         }
@@ -166,23 +166,22 @@ impl Group {
 
     /// How often the kernel has killed something in it for want of memory.
     pub(crate) fn kills(&self) -> u64 {
-        let count = |(controller, place): &(Controller, PathBuf)| {
+        let count = |(controller, dir): &(Controller, PathBuf)| {
             let file = match controller {
                 Controller::Unified => "memory.events",
                 Controller::Memory => "memory.oom_control",
                 Controller::Pids | Controller::Cpu => return None,
             };
-            let told = fs::read_to_string(place.join(file)).ok()?;
-            told.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok())
+            let text = fs::read_to_string(dir.join(file)).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse::<u64>().ok())
         };
-        self.places.iter().filter_map(count).sum()
+        self.dirs.iter().filter_map(count).sum()
     }
 
     /// Removes it, once the last process has left it.
     pub(crate) async fn remove(&self) {
         for _ in 0..100 {
-            if self.places.iter().all(|(_, place)| fs::remove_dir(place).is_ok() || !place.exists())
-            {
+            if self.dirs.iter().all(|(_, dir)| fs::remove_dir(dir).is_ok() || !dir.exists()) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -192,8 +191,8 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        for (_, place) in &self.places {
-            let _ = fs::remove_dir(place);
+        for (_, dir) in &self.dirs {
+            let _ = fs::remove_dir(dir);
         }
     }
 }
@@ -221,9 +220,9 @@ fn candidates(mounts: &str, own: &str) -> Vec<(Controller, PathBuf)> {
         });
         let Some(path) = path else { continue };
         let below = path.strip_prefix(root).unwrap_or(path).trim_start_matches('/');
-        let place = Path::new(point).join(below);
-        let above = place.parent().filter(|above| above.starts_with(point)).map(Path::to_owned);
-        found.push((controller, place));
+        let dir = Path::new(point).join(below);
+        let above = dir.parent().filter(|above| above.starts_with(point)).map(Path::to_owned);
+        found.push((controller, dir));
         // A service in a subgroup of what was delegated to it may use what is above.
         if let (Controller::Unified, Some(above)) = (controller, above) {
             found.push((controller, above));
@@ -235,8 +234,8 @@ fn candidates(mounts: &str, own: &str) -> Vec<(Controller, PathBuf)> {
 /// True when a group made in `parent` can be limited.
 fn is_usable(controller: Controller, parent: &Path) -> bool {
     if controller == Controller::Unified {
-        let told = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
-        let has = |name: &str| told.split_whitespace().any(|has| has == name);
+        let text = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+        let has = |name: &str| text.split_whitespace().any(|has| has == name);
         // Fails where the group has processes of its own.
         let enable = || fs::write(parent.join("cgroup.subtree_control"), "+memory +pids");
         if !has("memory") || !has("pids") || enable().is_err() {

@@ -121,10 +121,10 @@ mod tests {
         send(&theirs, b"two", &[]).unwrap();
         let one = channel.receive().await.unwrap().unwrap();
         assert_eq!((&*one.bytes, one.descriptors.len()), (&b"one"[..], 2));
-        let mut told = String::new();
+        let mut text = String::new();
         let mut file = std::fs::File::from(one.descriptors.into_iter().next().unwrap());
-        file.read_to_string(&mut told).unwrap();
-        assert_eq!(told, "inside");
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "inside");
         let two = channel.receive().await.unwrap().unwrap();
         assert_eq!((&*two.bytes, two.descriptors.len()), (&b"two"[..], 0));
         drop(theirs);

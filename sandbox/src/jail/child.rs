@@ -104,8 +104,8 @@ impl Child {
     async fn try_run(&mut self, interpreter: &Interpreter, job: &Job) -> Result<Ended, NoEnd> {
         // The zygote knows who works before the work begins, and makes its next child meanwhile,
         // also where something fails from here on.
-        let told = self.control.send(format!("task {}", self.pid).as_bytes());
-        told.map_err(NoEnd::NotBegun)?;
+        let sent = self.control.send(format!("task {}", self.pid).as_bytes());
+        sent.map_err(NoEnd::NotBegun)?;
         if let Some(group) = &self.group {
             // Its files are in memory, too, and have a limit of their own.
             let bytes = job.limits.memory_bytes.saturating_add(job.limits.file_bytes);
@@ -115,14 +115,14 @@ impl Child {
         }
         let pipes = Pipes::new().map_err(SandboxError::system("make the pipes of a task"))?;
         let (ours, theirs) = pipes.split()?;
-        let given =
-            Given::new(interpreter, job).map_err(SandboxError::system("put a task into memory"))?;
+        let input = TaskInput::new(interpreter, job)
+            .map_err(SandboxError::system("put a task into memory"))?;
         let [stdout, stderr, result] = &theirs;
         let mut descriptors =
-            vec![given.job.as_fd(), stdout.as_fd(), stderr.as_fd(), result.as_fd()];
-        descriptors.extend(given.stdin.as_ref().map(OwnedFd::as_fd));
+            vec![input.job.as_fd(), stdout.as_fd(), stderr.as_fd(), result.as_fd()];
+        descriptors.extend(input.stdin.as_ref().map(OwnedFd::as_fd));
         channel::send(&self.line, b"!", &descriptors).map_err(NoEnd::NotBegun)?;
-        drop((theirs, given));
+        drop((theirs, input));
         let [stdout, stderr, mut result] = ours;
         let mut has_begun = false;
         let converse = async {
@@ -171,19 +171,19 @@ fn not_begun(ended: &Ended) -> io::Error {
         Some(NO_TASK) => "no task came to its process".to_owned(),
         Some(NOT_EMPTY) => "files of another task were left in its directory".to_owned(),
         _ => {
-            let said = ended.stderr.text.trim_end();
-            format!("its process ended with {}: {said}", ended.exit.status)
+            let stderr = ended.stderr.text.trim_end();
+            format!("its process ended with {}: {stderr}", ended.exit.status)
         }
     })
 }
 
 /// What a task is told, in memory that descriptors stand for.
-struct Given {
+struct TaskInput {
     job: OwnedFd,
     stdin: Option<OwnedFd>,
 }
 
-impl Given {
+impl TaskInput {
     fn new(interpreter: &Interpreter, job: &Job) -> io::Result<Self> {
         let stdin = (!job.stdin.is_empty()).then(|| memory(job.stdin.as_bytes())).transpose()?;
         Ok(Self { job: memory(&frames::of_job(interpreter, job))?, stdin })
@@ -219,6 +219,6 @@ impl Pipes {
 }
 
 /// How long a task took in processor time, where the number makes sense.
-pub(crate) fn seconds(told: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(told).ok()
+pub(crate) fn seconds(sent: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(sent).ok()
 }

@@ -155,7 +155,7 @@ impl WayOut {
         number: u32,
         socket: &OwnedFd,
     ) -> io::Result<()> {
-        kernel::give(questions, id, socket.as_fd(), number)?;
+        kernel::add_descriptor(questions, id, socket.as_fd(), number)?;
         if self.known.len() == KNOWN_MAX {
             self.known.pop_front();
         }
@@ -173,9 +173,9 @@ impl WayOut {
                 self.waiting.push(one);
                 continue;
             }
-            let told = self.finish(questions, &one);
-            let told = told.map_err(|error| error.raw_os_error().unwrap_or(libc::ECONNABORTED));
-            kernel::answer(questions, one.id, told);
+            let result = self.finish(questions, &one);
+            let result = result.map_err(|error| error.raw_os_error().unwrap_or(libc::ECONNABORTED));
+            kernel::answer(questions, one.id, result);
         }
     }
 
@@ -198,8 +198,8 @@ fn is_made(socket: &OwnedFd) -> bool {
 
 /// The state of a TCP connection: the first byte of what the kernel tells of it.
 fn state(socket: &OwnedFd) -> io::Result<u8> {
-    let told = kernel::socket_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO)?;
-    Ok(told.to_ne_bytes()[0])
+    let result = kernel::socket_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    Ok(result.to_ne_bytes()[0])
 }
 
 /// The address that a task asks to connect to, copied out of its memory.
@@ -278,9 +278,9 @@ mod tests {
     /// Comments, options and nonsense are no servers.
     #[test]
     fn servers_of_names_are_read() {
-        let told =
+        let result =
             "# x\nsearch a b\nnameserver 127.0.0.53\n nameserver fe80::1%eth0\nnameserver x\n";
         let expected: [IpAddr; 2] = ["127.0.0.53".parse().unwrap(), "fe80::1".parse().unwrap()];
-        assert_eq!(nameservers(told), expected);
+        assert_eq!(nameservers(result), expected);
     }
 }

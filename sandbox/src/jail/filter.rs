@@ -419,21 +419,21 @@ mod tests {
                 let call = u32::try_from(*call).unwrap();
                 for command in LOCKS {
                     let arguments = [0, *command, 0, 0, 0, 0];
-                    let told = allowed.get(&call).map(|decision| decision.on(arguments));
-                    assert_eq!(told, Some(libc::SECCOMP_RET_ALLOW), "{name}");
+                    let result = allowed.get(&call).map(|decision| decision.on(arguments));
+                    assert_eq!(result, Some(libc::SECCOMP_RET_ALLOW), "{name}");
                 }
             }
         }
         let steps = bpf::from_bytes(&asking(true));
-        let told = |call: libc::c_long, second| {
+        let result = |call: libc::c_long, second| {
             let call = u32::try_from(call).unwrap();
             bpf::run(&steps, bpf::ARCHITECTURE, call, [3, second, 0, 0, 0, 0])
         };
-        assert_eq!(told(libc::SYS_flock, 0), bpf::ASK);
-        assert_eq!(told(libc::SYS_fcntl, number(libc::F_SETLK)), bpf::ASK);
-        assert_eq!(told(libc::SYS_fcntl, number(libc::F_SETFL)), libc::SECCOMP_RET_ALLOW);
-        assert_eq!(told(libc::SYS_connect, 0), bpf::ASK);
-        assert_eq!(told(libc::SYS_execve, 0), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(result(libc::SYS_flock, 0), bpf::ASK);
+        assert_eq!(result(libc::SYS_fcntl, number(libc::F_SETLK)), bpf::ASK);
+        assert_eq!(result(libc::SYS_fcntl, number(libc::F_SETFL)), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(result(libc::SYS_connect, 0), bpf::ASK);
+        assert_eq!(result(libc::SYS_execve, 0), libc::SECCOMP_RET_ALLOW);
     }
 
     /// What a call does depends on its arguments, and only what does no harm is let through.
@@ -493,8 +493,8 @@ mod tests {
             for (network, expected) in [(false, without), (true, with)] {
                 let steps = bpf::from_bytes(&program(network));
                 let call = u32::try_from(call).unwrap();
-                let told = bpf::run(&steps, bpf::ARCHITECTURE, call, [a, b, c, d, 0, 0]);
-                assert_eq!(told, expected, "call {call} with {arguments:?}, network {network}");
+                let result = bpf::run(&steps, bpf::ARCHITECTURE, call, [a, b, c, d, 0, 0]);
+                assert_eq!(result, expected, "call {call} with {arguments:?}, network {network}");
             }
         }
     }
@@ -503,13 +503,13 @@ mod tests {
     #[test]
     fn a_task_brings_no_filter_of_its_own() {
         let call = u32::try_from(libc::SYS_prctl).unwrap();
-        let told = |program: &[u8]| {
+        let result = |program: &[u8]| {
             let arguments = [number(libc::PR_SET_SECCOMP), 2, 0, 0, 0, 0];
             bpf::run(&bpf::from_bytes(program), bpf::ARCHITECTURE, call, arguments)
         };
         for network in [false, true] {
-            assert_eq!(told(&program(network)), bpf::refuse(libc::EPERM));
-            assert_eq!(told(&waiting(network)), libc::SECCOMP_RET_ALLOW);
+            assert_eq!(result(&program(network)), bpf::refuse(libc::EPERM));
+            assert_eq!(result(&waiting(network)), libc::SECCOMP_RET_ALLOW);
             assert!(!numbers(network).contains(&libc::SYS_seccomp));
         }
     }
@@ -529,7 +529,7 @@ mod tests {
                 }
             }
             let steps = bpf::from_bytes(&program);
-            let told = |call, argument| {
+            let result = |call, argument| {
                 bpf::run(&steps, bpf::ARCHITECTURE, u32::try_from(call).unwrap(), [argument; 6])
             };
             for (name, call, decision) in CONDITIONAL {
@@ -537,9 +537,9 @@ mod tests {
                 if !numbers.contains(&OWN_PID) {
                     continue;
                 }
-                assert_eq!(told(*call, OWN), libc::SECCOMP_RET_ALLOW, "{name}");
+                assert_eq!(result(*call, OWN), libc::SECCOMP_RET_ALLOW, "{name}");
                 for other in [1, OWN + 1, OWN_PID, u32::MAX] {
-                    assert_eq!(told(*call, other), bpf::refuse(libc::EPERM), "{name} of {other}");
+                    assert_eq!(result(*call, other), bpf::refuse(libc::EPERM), "{name} of {other}");
                 }
             }
         }
@@ -551,7 +551,7 @@ mod tests {
         let steps = bpf::compile(&decisions(true));
         let call = u32::try_from(libc::SYS_socketpair).unwrap();
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        for (family, kind, told) in [
+        for (family, kind, result) in [
             (libc::AF_UNIX, libc::SOCK_STREAM, libc::SECCOMP_RET_ALLOW),
             (libc::AF_UNIX, libc::SOCK_SEQPACKET | flags, libc::SECCOMP_RET_ALLOW),
             (libc::AF_UNIX, libc::SOCK_DGRAM, bpf::refuse(libc::EPERM)),
@@ -562,7 +562,7 @@ mod tests {
         ] {
             let arguments = [number(family), number(kind), 0, 0, 0, 0];
             let answer = bpf::run(&steps, bpf::ARCHITECTURE, call, arguments);
-            assert_eq!(answer, told, "family {family}, kind {kind}");
+            assert_eq!(answer, result, "family {family}, kind {kind}");
         }
     }
 
@@ -574,12 +574,12 @@ mod tests {
             for call in (0..600).chain([0x4000_0000, 0x4000_0039, u32::MAX]) {
                 let expected = decisions(network).get(&call).copied();
                 for first in [0, 1, 2, 6, 10, 17, OWN_PID, THREADS[0], u32::MAX] {
-                    let told = bpf::run(&steps, bpf::ARCHITECTURE, call, [first; 6]);
+                    let result = bpf::run(&steps, bpf::ARCHITECTURE, call, [first; 6]);
                     let wanted = match expected {
                         None => bpf::refuse(libc::EPERM),
                         Some(decision) => decision.on([first; 6]),
                     };
-                    assert_eq!(told, wanted, "call {call} with {first}");
+                    assert_eq!(result, wanted, "call {call} with {first}");
                 }
             }
             assert_eq!(bpf::run(&steps, 0x4000_0003, 1, [0; 6]), bpf::KILL, "32 bits");

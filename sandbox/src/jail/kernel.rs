@@ -195,8 +195,9 @@ pub(crate) fn landlock_version() -> Option<u32> {
     const VERSION: u32 = 1;
     let none = std::ptr::null::<u8>();
     // SAFETY: asked for its version, the call reads no attributes.
-    let told = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
-    u32::try_from(told).ok().filter(|version| *version > 0)
+    let result =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
+    u32::try_from(result).ok().filter(|version| *version > 0)
 }
 
 /// What a set of Landlock rules decides about, as `landlock_create_ruleset` takes it.
@@ -226,11 +227,11 @@ struct PathBeneath {
 /// Allows `access` to `place` and all that is below it.
 pub(crate) fn landlock_allow(
     rules: BorrowedFd<'_>,
-    place: BorrowedFd<'_>,
+    opened: BorrowedFd<'_>,
     access: u64,
 ) -> io::Result<()> {
     const PATH_BENEATH: u32 = 1;
-    let rule = PathBeneath { allowed_access: access, parent_fd: place.as_raw_fd() };
+    let rule = PathBeneath { allowed_access: access, parent_fd: opened.as_raw_fd() };
     // SAFETY: both descriptors are open and `rule` outlives the call.
     checked(unsafe {
         libc::syscall(
@@ -250,8 +251,9 @@ pub(crate) fn filters_system_calls() -> bool {
     const ACTION_AVAILABLE: u32 = 2;
     let action = libc::SECCOMP_RET_ERRNO;
     // SAFETY: the call reads the one number that `action` is.
-    let told = unsafe { libc::syscall(libc::SYS_seccomp, ACTION_AVAILABLE, 0, &raw const action) };
-    told == 0
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, ACTION_AVAILABLE, 0, &raw const action) };
+    result == 0
 }
 
 /// Puts a filter upon this process that hands some calls to whoever reads the descriptor which comes
@@ -267,10 +269,10 @@ pub(crate) fn filter_and_listen(program: &[u8]) -> io::Result<OwnedFd> {
         })
         .collect();
     let len = steps.len().try_into().map_err(io::Error::other)?;
-    let told = libc::sock_fprog { len, filter: steps.as_mut_ptr() };
+    let program = libc::sock_fprog { len, filter: steps.as_mut_ptr() };
     let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
-    // SAFETY: `told` describes `steps`; both outlive the call, which copies them.
-    descriptor(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const told) })
+    // SAFETY: `program` describes `steps`; both outlive the call, which copies them.
+    descriptor(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })
 }
 
 /// A system call that waits for an answer.
@@ -286,18 +288,18 @@ pub(crate) struct Question {
 /// The next question; `None` where whoever asked is gone.
 pub(crate) fn next_question(questions: BorrowedFd<'_>) -> io::Result<Option<Question>> {
     // SAFETY: all of it are numbers, for which zero is a value; the kernel wants it so.
-    let mut told: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    let mut notification: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the request writes one `seccomp_notif`, which outlives the call.
     let got = checked(unsafe {
         let (fd, request) = (questions.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV);
-        libc::ioctl(fd, request, &raw mut told).into()
+        libc::ioctl(fd, request, &raw mut notification).into()
     });
     match got {
         Ok(_) => Ok(Some(Question {
-            id: told.id,
-            thread: Pid::from_raw(told.pid.cast_signed()),
-            call: told.data.nr.into(),
-            arguments: told.data.args,
+            id: notification.id,
+            thread: Pid::from_raw(notification.pid.cast_signed()),
+            call: notification.data.nr.into(),
+            arguments: notification.data.args,
         })),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
@@ -307,32 +309,32 @@ pub(crate) fn next_question(questions: BorrowedFd<'_>) -> io::Result<Option<Ques
 /// Answers a question: the call returns 0, or fails. One whose asker is gone is no error.
 pub(crate) fn answer(questions: BorrowedFd<'_>, id: u64, with: Result<(), i32>) {
     let error = with.err().map_or(0, |error| -error);
-    let mut told = libc::seccomp_notif_resp { id, val: 0, error, flags: 0 };
+    let mut response = libc::seccomp_notif_resp { id, val: 0, error, flags: 0 };
     // SAFETY: the request reads one `seccomp_notif_resp`, which outlives the call.
     let _ = unsafe {
         let (fd, request) = (questions.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND);
-        libc::ioctl(fd, request, &raw mut told)
+        libc::ioctl(fd, request, &raw mut response)
     };
 }
 
 /// True while whoever asked waits for the answer: what was found under its number was its own.
 pub(crate) fn is_asking(questions: BorrowedFd<'_>, id: u64) -> bool {
     // SAFETY: the request reads one number, which outlives the call.
-    let told = unsafe {
+    let result = unsafe {
         let (fd, request) = (questions.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID);
         libc::ioctl(fd, request, &raw const id)
     };
-    told == 0
+    result == 0
 }
 
 /// Puts `file` in the place of descriptor `number` of whoever asked.
-pub(crate) fn give(
+pub(crate) fn add_descriptor(
     questions: BorrowedFd<'_>,
     id: u64,
     file: BorrowedFd<'_>,
     number: u32,
 ) -> io::Result<()> {
-    let told = libc::seccomp_notif_addfd {
+    let addition = libc::seccomp_notif_addfd {
         id,
         flags: libc::SECCOMP_ADDFD_FLAG_SETFD.try_into().map_err(io::Error::other)?,
         srcfd: file.as_raw_fd().cast_unsigned(),
@@ -342,7 +344,7 @@ pub(crate) fn give(
     // SAFETY: the request reads one `seccomp_notif_addfd`, which outlives the call.
     checked(unsafe {
         let (fd, request) = (questions.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD);
-        libc::ioctl(fd, request, &raw const told).into()
+        libc::ioctl(fd, request, &raw const addition).into()
     })
     .map(drop)
 }
@@ -386,7 +388,7 @@ pub(crate) fn socket_option(socket: BorrowedFd<'_>, level: i32, option: i32) -> 
 }
 
 /// Puts `from` in the place of descriptor `to`, open across a new program.
-pub(crate) fn place_descriptor(from: impl AsFd, to: i32) -> io::Result<()> {
+pub(crate) fn set_descriptor(from: impl AsFd, to: i32) -> io::Result<()> {
     let from = from.as_fd().as_raw_fd();
     // `dup3` refuses equal numbers, and `dup2` would leave the close-on-exec flag as it is.
     if from == to {

@@ -104,14 +104,14 @@ fn attributes(version: u32) -> (RulesetAttr, usize) {
 /// # Errors
 /// When the kernel has Landlock and refuses a rule: half a wall is none.
 pub(crate) fn rules<'a>(
-    places: impl IntoIterator<Item = (&'a Path, Access)>,
+    paths: impl IntoIterator<Item = (&'a Path, Access)>,
 ) -> io::Result<Option<OwnedFd>> {
     let Some(version) = kernel::landlock_version() else { return Ok(None) };
     let (attributes, size) = attributes(version);
     let rules = kernel::landlock_ruleset(&attributes, size)?;
-    for (path, access) in places {
-        let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
-        let is_dir = place.metadata()?.is_dir();
+    for (path, access) in paths {
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+        let is_dir = opened.metadata()?.is_dir();
         let wanted = match access {
             Access::Read if is_dir => READ_FILE | READ_DIR,
             Access::Read => READ_FILE,
@@ -120,7 +120,7 @@ pub(crate) fn rules<'a>(
         };
         // A right that this version does not decide about is not one that it can allow.
         let allowed = wanted & attributes.handled_access_fs;
-        kernel::landlock_allow(rules.as_fd(), place.as_fd(), allowed)?;
+        kernel::landlock_allow(rules.as_fd(), opened.as_fd(), allowed)?;
     }
     Ok(Some(rules))
 }
@@ -144,10 +144,10 @@ mod tests {
             (10, 24, RESOLVE_UNIX, 15, 3),
             (11, 24, RESOLVE_UNIX, 15, 3),
         ] {
-            let (told, length) = attributes(version);
+            let (ruleset, length) = attributes(version);
             assert_eq!(length, size, "version {version}");
-            assert_eq!(told.handled_access_fs, newest * 2 - 1, "version {version}");
-            assert_eq!((told.handled_access_net, told.scoped), (network, scoped));
+            assert_eq!(ruleset.handled_access_fs, newest * 2 - 1, "version {version}");
+            assert_eq!((ruleset.handled_access_net, ruleset.scoped), (network, scoped));
         }
     }
 

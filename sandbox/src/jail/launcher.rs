@@ -144,7 +144,7 @@ fn launch() -> Result<i32, LaunchError> {
     // The program holds the control line and the output; a copy here would hide its end.
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(context("open /dev/null"))?;
-    kernel::place_descriptor(&null, 1).map_err(context("let go of the control line"))?;
+    kernel::set_descriptor(&null, 1).map_err(context("let go of the control line"))?;
     let mut attendant = match spec.program_kind {
         Kind::Zygote => {
             Attendant::new(&questions, ids, &spec).map_err(context("hear the program"))?
@@ -234,7 +234,7 @@ impl Program<'_> {
         // sessions, and has no terminal.
         nix::unistd::setsid().map_err(context("begin a session"))?;
         if self.ids.is_root() {
-            take_mapped_place(self.line)?;
+            become_mapped_user(self.line)?;
         }
         kernel::die_with_parent().map_err(context("tie the program to the launcher"))?;
         for (limit, most) in [
@@ -263,7 +263,7 @@ impl Program<'_> {
                 drop(self.asks);
                 zygote_descriptors(self.blob, self.rules)
             }
-            Kind::Probe => kernel::place_descriptor(input, 0).map(|()| BLOB_FD),
+            Kind::Probe => kernel::set_descriptor(input, 0).map(|()| BLOB_FD),
             Kind::Check => process::exit(0),
         };
         let first_unused = descriptors.map_err(context("arrange the program's descriptors"))?;
@@ -281,7 +281,7 @@ fn go_first(ids: &Ids) -> io::Result<()> {
 }
 
 /// Waits until the launcher has told who this process is, and becomes that.
-fn take_mapped_place(line: namespaces::UserMapHandshake) -> Result<(), LaunchError> {
+fn become_mapped_user(line: namespaces::UserMapHandshake) -> Result<(), LaunchError> {
     setgroups(&[]).map_err(context("leave all groups"))?;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)
         .map_err(context("make a user namespace"))?;
@@ -299,14 +299,14 @@ fn zygote_descriptors(blob: Option<OwnedFd>, rules: Option<OwnedFd>) -> io::Resu
     let blob = blob.map(above).transpose()?;
     let rules = rules.map(above).transpose()?;
     let null = above(fs::OpenOptions::new().read(true).open("/dev/null")?.into())?;
-    kernel::place_descriptor(&null, 0)?;
-    kernel::place_descriptor(io::stderr(), 1)?;
+    kernel::set_descriptor(&null, 0)?;
+    kernel::set_descriptor(io::stderr(), 1)?;
     if let Some(blob) = blob {
-        kernel::place_descriptor(&blob, BLOB_FD)?;
+        kernel::set_descriptor(&blob, BLOB_FD)?;
     }
-    kernel::place_descriptor(&control, CONTROL_FD)?;
+    kernel::set_descriptor(&control, CONTROL_FD)?;
     let Some(rules) = rules else { return Ok(RULES_FD) };
-    kernel::place_descriptor(&rules, RULES_FD)?;
+    kernel::set_descriptor(&rules, RULES_FD)?;
     Ok(RULES_FD + 1)
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Bind {
     pub(crate) target: PathBuf,
     pub(crate) is_dir: bool,
     /// True for what the settings name: the task may read it as if it were its own.
-    pub(crate) is_shown: bool,
+    pub(crate) is_read_only: bool,
 }
 
 /// The root of a jail.
@@ -50,11 +50,11 @@ impl Layout {
     /// When a path leads to the root itself, which would show everything.
     pub(crate) fn of_paths<N: AsRef<Path>, S: AsRef<Path>>(
         needed: impl IntoIterator<Item = N>,
-        shown: impl IntoIterator<Item = S>,
+        read_only: impl IntoIterator<Item = S>,
     ) -> io::Result<Self> {
         let mut links = BTreeMap::new();
         let mut real = BTreeMap::new();
-        for path in shown {
+        for path in read_only {
             if let Some(found) = follow(path.as_ref(), &mut links)? {
                 real.insert(found, true);
             }
@@ -66,12 +66,12 @@ impl Layout {
         }
         // In the order of paths a directory comes before what is in it.
         let mut binds: Vec<Bind> = Vec::new();
-        for (path, is_shown) in real {
+        for (path, is_read_only) in real {
             if binds.iter().any(|bind| path.starts_with(&bind.target)) {
                 continue;
             }
             let is_dir = fs::metadata(&path)?.is_dir();
-            binds.push(Bind { source: path.clone(), target: path, is_dir, is_shown });
+            binds.push(Bind { source: path.clone(), target: path, is_dir, is_read_only });
         }
         links.retain(|at, _| !binds.iter().any(|bind| at.starts_with(&bind.target)));
         Ok(Self { links, binds, listed: Vec::new() })
@@ -94,7 +94,12 @@ impl Layout {
                 layout.links.insert(target, fs::read_link(entry.path())?);
             } else {
                 let is_dir = entry.file_type()?.is_dir();
-                layout.binds.push(Bind { source: entry.path(), target, is_dir, is_shown: false });
+                layout.binds.push(Bind {
+                    source: entry.path(),
+                    target,
+                    is_dir,
+                    is_read_only: false,
+                });
             }
         }
         layout.binds.sort();
@@ -186,7 +191,7 @@ mod tests {
 
     /// What is in a directory that is shown is not bound again, and links in it are its own.
     #[test]
-    fn what_is_covered_is_not_shown_twice() {
+    fn covered_paths_are_not_bound_twice() {
         let dir = tempfile::tempdir().unwrap();
         let at = fs::canonicalize(dir.path()).unwrap();
         fs::create_dir_all(at.join("a/b")).unwrap();
@@ -212,7 +217,7 @@ mod tests {
 
     /// An operator's root is shown as it is, without what would get in the way of the jail's own.
     #[test]
-    fn a_root_of_the_operators_is_shown_entry_by_entry() {
+    fn a_root_of_the_operators_is_bound_entry_by_entry() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["usr", "proc", "dev", "task"] {
             fs::create_dir(dir.path().join(name)).unwrap();

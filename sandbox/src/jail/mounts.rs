@@ -34,7 +34,7 @@ const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/urandom"];
 /// The one place that a task can write to.
 pub(crate) const TASK: &str = "/task";
 /// Where the new root is put together; what was there is out of sight in here only.
-const STAGES: [&str; 4] = ["/tmp", "/run", "/mnt", "/var"];
+const ROOT_CANDIDATES: [&str; 4] = ["/tmp", "/run", "/mnt", "/var"];
 
 /// A tree of the machine, copied and closed, with its place in the jail.
 struct Tree {
@@ -49,16 +49,16 @@ pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, LaunchErr
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(context("keep mounts to itself"))?;
     let trees = copies(spec, ids)?;
-    let stage = STAGES.iter().map(Path::new).find(|place| place.is_dir());
-    let stage = stage.ok_or_else(|| {
-        context(format!("find a place for the new root among {STAGES:?}"))(io::Error::from(
-            io::ErrorKind::NotFound,
-        ))
+    let new_root = ROOT_CANDIDATES.iter().map(Path::new).find(|path| path.is_dir());
+    let new_root = new_root.ok_or_else(|| {
+        context(format!("find a place for the new root among {ROOT_CANDIDATES:?}"))(
+            io::Error::from(io::ErrorKind::NotFound),
+        )
     })?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("root"), stage, Some("tmpfs"), flags, Some("mode=0755,size=1m,nr_inodes=4096"))
+    mount(Some("root"), new_root, Some("tmpfs"), flags, Some("mode=0755,size=1m,nr_inodes=4096"))
         .map_err(context("mount the new root"))?;
-    chdir(stage).map_err(context("enter the new root"))?;
+    chdir(new_root).map_err(context("enter the new root"))?;
     for tree in &trees {
         attach(tree).map_err(context(format!("show `{}`", tree.target.display())))?;
     }
@@ -67,14 +67,14 @@ pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, LaunchErr
     }
     mount_task(spec, ids.user())?;
     enter()?;
-    let places = trees.iter().map(|tree| {
+    let attached = trees.iter().map(|tree| {
         let is_device = DEVICES.iter().any(|device| tree.target == Path::new(device));
         (&*tree.target, if is_device { Access::Device } else { Access::Read })
     });
     // An import lists the directories of the search path; in here they hold what is bound and no more.
-    let listed = spec.layout.listed.iter().filter(|place| place.is_dir());
-    let listed = listed.map(|place| (&**place, Access::Read));
-    landlock::rules(places.chain(listed).chain([(Path::new(TASK), Access::Own)]))
+    let listed = spec.layout.listed.iter().filter(|path| path.is_dir());
+    let listed = listed.map(|path| (&**path, Access::Read));
+    landlock::rules(attached.chain(listed).chain([(Path::new(TASK), Access::Own)]))
         .map_err(context("make the rules of Landlock"))
 }
 
@@ -86,7 +86,7 @@ fn copies(spec: &Spec, ids: &Ids) -> Result<Vec<Tree>, LaunchError> {
     }
     for bind in &spec.layout.binds {
         let tree = copy(&bind.source, &bind.target, MountFlags::READ_ONLY, bind.is_dir)?;
-        if bind.is_shown
+        if bind.is_read_only
             && let Some(owners) = ids.owners()
         {
             // A file system that cannot do it shows what everyone may read.
@@ -114,31 +114,31 @@ fn copy(
 
 /// Attaches a tree at its place below the working directory.
 fn attach(tree: &Tree) -> io::Result<()> {
-    let place = inside(&tree.target);
+    let path = inside(&tree.target);
     if tree.is_dir {
-        directory(&place)?;
+        directory(&path)?;
     } else {
-        place.parent().map_or(Ok(()), directory)?;
-        fs::File::create(&place)?;
+        path.parent().map_or(Ok(()), directory)?;
+        fs::File::create(&path)?;
     }
-    kernel::attach_tree(tree.copy.as_fd(), &text(&place)?)
+    kernel::attach_tree(tree.copy.as_fd(), &text(&path)?)
 }
 
 fn link(at: &Path, target: &Path) -> io::Result<()> {
-    let place = inside(at);
-    place.parent().map_or(Ok(()), directory)?;
-    symlink(target, place)
+    let path = inside(at);
+    path.parent().map_or(Ok(()), directory)?;
+    symlink(target, path)
 }
 
 fn mount_task(spec: &Spec, owner: u32) -> Result<(), LaunchError> {
-    let place = inside(Path::new(TASK));
-    directory(&place).map_err(context("make /task"))?;
+    let path = inside(Path::new(TASK));
+    directory(&path).map_err(context("make /task"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let options = format!(
         "size={},nr_inodes={},mode=0700,uid={owner},gid={owner}",
         spec.task_bytes, spec.task_inodes
     );
-    mount(Some("task"), &place, Some("tmpfs"), flags, Some(&*options))
+    mount(Some("task"), &path, Some("tmpfs"), flags, Some(&*options))
         .map_err(context("mount /task"))
 }
 

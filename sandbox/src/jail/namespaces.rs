@@ -80,8 +80,8 @@ impl Ids {
 /// True where this process is root and may give a jail a user that the machine does not have.
 pub(crate) fn has_other_users() -> bool {
     let has = |file: &str| {
-        let told = fs::read_to_string(file).unwrap_or_default();
-        has_user(&told, JAIL_ID) && has_user(&told, outside(u32::MAX))
+        let map = fs::read_to_string(file).unwrap_or_default();
+        has_user(&map, JAIL_ID) && has_user(&map, outside(u32::MAX))
     };
     geteuid().is_root() && has("/proc/self/uid_map") && has("/proc/self/gid_map")
 }

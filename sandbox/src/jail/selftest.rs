@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Controller, Jail, ZygoteConfig, kernel};
-use crate::{Interpreter, Job, Level, SandboxError, Status, verdict, watch::Ended};
+use crate::{Interpreter, Job, Level, SandboxError, Status, classify, watch::Ended};
 
 const ATTEMPTS: &str = include_str!("selftest.py");
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub struct Check {
 
 /// What the self-test found, and what the jail is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Verdict {
+pub struct SelfTest {
     /// Every attempt.
     pub checks: Vec<Check>,
     /// The version of Landlock; `None` leaves the second wall around files out.
@@ -40,7 +40,7 @@ pub struct Verdict {
     pub engine: Option<crate::EngineInfo>,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for SelfTest {
     /// `20 of 20 ways out closed; Landlock 7, cgroups v2`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held = self.checks.iter().filter(|check| check.held).count();
@@ -70,9 +70,9 @@ pub(super) async fn run(
     jail: &Jail,
     interpreter: &Interpreter,
     plan: &ZygoteConfig,
-) -> Result<Verdict, SandboxError> {
+) -> Result<SelfTest, SandboxError> {
     let run = async |job: &Job| jail.run(interpreter, job).await;
-    Ok(Verdict {
+    Ok(SelfTest {
         checks: attempts(jail.level(), run).await?,
         landlock: kernel::landlock_version(),
         cgroups: plan.groups.as_ref().map(super::Groups::controllers).unwrap_or_default(),
@@ -95,11 +95,11 @@ pub(crate) async fn attempts(
     let context = json!({ "file": bait.path, "port": port, "shares_files": shares_files });
     let job = Job::execute(ATTEMPTS).global("context", context).timeout(TIMEOUT);
     let mode = job.mode;
-    let outcome = verdict::outcome(run(&job).await?, mode, level);
+    let outcome = classify::outcome(run(&job).await?, mode, level);
     if outcome.status != Status::Ok {
         let why = outcome.error.map(|error| error.headline()).unwrap_or_default();
-        let said = outcome.stderr.text;
-        return Err(SandboxError::unavailable(format!("its self-test failed: {why} {said}")));
+        let stderr = outcome.stderr.text;
+        return Err(SandboxError::unavailable(format!("its self-test failed: {why} {stderr}")));
     }
     let checks: Vec<(String, bool)> = serde_json::from_value(outcome.result)
         .map_err(|error| SandboxError::unavailable(format!("its self-test says {error}")))?;
@@ -132,15 +132,15 @@ fn bait() -> std::io::Result<(Bait, TcpListener)> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("gleitzeit-bait-{}-{number}", std::process::id());
     // The directory that `TMPDIR` names may be missing; any will do that a task does not see.
-    let places = [std::env::temp_dir(), "/tmp".into(), "/var/tmp".into(), "/dev/shm".into()];
-    let put = |place: &std::path::PathBuf| {
-        let path = place.join(&name);
+    let dirs = [std::env::temp_dir(), "/tmp".into(), "/var/tmp".into(), "/dev/shm".into()];
+    let put = |dir: &std::path::PathBuf| {
+        let path = dir.join(&name);
         std::fs::File::create_new(&path)?.write_all(b"out of reach\n")?;
         Ok::<_, std::io::Error>(path)
     };
-    let path = places.iter().find_map(|place| put(place).ok()).ok_or_else(|| {
+    let path = dirs.iter().find_map(|dir| put(dir).ok()).ok_or_else(|| {
         let message = format!(
-            "no file can be made in any of {places:?}; set TMPDIR to a directory \
+            "no file can be made in any of {dirs:?}; set TMPDIR to a directory \
                                that can be written"
         );
         std::io::Error::other(message)

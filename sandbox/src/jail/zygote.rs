@@ -112,7 +112,7 @@ pub(crate) struct Zygote {
     input: Option<ChildStdin>,
     log: Option<ChildStderr>,
     pub(crate) group: Option<Arc<Group>>,
-    pub(crate) born: Instant,
+    pub(crate) started_at: Instant,
     plan: Arc<ZygoteConfig>,
 }
 
@@ -127,7 +127,7 @@ impl Zygote {
             .map_err(|error| no_launcher(&plan.launcher, &error))?;
         let frames = plan.frames(zygote.group.as_deref());
         match tokio::time::timeout(START_TIMEOUT, zygote.first_child(&frames)).await {
-            Ok(Ok(told)) => Ok((zygote, told)),
+            Ok(Ok(message)) => Ok((zygote, message)),
             Ok(Err(error)) => Err(SandboxError::unavailable(zygote.last_words(&error).await)),
             Err(_) => Err(SandboxError::unavailable(format!("no answer within {START_TIMEOUT:?}"))),
         }
@@ -151,7 +151,7 @@ impl Zygote {
             log: launcher.stderr.take(),
             launcher: Some(launcher),
             group,
-            born: Instant::now(),
+            started_at: Instant::now(),
             plan,
         })
     }
@@ -161,11 +161,11 @@ impl Zygote {
             input.write_all(frames).await?;
         }
         self.control.send(b"fork")?;
-        self.told().await
+        self.receive().await
     }
 
     /// What it tells next. An error is its end.
-    pub(crate) async fn told(&self) -> io::Result<ZygoteMessage> {
+    pub(crate) async fn receive(&self) -> io::Result<ZygoteMessage> {
         let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "it closed its line");
         let message = self.control.receive().await?.ok_or_else(closed)?;
         read(message)
@@ -177,8 +177,8 @@ impl Zygote {
         tokio::spawn(async move {
             let mut chunk = [0; LOG_MAX_BYTES];
             while let Ok(length @ 1..) = log.read(&mut chunk).await {
-                let said = String::from_utf8_lossy(&chunk[..length]);
-                tracing::warn!(said = said.trim(), "a Python zygote says");
+                let line = String::from_utf8_lossy(&chunk[..length]);
+                tracing::warn!(line = line.trim(), "a Python zygote says");
             }
         });
     }
@@ -240,7 +240,7 @@ mod tests {
     const ENDED: &str =
         r#"{"ended":7,"status":9,"cpu_seconds":0.5,"peak_bytes":1,"clean":true,"own_bytes":2}"#;
 
-    fn told(bytes: &[u8], count: usize) -> io::Result<ZygoteMessage> {
+    fn read_one(bytes: &[u8], count: usize) -> io::Result<ZygoteMessage> {
         let (one, two) = channel::pair()?;
         let descriptors = [one, two].into_iter().take(count).collect();
         read(Message { bytes: bytes.to_vec(), descriptors })
@@ -249,13 +249,13 @@ mod tests {
     /// What a zygote says is read as it was meant, with its descriptors or not at all.
     #[test]
     fn messages_go_with_their_descriptors() {
-        assert!(matches!(told(br#"{"child":3}"#, 2), Ok(ZygoteMessage::Child(3, ..))));
-        let Ok(ZygoteMessage::Ended(report)) = told(ENDED.as_bytes(), 0) else {
+        assert!(matches!(read_one(br#"{"child":3}"#, 2), Ok(ZygoteMessage::Child(3, ..))));
+        let Ok(ZygoteMessage::Ended(report)) = read_one(ENDED.as_bytes(), 0) else {
             panic!("it is a report")
         };
         assert_eq!((report.ended, report.exit(false).status.code()), (7, None));
-        assert!(told(br#"{"child":3}"#, 1).is_err() && told(ENDED.as_bytes(), 2).is_err());
-        assert!(told(b"", 0).is_err() && told(br#"{"child":-1}"#, 2).is_err());
+        assert!(read_one(br#"{"child":3}"#, 1).is_err() && read_one(ENDED.as_bytes(), 2).is_err());
+        assert!(read_one(b"", 0).is_err() && read_one(br#"{"child":-1}"#, 2).is_err());
     }
 
     /// Whatever comes over the line is a message or an error, and never a panic.
@@ -280,7 +280,7 @@ mod tests {
                     _ => bytes.insert(at, next().to_le_bytes()[0]),
                 }
             }
-            match told(&bytes, 0) {
+            match read_one(&bytes, 0) {
                 Ok(_) => good += 1,
                 Err(_) => bad += 1,
             }

@@ -55,9 +55,9 @@ async fn scalars_and_sets_become_json() {
 
 /// What JSON has no form for fails, with its place, and is never changed in silence.
 #[tokio::test]
-async fn what_is_no_json_fails_with_its_place() {
+async fn a_result_that_is_no_json_fails_with_its_path() {
     let Some(bench) = Bench::open().await else { return };
-    for (code, told) in [
+    for (code, text) in [
         ("{'a': [1, {'mean': float('nan')}]}", "result['a'][1]['mean'] is nan"),
         ("result = float('-inf')", "result is -inf"),
         ("from decimal import Decimal\n[Decimal('NaN')]", "result[0] is nan"),
@@ -79,24 +79,24 @@ async fn what_is_no_json_fails_with_its_place() {
         assert_eq!((outcome.status, &outcome.result), (Status::Error, &Value::Null), "{code}");
         let error = outcome.error.unwrap();
         assert_eq!(error.kind, "ResultNotJson", "{code}");
-        assert!(error.message.contains(told), "{code}: {}", error.message);
+        assert!(error.message.contains(text), "{code}: {}", error.message);
         assert!(error.message.len() < 5_000);
     }
 }
 
 /// Who asks for it gets the text of any value.
 #[tokio::test]
-async fn the_repr_of_a_result_is_given_on_request() {
+async fn the_repr_of_a_result_is_returned_on_request() {
     let Some(bench) = Bench::open().await else { return };
-    let shown = async |code: &str| {
+    let printed = async |code: &str| {
         let outcome = bench.run(Job { result_as_repr: true, ..Job::execute(code) }).await;
         assert_eq!((outcome.status, outcome.result_type), (Status::Ok, ResultType::Repr));
         outcome.result.as_str().unwrap().to_owned()
     };
-    assert_eq!(shown("result = {1: b'x', 2: float('nan')}").await, "{1: b'x', 2: nan}");
-    assert!(shown("b'x' * 1000000").await.len() < 20_000);
+    assert_eq!(printed("result = {1: b'x', 2: float('nan')}").await, "{1: b'x', 2: nan}");
+    assert!(printed("b'x' * 1000000").await.len() < 20_000);
     let hostile = "class H:\n    def __repr__(self): raise ValueError\nresult = H()";
-    assert_eq!(shown(hostile).await, "<H object, whose repr raised ValueError>");
+    assert_eq!(printed(hostile).await, "<H object, whose repr raised ValueError>");
 }
 
 /// A form feed and others end no line for Python, so that the line shown is the one that failed;
@@ -139,11 +139,11 @@ async fn modules_beside_a_script_are_imported() {
         modules: modules.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).into(),
     };
     let run = async |text: &str| bench.run(Job { source: script(text), ..Job::execute("") }).await;
-    let told = run(
+    let text = run(
         "import helper, colorsys, pkg\nfrom space import deep\nresult = [helper.hi(), colorsys.mine, pkg.X, deep.Y]",
     );
-    let told = told.await;
-    assert_eq!(told.result, json!(["dir/helper.py", true, 3, 4]), "{told:?}");
+    let text = text.await;
+    assert_eq!(text.result, json!(["dir/helper.py", true, 3, 4]), "{text:?}");
     let traceback = run("import helper\nhelper.bad()").await.error.unwrap().traceback;
     assert!(
         traceback.contains("\"dir/helper.py\", line 3, in bad\n    return 1 / 0"),
@@ -189,7 +189,7 @@ result = [triple(n) for n in range(3)] + [pickle.loads(pickle.dumps(Point())).x,
 
 /// What the call gives is there by name, and nothing else is.
 #[tokio::test]
-async fn globals_environment_stdin_and_imports_are_given() {
+async fn globals_environment_stdin_and_imports_are_available() {
     let Some(bench) = Bench::open().await else { return };
     let mut job = Job::execute(
         "import sys\nresult = [context['n'], attempt, json.dumps([1]), os.path.sep, sys.stdin.read(), os.environ.pop('GREETING'), dict(os.environ)]",
@@ -201,17 +201,17 @@ async fn globals_environment_stdin_and_imports_are_given() {
     job.environment.insert("GREETING".to_owned(), "grüße".to_owned());
     let outcome = bench.run(job).await;
     // Many libraries ask for a home and a user when they are imported.
-    let given = if crate::LEVEL == Level::None {
+    let environment = if crate::LEVEL == Level::None {
         json!({})
     } else {
         json!({"HOME": "/task", "USER": "task", "LOGNAME": "task"})
     };
-    let expected = json!([[1, {"k": "ä"}], 2, "[1]", "/", "line\nß\n", "grüße", given]);
+    let expected = json!([[1, {"k": "ä"}], 2, "[1]", "/", "line\nß\n", "grüße", environment]);
     assert_eq!(outcome.result, expected, "{outcome:?}");
     let names = bench.execute("sorted(n for n in globals() if not n.startswith('__'))").await;
     assert_eq!(names.result, json!([]));
     let empty = bench.execute("import sys, os\n[sys.stdin.read(), dict(os.environ)]").await;
-    assert_eq!(empty.result, json!(["", given]));
+    assert_eq!(empty.result, json!(["", environment]));
     if crate::LEVEL != Level::None {
         let mut job =
             Job::execute("import getpass, pathlib\n[getpass.getuser(), str(pathlib.Path.home())]");
@@ -241,8 +241,8 @@ async fn exits_keep_their_status() {
         assert_eq!(outcome.error.is_some(), status == Status::Error, "{code}");
         assert_eq!(outcome.signal, None);
     }
-    let told = bench.execute("import sys; sys.exit('reason')").await;
-    assert_eq!(told.stderr.text, "reason\n");
+    let text = bench.execute("import sys; sys.exit('reason')").await;
+    assert_eq!(text.stderr.text, "reason\n");
     let kept = bench.execute("import sys\nresult = 5\nsys.exit(0)").await;
     assert_eq!(kept.result, json!(5));
 }
@@ -292,7 +292,7 @@ async fn an_error_in_the_last_expression_has_its_line() {
 
 /// Code that does not compile is an error of its own line.
 #[tokio::test]
-async fn a_syntax_error_is_told_with_its_line() {
+async fn a_syntax_error_is_reported_with_its_line() {
     let Some(bench) = Bench::open().await else { return };
     let error = bench.execute("x = 1\nif x\n    pass").await.error.unwrap();
     assert_eq!((&*error.kind, error.line), ("SyntaxError", Some(2)));
@@ -307,7 +307,7 @@ async fn a_syntax_error_is_told_with_its_line() {
 
 /// Errors that are made to break whoever tells them are told all the same, within bounds.
 #[tokio::test]
-async fn hostile_exceptions_are_told_within_bounds() {
+async fn hostile_exceptions_are_reported_within_bounds() {
     let Some(bench) = Bench::open().await else { return };
     let no_text = "class B(Exception):\n    def __str__(self): raise RuntimeError\nraise B('x')";
     let outcome = bench.execute(no_text).await;
@@ -456,7 +456,7 @@ async fn a_policy_violation_stops_the_code_before_it_runs() {
 
 /// Nothing runs; what the compiler and the policy find has its place.
 #[tokio::test]
-async fn validate_tells_every_finding_with_its_place() {
+async fn validate_reports_every_finding_with_its_line() {
     let Some(bench) = Bench::open().await else { return };
     let clean = bench.run(Job::validate("import os\nprint(os.getpid())")).await;
     assert_eq!((clean.status, clean.diagnostics.len()), (Status::Ok, 0));
@@ -471,7 +471,7 @@ async fn validate_tells_every_finding_with_its_place() {
     assert_eq!(outside.diagnostics[0].line, 2, "{outside:?}");
     let policy = Policy::preset(Preset::Basic);
     let job = Job { policy, ..Job::validate("x = 'ä'; import os, sys\n\nexec('1')") };
-    let places: Vec<_> = bench
+    let origins: Vec<_> = bench
         .run(job)
         .await
         .diagnostics
@@ -479,7 +479,7 @@ async fn validate_tells_every_finding_with_its_place() {
         .map(|found| (found.line, found.column, found.end_column, found.rule.clone()))
         .collect();
     assert_eq!(
-        places,
+        origins,
         [
             (1, 10, 24, "blocked-module".to_owned()),
             (1, 10, 24, "blocked-module".to_owned()),

@@ -70,6 +70,6 @@ async fn the_probe_finds_the_real_interpreter() {
     let interpreter = Interpreter::probe(support::python().as_ref()).await.unwrap();
     assert!(interpreter.path().is_absolute(), "{interpreter:?}");
     let Some(bench) = Bench::open().await else { return };
-    let told = bench.execute("import sys\n'%d.%d.%d' % sys.version_info[:3]").await;
-    assert_eq!(told.result, serde_json::json!(interpreter.version().to_string()));
+    let outcome = bench.execute("import sys\n'%d.%d.%d' % sys.version_info[:3]").await;
+    assert_eq!(outcome.result, serde_json::json!(interpreter.version().to_string()));
 }

@@ -97,7 +97,7 @@ impl Bench {
     }
 
     /// What is left below the root for tasks.
-    pub fn leftovers(&self) -> Vec<PathBuf> {
+    pub fn task_dirs(&self) -> Vec<PathBuf> {
         std::fs::read_dir(self.root.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 }
@@ -122,8 +122,8 @@ pub fn groups() -> Vec<PathBuf> {
     let own = format!("gleitzeit-jail-{}-", std::process::id());
     let (mut found, mut ahead) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
     // At whatever depth: version 2 has them where the service is, or above that.
-    while let Some(place) = ahead.pop() {
-        let entries = std::fs::read_dir(&place).into_iter().flatten().flatten();
+    while let Some(dir) = ahead.pop() {
+        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
             if entry.file_name().to_string_lossy().starts_with(&own) {
                 found.push(entry.path());

@@ -46,7 +46,7 @@ fn chosen(table: &mut ProviderTable<u32>, avoid: Option<&ProviderId>) -> Option<
 
 /// The four answers lead to four different errors or waits, so they must not be mixed up.
 #[test]
-fn each_reason_for_no_provider_is_told_apart() {
+fn each_reason_for_no_provider_is_distinguished() {
     let mut table = table("round_robin");
     assert_eq!(table.pick(&call(), None, NOW), Pick::NotSupported);
     let slot = table.register(registration(0, Some(1)), 0);
@@ -64,7 +64,7 @@ fn each_reason_for_no_provider_is_told_apart() {
 
 /// A degraded provider is spared while a healthy one is there, even where that one is full.
 #[test]
-fn healthy_goes_before_degraded_before_none() {
+fn healthy_beats_degraded_beats_none() {
     let mut table = healthy("round_robin", 3);
     table.set_health(&id(0), HealthStatus::Degraded);
     table.set_health(&id(1), HealthStatus::Unhealthy);
@@ -138,8 +138,8 @@ impl LoadBalancingStrategy for Recorder {
 /// A strategy of a user is asked and told like the built-in ones, and cannot break the table.
 #[test]
 fn a_strategy_can_be_added() {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let record = Arc::clone(&told);
+    let recorded = Arc::new(Mutex::new(Vec::new()));
+    let record = Arc::clone(&recorded);
     let strategies = Strategies::default()
         .with("recorder", Arc::new(move |_| Box::new(Recorder(Arc::clone(&record)))));
     let config = BalanceConfig { strategy: "recorder".to_owned(), ..BalanceConfig::default() };
@@ -154,7 +154,7 @@ fn a_strategy_can_be_added() {
     table.started(slot);
     table.finished(slot, Some(Sample { latency: NOW, ok: false }), NOW);
     table.finished(slot, None, NOW);
-    assert_eq!(*told.lock().unwrap(), [(id(0), false)]);
+    assert_eq!(*recorded.lock().unwrap(), [(id(0), false)]);
 }
 
 /// A call that outlives its provider is not counted against the next one in its place.
@@ -213,7 +213,7 @@ fn simulate(strategy: &str, millis: [u64; 2]) -> [u32; 2] {
 
 /// Round robin ignores speed; least connections and peak EWMA let the fast one do more.
 #[test]
-fn a_fast_provider_gets_more_where_the_strategy_looks() {
+fn a_fast_provider_gets_more_if_the_strategy_measures() {
     assert_eq!(simulate("round_robin", [5, 50]), [5000, 5000]);
     for strategy in ["least_connections", "peak_ewma"] {
         let [fast, slow] = simulate(strategy, [5, 50]);

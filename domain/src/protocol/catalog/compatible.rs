@@ -30,11 +30,12 @@ pub(super) fn protocol(
         findings.at = method_pointer(name);
         match new.methods.get(name) {
             Some(after) => findings.method(before, after),
-            None => findings.tell("", "the method is gone"),
+            None => findings.report("", "the method is gone"),
         }
     }
-    let told = findings.told.into_iter();
-    told.map(|(pointer, message)| Incompatibility { protocol: id.clone(), pointer, message })
+    let found = findings.found.into_iter();
+    found
+        .map(|(pointer, message)| Incompatibility { protocol: id.clone(), pointer, message })
         .collect()
 }
 
@@ -64,12 +65,12 @@ impl Shape {
 #[derive(Default)]
 struct Findings {
     at: String,
-    told: Vec<(String, String)>,
+    found: Vec<(String, String)>,
 }
 
 impl Findings {
-    fn tell(&mut self, keyword: &str, message: impl Into<String>) {
-        self.told.push((format!("{}{keyword}", self.at), message.into()));
+    fn report(&mut self, keyword: &str, message: impl Into<String>) {
+        self.found.push((format!("{}{keyword}", self.at), message.into()));
     }
 
     fn within(&mut self, segments: &[&str], work: impl FnOnce(&mut Self)) {
@@ -86,7 +87,7 @@ impl Findings {
         for before in old.params_schema.keys() {
             if after.next() != Some(before) {
                 let message = format!("the parameter `{before}` lost its place in the order");
-                self.tell("/params_schema", message);
+                self.report("/params_schema", message);
                 break;
             }
         }
@@ -98,7 +99,7 @@ impl Findings {
         if let Some(before) = &old.returns_schema {
             self.within(&["returns_schema"], |this| match &new.returns_schema {
                 Some(after) => this.value(after, before),
-                None => this.tell("", "nothing is promised of the result any more"),
+                None => this.report("", "nothing is promised of the result any more"),
             });
         }
     }
@@ -110,11 +111,11 @@ impl Findings {
         }
         for kind in narrow.kind.as_slice() {
             if !covers(wide.kind.as_slice(), *kind) {
-                self.tell("/type", format!("{kind:?} is not allowed").to_lowercase());
+                self.report("/type", format!("{kind:?} is not allowed").to_lowercase());
             }
         }
         if wide.allowed.is_some() {
-            self.tell("/enum", "only listed values are allowed");
+            self.report("/enum", "only listed values are allowed");
         }
         if Shape::Number.can_be(narrow) {
             self.bound("/minimum", narrow.minimum.as_ref(), wide.minimum.as_ref(), Ordering::Less);
@@ -133,7 +134,7 @@ impl Findings {
             self.bound("/max_length", before.as_ref(), after.as_ref(), Ordering::Greater);
         }
         if Shape::Text.can_be(narrow) && wide.pattern.is_some() && narrow.pattern != wide.pattern {
-            self.tell("/pattern", "the pattern is another one");
+            self.report("/pattern", "the pattern is another one");
         }
         if let (true, Some(items)) = (Shape::List.can_be(narrow), &wide.items) {
             let anything = ParameterSpec::any();
@@ -158,11 +159,11 @@ impl Findings {
     ) {
         let compiled = (validate::Validator::compile(narrow), validate::Validator::compile(wide));
         let (Ok(narrow), Ok(wide)) = compiled else {
-            return self.tell("", "the schema does not compile");
+            return self.report("", "the schema does not compile");
         };
         for value in values.iter().filter(|value| narrow.check(value).is_empty()) {
             if let Some(wrong) = wide.check(value).into_iter().next() {
-                self.tell(&wrong.pointer, format!("`{value}` is refused: {}", wrong.message));
+                self.report(&wrong.pointer, format!("`{value}` is refused: {}", wrong.message));
             }
         }
     }
@@ -177,11 +178,11 @@ impl Findings {
     ) {
         let Some(after) = wide else { return };
         match narrow {
-            None => self.tell(keyword, format!("a bound of {after} where there was none")),
+            None => self.report(keyword, format!("a bound of {after} where there was none")),
             Some(before) => {
                 let order = validate::compare(after, before);
                 if order != Ordering::Equal && order != looser {
-                    self.tell(keyword, format!("a bound of {after} where it was {before}"));
+                    self.report(keyword, format!("a bound of {after} where it was {before}"));
                 }
             }
         }
@@ -194,15 +195,15 @@ impl Findings {
         (narrow_open, wide_open): (bool, bool),
     ) {
         if narrow_open && !wide_open {
-            self.tell("", "fields that are not declared are not allowed any more");
+            self.report("", "fields that are not declared are not allowed any more");
         }
         for (name, after) in wide {
             let before = narrow.get(name);
-            let given = before.is_some_and(is_required);
+            let was_required = before.is_some_and(is_required);
             let anything = ParameterSpec::any();
             self.within(&[name], |this| {
-                if is_required(after) && !given {
-                    this.tell("/required", format!("`{name}` must be given"));
+                if is_required(after) && !was_required {
+                    this.report("/required", format!("`{name}` must be given"));
                 }
                 match before {
                     Some(before) => this.value(before, after),
@@ -213,7 +214,7 @@ impl Findings {
             });
         }
         for name in narrow.keys().filter(|name| !wide.contains_key(*name) && !wide_open) {
-            self.within(&[name], |this| this.tell("", format!("`{name}` is not allowed")));
+            self.within(&[name], |this| this.report("", format!("`{name}` is not allowed")));
         }
     }
 }

@@ -118,14 +118,14 @@ fn odd_examples(
 ) -> Vec<SchemaError> {
     let mut errors = Vec::new();
     for (index, example) in spec.examples.iter().enumerate() {
-        let given = params.check_open(&example.params, &|_| false);
-        let given = given.into_iter().map(|wrong| ("params", wrong));
-        let told = match (returns, &example.result) {
+        let wrong_params = params.check_open(&example.params, &|_| false);
+        let wrong_params = wrong_params.into_iter().map(|wrong| ("params", wrong));
+        let reported = match (returns, &example.result) {
             (Some(returns), Some(result)) => returns.check(result),
             _ => Vec::new(),
         };
-        let told = told.into_iter().map(|wrong| ("result", wrong));
-        errors.extend(given.chain(told).map(|(part, wrong)| {
+        let reported = reported.into_iter().map(|wrong| ("result", wrong));
+        errors.extend(wrong_params.chain(reported).map(|(part, wrong)| {
             SchemaError::new(
                 format!("/examples/{index}/{part}{}", wrong.pointer),
                 format!("the example breaks the schema: {}", wrong.message),
@@ -141,13 +141,13 @@ pub(super) fn circles(waiting: &[ProtocolSpec]) -> Vec<RegisterError> {
         let spec = waiting.iter().find(|spec| spec.protocol_id() == *id)?;
         spec.extends.clone()
     };
-    let mut told: Vec<ProtocolId> = Vec::new();
+    let mut reported: Vec<ProtocolId> = Vec::new();
     let mut errors = Vec::new();
     for spec in waiting {
         let mut chain = vec![spec.protocol_id()];
         // Everyone here has a parent among those waiting, so each chain ends in a circle.
         while let Some(next) = chain.last().and_then(parent) {
-            if told.contains(&next) {
+            if reported.contains(&next) {
                 break;
             }
             if let Some(start) = chain.iter().position(|id| *id == next) {
@@ -157,7 +157,7 @@ pub(super) fn circles(waiting: &[ProtocolSpec]) -> Vec<RegisterError> {
             }
             chain.push(next);
         }
-        told.extend(chain);
+        reported.extend(chain);
     }
     errors
 }

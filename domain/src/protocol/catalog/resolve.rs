@@ -141,9 +141,12 @@ pub(crate) fn names_version(protocol: Option<&str>, method: &str) -> bool {
 /// The need of a task whose method is not known here; `None` where nobody could know it.
 pub(crate) fn unknown_need(protocol: Option<&str>, method: &str) -> Option<Arc<str>> {
     let (prefix, bare) = split(method);
-    let given = protocol.map(Named::read);
-    let named = given.or(prefix)?;
-    if given.zip(prefix).is_some_and(|(given, prefix)| !given.agrees_with(prefix)) {
+    let named_protocol = protocol.map(Named::read);
+    let named = named_protocol.or(prefix)?;
+    if named_protocol
+        .zip(prefix)
+        .is_some_and(|(named_protocol, prefix)| !named_protocol.agrees_with(prefix))
+    {
         return None;
     }
     let version = named.version.or(prefix.and_then(|prefix| prefix.version));
@@ -160,13 +163,14 @@ impl ProtocolCatalog {
     /// [`ResolveError`] names what is not known and what was probably meant.
     pub fn resolve(&self, protocol: Option<&str>, method: &str) -> Result<MethodRef, ResolveError> {
         let (prefix, bare) = split(method);
-        let given = protocol.map(Named::read);
-        let named = match (given, prefix) {
+        let named_protocol = protocol.map(Named::read);
+        let named = match (named_protocol, prefix) {
             (None, None) => return Err(self.protocol_missing(method)),
             (Some(one), None) | (None, Some(one)) => one,
-            (Some(given), Some(prefix)) if given.agrees_with(prefix) => {
-                Named { name: given.name, version: given.version.or(prefix.version) }
-            }
+            (Some(named_protocol), Some(prefix)) if named_protocol.agrees_with(prefix) => Named {
+                name: named_protocol.name,
+                version: named_protocol.version.or(prefix.version),
+            },
             (Some(_), Some(_)) => {
                 let protocol = protocol.unwrap_or_default().to_owned();
                 return Err(ResolveError::Contradiction { protocol, method: method.to_owned() });
@@ -256,6 +260,6 @@ impl ProtocolCatalog {
     }
 }
 
-fn closest(given: &str, known: &[String]) -> Option<String> {
-    nearest::nearest(given, known.iter().map(String::as_str)).map(str::to_owned)
+fn closest(named_protocol: &str, known: &[String]) -> Option<String> {
+    nearest::nearest(named_protocol, known.iter().map(String::as_str)).map(str::to_owned)
 }

@@ -129,9 +129,9 @@ fn several_protocols_are_registered_in_any_order_or_not_at_all() {
             extending("successor/v1", "lost/v1", []),
         ])
         .unwrap_err();
-    let told: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    let messages: Vec<_> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(
-        told,
+        messages,
         [
             "protocol `lost/v1.0` extends `nowhere/v1.0`, which is not registered",
             "protocols extend each other in a circle: a/v1.0 → b/v1.0 → c/v1.0 → a/v1.0",
@@ -152,13 +152,13 @@ fn registering_again_is_allowed_only_for_the_same() {
 
 /// Everything wrong in a protocol at once, with its place.
 #[test]
-fn invalid_protocols_are_refused_with_every_place() {
+fn invalid_protocols_are_rejected_with_every_pointer() {
     let odd = MethodSpec {
         timeout_seconds: Some(std::time::Duration::ZERO),
         retry_policy: Some(RetryPolicy { max_attempts: 0, ..RetryPolicy::default() }),
         ..MethodSpec::new("odd").param("p", ParameterSpec::string().pattern("("))
     };
-    let shown = MethodSpec {
+    let exemplified = MethodSpec {
         examples: vec![
             MethodExample { params: json!({"p": "x"}), result: Some(json!(1)), description: None },
             MethodExample { params: json!([3]), result: None, description: None },
@@ -167,7 +167,7 @@ fn invalid_protocols_are_refused_with_every_place() {
             .param("p", ParameterSpec::string())
             .returns(ParameterSpec::boolean())
     };
-    let error = ProtocolCatalog::new().register(protocol("x/v1", [odd, shown])).unwrap_err();
+    let error = ProtocolCatalog::new().register(protocol("x/v1", [odd, exemplified])).unwrap_err();
     let RegisterError::Invalid { errors, .. } = error else { unreachable!("{error}") };
     let pointers: Vec<_> = errors.iter().map(|error| error.pointer.as_str()).collect();
     assert_eq!(
@@ -231,7 +231,7 @@ fn methods_are_found_by_every_way_of_writing() {
 
 /// What is not known is told with what was probably meant, and a code of its own.
 #[test]
-fn unknown_methods_are_told_with_the_nearest() {
+fn unknown_methods_are_reported_with_the_nearest() {
     let catalog = ProtocolCatalog::builtin();
     let wrong = |protocol, method| resolved(&catalog, protocol, method).unwrap_err();
     assert_eq!(
@@ -339,9 +339,9 @@ fn a_protocol_in_use_may_not_accept_less() {
         .param("text", ParameterSpec::string().pattern("x").max_length(3))
         .param("n", ParameterSpec::integer().minimum(2))
         .param("points", ParameterSpec::array(point(ParameterSpec::string()).closed()));
-    let told = reasons(old, new);
+    let messages = reasons(old, new);
     assert_eq!(
-        told,
+        messages,
         [
             "a/v1.0 /methods/m/params_schema: the parameter `n` lost its place in the order",
             "a/v1.0 /methods/m/params_schema/text/required: `text` must be given",
@@ -364,20 +364,23 @@ fn declaring_a_field_of_an_open_object_is_not_compatible() {
     let taking = |fields: &[(&str, ParameterSpec)]| {
         MethodSpec::new("m").param("o", ParameterSpec::object(fields.iter().cloned()))
     };
-    let told = reasons(taking(&[]), taking(&[("x", ParameterSpec::string().optional())]));
+    let messages = reasons(taking(&[]), taking(&[("x", ParameterSpec::string().optional())]));
     let at = "a/v1.0 /methods/m/params_schema/o/properties/x/type";
-    assert_eq!(told, [format!("{at}: any is not allowed")]);
+    assert_eq!(messages, [format!("{at}: any is not allowed")]);
     assert_eq!(reasons(taking(&[]), taking(&[("x", ParameterSpec::any().optional())])), [""; 0]);
 }
 
 /// Dependents were checked against what the result promises; it must go on promising that.
 #[test]
-fn a_protocol_in_use_may_not_promise_less() {
+fn a_protocol_in_use_may_not_guarantee_less() {
     let returning = |spec: ParameterSpec| MethodSpec::new("m").returns(spec);
     let number = || ParameterSpec::object([("x", ParameterSpec::number())]);
     let either = ParameterSpec::union([ParameterType::Number, ParameterType::Null]);
-    let told = reasons(returning(number()), returning(ParameterSpec::object([("x", either)])));
-    assert_eq!(told, ["a/v1.0 /methods/m/returns_schema/properties/x/type: null is not allowed"]);
+    let messages = reasons(returning(number()), returning(ParameterSpec::object([("x", either)])));
+    assert_eq!(
+        messages,
+        ["a/v1.0 /methods/m/returns_schema/properties/x/type: null is not allowed"]
+    );
     assert_eq!(reasons(returning(number()), MethodSpec::new("m")).len(), 1);
     assert_eq!(reasons(MethodSpec::new("m"), returning(number())), [""; 0]);
     assert_eq!(reasons(MethodSpec::new("m"), MethodSpec::new("other")).len(), 1);
@@ -392,8 +395,8 @@ fn replacing_a_parent_in_use_minds_its_children() {
     ]);
     let error = catalog.replace(protocol("a/v1", []), true).unwrap_err();
     let RegisterError::Incompatible { reasons, .. } = error else { unreachable!("{error}") };
-    let told: Vec<_> = reasons.iter().map(|reason| reason.protocol.to_string()).collect();
-    assert_eq!(told, ["a/v1.0", "b/v1.0"]);
+    let messages: Vec<_> = reasons.iter().map(|reason| reason.protocol.to_string()).collect();
+    assert_eq!(messages, ["a/v1.0", "b/v1.0"]);
 }
 
 /// Once is help, a thousand times is noise.

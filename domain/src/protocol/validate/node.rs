@@ -9,7 +9,7 @@ use serde_json::{Number, Value};
 use super::{
     SchemaError, fill,
     number::{compare, is_whole},
-    walk::{Place, Walk},
+    walk::{Location, Walk},
 };
 use crate::{
     problem::push_pointer,
@@ -266,7 +266,7 @@ fn within<T>(at: &mut String, segment: &str, work: impl FnOnce(&mut String) -> T
 /// A default that breaks its own schema would make every call without it fail.
 fn check_default(node: &Node, value: &mut Value, at: &str, errors: &mut Vec<SchemaError>) {
     let mut walk = Walk::new(None);
-    walk.value(node, value, &Place::Root);
+    walk.value(node, value, &Location::Root);
     if walk.violations.is_empty() {
         fill::fill(node, value);
     }
@@ -292,8 +292,8 @@ fn compile_pattern(text: &str, at: &str, errors: &mut Vec<SchemaError>) -> Optio
         }
         Err(wrong) => {
             // The crate's own text draws the pattern over several lines; the last one says why.
-            let told = wrong.to_string();
-            let reason = told.lines().last().unwrap_or_default();
+            let report = wrong.to_string();
+            let reason = report.lines().last().unwrap_or_default();
             let reason = reason.strip_prefix("error: ").unwrap_or(reason);
             errors.push(SchemaError::new(at, format!("the pattern `{text}` is invalid: {reason}")));
             None
@@ -319,8 +319,8 @@ fn check_shape(spec: &ParameterSpec, types: Types, at: &str, errors: &mut Vec<Sc
         ("properties", spec.properties.is_some(), Types::OBJECT),
         ("additional_properties", !spec.additional_properties, Types::OBJECT),
     ];
-    for (keyword, given, fitting) in misplaced {
-        if given && !types.meet(fitting) {
+    for (keyword, is_set, fitting) in misplaced {
+        if is_set && !types.meet(fitting) {
             let (wanted, found) = (fitting.describe(), types.describe());
             refuse(keyword, format!("`{keyword}` is for {wanted}, but the type is {found}"));
         }

@@ -85,7 +85,7 @@ mod tests {
 
     /// Through a float, these pairs would be equal.
     #[test]
-    fn big_integers_are_told_apart() {
+    fn big_integers_are_distinguished() {
         assert_eq!(
             order(json!(9_007_199_254_740_993_u64), json!(9_007_199_254_740_992_u64)),
             Ordering::Greater

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::protocol::{OneOrMany, ParameterType, builtin};
 
-fn told(spec: &ParameterSpec, value: &Value) -> Vec<String> {
+fn messages(spec: &ParameterSpec, value: &Value) -> Vec<String> {
     let validator = Validator::compile(spec).unwrap();
     validator.check(value).iter().map(ToString::to_string).collect()
 }
@@ -31,42 +31,42 @@ fn greet() -> ParamsValidator {
 #[test]
 fn messages_name_the_value_and_the_rule() {
     let number = ParameterSpec::integer().minimum(1).maximum(3_600);
-    assert_eq!(told(&number, &json!(99_999)), ["99999 is greater than the maximum of 3600"]);
-    assert_eq!(told(&number, &json!(-1)), ["-1 is less than the minimum of 1"]);
-    assert_eq!(told(&number, &json!("x")), [r#"expected integer, found "x""#]);
-    assert_eq!(told(&number, &json!(1.5)), ["expected integer, found 1.5"]);
-    assert_eq!(told(&number, &json!([1, 2])), ["expected integer, found an array of 2 items"]);
-    assert_eq!(told(&number, &json!({})), ["expected integer, found an object with 0 fields"]);
+    assert_eq!(messages(&number, &json!(99_999)), ["99999 is greater than the maximum of 3600"]);
+    assert_eq!(messages(&number, &json!(-1)), ["-1 is less than the minimum of 1"]);
+    assert_eq!(messages(&number, &json!("x")), [r#"expected integer, found "x""#]);
+    assert_eq!(messages(&number, &json!(1.5)), ["expected integer, found 1.5"]);
+    assert_eq!(messages(&number, &json!([1, 2])), ["expected integer, found an array of 2 items"]);
+    assert_eq!(messages(&number, &json!({})), ["expected integer, found an object with 0 fields"]);
     let text = ParameterSpec::string().min_length(1).max_length(2).pattern("^[a-z]*$");
-    assert_eq!(told(&text, &json!("")), [r#""" is shorter than 1 character"#]);
+    assert_eq!(messages(&text, &json!("")), [r#""" is shorter than 1 character"#]);
     assert_eq!(
-        told(&text, &json!("ABC")),
+        messages(&text, &json!("ABC")),
         [
             r#""ABC" has 3 characters, more than 2 characters"#,
             r#""ABC" does not match the pattern `^[a-z]*$`"#
         ]
     );
     let list = ParameterSpec::array(ParameterSpec::any()).min_length(2).max_length(3);
-    assert_eq!(told(&list, &json!([1])), ["1 item given, at least 2 expected"]);
-    assert_eq!(told(&list, &json!([1, 2, 3, 4])), ["4 items given, at most 3 expected"]);
+    assert_eq!(messages(&list, &json!([1])), ["1 item given, at least 2 expected"]);
+    assert_eq!(messages(&list, &json!([1, 2, 3, 4])), ["4 items given, at most 3 expected"]);
     let role = ParameterSpec::string().one_of(["system", "user"]);
     assert_eq!(
-        told(&role, &json!("usr")),
+        messages(&role, &json!("usr")),
         [r#""usr" is none of "system", "user"; did you mean "user"?"#]
     );
 }
 
 /// A text of megabytes in an error would fill logs and terminals.
 #[test]
-fn long_values_are_shown_shortened() {
-    let message = told(&ParameterSpec::integer(), &json!("ü".repeat(10_000))).remove(0);
+fn long_values_are_printed_shortened() {
+    let message = messages(&ParameterSpec::integer(), &json!("ü".repeat(10_000))).remove(0);
     assert!(message.chars().count() < 120, "{message}");
     assert!(message.ends_with("ü…\""), "{message}");
 }
 
 /// One round trip to the author for all mistakes, each with its place.
 #[test]
-fn all_violations_are_told_at_once() {
+fn all_violations_are_reported_at_once() {
     let catalog = crate::protocol::catalog::ProtocolCatalog::builtin();
     let chat = catalog.resolve(None, "llm/chat").unwrap();
     let params = json!({
@@ -94,7 +94,7 @@ fn all_violations_are_told_at_once() {
 fn violations_are_bounded() {
     let spec = ParameterSpec::array(ParameterSpec::string());
     let many: Value = iter::repeat_n(json!(1), 10 * VIOLATIONS_MAX).collect();
-    assert_eq!(told(&spec, &many).len(), VIOLATIONS_MAX);
+    assert_eq!(messages(&spec, &many).len(), VIOLATIONS_MAX);
 }
 
 /// A pointer is RFC 6901, whatever the keys are made of.
@@ -112,10 +112,10 @@ fn pointers_escape_keys() {
 fn lengths_count_characters() {
     let four = ParameterSpec::string().min_length(4).max_length(4);
     for text in ["abcd", "äöüß", "🦀🦀🦀🦀"] {
-        assert_eq!(told(&four, &json!(text)), [""; 0], "{text}");
+        assert_eq!(messages(&four, &json!(text)), [""; 0], "{text}");
     }
     for text in ["äöü", "äöüßx", "🦀", "🦀🦀🦀🦀🦀"] {
-        assert_eq!(told(&four, &json!(text)).len(), 1, "{text}");
+        assert_eq!(messages(&four, &json!(text)).len(), 1, "{text}");
     }
 }
 
@@ -124,27 +124,27 @@ fn lengths_count_characters() {
 fn integers_are_numbers_without_a_fraction() {
     let integer = ParameterSpec::integer();
     for value in [json!(1.0), json!(-3), json!(u64::MAX), json!(1e30)] {
-        assert_eq!(told(&integer, &value), [""; 0], "{value}");
+        assert_eq!(messages(&integer, &value), [""; 0], "{value}");
     }
-    assert_eq!(told(&integer, &json!(0.5)).len(), 1);
+    assert_eq!(messages(&integer, &json!(0.5)).len(), 1);
     let bounded = ParameterSpec::integer().maximum(9_007_199_254_740_992_u64);
-    assert_eq!(told(&bounded, &json!(9_007_199_254_740_993_u64)).len(), 1);
-    assert_eq!(told(&bounded, &json!(9_007_199_254_740_992_u64)), [""; 0]);
+    assert_eq!(messages(&bounded, &json!(9_007_199_254_740_993_u64)).len(), 1);
+    assert_eq!(messages(&bounded, &json!(9_007_199_254_740_992_u64)), [""; 0]);
 }
 
 /// `null` is allowed where the type says so; elsewhere the cure is told.
 #[test]
 fn null_is_a_value_of_its_own() {
     let maybe = ParameterSpec::union([ParameterType::String, ParameterType::Null]);
-    assert_eq!(told(&maybe, &Value::Null), [""; 0]);
-    assert_eq!(told(&maybe, &json!(1)), ["expected string or null, found 1"]);
-    assert_eq!(told(&ParameterSpec::any(), &Value::Null), [""; 0]);
+    assert_eq!(messages(&maybe, &Value::Null), [""; 0]);
+    assert_eq!(messages(&maybe, &json!(1)), ["expected string or null, found 1"]);
+    assert_eq!(messages(&ParameterSpec::any(), &Value::Null), [""; 0]);
     let violations = greet().validate(&Arc::new(json!({"name": "x", "times": null}))).unwrap_err();
     assert_eq!(rules(&violations), [("/times", Rule::Type)]);
     let message = "expected integer, found null; leave the parameter out instead";
     assert_eq!(violations[0].message, message);
-    let given = greet().validate(&Arc::new(json!({"name": null}))).unwrap_err();
-    assert_eq!(given[0].message, "expected string, found null");
+    let params = greet().validate(&Arc::new(json!({"name": null}))).unwrap_err();
+    assert_eq!(params[0].message, "expected string, found null");
 }
 
 /// Patterns are searched for, and speak of texts only.
@@ -152,9 +152,9 @@ fn null_is_a_value_of_its_own() {
 fn patterns_are_unanchored_and_for_texts() {
     let spec = ParameterSpec::union([ParameterType::String, ParameterType::Integer]).pattern("b");
     for fits in [json!("abc"), json!(7)] {
-        assert_eq!(told(&spec, &fits), [""; 0], "{fits}");
+        assert_eq!(messages(&spec, &fits), [""; 0], "{fits}");
     }
-    assert_eq!(told(&spec, &json!("xyz")).len(), 1);
+    assert_eq!(messages(&spec, &json!("xyz")).len(), 1);
 }
 
 /// `1` and `1.0` are the same value in a list of allowed ones, at every depth.
@@ -162,18 +162,18 @@ fn patterns_are_unanchored_and_for_texts() {
 fn allowed_values_compare_by_value() {
     let spec = ParameterSpec::any().one_of([json!(1), json!({"n": [2.0]})]);
     for fits in [json!(1.0), json!({"n": [2]})] {
-        assert_eq!(told(&spec, &fits), [""; 0], "{fits}");
+        assert_eq!(messages(&spec, &fits), [""; 0], "{fits}");
     }
     for wrong in [json!(true), json!("1"), json!({"n": [2], "m": 1})] {
-        assert_eq!(told(&spec, &wrong).len(), 1, "{wrong}");
+        assert_eq!(messages(&spec, &wrong).len(), 1, "{wrong}");
     }
 }
 
 /// The hot path: nothing to fill means nothing to copy.
 #[test]
-fn complete_parameters_come_back_themselves() {
-    let given = Arc::new(json!({"name": "Ada", "times": 2}));
-    assert!(Arc::ptr_eq(&greet().validate(&given).unwrap(), &given));
+fn complete_parameters_are_returned_themselves() {
+    let params = Arc::new(json!({"name": "Ada", "times": 2}));
+    assert!(Arc::ptr_eq(&greet().validate(&params).unwrap(), &params));
     let validator = Validator::compile(&ParameterSpec::string()).unwrap();
     let text = Arc::new(json!("x"));
     assert!(Arc::ptr_eq(&validator.fill(&text).unwrap(), &text));
@@ -205,7 +205,7 @@ fn defaults_are_filled_at_every_depth() {
 
 /// A default makes a parameter optional, also where `required` was left at its usual value.
 #[test]
-fn what_has_a_default_need_not_be_given() {
+fn a_parameter_with_a_default_may_be_absent() {
     let spec: ParameterSpec =
         serde_json::from_value(json!({"type": "integer", "default": 3})).unwrap();
     assert!(spec.required);
@@ -215,7 +215,7 @@ fn what_has_a_default_need_not_be_given() {
 
 /// A default that was filled in is told apart from the same value that was given.
 #[test]
-fn parameters_that_nobody_gave_are_listed() {
+fn defaulted_parameters_are_listed() {
     let defaulted = |params: Value| greet().fill(&Arc::new(params)).unwrap().defaulted;
     let times: [Box<str>; 1] = ["times".into()];
     assert_eq!(*defaulted(json!({"name": "Ada"})), times);
@@ -336,7 +336,7 @@ fn results_of_built_in_methods_admit_more_keys() {
 
 /// Wrong schemas are refused whole: each mistake, with its place in the specification.
 #[test]
-fn wrong_schemas_are_refused_with_their_place() {
+fn wrong_schemas_are_rejected_with_their_pointer() {
     let spec = ParameterSpec::object([
         ("list", ParameterSpec::array(ParameterSpec::string().pattern("["))),
         ("bounds", ParameterSpec::number().minimum(2).maximum(1.5)),

@@ -15,19 +15,19 @@ use super::{
 use crate::{problem::push_pointer, protocol::nearest};
 
 /// Texts are shown up to this many characters.
-const SHOWN_MAX: usize = 60;
+const EXCERPT_MAX: usize = 60;
 
 /// Names are listed up to this many.
 const LISTED_MAX: usize = 12;
 
 /// Where in the value the walk stands.
-pub(super) enum Place<'a> {
+pub(super) enum Location<'a> {
     Root,
-    Key(&'a Place<'a>, &'a str),
-    Index(&'a Place<'a>, usize),
+    Key(&'a Location<'a>, &'a str),
+    Index(&'a Location<'a>, usize),
 }
 
-impl Place<'_> {
+impl Location<'_> {
     fn pointer(&self) -> String {
         let mut pointer = String::new();
         self.write(&mut pointer);
@@ -66,7 +66,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Checks `value`, which stands at `at`, against `node`.
-    pub(super) fn value(&mut self, node: &Node, value: &Value, at: &Place<'_>) {
+    pub(super) fn value(&mut self, node: &Node, value: &Value, at: &Location<'_>) {
         if let (Some(open), Value::String(text)) = (self.open, value)
             && open(text)
         {
@@ -93,7 +93,7 @@ impl<'a> Walk<'a> {
     /// Checks parameters given by position.
     pub(super) fn positional(&mut self, node: &Node, items: &[Value]) {
         for (index, field) in node.fields.iter().enumerate() {
-            let at = Place::Index(&Place::Root, index);
+            let at = Location::Index(&Location::Root, index);
             match items.get(index) {
                 Some(value) => {
                     let before = self.violations.len();
@@ -107,11 +107,11 @@ impl<'a> Walk<'a> {
         }
         let declared = node.fields.len();
         if items.len() > declared {
-            let at = Place::Index(&Place::Root, declared);
+            let at = Location::Index(&Location::Root, declared);
             self.report(&at, Rule::TooManyPositional, || {
-                let given = items.len();
+                let count = items.len();
                 format!(
-                    "{given} parameters given by position, but only {declared} declared{}",
+                    "{count} parameters given by position, but only {declared} declared{}",
                     listed(node)
                 )
             });
@@ -121,19 +121,19 @@ impl<'a> Walk<'a> {
     /// Checks that nothing has to be given.
     pub(super) fn missing_all(&mut self, node: &Node) {
         for field in &node.fields {
-            self.absent(node, field, &Place::Key(&Place::Root, &field.name));
+            self.absent(node, field, &Location::Key(&Location::Root, &field.name));
         }
     }
 
     /// Reports parameters that are neither an object nor an array.
     pub(super) fn not_params(&mut self, value: &Value) {
-        self.report(&Place::Root, Rule::Type, || {
+        self.report(&Location::Root, Rule::Type, || {
             let found = found(value);
             format!("parameters are an object by name or an array by position, found {found}")
         });
     }
 
-    fn number(&mut self, node: &Node, number: &Number, at: &Place<'_>) {
+    fn number(&mut self, node: &Node, number: &Number, at: &Location<'_>) {
         if let Some(least) = &node.minimum
             && compare(number, least) == Ordering::Less
         {
@@ -150,7 +150,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn text(&mut self, node: &Node, text: &str, at: &Place<'_>) {
+    fn text(&mut self, node: &Node, text: &str, at: &Location<'_>) {
         // A character takes one to four bytes, so most texts need not be counted.
         if let Some(least) = node.min_length
             && text.len() < least.saturating_mul(4)
@@ -158,8 +158,8 @@ impl<'a> Walk<'a> {
             let length = text.chars().count();
             if length < least {
                 self.report(at, Rule::MinLength, || {
-                    let (shown, unit) = (quoted(text), characters(least));
-                    format!("{shown} is shorter than {unit}")
+                    let (excerpt, unit) = (quoted(text), characters(least));
+                    format!("{excerpt} is shorter than {unit}")
                 });
             }
         }
@@ -169,8 +169,8 @@ impl<'a> Walk<'a> {
             let length = text.chars().count();
             if length > most {
                 self.report(at, Rule::MaxLength, || {
-                    let (shown, unit) = (quoted(text), characters(most));
-                    format!("{shown} has {length} characters, more than {unit}")
+                    let (excerpt, unit) = (quoted(text), characters(most));
+                    format!("{excerpt} has {length} characters, more than {unit}")
                 });
             }
         }
@@ -183,7 +183,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn array(&mut self, node: &Node, items: &[Value], at: &Place<'_>) {
+    fn array(&mut self, node: &Node, items: &[Value], at: &Location<'_>) {
         let length = items.len();
         if let Some(least) = node.min_length.filter(|&least| length < least) {
             self.report(at, Rule::MinLength, || {
@@ -197,17 +197,17 @@ impl<'a> Walk<'a> {
         }
         let Some(node) = &node.items else { return };
         for (index, item) in items.iter().enumerate() {
-            self.value(node, item, &Place::Index(at, index));
+            self.value(node, item, &Location::Index(at, index));
             if self.violations.len() >= VIOLATIONS_MAX {
                 return;
             }
         }
     }
 
-    fn object(&mut self, node: &Node, map: &Map<String, Value>, at: &Place<'_>) {
+    fn object(&mut self, node: &Node, map: &Map<String, Value>, at: &Location<'_>) {
         let mut declared = 0;
         for field in &node.fields {
-            let at = Place::Key(at, &field.name);
+            let at = Location::Key(at, &field.name);
             if let Some(value) = map.get(&*field.name) {
                 declared += 1;
                 self.field(node, field, value, &at);
@@ -220,7 +220,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn field(&mut self, parent: &Node, field: &Field, value: &Value, at: &Place<'_>) {
+    fn field(&mut self, parent: &Node, field: &Field, value: &Value, at: &Location<'_>) {
         if value.is_null() && !field.required && !field.node.types.admit(value) {
             // The commonest slip with optional values, and the cure is not obvious.
             return self.report(at, Rule::Type, || {
@@ -231,7 +231,7 @@ impl<'a> Walk<'a> {
         self.value(&field.node, value, at);
     }
 
-    fn absent(&mut self, parent: &Node, field: &Field, at: &Place<'_>) {
+    fn absent(&mut self, parent: &Node, field: &Field, at: &Location<'_>) {
         if field.default.is_some() {
             self.unfilled = true;
         } else if field.required {
@@ -245,25 +245,25 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn unknown(&mut self, node: &Node, map: &Map<String, Value>, at: &Place<'_>) {
+    fn unknown(&mut self, node: &Node, map: &Map<String, Value>, at: &Location<'_>) {
         for key in map.keys() {
             if node.names().any(|name| name == key) {
                 continue;
             }
-            self.report(&Place::Key(at, key), Rule::AdditionalProperties, || {
-                let (noun, shown) = (node.noun.as_str(), shortened(key));
+            self.report(&Location::Key(at, key), Rule::AdditionalProperties, || {
+                let (noun, excerpt) = (node.noun.as_str(), shortened(key));
                 // A declared name that is already given was not what was meant.
                 let free = node.names().filter(|name| !map.contains_key(*name));
                 match nearest::nearest(key, free) {
-                    Some(name) => format!("unknown {noun} `{shown}`; did you mean `{name}`?"),
-                    None => format!("unknown {noun} `{shown}`{}", listed(node)),
+                    Some(name) => format!("unknown {noun} `{excerpt}`; did you mean `{name}`?"),
+                    None => format!("unknown {noun} `{excerpt}`{}", listed(node)),
                 }
             });
         }
     }
 
     #[cold]
-    fn report(&mut self, at: &Place<'_>, rule: Rule, message: impl FnOnce() -> String) {
+    fn report(&mut self, at: &Location<'_>, rule: Rule, message: impl FnOnce() -> String) {
         if self.violations.len() < VIOLATIONS_MAX {
             let pointer = at.pointer();
             self.violations.push(Violation { pointer, rule, message: message() });
@@ -313,7 +313,7 @@ fn quoted(text: &str) -> String {
 }
 
 fn shortened(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_MAX) {
+    match text.char_indices().nth(EXCERPT_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }

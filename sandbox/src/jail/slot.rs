@@ -87,7 +87,7 @@ impl ZygoteSlot {
     ) -> Self {
         zygote.log();
         let (notes_to, notes) = mpsc::unbounded_channel();
-        let mut keeper = Self {
+        let mut slot = Self {
             id: shared.next_id(),
             shared,
             plan,
@@ -102,9 +102,9 @@ impl ZygoteSlot {
             kills: 0,
             wear: ChildHealth::None,
         };
-        keeper.on_message(first);
-        keeper.shared.slot_up();
-        keeper
+        slot.on_message(first);
+        slot.shared.slot_up();
+        slot
     }
 
     /// Fills the place until the sandbox is closed.
@@ -138,7 +138,7 @@ impl ZygoteSlot {
 
     /// Serves until a successor has started, which it returns, or until the zygote is gone.
     async fn serve(&mut self) -> Option<(Zygote, ZygoteMessage)> {
-        let age = self.plan.recycle_age.saturating_sub(self.zygote.born.elapsed());
+        let age = self.plan.recycle_age.saturating_sub(self.zygote.started_at.elapsed());
         let mut old = std::pin::pin!(tokio::time::sleep(age));
         let mut successor: Option<Starting> = None;
         // Where all children die, their zygotes must not be made in a hurry.
@@ -153,8 +153,8 @@ impl ZygoteSlot {
                 pause = BACKOFF;
             }
             tokio::select! {
-                told = self.zygote.told() => match told {
-                    Ok(told) => self.on_message(told),
+                message = self.zygote.receive() => match message {
+                    Ok(message) => self.on_message(message),
                     Err(error) => {
                         tracing::warn!(%error, "a Python zygote is gone");
                         return None;
@@ -180,12 +180,12 @@ impl ZygoteSlot {
     }
 
     /// Takes in what the zygote tells.
-    fn on_message(&mut self, told: ZygoteMessage) {
+    fn on_message(&mut self, message: ZygoteMessage) {
         // What was noted before it was told came first: a child that has ended may have had a task.
         while let Ok(note) = self.notes.try_recv() {
             self.note(note);
         }
-        match told {
+        match message {
             ZygoteMessage::Child(pid, process, line) => {
                 let (end, ended) = oneshot::channel();
                 self.ends.insert(pid, end);
@@ -295,7 +295,7 @@ impl ZygoteSlot {
         let mut closed = self.shared.closed();
         while !self.ends.is_empty() {
             tokio::select! {
-                told = self.zygote.told() => match told {
+                message = self.zygote.receive() => match message {
                     Ok(ZygoteMessage::Ended(report)) => self.on_child_exit(&report),
                     Ok(ZygoteMessage::Child(..)) => {}
                     Err(_) => break,
@@ -308,7 +308,7 @@ impl ZygoteSlot {
 }
 
 /// Keeps a place whose zygote has yet to start.
-pub(crate) async fn keep_new(shared: Arc<Shared<Child>>, plan: Arc<ZygoteConfig>) {
+pub(crate) async fn fill_new_slot(shared: Arc<Shared<Child>>, plan: Arc<ZygoteConfig>) {
     if let Some(started) = start_again(&shared, &plan).await {
         ZygoteSlot::new(shared, plan, started).keep().await;
     }

@@ -32,7 +32,7 @@ impl Run {
     pub fn settle_unknown(
         &mut self,
         index: u32,
-        verdict: Resolution,
+        resolution: Resolution,
         now: DateTime<Utc>,
     ) -> Result<Resolved, TaskError> {
         let task = self.task(index);
@@ -43,7 +43,7 @@ impl Run {
             );
             return Err(TaskError::new(ErrorCode::WorkflowInvalidState, message));
         }
-        match verdict {
+        match resolution {
             Resolution::Completed { result } => {
                 if let Ok(method) = &self.plan.tasks[index as usize].method {
                     method.check_result(&result)?;
@@ -62,7 +62,7 @@ impl Run {
                     TaskError::new(ErrorCode::WorkflowInvalidState, impossible.to_string())
                 })?;
                 // Else a crash before the next outcome would forget what the person said.
-                self.mark(index);
+                self.set_dirty(index);
                 Ok(Resolved::Queued)
             }
         }

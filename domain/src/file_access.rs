@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// What a workflow needs from the place where it was written. Stored with its spec.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Place {
+pub struct FileAccess {
     /// A relative path of a parameter is looked for in each of these directories, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub directories: Vec<String>,
@@ -29,7 +29,7 @@ pub struct Place {
     pub output: Option<String>,
 }
 
-impl Place {
+impl FileAccess {
     /// True when there is nothing to store.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -46,20 +46,21 @@ mod tests {
 
     /// A row of an earlier version has no place, and one without a place is stored as before.
     #[test]
-    fn a_spec_without_a_place_reads_and_writes_as_before() {
+    fn a_spec_without_file_access_reads_and_writes_as_before() {
         let row = json!({"name": "w", "tasks": [{"method": "echo/echo"}]});
         let spec: WorkflowSpec = serde_json::from_value(row).unwrap();
-        assert_eq!(spec.place, None);
+        assert_eq!(spec.file_access, None);
         let written = serde_json::to_value(&spec).unwrap();
         assert!(written.get("place").is_none(), "{written}");
     }
 
     /// What a place does not know is left out, and read back as it was.
     #[test]
-    fn a_place_is_stored_without_its_empty_parts() {
-        let place = Place { directories: vec!["/srv/a".into()], ..Place::default() };
-        let written = serde_json::to_value(&place).unwrap();
+    fn file_access_is_stored_without_its_empty_parts() {
+        let file_access =
+            FileAccess { directories: vec!["/srv/a".into()], ..FileAccess::default() };
+        let written = serde_json::to_value(&file_access).unwrap();
         assert_eq!(written, json!({"directories": ["/srv/a"]}));
-        assert_eq!(serde_json::from_value::<Place>(written).unwrap(), place);
+        assert_eq!(serde_json::from_value::<FileAccess>(written).unwrap(), file_access);
     }
 }

@@ -32,14 +32,14 @@ pub(super) async fn keep(
                 _ = closed.wait_for(|closed| *closed) => break,
             }
         };
-        let (mut line, mut place) = warm.lines();
+        let (mut line, mut taken) = warm.lines();
         shared.slot_up();
         shared.publish_idle(id, warm);
         tokio::select! {
             // It has ended.
             _ = line.changed() => {}
             // A task has got it.
-            _ = place.changed() => {}
+            _ = taken.changed() => {}
             () = tokio::time::sleep(AGE_MAX) => {}
             _ = closed.wait_for(|closed| *closed) => break,
         }

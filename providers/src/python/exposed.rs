@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gleitzeit_domain::{error::TaskError, place::Place, provider::Call};
+use gleitzeit_domain::{error::TaskError, file_access::FileAccess, provider::Call};
 use gleitzeit_sandbox::Sandbox;
 use serde_json::Value;
 use tokio::sync::OnceCell;
@@ -33,7 +33,7 @@ const IDLE_MAX: Duration = Duration::from_mins(1);
 
 /// The sandboxes that are open.
 #[derive(Debug, Default)]
-pub(super) struct Shown {
+pub(super) struct ExposedFiles {
     open: RefCell<Vec<Entry>>,
 }
 
@@ -45,7 +45,7 @@ struct Entry {
     used: Instant,
 }
 
-impl Shown {
+impl ExposedFiles {
     /// The sandbox for a call that names files of its workflow; `None` where it names none, or
     /// where the usual sandbox shows them already.
     ///
@@ -57,27 +57,27 @@ impl Shown {
         reach: Reach<'_>,
         call: &Call,
     ) -> Result<Option<Sandbox>, TaskError> {
-        let Some(place) = call.place.as_deref() else { return Ok(None) };
-        if place.files.is_empty() || !can_show(config) {
+        let Some(file_access) = call.file_access.as_deref() else { return Ok(None) };
+        if file_access.files.is_empty() || !can_show(config) {
             return Ok(None);
         }
         let mut named = Vec::new();
-        collect(call.params.get("context").unwrap_or(&Value::Null), place, &mut named);
+        collect(call.params.get("context").unwrap_or(&Value::Null), file_access, &mut named);
         let is_usual = |at: &usize| {
             config
                 .read_only_paths
                 .iter()
-                .any(|shown| std::path::Path::new(&place.files[*at]).starts_with(shown))
+                .any(|path| std::path::Path::new(&file_access.files[*at]).starts_with(path))
         };
         if named.iter().all(is_usual) {
             return Ok(None);
         }
-        let files = block(place, named);
+        let files = block(file_access, named);
         let slot = self.entry(&files);
         let opening = slot.get_or_try_init(async || {
             let texts: Vec<&str> = files.iter().map(String::as_str).collect();
             let mut config = config.clone();
-            config.read_only_paths.extend(reach.shown(&texts).into_iter().map(Into::into));
+            config.read_only_paths.extend(reach.readable(&texts).into_iter().map(Into::into));
             open(&config).await.map_err(|error| refused(&error))
         });
         Ok(Some(opening.await?.clone()))
@@ -127,29 +127,31 @@ fn can_show(config: &PythonConfig) -> bool {
 }
 
 /// The positions of the workflow's files that are named anywhere in `value`.
-fn collect(value: &Value, place: &Place, named: &mut Vec<usize>) {
+fn collect(value: &Value, file_access: &FileAccess, named: &mut Vec<usize>) {
     match value {
         Value::String(text) => {
-            named.extend(place.files.binary_search_by(|file| file.as_str().cmp(text)).ok());
+            named.extend(file_access.files.binary_search_by(|file| file.as_str().cmp(text)).ok());
         }
-        Value::Array(items) => items.iter().for_each(|item| collect(item, place, named)),
-        Value::Object(fields) => fields.values().for_each(|field| collect(field, place, named)),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, file_access, named)),
+        Value::Object(fields) => {
+            fields.values().for_each(|field| collect(field, file_access, named))
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
 /// The files that are shown together with those at `named`: their block, where they share one, so
 /// that one sandbox serves many tasks; else only these.
-fn block(place: &Place, mut named: Vec<usize>) -> Vec<String> {
+fn block(file_access: &FileAccess, mut named: Vec<usize>) -> Vec<String> {
     named.sort_unstable();
     named.dedup();
     let (first, last) = (named.first().copied(), named.last().copied());
     match (first, last) {
         (Some(first), Some(last)) if first / FILES_MAX == last / FILES_MAX => {
             let start = first / FILES_MAX * FILES_MAX;
-            place.files[start..(start + FILES_MAX).min(place.files.len())].to_vec()
+            file_access.files[start..(start + FILES_MAX).min(file_access.files.len())].to_vec()
         }
-        _ => named.into_iter().map(|at| place.files[at].clone()).collect(),
+        _ => named.into_iter().map(|at| file_access.files[at].clone()).collect(),
     }
 }
 
@@ -159,22 +161,25 @@ mod tests {
 
     use super::*;
 
-    fn place(count: usize) -> Place {
-        Place { files: (0..count).map(|at| format!("/d/{at:05}")).collect(), ..Place::default() }
+    fn file_access(count: usize) -> FileAccess {
+        FileAccess {
+            files: (0..count).map(|at| format!("/d/{at:05}")).collect(),
+            ..FileAccess::default()
+        }
     }
 
     /// The files of a large batch are shown a block at a time, so that a jail stays small and one
     /// sandbox serves many tasks.
     #[test]
-    fn files_are_shown_block_by_block() {
-        let place = place(600);
+    fn files_are_exposed_block_by_block() {
+        let file_access = file_access(600);
         let of = |context: Value| {
             let mut named = Vec::new();
-            collect(&context, &place, &mut named);
-            block(&place, named)
+            collect(&context, &file_access, &mut named);
+            block(&file_access, named)
         };
-        assert_eq!(of(json!({"file_path": "/d/00003"})), place.files[..256]);
-        assert_eq!(of(json!({"file_path": "/d/00599"})), place.files[512..]);
+        assert_eq!(of(json!({"file_path": "/d/00003"})), file_access.files[..256]);
+        assert_eq!(of(json!({"file_path": "/d/00599"})), file_access.files[512..]);
         let far = of(json!({"files": ["/d/00599", "/d/00000", "/d/00000"]}));
         assert_eq!(far, ["/d/00000", "/d/00599"]);
         assert!(of(json!({"file_path": "/d/other", "n": 1})).is_empty());

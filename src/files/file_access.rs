@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use gleitzeit_domain::{place::Place, workflow::WorkflowSpec};
+use gleitzeit_domain::{file_access::FileAccess, workflow::WorkflowSpec};
 use serde_json::Value;
 
 /// Parameters that name files.
@@ -33,6 +33,6 @@ pub(super) fn settle(spec: &mut WorkflowSpec, folder: &Path) {
             directories.push(text.to_owned());
         }
     }
-    let place = spec.place.get_or_insert_with(|| Arc::new(Place::default()));
-    Arc::make_mut(place).directories = directories;
+    let file_access = spec.file_access.get_or_insert_with(|| Arc::new(FileAccess::default()));
+    Arc::make_mut(file_access).directories = directories;
 }

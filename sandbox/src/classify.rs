@@ -73,8 +73,8 @@ impl Outcome {
             Err(reason) => (None, Some(reason)),
         };
         if let Some(reply) = reply {
-            let told = reply.cpu_seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
-            self.cpu_time = self.cpu_time.or(told);
+            let reported = reply.cpu_seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+            self.cpu_time = self.cpu_time.or(reported);
             self.max_rss_bytes = self.max_rss_bytes.or(reply.peak_bytes);
             self.memory_delta_bytes = reply.memory_delta_bytes;
             self.diagnostics = reply.diagnostics;
