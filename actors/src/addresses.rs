@@ -4,7 +4,7 @@ use actix::prelude::*;
 
 use crate::{
     dependency_resolver::DependencyResolver, event_bus::EventBus,
-    execution_engine::ExecutionEngine, load_balancer::LoadBalancer, monitor::Monitor,
+    execution_engine::ExecutionEngine, load_balancer::LoadBalancer, monitor::Monitor, peers::Peers,
     protocol_registry::ProtocolRegistry, resource_manager::ResourceManager,
 };
 
@@ -25,4 +25,18 @@ pub struct ActorAddresses {
     pub bus: Addr<EventBus>,
     /// Measures.
     pub monitor: Addr<Monitor>,
+}
+
+impl ActorAddresses {
+    /// The same without the engine.
+    pub fn peers(&self) -> Peers {
+        Peers {
+            registry: self.registry.clone(),
+            resolver: self.resolver.clone(),
+            resources: self.resources.clone(),
+            balancer: self.balancer.clone(),
+            bus: self.bus.clone(),
+            monitor: self.monitor.clone(),
+        }
+    }
 }

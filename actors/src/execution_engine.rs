@@ -14,17 +14,14 @@
 //! restarted after a panic: the system stops, and the next start recovers from the store.
 
 mod admission;
-mod away;
 mod control;
 mod dispatch;
 mod doubts;
 mod effect_gate;
 mod giving_up;
-mod guarded_store;
 mod health;
 mod long_starts;
 mod ownership;
-mod pipeline;
 mod recovery;
 mod refusal;
 mod requests;
@@ -43,14 +40,13 @@ use std::{
 use actix::prelude::*;
 use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
+    engine::TaskEnd,
     error::TaskError,
     event::{Event, EventData, SubscriberCount},
-    id::{ProviderId, WorkflowId},
+    id::WorkflowId,
     metrics::ExecutionStats,
     plan::Draft,
     problem::SubmitError,
-    protocol::MethodRef,
-    provider::Outcome,
     queue::ReadyQueue,
     random::Random,
     run::{Run, RunKey, TaskKey, UnstoredLimits},
@@ -60,8 +56,12 @@ use gleitzeit_domain::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{addresses::ActorAddresses, clock::Clock, event_bus::Publish, monitor::GetStats};
+use crate::{
+    addresses::ActorAddresses, clock::Clock, event_bus::Publish, guarded_store::guarded,
+    monitor::GetStats, pipeline::Route,
+};
 
+pub use crate::provider_supervisor::CallerSpan;
 pub use control::{
     Cancel, CancelTask, Connect, EngineCounts, GetEngineCounts, GetWorkflow, IsIdle,
     ResolveUnknown, Shutdown, StopReport, Wait,
@@ -132,9 +132,6 @@ pub struct Submit {
     pub span: CallerSpan,
 }
 
-/// The span in which a workflow was submitted; the spans of its calls are its children.
-pub type CallerSpan = Option<Arc<tracing::Span>>;
-
 /// The end of a workflow, or why it cannot be waited for.
 pub type WaitAnswer = Result<Arc<WorkflowRecord>, TaskError>;
 
@@ -159,63 +156,6 @@ impl Waiter {
 
 /// Told the state of a workflow; `None` sends it to the store.
 type Reader = oneshot::Sender<Option<Arc<WorkflowRecord>>>;
-
-/// A task starts at a provider; sent by the pipeline.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct TasksStarted {
-    starts: Vec<TaskStart>,
-    /// Told once the starts marked with `save` are stored.
-    saved: Option<oneshot::Sender<()>>,
-}
-
-#[derive(Debug)]
-struct TaskStart {
-    task: TaskKey,
-    provider_id: ProviderId,
-    save: bool,
-}
-
-/// Attempts have ended; sent by the pipeline.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct TasksFinished(Vec<TaskEnd>);
-
-/// The end of one attempt.
-#[derive(Debug)]
-struct TaskEnd {
-    task: TaskKey,
-    attempt: u32,
-    method: Option<MethodRef>,
-    outcome: Result<Outcome, TaskError>,
-    duration: Option<Duration>,
-}
-
-/// Asks which dispatched attempts are still to run.
-#[derive(Debug, Message)]
-#[rtype(result = "Vec<bool>")]
-struct StillScheduled(Vec<(TaskKey, u32)>);
-
-/// So many dispatched tasks began (or ended) to wait for resources or a provider.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct WaitingCountChanged(isize);
-
-/// Counts one dispatched task as waiting while it lives.
-struct WaitingGuard(Rc<ActorAddresses>);
-
-impl WaitingGuard {
-    fn new(addresses: &Rc<ActorAddresses>) -> Self {
-        addresses.engine.do_send(WaitingCountChanged(1));
-        Self(Rc::clone(addresses))
-    }
-}
-
-impl Drop for WaitingGuard {
-    fn drop(&mut self) {
-        self.0.engine.do_send(WaitingCountChanged(-1));
-    }
-}
 
 /// Works off what has come in since the last time.
 #[derive(Debug, Message)]
@@ -316,6 +256,7 @@ pub struct ExecutionEngine {
     random: Random,
     subscribers: SubscriberCount,
     addresses: Option<Rc<ActorAddresses>>,
+    route: Option<Rc<Route>>,
     phase: Phase,
     runs: FxHashMap<RunKey, Box<ActiveRun>>,
     ids: HashMap<WorkflowId, RunKey>,
@@ -361,10 +302,11 @@ impl ExecutionEngine {
             effects: effect_gate::Effects::new(store.leases().is_some(), limits),
             random: Random::seeded(settings.seed),
             settings,
-            store: guarded_store::guarded(store),
+            store: guarded(store),
             clock,
             subscribers,
             addresses: None,
+            route: None,
             phase: Phase::Running,
             runs: FxHashMap::default(),
             ids: HashMap::new(),

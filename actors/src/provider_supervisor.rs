@@ -26,8 +26,6 @@ use gleitzeit_domain::{
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
-use crate::execution_engine::CallerSpan;
-
 use calls::{CallKey, RunningCall};
 pub use calls::{CancelCalls, Execute, Execution, Finished};
 pub use lifecycle::{GetStatus, Restart, Stop};
@@ -231,6 +229,9 @@ impl Supervised for ProviderSupervisor {
 
 /// The answer of a call: what it gave, and how long it took.
 pub(crate) type Answer = (Result<Outcome, TaskError>, Duration);
+
+/// The span in which a workflow was submitted; the spans of its calls are its children.
+pub type CallerSpan = Option<Arc<tracing::Span>>;
 
 /// A call with the key of its task.
 #[derive(Debug)]

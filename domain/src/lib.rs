@@ -13,6 +13,7 @@
 //! | [`mod@reference`], [`graph`] | what a task takes from others, and when it may run |
 //! | [`needs`] | what a workflow needs, what a process offers |
 //! | [`plan`], [`run`] | from a submission to what can run, and where that stands |
+//! | [`engine`] | what the engine does next: dispatch, write, answer, claim |
 //! | [`queue`], [`lease_queue`], [`balance`] | whose turn it is, and who serves it |
 //! | [`printable`] | which characters of a text a person sees as they are |
 //! | [`problem`] | what is wrong with a submission |
@@ -24,6 +25,7 @@
 pub mod balance;
 pub mod difference;
 pub mod duration;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod file_access;

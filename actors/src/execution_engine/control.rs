@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::{ExecutionEngine, Phase, WaitAnswer, Waiter, ownership::GiveUpLease};
 use crate::{
     addresses::ActorAddresses, dependency_resolver::RemoveWorkflows, load_balancer,
-    resource_manager::CancelWaiting,
+    pipeline::Route, resource_manager::CancelWaiting,
 };
 
 /// The addresses of the other actors; comes before any other message.
@@ -293,6 +293,8 @@ impl Handler<Connect> for ExecutionEngine {
     type Result = ();
 
     fn handle(&mut self, Connect(addresses): Connect, ctx: &mut Self::Context) {
+        let gate = Rc::clone(&self.effects.gate);
+        self.route = Some(Route::new(&ctx.address(), &addresses.peers(), gate));
         self.addresses = Some(Rc::new(addresses));
         self.listen(ctx.address().downgrade());
         self.publish_loose(EventData::EngineStarted {

@@ -4,18 +4,19 @@
 //! for resources or a provider; so many may wait that way (`max_parked_tasks`) that those who need
 //! neither are not held up by them. One whose providers are all down counts nowhere (`away`).
 
-use std::{rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use actix::prelude::*;
 use gleitzeit_domain::{
+    engine::DispatchedTask,
     queue::Pick,
     run::{RunKey, TaskKey},
     task::TaskStatus,
 };
 
-use super::{
-    ActiveRun, ExecutionEngine, Phase, StillScheduled, TasksStarted, WaitingCountChanged,
-    pipeline::{self, Item},
+use super::{ActiveRun, CallerSpan, ExecutionEngine, Phase};
+use crate::pipeline::{
+    self, Attempt, StillScheduled, TaskWaits, TasksStarted, WaitingCountChanged,
 };
 
 impl ActiveRun {
@@ -89,6 +90,7 @@ impl ExecutionEngine {
         if self.is_memory_full() {
             return;
         }
+        let Some(route) = self.route.clone() else { return };
         let mut batch = Vec::new();
         let moving = self.in_flight.saturating_sub(self.parked + self.away);
         let mut room = self.settings.max_concurrent_tasks.max(1).saturating_sub(moving);
@@ -100,7 +102,7 @@ impl ExecutionEngine {
             if effects == 0 {
                 pick = Pick::PureOnly;
             }
-            batch.push(item);
+            batch.push(Attempt::new(item, &route));
             room -= 1;
         }
         if batch.is_empty() {
@@ -108,26 +110,22 @@ impl ExecutionEngine {
         }
         self.in_flight += batch.len();
         gleitzeit_failpoint::failpoint!("engine.dispatch");
-        actix_rt::spawn(pipeline::run(Rc::clone(self.addresses()), batch));
+        actix_rt::spawn(pipeline::run(route, batch));
     }
 
     /// A task ready to go, unless it was settled while it waited.
-    fn item(&self, task: TaskKey) -> Option<Item> {
+    fn item(&self, task: TaskKey) -> Option<DispatchedTask<CallerSpan>> {
         let active = self.runs.get(&task.run)?;
         let record = active.run.task(task.index);
-        (record.status == TaskStatus::Queued).then(|| Item {
+        (record.status == TaskStatus::Queued).then(|| DispatchedTask {
             task,
             attempt: record.attempts + 1,
             plan: Arc::clone(active.run.plan()),
             signal: Arc::clone(active.run.signal()),
             epoch: active.run.signal().epoch(),
             saves_start: active.saves_start.contains(&task.index),
-            addresses: Rc::clone(self.addresses()),
-            gate: Rc::clone(&self.effects.gate),
-            is_announced: false,
             avoid: record.provider_id.clone(),
             span: active.span.clone(),
-            ended: false,
         })
     }
 }
@@ -220,9 +218,24 @@ impl Handler<StillScheduled> for ExecutionEngine {
 impl Handler<WaitingCountChanged> for ExecutionEngine {
     type Result = ();
 
-    fn handle(&mut self, WaitingCountChanged(by): WaitingCountChanged, ctx: &mut Self::Context) {
-        self.parked = self.parked.saturating_add_signed(by);
+    fn handle(&mut self, change: WaitingCountChanged, ctx: &mut Self::Context) {
+        self.parked = self.parked.saturating_add_signed(change.parked);
+        self.away = self.away.saturating_add_signed(change.away);
         // One more that waits leaves its place to another; one fewer, its place among those who may.
         self.pump_soon(ctx);
+    }
+}
+
+impl Handler<TaskWaits> for ExecutionEngine {
+    type Result = ();
+
+    fn handle(&mut self, message: TaskWaits, ctx: &mut Self::Context) {
+        let TaskWaits { task, attempt, reason } = message;
+        let now = self.clock.now();
+        let Some(active) = self.runs.get_mut(&task.run) else { return };
+        if active.run.wait_for_provider(task.index, attempt, &reason, now) {
+            self.touch(task.run);
+            self.write_changes(ctx);
+        }
     }
 }

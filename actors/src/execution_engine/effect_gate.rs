@@ -11,7 +11,7 @@
 //!
 //! Invariant: no call with an effect begins later than its lease is certainly held.
 
-use std::{cell::Cell, rc::Rc};
+use std::rc::Rc;
 
 use actix::prelude::*;
 use gleitzeit_domain::{
@@ -24,50 +24,11 @@ use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
 use super::ExecutionEngine;
+use crate::pipeline::{EffectGate, LeaseBound, TasksHeld};
 
 /// Calls begin within so many thirds of a term that has not been renewed. The rest of it is for
 /// what has just begun, and for clocks that do not run alike.
 const BEGIN_PART: u32 = 2;
-
-/// Read by the pipeline; lives on the control thread.
-#[derive(Debug)]
-pub(super) struct EffectGate {
-    lease: Cell<Bound>,
-    /// Too many outcomes wait for the store, or it refuses them.
-    is_blocked: Cell<bool>,
-}
-
-/// Until when calls may begin, as far as the lease goes.
-#[derive(Debug, Clone, Copy)]
-enum Bound {
-    /// The store has no leases, or they do not run out.
-    Never,
-    At(Instant),
-    /// There is no lease.
-    Now,
-}
-
-impl EffectGate {
-    /// A gate that is closed where there must be a lease first.
-    pub(super) fn new(has_leases: bool) -> Rc<Self> {
-        let lease = if has_leases { Bound::Now } else { Bound::Never };
-        Rc::new(Self { lease: Cell::new(lease), is_blocked: Cell::new(false) })
-    }
-
-    /// True while a call with an effect may begin.
-    pub(super) fn is_open(&self) -> bool {
-        !self.is_blocked.get() && self.has_lease()
-    }
-
-    /// True while nobody else can have taken over what runs here.
-    pub(super) fn has_lease(&self) -> bool {
-        match self.lease.get() {
-            Bound::Never => true,
-            Bound::At(end) => Instant::now() < end,
-            Bound::Now => false,
-        }
-    }
-}
 
 /// What the engine keeps beside the gate.
 #[derive(Debug)]
@@ -119,11 +80,6 @@ struct TermOver {
     since: Instant,
 }
 
-/// Dispatched attempts that did not begin their call, because the gate was closed.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct TasksHeld(pub(super) Vec<(TaskKey, u32)>);
-
 impl ExecutionEngine {
     /// The lease was taken, renewed at `since`, or is gone.
     pub(super) fn lease_changed(
@@ -135,17 +91,17 @@ impl ExecutionEngine {
             ctx.cancel_future(before);
         }
         let bound = match lease {
-            None => Bound::Now,
-            Some((Lease { term: None, .. }, _)) => Bound::Never,
+            None => LeaseBound::Now,
+            Some((Lease { term: None, .. }, _)) => LeaseBound::Never,
             Some((Lease { epoch, term: Some(term) }, since)) => {
                 let left = term.saturating_sub(since.elapsed());
                 let over = ctx.notify_later(TermOver { epoch, since }, left);
                 self.effects.term_over = Some(over);
                 // A term beyond all time is never over.
-                since.checked_add(term / 3 * BEGIN_PART).map_or(Bound::Never, Bound::At)
+                since.checked_add(term / 3 * BEGIN_PART).map_or(LeaseBound::Never, LeaseBound::At)
             }
         };
-        self.effects.gate.lease.set(bound);
+        self.effects.gate.set_lease(bound);
         if lease.is_some() && !self.ready.is_empty() {
             self.pump_soon(ctx);
         }
@@ -170,7 +126,7 @@ impl ExecutionEngine {
     pub(super) fn set_gate(&self) {
         let Effects { gate, limits, unstored, .. } = &self.effects;
         let is_full = limits.room_for_effects(*unstored, 0) == 0;
-        gate.is_blocked.set(is_full || self.writer.is_failing());
+        gate.set_blocked(is_full || self.writer.is_failing());
     }
 
     /// Forgets what a run that goes has not stored.

@@ -21,13 +21,14 @@ use rustc_hash::FxHashSet;
 use tokio::sync::oneshot;
 
 use super::{
-    ActiveRun, ExecutionEngine, Phase, Reader, TaskEnd, TasksFinished,
+    ActiveRun, ExecutionEngine, Phase, Reader, TaskEnd,
     control::under_way,
     refusal::{Refusal, write_each},
 };
 use crate::{
     dependency_resolver::{LoseResults, RemoveWorkflows, SettleTasks, Settled, TaskOutcome},
     monitor::{CallSample, RecordCalls},
+    pipeline::TasksFinished,
 };
 
 /// First and longest pause before a failed write is tried again.

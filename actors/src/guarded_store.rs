@@ -1,7 +1,7 @@
 //! A store whose panics are errors.
 //!
-//! A panic inside a store would else stop the engine, or, where it comes after the first step, be
-//! waited for for ever. A write that panicked may have been committed or not; like every write of
+//! A panic inside a store would otherwise stop the engine, or, after its first step, never be
+//! answered. A write that panicked may have been committed or not; like every write of
 //! which that is not known, it is written again, which the port allows.
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -24,16 +24,16 @@ use gleitzeit_domain::{
 
 use crate::guard::panic_text;
 
-/// The store with its panics caught. One that says it cannot fail is taken at its word: nothing is
-/// kept for another try, so its panic goes through and stops the system.
-pub(super) fn guarded(store: Arc<dyn Store>) -> Arc<dyn Store> {
+/// The store with its panics caught. For a store that cannot fail nothing is kept for another try, so
+/// its panic passes and stops the system.
+pub(crate) fn guarded(store: Arc<dyn Store>) -> Arc<dyn Store> {
     if store.is_fallible() { Arc::new(GuardedStore(store)) } else { store }
 }
 
 struct GuardedStore(Arc<dyn Store>);
 
-/// Awaits what `ask` begins; it is called in here too, for a store may panic before there is a
-/// future.
+/// Awaits what `ask` begins. The call itself is made in here, because a store may panic before it
+/// returns a future.
 async fn caught<T>(
     ask: impl AsyncFnOnce() -> Result<T, StoreError>,
     error: impl FnOnce(String) -> StoreError,
@@ -123,7 +123,7 @@ impl Store for GuardedStore {
 }
 
 impl GuardedStore {
-    /// Asked only where the store said that it has them.
+    /// Called only if the store reported leases.
     fn leased(&self) -> Result<&dyn LeaseStore, StoreError> {
         let none = || StoreError::Open { detail: "the store has no leases any more".into() };
         self.0.leases().ok_or_else(none)
