@@ -13,6 +13,8 @@ mod check;
 mod db;
 #[cfg(feature = "python")]
 mod doctor;
+#[cfg(test)]
+mod documents;
 mod drive;
 mod exec;
 mod global;
@@ -118,7 +120,8 @@ fn start(cli: Cli) -> Outcome {
         _ => Says::Nothing,
     };
     let mut session = Session::new(global, says)?;
-    if !command.may_migrate() {
+    // `config` opens no store; it would print a setting that nobody made.
+    if !command.may_migrate() && !matches!(command, Command::Config) {
         session = session.migrates_nothing();
     }
     // A worker of its own is woken by the actors without a system call while it is busy.

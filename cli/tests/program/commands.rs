@@ -320,6 +320,7 @@ fn config_shows_settings_and_refuses_unknown_ones() {
         place.json(&["config", "--json", "--store", "postgres://me:geheim@host/db"]).success();
     assert_eq!(shown["storage"]["url"], "postgres://me:***@host/db");
     assert_eq!(shown["engine"]["max_concurrent_tasks"], 64);
+    assert_eq!(shown["storage"]["auto_migrate"], true, "what the settings say, not this command");
     let file = place.file("s.toml", "[engine]\nmax_concurrent_task = 1\n");
     let out = place.run(&["config", "--config", &file]);
     assert_eq!(out.status, 2);

@@ -9,6 +9,7 @@ mod checks;
 mod clock;
 mod commands;
 mod database;
+mod documents;
 #[cfg(target_os = "linux")]
 mod large;
 mod places;
