@@ -1,4 +1,5 @@
-//! Durable, supervised workflows of typed tasks, embedded in one process.
+//! gleitzeit is a durable workflow engine you embed in a Rust service: one crate, one SQLite file (or
+//! PostgreSQL), no server.
 //!
 //! A workflow is a graph of tasks; each task calls a *method* of a typed *protocol*, served by a
 //! supervised *provider*: Python code, an LLM server, or your own.
