@@ -231,6 +231,8 @@ fn every_workflow_of_the_documents_passes_check() {
         }
     }
     assert!(checked >= 6, "{checked}");
+    let order = read("examples/order.yaml");
+    assert!(read("README.md").contains(&order), "the README shows the file that its command runs");
     let text = read("docs/workflow.md");
     for (language, format) in [("json", Format::Json), ("toml", Format::Toml)] {
         let [shown] = blocks(&text, language).try_into().expect("one of each");
