@@ -1,7 +1,6 @@
 //! A test that runs a second time as a process of its own, to be killed or measured.
 //!
 //! The process says what it does in lines that begin with `@`, between those of the test harness.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
     io::{BufRead as _, BufReader, Lines, Write as _},

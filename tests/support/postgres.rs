@@ -3,9 +3,7 @@
 //! The server is the one at `GLEITZEIT_TEST_POSTGRES` (default
 //! `postgres://postgres@127.0.0.1:5432/postgres`). Where none answers, a test says
 //! `SKIPPED: <test>: no PostgreSQL`.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 #![expect(clippy::print_stdout, reason = "it says what was skipped")]
-#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,6 +1,5 @@
 //! A way to a server that can fall silent: connections stay open, what is sent is taken, and
 //! nothing arrives. So does a router that has forgotten a connection, or a host without power.
-#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 use gleitzeit::settings::StoreUrl;
 use tokio::{

@@ -1,6 +1,5 @@
 //! What tests of a whole runtime share: settings that write nothing, a provider whose calls wait
 //! until they are let through, and the law of event sequences.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
 

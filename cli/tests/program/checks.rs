@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::support::Place;
+use crate::support::Place;
 
 fn messages(told: &Value) -> Vec<String> {
     let problems = told["error"]["data"]["problems"].as_array().expect("a list");

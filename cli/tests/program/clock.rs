@@ -5,7 +5,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use super::support::{Answer, Place};
+use crate::support::{Answer, Place};
 
 /// A day before 1970, for a clock of 2026.
 const SHIM: &str = r"

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::support::Place;
+use crate::support::Place;
 
 /// Tasks, each with a result of 1 MB of its own.
 const TASKS: usize = 192;

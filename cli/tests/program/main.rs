@@ -9,15 +9,15 @@ mod checks;
 mod clock;
 mod commands;
 mod database;
+mod db;
 mod documents;
 #[cfg(target_os = "linux")]
 mod large;
 mod places;
-#[cfg(feature = "postgres")]
-#[path = "../../../tests/support/postgres.rs"]
-mod postgres;
+mod resolve;
 mod resume;
 mod serve;
 mod served;
 mod shown;
+#[path = "../support/mod.rs"]
 mod support;

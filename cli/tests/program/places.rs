@@ -4,7 +4,7 @@ use std::{fs, process::Stdio};
 
 use serde_json::{Value, json};
 
-use super::support::Place;
+use crate::support::Place;
 
 fn results(ran: &Value) -> Vec<Value> {
     ran["tasks"]

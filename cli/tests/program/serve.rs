@@ -103,7 +103,7 @@ fn on_both(name: &'static str, check: impl Fn(&Site)) {
     check(&Site::new("sqlite:shared.db"));
     #[cfg(feature = "postgres")]
     tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
-        if let Some(server) = crate::postgres::Server::reach(name).await {
+        if let Some(server) = crate::support::postgres::Server::reach(name).await {
             check(&Site::new(server.database().await.expose()));
             server.drop_all().await;
         }

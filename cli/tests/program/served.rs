@@ -18,7 +18,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use super::support::Place;
+use crate::support::Place;
 
 /// Nothing that is waited for here takes this long.
 const LIMIT: Duration = Duration::from_mins(1);

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::support::Place;
+use crate::support::Place;
 
 /// Sets a title, moves the cursor, writes the clipboard, goes back to the start of the line, and
 /// changes the order in which a line is read.

@@ -1,0 +1,18 @@
+//! Parts that the test programs share; each uses some of them.
+#![allow(dead_code, unused_imports, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
+
+#[path = "../../../tests/support/child.rs"]
+pub(crate) mod child;
+#[cfg(feature = "docker")]
+#[path = "../../../sandbox/tests/support/engine.rs"]
+pub(crate) mod engine;
+pub(crate) mod ollama_server;
+mod place;
+#[cfg(feature = "postgres")]
+#[path = "../../../tests/support/postgres.rs"]
+pub(crate) mod postgres;
+#[path = "../../../tests/support/whole.rs"]
+pub(crate) mod whole;
+
+pub(crate) use place::{Answer, Place};
