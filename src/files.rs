@@ -17,17 +17,21 @@
 //! ```
 
 mod batch;
+mod context;
 mod decode;
 mod diagnostic;
-mod draw;
+mod diagram;
 mod file_access;
+mod findings;
 mod input;
 mod json;
 mod keys;
 mod node;
 mod older;
 mod scalar;
+mod shared_fields;
 mod source;
+mod span;
 mod spec;
 mod toml;
 mod yaml;
@@ -42,12 +46,14 @@ use gleitzeit_domain::{error::ErrorCode, problem::Problem, workflow::WorkflowSpe
 
 pub use batch::{BatchError, BatchWork, batch_spec, batch_spec_without};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-pub use draw::{dot, mermaid};
+pub use diagram::{dot, mermaid};
 pub use input::{Input, input, json_value};
 pub use source::Source;
 
-use diagnostic::Lines;
-use node::{Findings, Kind, Node, Span};
+use context::FileContext;
+use findings::Findings;
+use node::{Kind, Node};
+use span::{Lines, Span};
 
 /// Bytes that a workflow file may have: 64 MiB.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -175,18 +181,10 @@ pub fn read_without(
         Err(error) => return Err(FileError::Invalid(not_utf8(&name, &error))),
     };
     let format = Format::of_path(path).unwrap_or_else(|| Format::of_text(&text));
-    let around = Around { folder: path.parent().unwrap_or(Path::new("")), left_out };
+    let around = FileContext { folder: path.parent().unwrap_or(Path::new("")), left_out };
     let mut file = parse_in(&text, format, &name, &around, judge)?;
     file_access::settle(&mut file.spec, around.folder);
     Ok(file)
-}
-
-/// What a file is read in.
-struct Around<'a> {
-    /// A batch looks for its files here first.
-    folder: &'a Path,
-    /// Files that no batch works on.
-    left_out: &'a dyn Fn(&Path) -> bool,
 }
 
 fn load(path: &Path) -> io::Result<Vec<u8>> {
@@ -213,14 +211,14 @@ fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Diagnostics {
 /// [`FileError::TooLarge`], and [`FileError::Invalid`] with everything that is wrong with it.
 pub fn parse(text: &str, format: Format, name: &str) -> Result<WorkflowFile, FileError> {
     let folder = Path::new(name).parent().unwrap_or(Path::new(""));
-    parse_in(text, format, name, &Around { folder, left_out: &|_| false }, &|_| Vec::new())
+    parse_in(text, format, name, &FileContext { folder, left_out: &|_| false }, &|_| Vec::new())
 }
 
 fn parse_in(
     text: &str,
     format: Format,
     name: &str,
-    around: &Around<'_>,
+    around: &FileContext<'_>,
     judge: &dyn Fn(&WorkflowSpec) -> Vec<Problem>,
 ) -> Result<WorkflowFile, FileError> {
     if text.len() as u64 > FILE_BYTES_MAX {

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     id::{Capability, ProtocolId, Version},
-    protocol::{Method, MethodSpec, builtin},
+    protocol::builtin::names,
 };
 
 /// The methods that a workflow calls, each once and in order. Empty means that they are not known:
@@ -75,10 +75,9 @@ impl Needs {
         self.methods().filter_map(of_method).max()
     }
 
-    /// True where the workflow was checked against this very method.
-    pub(crate) fn were_checked(&self, method: &Method) -> bool {
-        let is_it = |need: &Arc<str>| *need == method.need || *need == method.need_or_later;
-        self.0.iter().any(is_it)
+    /// True if one of these texts is among the needs.
+    pub(crate) fn have_one_of(&self, texts: [&Arc<str>; 2]) -> bool {
+        self.0.iter().any(|need| texts.contains(&need))
     }
 }
 
@@ -99,8 +98,8 @@ impl fmt::Display for Needs {
         for need in self.methods().filter_map(Need::read) {
             protocols.entry((need.name, need.version)).or_default().insert(need.method);
         }
-        if protocols.keys().any(|(name, _)| !builtin::is_builtin(name)) {
-            protocols.retain(|(name, _), _| !builtin::is_builtin(name));
+        if protocols.keys().any(|(name, _)| !names::is_builtin(name)) {
+            protocols.retain(|(name, _), _| !names::is_builtin(name));
         }
         if protocols.is_empty() {
             return out.write_str("its methods");
@@ -148,24 +147,14 @@ impl<'a> Need<'a> {
     }
 }
 
-/// How a method is written where a task names its version, and where it does not.
-pub(crate) fn texts(capability: &Capability, spec: &MethodSpec) -> [Arc<str>; 2] {
+/// The need of a task that names the version of its method, and of one that does not.
+/// `print` is the fingerprint of the method's schemas.
+pub(crate) fn texts(capability: &Capability, print: u64) -> [Arc<str>; 2] {
     let Capability { protocol, method } = capability;
-    let print = fingerprint(spec);
     [
         format!("{protocol}:{method}#{print:016x}").into(),
         format!("{protocol}+:{method}#{print:016x}").into(),
     ]
-}
-
-/// Differs where a check of parameters may come out differently (FNV-1a, which is the same in every
-/// build).
-fn fingerprint(spec: &MethodSpec) -> u64 {
-    let schemas = (&spec.params_schema, spec.additional_params, &spec.returns_schema);
-    let text = serde_json::to_vec(&schemas).unwrap_or_default();
-    text.iter().fold(0xcbf2_9ce4_8422_2325, |print: u64, byte| {
-        (print ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// How a method is written that nobody here knows; `None` where its version is no version.

@@ -371,7 +371,7 @@ impl Draft {
                 (methods[of].clone(), was_checked)
             } else {
                 let found = catalog.resolve_again(task.protocol.as_deref(), &task.method, needs);
-                let was_checked = found.as_ref().is_ok_and(|method| needs.were_checked(method));
+                let was_checked = found.as_ref().is_ok_and(|method| method.was_checked_by(needs));
                 let method = found
                     .map_err(|error| Arc::new(TaskError::new(error.code(), error.to_string())));
                 (method, was_checked)

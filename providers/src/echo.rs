@@ -25,7 +25,7 @@ use gleitzeit_domain::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{config, kinds::ProviderKind};
+use crate::{config, kind::ProviderKind};
 
 /// The kind `echo` of settings, which has no `config`.
 pub fn kind() -> ProviderKind {

@@ -9,6 +9,7 @@ pub mod echo;
 pub mod guarded;
 #[cfg(feature = "ollama")]
 mod http;
+mod kind;
 pub mod kinds;
 #[cfg(feature = "ollama")]
 pub mod ollama;

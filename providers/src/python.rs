@@ -9,6 +9,7 @@
 
 mod answer;
 mod config;
+mod config_error;
 mod docker;
 mod exposed;
 mod kind;
@@ -34,7 +35,8 @@ use gleitzeit_sandbox::{Interpreter, Job, Sandbox, SandboxError, Settings, Statu
 
 use serde_json::Value;
 
-pub use config::{PythonConfig, PythonConfigError};
+pub use config::PythonConfig;
+pub use config_error::PythonConfigError;
 pub use docker::DockerConfig;
 pub use kind::kind;
 pub use security::{Admission, SecurityManager};

@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use super::{
+    findings::Findings,
     keys::nearest,
-    node::{Entry, Findings, Kind, Node, Span},
+    node::{Entry, Kind, Node},
+    span::Span,
 };
 
 /// Seconds that a span of time may have at most: about 31 years. Clocks overflow far above.

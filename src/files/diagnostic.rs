@@ -3,42 +3,12 @@
 //! Made by [`Source`](super::Source) from findings and from the problems of later checks; printed
 //! by the command line, or given to programs as JSON.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use gleitzeit_domain::error::ErrorCode;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-use super::node::Finding;
-
-/// Where the lines of a text begin. A line ends with `\n`, `\r\n` or `\r`.
-#[derive(Debug)]
-pub(super) struct Lines(Vec<usize>);
-
-impl Lines {
-    /// The lines of `text`.
-    pub(super) fn new(text: &str) -> Self {
-        let bytes = text.as_bytes();
-        let mut starts = vec![0];
-        for (at, byte) in bytes.iter().enumerate() {
-            if *byte == b'\n' || (*byte == b'\r' && bytes.get(at + 1) != Some(&b'\n')) {
-                starts.push(at + 1);
-            }
-        }
-        Self(starts)
-    }
-
-    /// The number, from 1, of the line that has the byte at `offset`.
-    pub(super) fn number(&self, offset: usize) -> usize {
-        self.0.partition_point(|start| *start <= offset)
-    }
-
-    /// The bytes of a line, without what ends it.
-    fn range(&self, number: usize, text: &str) -> Range<usize> {
-        let start = self.0[number - 1];
-        let end = self.0.get(number).copied().unwrap_or(text.len());
-        start..start + text[start..end].trim_end_matches(['\n', '\r']).len()
-    }
-}
+use super::{findings::Finding, span::Lines};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]

@@ -10,9 +10,10 @@ use gleitzeit_domain::problem::push_pointer;
 use serde_json::Value;
 
 use super::{
-    diagnostic::Lines,
+    findings::Findings,
     json,
-    node::{Entry, Findings, Kind, Node},
+    node::{Entry, Kind, Node},
+    span::Lines,
 };
 
 /// A value, and how its numbers were written.

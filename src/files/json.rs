@@ -4,9 +4,10 @@
 //! they begin and end. Stops at the first error, as RFC 8259 gives no way to go on behind one.
 
 use super::{
-    diagnostic::Lines,
-    node::{DEPTH_MAX, Entry, Findings, Kind, Node, Span, shorten, unique},
+    findings::Findings,
+    node::{DEPTH_MAX, Entry, Kind, Node, shorten, unique},
     scalar::{self, Plain},
+    span::{Lines, Span},
 };
 
 /// The value of a JSON text, or `None` when it could not be read.

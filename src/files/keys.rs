@@ -3,7 +3,11 @@
 //! Asked by the decoder, and by [`Source`](super::Source) to find a value under the spelling that
 //! the file uses.
 
-use super::node::{Entry, Findings, Kind, Node, Span, shorten};
+use super::{
+    findings::Findings,
+    node::{Entry, Kind, Node, shorten},
+    span::Span,
+};
 
 /// A key of the format.
 #[derive(Debug)]

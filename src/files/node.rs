@@ -7,30 +7,16 @@
 
 use std::collections::HashMap;
 
-use gleitzeit_domain::error::ErrorCode;
 use serde_json::{Map, Number, Value};
 
-use super::diagnostic::Lines;
+use super::{
+    findings::Findings,
+    span::{Lines, Span},
+};
 
 /// Levels of nesting that a file may have. What is stored as JSON must be readable again, and
 /// JSON readers commonly stop at 128 levels.
 pub(super) const DEPTH_MAX: usize = 100;
-
-/// A range of bytes in the text of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Span {
-    /// The first byte.
-    pub(super) start: usize,
-    /// The byte behind the last one.
-    pub(super) end: usize,
-}
-
-impl Span {
-    /// From `start` up to, but without, `end`.
-    pub(super) const fn new(start: usize, end: usize) -> Self {
-        Self { start, end }
-    }
-}
 
 /// A value with its place.
 #[derive(Debug, Clone)]
@@ -152,67 +138,4 @@ pub(super) fn shorten(text: &str) -> String {
         return line.to_owned();
     }
     line.chars().take(CHARS_MAX).chain(['…']).collect()
-}
-
-/// One thing wrong with a file.
-#[derive(Debug, Clone)]
-pub(super) struct Finding {
-    /// Where.
-    pub(super) span: Span,
-    /// The kind.
-    pub(super) code: ErrorCode,
-    /// What was found, and what was expected.
-    pub(super) message: String,
-    /// What to do.
-    pub(super) help: Option<String>,
-}
-
-/// Everything wrong with a file.
-#[derive(Debug, Default)]
-pub(super) struct Findings(Vec<Finding>);
-
-impl Findings {
-    /// Adds that the text cannot be read.
-    pub(super) fn unreadable(&mut self, span: Span, message: impl Into<String>) {
-        self.add(span, ErrorCode::ParseError, message.into(), None);
-    }
-
-    /// Adds that the text can be read, but says something wrong.
-    pub(super) fn wrong(&mut self, span: Span, message: impl Into<String>) {
-        self.add(span, ErrorCode::WorkflowValidationFailed, message.into(), None);
-    }
-
-    /// The same, with what to do about it.
-    pub(super) fn error_with_help(
-        &mut self,
-        span: Span,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        self.add(span, ErrorCode::WorkflowValidationFailed, message.into(), Some(help.into()));
-    }
-
-    fn add(&mut self, span: Span, code: ErrorCode, message: String, help: Option<String>) {
-        self.0.push(Finding { span, code, message, help });
-    }
-
-    /// Adds one that is made already.
-    pub(super) fn push(&mut self, finding: Finding) {
-        self.0.push(finding);
-    }
-
-    /// Where each begins.
-    pub(super) fn starts(&self) -> Vec<usize> {
-        self.0.iter().map(|finding| finding.span.start).collect()
-    }
-
-    /// True when nothing is wrong.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// All of them.
-    pub(super) fn into_vec(self) -> Vec<Finding> {
-        self.0
-    }
 }

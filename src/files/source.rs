@@ -9,10 +9,12 @@ use std::{collections::HashSet, sync::Arc};
 use gleitzeit_domain::problem::Problem;
 
 use super::{
-    batch,
-    diagnostic::{Cursor, Diagnostic, Diagnostics, Lines},
+    batch::file as batch,
+    diagnostic::{Cursor, Diagnostic, Diagnostics},
+    findings::{Finding, Findings},
     keys,
-    node::{Entry, Finding, Findings, Kind, Node, Span},
+    node::{Entry, Kind, Node},
+    span::{Lines, Span},
 };
 
 /// The text of a file, and where each of its values stands.

@@ -10,8 +10,10 @@ use toml::{
 };
 
 use super::{
-    node::{DEPTH_MAX, Entry, Findings, Kind, Node, Span, shorten},
+    findings::Findings,
+    node::{DEPTH_MAX, Entry, Kind, Node, shorten},
     scalar::{self, Plain},
+    span::Span,
 };
 
 /// The value of a TOML text, or `None` when it could not be read.

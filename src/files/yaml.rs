@@ -5,16 +5,19 @@
 //! documents and tags beyond the core schema are told, all at once; a text that is no YAML ends
 //! the reading at the first error.
 
+mod scalars;
+
 use std::collections::{HashMap, HashSet};
 
 use granit_parser::{Event, Parser, ScalarStyle, Span as EventSpan, Tag};
-use serde_json::Number;
 
 use super::{
-    diagnostic::Lines,
-    node::{DEPTH_MAX, Entry, Findings, Kind, Node, Span, shorten, unique},
-    scalar::{self, Plain},
+    findings::Findings,
+    node::{DEPTH_MAX, Entry, Kind, Node, shorten, unique},
+    span::{Lines, Span},
 };
+
+use scalars::{check_tag, location, plain, scalar_location, scalar_text, tagged};
 
 /// Bytes of memory, about, that all anchors and aliases of a file may be copied into: 64 MiB.
 const COPIED_MAX: usize = 64 << 20;
@@ -118,11 +121,11 @@ impl Builder<'_> {
                 self.scalar(&text, style, anchor, tag.as_deref(), span)?;
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.check_tag(tag.as_deref(), "seq", span);
+                check_tag(tag.as_deref(), "seq", span, self.findings);
                 self.open(location.start, anchor, Content::Items(Vec::new()))?;
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.check_tag(tag.as_deref(), "map", span);
+                check_tag(tag.as_deref(), "map", span, self.findings);
                 let entries = Vec::new();
                 let content = Content::Entries { entries, merged: Vec::new(), key: None };
                 self.open(location.start, anchor, content)?;
@@ -260,8 +263,8 @@ impl Builder<'_> {
     ) -> Result<(), Aborted> {
         let location = scalar_location(span);
         let kind = match tag {
-            Some(tag) => self.tagged(text, tag, span),
-            None if style == ScalarStyle::Plain => self.plain(text, location),
+            Some(tag) => tagged(text, tag, span, self.findings),
+            None if style == ScalarStyle::Plain => plain(text, location, self.findings),
             None => Kind::String(text.to_owned()),
         };
         let cost = text.len().saturating_add(NODE_COST);
@@ -278,65 +281,6 @@ impl Builder<'_> {
             self.settle(anchor, done)
         }
     }
-
-    fn plain(&mut self, text: &str, location: Span) -> Kind {
-        match scalar::resolve(text) {
-            Plain::Null => Kind::Null,
-            Plain::Bool(flag) => Kind::Bool(flag),
-            Plain::Number(number) => Kind::Number(number, text.to_owned()),
-            Plain::Text => Kind::String(text.to_owned()),
-            Plain::Unfit(why) => {
-                let found = format!("the number {} cannot be kept: {why}", shorten(text));
-                self.findings.error_with_help(
-                    location,
-                    found,
-                    "put it into quotes to pass it as text",
-                );
-                Kind::Null
-            }
-        }
-    }
-
-    fn tagged(&mut self, text: &str, tag: &Tag, span: &EventSpan) -> Kind {
-        match (tag.core_suffix(), scalar::resolve(text)) {
-            (Some("str"), _) => Kind::String(text.to_owned()),
-            (Some("null"), Plain::Null) => Kind::Null,
-            (Some("bool"), Plain::Bool(flag)) => Kind::Bool(flag),
-            (Some("int"), Plain::Number(number)) if !number.is_f64() => {
-                Kind::Number(number, text.to_owned())
-            }
-            (Some("float"), Plain::Number(number)) => {
-                let number = number.as_f64().and_then(Number::from_f64).unwrap_or(number);
-                Kind::Number(number, text.to_owned())
-            }
-            (None, _) if is_plain_tag(tag) => Kind::String(text.to_owned()),
-            (None | Some("map" | "seq"), _) => {
-                self.refuse_tag(tag, span);
-                Kind::Null
-            }
-            (Some(_), _) => {
-                let found = format!("`{}` is no `{}`", shorten(text), tag.original());
-                self.findings.wrong(location(span), found);
-                Kind::Null
-            }
-        }
-    }
-
-    /// A collection may carry the tag of its own kind, and no other.
-    fn check_tag(&mut self, tag: Option<&Tag>, own: &str, span: &EventSpan) {
-        if let Some(tag) = tag
-            && tag.core_suffix() != Some(own)
-            && !is_plain_tag(tag)
-        {
-            self.refuse_tag(tag, span);
-        }
-    }
-
-    fn refuse_tag(&mut self, tag: &Tag, span: &EventSpan) {
-        let location = span.tag_span().as_ref().map_or_else(|| location(span), location);
-        let found = format!("the tag `{}` means nothing here", shorten(&tag.original()));
-        self.findings.error_with_help(location, found, "leave the tag out");
-    }
 }
 
 /// Counts a copy of `cost` bytes, and refuses it above the limit of the file.
@@ -352,38 +296,6 @@ fn charge(
     }
     findings.unreadable(location, "the anchors and aliases up to here expand to too much");
     Err(Aborted)
-}
-
-/// The single `!`, which says "no guessing".
-fn is_plain_tag(tag: &Tag) -> bool {
-    tag.original() == "!"
-}
-
-fn location(span: &EventSpan) -> Span {
-    let start = span.start.byte_offset().unwrap_or_default();
-    Span::new(start, span.end.byte_offset().unwrap_or(start))
-}
-
-/// The place of a scalar: empty where it goes over several lines, so that messages point at its
-/// key instead of at the first of many lines.
-fn scalar_location(span: &EventSpan) -> Span {
-    let location = location(span);
-    if span.start.line() == span.end.line() {
-        location
-    } else {
-        Span::new(location.start, location.start)
-    }
-}
-
-/// A scalar as the text of a key.
-fn scalar_text(kind: &Kind) -> Option<String> {
-    match kind {
-        Kind::Null => Some("null".to_owned()),
-        Kind::Bool(flag) => Some(flag.to_string()),
-        Kind::Number(_, written) => Some(written.clone()),
-        Kind::String(text) => Some(text.clone()),
-        Kind::Array(_) | Kind::Object(_) => None,
-    }
 }
 
 /// What a merge key brings in: the entries of a mapping, or of a list of mappings.

@@ -19,13 +19,17 @@ use std::{
     sync::Arc,
 };
 
-pub(super) use self::derive::compile_method;
 pub(crate) use self::resolve::{names_version, unknown_need};
 pub use self::{
     error::{Incompatibility, RegisterError},
     resolve::ResolveError,
 };
-use super::{Method, MethodRef, MethodSpec, ProtocolSpec};
+use super::{
+    builtin,
+    method::{Method, MethodRef},
+    spec::{MethodSpec, ProtocolSpec},
+    validate::schema_error::SchemaError,
+};
 use crate::id::{Capability, ProtocolId, Version};
 
 /// The protocols of a runtime. Cloning is cheap: a snapshot.
@@ -61,7 +65,7 @@ impl ProtocolCatalog {
     /// Never: the test of the built-in protocols registers them.
     pub fn builtin() -> Self {
         let mut catalog = Self::new();
-        for spec in super::builtin::all() {
+        for spec in builtin::all() {
             catalog.register(spec).expect("the built-in protocols are valid");
         }
         catalog
@@ -109,7 +113,7 @@ impl ProtocolCatalog {
             };
             let (later, now): (Vec<_>, Vec<_>) = waiting.into_iter().partition(blocked);
             if now.is_empty() {
-                errors.extend(derive::circles(&later));
+                errors.extend(derive::cycles(&later));
                 break;
             }
             for spec in now {
@@ -332,7 +336,7 @@ impl Tables {
         &self,
         capability: Capability,
         spec: &MethodSpec,
-    ) -> Result<MethodRef, Vec<super::validate::SchemaError>> {
+    ) -> Result<MethodRef, Vec<SchemaError>> {
         match self.methods.get(&capability) {
             Some(method) if method.spec == *spec => Ok(Arc::clone(method)),
             _ => Method::compile(capability, spec.clone()).map(Arc::new),

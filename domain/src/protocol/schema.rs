@@ -6,7 +6,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{MethodSpec, OneOrMany, ParameterSpec, ParameterType, ProtocolSpec};
+use super::{
+    parameter::{OneOrMany, ParameterSpec, ParameterType},
+    spec::{MethodSpec, ProtocolSpec},
+};
 
 /// The dialect that is written.
 pub const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";

@@ -14,108 +14,31 @@
 //! nothing.
 
 mod admit;
+mod compile;
 mod fill;
 mod node;
-mod number;
+pub(super) mod number;
+pub(super) mod schema_error;
 #[cfg(test)]
 mod tests;
+mod violation;
 mod walk;
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::{
+    compile::Compiler,
     node::Node,
     walk::{Location, Walk},
 };
-use crate::protocol::{MethodSpec, ParameterSpec};
+use super::{parameter::ParameterSpec, spec::MethodSpec};
 
-pub(super) use self::number::compare;
-
-/// No more violations than these are told of one value.
-pub const VIOLATIONS_MAX: usize = 1_000;
-
-/// One way in which a value breaks its schema.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Violation {
-    /// Where, as a JSON pointer (RFC 6901) into the value as it was given; `""` is its root. A
-    /// missing field is named by where it should be.
-    pub pointer: String,
-    /// Which rule is broken.
-    pub rule: Rule,
-    /// What was found, and what was expected.
-    pub message: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.pointer.is_empty() {
-            out.write_str(&self.message)
-        } else {
-            write!(out, "{}: {}", self.pointer, self.message)
-        }
-    }
-}
-
-/// The rules of a schema.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rule {
-    /// The value has none of the types allowed.
-    Type,
-    /// Something that must be given is missing.
-    Required,
-    /// The value is not on the list.
-    Enum,
-    /// The number is too small.
-    Minimum,
-    /// The number is too great.
-    Maximum,
-    /// The text or list is too short.
-    MinLength,
-    /// The text or list is too long.
-    MaxLength,
-    /// The pattern is not found in the text.
-    Pattern,
-    /// The field or parameter is not declared, and others are not allowed.
-    AdditionalProperties,
-    /// More parameters by position than are declared.
-    TooManyPositional,
-}
-
-/// One thing wrong with a schema.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SchemaError {
-    /// Where, as a JSON pointer into the specification: `/properties/name/pattern`.
-    pub pointer: String,
-    /// What was found, and what was expected.
-    pub message: String,
-}
-
-impl SchemaError {
-    pub(super) fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), message: message.into() }
-    }
-
-    /// The same error as seen from a document that holds the specification at `prefix`.
-    #[must_use]
-    pub(super) fn below(mut self, prefix: &str) -> Self {
-        self.pointer.insert_str(0, prefix);
-        self
-    }
-}
-
-impl fmt::Display for SchemaError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.pointer.is_empty() {
-            out.write_str(&self.message)
-        } else {
-            write!(out, "{}: {}", self.pointer, self.message)
-        }
-    }
-}
+pub use self::{
+    schema_error::SchemaError,
+    violation::{Rule, VIOLATIONS_MAX, Violation},
+};
 
 /// A compiled [`ParameterSpec`].
 ///
@@ -141,9 +64,9 @@ impl Validator {
     /// values, a constraint that no declared type has, a pattern that does not compile or is too
     /// large, a default that breaks its own schema.
     pub fn compile(spec: &ParameterSpec) -> Result<Self, Vec<SchemaError>> {
-        let mut errors = Vec::new();
-        let node = Node::compile(spec, &mut String::new(), &mut errors);
-        if errors.is_empty() { Ok(Self { node }) } else { Err(errors) }
+        let mut compiler = Compiler::new(check_default);
+        let node = compiler.value(spec, &mut String::new());
+        compiler.finish(node).map(|node| Self { node })
     }
 
     /// Everything wrong with `value`; nothing when it fits.
@@ -222,9 +145,9 @@ impl ParamsValidator {
     /// Everything wrong with their schemas, with pointers into the method:
     /// `/params_schema/code/pattern`.
     pub fn compile(method: &MethodSpec) -> Result<Self, Vec<SchemaError>> {
-        let mut errors = Vec::new();
-        let node = Node::params(method, &mut errors);
-        if errors.is_empty() { Ok(Self { node }) } else { Err(errors) }
+        let mut compiler = Compiler::new(check_default);
+        let node = compiler.params(method);
+        compiler.finish(node).map(|node| Self { node })
     }
 
     /// Checks parameters and fills in defaults; answers the object by name that a provider gets.
@@ -328,4 +251,19 @@ fn rebuilt(
     let mut filled = Value::Object(build());
     fill::fill(node, &mut filled);
     Ok(Arc::new(filled))
+}
+
+/// A default that breaks its own schema would make every call without it fail.
+fn check_default(node: &Node, value: &mut Value, at: &str, errors: &mut Vec<SchemaError>) {
+    let mut walk = Walk::new(None);
+    walk.value(node, value, &Location::Root);
+    if walk.violations.is_empty() {
+        fill::fill(node, value);
+    }
+    errors.extend(walk.violations.into_iter().map(|wrong| {
+        SchemaError::new(
+            format!("{at}{}", wrong.pointer),
+            format!("the default breaks its own schema: {}", wrong.message),
+        )
+    }));
 }

@@ -6,7 +6,7 @@ use gleitzeit_domain::provider::ProviderSpec;
 use super::{OllamaConfig, spec};
 use crate::{
     config::{ConfigProblem, read},
-    kinds::{ProviderKind, ProviderRequest},
+    kind::{ProviderKind, ProviderRequest},
 };
 
 /// The kind `ollama` of settings.

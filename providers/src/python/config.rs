@@ -4,20 +4,20 @@
 
 use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
 
-use gleitzeit_domain::{
-    error::{ErrorCode, TaskError},
-    provider::Call,
-    security::SandboxLevel,
-};
+use gleitzeit_domain::{provider::Call, security::SandboxLevel};
+#[cfg(feature = "docker")]
+use gleitzeit_sandbox::DockerSettings;
 use gleitzeit_sandbox::{JailSettings, Limits, NetworkRule, Policy, Preset};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{docker::DockerConfig, request::Request, security::SecurityManager};
+use super::{
+    config_error::{CPU_MIN_MILLICORES, PythonConfigError},
+    docker::{Beside, DockerConfig},
+    request::Request,
+    security::SecurityManager,
+};
 use crate::reach::Rules;
-
-/// An interpreter takes seconds to start with less of a core.
-const CPU_MIN_MILLICORES: u32 = 50;
 
 /// Settings of a Python provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,60 +127,6 @@ impl Default for PythonConfig {
     }
 }
 
-/// Why settings of a Python provider are refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PythonConfigError {
-    /// A number that must not be zero is.
-    #[error("{field}: must be more than 0")]
-    Zero {
-        /// The setting.
-        field: &'static str,
-    },
-    /// A number that is too small for an interpreter to start.
-    #[error("memory_mb: {configured} is less than the {least} MiB that an interpreter needs")]
-    Memory {
-        /// As given.
-        configured: u64,
-        /// The least.
-        least: u64,
-    },
-    /// A limit that an interpreter would hardly start under.
-    #[error("cpu_millicores: {configured} is less than {CPU_MIN_MILLICORES}")]
-    Cpu {
-        /// As given.
-        configured: u32,
-    },
-    /// A path that is empty.
-    #[error("{field}: must not be empty; leave it out instead")]
-    Empty {
-        /// The setting.
-        field: &'static str,
-    },
-    /// A level that this build does not have.
-    #[error(
-        "sandbox: `{level}` is not available: this build has `process`, `chroot` and `none`; \
-         build it with the feature `docker`"
-    )]
-    Sandbox {
-        /// As given.
-        level: &'static str,
-    },
-    /// Two settings that do not go together, or one without the other.
-    #[error("{field}: {message}")]
-    Together {
-        /// The setting.
-        field: &'static str,
-        /// What is wrong.
-        message: &'static str,
-    },
-}
-
-impl From<PythonConfigError> for TaskError {
-    fn from(error: PythonConfigError) -> Self {
-        Self::new(ErrorCode::ConfigurationError, error.to_string())
-    }
-}
-
 impl PythonConfig {
     /// # Errors
     /// The first setting that is wrong.
@@ -210,7 +156,12 @@ impl PythonConfig {
         if self.sandbox == SandboxLevel::Docker && cfg!(not(feature = "docker")) {
             return Err(PythonConfigError::Sandbox { level: self.sandbox.as_str() });
         }
-        self.check_docker()?;
+        DockerConfig::check(&Beside {
+            docker: self.docker.as_ref(),
+            sandbox: self.sandbox,
+            network: self.network,
+            has_virtual_env: self.virtual_env.is_some(),
+        })?;
         let together = |field, message| Err(PythonConfigError::Together { field, message });
         match (self.sandbox == SandboxLevel::Chroot, &self.root, &self.virtual_env) {
             (true, None, _) => together("root", "missing; `sandbox = \"chroot\"` needs one"),
@@ -249,6 +200,31 @@ impl PythonConfig {
             cgroup: self.cgroup.clone(),
             cpu_millicores: self.cpu_millicores,
             ..JailSettings::default()
+        })
+    }
+
+    /// The containers that tasks run in; `None` where they run in none.
+    #[cfg(feature = "docker")]
+    pub(super) fn containers(&self) -> Option<DockerSettings> {
+        let docker = self.docker.as_ref().filter(|_| self.sandbox == SandboxLevel::Docker)?;
+        let workers = self.workers() as usize;
+        let plain = DockerSettings::of(&docker.image);
+        Some(DockerSettings {
+            host: docker.host.clone(),
+            runtime: docker.runtime.clone(),
+            pool_size: docker.pool_size.map_or(workers * 2, |size| size as usize),
+            workers,
+            queue_max: self.queue_max as usize,
+            cpu_millicores: docker.cpu_millicores.unwrap_or(plain.cpu_millicores),
+            pids: docker.pids.unwrap_or(plain.pids),
+            task_bytes: self.task_dir_mb << 20,
+            usual: Limits {
+                memory_bytes: self.memory_mb << 20,
+                file_bytes: self.file_size_mb << 20,
+                ..Limits::default()
+            },
+            read_only_paths: self.read_only_paths.clone(),
+            ..plain
         })
     }
 

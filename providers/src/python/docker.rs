@@ -4,11 +4,9 @@
 //! cannot give is refused by name, and never left out in silence.
 
 use gleitzeit_domain::security::SandboxLevel;
-#[cfg(feature = "docker")]
-use gleitzeit_sandbox::{DockerSettings, Limits};
 use serde::{Deserialize, Serialize};
 
-use super::config::{PythonConfig, PythonConfigError};
+use super::config_error::PythonConfigError;
 
 /// The containers of a Python provider.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -34,12 +32,27 @@ pub struct DockerConfig {
     pub pids: Option<u32>,
 }
 
-impl PythonConfig {
-    /// What goes with containers, and what goes with them only.
-    pub(super) fn check_docker(&self) -> Result<(), PythonConfigError> {
+/// The settings of a provider that its containers depend on.
+pub(super) struct Beside<'a> {
+    /// Its containers; `None` if it has none.
+    pub(super) docker: Option<&'a DockerConfig>,
+    /// Its isolation level.
+    pub(super) sandbox: SandboxLevel,
+    /// True if tasks may use the network.
+    pub(super) network: bool,
+    /// True if a virtual environment of this machine is set.
+    pub(super) has_virtual_env: bool,
+}
+
+impl DockerConfig {
+    /// Checks the settings of containers, and those beside them that containers exclude or need.
+    ///
+    /// # Errors
+    /// The first setting that is wrong.
+    pub(super) fn check(beside: &Beside<'_>) -> Result<(), PythonConfigError> {
         let together = |field, message| Err(PythonConfigError::Together { field, message });
-        let Some(docker) = &self.docker else {
-            if self.sandbox == SandboxLevel::Docker {
+        let Some(docker) = beside.docker else {
+            if beside.sandbox == SandboxLevel::Docker {
                 return together("docker.image", "missing; `sandbox = \"docker\"` needs one");
             }
             return Ok(());
@@ -56,44 +69,19 @@ impl PythonConfig {
         if let Some((field, _)) = texts.into_iter().find(|(_, text)| text.as_deref() == Some("")) {
             return Err(PythonConfigError::Empty { field });
         }
-        if self.sandbox != SandboxLevel::Docker {
+        if beside.sandbox != SandboxLevel::Docker {
             return together("docker", "needs `sandbox = \"docker\"`");
         }
         if docker.image.is_empty() {
             return together("docker.image", "missing; name an image that the engine has");
         }
-        if self.network {
+        if beside.network {
             let message = "containers have none; set `network = false` for this provider";
             return together("network", message);
         }
-        match &self.virtual_env {
-            Some(_) => together("virtual_env", "not with containers; put it into the image"),
-            None => Ok(()),
+        if beside.has_virtual_env {
+            return together("virtual_env", "not with containers; put it into the image");
         }
-    }
-
-    /// The containers that tasks run in; `None` where they run in none.
-    #[cfg(feature = "docker")]
-    pub(super) fn containers(&self) -> Option<DockerSettings> {
-        let docker = self.docker.as_ref().filter(|_| self.sandbox == SandboxLevel::Docker)?;
-        let workers = self.workers() as usize;
-        let plain = DockerSettings::of(&docker.image);
-        Some(DockerSettings {
-            host: docker.host.clone(),
-            runtime: docker.runtime.clone(),
-            pool_size: docker.pool_size.map_or(workers * 2, |size| size as usize),
-            workers,
-            queue_max: self.queue_max as usize,
-            cpu_millicores: docker.cpu_millicores.unwrap_or(plain.cpu_millicores),
-            pids: docker.pids.unwrap_or(plain.pids),
-            task_bytes: self.task_dir_mb << 20,
-            usual: Limits {
-                memory_bytes: self.memory_mb << 20,
-                file_bytes: self.file_size_mb << 20,
-                ..Limits::default()
-            },
-            read_only_paths: self.read_only_paths.clone(),
-            ..plain
-        })
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use super::{PythonConfig, check_level, spec};
 use crate::{
     config::{ConfigProblem, read},
     guarded::Guarded,
-    kinds::{ProviderKind, ProviderRequest},
+    kind::{ProviderKind, ProviderRequest},
     security::{PolicyPreset, SecuritySettings},
 };
 

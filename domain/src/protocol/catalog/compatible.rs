@@ -9,13 +9,14 @@ use std::cmp::Ordering;
 use indexmap::IndexMap;
 use serde_json::Number;
 
-use super::Incompatibility;
+use super::{derive::method_pointer, error::Incompatibility};
 use crate::{
     id::ProtocolId,
     problem::push_pointer,
     protocol::{
-        MethodSpec, ParameterSpec, ParameterType, ProtocolSpec, catalog::derive::method_pointer,
-        validate,
+        parameter::{ParameterSpec, ParameterType},
+        spec::{MethodSpec, ProtocolSpec},
+        validate::{Validator, number::compare},
     },
 };
 
@@ -157,7 +158,7 @@ impl Findings {
         narrow: &ParameterSpec,
         wide: &ParameterSpec,
     ) {
-        let compiled = (validate::Validator::compile(narrow), validate::Validator::compile(wide));
+        let compiled = (Validator::compile(narrow), Validator::compile(wide));
         let (Ok(narrow), Ok(wide)) = compiled else {
             return self.report("", "the schema does not compile");
         };
@@ -180,7 +181,7 @@ impl Findings {
         match narrow {
             None => self.report(keyword, format!("a bound of {after} where there was none")),
             Some(before) => {
-                let order = validate::compare(after, before);
+                let order = compare(after, before);
                 if order != Ordering::Equal && order != looser {
                     self.report(keyword, format!("a bound of {after} where it was {before}"));
                 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{error::ErrorCode, id::ProtocolId, protocol::validate::SchemaError};
+use crate::{error::ErrorCode, id::ProtocolId, protocol::validate::schema_error::SchemaError};
 
 /// Why a protocol was not registered. The catalog is as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

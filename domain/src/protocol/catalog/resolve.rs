@@ -7,7 +7,7 @@ use crate::{
     error::ErrorCode,
     id::{Capability, ProtocolId, Version, is_name},
     needs::{self, Needs},
-    protocol::{MethodRef, ProtocolSpec, builtin, nearest},
+    protocol::{builtin::names, method::MethodRef, nearest, spec::ProtocolSpec},
 };
 
 /// Why a task's protocol and method name nothing.
@@ -151,7 +151,7 @@ pub(crate) fn unknown_need(protocol: Option<&str>, method: &str) -> Option<Arc<s
     }
     let version = named.version.or(prefix.and_then(|prefix| prefix.version));
     // What is built in is the same everywhere: this is a mistake of writing.
-    let is_nameable = is_name(named.name) && is_name(bare) && !builtin::is_builtin(named.name);
+    let is_nameable = is_name(named.name) && is_name(bare) && !names::is_builtin(named.name);
     if is_nameable { needs::unknown_text(named.name, version, bare) } else { None }
 }
 
@@ -203,7 +203,7 @@ impl ProtocolCatalog {
     ) -> Result<MethodRef, ResolveError> {
         let found = self.resolve(protocol, method);
         // As a rule nothing has changed since.
-        let is_it = found.as_ref().is_ok_and(|method| needs.were_checked(method));
+        let is_it = found.as_ref().is_ok_and(|method| method.was_checked_by(needs));
         if is_it || names_version(protocol, method) {
             return found;
         }

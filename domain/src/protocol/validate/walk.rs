@@ -8,9 +8,9 @@ use std::{cmp::Ordering, fmt::Write as _};
 use serde_json::{Map, Number, Value};
 
 use super::{
-    Rule, VIOLATIONS_MAX, Violation,
     node::{Field, Node},
     number::{compare, same_open},
+    violation::{Rule, VIOLATIONS_MAX, Violation},
 };
 use crate::{problem::push_pointer, protocol::nearest};
 

@@ -1,0 +1,179 @@
+//! The declared form of a protocol: pure data with the field names of the file format.
+
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::parameter::ParameterSpec;
+use crate::{
+    duration,
+    id::{ProtocolId, Version},
+    resources::ResourceRequirements,
+    retry::RetryPolicy,
+    security::SecurityRequirements,
+};
+
+/// A protocol: what a provider of it can be asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProtocolSpec {
+    /// The name, without a version: `python`.
+    pub name: String,
+    /// The version: `v1.0`.
+    pub version: Version,
+    /// For a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The protocol whose methods this one inherits; its own override them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extends: Option<ProtocolId>,
+    /// The methods by name, in the order of their declaration.
+    #[serde(default)]
+    pub methods: IndexMap<String, MethodSpec>,
+    /// Who wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// Its licence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// Where more is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documentation_url: Option<String>,
+    /// Words to find it by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+impl ProtocolSpec {
+    /// A protocol without methods.
+    pub fn new(name: impl Into<String>, version: Version) -> Self {
+        Self {
+            name: name.into(),
+            version,
+            description: None,
+            extends: None,
+            methods: IndexMap::new(),
+            author: None,
+            license: None,
+            documentation_url: None,
+            tags: Vec::new(),
+        }
+    }
+
+    /// Adds a method under its own name.
+    #[must_use]
+    pub fn method(mut self, method: MethodSpec) -> Self {
+        self.methods.insert(method.name.clone(), method);
+        self
+    }
+
+    /// `name/version`.
+    pub fn protocol_id(&self) -> ProtocolId {
+        ProtocolId::new(self.name.as_str(), self.version)
+    }
+}
+
+/// One method of a protocol.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodSpec {
+    /// The bare name: `execute`. In a file the key may say it instead.
+    #[serde(default)]
+    pub name: String,
+    /// For a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The parameters by name; their order is that of positional parameters.
+    #[serde(default)]
+    pub params_schema: IndexMap<String, ParameterSpec>,
+    /// False refuses parameters that `params_schema` does not name. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub additional_params: bool,
+    /// The shape of a result; nothing is checked where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returns_schema: Option<ParameterSpec>,
+    /// Uses of the method, checked against the schemas at registration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<MethodExample>,
+    /// True warns once when the method is used.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deprecated: bool,
+    /// The limit of one attempt, where the task says none. In files: seconds.
+    #[serde(default, with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<Duration>,
+    /// The parameter that limits an attempt, in seconds. Where a task gives it, it counts like the
+    /// task's own `timeout`; its default counts only where the task gives neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_parameter: Option<String>,
+    /// How long a call waits for providers that are all down, instead of `engine.provider_wait_timeout`; it
+    /// holds in a process that serves, too. In files: seconds.
+    #[serde(default, with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub provider_wait_seconds: Option<Duration>,
+    /// When and how often a failed attempt is repeated, where the task says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_policy: Option<RetryPolicy>,
+    /// What one call takes, where the task says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_requirements: Option<ResourceRequirements>,
+    /// What the place where it runs must guarantee.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_requirements: Option<SecurityRequirements>,
+    /// What running it twice means; decides recovery after a crash.
+    #[serde(default)]
+    pub effect: Effect,
+}
+
+impl MethodSpec {
+    /// A method without parameters.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Adds a parameter behind those declared so far.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, spec: ParameterSpec) -> Self {
+        self.params_schema.insert(name.into(), spec);
+        self
+    }
+
+    /// Sets the schema of the result.
+    #[must_use]
+    pub fn returns(mut self, spec: ParameterSpec) -> Self {
+        self.returns_schema = Some(spec);
+        self
+    }
+}
+
+/// A use of a method: what is given and, where told, what comes back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MethodExample {
+    /// The parameters, by name or by position.
+    pub params: Value,
+    /// The result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    /// For a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// What running a call twice means; decides what a restart does with a call cut short by a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// No effect outside: it runs again. Where the id of a workflow is made up, its first tasks
+    /// may be called before it is stored, if all of them are of this kind.
+    Pure,
+    /// Twice equals once: it runs again, with the same idempotency key.
+    Idempotent,
+    /// Twice is acceptable: it runs again, and the attempt counts.
+    #[default]
+    AtLeastOnce,
+    /// Must not run twice: its start is committed first, and a start without an outcome becomes
+    /// `outcome_unknown` until a person settles it. A call that failed is not repeated, whatever
+    /// the retry policy, unless its error says itself that another attempt may help.
+    AtMostOnce,
+}
