@@ -31,7 +31,7 @@ use gleitzeit_domain::{
     id::{Capability, ProtocolId, ProviderId, Version},
     provider::{Call, GRACE_MAX, Outcome, Placement, Provider, ProviderSpec, Supervision},
 };
-use gleitzeit_sandbox::{Interpreter, Job, Sandbox, SandboxError, Settings, Status};
+use gleitzeit_sandbox::{Interpreter, Job, Sandbox, SandboxError, SandboxSettings, Status};
 
 use serde_json::Value;
 
@@ -160,7 +160,7 @@ async fn open(config: &PythonConfig) -> Result<Sandbox, SandboxError> {
         return Sandbox::docker(&path, &containers).await;
     }
     let interpreter = Interpreter::probe(&path).await?;
-    Ok(Sandbox::new(interpreter, Settings::default()))
+    Ok(Sandbox::new(interpreter, SandboxSettings::default()))
 }
 
 /// Sees, before a runtime starts, that the level of a Python provider can be had here. Other kinds

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gleitzeit_sandbox::{Interpreter, JailSettings, Job, Sandbox, Settings, Status};
+use gleitzeit_sandbox::{Interpreter, JailSettings, Job, Sandbox, SandboxSettings, Status};
 
 /// Tasks of one kind, one at a time.
 const TASKS: usize = 1_000;
@@ -44,7 +44,7 @@ async fn measure() -> String {
     let start = begun.elapsed();
     let interpreter = Interpreter::probe(python.as_ref()).await.expect("an interpreter");
     let path = interpreter.path().to_owned();
-    let plain = Sandbox::new(interpreter, Settings::default());
+    let plain = Sandbox::new(interpreter, SandboxSettings::default());
     let mut report = format!(
         "Python {}, {}\nstarted in {start:.1?} with {} places, self-test included\n\n",
         jail.interpreter().version(),

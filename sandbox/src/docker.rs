@@ -18,13 +18,13 @@
 
 mod container;
 mod engine;
+pub(crate) mod engine_info;
 pub(crate) mod line;
 mod owner;
 mod profile;
 mod stock;
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -35,12 +35,14 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Interpreter, Job, Level, Limits, SandboxError, frames,
-    jail::{OWN_PID, SelfTest, filter_program, selftest},
-    pool::Shared,
+    jail::filter::{OWN_PID, program as filter_program},
+    pool::WorkerPool,
+    self_test::{SelfTest, attempts},
     watch::Ended,
 };
 use container::IdleContainer;
 use engine::Engine;
+use engine_info::EngineInfo;
 
 /// The engine removes a few containers a second.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -104,32 +106,6 @@ impl DockerSettings {
     }
 }
 
-/// The engine that containers run on.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct EngineInfo {
-    /// Its address.
-    pub address: String,
-    /// Its version.
-    pub version: String,
-    /// The runtime that containers are started with.
-    pub runtime: String,
-    /// The image, where one was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-}
-
-impl fmt::Display for EngineInfo {
-    /// `Docker 27.1 at unix:///var/run/docker.sock, runtime runc`.
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, version, runtime, image } = self;
-        write!(out, "Docker {version} at {address}, runtime {runtime}")?;
-        match image {
-            Some(image) => write!(out, ", image {image}"),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Sees that an engine answers at `address`, and that it has `image`.
 ///
 /// # Errors
@@ -168,7 +144,7 @@ struct ContainerConfig {
     boot_frames: Vec<u8>,
     /// So many are warmed at once.
     warming: Semaphore,
-    living: ContainerCount,
+    containers: ContainerCount,
 }
 
 /// Counts the containers that are there.
@@ -221,8 +197,8 @@ fn boot_frames(interpreter: &Interpreter) -> Vec<u8> {
 /// A stock of warm containers. Dropped, all of them are ended.
 #[derive(Debug)]
 pub(crate) struct Docker {
-    plan: Arc<ContainerConfig>,
-    shared: Arc<Shared<IdleContainer>>,
+    config: Arc<ContainerConfig>,
+    pool: Arc<WorkerPool<IdleContainer>>,
     slots: Semaphore,
     self_test: SelfTest,
 }
@@ -238,8 +214,8 @@ impl Docker {
         let engine = Engine::connect(&settings.address()).await?;
         let owner = owner::own();
         owner::sweep(&engine).await?;
-        let living = ContainerCount::new();
-        let interpreter = container::probe(&engine, settings, &owner, path, &living).await?;
+        let containers = ContainerCount::new();
+        let interpreter = container::probe(&engine, settings, &owner, path, &containers).await?;
         if !interpreter.needs().has_ctypes {
             return Err(SandboxError::unavailable(format!(
                 "Python interpreter `{}` of image `{}` cannot import ctypes, by which a task shuts \
@@ -249,43 +225,43 @@ impl Docker {
             )));
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let plan = Arc::new(ContainerConfig {
+        let config = Arc::new(ContainerConfig {
             engine,
             settings: settings.clone(),
             owner,
             boot_frames: boot_frames(&interpreter),
             interpreter: interpreter.clone(),
             warming: Semaphore::new(cores),
-            living,
+            containers,
         });
-        let shared = Arc::new(Shared::new(settings.queue_max));
+        let pool = Arc::new(WorkerPool::new(settings.queue_max));
         // The first one alone: what is wrong is told once.
-        let first = IdleContainer::start(&plan).await?;
+        let first = IdleContainer::start(&config).await?;
         let mut docker = Self {
-            plan: Arc::clone(&plan),
-            shared: Arc::clone(&shared),
+            config: Arc::clone(&config),
+            pool: Arc::clone(&pool),
             slots: Semaphore::new(settings.workers),
             self_test: SelfTest::default(),
         };
-        tokio::spawn(stock::keep(Arc::clone(&shared), Arc::clone(&plan), Some(first)));
+        tokio::spawn(stock::keep(Arc::clone(&pool), Arc::clone(&config), Some(first)));
         for _ in 1..settings.pool_size {
-            tokio::spawn(stock::keep(Arc::clone(&shared), Arc::clone(&plan), None));
+            tokio::spawn(stock::keep(Arc::clone(&pool), Arc::clone(&config), None));
         }
         let run = async |job: &Job| docker.run(job).await;
-        let checks = selftest::attempts(Level::Docker, run).await?;
+        let checks = attempts::run(Level::Docker, run).await?;
         docker.self_test = SelfTest { checks, engine: Some(info), ..SelfTest::default() };
         Ok((docker, interpreter))
     }
 
     pub(crate) async fn run(&self, job: &Job) -> Result<Ended, SandboxError> {
-        let waiting = self.shared.enter_queue()?;
+        let waiting = self.pool.enter_queue()?;
         let _slot = self.slots.acquire().await.map_err(|_| SandboxError::Closed)?;
         loop {
-            let warm = self.shared.next(&waiting).await?;
+            let warm = self.pool.next(&waiting).await?;
             // The engine may have ended it since.
             if warm.is_alive() {
                 drop(waiting);
-                return warm.run(&self.plan, job).await;
+                return warm.run(&self.config, job).await;
             }
         }
     }
@@ -296,20 +272,20 @@ impl Docker {
 
     /// True while containers can be had.
     pub(crate) fn is_serving(&self) -> bool {
-        self.shared.broken().is_none()
+        self.pool.broken().is_none()
     }
 
     /// Ends all containers, with what runs in them, and waits until they are gone.
     pub(crate) async fn stop(&self) {
         self.close();
-        if tokio::time::timeout(STOP_TIMEOUT, self.plan.living.until_none()).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, self.config.containers.until_none()).await.is_err() {
             tracing::warn!("containers stay behind; they end with this process");
         }
     }
 
     fn close(&self) {
         self.slots.close();
-        self.shared.close();
+        self.pool.close();
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::interpreter::version::{NEWEST, OLDEST, PythonVersion};
+
 /// Why a job could not be run at all, or an interpreter not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -18,13 +20,13 @@ pub enum SandboxError {
     /// The interpreter is too old or too new.
     #[error(
         "Python interpreter `{}` is version {found}; versions {} to {} are supported",
-        path.display(), crate::interpreter::OLDEST, crate::interpreter::NEWEST
+        path.display(), OLDEST, NEWEST
     )]
     Version {
         /// As the settings name it.
         path: PathBuf,
         /// Its version.
-        found: crate::interpreter::Version,
+        found: PythonVersion,
     },
     /// A name in `environment` that is refused. The job must be changed.
     #[error("environment variable `{name}` is refused: {reason}")]

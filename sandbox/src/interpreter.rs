@@ -11,9 +11,10 @@
 
 mod cache;
 mod editable;
+pub(crate) mod version;
 
 use std::{
-    fmt, io,
+    io,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -26,10 +27,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::SandboxError;
 
-/// The oldest supported version.
-pub const OLDEST: Version = Version { major: 3, minor: 9, micro: 0 };
-/// The newest supported minor version.
-pub const NEWEST: Version = Version { major: 3, minor: 14, micro: 0 };
+pub use version::{NEWEST, OLDEST, PythonVersion};
 
 /// One module in parts; each is a text of its own, and their order is told in the first.
 pub(crate) const HARNESS: &str = concat!(
@@ -57,28 +55,11 @@ pub(crate) const PROBE_SWITCHES: [&str; 5] = ["-I", "-S", "-B", "-X", "utf8"];
 /// A cold start of a slow machine is within it.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A version of Python.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// 3.
-    pub major: u32,
-    /// 11 of 3.11.
-    pub minor: u32,
-    /// 7 of 3.11.7.
-    pub micro: u32,
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}.{}.{}", self.major, self.minor, self.micro)
-    }
-}
-
 /// A Python interpreter that was found fit.
 #[derive(Debug, Clone)]
 pub struct Interpreter {
     path: PathBuf,
-    version: Version,
+    version: PythonVersion,
     search_path: Arc<[String]>,
     hooks: Arc<[Hook]>,
     harness: Arc<[u8]>,
@@ -174,7 +155,7 @@ impl Interpreter {
     }
 
     /// Its version.
-    pub fn version(&self) -> Version {
+    pub fn version(&self) -> PythonVersion {
         self.version
     }
 
@@ -229,7 +210,7 @@ impl InterpreterInfo {
             return Err(SandboxError::Interpreter { path: path.to_owned(), reason });
         }
         let (major, minor, micro) = self.version;
-        let version = Version { major, minor, micro };
+        let version = PythonVersion { major, minor, micro };
         if version < OLDEST || (major, minor) > (NEWEST.major, NEWEST.minor) {
             return Err(SandboxError::Version { path: path.to_owned(), found: version });
         }

@@ -16,14 +16,14 @@
 //! | `pool` | what waits for a job, and the jobs that wait |
 //! | [`machine`] | what this machine offers, and how to get what is missing |
 //! | `frames`, `reply` | what goes in and what comes back |
-//! | `watch`, `capture`, `verdict` | a process until its end, what it printed, what to make of it |
+//! | `watch`, `capture`, `classify` | a process until its end, what it printed, what to make of it |
 //! | `harness/*.py` | the other side: runs inside the process, around the user's code |
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), gleitzeit_sandbox::SandboxError> {
-//! use gleitzeit_sandbox::{Interpreter, Job, Sandbox, Settings};
+//! use gleitzeit_sandbox::{Interpreter, Job, Sandbox, SandboxSettings};
 //!
-//! let sandbox = Sandbox::new(Interpreter::probe("python3".as_ref()).await?, Settings::default());
+//! let sandbox = Sandbox::new(Interpreter::probe("python3".as_ref()).await?, SandboxSettings::default());
 //! let outcome = sandbox.run(Job::execute("[n * n for n in range(4)]")).await?;
 //! assert_eq!(outcome.result, serde_json::json!([0, 1, 4, 9]));
 //! # Ok(())
@@ -49,17 +49,17 @@ mod pool;
 mod process;
 mod reply;
 mod sandbox;
+mod self_test;
 mod watch;
 mod workdir;
 
 #[cfg(feature = "docker")]
-pub use docker::{DockerSettings, EngineInfo, docker_available, engine_at};
+pub use docker::{DockerSettings, docker_available, engine_at, engine_info::EngineInfo};
 pub use error::SandboxError;
 pub use interpreter::Interpreter;
-pub use jail::{
-    Check, Controller, INIT_COMMAND, JailSettings, NetworkRule, SelfTest, available, init,
-};
+pub use jail::{Controller, INIT_COMMAND, JailSettings, NetworkRule, available, init};
 pub use job::{Job, Limits, Mode, Source};
 pub use outcome::{Diagnostic, Failure, Level, Outcome, ResultType, Status, Stream};
 pub use policy::{Policy, Preset};
-pub use sandbox::{Sandbox, Settings};
+pub use sandbox::{Sandbox, SandboxSettings};
+pub use self_test::{Check, SelfTest};

@@ -17,7 +17,7 @@ use crate::SandboxError;
 
 /// What keepers and jobs share: processes of a kind, each with room for one task.
 #[derive(Debug)]
-pub(crate) struct Shared<T> {
+pub(crate) struct WorkerPool<T> {
     offered: Mutex<VecDeque<(u64, T)>>,
     /// One for each process that was offered, and one for everyone who is to look again.
     calls: Semaphore,
@@ -31,7 +31,7 @@ pub(crate) struct Shared<T> {
     closed: watch::Sender<bool>,
 }
 
-impl<T> Shared<T> {
+impl<T> WorkerPool<T> {
     pub(crate) fn new(queue_max: usize) -> Self {
         Self {
             offered: Mutex::default(),
@@ -164,26 +164,26 @@ mod tests {
     /// The queue has an end, and whoever is sent away takes no place in it.
     #[tokio::test]
     async fn too_many_are_sent_away() {
-        let shared = Shared::<()>::new(1);
-        let next = async || shared.next(&shared.enter_queue()?).await;
+        let pool = WorkerPool::<()>::new(1);
+        let next = async || pool.next(&pool.enter_queue()?).await;
         let first = tokio::time::timeout(std::time::Duration::from_millis(1), next());
         let (first, second) = tokio::join!(first, next());
         assert!(first.is_err(), "there is nothing");
         assert!(matches!(second, Err(SandboxError::Busy { waiting: 1 })), "{second:?}");
-        assert_eq!(shared.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(pool.waiting.load(Ordering::Relaxed), 0);
     }
 
     /// Whoever waits is told when it is in vain.
     #[tokio::test]
     async fn waiting_ends_when_no_worker_is_left() {
-        let shared = Shared::<()>::new(8);
-        let next = async || shared.next(&shared.enter_queue()?).await;
+        let pool = WorkerPool::<()>::new(8);
+        let next = async || pool.next(&pool.enter_queue()?).await;
         let error = SandboxError::unavailable("no namespaces");
-        let fail = async { shared.failed(&error) };
+        let fail = async { pool.failed(&error) };
         let (waited, ()) = tokio::join!(next(), fail);
         assert!(waited.unwrap_err().to_string().contains("no namespaces"));
-        let close = async { shared.close() };
-        shared.slot_up();
+        let close = async { pool.close() };
+        pool.slot_up();
         let (waited, ()) = tokio::join!(next(), close);
         assert!(matches!(waited, Err(SandboxError::Closed)));
     }

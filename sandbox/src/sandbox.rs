@@ -9,18 +9,19 @@ use std::{
 
 use crate::{
     Interpreter, Job, Level, Outcome, SandboxError, classify,
-    jail::{self, Jail, JailSettings, SelfTest},
+    jail::{self, Jail, JailSettings},
     process::Unjailed,
+    self_test::SelfTest,
 };
 
 /// What holds for every job of a sandbox without a jail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct SandboxSettings {
     /// Jobs get their directories below this one.
     pub work_root: PathBuf,
 }
 
-impl Default for Settings {
+impl Default for SandboxSettings {
     fn default() -> Self {
         Self { work_root: std::env::temp_dir() }
     }
@@ -48,7 +49,7 @@ enum Backend {
 
 impl Sandbox {
     /// One at [`Level::None`]. Clears away what a killed predecessor left below the work root.
-    pub fn new(interpreter: Interpreter, settings: Settings) -> Self {
+    pub fn new(interpreter: Interpreter, settings: SandboxSettings) -> Self {
         let backend = Backend::Unjailed(Unjailed::new(settings.work_root));
         Self { interpreter, backend }
     }

@@ -69,12 +69,12 @@ impl Container {
     /// Makes and starts one.
     async fn start(
         engine: &Engine,
-        living: &ContainerCount,
+        containers: &ContainerCount,
         body: ContainerCreateBody,
     ) -> Result<(Self, ContainerOutput, ContainerInput), SandboxError> {
         let engine = engine.clone();
         // Counted before it is there, so that nobody believes that there is none.
-        let alive = Some(living.one_more());
+        let alive = Some(containers.one_more());
         // To its end, whoever still wants it: one whose number nobody has heard would stay.
         let started = tokio::spawn(async move {
             let id = engine.create(body).await?;
@@ -117,7 +117,7 @@ pub(super) async fn probe(
     settings: &DockerSettings,
     owner: &str,
     path: &Path,
-    living: &ContainerCount,
+    containers: &ContainerCount,
 ) -> Result<Interpreter, SandboxError> {
     let unusable = |why: String| SandboxError::Interpreter {
         path: path.to_owned(),
@@ -129,7 +129,7 @@ pub(super) async fn probe(
     // Its exit status is asked for; dropping it removes it.
     body.host_config.get_or_insert_default().auto_remove = None;
     let asked = async {
-        let (container, mut output, mut input) = Container::start(engine, living, body)
+        let (container, mut output, mut input) = Container::start(engine, containers, body)
             .await
             .map_err(|error| unusable(error.to_string()))?;
         // One that reads nothing tells more by how it ends.
@@ -156,20 +156,20 @@ pub(super) async fn probe(
 #[derive(Debug)]
 pub(super) struct IdleContainer {
     container: Container,
-    input: OutputStream,
+    input: ContainerStdin,
     streams: [DuplexStream; 3],
     end: oneshot::Receiver<Report>,
     /// Closed when its line is.
     line: channel::Receiver<()>,
     /// Dropped when a task gets it.
     taken: channel::Sender<()>,
-    listener: Listener,
+    reader_task: ReaderTask,
 }
 
 /// The container's standard input.
-struct OutputStream(ContainerInput);
+struct ContainerStdin(ContainerInput);
 
-impl std::fmt::Debug for OutputStream {
+impl std::fmt::Debug for ContainerStdin {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("OutputStream")
     }
@@ -177,9 +177,9 @@ impl std::fmt::Debug for OutputStream {
 
 /// The task that hears a container; ends with whoever wants to know.
 #[derive(Debug)]
-struct Listener(AbortHandle);
+struct ReaderTask(AbortHandle);
 
-impl Drop for Listener {
+impl Drop for ReaderTask {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -187,36 +187,36 @@ impl Drop for Listener {
 
 impl IdleContainer {
     /// Starts a container and waits until it is warm.
-    pub(super) async fn start(plan: &Arc<ContainerConfig>) -> Result<Self, SandboxError> {
-        let path = plan.interpreter.path().display().to_string();
+    pub(super) async fn start(config: &Arc<ContainerConfig>) -> Result<Self, SandboxError> {
+        let path = config.interpreter.path().display().to_string();
         let mut command = vec![path];
         command.extend(["-I", "-S", "-E", "-B", "-X", "utf8", "-c", BOOTSTRAP].map(str::to_owned));
-        let body = profile::container(&plan.settings, &plan.owner, command);
+        let body = profile::container(&config.settings, &config.owner, command);
         let warmed = async {
             let (container, output, mut input) =
-                Container::start(&plan.engine, &plan.living, body).await?;
+                Container::start(&config.engine, &config.containers, body).await?;
             // One that has ended is judged by its complaints.
-            let _ = input.write_all(&plan.boot_frames).await;
+            let _ = input.write_all(&config.boot_frames).await;
             let _ = input.flush().await;
             let (ready, is_ready) = oneshot::channel();
             let (reported, end) = oneshot::channel();
             let (open, line) = channel::channel(());
             let (ours, theirs): (Vec<_>, Vec<_>) =
                 (0..3).map(|_| tokio::io::duplex(STREAM_BYTES)).unzip();
-            let ears = Ears { ready: Some(ready), streams: theirs, end: Some(reported) };
-            let listening = tokio::spawn(async move {
-                ears.listen(output).await;
+            let reader = OutputReader { ready: Some(ready), streams: theirs, end: Some(reported) };
+            let reading = tokio::spawn(async move {
+                reader.read_all(output).await;
                 drop(open);
             });
-            let listener = Listener(listening.abort_handle());
+            let reader_task = ReaderTask(reading.abort_handle());
             let streams = ours.try_into().map_err(|_| SandboxError::Closed)?;
-            let (input, taken) = (OutputStream(input), channel::Sender::new(()));
-            let warm = Self { container, input, streams, end, line, taken, listener };
+            let (input, taken) = (ContainerStdin(input), channel::Sender::new(()));
+            let warm = Self { container, input, streams, end, line, taken, reader_task };
             match is_ready.await {
                 Ok(Ok(())) => Ok(warm),
                 Ok(Err(complaint)) => Err(SandboxError::unavailable(format!(
                     "a container of image `{}` does not get ready: {complaint}",
-                    plan.settings.image
+                    config.settings.image
                 ))),
                 Err(_) => Err(SandboxError::Closed),
             }
@@ -224,7 +224,7 @@ impl IdleContainer {
         tokio::time::timeout(START_TIMEOUT, warmed).await.unwrap_or_else(|_| {
             Err(SandboxError::unavailable(format!(
                 "a container of image `{}` is not ready within {START_TIMEOUT:?}",
-                plan.settings.image
+                config.settings.image
             )))
         })
     }
@@ -242,17 +242,18 @@ impl IdleContainer {
     /// Runs a job to its end.
     pub(super) async fn run(
         self,
-        plan: &ContainerConfig,
+        config: &ContainerConfig,
         job: &Job,
     ) -> Result<Ended, SandboxError> {
         // From here on it is nobody's to withdraw, and its place is free.
-        let Self { container, input: OutputStream(mut input), streams, end, listener, .. } = self;
+        let Self { container, input: ContainerStdin(mut input), streams, end, reader_task, .. } =
+            self;
         let memory = profile::memory_bytes(&job.limits);
-        if memory != profile::memory_bytes(&plan.settings.usual) {
+        if memory != profile::memory_bytes(&config.settings.usual) {
             container.engine.limit_memory(&container.id, memory).await?;
         }
-        let mut running = Running { container, end: Some(end), _listener: listener };
-        let frames = frames::with_limit(&plan.interpreter, job);
+        let mut running = Running { container, end: Some(end), _listener: reader_task };
+        let frames = frames::with_limit(&config.interpreter, job);
         let [stdout, stderr, reply] = streams;
         let converse = async {
             // One that dies while it is told something is judged by how it died.
@@ -264,7 +265,7 @@ impl IdleContainer {
         ended.map_err(|error| match error {
             SandboxError::System { what, source } => SandboxError::Engine {
                 what,
-                address: plan.engine.address().to_owned(),
+                address: config.engine.address().to_owned(),
                 reason: source.to_string(),
             },
             other => other,
@@ -277,7 +278,7 @@ struct Running {
     container: Container,
     end: Option<oneshot::Receiver<Report>>,
     /// Held for its end.
-    _listener: Listener,
+    _listener: ReaderTask,
 }
 
 impl watch::Process for Running {
@@ -317,16 +318,16 @@ impl watch::Process for Running {
 }
 
 /// Who hears what of a container.
-struct Ears {
+struct OutputReader {
     ready: Option<oneshot::Sender<Result<(), String>>>,
     /// Of what is printed, of the error stream, and of the reply.
     streams: Vec<DuplexStream>,
     end: Option<oneshot::Sender<Report>>,
 }
 
-impl Ears {
+impl OutputReader {
     /// Hears until the line ends.
-    async fn listen(mut self, mut output: ContainerOutput) {
+    async fn read_all(mut self, mut output: ContainerOutput) {
         let mut decoder = Decoder::default();
         let mut complaint = Vec::new();
         while let Some(part) = output.next().await {

@@ -17,7 +17,7 @@ use bollard::{
     },
 };
 
-use super::EngineInfo;
+use super::engine_info::EngineInfo;
 use crate::SandboxError;
 
 /// Where an engine listens that nobody has set otherwise.

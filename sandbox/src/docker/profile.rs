@@ -13,7 +13,7 @@ use bollard::models::{
 use serde_json::json;
 
 use super::{DockerSettings, owner};
-use crate::{Limits, jail::filter_names};
+use crate::{Limits, jail::filter};
 
 /// Nobody: a user without rights, on every machine.
 const USER: u32 = 65534;
@@ -88,8 +88,8 @@ fn signed(number: u64) -> i64 {
 }
 
 /// The filter of system calls around a container.
-fn filter() -> String {
-    let names: Vec<_> = filter_names().chain(SUPERVISOR_CALLS).collect();
+fn system_calls() -> String {
+    let names: Vec<_> = filter::names().chain(SUPERVISOR_CALLS).collect();
     json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": 1,
@@ -160,7 +160,7 @@ fn host(settings: &DockerSettings) -> HostConfig {
         cap_drop: texts(&["ALL"]),
         security_opt: Some(vec![
             "no-new-privileges:true".to_owned(),
-            format!("seccomp={}", filter()),
+            format!("seccomp={}", system_calls()),
         ]),
         masked_paths: texts(&MASKED),
         readonly_paths: texts(&READ_ONLY),
@@ -194,7 +194,7 @@ mod tests {
     /// What the engine's own profile of old let through is not in ours.
     #[test]
     fn no_call_that_opens_a_container_is_let_through() {
-        let filter: serde_json::Value = serde_json::from_str(&filter()).unwrap();
+        let filter: serde_json::Value = serde_json::from_str(&system_calls()).unwrap();
         assert_eq!(filter["defaultAction"], "SCMP_ACT_ERRNO");
         let names = filter["syscalls"][0]["names"].as_array().unwrap();
         assert!(names.len() > 120, "{}", names.len());

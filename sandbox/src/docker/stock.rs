@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{ContainerConfig, container::IdleContainer};
-use crate::pool::Shared;
+use crate::pool::WorkerPool;
 
 /// After a start that failed, the next one waits so long, then twice as long, up to the most.
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -16,25 +16,25 @@ const AGE_MAX: Duration = Duration::from_hours(1);
 
 /// Fills the place until the sandbox is closed.
 pub(super) async fn keep(
-    shared: Arc<Shared<IdleContainer>>,
-    plan: Arc<ContainerConfig>,
+    pool: Arc<WorkerPool<IdleContainer>>,
+    config: Arc<ContainerConfig>,
     first: Option<IdleContainer>,
 ) {
-    let id = shared.next_id();
-    let mut closed = shared.closed();
+    let id = pool.next_id();
+    let mut closed = pool.closed();
     let mut next = first;
     loop {
         let warm = if let Some(warm) = next.take() {
             warm
         } else {
             tokio::select! {
-                warm = start(&shared, &plan) => warm,
+                warm = start(&pool, &config) => warm,
                 _ = closed.wait_for(|closed| *closed) => break,
             }
         };
         let (mut line, mut taken) = warm.lines();
-        shared.slot_up();
-        shared.publish_idle(id, warm);
+        pool.slot_up();
+        pool.publish_idle(id, warm);
         tokio::select! {
             // It has ended.
             _ = line.changed() => {}
@@ -43,25 +43,25 @@ pub(super) async fn keep(
             () = tokio::time::sleep(AGE_MAX) => {}
             _ = closed.wait_for(|closed| *closed) => break,
         }
-        drop(shared.withdraw(id));
-        shared.slot_down();
+        drop(pool.withdraw(id));
+        pool.slot_down();
     }
-    drop(shared.withdraw(id));
+    drop(pool.withdraw(id));
 }
 
 /// Warms containers until one is.
-async fn start(shared: &Shared<IdleContainer>, plan: &Arc<ContainerConfig>) -> IdleContainer {
+async fn start(pool: &WorkerPool<IdleContainer>, config: &Arc<ContainerConfig>) -> IdleContainer {
     let mut pause = BACKOFF;
     loop {
-        let started = match plan.warming.acquire().await {
-            Ok(_permit) => IdleContainer::start(plan).await,
+        let started = match config.warming.acquire().await {
+            Ok(_permit) => IdleContainer::start(config).await,
             Err(_) => std::future::pending().await,
         };
         match started {
             Ok(warm) => return warm,
             Err(error) => {
                 tracing::warn!(%error, ?pause, "no container gets warm");
-                shared.failed(&error);
+                pool.failed(&error);
             }
         }
         tokio::time::sleep(pause).await;

@@ -45,14 +45,14 @@ const NO_TASK: i32 = 124;
 
 /// Why there is no outcome.
 #[derive(Debug)]
-pub(crate) enum NoEnd {
+pub(crate) enum RunError {
     /// Nothing of the task's code has run: another child can have it.
     NotBegun(io::Error),
     /// It cannot be said what has run.
     Failed(SandboxError),
 }
 
-impl From<SandboxError> for NoEnd {
+impl From<SandboxError> for RunError {
     fn from(error: SandboxError) -> Self {
         Self::Failed(error)
     }
@@ -92,20 +92,20 @@ impl Child {
         mut self,
         interpreter: &Interpreter,
         job: &Job,
-    ) -> Result<Ended, NoEnd> {
+    ) -> Result<Ended, RunError> {
         let _ = self.notes.send(Note::Taken(self.pid));
         let ended = self.try_run(interpreter, job).await;
-        if matches!(ended, Err(NoEnd::NotBegun(_))) {
+        if matches!(ended, Err(RunError::NotBegun(_))) {
             let _ = self.notes.send(Note::NotBegun(self.pid));
         }
         ended
     }
 
-    async fn try_run(&mut self, interpreter: &Interpreter, job: &Job) -> Result<Ended, NoEnd> {
+    async fn try_run(&mut self, interpreter: &Interpreter, job: &Job) -> Result<Ended, RunError> {
         // The zygote knows who works before the work begins, and makes its next child meanwhile,
         // also where something fails from here on.
         let sent = self.control.send(format!("task {}", self.pid).as_bytes());
-        sent.map_err(NoEnd::NotBegun)?;
+        sent.map_err(RunError::NotBegun)?;
         if let Some(group) = &self.group {
             // Its files are in memory, too, and have a limit of their own.
             let bytes = job.limits.memory_bytes.saturating_add(job.limits.file_bytes);
@@ -121,7 +121,7 @@ impl Child {
         let mut descriptors =
             vec![input.job.as_fd(), stdout.as_fd(), stderr.as_fd(), result.as_fd()];
         descriptors.extend(input.stdin.as_ref().map(OwnedFd::as_fd));
-        channel::send(&self.line, b"!", &descriptors).map_err(NoEnd::NotBegun)?;
+        channel::send(&self.line, b"!", &descriptors).map_err(RunError::NotBegun)?;
         drop((theirs, input));
         let [stdout, stderr, mut result] = ours;
         let mut has_begun = false;
@@ -136,7 +136,7 @@ impl Child {
         if has_begun || ended.ending != Ending::Own || ended.exit.out_of_memory {
             return Ok(ended);
         }
-        Err(NoEnd::NotBegun(not_begun(&ended)))
+        Err(RunError::NotBegun(not_begun(&ended)))
     }
 
     fn process(&self) -> BorrowedFd<'_> {

@@ -71,7 +71,7 @@ struct Waiting {
 }
 
 /// What a task with network may reach, and what is under way.
-pub(crate) struct WayOut {
+pub(crate) struct Connector {
     reach: Reach,
     waiting: Vec<Waiting>,
     /// Numbers of connections that were given to tasks.
@@ -82,14 +82,14 @@ fn errno<T>(number: i32) -> io::Result<T> {
     Err(io::Error::from_raw_os_error(number))
 }
 
-impl WayOut {
+impl Connector {
     pub(crate) fn new(spec: &Spec) -> Self {
         let reach = Reach::new(&spec.network_allow, &spec.nameservers);
         Self { reach, waiting: Vec::new(), known: VecDeque::new() }
     }
 
     /// Adds what is to be waited for.
-    pub(crate) fn await_<'a>(&'a self, events: &mut Vec<PollFd<'a>>) {
+    pub(crate) fn add_events<'a>(&'a self, events: &mut Vec<PollFd<'a>>) {
         let sockets = self.waiting.iter().map(|one| one.socket.as_fd());
         events.extend(sockets.map(|socket| PollFd::new(socket, PollFlags::POLLOUT)));
     }
@@ -164,7 +164,7 @@ impl WayOut {
     }
 
     /// Answers those whose connections were made or have failed, and forgets those who are gone.
-    pub(crate) fn go_on(&mut self, questions: BorrowedFd<'_>) {
+    pub(crate) fn advance(&mut self, questions: BorrowedFd<'_>) {
         for one in std::mem::take(&mut self.waiting) {
             if !kernel::is_asking(questions, one.id) {
                 continue;

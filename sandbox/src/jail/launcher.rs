@@ -16,9 +16,8 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
+        unix::ffi::OsStrExt as _,
     },
-    path::Path,
     process,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -36,20 +35,18 @@ use nix::{
 };
 
 use super::{
-    attendant::Attendant,
-    channel, filter, kernel,
+    channel, filter,
+    ids::{Ids, JAIL_ID},
+    kernel,
+    launch_error::{LaunchError, context},
     mounts::TASK,
-    namespaces::{self, Ids},
+    namespaces,
     spec::{Kind, Spec, take_frame},
+    syscall_handler::SyscallHandler,
 };
 
 /// The argument by which a program is asked to be the launcher.
 pub const INIT_COMMAND: &str = "sandbox-init";
-
-/// The user and group that the jail's inside knows. Outside, where root makes the jail, it is this
-/// number or one of four million above it: more than distributions, systemd and containers give
-/// away, so that it owns no file of the machine.
-pub(crate) const JAIL_ID: u32 = 1_900_000_000;
 
 /// Descriptors of the zygote.
 const BLOB_FD: i32 = 3;
@@ -92,21 +89,6 @@ pub fn init() {
     process::exit(125);
 }
 
-/// What was tried when it failed, and what came of it.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {what}: {source}")]
-pub(crate) struct LaunchError {
-    what: String,
-    source: io::Error,
-}
-
-/// Names what was tried.
-pub(crate) fn context<E: Into<io::Error>>(
-    what: impl Into<String>,
-) -> impl FnOnce(E) -> LaunchError {
-    move |error| LaunchError { what: what.into(), source: error.into() }
-}
-
 /// Hears what is wanted, builds it, and waits for its end.
 fn launch() -> Result<i32, LaunchError> {
     let mut input = fs::File::from(kernel::inherited(0));
@@ -145,14 +127,14 @@ fn launch() -> Result<i32, LaunchError> {
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(context("open /dev/null"))?;
     kernel::set_descriptor(&null, 1).map_err(context("let go of the control line"))?;
-    let mut attendant = match spec.program_kind {
+    let mut handler = match spec.program_kind {
         Kind::Zygote => {
-            Attendant::new(&questions, ids, &spec).map_err(context("hear the program"))?
+            SyscallHandler::new(&questions, ids, &spec).map_err(context("hear the program"))?
         }
         Kind::Probe | Kind::Check => None,
     };
     drop(questions);
-    watch(child, spec.program_kind, &input, attendant.as_mut())
+    watch(child, spec.program_kind, &input, handler.as_mut())
         .map_err(context("wait for the program"))
 }
 
@@ -173,7 +155,7 @@ fn watch(
     child: Pid,
     kind: Kind,
     input: &fs::File,
-    mut attendant: Option<&mut Attendant>,
+    mut handler: Option<&mut SyscallHandler>,
 ) -> io::Result<i32> {
     let process = kernel::open_process(child)?;
     loop {
@@ -184,8 +166,8 @@ fn watch(
         }
         let others = events.len();
         let mut timeout = PollTimeout::NONE;
-        if let Some(attendant) = &attendant {
-            attendant.await_(&mut events, &mut timeout);
+        if let Some(handler) = &handler {
+            handler.add_events(&mut events, &mut timeout);
         }
         match poll(&mut events, timeout) {
             Ok(_) => {}
@@ -206,8 +188,8 @@ fn watch(
         }
         let is_asked = happened(others);
         drop(events);
-        if let Some(attendant) = &mut attendant {
-            attendant.attend(is_asked);
+        if let Some(handler) = &mut handler {
+            handler.handle(is_asked);
         }
     }
 }
@@ -334,9 +316,4 @@ fn execute(spec: &Spec) -> Result<Infallible, LaunchError> {
         Ok(execve(&arguments[0], &arguments, &environment)?)
     };
     start().map_err(context(format!("start `{}`", spec.program.display())))
-}
-
-/// Opens a directory to look for files below it later, when its path leads elsewhere.
-pub(crate) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
-    fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).map(OwnedFd::from)
 }

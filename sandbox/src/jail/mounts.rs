@@ -22,10 +22,10 @@ use nix::{
 };
 
 use super::{
+    ids::Ids,
     kernel::{self, MountFlags},
     landlock::{self, Access},
-    launcher::{LaunchError, context},
-    namespaces::Ids,
+    launch_error::{LaunchError, context},
     spec::Spec,
 };
 

@@ -10,10 +10,10 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
+        fd::OwnedFd,
+        unix::{fs::OpenOptionsExt as _, net::UnixStream},
     },
     path::Path,
 };
@@ -26,56 +26,13 @@ use nix::{
 };
 
 use super::{
+    ids::{Ids, JAIL_ID},
     kernel,
-    launcher::{JAIL_ID, LaunchError, context, open_dir},
+    launch_error::{LaunchError, context},
 };
 
 /// The name of the machine, as a jail has it.
 const HOSTNAME: &str = "sandbox";
-
-/// Leads to the maps of a process's users, from wherever the root is by then.
-pub(crate) struct Ids {
-    proc: OwnedFd,
-    owners: Option<OwnedFd>,
-    /// As root: who the jail's user is outside.
-    outside: Option<u32>,
-}
-
-impl Ids {
-    /// A user namespace that maps the service's user to the jail's; as root only.
-    pub(crate) fn owners(&self) -> Option<BorrowedFd<'_>> {
-        self.owners.as_ref().map(OwnedFd::as_fd)
-    }
-
-    /// Root's way, in which the launcher keeps its rights.
-    pub(crate) fn is_root(&self) -> bool {
-        self.outside.is_some()
-    }
-
-    /// The jail's user as the launcher names it.
-    pub(crate) fn user(&self) -> u32 {
-        self.outside.unwrap_or(JAIL_ID)
-    }
-
-    /// The file system of processes of the machine.
-    pub(crate) fn proc(&self) -> BorrowedFd<'_> {
-        self.proc.as_fd()
-    }
-
-    /// Maps the users of `process`, which is in a user namespace that has no maps yet: its user
-    /// `inside` becomes the jail's outside.
-    fn map(&self, process: Pid, inside: u32) -> Result<(), LaunchError> {
-        for file in ["uid_map", "gid_map"] {
-            let path = format!("{process}/{file}");
-            let opened = openat(&self.proc, &*path, OFlag::O_WRONLY, Mode::empty());
-            let opened = opened.map_err(context(format!("open {file}")))?;
-            fs::File::from(opened)
-                .write_all(format!("{inside} {} 1", self.user()).as_bytes())
-                .map_err(context(format!("write {file}")))?;
-        }
-        Ok(())
-    }
-}
 
 /// True where this process is root and may give a jail a user that the machine does not have.
 pub(crate) fn has_other_users() -> bool {
@@ -194,6 +151,11 @@ impl UserMapHandshake {
         ids.map(child, JAIL_ID)?;
         launcher.write_all(b"!").map_err(context("tell the child its user"))
     }
+}
+
+/// Opens a directory to look for files below it later, when its path leads elsewhere.
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).map(OwnedFd::from)
 }
 
 #[cfg(test)]

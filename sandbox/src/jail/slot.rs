@@ -12,11 +12,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    ZygoteConfig,
     child::{Child, Note},
+    config::ZygoteConfig,
     zygote::{Report, Zygote, ZygoteMessage},
 };
-use crate::{SandboxError, pool::Shared, watch::Exit};
+use crate::{SandboxError, pool::WorkerPool, watch::Exit};
 
 /// A zygote that has grown by so much is replaced.
 const GROWTH_MAX_BYTES: u64 = 64 << 20;
@@ -61,8 +61,8 @@ struct Current {
 pub(crate) struct ZygoteSlot {
     /// Tells its children from those of other zygotes, whose numbers are the same.
     id: u64,
-    shared: Arc<Shared<Child>>,
-    plan: Arc<ZygoteConfig>,
+    pool: Arc<WorkerPool<Child>>,
+    config: Arc<ZygoteConfig>,
     zygote: Zygote,
     /// The child that waits, and is not offered while another one works.
     spare: Option<Child>,
@@ -75,22 +75,22 @@ pub(crate) struct ZygoteSlot {
     tasks: u32,
     own_bytes: u64,
     kills: u64,
-    wear: ChildHealth,
+    health: ChildHealth,
 }
 
 impl ZygoteSlot {
     /// Keeps the place from here on with a zygote that has started.
     pub(crate) fn new(
-        shared: Arc<Shared<Child>>,
-        plan: Arc<ZygoteConfig>,
+        pool: Arc<WorkerPool<Child>>,
+        config: Arc<ZygoteConfig>,
         (mut zygote, first): (Zygote, ZygoteMessage),
     ) -> Self {
         zygote.log();
         let (notes_to, notes) = mpsc::unbounded_channel();
         let mut slot = Self {
-            id: shared.next_id(),
-            shared,
-            plan,
+            id: pool.next_id(),
+            pool,
+            config,
             zygote,
             spare: None,
             current: None,
@@ -100,16 +100,16 @@ impl ZygoteSlot {
             tasks: 0,
             own_bytes: 0,
             kills: 0,
-            wear: ChildHealth::None,
+            health: ChildHealth::None,
         };
         slot.on_message(first);
-        slot.shared.slot_up();
+        slot.pool.slot_up();
         slot
     }
 
     /// Fills the place until the sandbox is closed.
     pub(crate) async fn keep(mut self) {
-        let mut closed = self.shared.closed();
+        let mut closed = self.pool.closed();
         loop {
             let serving = self.serve();
             let successor = tokio::select! {
@@ -118,13 +118,13 @@ impl ZygoteSlot {
             };
             let old = if let Some(successor) = successor {
                 let old = self.replace(successor);
-                self.shared.slot_down();
+                self.pool.slot_down();
                 old
             } else {
                 // Nothing serves; whoever waits is told when no start succeeds.
                 self.withdraw();
-                self.shared.slot_down();
-                match start_again(&self.shared, &self.plan).await {
+                self.pool.slot_down();
+                match start_again(&self.pool, &self.config).await {
                     Some(successor) => self.replace(successor),
                     None => break,
                 }
@@ -138,17 +138,17 @@ impl ZygoteSlot {
 
     /// Serves until a successor has started, which it returns, or until the zygote is gone.
     async fn serve(&mut self) -> Option<(Zygote, ZygoteMessage)> {
-        let age = self.plan.recycle_age.saturating_sub(self.zygote.started_at.elapsed());
+        let age = self.config.recycle_age.saturating_sub(self.zygote.started_at.elapsed());
         let mut old = std::pin::pin!(tokio::time::sleep(age));
         let mut successor: Option<Starting> = None;
         // Where all children die, their zygotes must not be made in a hurry.
         let mut pause = Duration::ZERO;
         loop {
-            if self.wear != ChildHealth::None && successor.is_none() {
-                let plan = Arc::clone(&self.plan);
+            if self.health != ChildHealth::None && successor.is_none() {
+                let config = Arc::clone(&self.config);
                 successor = Some(Starting(tokio::spawn(async move {
                     tokio::time::sleep(pause).await;
-                    Zygote::start(plan).await
+                    Zygote::start(config).await
                 })));
                 pause = BACKOFF;
             }
@@ -163,9 +163,9 @@ impl ZygoteSlot {
                 Some(note) = self.notes.recv() => self.note(note),
                 () = tokio::time::sleep(CHILD_TIMEOUT), if self.is_stuck() => {
                     tracing::warn!("a Python zygote makes no child; it is replaced");
-                    self.wear = ChildHealth::Broken;
+                    self.health = ChildHealth::Broken;
                 }
-                () = &mut old, if self.wear == ChildHealth::None => self.wear = ChildHealth::Due,
+                () = &mut old, if self.health == ChildHealth::None => self.health = ChildHealth::Due,
                 started = ended(&mut successor) => {
                     successor = None;
                     match started {
@@ -214,19 +214,19 @@ impl ZygoteSlot {
         if !had_task {
             // Something may be wrong with all that this zygote makes.
             self.spare.take_if(|spare| spare.pid == report.ended);
-            self.wear = ChildHealth::Broken;
+            self.health = ChildHealth::Broken;
         }
         if self.own_bytes == 0 {
             self.own_bytes = report.own_bytes;
         }
         if !report.clean {
             tracing::warn!("a task left files that cannot be removed; its zygote is replaced");
-            self.wear = ChildHealth::Broken;
-        } else if self.wear == ChildHealth::None
-            && (self.tasks >= self.plan.recycle_tasks
+            self.health = ChildHealth::Broken;
+        } else if self.health == ChildHealth::None
+            && (self.tasks >= self.config.recycle_tasks
                 || report.own_bytes > self.own_bytes + GROWTH_MAX_BYTES)
         {
-            self.wear = ChildHealth::Due;
+            self.health = ChildHealth::Due;
         }
         if let Some(end) = end {
             let _ = end.send(report.exit(out_of_memory));
@@ -253,37 +253,37 @@ impl ZygoteSlot {
             }
             Note::NotBegun(_) => {
                 tracing::warn!("a Python process could not begin a task; its zygote is replaced");
-                self.wear = ChildHealth::Broken;
+                self.health = ChildHealth::Broken;
             }
         }
     }
 
     /// True while a child is to come and nothing stands in its way.
     fn is_stuck(&self) -> bool {
-        self.wear != ChildHealth::Broken && self.current.is_none() && self.spare.is_none()
+        self.health != ChildHealth::Broken && self.current.is_none() && self.spare.is_none()
     }
 
     /// Offers the child that waits, when nothing else of this zygote works.
     fn publish_idle(&mut self) {
-        if self.current.is_some() || self.wear == ChildHealth::Broken {
+        if self.current.is_some() || self.health == ChildHealth::Broken {
             return;
         }
         if let Some(spare) = self.spare.take() {
             self.current = Some(Current { pid: spare.pid, works: false });
-            self.shared.publish_idle(self.id, spare);
+            self.pool.publish_idle(self.id, spare);
         }
     }
 
     /// Takes back what was offered and not taken.
     fn withdraw(&mut self) {
         // Dropped, it is killed.
-        drop(self.shared.withdraw(self.id));
+        drop(self.pool.withdraw(self.id));
         self.spare = None;
     }
 
     /// Puts the successor into this place; the predecessor comes back.
     fn replace(&mut self, started: (Zygote, ZygoteMessage)) -> Self {
-        let new = Self::new(Arc::clone(&self.shared), Arc::clone(&self.plan), started);
+        let new = Self::new(Arc::clone(&self.pool), Arc::clone(&self.config), started);
         let mut old = std::mem::replace(self, new);
         old.withdraw();
         old
@@ -292,7 +292,7 @@ impl ZygoteSlot {
     /// Lets what still runs end, and then the zygote.
     async fn drain(mut self) {
         self.spare = None;
-        let mut closed = self.shared.closed();
+        let mut closed = self.pool.closed();
         while !self.ends.is_empty() {
             tokio::select! {
                 message = self.zygote.receive() => match message {
@@ -308,29 +308,29 @@ impl ZygoteSlot {
 }
 
 /// Keeps a place whose zygote has yet to start.
-pub(crate) async fn fill_new_slot(shared: Arc<Shared<Child>>, plan: Arc<ZygoteConfig>) {
-    if let Some(started) = start_again(&shared, &plan).await {
-        ZygoteSlot::new(shared, plan, started).keep().await;
+pub(crate) async fn fill_new_slot(pool: Arc<WorkerPool<Child>>, config: Arc<ZygoteConfig>) {
+    if let Some(started) = start_again(&pool, &config).await {
+        ZygoteSlot::new(pool, config, started).keep().await;
     }
 }
 
 /// Starts zygotes until one does, or until the sandbox is closed.
 async fn start_again(
-    shared: &Shared<Child>,
-    plan: &Arc<ZygoteConfig>,
+    pool: &WorkerPool<Child>,
+    config: &Arc<ZygoteConfig>,
 ) -> Option<(Zygote, ZygoteMessage)> {
-    let mut closed = shared.closed();
+    let mut closed = pool.closed();
     let mut pause = BACKOFF;
     loop {
         let started = tokio::select! {
-            started = Zygote::start(Arc::clone(plan)) => started,
+            started = Zygote::start(Arc::clone(config)) => started,
             _ = closed.wait_for(|closed| *closed) => return None,
         };
         match started {
             Ok(started) => return Some(started),
             Err(error) => {
                 tracing::warn!(%error, ?pause, "no Python zygote starts");
-                shared.failed(&error);
+                pool.failed(&error);
             }
         }
         let is_closed =

@@ -19,10 +19,10 @@ use tokio::{
 };
 
 use super::{
-    ZygoteConfig,
     cgroup::Group,
     channel::{self, Channel, Message},
     child::seconds,
+    config::ZygoteConfig,
     launcher::INIT_COMMAND,
 };
 use crate::{SandboxError, watch::Exit};
@@ -113,19 +113,19 @@ pub(crate) struct Zygote {
     log: Option<ChildStderr>,
     pub(crate) group: Option<Arc<Group>>,
     pub(crate) started_at: Instant,
-    plan: Arc<ZygoteConfig>,
+    config: Arc<ZygoteConfig>,
 }
 
 impl Zygote {
     /// Starts one and asks it for its first child.
     pub(crate) async fn start(
-        plan: Arc<ZygoteConfig>,
+        config: Arc<ZygoteConfig>,
     ) -> Result<(Self, ZygoteMessage), SandboxError> {
-        let group = plan.groups.as_ref().map(|groups| groups.create().map(Arc::new)).transpose();
+        let group = config.groups.as_ref().map(|groups| groups.create().map(Arc::new)).transpose();
         let group = group.map_err(SandboxError::system("make a control group"))?;
-        let mut zygote = Self::spawn(Arc::clone(&plan), group)
-            .map_err(|error| no_launcher(&plan.launcher, &error))?;
-        let frames = plan.frames(zygote.group.as_deref());
+        let mut zygote = Self::spawn(Arc::clone(&config), group)
+            .map_err(|error| no_launcher(&config.launcher, &error))?;
+        let frames = config.frames(zygote.group.as_deref());
         match tokio::time::timeout(START_TIMEOUT, zygote.first_child(&frames)).await {
             Ok(Ok(message)) => Ok((zygote, message)),
             Ok(Err(error)) => Err(SandboxError::unavailable(zygote.last_words(&error).await)),
@@ -133,9 +133,9 @@ impl Zygote {
         }
     }
 
-    fn spawn(plan: Arc<ZygoteConfig>, group: Option<Arc<Group>>) -> io::Result<Self> {
+    fn spawn(config: Arc<ZygoteConfig>, group: Option<Arc<Group>>) -> io::Result<Self> {
         let (ours, theirs) = channel::pair()?;
-        let mut launcher = Command::new(&plan.launcher)
+        let mut launcher = Command::new(&config.launcher)
             .arg(INIT_COMMAND)
             .env_clear()
             .current_dir("/")
@@ -152,7 +152,7 @@ impl Zygote {
             launcher: Some(launcher),
             group,
             started_at: Instant::now(),
-            plan,
+            config,
         })
     }
 
@@ -210,7 +210,7 @@ impl Zygote {
         self.input = None;
         let (mut launcher, group) = (self.launcher.take()?, self.group.take());
         // A sandbox has stopped when nobody holds its plan any more.
-        let plan = Arc::clone(&self.plan);
+        let config = Arc::clone(&self.config);
         Some(async move {
             if tokio::time::timeout(END_TIMEOUT, launcher.wait()).await.is_err() {
                 tracing::warn!(launcher = ?launcher.id(), "a jail does not end");
@@ -219,7 +219,7 @@ impl Zygote {
             if let Some(group) = group {
                 group.remove().await;
             }
-            drop(plan);
+            drop(config);
         })
     }
 }

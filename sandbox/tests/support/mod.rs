@@ -8,7 +8,7 @@ pub mod engine;
 
 use std::{path::PathBuf, time::Duration};
 
-use gleitzeit_sandbox::{Interpreter, JailSettings, Job, Level, Outcome, Sandbox, Settings};
+use gleitzeit_sandbox::{Interpreter, JailSettings, Job, Level, Outcome, Sandbox, SandboxSettings};
 
 /// Longer than anything here takes, shorter than anyone waits.
 pub const AMPLE: Duration = Duration::from_secs(20);
@@ -54,7 +54,7 @@ impl Bench {
         let sandbox = match crate::LEVEL {
             Level::None => {
                 let interpreter = Interpreter::probe(python().as_ref()).await.unwrap();
-                Sandbox::new(interpreter, Settings { work_root: root.path().to_owned() })
+                Sandbox::new(interpreter, SandboxSettings { work_root: root.path().to_owned() })
             }
             _ => Sandbox::jailed(python().as_ref(), &jail_settings()).await.unwrap(),
         };

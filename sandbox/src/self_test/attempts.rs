@@ -3,89 +3,20 @@
 //! Asked once, when a sandbox starts. Invariant: a jail that one attempt gets out of is not used;
 //! a level is what was found to hold, not what was asked for.
 
-use std::{fmt, io::Write as _, net::TcpListener, time::Duration};
+use std::{io::Write as _, net::TcpListener, time::Duration};
 
-use serde::Serialize;
 use serde_json::json;
 
-use super::{Controller, Jail, ZygoteConfig, kernel};
-use crate::{Interpreter, Job, Level, SandboxError, Status, classify, watch::Ended};
+use super::Check;
+use crate::{Job, Level, SandboxError, Status, classify, watch::Ended};
 
-const ATTEMPTS: &str = include_str!("selftest.py");
+const ATTEMPTS: &str = include_str!("attempts.py");
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One attempt to get out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What was tried.
-    pub name: String,
-    /// True when it failed, as it should.
-    pub held: bool,
-}
-
-/// What the self-test found, and what the jail is made of.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct SelfTest {
-    /// Every attempt.
-    pub checks: Vec<Check>,
-    /// The version of Landlock; `None` leaves the second wall around files out.
-    pub landlock: Option<u32>,
-    /// What control groups are in charge of; nothing where none can be made.
-    pub cgroups: Vec<Controller>,
-    /// True where a job that asks for it can connect to other machines.
-    pub network: bool,
-    /// The engine, where the level is that of containers.
-    #[cfg(feature = "docker")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub engine: Option<crate::EngineInfo>,
-}
-
-impl fmt::Display for SelfTest {
-    /// `20 of 20 ways out closed; Landlock 7, cgroups v2`.
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = self.checks.iter().filter(|check| check.held).count();
-        write!(out, "{held} of {} ways out closed; ", self.checks.len())?;
-        #[cfg(feature = "docker")]
-        if let Some(engine) = &self.engine {
-            return write!(out, "{engine}");
-        }
-        match self.landlock {
-            Some(version) => write!(out, "Landlock {version}")?,
-            None => out.write_str("no Landlock")?,
-        }
-        match &self.cgroups[..] {
-            [] => out.write_str(", no cgroups")?,
-            [Controller::Unified, ..] => out.write_str(", cgroups v2")?,
-            _ => out.write_str(", cgroups v1")?,
-        }
-        if self.network { out.write_str(", network on request") } else { Ok(()) }
-    }
-}
-
-/// Runs every attempt as a task of the jail.
-///
-/// # Errors
-/// [`SandboxError::Unavailable`] when the task does not come to its end, or one attempt gets out.
-pub(super) async fn run(
-    jail: &Jail,
-    interpreter: &Interpreter,
-    plan: &ZygoteConfig,
-) -> Result<SelfTest, SandboxError> {
-    let run = async |job: &Job| jail.run(interpreter, job).await;
-    Ok(SelfTest {
-        checks: attempts(jail.level(), run).await?,
-        landlock: kernel::landlock_version(),
-        cgroups: plan.groups.as_ref().map(super::Groups::controllers).unwrap_or_default(),
-        network: plan.spec.network,
-        #[cfg(feature = "docker")]
-        engine: None,
-    })
-}
-
 /// What came of every attempt, as a task that `run` runs at `level`.
-pub(crate) async fn attempts(
+pub(crate) async fn run(
     level: Level,
-    run: impl AsyncFnOnce(&Job) -> Result<Ended, SandboxError>,
+    run_job: impl AsyncFnOnce(&Job) -> Result<Ended, SandboxError>,
 ) -> Result<Vec<Check>, SandboxError> {
     let failed = SandboxError::system("prepare the self-test of the sandbox");
     let (bait, listener) = bait().map_err(failed)?;
@@ -95,7 +26,7 @@ pub(crate) async fn attempts(
     let context = json!({ "file": bait.path, "port": port, "shares_files": shares_files });
     let job = Job::execute(ATTEMPTS).global("context", context).timeout(TIMEOUT);
     let mode = job.mode;
-    let outcome = classify::outcome(run(&job).await?, mode, level);
+    let outcome = classify::outcome(run_job(&job).await?, mode, level);
     if outcome.status != Status::Ok {
         let why = outcome.error.map(|error| error.headline()).unwrap_or_default();
         let stderr = outcome.stderr.text;

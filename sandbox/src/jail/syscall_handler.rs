@@ -22,10 +22,10 @@ use nix::{
 
 use super::{
     channel,
-    connect::WayOut,
+    connect::Connector,
+    ids::Ids,
     kernel::{self, Question},
     mounts::TASK,
-    namespaces::Ids,
     spec::Spec,
 };
 
@@ -40,16 +40,16 @@ struct WaitingLock {
 }
 
 /// Whoever answers.
-pub(crate) struct Attendant {
+pub(crate) struct SyscallHandler {
     questions: OwnedFd,
     ids: Ids,
     /// The device that the task's directory is.
     own: u64,
     locks: Vec<WaitingLock>,
-    way_out: Option<WayOut>,
+    connector: Option<Connector>,
 }
 
-impl Attendant {
+impl SyscallHandler {
     /// Waits on `line` for the descriptor of questions; `None` where the program has ended before.
     pub(crate) fn new(line: &OwnedFd, ids: Ids, spec: &Spec) -> io::Result<Option<Self>> {
         let mut ready = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
@@ -58,15 +58,19 @@ impl Attendant {
         let questions = message.descriptors.into_iter().next();
         let questions = questions.ok_or_else(|| io::Error::other("it sent no descriptor"))?;
         let own = stat(TASK)?.st_dev;
-        let way_out = spec.network.then(|| WayOut::new(spec));
-        Ok(Some(Self { questions, ids, own, locks: Vec::new(), way_out }))
+        let connector = spec.network.then(|| Connector::new(spec));
+        Ok(Some(Self { questions, ids, own, locks: Vec::new(), connector }))
     }
 
     /// Adds what is to be waited for; the first of it is a question.
-    pub(crate) fn await_<'a>(&'a self, events: &mut Vec<PollFd<'a>>, timeout: &mut PollTimeout) {
+    pub(crate) fn add_events<'a>(
+        &'a self,
+        events: &mut Vec<PollFd<'a>>,
+        timeout: &mut PollTimeout,
+    ) {
         events.push(PollFd::new(self.questions.as_fd(), PollFlags::POLLIN));
-        if let Some(way_out) = &self.way_out {
-            way_out.await_(events);
+        if let Some(connector) = &self.connector {
+            connector.add_events(events);
         }
         if !self.locks.is_empty() {
             *timeout = LOCK_AGAIN_MS.into();
@@ -74,10 +78,10 @@ impl Attendant {
     }
 
     /// Answers the next question, and those that had to wait.
-    pub(crate) fn attend(&mut self, is_asked: bool) {
+    pub(crate) fn handle(&mut self, is_asked: bool) {
         self.lock_again();
-        if let Some(way_out) = &mut self.way_out {
-            way_out.go_on(self.questions.as_fd());
+        if let Some(connector) = &mut self.connector {
+            connector.advance(self.questions.as_fd());
         }
         if !is_asked {
             return;
@@ -139,10 +143,10 @@ impl Attendant {
 
     fn connect(&mut self, question: &Question) -> io::Result<Option<()>> {
         let socket = self.file(question)?;
-        let Some(way_out) = &mut self.way_out else {
+        let Some(connector) = &mut self.connector else {
             return Err(io::Error::from_raw_os_error(libc::EPERM));
         };
-        way_out.connect(self.questions.as_fd(), question, &socket)
+        connector.connect(self.questions.as_fd(), question, &socket)
     }
 
     /// The file that is asked about, where it is the task's own.
