@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use gleitzeit_domain::duration;
+
 use super::{
     findings::Findings,
     keys::nearest,
@@ -91,6 +93,12 @@ pub(super) fn pause(entry: &Entry, findings: &mut Findings) -> Option<Duration> 
 }
 
 fn seconds(entry: &Entry, expected: &str, findings: &mut Findings) -> Option<Duration> {
+    if let Kind::String(text) = &entry.value.kind
+        && text.trim_start().starts_with(|c: char| c.is_ascii_digit())
+        && text.trim().parse::<f64>().is_err()
+    {
+        return human(entry, text, findings);
+    }
     let seconds = number(entry, expected, findings)?;
     if seconds > SECONDS_MAX {
         refuse(entry, "at most 1000000000 seconds", findings);
@@ -101,6 +109,19 @@ fn seconds(entry: &Entry, expected: &str, findings: &mut Findings) -> Option<Dur
         refuse(entry, expected, findings);
     }
     span
+}
+
+/// A span as a person writes it: `5m`, `1h30m`.
+fn human(entry: &Entry, text: &str, findings: &mut Findings) -> Option<Duration> {
+    match duration::parse(text) {
+        Ok(span) if span.as_secs_f64() <= SECONDS_MAX => return Some(span),
+        Ok(_) => refuse(entry, "at most 1000000000 seconds", findings),
+        Err(why) => {
+            let found = format!("`{}` is {}: {why}", entry.key, entry.value.describe());
+            findings.error_with_help(entry.location(), found, duration::EXPECTED);
+        }
+    }
+    None
 }
 
 /// A number, 0 or more.
