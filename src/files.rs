@@ -171,20 +171,67 @@ pub fn read_without(
     judge: &dyn Fn(&WorkflowSpec) -> Vec<Problem>,
     left_out: &dyn Fn(&Path) -> bool,
 ) -> Result<WorkflowFile, FileError> {
-    let name = path.display().to_string();
     let bytes = load(path).map_err(|source| FileError::Io { path: path.to_owned(), source })?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(FileError::TooLarge { file: name });
-    }
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => return Err(FileError::Invalid(not_utf8(&name, &error))),
-    };
-    let format = Format::of_path(path).unwrap_or_else(|| Format::of_text(&text));
-    let around = FileContext { folder: path.parent().unwrap_or(Path::new("")), left_out };
-    let mut file = parse_in(&text, format, &name, &around, judge)?;
-    file_access::settle(&mut file.spec, around.folder);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    read_bytes(bytes, path, folder, judge, left_out)
+}
+
+/// The same for bytes that were read already, such as those of standard input. `name` is what messages
+/// call them, and its extension says their format, if it has one; relative paths begin at `folder`.
+///
+/// # Errors
+/// As [`read_and_judge`], without [`FileError::Io`].
+pub fn read_bytes(
+    bytes: Vec<u8>,
+    name: &Path,
+    folder: &Path,
+    judge: &dyn Fn(&WorkflowSpec) -> Vec<Problem>,
+    left_out: &dyn Fn(&Path) -> bool,
+) -> Result<WorkflowFile, FileError> {
+    let (text, format) = text_of(bytes, name)?;
+    let around = FileContext { folder, left_out };
+    let mut file = parse_in(&text, format, &name.display().to_string(), &around, judge)?;
+    file_access::settle(&mut file.spec, folder);
     Ok(file)
+}
+
+/// Reads the inputs of a workflow from the bytes of a file: a mapping of names to values in YAML, JSON
+/// or TOML. `name` is what messages call it, and its extension says its format, if it has one.
+///
+/// # Errors
+/// [`FileError::TooLarge`], and [`FileError::Invalid`] with everything that is wrong with it.
+pub fn read_inputs(bytes: Vec<u8>, name: &Path) -> Result<Vec<(String, Input)>, FileError> {
+    let (text, format) = text_of(bytes, name)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let mut findings = Findings::default();
+    let inputs =
+        tree(text, format, &mut findings).and_then(|root| input::named(&root, &mut findings));
+    match inputs {
+        Some(inputs) if findings.is_empty() => Ok(inputs),
+        _ => {
+            Err(FileError::Invalid(source::locate_all(&name.display().to_string(), text, findings)))
+        }
+    }
+}
+
+/// The text of a file, and its format.
+fn text_of(bytes: Vec<u8>, name: &Path) -> Result<(String, Format), FileError> {
+    let file = || name.display().to_string();
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(FileError::TooLarge { file: file() });
+    }
+    let text =
+        String::from_utf8(bytes).map_err(|error| FileError::Invalid(not_utf8(&file(), &error)))?;
+    let format = Format::of_path(name).unwrap_or_else(|| Format::of_text(&text));
+    Ok((text, format))
+}
+
+/// What a file is read in.
+struct Around<'a> {
+    /// A batch looks for its files here first.
+    folder: &'a Path,
+    /// Files that no batch works on.
+    left_out: &'a dyn Fn(&Path) -> bool,
 }
 
 fn load(path: &Path) -> io::Result<Vec<u8>> {

@@ -75,6 +75,25 @@ fn read(text: &str) -> Read {
     }
 }
 
+/// The inputs of a file, which is a mapping.
+pub(super) fn named(root: &Node, findings: &mut Findings) -> Option<Vec<(String, Input)>> {
+    let entries = match &root.kind {
+        Kind::Object(entries) => entries.as_slice(),
+        Kind::Null => &[],
+        _ => {
+            let found = format!("the file is {}; expected a mapping", root.describe());
+            findings.error_with_help(root.span, found, "an input is written `name: value`");
+            return None;
+        }
+    };
+    let input = |Entry { key, value, .. }: &Entry| {
+        let mut spellings = BTreeMap::new();
+        collect(value, &mut String::new(), &mut spellings);
+        (key.clone(), Input { value: value.to_value(), spellings })
+    };
+    Some(entries.iter().map(input).collect())
+}
+
 /// How the numbers of these inputs were written, where that says more than their values.
 pub(super) fn spellings(entries: &[Entry]) -> BTreeMap<String, String> {
     let mut spellings = BTreeMap::new();
