@@ -9,11 +9,14 @@
 mod amount;
 mod layers;
 mod load;
+mod near_miss;
 mod path;
 mod problem;
 mod providers;
+mod relative;
 mod renamed;
 mod secret;
+mod tree;
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,8 @@
 //! The layers that settings come from: texts in TOML, and variables; and where in them a key was
 //! written.
 
+use std::path::PathBuf;
+
 use config::{ConfigError, Map, Source, Value, ValueKind};
 use toml::de::{DeTable, DeValue};
 
@@ -16,6 +18,8 @@ pub(super) struct TextLayer {
     pub(super) name: String,
     /// TOML.
     pub(super) text: String,
+    /// The directory that relative paths in it begin at; `None` for the working directory.
+    pub(super) base: Option<PathBuf>,
 }
 
 impl TextLayer {

@@ -1,10 +1,15 @@
-//! Layers the settings and reads them: defaults ← the environment's file ← variables.
+//! Layers the settings and reads them: defaults ← the environment's file ← the project's file or the
+//! one that was named ← variables.
 //!
 //! The `config` crate merges the layers; what came out is read strictly, key by key, so that
 //! everything wrong is told at once: a key that cannot be read is noted, its default is put in
 //! its place, and the reading begins again.
 
-use std::{collections::HashSet, env, fs, path::PathBuf};
+use std::{
+    collections::HashSet,
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use config::{Config, File, FileFormat};
 use gleitzeit_providers::kinds::{ProviderKind, ProviderKinds};
@@ -14,9 +19,12 @@ use serde_path_to_error::Segment;
 use super::{
     Settings,
     layers::{TextLayer, Variable, Variables},
+    near_miss::{is_near_miss, near_miss},
     path,
     problem::{SettingsError, SettingsProblem, explain},
+    relative,
     renamed::{old_name, rename},
+    tree::{find, remove_provider, replace},
 };
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -27,6 +35,8 @@ pub struct Sources {
     /// The directory of environments' files, and the one that is read.
     environment: Option<(PathBuf, String)>,
     file: Option<PathBuf>,
+    /// The project's file with its text.
+    project: Option<(PathBuf, String)>,
     variables: Vec<Variable>,
     /// Names of variables that set nothing, and look as if they should.
     near_misses: Vec<String>,
@@ -71,6 +81,15 @@ impl Sources {
         self
     }
 
+    /// Adds the file of a project, which was read already, above those of the environment. Relative
+    /// paths in it, and the default paths of the store and of the protocols, begin at its directory.
+    /// A file that is named by [`with_file`](Self::with_file) replaces it.
+    #[must_use]
+    pub fn with_project_file(mut self, file: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        self.project = Some((file.into(), text.into()));
+        self
+    }
+
     /// Adds variables; those whose names do not begin with `GLEITZEIT__` are passed over.
     #[must_use]
     pub fn with_variables(
@@ -92,7 +111,7 @@ impl Sources {
     /// Adds a text in TOML above the files and below the variables; `name` is what errors call it.
     #[must_use]
     pub fn with_text(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
-        self.texts.push(TextLayer { name: name.into(), text: text.into() });
+        self.texts.push(TextLayer { name: name.into(), text: text.into(), base: None });
         self
     }
 
@@ -124,6 +143,7 @@ impl Sources {
             }
         }
         let mut warnings = rename(&mut merged, |path| layers.rank(path));
+        relative::rebase(&mut merged, |path| layers.base(path));
         // What a provider's kind wants is known only when it reads its settings; a variable whose
         // text looks like a number may be a key or the name of a model.
         let mut as_text = HashSet::new();
@@ -149,7 +169,7 @@ impl Sources {
             }
         };
         let Some(mut settings) = settings else { return Err(SettingsError { problems }) };
-        settings.read_from = self.files().map(|(path, _)| path).collect();
+        settings.read_from = self.read_from();
         settings.warnings = warnings.drain(..).map(|warning| layers.locate(warning)).collect();
         settings.warnings.extend(self.near_misses.iter().map(|name| near_miss(name)));
         for found in [settings.check().err(), settings.provider_specs().err()] {
@@ -187,21 +207,38 @@ impl Sources {
         files.into_iter()
     }
 
+    /// The project's file, unless another one was named.
+    fn project(&self) -> Option<&(PathBuf, String)> {
+        self.project.as_ref().filter(|_| self.file.is_none())
+    }
+
+    fn read_from(&self) -> Vec<PathBuf> {
+        let project = self.project().map(|(path, _)| path.clone());
+        self.files().map(|(path, _)| path).chain(project).collect()
+    }
+
     /// The texts from the bottom up; the defaults come first.
     fn texts(&self) -> Result<Vec<TextLayer>, SettingsError> {
-        let mut texts =
-            vec![TextLayer { name: "config/default.toml".into(), text: DEFAULTS.to_owned() }];
+        let project = self.project();
+        let base = project.and_then(|(path, _)| path.parent()).map(Path::to_owned);
+        let name = "config/default.toml".to_owned();
+        let mut texts = vec![TextLayer { name, text: DEFAULTS.to_owned(), base: base.clone() }];
         let mut problems = Vec::new();
         for (path, help) in self.files() {
             let name = path.display().to_string();
             match fs::read_to_string(&path) {
-                Ok(text) => texts.push(TextLayer { name, text }),
+                Ok(text) => texts.push(TextLayer { name, text, base: None }),
                 Err(error) => {
                     let problem = SettingsProblem::new("", format!("cannot be read: {error}"));
                     problems.push(SettingsProblem { help, ..problem.origin(name) });
                 }
             }
         }
+        texts.extend(project.map(|(path, text)| TextLayer {
+            name: path.display().to_string(),
+            text: text.clone(),
+            base,
+        }));
         texts.extend(self.texts.iter().cloned());
         if problems.is_empty() { Ok(texts) } else { Err(SettingsError { problems }) }
     }
@@ -225,36 +262,6 @@ fn merge(texts: &[TextLayer], variables: &[Variable]) -> Result<Value, SettingsE
     Ok(tree)
 }
 
-/// The tables of the settings, as a variable would name them.
-const SECTIONS: [&str; 11] = [
-    "ENGINE",
-    "RESOURCES",
-    "STORAGE",
-    "BALANCING",
-    "SUPERVISION",
-    "PROVIDERS",
-    "PROTOCOLS",
-    "MONITORING",
-    "LOGGING",
-    "SERVER",
-    "SECURITY",
-];
-
-/// True for a variable such as `GLEITZEIT_ENGINE_SEED`, which has one underscore where two belong.
-fn is_near_miss(name: &str) -> bool {
-    let Some(rest) = name.strip_prefix("GLEITZEIT_") else { return false };
-    let is_section = |section: &&str| {
-        let after = rest.trim_start_matches('_').strip_prefix(*section);
-        after.is_some_and(|after| after.starts_with('_'))
-    };
-    SECTIONS.iter().any(is_section)
-}
-
-fn near_miss(name: &str) -> SettingsProblem {
-    SettingsProblem::new("", format!("the variable `{name}` sets nothing"))
-        .help("two underscores stand before each key, as in `GLEITZEIT__ENGINE__SEED`")
-}
-
 struct Layers<'a> {
     texts: &'a [TextLayer],
     variables: &'a [Variable],
@@ -273,6 +280,13 @@ impl Layers<'_> {
             return Some(self.texts.len());
         }
         (1..self.texts.len()).rev().find(|at| self.texts[*at].find(path).is_some())
+    }
+
+    /// The directory that a relative path at this key begins at; `None` for the working directory.
+    fn base(&self, path: &[String]) -> Option<&Path> {
+        let rank = self.rank(path).or_else(|| self.rank(&old_name(path)?));
+        // Variables have no directory; a key that no layer has is a default.
+        self.texts.get(rank.unwrap_or(0))?.base.as_deref()
     }
 
     /// Reads what it can; notes what it cannot, and puts the default there.
@@ -360,42 +374,4 @@ fn steps(path: &serde_path_to_error::Path) -> Vec<String> {
             Segment::Unknown => None,
         })
         .collect()
-}
-
-/// A provider of the defaults that this build cannot build is no error unless a person names it.
-fn remove_provider(tree: &mut Value, id: &str) {
-    if let Some(providers) = tree.get_mut("providers").and_then(Value::as_object_mut) {
-        providers.remove(id);
-    }
-}
-
-fn find<'a>(tree: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(tree, |tree, key| match tree {
-        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
-        tree => tree.get(key),
-    })
-}
-
-/// Puts `value` at the path, or takes away what is there. An item of a list becomes null, so that
-/// its neighbours keep their numbers.
-fn replace(tree: &mut Value, path: &[String], value: Option<Value>) {
-    let Some((last, above)) = path.split_last() else { return };
-    let parent = above.iter().try_fold(tree, |tree, key| match tree {
-        Value::Array(items) => items.get_mut(key.parse::<usize>().ok()?),
-        tree => tree.get_mut(key),
-    });
-    match (parent, value) {
-        (Some(Value::Object(table)), Some(value)) => {
-            table.insert(last.clone(), value);
-        }
-        (Some(Value::Object(table)), None) => {
-            table.remove(last);
-        }
-        (Some(Value::Array(items)), value) => {
-            if let Some(item) = last.parse::<usize>().ok().and_then(|at| items.get_mut(at)) {
-                *item = value.unwrap_or_default();
-            }
-        }
-        _ => {}
-    }
 }
