@@ -6,16 +6,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::NonEmptyStri
 use clap_complete::Shell;
 use gleitzeit::files::{self, Input};
 use gleitzeit_domain::{
+    duration,
     id::{ProviderId, TaskId, WorkflowId},
     workflow::WorkflowStatus,
 };
 use serde_json::Value;
 
-use super::{bench::BenchArgs, global::Global};
+use super::{bench::BenchArgs, global::Global, init::Init, version};
 
 /// Runs workflows of typed tasks: durable, supervised, without a server.
 #[derive(Debug, Parser)]
-#[command(name = "gleitzeit", version, max_term_width = 100, propagate_version = true)]
+#[command(name = "gleitzeit", version, long_version = version::long(), max_term_width = 100, propagate_version = true)]
 #[command(after_help = "Exit status: 0 success, 1 the workflow failed, 2 usage or invalid file, \
                         3 infrastructure, 130 interrupted.")]
 pub(crate) struct Cli {
@@ -30,6 +31,8 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Make a directory a project: settings, and a workflow that runs at once.
+    Init(Init),
     /// Run a workflow file to its end.
     Run(Run),
     /// Store a workflow file for a process that serves; say its id.
@@ -119,9 +122,12 @@ impl Command {
 /// A workflow file and its inputs.
 #[derive(Debug, Args)]
 pub(crate) struct FileAndInputs {
-    /// Workflow in YAML, JSON or TOML.
+    /// Workflow in YAML, JSON or TOML; `-` for standard input.
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
+    /// Set inputs from a file in YAML, JSON or TOML, `-` for standard input; `--input` is above it.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) input_file: Option<PathBuf>,
     /// Set `${inputs.NAME}`; the value is JSON where it is some, else text.
     #[arg(long = "input", value_name = "NAME=VALUE", value_parser = input)]
     pub(crate) inputs: Vec<(String, Input)>,
@@ -230,7 +236,7 @@ pub(crate) struct Exec {
     /// JSON object that the code sees as `context`.
     #[arg(long, value_name = "JSON", value_parser = object)]
     pub(crate) context: Option<Value>,
-    /// Seconds that the code may take.
+    /// Time that the code may take, in seconds or with a unit: `90`, `5m`.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) timeout: Option<f64>,
 }
@@ -450,9 +456,10 @@ fn object(text: &str) -> Result<Value, String> {
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if seconds.is_finite() && seconds > 0.0 => Ok(seconds),
-        _ => Err("expected a number of seconds above 0".to_owned()),
+    match duration::parse(text) {
+        Ok(span) if !span.is_zero() => Ok(span.as_secs_f64()),
+        Ok(_) => Err("expected a number of seconds above 0".to_owned()),
+        Err(why) => Err(format!("{why}; expected {}", duration::EXPECTED)),
     }
 }
 

@@ -16,8 +16,9 @@ use super::{
     args::{Check, Drawing, Graph},
     drive::STOPPING,
     output::{self, Exit, Failure},
-    run::{invalid, read, shown_in_file},
+    run::{invalid, shown_in_file},
     session::Session,
+    source::read,
 };
 
 /// Says everything that is wrong with a workflow file, and what probably is.

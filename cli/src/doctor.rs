@@ -1,6 +1,8 @@
 //! `gleitzeit doctor`: what this machine offers for keeping Python code apart, the level that
 //! results for each provider of the settings, what is missing and how to get it.
 
+use std::path::PathBuf;
+
 use gleitzeit::{
     providers::python::{self, Diagnosis},
     sandbox::{EngineWanted, Finding, machine},
@@ -19,6 +21,9 @@ use super::{
 struct Report {
     /// True when every Python provider of the settings can run its tasks.
     healthy: bool,
+    /// The files that the settings were read from; `config --json` has them for a program.
+    #[serde(skip)]
+    settings: Vec<PathBuf>,
     machine: Vec<Finding>,
     python: Vec<Diagnosis>,
 }
@@ -41,7 +46,12 @@ pub(crate) async fn doctor(session: &Session) -> Outcome {
         image: Some(image),
     });
     let machine = machine::inspect(&jail, &engine).await;
-    let mut report = Report { healthy: true, machine, python: Vec::new() };
+    let mut report = Report {
+        healthy: true,
+        settings: session.settings.read_from.clone(),
+        machine,
+        python: Vec::new(),
+    };
     for spec in specs {
         report.python.extend(python::diagnose(&spec).await);
     }
@@ -56,6 +66,15 @@ pub(crate) async fn doctor(session: &Session) -> Outcome {
 }
 
 fn tell(report: &Report) {
+    match report.settings.as_slice() {
+        [] => output::text("settings: the defaults; no file was found"),
+        files => {
+            for file in files {
+                output::text(format_args!("settings: {}", file.display()));
+            }
+        }
+    }
+    output::text("");
     let mut table = output::table(["this machine", "", "found", "what to do"]);
     for finding in &report.machine {
         table.add_row([

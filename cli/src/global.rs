@@ -7,8 +7,9 @@ use gleitzeit::settings::StoreUrl;
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Settings file, instead of the one that `GLEITZEIT_ENV` names.
+    /// Settings file, instead of the project's `gleitzeit.toml` and the one that `GLEITZEIT_ENV` names.
     #[arg(long, global = true, value_name = "FILE", env = "GLEITZEIT_CONFIG", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
     /// Where workflows are kept: `sqlite:PATH`, `postgres://…` or `memory`.

@@ -18,9 +18,11 @@ mod documents;
 mod drive;
 mod exec;
 mod global;
+mod init;
 mod interrupt;
 mod output;
 mod progress;
+mod project;
 mod protocols;
 mod query;
 mod report;
@@ -28,8 +30,10 @@ mod restart;
 mod run;
 mod serve;
 mod session;
+mod source;
 mod standing;
 mod stored;
+mod version;
 
 use std::{env, process::ExitCode};
 
@@ -107,6 +111,10 @@ fn start(cli: Cli) -> Outcome {
     if let Command::Completions { shell } = command {
         return Ok(completions(shell));
     }
+    // Settings that cannot be read must not keep anybody from making new ones.
+    if let Command::Init(init) = &command {
+        return init::init(init, global.json);
+    }
     if matches!(command, Command::Bench(_)) {
         global.store.get_or_insert_with(StoreUrl::memory);
     }
@@ -137,6 +145,7 @@ fn start(cli: Cli) -> Outcome {
 
 async fn dispatch(session: Session, command: Command) -> Outcome {
     match command {
+        Command::Init(init) => init::init(&init, session.json),
         Command::Run(run) => run::run(session, run).await,
         Command::Submit(submit) => serve::submit(&session, submit).await,
         Command::Serve(serve) => serve::serve(&session, &serve).await,

@@ -4,17 +4,14 @@
 use std::{borrow::Cow, path::Path, process, time::Duration};
 
 use gleitzeit::{
-    files::{self, Diagnostics, FileError, Input, WorkflowFile},
+    files::{Diagnostics, WorkflowFile},
     results::{self, ResultFiles},
-    runtime,
 };
 use gleitzeit_domain::{
     difference::difference,
     error::{ErrorCode, TaskError},
     id::{TaskId, WorkflowId},
-    plan,
-    problem::{Problem, SubmitError, push_pointer},
-    protocol::catalog::ProtocolCatalog,
+    problem::SubmitError,
     store::{Store, lease::Resolution},
     task::{TaskRecord, TaskStatus},
     workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus},
@@ -23,12 +20,13 @@ use serde_json::{Map, json};
 
 use super::{
     Outcome,
-    args::{Cancel, FileAndInputs, Resolve, Resume, Retry, Run},
+    args::{Cancel, Resolve, Resume, Retry, Run},
     drive::{RunSession, STOPPING, settled},
     interrupt::Interrupts,
     output::{self, Exit, Failure},
     report,
     session::{Session, close},
+    source::read,
     stored::StoredResults,
 };
 
@@ -354,59 +352,6 @@ pub(crate) async fn find_whole(
     let found = store.workflow(id).await;
     close(store).await?;
     found?.ok_or_else(|| session.no_workflow(id))
-}
-
-/// Reads a workflow file and puts the inputs of the command line over its own.
-///
-/// # Errors
-/// Everything wrong with the file, each with its line and a caret.
-pub(crate) fn read(session: &Session, workflow: &FileAndInputs) -> Result<WorkflowFile, Failure> {
-    read_by(session, workflow, plan::problems)
-}
-
-/// The same for a workflow that another process is to run: it may call what is not known here.
-///
-/// # Errors
-/// As [`read`].
-pub(crate) fn read_for_others(
-    session: &Session,
-    workflow: &FileAndInputs,
-) -> Result<WorkflowFile, Failure> {
-    read_by(session, workflow, plan::problems_for_others)
-}
-
-fn read_by(
-    session: &Session,
-    workflow: &FileAndInputs,
-    problems: impl Fn(&WorkflowSpec, &ProtocolCatalog) -> Vec<Problem>,
-) -> Result<WorkflowFile, Failure> {
-    let catalog = runtime::protocols(&session.settings)?;
-    let judge = |spec: &WorkflowSpec| {
-        let mut spec = spec.clone();
-        put_inputs(&mut spec, &workflow.inputs);
-        problems(&spec, &catalog)
-    };
-    let is_ours = |file: &Path| session.settings.is_guarded(file);
-    let read = files::read_without(&workflow.file, &judge, &is_ours);
-    let mut file = read.map_err(|error| match error {
-        FileError::Invalid(found) => shown_in_file(&found),
-        other => Failure::usage(other.to_string()),
-    })?;
-    put_inputs(&mut file.spec, &workflow.inputs);
-    Ok(file)
-}
-
-/// Puts the inputs of the command line over those of the file.
-fn put_inputs(spec: &mut WorkflowSpec, inputs: &[(String, Input)]) {
-    for (name, Input { value, spellings }) in inputs {
-        let mut pointer = String::new();
-        push_pointer(&mut pointer, name);
-        let within = format!("{pointer}/");
-        spec.spellings.retain(|at, _| *at != pointer && !at.starts_with(&within));
-        let spelled = spellings.iter().map(|(at, text)| (format!("{pointer}{at}"), text.clone()));
-        spec.spellings.extend(spelled);
-        spec.inputs.insert(name.clone(), value.clone());
-    }
 }
 
 /// What the runtime finds wrong with a workflow, shown in its file.

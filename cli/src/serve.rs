@@ -16,8 +16,9 @@ use super::{
     drive::STOPPING,
     interrupt::{Interrupts, wait_for},
     output::{self, Exit, Failure},
-    run::{invalid, read_for_others, tell},
+    run::{invalid, tell},
     session::{Session, close},
+    source::read_for_others,
     standing::Watch,
 };
 use systemd::Notice;

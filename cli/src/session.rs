@@ -26,6 +26,7 @@ use super::{
     global::Global,
     output::{self, Exit, Failure, Says},
     progress::Shown,
+    project,
     report::View,
 };
 
@@ -58,6 +59,8 @@ impl Session {
         let mut sources = Sources::of_process();
         if let Some(file) = config {
             sources = sources.with_file(file);
+        } else if let Some(file) = project::find()? {
+            sources = sources.with_project_file(file.path, file.text);
         }
         if let Some(store) = store {
             // Read as the variable would be, so that what is shown to tasks is held against it.
@@ -85,10 +88,15 @@ impl Session {
     /// None that can be brought about.
     pub(crate) fn show(&self) -> Result<Exit, Failure> {
         if self.json {
-            output::document(&self.settings);
+            let mut document = serde_json::to_value(&self.settings).unwrap_or_default();
+            document["read_from"] = serde_json::json!(self.settings.read_from);
+            output::document(&document);
         } else {
             let text = toml::to_string(&self.settings)
                 .map_err(|error| Failure::infrastructure(error.to_string()))?;
+            for file in &self.settings.read_from {
+                output::text(format_args!("# read from {}", file.display()));
+            }
             output::text(text.trim_end());
         }
         Ok(Exit::Success)

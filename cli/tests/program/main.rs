@@ -14,10 +14,12 @@ mod documents;
 #[cfg(target_os = "linux")]
 mod large;
 mod places;
+mod project;
 mod resolve;
 mod resume;
 mod serve;
 mod served;
 mod shown;
+mod start;
 #[path = "../support/mod.rs"]
 mod support;

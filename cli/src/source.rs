@@ -1,0 +1,133 @@
+//! The workflow and its inputs as the command line names them: files, standard input, `--input`.
+//!
+//! An input of `--input` is above one of `--input-file`, which is above the one in the workflow.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use gleitzeit::{
+    files::{self, FILE_BYTES_MAX, FileError, Input, WorkflowFile},
+    runtime,
+};
+use gleitzeit_domain::{
+    plan,
+    problem::{Problem, push_pointer},
+    protocol::catalog::ProtocolCatalog,
+    workflow::WorkflowSpec,
+};
+
+use super::{args::FileAndInputs, output::Failure, run::shown_in_file, session::Session};
+
+/// Names standard input, as a file.
+const STDIN: &str = "-";
+
+/// Messages call standard input so.
+const STDIN_NAME: &str = "<stdin>";
+
+/// Reads a workflow file and puts the inputs of the command line over its own.
+///
+/// # Errors
+/// Everything wrong with the file, each with its line and a caret.
+pub(crate) fn read(session: &Session, workflow: &FileAndInputs) -> Result<WorkflowFile, Failure> {
+    read_by(session, workflow, plan::problems)
+}
+
+/// The same for a workflow that another process is to run: it may call what is not known here.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_for_others(
+    session: &Session,
+    workflow: &FileAndInputs,
+) -> Result<WorkflowFile, Failure> {
+    read_by(session, workflow, plan::problems_for_others)
+}
+
+fn read_by(
+    session: &Session,
+    workflow: &FileAndInputs,
+    problems: impl Fn(&WorkflowSpec, &ProtocolCatalog) -> Vec<Problem>,
+) -> Result<WorkflowFile, Failure> {
+    let is_stdin = workflow.file == Path::new(STDIN);
+    if is_stdin && workflow.input_file.as_deref() == Some(Path::new(STDIN)) {
+        return Err(Failure::usage(
+            "standard input cannot be both the workflow and its inputs: give one of them as a file",
+        ));
+    }
+    let inputs = inputs(workflow.input_file.as_deref(), &workflow.inputs)?;
+    let catalog = runtime::protocols(&session.settings)?;
+    let judge = |spec: &WorkflowSpec| {
+        let mut spec = spec.clone();
+        put_inputs(&mut spec, &inputs);
+        problems(&spec, &catalog)
+    };
+    let is_ours = |file: &Path| session.settings.is_guarded(file);
+    let read = if is_stdin {
+        files::read_bytes(stdin()?, Path::new(STDIN_NAME), Path::new(""), &judge, &is_ours)
+    } else {
+        files::read_without(&workflow.file, &judge, &is_ours)
+    };
+    let mut file = read.map_err(unread)?;
+    put_inputs(&mut file.spec, &inputs);
+    Ok(file)
+}
+
+/// The inputs of a file, then those of the command line: a later one of a name counts.
+///
+/// # Errors
+/// Everything wrong with the file.
+pub(crate) fn inputs(
+    file: Option<&Path>,
+    named: &[(String, Input)],
+) -> Result<Vec<(String, Input)>, Failure> {
+    let mut inputs = match file {
+        None => Vec::new(),
+        Some(file) if file == Path::new(STDIN) => {
+            files::read_inputs(stdin()?, Path::new(STDIN_NAME)).map_err(unread)?
+        }
+        Some(file) => files::read_inputs(bytes(file)?, file).map_err(unread)?,
+    };
+    inputs.extend_from_slice(named);
+    Ok(inputs)
+}
+
+fn unread(error: FileError) -> Failure {
+    match error {
+        FileError::Invalid(found) => shown_in_file(&found),
+        other => Failure::usage(other.to_string()),
+    }
+}
+
+fn stdin() -> Result<Vec<u8>, Failure> {
+    limited(io::stdin().lock())
+        .map_err(|error| Failure::usage(format!("cannot read standard input: {error}")))
+}
+
+fn bytes(file: &Path) -> Result<Vec<u8>, Failure> {
+    File::open(file)
+        .and_then(limited)
+        .map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", file.display())))
+}
+
+/// As much as a file may have, and a byte more that tells that it has more.
+fn limited(from: impl io::Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Puts inputs over those of a workflow.
+pub(crate) fn put_inputs(spec: &mut WorkflowSpec, inputs: &[(String, Input)]) {
+    for (name, Input { value, spellings }) in inputs {
+        let mut pointer = String::new();
+        push_pointer(&mut pointer, name);
+        let within = format!("{pointer}/");
+        spec.spellings.retain(|at, _| *at != pointer && !at.starts_with(&within));
+        let spelled = spellings.iter().map(|(at, text)| (format!("{pointer}{at}"), text.clone()));
+        spec.spellings.extend(spelled);
+        spec.inputs.insert(name.clone(), value.clone());
+    }
+}
