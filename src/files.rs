@@ -226,14 +226,6 @@ fn text_of(bytes: Vec<u8>, name: &Path) -> Result<(String, Format), FileError> {
     Ok((text, format))
 }
 
-/// What a file is read in.
-struct Around<'a> {
-    /// A batch looks for its files here first.
-    folder: &'a Path,
-    /// Files that no batch works on.
-    left_out: &'a dyn Fn(&Path) -> bool,
-}
-
 fn load(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;

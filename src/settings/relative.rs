@@ -46,7 +46,9 @@ pub(super) fn rebase<'b>(tree: &mut Value, base: impl Fn(&[String]) -> Option<&'
         let value = key.iter().try_fold(&mut *tree, |tree, step| tree.get_mut(step.as_str()));
         match value {
             Some(Value::Array(items)) => {
-                items.iter_mut().for_each(|item| join(item, &key, directory));
+                for item in items {
+                    join(item, &key, directory);
+                }
             }
             Some(value) => join(value, &key, directory),
             None => {}
