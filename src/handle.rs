@@ -20,6 +20,7 @@ use gleitzeit_actors::{
         CallerSpan, Cancel, CancelTask, EngineCounts, GetEngineCounts, GetWorkflow, OfferChanged,
         Recover, Recovered, Reopen, Submit, Wait, WaitAnswer,
     },
+    follower::Follower,
     load_balancer::{GetProviders, RegisterProvider, RemoveProvider, RestartProvider},
     monitor::{GetMetrics, GetProfile, GetStats},
     protocol_registry::{GetCapabilities, GetCatalog, RegisterProtocol, ReplaceProtocol},
@@ -59,6 +60,7 @@ const LISTENER_CAPACITY: usize = 16_384;
 pub struct Handle {
     addresses: ActorAddresses,
     store: Arc<dyn Store>,
+    follower: Follower,
 }
 
 impl std::fmt::Debug for Handle {
@@ -112,8 +114,12 @@ fn stopped<E>(_: E) -> TaskError {
 }
 
 impl Handle {
-    pub(crate) fn new(addresses: ActorAddresses, store: Arc<dyn Store>) -> Self {
-        Self { addresses, store }
+    pub(crate) fn new(
+        addresses: ActorAddresses,
+        store: Arc<dyn Store>,
+        follower: Follower,
+    ) -> Self {
+        Self { addresses, store, follower }
     }
 
     /// The addresses of the actors, for a host that sends messages of its own.
@@ -299,8 +305,9 @@ impl Handle {
     }
 
     /// A workflow's events with a sequence above `after`: those stored, then those to come, up to
-    /// its end, none missing and none twice. Those of one that another process runs are looked for
-    /// in the store, about three times a second.
+    /// its end, none missing and none twice. Those of a workflow that another process runs are read
+    /// from the store, once for all who follow it here: after a notification of the store, and at
+    /// intervals (100 ms, or 2 s if the store notifies of every commit).
     ///
     /// # Errors
     /// `SYSTEM_SHUTDOWN`; others come with the events.

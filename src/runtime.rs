@@ -443,7 +443,7 @@ async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> {
             return Err(unknown.into());
         }
     };
-    let handle = Handle::new(actors.addresses.clone(), Arc::clone(&store));
+    let handle = Handle::new(actors.addresses.clone(), Arc::clone(&store), actors.follower.clone());
     gleitzeit_failpoint::failpoint!("runtime.start.actors");
     let mut begun = take_up(&handle, specs, recover).await;
     if let (Ok(_), Some(levels)) = (&begun, levels)

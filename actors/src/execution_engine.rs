@@ -57,8 +57,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    addresses::ActorAddresses, clock::Clock, event_bus::Publish, guarded_store::guarded,
-    monitor::GetStats, pipeline::Route,
+    addresses::ActorAddresses, clock::Clock, event_bus::Publish, follower::Follower,
+    guarded_store::guarded, monitor::GetStats, pipeline::Route,
 };
 
 pub use crate::provider_supervisor::CallerSpan;
@@ -252,6 +252,7 @@ enum Phase {
 pub struct ExecutionEngine {
     settings: EngineSettings,
     store: Arc<dyn Store>,
+    follower: Follower,
     clock: Clock,
     random: Random,
     subscribers: SubscriberCount,
@@ -293,6 +294,7 @@ impl ExecutionEngine {
     pub fn new(
         settings: EngineSettings,
         store: Arc<dyn Store>,
+        follower: Follower,
         subscribers: SubscriberCount,
         clock: Clock,
     ) -> Self {
@@ -303,6 +305,7 @@ impl ExecutionEngine {
             random: Random::seeded(settings.seed),
             settings,
             store: guarded(store),
+            follower,
             clock,
             subscribers,
             addresses: None,

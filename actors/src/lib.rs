@@ -22,6 +22,7 @@ pub mod clock;
 pub mod dependency_resolver;
 pub mod event_bus;
 pub mod execution_engine;
+pub mod follower;
 pub mod guard;
 mod guarded_store;
 pub mod load_balancer;

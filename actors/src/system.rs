@@ -25,6 +25,7 @@ use crate::{
     dependency_resolver::DependencyResolver,
     event_bus::EventBus,
     execution_engine::{Connect, EngineSettings, ExecutionEngine, Shutdown, StopReport},
+    follower::Follower,
     load_balancer::{BalancerSettings, LoadBalancer, StopProviders},
     monitor::{Monitor, MonitorConfig},
     protocol_registry::ProtocolRegistry,
@@ -70,6 +71,8 @@ const RESTARTS: RestartPolicy = RestartPolicy {
 pub struct Actors {
     /// Their addresses.
     pub addresses: ActorAddresses,
+    /// Reads what other processes run.
+    pub follower: Follower,
     /// Resolves when an actor is gone for good; the system is then of no use any more.
     pub failed: oneshot::Receiver<RestartLimitReached>,
     workers: Vec<Arbiter>,
@@ -104,6 +107,7 @@ impl Handler<RestartLimitReached> for FailureWatcher {
 /// When called outside a `System`.
 pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrategy> {
     let clock = Clock::start();
+    let follower = Follower::new(Arc::clone(&store));
     let (tell, failed) = oneshot::channel();
     let overseer = FailureWatcher { tell: Some(tell) }.start();
     let escalate = || overseer.clone().recipient();
@@ -140,13 +144,14 @@ pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrat
             memory_mib: parts.memory_mib,
         })
     });
+    let engine_follower = follower.clone();
     start_supervised_in(engine_context, ESCALATE_AT_ONCE, escalate(), |_| {
-        ExecutionEngine::new(parts.engine, store, subscribers, clock)
+        ExecutionEngine::new(parts.engine, store, engine_follower, subscribers, clock)
     });
     let addresses =
         ActorAddresses { engine, registry, resolver, resources, balancer, bus, monitor };
     addresses.engine.do_send(Connect(addresses.clone()));
-    Ok(Actors { addresses, failed, workers })
+    Ok(Actors { addresses, follower, failed, workers })
 }
 
 impl Actors {

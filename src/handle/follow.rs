@@ -1,19 +1,23 @@
 //! A workflow's events from any point on, up to its end.
 //!
-//! Asked by listeners that must not miss anything: what is stored comes from the store, what
-//! happens comes from the event bus, and wherever the two do not meet, or the listener fell behind,
-//! the store fills the gap.
+//! Asked by listeners that must miss nothing. Stored events come from the store, new ones from the
+//! event bus if this process runs the workflow, else from the process's follower. Wherever these do
+//! not meet, or the listener was too slow, the store fills the gap.
 //!
-//! Invariant: the sequences that come out grow by one.
+//! Invariant: the sequences of the events that are returned grow by one.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
 use futures_util::{Stream, stream};
-use gleitzeit_actors::event_bus::{Delivery, Subscription};
+use gleitzeit_actors::{
+    event_bus::{Delivery, Subscription},
+    follower::{Change, Watch},
+};
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     event::{Event, EventData},
     id::WorkflowId,
+    workflow::WorkflowRecord,
 };
 
 use super::{Handle, stopped};
@@ -21,48 +25,43 @@ use super::{Handle, stopped};
 /// Stored events that are read at once.
 const PAGE: usize = 1_000;
 
-/// Between two looks at what another process runs: of its events nobody here is told.
-const LOOK_PAUSE: Duration = Duration::from_millis(300);
-
 /// The events of one workflow, in order and without a gap; made by [`Handle::follow`].
 #[derive(Debug)]
 pub struct Follow {
     handle: Handle,
     id: WorkflowId,
-    /// The sequence of the last event that came out.
+    /// The sequence of the last event that was returned.
     last: u64,
-    /// Of the store, not yet out.
+    /// Read, and not returned yet.
     page: VecDeque<Event>,
-    /// What happens from the making on.
+    /// Events of this process from the making on.
     live: Subscription,
-    /// The store may have more than came out.
+    /// Set while another process runs the workflow, or none does.
+    remote: Option<Watch>,
+    /// The store may have more than was returned.
     is_behind: bool,
-    /// Another process runs it, or nobody does.
-    is_elsewhere: bool,
     is_over: bool,
+}
+
+/// What arrived while nothing was left to return.
+enum Arrival {
+    Local(Option<Delivery>),
+    Remote(Option<Change>),
 }
 
 impl Follow {
     pub(super) fn new(handle: Handle, id: WorkflowId, after: u64, live: Subscription) -> Self {
         let page = VecDeque::new();
-        Self {
-            handle,
-            id,
-            last: after,
-            page,
-            live,
-            is_behind: true,
-            is_elsewhere: false,
-            is_over: false,
-        }
+        let (remote, is_behind, is_over) = (None, true, false);
+        Self { handle, id, last: after, page, live, remote, is_behind, is_over }
     }
 
-    /// The next event; `None` once the workflow has settled and all of its events came out. Nothing
-    /// is lost when the future is dropped before it is ready.
+    /// The next event; `None` once the workflow has settled and all of its events were returned.
+    /// Nothing is lost when the future is dropped before it is ready.
     ///
     /// # Errors
-    /// `WORKFLOW_NOT_FOUND` where there is none; `SYSTEM_SHUTDOWN` when the runtime stops before
-    /// the workflow's end; those of the store.
+    /// `WORKFLOW_NOT_FOUND` if there is no such workflow; `SYSTEM_SHUTDOWN` if the runtime stops
+    /// before the workflow's end; those of the store.
     pub async fn next(&mut self) -> Result<Option<Event>, TaskError> {
         loop {
             if let Some(event) = self.page.pop_front() {
@@ -76,26 +75,14 @@ impl Follow {
                 self.catch_up().await?;
                 continue;
             }
-            let told = if self.is_elsewhere {
-                tokio::time::timeout(LOOK_PAUSE, self.live.next()).await
-            } else {
-                Ok(self.live.next().await)
-            };
-            let Ok(told) = told else {
-                self.is_behind = true;
-                continue;
-            };
-            match told {
-                None => return Err(stopped(())),
-                Some(Delivery::Event(event)) if event.sequence <= self.last => {}
-                Some(Delivery::Event(event)) if event.sequence == self.last + 1 => {
-                    self.last = event.sequence;
-                    // Only the store knows whether somebody opened it again.
-                    self.is_behind = is_end(&event.data);
-                    return Ok(Some(Event::clone(&event)));
+            match self.arrival().await {
+                Arrival::Local(None) | Arrival::Remote(None) => return Err(stopped(())),
+                Arrival::Local(Some(delivery)) => {
+                    if let Some(event) = self.accept(delivery) {
+                        return Ok(Some(event));
+                    }
                 }
-                // What is missing here was told before this listener came, or dropped.
-                Some(Delivery::Event(_) | Delivery::Lagged { .. }) => self.is_behind = true,
+                Arrival::Remote(Some(change)) => self.accept_remote(change)?,
             }
         }
     }
@@ -107,23 +94,70 @@ impl Follow {
         })
     }
 
-    /// Reads what the store has more; where that is nothing, finds out whether more can come.
+    async fn arrival(&mut self) -> Arrival {
+        let Some(remote) = &mut self.remote else {
+            return Arrival::Local(self.live.next().await);
+        };
+        // Both: a workflow of another process may be claimed by this one at any time.
+        tokio::select! {
+            delivery = self.live.next() => Arrival::Local(delivery),
+            change = remote.next() => Arrival::Remote(change),
+        }
+    }
+
+    /// The next event, if the delivery is it.
+    fn accept(&mut self, delivery: Delivery) -> Option<Event> {
+        match delivery {
+            Delivery::Event(event) if event.sequence <= self.last => None,
+            Delivery::Event(event) if event.sequence == self.last + 1 => {
+                self.last = event.sequence;
+                // The bus has events of workflows that run here only.
+                self.remote = None;
+                // Only the store knows whether the workflow was opened again.
+                self.is_behind = is_end(&event.data);
+                Some(Event::clone(&event))
+            }
+            // The events between were published before the subscription, or were dropped.
+            Delivery::Event(_) | Delivery::Lagged { .. } => {
+                self.is_behind = true;
+                None
+            }
+        }
+    }
+
+    fn accept_remote(&mut self, change: Change) -> Result<(), TaskError> {
+        match change {
+            Change::Events(events) => {
+                let new = events.iter().filter(|event| event.sequence > self.last);
+                self.page.extend(new.cloned());
+                if self.page.front().is_some_and(|event| event.sequence != self.last + 1) {
+                    self.page.clear();
+                    self.is_behind = true;
+                }
+            }
+            Change::State { record: Some(record), .. } => {
+                let has_more = record.last_sequence > self.last;
+                self.is_behind = has_more;
+                self.is_over = !has_more && record.status.is_settled();
+            }
+            Change::State { record: None, .. } | Change::Missed => self.is_behind = true,
+            Change::Failed(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Reads what the store has more; if that is nothing, finds out whether more can come.
     async fn catch_up(&mut self) -> Result<(), TaskError> {
         if self.read_on().await? {
             return Ok(());
         }
-        let running = self.handle.running(&self.id).await;
-        self.is_elsewhere = running.is_none();
-        let record = match running {
-            Some(record) => Some(record),
-            None => self.handle.workflow(&self.id).await?,
-        };
+        let record = self.state().await?;
         match record {
-            // Its next event will be told: the listening began before this look.
+            // The next event will arrive: the subscription and the watch began before this read.
             Some(record) if !record.status.is_settled() => self.is_behind = false,
             // All of it is stored now; some may not have been a moment ago.
             Some(_) => self.is_over = !self.read_on().await?,
-            // Forgotten while it was followed.
+            // Removed from the store while it was followed.
             None if self.last > 0 => self.is_over = true,
             None => {
                 let message = format!("no workflow has the id `{}`", self.id);
@@ -133,7 +167,21 @@ impl Follow {
         Ok(())
     }
 
-    /// False when the store has nothing more.
+    /// The state of the workflow, and a watch on it if it does not run here.
+    async fn state(&mut self) -> Result<Option<Arc<WorkflowRecord>>, TaskError> {
+        if let Some(record) = self.handle.running(&self.id).await {
+            // Its events arrive by the bus; a watch would read each once more.
+            self.remote = None;
+            return Ok(Some(record));
+        }
+        if self.remote.is_none() {
+            // Before the read below: a change after it is in the first state of the watch.
+            self.remote = Some(self.handle.follower.watch(&self.id, false));
+        }
+        Ok(self.handle.store.outline(&self.id).await?.map(Arc::new))
+    }
+
+    /// False if the store has nothing more.
     async fn read_on(&mut self) -> Result<bool, TaskError> {
         self.page = self.handle.events(&self.id, self.last, PAGE).await?.into();
         Ok(!self.page.is_empty())

@@ -190,6 +190,10 @@ impl LeaseStore for SqlStore {
         self.call(|reply| Call::Forget { key, reply }).await
     }
 
+    fn notifies_every_commit(&self) -> bool {
+        self.notifier.rings().is_some()
+    }
+
     fn notifications(&self) -> BoxStream<'static, ()> {
         let rings = self.notifier.stream();
         if self.notifier.is_to_be_started() {

@@ -414,6 +414,7 @@ impl ExecutionEngine {
         // It will run here, or where it was claimed, but may not run yet.
         let in_doubt = self.admission.doubts.is_about(&id);
         let (store, addresses) = (Arc::clone(&self.store), ActorAddresses::clone(self.addresses()));
+        let follower = self.follower.clone();
         actix_rt::spawn(async move {
             if is_claimed {
                 run_until_answered(&addresses, &id).await;
@@ -425,8 +426,8 @@ impl ExecutionEngine {
             for settled in settled {
                 match &same {
                     Ok(()) if in_doubt => {
-                        let store = Arc::clone(&store);
-                        actix_rt::spawn(settled_elsewhere(store, id.clone(), settled));
+                        let follower = follower.clone();
+                        actix_rt::spawn(settled_elsewhere(follower, id.clone(), settled));
                     }
                     Ok(()) => {
                         let Waiter { answer, outline } = settled;

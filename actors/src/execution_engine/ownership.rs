@@ -14,7 +14,6 @@ use actix::{WeakAddr, prelude::*};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use gleitzeit_domain::{
-    error::{ErrorCode, TaskError},
     id::WorkflowId,
     problem::SubmitError,
     run::RunKey,
@@ -32,7 +31,8 @@ use super::{
     requests,
 };
 use crate::{
-    addresses::ActorAddresses, dependency_resolver::RemoveWorkflows, load_balancer::RestartProvider,
+    addresses::ActorAddresses, dependency_resolver::RemoveWorkflows, follower::Follower,
+    load_balancer::RestartProvider,
 };
 
 /// A renewal that failed is tried again after this part of the term.
@@ -43,9 +43,6 @@ const SLACK: Duration = Duration::from_millis(20);
 
 /// After a claim that failed.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
-
-/// Between two looks at a workflow that another process runs.
-const ELSEWHERE: Duration = Duration::from_millis(300);
 
 /// The lease, and what depends on it.
 #[derive(Debug, Default)]
@@ -338,7 +335,7 @@ impl ExecutionEngine {
 
     /// Answers once a workflow that does not run here has settled.
     pub(super) fn await_elsewhere(&self, id: WorkflowId, waiter: Waiter) {
-        actix_rt::spawn(settled_elsewhere(Arc::clone(&self.store), id, waiter));
+        actix_rt::spawn(settled_elsewhere(self.follower.clone(), id, waiter));
     }
 
     // ---- looking for work ----
@@ -429,30 +426,14 @@ impl ExecutionEngine {
     }
 }
 
-/// Looks in the store until a workflow has settled, and answers.
-pub(super) async fn settled_elsewhere(store: Arc<dyn Store>, id: WorkflowId, waiter: Waiter) {
-    while !waiter.answer.is_closed() {
-        let found = if waiter.outline { store.outline(&id) } else { store.workflow(&id) };
-        match found.await {
-            Ok(Some(record)) if record.status.is_settled() => {
-                waiter.send(Ok(Arc::new(record)));
-                return;
-            }
-            Ok(Some(_)) => {}
-            Ok(None) => {
-                let message = format!("no workflow has the id `{id}`");
-                let error = TaskError::new(ErrorCode::WorkflowNotFound, message);
-                waiter.send(Err(error));
-                return;
-            }
-            Err(error) if error.is_transient() => {}
-            Err(error) => {
-                waiter.send(Err(error.into()));
-                return;
-            }
-        }
-        tokio::time::sleep(ELSEWHERE).await;
-    }
+/// Answers a caller once a workflow has settled in the store, unless the caller goes before.
+pub(super) async fn settled_elsewhere(follower: Follower, id: WorkflowId, mut waiter: Waiter) {
+    let answer = tokio::select! {
+        answer = follower.settled(&id, !waiter.outline) => answer,
+        // The watch would else go on for as long as the workflow runs.
+        () = waiter.answer.closed() => return,
+    };
+    waiter.send(answer);
 }
 
 fn tell(recovered: Recovered) {

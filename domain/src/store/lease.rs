@@ -300,4 +300,11 @@ pub trait LeaseStore: Send + Sync {
     /// Yields whenever another process may have written something to claim, a request, or an
     /// answer, or may have taken a lease. It may yield too often, and rings that nobody has heard yet are one.
     fn notifications(&self) -> BoxStream<'static, ()>;
+
+    /// True while [`notifications`](Self::notifications) yields after every commit of another
+    /// process, so that a change need not be polled for. A listener that begins, or loses its
+    /// connection, changes this.
+    fn notifies_every_commit(&self) -> bool {
+        false
+    }
 }
