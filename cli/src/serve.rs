@@ -1,6 +1,6 @@
 //! `serve` and `submit`: workflows are stored by one process and run by another.
 
-mod endpoint;
+mod health;
 mod systemd;
 
 use std::{process, time::Duration};
@@ -21,6 +21,7 @@ use super::{
     source::read_for_others,
     standing::Watch,
 };
+use health::Endpoint;
 use systemd::Notice;
 
 /// Between two looks at a workflow that another process runs.
@@ -40,18 +41,19 @@ pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
     let builder = Runtime::builder(session.settings.clone());
     let runtime = builder.wait_policy(WaitPolicy::Unlimited).start().await?;
     let handle = runtime.handle();
-    let server = match serve.health.or(session.settings.server.health) {
+    let endpoint = match serve.health.or(session.settings.server.health) {
         None => None,
-        Some(address) => match endpoint::open(address, handle.clone()) {
-            Ok(server) => Some(server),
-            Err(failure) => {
+        Some(address) => match Endpoint::open(address, handle.clone()).await {
+            Ok(endpoint) => Some(endpoint),
+            Err(error) => {
                 runtime.stop(STOPPING).await;
-                return Err(failure);
+                let message = format!("cannot listen at {address} for /healthz: {error}");
+                return Err(Failure::infrastructure(message));
             }
         },
     };
-    if let Some(server) = &server {
-        output::note(format_args!("health at http://{}/healthz", server.address()));
+    if let Some(endpoint) = &endpoint {
+        output::note(format_args!("health at http://{}/healthz", endpoint.address));
     }
     output::note(format_args!(
         "serving {url}; {} unfinished workflows go on; Ctrl-C stops",
@@ -74,10 +76,7 @@ pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
         never = systemd::watchdog(&handle) => match never {},
         () = interrupts.next() => process::exit(130),
     };
-    // Last, so that a load balancer sees 503 while tasks end.
-    if let Some(server) = server {
-        server.stop().await;
-    }
+    drop(endpoint);
     if session.json {
         output::document(&report);
     } else {

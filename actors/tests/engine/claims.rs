@@ -22,7 +22,7 @@ use gleitzeit_domain::{
 use serde_json::json;
 
 use crate::support::{
-    Reluctant, Setup, Stage, code, of, quick, retries, secs, statuses, task, within,
+    Harness, RefusingStore, Setup, code, of, quick, retries, secs, statuses, task, within,
 };
 
 const TERM: Duration = secs(15);
@@ -32,11 +32,11 @@ fn shared() -> Arc<MemoryStore> {
 }
 
 /// An engine that takes over what nobody runs.
-fn worker(store: &Arc<Reluctant>) -> Setup {
+fn worker(store: &Arc<RefusingStore>) -> Setup {
     let owner: Arc<str> = "worker".into();
     let engine =
         EngineSettings { takes_over: true, lease_term: TERM, owner, ..EngineSettings::default() };
-    Setup { engine, store: Arc::<Reluctant>::clone(store), ..Setup::default() }
+    Setup { engine, store: Arc::<RefusingStore>::clone(store), ..Setup::default() }
 }
 
 /// The protocol `shop`, whose method takes at most so many items.
@@ -53,12 +53,12 @@ fn catalog(most: i64) -> ProtocolCatalog {
 }
 
 /// Has a provider of `shop`.
-async fn serve_shop(stage: &Stage) {
-    let spec = stage.board.provider("shop", "shop/v1.0").placement(Placement::Control);
+async fn serve_shop(harness: &Harness) {
+    let spec = harness.script.provider("shop", "shop/v1.0").placement(Placement::Control);
     let capabilities = vec!["shop/v1.0:charge".parse().unwrap()];
     let register = RegisterProvider { spec, capabilities };
-    stage.actors.addresses.balancer.send(register).await.unwrap().unwrap();
-    stage.actors.addresses.engine.do_send(OfferChanged);
+    harness.actors.addresses.balancer.send(register).await.unwrap().unwrap();
+    harness.actors.addresses.engine.do_send(OfferChanged);
 }
 
 fn order(id: &str, count: i64) -> WorkflowSpec {
@@ -97,7 +97,7 @@ async fn is_free(memory: &MemoryStore, id: &str) -> bool {
 async fn what_a_process_does_not_know_is_left_to_one_that_does() {
     tokio::time::pause();
     let memory = shared();
-    let strangers = Reluctant::new(Arc::clone(&memory), 0);
+    let strangers = RefusingStore::new(Arc::clone(&memory), 0);
     let mut stranger = worker(&strangers).open_again().await;
     memory.submit(vec![stored(order("o", 1), &["shop/v1.0+:charge"])]).await.unwrap();
     assert_eq!(stranger.recover().await.workflows, 0);
@@ -105,13 +105,13 @@ async fn what_a_process_does_not_know_is_left_to_one_that_does() {
     assert!(is_free(&memory, "o").await);
     assert_eq!(strangers.released(), 0, "it was never taken");
     // Knowing the protocol is not enough where nobody serves it.
-    let store = Reluctant::new(Arc::clone(&memory), 0);
+    let store = RefusingStore::new(Arc::clone(&memory), 0);
     let mut knows = Setup { catalog: catalog(9), ..worker(&store) }.open_again().await;
     assert_eq!(knows.recover().await.workflows, 0);
     assert!(is_free(&memory, "o").await);
     serve_shop(&knows).await;
     assert_eq!(settled(&memory, "o").await, WorkflowStatus::Completed);
-    assert!(stranger.board.calls().is_empty());
+    assert!(stranger.script.calls().is_empty());
     knows.finish().await;
     stranger.finish().await;
 }
@@ -121,16 +121,16 @@ async fn what_a_process_does_not_know_is_left_to_one_that_does() {
 async fn a_process_that_learns_a_method_takes_up_what_waits_for_it() {
     tokio::time::pause();
     let memory = shared();
-    let store = Reluctant::new(Arc::clone(&memory), 0);
-    let mut stage = worker(&store).open_again().await;
-    stage.recover().await;
+    let store = RefusingStore::new(Arc::clone(&memory), 0);
+    let mut harness = worker(&store).open_again().await;
+    harness.recover().await;
     memory.submit(vec![stored(order("o", 1), &["shop/v1.0+:charge"])]).await.unwrap();
-    stage.catch_up().await;
+    harness.catch_up().await;
     assert!(is_free(&memory, "o").await);
-    stage.actors.addresses.registry.send(RegisterProtocol(shop(9))).await.unwrap().unwrap();
-    serve_shop(&stage).await;
+    harness.actors.addresses.registry.send(RegisterProtocol(shop(9))).await.unwrap().unwrap();
+    serve_shop(&harness).await;
     assert_eq!(settled(&memory, "o").await, WorkflowStatus::Completed);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// Another schema, or a workflow whose needs nobody wrote down: found at the take-up only. It is given
@@ -139,9 +139,9 @@ async fn a_process_that_learns_a_method_takes_up_what_waits_for_it() {
 async fn what_cannot_be_planned_after_all_is_given_back_once() {
     tokio::time::pause();
     let memory = shared();
-    let older = Reluctant::new(Arc::clone(&memory), 0);
-    let mut stage = Setup { catalog: catalog(3), ..worker(&older) }.open_again().await;
-    serve_shop(&stage).await;
+    let older = RefusingStore::new(Arc::clone(&memory), 0);
+    let mut harness = Setup { catalog: catalog(3), ..worker(&older) }.open_again().await;
+    serve_shop(&harness).await;
     let fits = "shop/v1.0+:charge#another";
     let unknown = stored(WorkflowSpec::new("u").id("u").task(TaskSpec::new("t", "gone/run")), &[]);
     memory
@@ -152,7 +152,7 @@ async fn what_cannot_be_planned_after_all_is_given_back_once() {
         ])
         .await
         .unwrap();
-    let recovered = stage.recover().await;
+    let recovered = harness.recover().await;
     assert_eq!((recovered.workflows, recovered.unfit), (1, 2));
     assert_eq!(settled(&memory, "small").await, WorkflowStatus::Completed);
     for _ in 0..5 {
@@ -162,16 +162,16 @@ async fn what_cannot_be_planned_after_all_is_given_back_once() {
     assert_eq!(older.released(), 2, "each of the two once");
     assert!(is_free(&memory, "large").await && is_free(&memory, "u").await);
     let named = Recover { id: Some("large".into()), hold: false };
-    let refused = within(stage.actors.addresses.engine.send(named)).await.unwrap().unwrap_err();
+    let refused = within(harness.actors.addresses.engine.send(named)).await.unwrap().unwrap_err();
     assert_eq!(refused.code, ErrorCode::InvalidParams, "{refused}");
     assert!(is_free(&memory, "large").await, "also where it was asked for by name");
-    let newer = Reluctant::new(Arc::clone(&memory), 0);
+    let newer = RefusingStore::new(Arc::clone(&memory), 0);
     let mut other = Setup { catalog: catalog(9), ..worker(&newer) }.open_again().await;
     serve_shop(&other).await;
     other.recover().await;
     assert_eq!(settled(&memory, "large").await, WorkflowStatus::Completed);
     other.finish().await;
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A process without providers stops one task of what it stored for others: the others run the
@@ -180,7 +180,7 @@ async fn what_cannot_be_planned_after_all_is_given_back_once() {
 async fn who_only_changes_a_workflow_does_not_keep_it() {
     tokio::time::pause();
     let memory = shared();
-    let own = Reluctant::new(Arc::clone(&memory), 0);
+    let own = RefusingStore::new(Arc::clone(&memory), 0);
     let setup = Setup { providers: Vec::new(), ..worker(&own) };
     let engine = EngineSettings { takes_over: false, ..setup.engine.clone() };
     let changer = Setup { engine, ..setup }.open_again().await;
@@ -202,7 +202,7 @@ async fn who_only_changes_a_workflow_does_not_keep_it() {
         }
     })
     .await;
-    assert!(changer.board.now() < secs(1), "{:?}", changer.board.now());
+    assert!(changer.script.now() < secs(1), "{:?}", changer.script.now());
     let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
     assert_eq!(statuses(&record), [Pending, Cancelled, Skipped, Pending]);
     // It may be changed once more, and is given back once more; also where nothing comes of it.
@@ -212,14 +212,14 @@ async fn who_only_changes_a_workflow_does_not_keep_it() {
     assert_eq!(refused.code, ErrorCode::WorkflowInvalidState);
     // And nobody says anything.
     within(changer.actors.addresses.engine.send(hold())).await.unwrap().unwrap();
-    let store = Reluctant::new(Arc::clone(&memory), 0);
-    let mut stage = worker(&store).open_again().await;
-    stage.recover().await;
+    let store = RefusingStore::new(Arc::clone(&memory), 0);
+    let mut harness = worker(&store).open_again().await;
+    harness.recover().await;
     assert_eq!(settled(&memory, "w").await, WorkflowStatus::Failed);
     let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
     assert_eq!(statuses(&record), [Completed, Cancelled, Skipped, Completed]);
-    assert_eq!(stage.board.order(), ["a", "b"]);
-    stage.finish().await;
+    assert_eq!(harness.script.order(), ["a", "b"]);
+    harness.finish().await;
     changer.finish().await;
 }
 
@@ -228,14 +228,14 @@ async fn who_only_changes_a_workflow_does_not_keep_it() {
 async fn what_nobody_knows_can_be_cancelled() {
     tokio::time::pause();
     let memory = shared();
-    let store = Reluctant::new(Arc::clone(&memory), 0);
-    let stage = worker(&store).open_again().await;
+    let store = RefusingStore::new(Arc::clone(&memory), 0);
+    let harness = worker(&store).open_again().await;
     memory.submit(vec![stored(order("o", 1), &["shop/v1.0+:charge"])]).await.unwrap();
     let hold = Recover { id: Some("o".into()), hold: true };
-    within(stage.actors.addresses.engine.send(hold)).await.unwrap().unwrap();
-    stage.cancel(&"o".into()).await.unwrap();
+    within(harness.actors.addresses.engine.send(hold)).await.unwrap().unwrap();
+    harness.cancel(&"o".into()).await.unwrap();
     assert_eq!(settled(&memory, "o").await, WorkflowStatus::Cancelled);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// Others see what runs long, with no write for what does not.
@@ -243,11 +243,11 @@ async fn what_nobody_knows_can_be_cancelled() {
 async fn a_long_call_is_seen_from_elsewhere() {
     tokio::time::pause();
     let memory = shared();
-    let store = Reluctant::new(Arc::clone(&memory), 0);
-    let mut stage = worker(&store).open_again().await;
+    let store = RefusingStore::new(Arc::clone(&memory), 0);
+    let mut harness = worker(&store).open_again().await;
     let spec = WorkflowSpec::new("w").id("w").task(task("long", json!({"sleep": 60})));
-    let sent = stage.submit(spec.task(quick("next").after("long"))).await.unwrap();
-    stage.until_task("task:started", "long").await;
+    let sent = harness.submit(spec.task(quick("next").after("long"))).await.unwrap();
+    harness.until_task("task:started", "long").await;
     tokio::time::sleep(Duration::from_millis(900)).await;
     let early = memory.workflow(&"w".into()).await.unwrap().unwrap();
     assert_eq!((early.status, early.tasks[0].status), (WorkflowStatus::Pending, Pending));
@@ -259,13 +259,13 @@ async fn a_long_call_is_seen_from_elsewhere() {
     let events = memory.events(&"w".into(), 0, 10).await.unwrap();
     assert!(events.iter().any(|event| event.data.event_type() == "task:started"));
     assert_eq!(sent.end().await.status, WorkflowStatus::Completed);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A process that dies: its lease runs out, and nothing of what it would still have written comes.
-async fn dies(stage: Stage, store: &Reluctant) {
+async fn dies(harness: Harness, store: &RefusingStore) {
     store.cut();
-    stage.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    harness.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
     tokio::time::sleep(TERM).await;
 }
 
@@ -279,20 +279,20 @@ async fn a_task_that_kills_its_process_uses_up_its_attempts() {
     memory.submit(vec![stored(spec, &["test/v1.0+:run"])]).await.unwrap();
     let mut deaths = 0;
     loop {
-        let store = Reluctant::new(Arc::clone(&memory), 0);
-        let mut stage = worker(&store).open_again().await;
-        stage.recover().await;
-        stage.catch_up().await;
+        let store = RefusingStore::new(Arc::clone(&memory), 0);
+        let mut harness = worker(&store).open_again().await;
+        harness.recover().await;
+        harness.catch_up().await;
         let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
         if record.status.is_settled() {
             assert_eq!(statuses(&record), [Failed, Skipped]);
             assert_eq!(code(&record, "kills"), Some(ErrorCode::TaskRetryExhausted));
             assert_eq!(of(&record, "kills").attempts, 3);
-            stage.finish().await;
+            harness.finish().await;
             break;
         }
-        stage.until_task("task:started", "kills").await;
-        dies(stage, &store).await;
+        harness.until_task("task:started", "kills").await;
+        dies(harness, &store).await;
         deaths += 1;
         assert!(deaths < 9, "it is tried for ever");
     }
@@ -309,7 +309,7 @@ async fn a_task_that_kills_its_process_uses_up_its_attempts() {
 async fn what_is_handed_over_is_not_recovered() {
     tokio::time::pause();
     let memory = shared();
-    let store = Reluctant::new(Arc::clone(&memory), 0);
+    let store = RefusingStore::new(Arc::clone(&memory), 0);
     let mut first = worker(&store).open_again().await;
     first
         .submit(WorkflowSpec::new("w").id("w").task(task("a", json!({"gate": "g"}))))
@@ -317,14 +317,14 @@ async fn what_is_handed_over_is_not_recovered() {
         .unwrap();
     first.until_task("task:started", "a").await;
     first.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
-    let store = Reluctant::new(Arc::clone(&memory), 0);
+    let store = RefusingStore::new(Arc::clone(&memory), 0);
     let mut second = worker(&store).open_again().await;
     second.recover().await;
     second.until_task("task:started", "a").await;
     second.catch_up().await;
     let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
     assert_eq!(record.tasks[0].status, Pending, "a start that was written for nothing");
-    second.board.open("g");
+    second.script.open("g");
     assert_eq!(settled(&memory, "w").await, WorkflowStatus::Completed);
     let events = memory.events(&"w".into(), 0, 100).await.unwrap();
     assert!(events.iter().all(|event| event.data.event_type() != "workflow:recovered"));

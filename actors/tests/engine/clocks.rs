@@ -13,12 +13,12 @@ use gleitzeit_domain::{
 };
 use serde_json::json;
 
-use crate::support::{Line, Setup, Stage, secs, task};
+use crate::support::{Harness, RemoteStore, Setup, secs, task};
 
 /// An engine on a server whose clock is so far before this machine's.
-async fn engine(memory: &Arc<MemoryStore>, ahead: TimeDelta, takes_over: bool) -> Stage {
+async fn engine(memory: &Arc<MemoryStore>, ahead: TimeDelta, takes_over: bool) -> Harness {
     let engine = EngineSettings { takes_over, ..EngineSettings::default() };
-    let store = Line::to_server_ahead(memory, ahead);
+    let store = RemoteStore::to_server_ahead(memory, ahead);
     Setup { engine, store, ..Setup::default() }.open_again().await
 }
 
@@ -44,7 +44,7 @@ async fn a_workflow_that_changes_engines_keeps_its_time() {
 
         let mut second = engine(&memory, ahead, true).await;
         second.recover().await;
-        second.board.open("g");
+        second.script.open("g");
         let end = second.wait(&"w".into()).await.unwrap();
         assert_eq!(end.status, WorkflowStatus::Completed);
         second.check_stored(&"w".into()).await;

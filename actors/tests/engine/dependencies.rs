@@ -10,7 +10,7 @@ use gleitzeit_domain::{
 };
 use serde_json::json;
 
-use crate::support::{Stage, code, failing, of, quick, result, secs, statuses, task};
+use crate::support::{Harness, code, failing, of, quick, result, secs, statuses, task};
 
 fn chain(length: u32) -> WorkflowSpec {
     let link = |n: u32| match n {
@@ -24,35 +24,35 @@ fn chain(length: u32) -> WorkflowSpec {
 /// Each link sees the result of the one before it; none runs early or twice.
 #[actix::test]
 async fn a_chain_runs_in_order() {
-    let mut stage = Stage::open().await;
-    let record = stage.run(chain(50)).await;
+    let mut harness = Harness::open().await;
+    let record = harness.run(chain(50)).await;
     assert_eq!(record.status, WorkflowStatus::Completed);
     let expected: Vec<String> = (0..50).map(|n| format!("t{n}")).collect();
-    assert_eq!(stage.board.order(), expected);
+    assert_eq!(harness.script.order(), expected);
     assert_eq!(result(&record, "t49"), &json!(0));
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// The join of a diamond waits for both sides, and its sides for nobody but the top.
 #[actix::test]
 async fn a_diamond_joins_after_both_sides() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("diamond")
         .task(task("top", json!({"value": 2})))
         .task(task("left", json!({"sleep": 5, "value": "${top}"})))
         .task(task("right", json!({"sleep": 9, "value": "${top}"})))
         .task(task("join", json!({"value": ["${left}", "${right}"]})));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(result(&record, "join"), &json!([2, 2]));
-    let began = |id: &str| stage.board.calls_of(id)[0].began.as_secs();
+    let began = |id: &str| harness.script.calls_of(id)[0].began.as_secs();
     assert_eq!([began("left"), began("right"), began("join")], [0, 0, 9]);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A thousand tasks fan out and join without one lost, and the join sees all of their results.
 #[actix::test]
 async fn a_fan_of_a_thousand_comes_back_whole() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let mut spec = WorkflowSpec::new("fan").task(task("first", json!({"value": 1})));
     let mut join = quick("last");
     for n in 0..1000 {
@@ -60,30 +60,30 @@ async fn a_fan_of_a_thousand_comes_back_whole() {
         spec = spec.task(task(&id, json!({"value": ["${first}", n]})));
         join = join.after(id);
     }
-    let record = stage.run(spec.task(join.params(json!({"value": "${m999}"})))).await;
+    let record = harness.run(spec.task(join.params(json!({"value": "${m999}"})))).await;
     assert_eq!(record.status, WorkflowStatus::Completed);
     assert_eq!(result(&record, "last"), &json!([1, 999]));
-    assert_eq!(stage.board.calls().len(), 1002);
-    assert_eq!(stage.board.order().last().map(String::as_str), Some("last"));
-    stage.finish().await;
+    assert_eq!(harness.script.calls().len(), 1002);
+    assert_eq!(harness.script.order().last().map(String::as_str), Some("last"));
+    harness.finish().await;
 }
 
 /// A slow task on one branch holds up nobody on another, however deep that one is.
 #[actix::test]
 async fn there_is_no_barrier_between_levels() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = chain(10).task(task("slow", json!({"sleep": 200})));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(record.status, WorkflowStatus::Completed);
-    let deepest = &stage.board.calls_of("t9")[0];
+    let deepest = &harness.script.calls_of("t9")[0];
     assert!(deepest.began < secs(1), "the chain waited for the slow task: {deepest:?}");
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// What becomes of those behind `first`, which ends badly, and `good`, which does not. One that
 /// waits at a gate is cancelled there.
 async fn behind(
-    stage: &mut Stage,
+    harness: &mut Harness,
     bad: TaskSpec,
     policy: OnDependencyFailure,
 ) -> (Vec<TaskStatus>, [Option<ErrorCode>; 2]) {
@@ -94,9 +94,9 @@ async fn behind(
         .task(quick("direct").after("first").after("good").on_dependency_failure(policy))
         .task(quick("behind").after("direct"))
         .task(quick("other").after("good"));
-    let sent = stage.submit(spec).await.unwrap();
+    let sent = harness.submit(spec).await.unwrap();
     if cancelled {
-        stage.cancel_task(&sent.id, "first").await.unwrap();
+        harness.cancel_task(&sent.id, "first").await.unwrap();
     }
     let record = sent.end().await;
     assert_eq!(record.status, WorkflowStatus::Failed, "a failed task is never a success");
@@ -113,31 +113,31 @@ async fn dependents_follow_their_policy_whatever_went_wrong() {
         task("first", json!({"sleep": 60})).timeout(secs(1)),
         task("first", json!({"sleep": 60})).total_timeout(secs(1)),
     ];
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     for bad in endings {
         let dependency = Some(TaskDependencyFailed);
-        let skipped = behind(&mut stage, bad.clone(), Skip).await;
+        let skipped = behind(&mut harness, bad.clone(), Skip).await;
         assert_eq!(skipped, (vec![Skipped, Skipped, Completed], [dependency; 2]), "{bad:?}");
-        let failed = behind(&mut stage, bad.clone(), Fail).await;
+        let failed = behind(&mut harness, bad.clone(), Fail).await;
         assert_eq!(failed, (vec![Failed, Skipped, Completed], [dependency; 2]), "{bad:?}");
-        let ran = behind(&mut stage, bad.clone(), Run).await;
+        let ran = behind(&mut harness, bad.clone(), Run).await;
         assert_eq!(ran, (vec![Completed, Completed, Completed], [None; 2]), "{bad:?}");
     }
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A task that is skipped counts for those behind it as its cause does: each follows its own
 /// policy, and each names the task that failed by itself.
 #[actix::test]
 async fn a_skipped_dependency_follows_the_policy_too() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("skipped")
         .task(failing("cause"))
         .task(quick("skipped").after("cause"))
         .task(quick("skip").after("skipped"))
         .task(quick("fail").after("skipped").on_dependency_failure(Fail))
         .task(quick("run").after("skipped").on_dependency_failure(Run));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(statuses(&record), [Failed, Skipped, Skipped, Failed, Completed]);
     for id in ["skipped", "skip", "fail"] {
         let error = of(&record, id).error.as_ref().unwrap();
@@ -145,25 +145,25 @@ async fn a_skipped_dependency_follows_the_policy_too() {
         assert_eq!(error.data.as_ref().unwrap()["failed_task_id"], "cause", "{id}: {error}");
         assert!(error.message.contains("cause"), "{error}");
     }
-    assert_eq!(stage.board.order(), ["cause", "run"], "nothing that was skipped ran");
-    stage.finish().await;
+    assert_eq!(harness.script.order(), ["cause", "run"], "nothing that was skipped ran");
+    harness.finish().await;
 }
 
 /// A cancelled task that had not begun decides its dependents as well.
 #[actix::test]
 async fn a_task_cancelled_before_its_turn_decides_its_dependents() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("early")
         .task(task("gate", json!({"gate": "g"})))
         .task(quick("mid").after("gate"))
         .task(quick("end").after("mid"))
         .task(quick("anyway").after("mid").after("gate").on_dependency_failure(Run));
-    let sent = stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "gate").await;
-    stage.cancel_task(&sent.id, "mid").await.unwrap();
-    stage.board.open("g");
+    let sent = harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "gate").await;
+    harness.cancel_task(&sent.id, "mid").await.unwrap();
+    harness.script.open("g");
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed, Cancelled, Skipped, Completed]);
     assert_eq!(record.status, WorkflowStatus::Failed);
-    stage.finish().await;
+    harness.finish().await;
 }

@@ -19,7 +19,7 @@ use gleitzeit_domain::{
 };
 use serde_json::json;
 
-use crate::support::{Setup, Stage, Unruly, code, failing, quick, retries, secs, task};
+use crate::support::{FlakyStore, Harness, Setup, code, failing, quick, retries, secs, task};
 
 /// Codes that arise in actors and domain while workflows are submitted and run.
 const ENGINE: &[ErrorCode] = &[
@@ -101,13 +101,13 @@ impl Seen {
     }
 }
 
-async fn submissions(seen: &mut Seen, stage: &mut Stage) {
+async fn submissions(seen: &mut Seen, harness: &mut Harness) {
     let one = |task| WorkflowSpec::new("w").task(task);
     for wrong in ["nobody/run", "test/walk", "test/v9.0:run", "test/strict"] {
-        seen.refusal(stage.submit(one(TaskSpec::new("t", wrong))).await);
+        seen.refusal(harness.submit(one(TaskSpec::new("t", wrong))).await);
     }
     let circle = one(quick("a").after("b")).task(quick("b").after("a"));
-    seen.refusal(stage.submit(circle).await);
+    seen.refusal(harness.submit(circle).await);
     for wrong in [one(quick("a").after("nobody")), one(task("a", json!({"x": "${nobody}"})))] {
         seen.refusal(gleitzeit_domain::plan::Draft::new(wrong));
     }
@@ -115,16 +115,16 @@ async fn submissions(seen: &mut Seen, stage: &mut Stage) {
         let tasks = (0..count).map(|n| task(&format!("t{n}"), json!({"gate": "full"})));
         tasks.fold(WorkflowSpec::new("w"), WorkflowSpec::task)
     };
-    let taken = stage.submit(many(10)).await.unwrap();
-    seen.refusal(stage.submit(many(10)).await);
-    stage.board.open("full");
+    let taken = harness.submit(many(10)).await.unwrap();
+    seen.refusal(harness.submit(many(10)).await);
+    harness.script.open("full");
     taken.end().await;
 }
 
-async fn failures(seen: &mut Seen, stage: &mut Stage) {
+async fn failures(seen: &mut Seen, harness: &mut Harness) {
     let too_much = ResourceRequirements { memory_mb: Some(11), ..Default::default() };
     let never = |id: &str| task(id, json!({"gate": "never"}));
-    stage.register(stage.board.broken_provider("down", "other/v1.0")).await;
+    harness.register(harness.script.broken_provider("down", "other/v1.0")).await;
     let spec = WorkflowSpec::new("fails")
         .task(failing("fails"))
         .task(quick("behind").after("fails"))
@@ -136,22 +136,22 @@ async fn failures(seen: &mut Seen, stage: &mut Stage) {
         .task(quick("made"))
         .task(TaskSpec::new("odd", "test/typed").params(json!({"value": 1})))
         .task(task("tries", json!({"fail": "CONNECTION_LOST"})).retry(retries(2, Fixed, secs(1))));
-    seen.record(&*stage.run(spec).await);
+    seen.record(&*harness.run(spec).await);
     let unsupported = WorkflowSpec::new("w").task(TaskSpec::new("t", "third/run"));
-    seen.record(&*stage.run(unsupported).await);
+    seen.record(&*harness.run(unsupported).await);
     let timed = WorkflowSpec::new("w").timeout(secs(1)).task(never("t"));
-    seen.record(&*stage.run(timed).await);
-    let sent = stage.submit(WorkflowSpec::new("w").task(never("t"))).await.unwrap();
-    seen.error(stage.cancel_task(&sent.id, "nobody").await);
-    stage.cancel(&sent.id).await.unwrap();
+    seen.record(&*harness.run(timed).await);
+    let sent = harness.submit(WorkflowSpec::new("w").task(never("t"))).await.unwrap();
+    seen.error(harness.cancel_task(&sent.id, "nobody").await);
+    harness.cancel(&sent.id).await.unwrap();
     let id = sent.id.clone();
     seen.record(&*sent.end().await);
-    seen.error(stage.cancel(&id).await);
-    seen.error(stage.wait(&"nobody".into()).await);
+    seen.error(harness.cancel(&id).await);
+    seen.error(harness.wait(&"nobody".into()).await);
     let restart = RestartProvider("nobody".into());
-    seen.error(stage.actors.addresses.balancer.send(restart).await.unwrap());
-    let good = stage.run(WorkflowSpec::new("w").task(quick("t"))).await;
-    seen.error(stage.reopen(&good.id).await);
+    seen.error(harness.actors.addresses.balancer.send(restart).await.unwrap());
+    let good = harness.run(WorkflowSpec::new("w").task(quick("t"))).await;
+    seen.error(harness.reopen(&good.id).await);
 }
 
 async fn storage(seen: &mut Seen) {
@@ -164,16 +164,16 @@ async fn storage(seen: &mut Seen) {
         StoreError::Integrity { detail: detail() },
     ];
     let refusals = errors.len() + 1;
-    let store = Unruly::flaky(errors.into_iter().chain(unknown).collect(), Vec::new());
-    let setup = Setup { store: Arc::<Unruly>::clone(&store), ..Setup::default() };
-    let mut stage = setup.open_again().await;
+    let store = FlakyStore::flaky(errors.into_iter().chain(unknown).collect(), Vec::new());
+    let setup = Setup { store: Arc::<FlakyStore>::clone(&store), ..Setup::default() };
+    let mut harness = setup.open_again().await;
     for _ in 0..refusals {
-        seen.refusal(stage.submit(WorkflowSpec::new("w").task(quick("t"))).await);
+        seen.refusal(harness.submit(WorkflowSpec::new("w").task(quick("t"))).await);
     }
     store.fail_read(StoreError::Read { detail: detail() });
-    seen.error(stage.wait(&"nobody".into()).await);
-    stage.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
-    seen.refusal(stage.submit(WorkflowSpec::new("w").task(quick("t"))).await);
+    seen.error(harness.wait(&"nobody".into()).await);
+    harness.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    seen.refusal(harness.submit(WorkflowSpec::new("w").task(quick("t"))).await);
 }
 
 /// The table is whole, and every code that the engine can give, it gives.
@@ -193,10 +193,10 @@ async fn every_error_code_that_can_occur_is_reached() {
     };
     setup.engine.max_queued_tasks = 15;
     let mut seen = Seen::default();
-    let mut stage = setup.open().await;
-    submissions(&mut seen, &mut stage).await;
-    failures(&mut seen, &mut stage).await;
-    stage.finish().await;
+    let mut harness = setup.open().await;
+    submissions(&mut seen, &mut harness).await;
+    failures(&mut seen, &mut harness).await;
+    harness.finish().await;
     storage(&mut seen).await;
     assert_eq!(seen.0, ENGINE.iter().copied().collect::<BTreeSet<_>>());
 }
@@ -204,17 +204,17 @@ async fn every_error_code_that_can_occur_is_reached() {
 /// Whatever code a provider raises stands in the record, the event and the workflow's error.
 #[actix::test]
 async fn what_a_provider_raises_arrives_as_it_was() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let raising = |code: &ErrorCode| task(code.name(), json!({"fail": code.name()}));
     let spec =
         ErrorCode::ALL.iter().map(raising).fold(WorkflowSpec::new("all"), WorkflowSpec::task);
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     for expected in ErrorCode::ALL {
         assert_eq!(code(&record, expected.name()), Some(*expected));
     }
     let error = record.error.as_ref().unwrap();
     assert_eq!(error.code, ErrorCode::WorkflowExecutionFailed);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A stored workflow whose method is gone since is left as it was, for a process that knows it; who
@@ -226,19 +226,19 @@ async fn a_workflow_whose_method_is_gone_is_left_as_it_was() {
         store: Arc::<MemoryStore>::clone(memory),
         ..Setup::default()
     };
-    let mut stage = setup(&memory).open().await;
+    let mut harness = setup(&memory).open().await;
     let spec = WorkflowSpec::new("gone").id("gone").task(task("t", json!({"gate": "never"})));
-    stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "t").await;
-    stage.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "t").await;
+    harness.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
 
     let without = Setup { catalog: ProtocolCatalog::new(), ..setup(&memory) };
-    let mut stage = without.open_again().await;
-    let recovered = stage.recover().await;
+    let mut harness = without.open_again().await;
+    let recovered = harness.recover().await;
     assert_eq!((recovered.workflows, recovered.unfit), (0, 0), "it is not even taken");
     let named = Recover { id: Some("gone".into()), hold: false };
-    let refused = stage.actors.addresses.engine.send(named).await.unwrap().unwrap_err();
+    let refused = harness.actors.addresses.engine.send(named).await.unwrap().unwrap_err();
     assert_eq!(refused.code, ErrorCode::ProtocolNotFound);
-    assert!(!stage.stored(&"gone".into()).await.status.is_settled());
-    stage.finish().await;
+    assert!(!harness.stored(&"gone".into()).await.status.is_settled());
+    harness.finish().await;
 }

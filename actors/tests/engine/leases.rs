@@ -21,7 +21,7 @@ use gleitzeit_domain::{
 use serde_json::json;
 
 use crate::support::{
-    Ending, Reluctant, Setup, Stage, code, quick, result, secs, statuses, task, within,
+    Ending, Harness, RefusingStore, Setup, code, quick, result, secs, statuses, task, within,
 };
 
 const TERM: Duration = secs(15);
@@ -36,15 +36,15 @@ fn on(memory: &Arc<MemoryStore>, takes_over: bool) -> Setup {
 }
 
 /// An engine that runs what is submitted to it.
-async fn own(memory: &Arc<MemoryStore>) -> Stage {
+async fn own(memory: &Arc<MemoryStore>) -> Harness {
     on(memory, false).open().await
 }
 
 /// One more, that takes over what nobody runs.
-async fn worker(memory: &Arc<MemoryStore>) -> Stage {
-    let mut stage = on(memory, true).open_again().await;
-    stage.recover().await;
-    stage
+async fn worker(memory: &Arc<MemoryStore>) -> Harness {
+    let mut harness = on(memory, true).open_again().await;
+    harness.recover().await;
+    harness
 }
 
 /// A workflow as another process stores it.
@@ -53,8 +53,8 @@ fn stored(spec: WorkflowSpec, epoch: Option<Epoch>) -> NewWorkflow {
     NewWorkflow { epoch, ..sample::of_spec(id.as_str(), spec) }
 }
 
-async fn stats(stage: &Stage) -> ExecutionStats {
-    stage.actors.addresses.engine.send(GetStats).await.unwrap()
+async fn stats(harness: &Harness) -> ExecutionStats {
+    harness.actors.addresses.engine.send(GetStats).await.unwrap()
 }
 
 /// Waits until a workflow has settled, wherever it runs.
@@ -80,8 +80,8 @@ async fn a_free_workflow_is_claimed_when_notifications_arrive() {
     let free = stored(WorkflowSpec::new("free").id("free").task(quick("a")), None);
     memory.submit(vec![free]).await.unwrap();
     assert_eq!(settled(&memory, "free").await, WorkflowStatus::Completed);
-    assert!(worker.board.now() < secs(1), "{:?}", worker.board.now());
-    assert!(bystander.board.calls().is_empty(), "it runs only what is submitted to it");
+    assert!(worker.script.now() < secs(1), "{:?}", worker.script.now());
+    assert!(bystander.script.calls().is_empty(), "it runs only what is submitted to it");
     worker.finish().await;
     bystander.finish().await;
 }
@@ -98,12 +98,12 @@ async fn what_a_stopped_engine_leaves_goes_on_elsewhere_at_once() {
         .task(task("runs", json!({"gate": "g"})).after("done"));
     first.submit(spec).await.unwrap();
     first.until_task("task:started", "runs").await;
-    second.board.open("g");
+    second.script.open("g");
     let stop = Shutdown { deadline: secs(0) };
     first.actors.addresses.engine.send(stop).await.unwrap();
     assert_eq!(settled(&memory, "moved").await, WorkflowStatus::Completed);
-    assert!(second.board.now() < secs(1), "{:?}", second.board.now());
-    assert_eq!(second.board.order(), ["runs"], "what had completed is not run again");
+    assert!(second.script.now() < secs(1), "{:?}", second.script.now());
+    assert_eq!(second.script.order(), ["runs"], "what had completed is not run again");
     second.finish().await;
 }
 
@@ -117,7 +117,7 @@ async fn a_dead_processes_workflows_are_taken_over_when_its_term_is_over() {
     memory.submit(vec![left]).await.unwrap();
     let worker = worker(&memory).await;
     assert_eq!(settled(&memory, "left").await, WorkflowStatus::Completed);
-    let began = worker.board.calls()[0].began;
+    let began = worker.script.calls()[0].began;
     assert!(began + secs(1) > TERM && began < TERM + secs(1), "{began:?}");
     worker.finish().await;
 }
@@ -132,7 +132,7 @@ async fn a_lease_is_renewed_while_there_is_work() {
     let long = WorkflowSpec::new("long").task(task("t", json!({"sleep": 600})).timeout(secs(900)));
     let record = busy.run(long).await;
     assert_eq!(record.status, WorkflowStatus::Completed);
-    assert!(idle.board.calls().is_empty(), "taken from a process that works");
+    assert!(idle.script.calls().is_empty(), "taken from a process that works");
     tokio::time::sleep(Duration::from_hours(1)).await;
     let late = busy.run(WorkflowSpec::new("late").task(quick("t"))).await;
     assert_eq!(late.status, WorkflowStatus::Completed);
@@ -155,15 +155,15 @@ async fn an_engine_that_lost_its_lease_writes_nothing_and_drops_what_it_ran() {
     // What another process does once the term is over.
     memory.close_lease(Epoch(1)).await.unwrap();
     let second = worker(&memory).await;
-    first.board.open("g");
+    first.script.open("g");
     first.catch_up().await;
     assert_eq!(stats(&first).await.fenced_writes, 1);
     assert_eq!(stats(&first).await.leases_lost, 1);
     first.catch_up().await;
-    let endings: Vec<Ending> = first.board.calls().iter().map(|call| call.ending).collect();
+    let endings: Vec<Ending> = first.script.calls().iter().map(|call| call.ending).collect();
     assert_eq!(endings, [Ending::Done, Ending::Dropped], "the other call of it ends");
-    second.board.open("g");
-    second.board.open("h");
+    second.script.open("g");
+    second.script.open("h");
     let record = within(sent.end).await.unwrap().unwrap();
     assert_eq!(statuses(&record), [Completed, Completed]);
     assert!(record.tasks.iter().all(|task| task.attempts == 1), "the late attempt counts nowhere");
@@ -180,13 +180,13 @@ async fn an_engine_that_lost_its_lease_writes_nothing_and_drops_what_it_ran() {
 #[actix::test]
 async fn a_submission_that_meets_a_lost_lease_is_stored_under_the_next() {
     let memory = shared();
-    let mut stage = own(&memory).await;
-    stage.run(WorkflowSpec::new("first").task(quick("a"))).await;
+    let mut harness = own(&memory).await;
+    harness.run(WorkflowSpec::new("first").task(quick("a"))).await;
     memory.close_lease(Epoch(1)).await.unwrap();
-    let record = stage.run(WorkflowSpec::new("second").task(quick("a"))).await;
+    let record = harness.run(WorkflowSpec::new("second").task(quick("a"))).await;
     assert_eq!(record.status, WorkflowStatus::Completed);
-    assert_eq!(stats(&stage).await.leases_lost, 1);
-    stage.finish().await;
+    assert_eq!(stats(&harness).await.leases_lost, 1);
+    harness.finish().await;
 }
 
 /// A start that gets no lease says so at once, and the next one gets it.
@@ -195,15 +195,15 @@ async fn a_lease_that_is_refused_at_once_is_an_error_and_no_wait() {
     let memory = shared();
     let free = stored(WorkflowSpec::new("free").id("free").task(quick("a")), None);
     memory.submit(vec![free]).await.unwrap();
-    let store = Reluctant::new(Arc::clone(&memory), 1);
-    let stage = Setup { store, ..on(&memory, true) }.open_again().await;
-    let recover = || stage.actors.addresses.engine.send(Recover { id: None, hold: false });
+    let store = RefusingStore::new(Arc::clone(&memory), 1);
+    let harness = Setup { store, ..on(&memory, true) }.open_again().await;
+    let recover = || harness.actors.addresses.engine.send(Recover { id: None, hold: false });
     let refused = within(recover()).await.unwrap().unwrap_err();
     assert_eq!(refused.code, ErrorCode::PersistenceConnectionFailed, "{refused}");
     let recovered = within(recover()).await.unwrap().unwrap();
     assert_eq!(recovered.workflows, 1);
     assert_eq!(settled(&memory, "free").await, WorkflowStatus::Completed);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// More than is claimed at once: each is taken up, and run once.
@@ -218,7 +218,7 @@ async fn many_workflows_are_taken_up_part_by_part() {
     for id in &ids {
         assert_eq!(settled(&memory, id).await, WorkflowStatus::Completed, "{id}");
     }
-    assert_eq!(worker.board.calls().len(), COUNT);
+    assert_eq!(worker.script.calls().len(), COUNT);
     worker.finish().await;
 }
 
@@ -226,10 +226,10 @@ async fn many_workflows_are_taken_up_part_by_part() {
 #[actix::test]
 async fn requests_of_other_processes_are_done_and_answered() {
     let memory = shared();
-    let mut stage = own(&memory).await;
+    let mut harness = own(&memory).await;
     let spec = WorkflowSpec::new("w").id("w").task(task("a", json!({"gate": "never"})));
-    let sent = stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "a").await;
+    let sent = harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "a").await;
     let verdict = Resolution::Failed { message: "no".into() };
     let settle = Ask::Settle { task: "a".into(), verdict };
     let refused = memory.ask(Request { workflow: "w".into(), ask: settle }).await.unwrap();
@@ -237,11 +237,11 @@ async fn requests_of_other_processes_are_done_and_answered() {
     let done = memory.ask(Request { workflow: "w".into(), ask: cancel }).await.unwrap();
     let record = sent.end().await;
     assert_eq!(record.status, WorkflowStatus::Cancelled);
-    stage.catch_up().await;
+    harness.catch_up().await;
     let refusal = memory.take_answer(refused).await.unwrap().unwrap().unwrap_err();
     assert_eq!(refusal.code, ErrorCode::WorkflowInvalidState);
     assert_eq!(memory.take_answer(done).await.unwrap(), Some(Ok(())));
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A call that must not run twice, cut off by a crash; what follows waits for it.
@@ -279,7 +279,7 @@ async fn a_persons_word_settles_a_task_of_unknown_outcome() {
     let twice = settle("good", Resolution::Retry).await.unwrap_err();
     assert_eq!(twice.code, ErrorCode::WorkflowInvalidState);
     settle("bad", Resolution::Failed { message: "the bank says no".into() }).await.unwrap();
-    second.board.open("never");
+    second.script.open("never");
     let missing = settle("none", Resolution::Retry).await.unwrap_err();
     assert_eq!(missing.code, ErrorCode::TaskNotFound);
     settle("again", Resolution::Retry).await.unwrap();
@@ -288,7 +288,7 @@ async fn a_persons_word_settles_a_task_of_unknown_outcome() {
     assert_eq!(statuses(&record)[..4], [Completed, Failed, Completed, Completed]);
     assert_eq!(code(&record, "bad"), Some(ErrorCode::TaskExecutionFailed));
     assert_eq!(result(&record, "next"), &json!(7));
-    let mut order = second.board.order();
+    let mut order = second.script.order();
     order.sort();
     assert_eq!(order, ["again", "next"], "what the person settled is not run again");
     second.check_stored(&"once".into()).await;

@@ -11,7 +11,7 @@ use gleitzeit_domain::{
 };
 use serde_json::json;
 
-use crate::support::{Setup, Stage, assert_at, code, of, quick, secs, statuses, task};
+use crate::support::{Harness, Setup, assert_at, code, of, quick, secs, statuses, task};
 
 /// `count` tasks that take a second each.
 fn wide(name: &str, count: u32) -> WorkflowSpec {
@@ -27,41 +27,41 @@ fn with_engine(engine: EngineSettings) -> Setup {
 #[actix::test]
 async fn so_many_tasks_run_at_once_as_the_settings_allow() {
     let engine = EngineSettings { max_concurrent_tasks: 7, ..EngineSettings::default() };
-    let mut stage = with_engine(engine).open().await;
-    let sent = [stage.send(wide("a", 20)), stage.send(wide("b", 15))];
+    let mut harness = with_engine(engine).open().await;
+    let sent = [harness.send(wide("a", 20)), harness.send(wide("b", 15))];
     for sent in sent {
         sent.end().await;
     }
-    assert_eq!(stage.board.peak(""), 7);
+    assert_eq!(harness.script.peak(""), 7);
     // 35 tasks of a second, seven at a time: a place was never left empty.
-    assert_at(stage.board.now(), secs(5));
-    stage.finish().await;
+    assert_at(harness.script.now(), secs(5));
+    harness.finish().await;
 }
 
 /// `max_parallel_tasks` bounds its own workflow, and no other.
 #[actix::test]
 async fn a_workflow_keeps_to_its_own_limit() {
-    let mut stage = Stage::open().await;
-    let bounded = stage.send(wide("a", 12).max_parallel_tasks(3));
-    let free = stage.send(wide("b", 12));
+    let mut harness = Harness::open().await;
+    let bounded = harness.send(wide("a", 12).max_parallel_tasks(3));
+    let free = harness.send(wide("b", 12));
     free.end().await;
-    assert_at(stage.board.now(), secs(1));
+    assert_at(harness.script.now(), secs(1));
     bounded.end().await;
-    assert_at(stage.board.now(), secs(4));
-    assert_eq!(stage.board.peak(""), 15);
-    stage.finish().await;
+    assert_at(harness.script.now(), secs(4));
+    assert_eq!(harness.script.peak(""), 15);
+    harness.finish().await;
 }
 
 /// A provider never gets more calls at once than it takes, and is never left short of them.
 #[actix::test]
 async fn each_provider_gets_as_many_calls_as_it_takes() {
     let providers = vec![("small", Some(2)), ("large", Some(5))];
-    let mut stage = Setup { providers, ..Setup::default() }.open().await;
-    let record = stage.run(wide("a", 70)).await;
+    let mut harness = Setup { providers, ..Setup::default() }.open().await;
+    let record = harness.run(wide("a", 70)).await;
     assert_eq!(record.status, WorkflowStatus::Completed);
-    assert_eq!([stage.board.peak("small"), stage.board.peak("large")], [2, 5]);
-    assert_at(stage.board.now(), secs(10));
-    stage.finish().await;
+    assert_eq!([harness.script.peak("small"), harness.script.peak("large")], [2, 5]);
+    assert_at(harness.script.now(), secs(10));
+    harness.finish().await;
 }
 
 fn memory(mib: u64) -> ResourceRequirements {
@@ -76,27 +76,27 @@ fn one_gib() -> Setup {
 /// Leases never add up to more than there is; all of it is used where it can be.
 #[actix::test]
 async fn resources_are_never_overdrawn() {
-    let mut stage = one_gib().open().await;
+    let mut harness = one_gib().open().await;
     let needy = |n| task(&format!("t{n}"), json!({"sleep": 1})).resources(memory(256));
     let spec = (0..12).map(needy).fold(WorkflowSpec::new("needy"), WorkflowSpec::task);
-    stage.run(spec).await;
-    assert_eq!((stage.board.peak(""), stage.board.memory_peak()), (4, 1024));
-    assert_at(stage.board.now(), secs(3));
-    stage.finish().await;
+    harness.run(spec).await;
+    assert_eq!((harness.script.peak(""), harness.script.memory_peak()), (4, 1024));
+    assert_at(harness.script.now(), secs(3));
+    harness.finish().await;
 }
 
 /// What would never fit is refused at once, not waited for.
 #[actix::test]
 async fn a_need_above_the_total_is_refused_at_once() {
-    let mut stage = one_gib().open().await;
+    let mut harness = one_gib().open().await;
     let spec = WorkflowSpec::new("too much").task(quick("t").resources(memory(1025)));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(code(&record, "t"), Some(ErrorCode::ResourceExhausted));
     let error = of(&record, "t").error.clone().unwrap();
     assert!(error.message.contains("1025") && error.message.contains("1024"), "{error}");
-    assert_at(stage.board.now(), secs(0));
-    assert!(stage.board.calls().is_empty());
-    stage.finish().await;
+    assert_at(harness.script.now(), secs(0));
+    assert!(harness.script.calls().is_empty());
+    harness.finish().await;
 }
 
 /// A task that waits for resources, and one whose provider is missing, hold up nobody else, not
@@ -105,20 +105,20 @@ async fn a_need_above_the_total_is_refused_at_once() {
 async fn those_who_wait_hold_up_nobody() {
     let mut setup = one_gib();
     setup.engine.max_concurrent_tasks = 2;
-    let mut stage = setup.open().await;
+    let mut harness = setup.open().await;
     let spec = WorkflowSpec::new("waits")
         .task(task("holder", json!({"gate": "g"})).resources(memory(1000)))
         .task(quick("needs-much").resources(memory(1000)))
         .task(TaskSpec::new("no-provider", "other/run"));
-    let waits = stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "holder").await;
-    let others = stage.run(wide("other", 10)).await;
+    let waits = harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "holder").await;
+    let others = harness.run(wide("other", 10)).await;
     assert_eq!(others.status, WorkflowStatus::Completed);
-    assert_at(stage.board.now(), secs(10));
-    stage.board.open("g");
+    assert_at(harness.script.now(), secs(10));
+    harness.script.open("g");
     let record = waits.end().await;
     assert_eq!(statuses(&record), [Completed, Completed, Failed]);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// Where as many wait for a provider as may, the next one is dispatched as soon as one of them
@@ -126,72 +126,72 @@ async fn those_who_wait_hold_up_nobody() {
 #[actix::test]
 async fn dispatch_goes_on_when_a_waiting_task_gets_its_turn() {
     let engine = EngineSettings { max_parked_tasks: 1, ..EngineSettings::default() };
-    let mut stage = with_engine(engine).open().await;
+    let mut harness = with_engine(engine).open().await;
     let late = TaskSpec::new("late", "other/run").params(json!({"sleep": 100}));
-    let late = stage.submit(WorkflowSpec::new("late").task(late)).await.unwrap();
-    stage.catch_up().await;
-    assert_eq!(stage.engine_counts().await.parked, 1);
-    let free = stage.submit(WorkflowSpec::new("free").task(quick("free"))).await.unwrap();
-    stage.catch_up().await;
-    assert!(stage.board.calls().is_empty(), "no more may wait, so nothing more is dispatched");
-    stage.add_provider("second", "other/v1.0", None).await;
-    stage.until_task("task:started", "late").await;
+    let late = harness.submit(WorkflowSpec::new("late").task(late)).await.unwrap();
+    harness.catch_up().await;
+    assert_eq!(harness.engine_counts().await.parked, 1);
+    let free = harness.submit(WorkflowSpec::new("free").task(quick("free"))).await.unwrap();
+    harness.catch_up().await;
+    assert!(harness.script.calls().is_empty(), "no more may wait, so nothing more is dispatched");
+    harness.add_provider("second", "other/v1.0", None).await;
+    harness.until_task("task:started", "late").await;
     free.end().await;
-    assert_at(stage.board.now(), secs(0));
+    assert_at(harness.script.now(), secs(0));
     late.end().await;
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// Intake is refused whole beyond its bound, told once, and open again as soon as there is room.
 #[actix::test]
 async fn a_full_queue_refuses_and_recovers() {
     let engine = EngineSettings { max_queued_tasks: 10, ..EngineSettings::default() };
-    let mut stage = with_engine(engine).open().await;
+    let mut harness = with_engine(engine).open().await;
     let gated = (0..8).map(|n| task(&format!("t{n}"), json!({"gate": "g"})));
     let spec = gated.fold(WorkflowSpec::new("full"), WorkflowSpec::task);
-    let first = stage.submit(spec).await.unwrap();
+    let first = harness.submit(spec).await.unwrap();
     for _ in 0..3 {
-        let refused = stage.submit(wide("b", 3)).await.err();
+        let refused = harness.submit(wide("b", 3)).await.err();
         assert_eq!(refused, Some(SubmitError::QueueFull { waiting: 8, limit: 10 }));
         assert_eq!(refused.unwrap().code(), ErrorCode::QueueFull);
     }
-    let told = stage.until("queue:full", |_| true).await;
+    let told = harness.until("queue:full", |_| true).await;
     assert_eq!(told.data, EventData::QueueFull { waiting: 8, limit: 10 });
-    let fits = stage.submit(wide("c", 2)).await.unwrap();
-    stage.board.open("g");
+    let fits = harness.submit(wide("c", 2)).await.unwrap();
+    harness.script.open("g");
     first.end().await;
     fits.end().await;
-    stage.run(wide("d", 10)).await;
-    let told = stage.events.iter().filter(|event| event.data.event_type() == "queue:full");
+    harness.run(wide("d", 10)).await;
+    let told = harness.events.iter().filter(|event| event.data.event_type() == "queue:full");
     assert_eq!(told.count(), 1, "one period of refusals is told once");
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// What can never fit is not told to wait.
 #[actix::test]
 async fn a_workflow_beyond_the_whole_limit_is_refused_for_good() {
     let engine = EngineSettings { max_queued_tasks: 2, ..EngineSettings::default() };
-    let mut stage = with_engine(engine).open().await;
-    let refused = stage.submit(wide("w", 3)).await.err().unwrap();
+    let mut harness = with_engine(engine).open().await;
+    let refused = harness.submit(wide("w", 3)).await.err().unwrap();
     assert_eq!(refused, SubmitError::TooLarge { tasks: 3, limit: 2 });
     let told = refused.to_string();
     assert!(told.contains("engine.max_queued_tasks") && !told.contains("later"), "{told}");
-    stage.run(wide("w", 2)).await;
-    stage.finish().await;
+    harness.run(wide("w", 2)).await;
+    harness.finish().await;
 }
 
 /// A refused workflow has left no trace: the same id is accepted later and runs.
 #[actix::test]
 async fn what_was_refused_for_load_can_be_submitted_again() {
     let engine = EngineSettings { max_queued_tasks: 2, ..EngineSettings::default() };
-    let mut stage = with_engine(engine).open().await;
+    let mut harness = with_engine(engine).open().await;
     let first = WorkflowSpec::new("first").task(task("t", json!({"gate": "g"}))).task(quick("u"));
-    let first = stage.submit(first).await.unwrap();
+    let first = harness.submit(first).await.unwrap();
     let again = || wide("again", 2).id("again");
-    assert!(stage.submit(again()).await.is_err());
-    assert!(stage.store.workflow(&"again".into()).await.unwrap().is_none());
-    stage.board.open("g");
+    assert!(harness.submit(again()).await.is_err());
+    assert!(harness.store.workflow(&"again".into()).await.unwrap().is_none());
+    harness.script.open("g");
     first.end().await;
-    assert_eq!(stage.run(again()).await.status, WorkflowStatus::Completed);
-    stage.finish().await;
+    assert_eq!(harness.run(again()).await.status, WorkflowStatus::Completed);
+    harness.finish().await;
 }

@@ -1,7 +1,7 @@
 //! The behaviour of all actors together, with scripted providers and a paused clock: one file
 //! per behaviour.
 //!
-//! Every scenario ends with [`Stage::finish`](support::Stage::finish), which checks what must hold
+//! Every scenario ends with [`Harness::finish`](support::Harness::finish), which checks what must hold
 //! whatever happened: events, statuses, leases, queues and memory.
 
 #[cfg(test)]
@@ -48,3 +48,5 @@ mod support;
 mod timeouts;
 #[cfg(test)]
 mod unstored;
+#[cfg(test)]
+mod watching;

@@ -16,7 +16,7 @@ use gleitzeit_domain::{
 use serde_json::json;
 
 use crate::support::{
-    Board, Ending, Line, Setup, Stage, State, of, quick, secs, statuses, task, within,
+    Ending, Harness, LinkState, RemoteStore, Script, Setup, of, quick, secs, statuses, task, within,
 };
 
 const TERM: Duration = secs(15);
@@ -34,20 +34,21 @@ fn settings(takes_over: bool) -> EngineSettings {
     }
 }
 
-/// An engine at the end of a line.
-async fn at_the_end_of(line: &Arc<Line>, board: &Board) -> Stage {
-    let setup = Setup { engine: settings(false), board: board.clone(), ..Setup::default() };
-    Setup { store: Arc::<Line>::clone(line), ..setup }.open().await
+/// An engine at the end of a remote.
+async fn at_the_end_of(remote: &Arc<RemoteStore>, script: &Script) -> Harness {
+    let setup = Setup { engine: settings(false), script: script.clone(), ..Setup::default() };
+    Setup { store: Arc::<RemoteStore>::clone(remote), ..setup }.open().await
 }
 
 /// Another one, beside the store, that takes over what nobody runs.
-async fn beside(memory: &Arc<MemoryStore>, board: &Board) -> Stage {
+async fn beside(memory: &Arc<MemoryStore>, script: &Script) -> Harness {
     let providers = vec![("second", None)];
     let setup =
-        Setup { engine: settings(true), board: board.clone(), providers, ..Setup::default() };
-    let mut stage = Setup { store: Arc::<MemoryStore>::clone(memory), ..setup }.open_again().await;
-    stage.recover().await;
-    stage
+        Setup { engine: settings(true), script: script.clone(), providers, ..Setup::default() };
+    let mut harness =
+        Setup { store: Arc::<MemoryStore>::clone(memory), ..setup }.open_again().await;
+    harness.recover().await;
+    harness
 }
 
 /// Many short calls, and one that outlives the lease.
@@ -61,13 +62,13 @@ fn wide(long: TaskSpec) -> WorkflowSpec {
 #[actix::test]
 async fn a_cut_off_engine_and_the_one_that_takes_over_never_call_at_once() {
     let memory = shared();
-    let (line, board) = (Line::over(&memory), Board::default());
-    let mut first = at_the_end_of(&line, &board).await;
-    let second = beside(&memory, &board).await;
+    let (remote, script) = (RemoteStore::to(&memory), Script::default());
+    let mut first = at_the_end_of(&remote, &script).await;
+    let second = beside(&memory, &script).await;
     let long = task("long", json!({"sleep": 60})).timeout(secs(300));
     let sent = first.submit(wide(long)).await.unwrap();
     tokio::time::sleep(secs(2)).await;
-    line.set(State::Stalled);
+    remote.set(LinkState::Stalled);
     // Until the other one has run all of it.
     within(async {
         while !memory.workflow(&sent.id).await.unwrap().unwrap().status.is_settled() {
@@ -75,7 +76,7 @@ async fn a_cut_off_engine_and_the_one_that_takes_over_never_call_at_once() {
         }
     })
     .await;
-    let calls = board.calls();
+    let calls = script.calls();
     let (here, there): (Vec<_>, Vec<_>) = calls.iter().partition(|call| call.provider == "main");
     let last = here.iter().map(|call| call.began).max().unwrap();
     assert!(last < TERM * 2 / 3, "a call began {last:?} after the last renewal");
@@ -85,7 +86,7 @@ async fn a_cut_off_engine_and_the_one_that_takes_over_never_call_at_once() {
     assert!(over <= begun, "a call here ended {over:?}, the first one there began {begun:?}");
     let cut: Vec<_> = here.iter().filter(|call| call.ending == Ending::Dropped).collect();
     assert!(matches!(&*cut, [only] if only.task == "long"), "{cut:?}");
-    line.set(State::Whole);
+    remote.set(LinkState::Whole);
     let record = within(sent.end).await.unwrap().unwrap();
     assert_eq!(record.status, WorkflowStatus::Completed);
     second.finish().await;
@@ -97,8 +98,8 @@ async fn a_cut_off_engine_and_the_one_that_takes_over_never_call_at_once() {
 #[actix::test]
 async fn a_lease_that_is_renewed_late_lets_the_work_go_on() {
     let memory = shared();
-    let (line, board) = (Line::over(&memory), Board::default());
-    let mut stage = at_the_end_of(&line, &board).await;
+    let (remote, script) = (RemoteStore::to(&memory), Script::default());
+    let mut harness = at_the_end_of(&remote, &script).await;
     let long = |id: &str, method: &str| {
         TaskSpec::new(id, method).params(json!({"sleep": 20})).timeout(secs(300))
     };
@@ -106,53 +107,53 @@ async fn a_lease_that_is_renewed_late_lets_the_work_go_on() {
         .task(long("again", "test/run"))
         .task(long("once", "test/once"))
         .task(long("pure", "test/pure"));
-    let sent = stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "once").await;
-    line.set(State::Stalled);
+    let sent = harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "once").await;
+    remote.set(LinkState::Stalled);
     tokio::time::sleep(secs(25)).await;
-    assert_eq!(board.running(), 0);
-    line.set(State::Whole);
-    stage.until_task("task:outcome_unknown", "once").await;
+    assert_eq!(script.running(), 0);
+    remote.set(LinkState::Whole);
+    harness.until_task("task:outcome_unknown", "once").await;
     let word = ResolveUnknown {
         id: sent.id.clone(),
         task: "once".into(),
         verdict: Resolution::Completed { result: json!(1) },
     };
-    stage.actors.addresses.engine.send(word).await.unwrap().unwrap();
+    harness.actors.addresses.engine.send(word).await.unwrap().unwrap();
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed, Completed, Completed]);
     assert_eq!((of(&record, "again").attempts, of(&record, "pure").attempts), (2, 1));
-    let endings = |task: &str| board.calls_of(task).iter().map(|it| it.ending).collect::<Vec<_>>();
+    let endings = |task: &str| script.calls_of(task).iter().map(|it| it.ending).collect::<Vec<_>>();
     assert_eq!(endings("again"), [Ending::Dropped, Ending::Done]);
     assert_eq!(endings("once"), [Ending::Dropped]);
     assert_eq!(endings("pure"), [Ending::Done]);
-    stage.finish().await;
+    harness.finish().await;
 }
 
-/// A start that is being stored when the line stalls is no call: it waits, and nobody has to say
+/// A start that is being stored when the remote stalls is no call: it waits, and nobody has to say
 /// what became of it.
 #[actix::test]
 async fn a_call_whose_start_was_stored_too_late_waits_for_the_next_renewal() {
     let memory = shared();
-    let (line, board) = (Line::over(&memory), Board::default());
+    let (remote, script) = (RemoteStore::to(&memory), Script::default());
     let providers = vec![("main", Some(1))];
-    let setup = Setup { engine: settings(false), board: board.clone(), ..Setup::default() };
-    let store = Arc::<Line>::clone(&line);
-    let mut stage = Setup { store, providers, ..setup }.open().await;
+    let setup = Setup { engine: settings(false), script: script.clone(), ..Setup::default() };
+    let store = Arc::<RemoteStore>::clone(&remote);
+    let mut harness = Setup { store, providers, ..setup }.open().await;
     // The second one waits for the provider, and its start for the outcome of the first.
     let first = task("first", json!({"sleep": 4}));
     let once = TaskSpec::new("once", "test/once").params(json!({}));
-    let sent = stage.submit(WorkflowSpec::new("w").task(first).task(once)).await.unwrap();
-    stage.until_task("task:started", "first").await;
-    line.set(State::Stalled);
+    let sent = harness.submit(WorkflowSpec::new("w").task(first).task(once)).await.unwrap();
+    harness.until_task("task:started", "first").await;
+    remote.set(LinkState::Stalled);
     tokio::time::sleep(secs(20)).await;
-    assert!(board.calls_of("once").is_empty(), "called before its start was stored");
-    line.set(State::Whole);
+    assert!(script.calls_of("once").is_empty(), "called before its start was stored");
+    remote.set(LinkState::Whole);
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed, Completed]);
     assert!(!record.tasks.iter().any(|it| matches!(it.status, OutcomeUnknown | Executing)));
-    assert_eq!(board.calls_of("once").len(), 1);
-    stage.finish().await;
+    assert_eq!(script.calls_of("once").len(), 1);
+    harness.finish().await;
 }
 
 /// One long call for each effect.
@@ -171,22 +172,22 @@ fn long_calls() -> WorkflowSpec {
 #[actix::test]
 async fn a_renewal_that_is_late_within_the_term_ends_no_call() {
     let memory = shared();
-    let (line, board) = (Line::over(&memory), Board::default());
-    let mut stage = at_the_end_of(&line, &board).await;
+    let (remote, script) = (RemoteStore::to(&memory), Script::default());
+    let mut harness = at_the_end_of(&remote, &script).await;
     let spec =
         long_calls().task(task("short", json!({"sleep": 12}))).task(quick("next").after("short"));
-    let sent = stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "once").await;
-    line.set(State::Stalled);
+    let sent = harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "once").await;
+    remote.set(LinkState::Stalled);
     tokio::time::sleep(secs(14)).await;
-    assert_eq!(board.running(), 3, "a call was cut off before the term was over");
-    assert!(board.calls_of("next").is_empty());
-    line.set(State::Whole);
+    assert_eq!(script.running(), 3, "a call was cut off before the term was over");
+    assert!(script.calls_of("next").is_empty());
+    remote.set(LinkState::Whole);
     let record = sent.end().await;
     assert_eq!(record.status, WorkflowStatus::Completed);
     assert!(record.tasks.iter().all(|task| task.attempts == 1));
-    assert!(stage.told(&record.id).iter().all(|it| !it.starts_with("task:interrupted")));
-    stage.finish().await;
+    assert!(harness.told(&record.id).iter().all(|it| !it.starts_with("task:interrupted")));
+    harness.finish().await;
 }
 
 /// A renewal is answered when the term is over, so that the same process calls again what may be
@@ -194,17 +195,17 @@ async fn a_renewal_that_is_late_within_the_term_ends_no_call() {
 #[actix::test]
 async fn a_renewal_that_is_late_beyond_the_term_lets_calls_begin_again() {
     let memory = shared();
-    let (line, board) = (Line::over(&memory), Board::default());
-    let mut stage = at_the_end_of(&line, &board).await;
-    let sent = stage.submit(long_calls()).await.unwrap();
-    stage.until_task("task:started", "once").await;
-    line.set(State::Stalled);
+    let (remote, script) = (RemoteStore::to(&memory), Script::default());
+    let mut harness = at_the_end_of(&remote, &script).await;
+    let sent = harness.submit(long_calls()).await.unwrap();
+    harness.until_task("task:started", "once").await;
+    remote.set(LinkState::Stalled);
     tokio::time::sleep(secs(16)).await;
-    let whole = board.now();
-    line.set(State::Whole);
-    stage.until_task("task:outcome_unknown", "once").await;
+    let whole = script.now();
+    remote.set(LinkState::Whole);
+    harness.until_task("task:outcome_unknown", "once").await;
     tokio::time::sleep(secs(1)).await;
-    let again = board.calls_of("again");
+    let again = script.calls_of("again");
     let [first, second] = again.as_slice() else { panic!("{again:?}") };
     assert_eq!((first.ending, first.attempt, second.attempt), (Ending::Dropped, 1, 2));
     assert!(first.ended.unwrap() >= TERM && second.began >= whole, "{again:?}");
@@ -214,12 +215,12 @@ async fn a_renewal_that_is_late_beyond_the_term_lets_calls_begin_again() {
         task: "once".into(),
         verdict: Resolution::Completed { result: json!(1) },
     };
-    stage.actors.addresses.engine.send(word).await.unwrap().unwrap();
+    harness.actors.addresses.engine.send(word).await.unwrap().unwrap();
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed; 3]);
-    let attempts = |task: &str| (of(&record, task).attempts, board.calls_of(task).len());
+    let attempts = |task: &str| (of(&record, task).attempts, script.calls_of(task).len());
     assert_eq!([attempts("again"), attempts("once"), attempts("pure")], [(2, 2), (1, 1), (1, 1)]);
-    let interrupted: Vec<_> = stage
+    let interrupted: Vec<_> = harness
         .events
         .iter()
         .filter_map(|event| match &event.data {
@@ -230,5 +231,5 @@ async fn a_renewal_that_is_late_beyond_the_term_lets_calls_begin_again() {
         })
         .collect();
     assert_eq!(interrupted, [("again".to_owned(), 1)]);
-    stage.finish().await;
+    harness.finish().await;
 }

@@ -16,7 +16,7 @@ use gleitzeit_domain::{
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::support::{Setup, Stage, Unruly, of, retries, secs, task};
+use crate::support::{FlakyStore, Harness, Setup, of, retries, secs, task};
 
 /// How the calls of a random task go.
 #[derive(Debug, Clone, Copy)]
@@ -176,11 +176,11 @@ impl Scenario {
     }
 
     /// No limit was ever passed.
-    fn check_limits(&self, stage: &Stage) {
-        assert!(stage.board.peak("") <= self.max_concurrent);
-        assert!(stage.board.memory_peak() <= MEMORY);
+    fn check_limits(&self, harness: &Harness) {
+        assert!(harness.script.peak("") <= self.max_concurrent);
+        assert!(harness.script.memory_peak() <= MEMORY);
         for (name, limit) in ["one", "two"].into_iter().zip(self.calls_at_once) {
-            let peak = u32::try_from(stage.board.peak(name)).unwrap();
+            let peak = u32::try_from(harness.script.peak(name)).unwrap();
             assert!(limit.is_none_or(|limit| peak <= limit), "{name}: {peak}");
         }
     }
@@ -197,10 +197,10 @@ async fn ends_as_expected(scenario: Scenario, faults: Vec<bool>) {
             StoreError::Unavailable { detail: detail() }
         }
     };
-    let store = Unruly::flaky(Vec::new(), faults.into_iter().map(fault).collect());
-    let mut stage = Setup { store, ..scenario.setup() }.open().await;
+    let store = FlakyStore::flaky(Vec::new(), faults.into_iter().map(fault).collect());
+    let mut harness = Setup { store, ..scenario.setup() }.open().await;
     let sent: Vec<_> =
-        (0..scenario.workflows.len()).map(|at| stage.send(scenario.spec(at))).collect();
+        (0..scenario.workflows.len()).map(|at| harness.send(scenario.spec(at))).collect();
     for (sent, tasks) in sent.into_iter().zip(&scenario.workflows) {
         let record = sent.end().await;
         let mut expected = Vec::new();
@@ -213,19 +213,19 @@ async fn ends_as_expected(scenario: Scenario, faults: Vec<bool>) {
         let status = if all_well { WorkflowStatus::Completed } else { WorkflowStatus::Failed };
         assert_eq!(record.status, status);
     }
-    scenario.check_limits(&stage);
-    stage.finish().await;
+    scenario.check_limits(&harness);
+    harness.finish().await;
 }
 
 /// Whatever is cancelled and runs out of time, nothing is left behind and nothing contradicts
 /// itself.
 async fn survives(scenario: Scenario, troubles: Vec<(usize, Trouble)>, limit: Option<u64>) {
-    let mut stage = scenario.setup().open().await;
+    let mut harness = scenario.setup().open().await;
     let mut sent = Vec::new();
     for at in 0..scenario.workflows.len() {
         let mut spec = scenario.spec(at);
         spec.timeout = limit.map(Duration::from_millis);
-        sent.push(stage.send(spec));
+        sent.push(harness.send(spec));
     }
     for (at, trouble) in troubles {
         let sent = &sent[at % sent.len()];
@@ -236,9 +236,9 @@ async fn survives(scenario: Scenario, troubles: Vec<(usize, Trouble)>, limit: Op
         // It may be over already; then it is refused, and that is all.
         let _ = match trouble {
             Trouble::CancelTask { task, .. } => {
-                stage.cancel_task(&sent.id, &format!("t{task}")).await
+                harness.cancel_task(&sent.id, &format!("t{task}")).await
             }
-            Trouble::CancelWorkflow { .. } => stage.cancel(&sent.id).await,
+            Trouble::CancelWorkflow { .. } => harness.cancel(&sent.id).await,
         };
     }
     for sent in sent {
@@ -251,9 +251,9 @@ async fn survives(scenario: Scenario, troubles: Vec<(usize, Trouble)>, limit: Op
         }
         assert_eq!(of(&record, "t0").index, 0);
     }
-    scenario.check_limits(&stage);
+    scenario.check_limits(&harness);
     tokio::time::sleep(secs(10)).await;
-    stage.finish().await;
+    harness.finish().await;
 }
 
 fn in_a_system(run: impl Future<Output = ()>) {

@@ -15,7 +15,7 @@ use gleitzeit_domain::{
 use serde_json::json;
 
 use crate::support::{
-    Ending, Setup, Stage, assert_at, code, of, quick, retries, secs, statuses, task,
+    Ending, Harness, Setup, assert_at, code, of, quick, retries, secs, statuses, task,
 };
 
 fn other(id: &str) -> TaskSpec {
@@ -26,60 +26,60 @@ fn other(id: &str) -> TaskSpec {
 #[actix::test]
 async fn a_method_without_a_provider_fails_after_the_wait() {
     let setup = Setup { provider_wait: secs(12), ..Setup::default() };
-    let mut stage = setup.open().await;
-    let record = stage.run(WorkflowSpec::new("nobody").task(other("t"))).await;
+    let mut harness = setup.open().await;
+    let record = harness.run(WorkflowSpec::new("nobody").task(other("t"))).await;
     let error = of(&record, "t").error.clone().unwrap();
     assert_eq!(error.code, ErrorCode::MethodNotSupported);
     assert!(error.message.contains("other/v1.0:run"), "{error}");
-    assert_at(stage.board.now(), secs(12));
-    stage.finish().await;
+    assert_at(harness.script.now(), secs(12));
+    harness.finish().await;
 }
 
 /// A provider that never comes up counts as unavailable, which may be tried again.
 #[actix::test]
 async fn a_provider_that_is_down_is_unavailable_after_the_wait() {
     let setup = Setup { provider_wait: secs(12), ..Setup::default() };
-    let mut stage = setup.open().await;
-    stage.register(stage.board.broken_provider("down", "other/v1.0")).await;
+    let mut harness = setup.open().await;
+    harness.register(harness.script.broken_provider("down", "other/v1.0")).await;
     let spec = WorkflowSpec::new("down").task(other("once")).task(other("twice").retry(retries(
         2,
         Fixed,
         secs(3),
     )));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(code(&record, "once"), Some(ErrorCode::ProviderNotAvailable));
     let error = of(&record, "twice").error.clone().unwrap();
     assert_eq!(error.code, ErrorCode::TaskRetryExhausted);
     let last = error.data.as_ref().unwrap()["last_error"]["code"].clone();
     assert_eq!(last, ErrorCode::ProviderNotAvailable.number());
-    assert_at(stage.board.now(), secs(12 + 3 + 12));
-    stage.finish().await;
+    assert_at(harness.script.now(), secs(12 + 3 + 12));
+    harness.finish().await;
 }
 
 /// With no wait allowed, a missing provider is told at once.
 #[actix::test]
 async fn without_a_wait_a_missing_provider_fails_at_once() {
-    let mut stage = Setup { provider_wait: Duration::ZERO, ..Setup::default() }.open().await;
-    let record = stage.run(WorkflowSpec::new("nobody").task(other("t"))).await;
+    let mut harness = Setup { provider_wait: Duration::ZERO, ..Setup::default() }.open().await;
+    let record = harness.run(WorkflowSpec::new("nobody").task(other("t"))).await;
     assert_eq!(code(&record, "t"), Some(ErrorCode::MethodNotSupported));
-    assert_at(stage.board.now(), secs(0));
-    stage.finish().await;
+    assert_at(harness.script.now(), secs(0));
+    harness.finish().await;
 }
 
 /// A provider that appears while tasks wait for it serves them at once, by priority.
 #[actix::test]
 async fn a_provider_that_comes_late_serves_those_who_wait() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("late").task(other("a")).task(other("b"));
-    let sent = stage.submit(spec).await.unwrap();
+    let sent = harness.submit(spec).await.unwrap();
     tokio::time::sleep(secs(20)).await;
-    assert!(stage.board.calls().is_empty());
-    stage.add_provider("late", "other/v1.0", Some(1)).await;
+    assert!(harness.script.calls().is_empty());
+    harness.add_provider("late", "other/v1.0", Some(1)).await;
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed, Completed]);
     assert_eq!(of(&record, "a").provider_id, Some("late".into()));
-    assert_at(stage.board.now(), secs(20));
-    stage.finish().await;
+    assert_at(harness.script.now(), secs(20));
+    harness.finish().await;
 }
 
 /// A task that waits for a busy provider waits as long as it takes; `provider_wait` is for those
@@ -88,13 +88,13 @@ async fn a_provider_that_comes_late_serves_those_who_wait() {
 async fn a_busy_provider_is_waited_for() {
     let providers = vec![("main", Some(1))];
     let setup = Setup { provider_wait: secs(5), providers, ..Setup::default() };
-    let mut stage = setup.open().await;
+    let mut harness = setup.open().await;
     let spec =
         WorkflowSpec::new("busy").task(task("first", json!({"sleep": 200}))).task(quick("second"));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(statuses(&record), [Completed, Completed]);
-    assert_at(stage.board.calls_of("second")[0].began, secs(200));
-    stage.finish().await;
+    assert_at(harness.script.calls_of("second")[0].began, secs(200));
+    harness.finish().await;
 }
 
 /// A call that panics fails as the provider's fault; the calls beside it, begun or not, and its
@@ -102,12 +102,12 @@ async fn a_busy_provider_is_waited_for() {
 #[actix::test]
 async fn a_panic_fails_its_own_call_only() {
     for (moment, sleep) in [("now", 0.0), ("later", 0.5)] {
-        let mut stage = Setup::default().open_or_again(moment == "later").await;
+        let mut harness = Setup::default().open_or_again(moment == "later").await;
         let beside = (0..6).map(|n| task(&format!("b{n}"), json!({"sleep": 1})));
         let spec = WorkflowSpec::new("panic")
             .task(task("before", json!({"sleep": 3})))
             .task(task("panics", json!({"panic": moment, "sleep": sleep})));
-        let record = stage.run(beside.fold(spec, WorkflowSpec::task)).await;
+        let record = harness.run(beside.fold(spec, WorkflowSpec::task)).await;
         let failed = of(&record, "panics");
         let error = failed.error.clone().unwrap();
         assert_eq!(error.code, ErrorCode::ProviderUnhealthy, "{moment}");
@@ -117,12 +117,12 @@ async fn a_panic_fails_its_own_call_only() {
             assert_eq!(beside.status, Completed, "{moment}: {:?}", beside.error);
             assert_eq!(beside.attempts, 1, "{moment}: {}", beside.id);
         }
-        stage.until("provider:restarted", |_| true).await;
+        harness.until("provider:restarted", |_| true).await;
         assert_eq!(
-            stage.run(WorkflowSpec::new("after").task(quick("t"))).await.status,
+            harness.run(WorkflowSpec::new("after").task(quick("t"))).await.status,
             WorkflowStatus::Completed
         );
-        stage.finish().await;
+        harness.finish().await;
     }
 }
 
@@ -130,17 +130,17 @@ async fn a_panic_fails_its_own_call_only() {
 #[actix::test]
 async fn calls_not_begun_go_to_another_provider() {
     let providers = vec![("one", None), ("two", None)];
-    let mut stage = Setup { providers, ..Setup::default() }.open().await;
+    let mut harness = Setup { providers, ..Setup::default() }.open().await;
     let spec = WorkflowSpec::new("panic").task(task("panics", json!({"panic": "now"})));
     let beside = (0..9).map(|n| quick(&format!("b{n}")));
-    let record = stage.run(beside.fold(spec, WorkflowSpec::task)).await;
+    let record = harness.run(beside.fold(spec, WorkflowSpec::task)).await;
     for beside in &record.tasks[1..] {
         assert_eq!((beside.status, beside.attempts), (Completed, 1), "{:?}", beside.error);
-        let served_by = stage.board.calls_of(beside.id.as_str())[0].provider.clone();
+        let served_by = harness.script.calls_of(beside.id.as_str())[0].provider.clone();
         assert_eq!(beside.provider_id, Some(served_by.as_str().into()));
     }
-    assert_at(stage.board.now(), secs(0));
-    stage.finish().await;
+    assert_at(harness.script.now(), secs(0));
+    harness.finish().await;
 }
 
 /// A provider that breaks down for good takes only the calls that made it do so; the others wait
@@ -148,49 +148,49 @@ async fn calls_not_begun_go_to_another_provider() {
 #[actix::test]
 async fn a_provider_that_fails_for_good_is_waited_for_and_given_up() {
     let setup = Setup { provider_wait: secs(20), ..Setup::default() };
-    let mut stage = setup.open().await;
+    let mut harness = setup.open().await;
     // One more than the restarts that are allowed.
     let panics = (0..6).map(|n| task(&format!("p{n}"), json!({"panic": "now"})));
     let spec = panics.fold(WorkflowSpec::new("broken"), WorkflowSpec::task);
-    let record = stage.run(spec.task(quick("last").priority(Low))).await;
+    let record = harness.run(spec.task(quick("last").priority(Low))).await;
     let codes: Vec<_> = record.tasks.iter().map(|task| code(&record, task.id.as_str())).collect();
     assert_eq!(codes[..6], [Some(ErrorCode::ProviderUnhealthy); 6]);
     assert_eq!(codes[6], Some(ErrorCode::ProviderNotAvailable));
-    assert_eq!(stage.board.calls().len(), 6);
-    stage.until("provider:failed", |_| true).await;
-    stage.finish().await;
+    assert_eq!(harness.script.calls().len(), 6);
+    harness.until("provider:failed", |_| true).await;
+    harness.finish().await;
 }
 
 /// A task whose provider panicked runs again on the new instance, where its policy allows it.
 #[actix::test]
 async fn a_panic_can_be_retried() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("again")
         .task(task("t", json!({"panic": "once", "value": 1})).retry(retries(2, Fixed, secs(5))));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(statuses(&record), [Completed]);
     assert_eq!(of(&record, "t").attempts, 2);
-    let status = stage.actors.addresses.balancer.send(GetProviders).await.unwrap().remove(0);
+    let status = harness.actors.addresses.balancer.send(GetProviders).await.unwrap().remove(0);
     assert_eq!((status.generation, status.restarts), (2, 1));
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// After a failed attempt another provider is preferred, if there is one.
 #[actix::test]
 async fn a_retry_goes_to_another_provider() {
     let providers = vec![("one", None), ("two", None)];
-    let mut stage = Setup { providers, ..Setup::default() }.open().await;
+    let mut harness = Setup { providers, ..Setup::default() }.open().await;
     let tasks = (0..10).map(|n| {
         let fails = task(&format!("t{n}"), json!({"fail": "CONNECTION_LOST", "times": 1}));
         fails.retry(retries(2, Fixed, secs(1)))
     });
-    let record = stage.run(tasks.fold(WorkflowSpec::new("else"), WorkflowSpec::task)).await;
+    let record = harness.run(tasks.fold(WorkflowSpec::new("else"), WorkflowSpec::task)).await;
     assert_eq!(record.status, WorkflowStatus::Completed);
     for task in &record.tasks {
-        let calls = stage.board.calls_of(task.id.as_str());
+        let calls = harness.script.calls_of(task.id.as_str());
         assert_ne!(calls[0].provider, calls[1].provider, "{}", task.id);
     }
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A provider that is removed ends its calls within the deadline; tasks in line for it go to
@@ -198,32 +198,32 @@ async fn a_retry_goes_to_another_provider() {
 #[actix::test]
 async fn a_removed_provider_hands_on_its_tasks() {
     let providers = vec![("going", Some(1))];
-    let mut stage = Setup { providers, ..Setup::default() }.open().await;
+    let mut harness = Setup { providers, ..Setup::default() }.open().await;
     let spec = WorkflowSpec::new("handed on")
         .task(task("cut", json!({"sleep": 100})))
         .task(task("in-line", json!({})));
-    let sent = stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "cut").await;
-    stage.add_provider("staying", "test/v1.0", Some(1)).await;
+    let sent = harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "cut").await;
+    harness.add_provider("staying", "test/v1.0", Some(1)).await;
     let remove = RemoveProvider { id: "going".into(), deadline: secs(10) };
-    stage.actors.addresses.balancer.send(remove).await.unwrap().unwrap();
-    assert_eq!(stage.board.calls_of("cut")[0].ending, Ending::Dropped);
+    harness.actors.addresses.balancer.send(remove).await.unwrap().unwrap();
+    assert_eq!(harness.script.calls_of("cut")[0].ending, Ending::Dropped);
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Failed, Completed]);
     assert_eq!(code(&record, "cut"), Some(ErrorCode::ProviderUnhealthy));
     assert_eq!(of(&record, "in-line").provider_id, Some("staying".into()));
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// Asking for a provider that is not there names what is wrong.
 #[actix::test]
 async fn an_unknown_provider_is_not_found() {
-    let stage = Stage::open().await;
+    let harness = Harness::open().await;
     let restart =
-        stage.actors.addresses.balancer.send(RestartProvider("nobody".into())).await.unwrap();
+        harness.actors.addresses.balancer.send(RestartProvider("nobody".into())).await.unwrap();
     assert_eq!(restart.unwrap_err().code, ErrorCode::ProviderNotFound);
     let remove = RemoveProvider { id: "nobody".into(), deadline: secs(0) };
-    let removed = stage.actors.addresses.balancer.send(remove).await.unwrap();
+    let removed = harness.actors.addresses.balancer.send(remove).await.unwrap();
     assert_eq!(removed.unwrap_err().code, ErrorCode::ProviderNotFound);
-    stage.finish().await;
+    harness.finish().await;
 }

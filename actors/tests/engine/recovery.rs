@@ -18,31 +18,33 @@ use gleitzeit_domain::{
 use serde_json::json;
 
 use crate::support::{
-    Board, Setup, Stage, Unruly, assert_at, code, failing, of, quick, result, retries, secs,
+    FlakyStore, Harness, Script, Setup, assert_at, code, failing, of, quick, result, retries, secs,
     statuses, task,
 };
 
 /// A first engine over a store that a second one finds.
-async fn first(memory: &Arc<MemoryStore>) -> (Stage, Arc<Unruly>) {
-    let store = Unruly::over_shared(Arc::clone(memory));
-    let stage = Setup { store: Arc::<Unruly>::clone(&store), ..Setup::default() }.open().await;
-    (stage, store)
+async fn first(memory: &Arc<MemoryStore>) -> (Harness, Arc<FlakyStore>) {
+    let store = FlakyStore::over_shared(Arc::clone(memory));
+    let harness =
+        Setup { store: Arc::<FlakyStore>::clone(&store), ..Setup::default() }.open().await;
+    (harness, store)
 }
 
 /// A second one, after the first has lost its store as in a crash.
-async fn second(memory: &Arc<MemoryStore>) -> Stage {
+async fn second(memory: &Arc<MemoryStore>) -> Harness {
     let setup = Setup { store: Arc::<MemoryStore>::clone(memory), ..Setup::default() };
     setup.open_again().await
 }
 
 /// A crash: from here on, nothing that the first engine writes arrives; its calls are cut off.
-async fn crash(stage: Stage, store: &Unruly) -> Board {
+async fn crash(harness: Harness, store: &FlakyStore) -> Script {
     store.cut();
-    let report = stage.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
+    let report =
+        harness.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
     assert!(!report.unsettled.is_empty(), "there is something left to recover");
-    let board = stage.board.clone();
-    drop(stage);
-    board
+    let script = harness.script.clone();
+    drop(harness);
+    script
 }
 
 /// What has completed is not run again, and what it gave is there for those who refer to it; what
@@ -50,7 +52,7 @@ async fn crash(stage: Stage, store: &Unruly) -> Board {
 #[actix::test]
 async fn an_engine_goes_on_where_another_stopped() {
     let memory = Arc::new(MemoryStore::default());
-    let (mut stage, store) = first(&memory).await;
+    let (mut harness, store) = first(&memory).await;
     let spec = WorkflowSpec::new("cut")
         .id("cut")
         .task(task("done", json!({"value": {"n": 1}})))
@@ -64,83 +66,83 @@ async fn an_engine_goes_on_where_another_stopped() {
                 .after("runs")
                 .on_dependency_failure(gleitzeit_domain::task::OnDependencyFailure::Run),
         );
-    stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "runs").await;
-    stage.until_task("task:skipped", "skipped").await;
-    stage.catch_up().await;
-    crash(stage, &store).await;
+    harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "runs").await;
+    harness.until_task("task:skipped", "skipped").await;
+    harness.catch_up().await;
+    crash(harness, &store).await;
 
-    let mut stage = second(&memory).await;
-    let recovered = stage.recover().await;
+    let mut harness = second(&memory).await;
+    let recovered = harness.recover().await;
     assert_eq!(recovered, Recovered { workflows: 1, tasks: 3, unreadable: 0, held: 0, unfit: 0 });
-    stage.board.open("g");
-    let record = stage.wait(&"cut".into()).await.unwrap();
+    harness.script.open("g");
+    let record = harness.wait(&"cut".into()).await.unwrap();
     assert_eq!(statuses(&record), [Completed, Failed, Skipped, Completed, Completed, Completed]);
     assert_eq!(result(&record, "last")[0], 1);
-    let mut order = stage.board.order();
+    let mut order = harness.script.order();
     order[1..].sort();
     assert_eq!(order, ["runs", "last", "mended"]);
-    stage.check_stored(&"cut".into()).await;
-    stage.finish().await;
+    harness.check_stored(&"cut".into()).await;
+    harness.finish().await;
 }
 
 /// A pause between two attempts goes on over a restart: the next attempt comes when it was due.
 #[actix::test]
 async fn a_pending_retry_keeps_its_time_and_its_count() {
     let memory = Arc::new(MemoryStore::default());
-    let (mut stage, store) = first(&memory).await;
+    let (mut harness, store) = first(&memory).await;
     let fails = task("t", json!({"fail": "CONNECTION_LOST"})).retry(retries(2, Fixed, secs(100)));
-    stage.submit(WorkflowSpec::new("pausing").id("p").task(fails)).await.unwrap();
-    stage.until_task("task:retry_scheduled", "t").await;
-    stage.catch_up().await;
-    crash(stage, &store).await;
+    harness.submit(WorkflowSpec::new("pausing").id("p").task(fails)).await.unwrap();
+    harness.until_task("task:retry_scheduled", "t").await;
+    harness.catch_up().await;
+    crash(harness, &store).await;
 
-    let mut stage = second(&memory).await;
-    stage.recover().await;
-    let record = stage.wait(&"p".into()).await.unwrap();
+    let mut harness = second(&memory).await;
+    harness.recover().await;
+    let record = harness.wait(&"p".into()).await.unwrap();
     assert_eq!(code(&record, "t"), Some(ErrorCode::TaskRetryExhausted));
     assert_eq!(of(&record, "t").attempts, 2);
-    let calls = stage.board.calls();
+    let calls = harness.script.calls();
     assert_eq!((calls.len(), calls[0].attempt), (1, 2));
     // The wall clock went on a little between the two engines.
     assert!(calls[0].began > secs(90) && calls[0].began < secs(101), "{:?}", calls[0].began);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A call that must not run twice and whose start is stored is not run again: a person decides.
 #[actix::test]
 async fn a_call_that_must_not_repeat_is_left_to_a_person() {
     let memory = Arc::new(MemoryStore::default());
-    let (mut stage, store) = first(&memory).await;
+    let (mut harness, store) = first(&memory).await;
     let once = |id: &str| TaskSpec::new(id, "test/once").params(json!({"gate": "g"}));
     let spec = WorkflowSpec::new("once")
         .id("o")
         .task(once("began"))
         .task(quick("behind").after("began"))
         .task(task("repeats", json!({"gate": "g"})));
-    stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "began").await;
-    stage.catch_up().await;
+    harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "began").await;
+    harness.catch_up().await;
     assert_eq!(
         of(&memory.workflow(&"o".into()).await.unwrap().unwrap(), "began").status,
         Executing
     );
-    crash(stage, &store).await;
+    crash(harness, &store).await;
 
-    let mut stage = second(&memory).await;
-    stage.recover().await;
-    stage.until_task("task:outcome_unknown", "began").await;
-    stage.board.open("g");
-    stage.until_task("task:completed", "repeats").await;
-    stage.catch_up().await;
-    let stored = stage.stored(&"o".into()).await;
+    let mut harness = second(&memory).await;
+    harness.recover().await;
+    harness.until_task("task:outcome_unknown", "began").await;
+    harness.script.open("g");
+    harness.until_task("task:completed", "repeats").await;
+    harness.catch_up().await;
+    let stored = harness.stored(&"o".into()).await;
     assert_eq!(of(&stored, "began").status, OutcomeUnknown);
     assert!(!stored.status.is_settled(), "it waits for a person's word");
-    assert_eq!(stage.board.order(), ["repeats"]);
-    stage.cancel_task(&"o".into(), "began").await.unwrap();
-    let record = stage.wait(&"o".into()).await.unwrap();
+    assert_eq!(harness.script.order(), ["repeats"]);
+    harness.cancel_task(&"o".into(), "began").await.unwrap();
+    let record = harness.wait(&"o".into()).await.unwrap();
     assert_eq!(statuses(&record), [Cancelled, Skipped, Completed]);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A workflow's limit counts from its acceptance, also over a restart; a task's total limit is
@@ -148,48 +150,48 @@ async fn a_call_that_must_not_repeat_is_left_to_a_person() {
 #[actix::test]
 async fn limits_hold_over_a_restart() {
     let memory = Arc::new(MemoryStore::default());
-    let (mut stage, store) = first(&memory).await;
+    let (mut harness, store) = first(&memory).await;
     let slow = || json!({"gate": "never"});
     let bounded = WorkflowSpec::new("bounded").id("w").timeout(secs(60)).task(task("t", slow()));
     let fails = json!({"fail": "CONNECTION_LOST"});
     let total = task("t", fails).retry(retries(99, Fixed, secs(10))).total_timeout(secs(45));
     let total = WorkflowSpec::new("total").id("t").task(total);
-    stage.submit(bounded).await.unwrap();
-    stage.submit(total).await.unwrap();
-    stage.until_task("task:retry_scheduled", "t").await;
-    stage.catch_up().await;
-    crash(stage, &store).await;
+    harness.submit(bounded).await.unwrap();
+    harness.submit(total).await.unwrap();
+    harness.until_task("task:retry_scheduled", "t").await;
+    harness.catch_up().await;
+    crash(harness, &store).await;
 
-    let mut stage = second(&memory).await;
-    stage.recover().await;
-    let timed_out = stage.wait(&"t".into()).await.unwrap();
+    let mut harness = second(&memory).await;
+    harness.recover().await;
+    let timed_out = harness.wait(&"t".into()).await.unwrap();
     assert_eq!(code(&timed_out, "t"), Some(ErrorCode::TaskTimeout));
-    assert!(stage.board.now() <= secs(46), "{:?}", stage.board.now());
-    let record = stage.wait(&"w".into()).await.unwrap();
+    assert!(harness.script.now() <= secs(46), "{:?}", harness.script.now());
+    let record = harness.wait(&"w".into()).await.unwrap();
     assert_eq!(record.status, WorkflowStatus::TimedOut);
-    assert!(stage.board.now() <= secs(61), "{:?}", stage.board.now());
-    stage.finish().await;
+    assert!(harness.script.now() <= secs(61), "{:?}", harness.script.now());
+    harness.finish().await;
 }
 
 /// Recovering twice, or what runs here already, changes nothing.
 #[actix::test]
 async fn what_runs_is_not_recovered_again() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("here").task(task("t", json!({"gate": "g"})));
-    let sent = stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "t").await;
-    assert_eq!(stage.recover().await, Recovered::default());
-    stage.board.open("g");
+    let sent = harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "t").await;
+    assert_eq!(harness.recover().await, Recovered::default());
+    harness.script.open("g");
     assert_eq!(sent.end().await.status, WorkflowStatus::Completed);
-    assert_eq!(stage.recover().await, Recovered::default());
-    assert_eq!(stage.board.calls().len(), 1);
-    stage.finish().await;
+    assert_eq!(harness.recover().await, Recovered::default());
+    assert_eq!(harness.script.calls().len(), 1);
+    harness.finish().await;
 }
 
 /// Opening a failed workflow again runs what did not complete, and only that.
 #[actix::test]
 async fn a_failed_workflow_can_be_run_again() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("again")
         .id("again")
         .timeout(secs(100))
@@ -197,41 +199,41 @@ async fn a_failed_workflow_can_be_run_again() {
         .task(task("flaky", json!({"gate": "g", "fail": "TASK_EXECUTION_FAILED"})).after("done"))
         .task(task("behind", json!({"value": "${done}"})).after("flaky"))
         .task(quick("cancelled"));
-    let sent = stage.submit(spec).await.unwrap();
-    stage.board.let_one_pass("g");
+    let sent = harness.submit(spec).await.unwrap();
+    harness.script.let_one_pass("g");
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed, Failed, Skipped, Completed]);
     tokio::time::sleep(secs(200)).await;
-    let reopened = stage.reopen(&"again".into()).await.unwrap();
+    let reopened = harness.reopen(&"again".into()).await.unwrap();
     assert_eq!(reopened, Recovered { workflows: 1, tasks: 2, unreadable: 0, held: 0, unfit: 0 });
-    stage
+    harness
         .until("task:started", |event| {
             event.data.task_id().is_some_and(|id| id.as_str() == "flaky")
                 && event.sequence > record.last_sequence
         })
         .await;
-    let refused = stage.reopen(&"again".into()).await.unwrap_err();
+    let refused = harness.reopen(&"again".into()).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::WorkflowInvalidState, "it is running");
-    stage.cancel(&"again".into()).await.unwrap();
-    let record = stage.stored(&"again".into()).await;
+    harness.cancel(&"again".into()).await.unwrap();
+    let record = harness.stored(&"again".into()).await;
     assert_eq!(record.status, WorkflowStatus::Cancelled);
     assert_eq!(statuses(&record), [Completed, Cancelled, Cancelled, Completed]);
-    assert_eq!(stage.board.calls_of("done").len(), 1);
-    stage.check_stored(&"again".into()).await;
-    stage.finish().await;
+    assert_eq!(harness.script.calls_of("done").len(), 1);
+    harness.check_stored(&"again".into()).await;
+    harness.finish().await;
 }
 
 /// What has nothing left to run, or is not there, cannot be run again.
 #[actix::test]
 async fn a_completed_workflow_cannot_be_run_again() {
-    let mut stage = Stage::open().await;
-    stage.run(WorkflowSpec::new("good").id("good").task(quick("t"))).await;
+    let mut harness = Harness::open().await;
+    harness.run(WorkflowSpec::new("good").id("good").task(quick("t"))).await;
     let code =
         |answer: Result<Recovered, gleitzeit_domain::error::TaskError>| answer.unwrap_err().code;
-    assert_eq!(code(stage.reopen(&"good".into()).await), ErrorCode::WorkflowInvalidState);
-    assert_eq!(code(stage.reopen(&"nobody".into()).await), ErrorCode::WorkflowNotFound);
-    assert_at(stage.board.now(), secs(0));
-    stage.finish().await;
+    assert_eq!(code(harness.reopen(&"good".into()).await), ErrorCode::WorkflowInvalidState);
+    assert_eq!(code(harness.reopen(&"nobody".into()).await), ErrorCode::WorkflowNotFound);
+    assert_at(harness.script.now(), secs(0));
+    harness.finish().await;
 }
 
 /// The clock was set back or forward by a day between the failure and the restart: the retry waits as
@@ -251,16 +253,16 @@ async fn a_retry_that_is_taken_up_waits_no_longer_than_its_policy_says() {
         task.attempts = 1;
         task.error = Some(Arc::new(sample::failure()));
         let setup = Setup { store: Arc::<MemoryStore>::clone(&memory), ..Setup::default() };
-        let mut stage = setup.open_again().await;
+        let mut harness = setup.open_again().await;
         task.due_at = Some(chrono::Utc::now() + chrono::TimeDelta::seconds(stored));
         memory.submit(vec![new]).await.unwrap();
-        stage.recover().await;
-        let end = stage.wait(&"w".into()).await.unwrap();
+        harness.recover().await;
+        let end = harness.wait(&"w".into()).await.unwrap();
         assert_eq!(statuses(&end), [Completed]);
-        let waited = stage.board.now();
+        let waited = harness.script.now();
         let expected = secs(waits);
         assert!(waited <= expected + secs(1) && waited + secs(1) >= expected, "{waited:?}");
-        stage.check_stored(&"w".into()).await;
-        stage.finish().await;
+        harness.check_stored(&"w".into()).await;
+        harness.finish().await;
     }
 }

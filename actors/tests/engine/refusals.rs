@@ -17,11 +17,12 @@ use gleitzeit_domain::{
 use serde_json::json;
 
 use crate::support::{
-    POISON, Picky, Setup, Stage, Unruly, code, of, quick, result, retries, secs, statuses, task,
+    FlakyStore, Harness, POISON, Setup, StrictStore, code, of, quick, result, retries, secs,
+    statuses, task,
 };
 
-async fn over(store: &Arc<Picky>) -> Stage {
-    Setup { store: Arc::<Picky>::clone(store), ..Setup::default() }.open().await
+async fn over(store: &Arc<StrictStore>) -> Harness {
+    Setup { store: Arc::<StrictStore>::clone(store), ..Setup::default() }.open().await
 }
 
 fn bad(id: &str) -> TaskSpec {
@@ -32,7 +33,7 @@ fn bad(id: &str) -> TaskSpec {
 /// their policies, and those who do not need it complete. No call is repeated.
 #[actix::test]
 async fn a_refused_result_fails_its_own_task() {
-    let mut stage = over(&Picky::new()).await;
+    let mut harness = over(&StrictStore::new()).await;
     let after = |id: &str, how| quick(id).after("bad").on_dependency_failure(how);
     let spec = WorkflowSpec::new("w")
         .task(quick("good"))
@@ -47,7 +48,7 @@ async fn a_refused_result_fails_its_own_task() {
         )
         .task(quick("behind").after("skips"))
         .task(task("uses", json!({"value": "${good.value:-none}"})).after("fine"));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(record.status, WorkflowStatus::Failed);
     assert_eq!(
         statuses(&record),
@@ -58,45 +59,46 @@ async fn a_refused_result_fails_its_own_task() {
     assert!(error.message.contains("cannot be stored: a value is not allowed"), "{error}");
     assert_eq!(result(&record, "runs"), &json!("failed"));
     assert_eq!(code(&record, "fails"), Some(ErrorCode::TaskDependencyFailed));
-    assert_eq!(stage.board.calls().len(), 5, "nothing ran twice");
-    assert_eq!(*record, stage.stored(&record.id).await);
-    stage.finish().await;
+    assert_eq!(harness.script.calls().len(), 5, "nothing ran twice");
+    assert_eq!(*record, harness.stored(&record.id).await);
+    harness.finish().await;
 }
 
 /// What must not run twice has run, and is not doubtful: it failed.
 #[actix::test]
 async fn a_refused_result_of_a_call_that_must_not_repeat_is_a_failure() {
-    let mut stage = over(&Picky::new()).await;
+    let mut harness = over(&StrictStore::new()).await;
     let once = TaskSpec::new("once", "test/once").params(json!({"value": POISON}));
     let policy = retries(3, Backoff::Fixed, secs(1));
-    let record = stage.run(WorkflowSpec::new("w").task(once.retry(policy))).await;
+    let record = harness.run(WorkflowSpec::new("w").task(once.retry(policy))).await;
     assert_eq!((record.status, &*statuses(&record)), (WorkflowStatus::Failed, &[Failed][..]));
-    assert_eq!(stage.board.calls().len(), 1);
-    stage.finish().await;
+    assert_eq!(harness.script.calls().len(), 1);
+    harness.finish().await;
 }
 
 /// The workflow's end is written with its last task: when that is refused, the end is another one.
 #[actix::test]
 async fn a_refused_last_result_ends_the_workflow_as_failed() {
-    let mut stage = over(&Picky::new()).await;
-    let record = stage.run(WorkflowSpec::new("w").task(quick("a")).task(bad("b").after("a"))).await;
+    let mut harness = over(&StrictStore::new()).await;
+    let record =
+        harness.run(WorkflowSpec::new("w").task(quick("a")).task(bad("b").after("a"))).await;
     assert_eq!(
         (record.status, &*statuses(&record)),
         (WorkflowStatus::Failed, &[Completed, Failed][..])
     );
-    let told = stage.told(&record.id);
+    let told = harness.told(&record.id);
     assert_eq!(told.iter().filter(|it| it.starts_with("workflow:")).count(), 3, "{told:?}");
     assert_eq!(told.last().map(String::as_str), Some("workflow:failed"));
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// Many workflows in one write, some with several that are refused: each has what is its own.
 #[actix::test]
 async fn refusals_hold_up_nobody() {
-    let store = Picky::new();
+    let store = StrictStore::new();
     // Between two parts of a change the store is away for a while.
-    store.goes_away(6);
-    let mut stage = over(&store).await;
+    store.become_unavailable(6);
+    let mut harness = over(&store).await;
     let sent: Vec<_> = (0..20)
         .map(|n| {
             let mut spec = WorkflowSpec::new("w");
@@ -104,7 +106,7 @@ async fn refusals_hold_up_nobody() {
                 let id = format!("t{at}");
                 spec = spec.task(if n % 2 == 0 && at % 3 == 1 { bad(&id) } else { quick(&id) });
             }
-            stage.send(spec.task(quick("end").after("t0").after("t9")))
+            harness.send(spec.task(quick("end").after("t0").after("t9")))
         })
         .collect();
     for (n, sent) in sent.into_iter().enumerate() {
@@ -113,35 +115,35 @@ async fn refusals_hold_up_nobody() {
         assert_eq!(failed, if n % 2 == 0 { 3 } else { 0 });
         assert_eq!(of(&record, "end").status, Completed);
     }
-    assert_eq!(stage.board.calls().len(), 20 * 11, "nothing ran twice");
-    stage.finish().await;
+    assert_eq!(harness.script.calls().len(), 20 * 11, "nothing ran twice");
+    harness.finish().await;
 }
 
 /// An error may be what the store refuses, too: another one says so in its place, and the policy of
 /// retries holds as before.
 #[actix::test]
 async fn a_refused_error_is_replaced() {
-    let mut stage = over(&Picky::new()).await;
+    let mut harness = over(&StrictStore::new()).await;
     let fails = |id: &str| task(id, json!({"fail": "CONNECTION_LOST", "text": POISON}));
     let spec = WorkflowSpec::new("w").task(fails("once")).task(fails("twice").retry(retries(
         2,
         Backoff::Fixed,
         secs(1),
     )));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(statuses(&record), [Failed, Failed]);
     assert_eq!(code(&record, "once"), Some(ErrorCode::ConnectionLost));
     assert_eq!(code(&record, "twice"), Some(ErrorCode::TaskRetryExhausted));
     let error = of(&record, "once").error.clone().unwrap();
     assert!(error.message.contains("cannot be stored: a value is not allowed"), "{error}");
-    assert_eq!(stage.board.calls().len(), 3);
-    stage.finish().await;
+    assert_eq!(harness.script.calls().len(), 3);
+    harness.finish().await;
 }
 
 /// A first task that ended before its workflow was stored is written behind it when it is refused.
 #[actix::test]
 async fn a_refused_early_result_fails_its_task_and_not_the_submission() {
-    let mut stage = over(&Picky::new()).await;
+    let mut harness = over(&StrictStore::new()).await;
     let pure =
         |id: &str, value: &str| TaskSpec::new(id, "test/pure").params(json!({"value": value}));
     let spec = WorkflowSpec::new("w")
@@ -149,22 +151,22 @@ async fn a_refused_early_result_fails_its_task_and_not_the_submission() {
         .task(pure("bad", POISON))
         .task(quick("after").after("good"))
         .task(quick("never").after("bad"));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(statuses(&record), [Completed, Failed, Completed, Skipped]);
-    assert_eq!(*record, stage.stored(&record.id).await);
-    stage.finish().await;
+    assert_eq!(*record, harness.stored(&record.id).await);
+    harness.finish().await;
 }
 
 /// A workflow of which the store takes nothing at all is given up, as before.
 #[actix::test]
 async fn what_is_refused_without_its_result_is_given_up() {
     let refused = StoreError::Refused { detail: "never".into() };
-    let store = Unruly::flaky(Vec::new(), vec![refused; 2]);
-    let setup = Setup { store: Arc::<Unruly>::clone(&store), ..Setup::default() };
-    let mut stage = setup.open().await;
-    let sent = stage.submit(WorkflowSpec::new("w").task(quick("a"))).await.unwrap();
+    let store = FlakyStore::flaky(Vec::new(), vec![refused; 2]);
+    let setup = Setup { store: Arc::<FlakyStore>::clone(&store), ..Setup::default() };
+    let mut harness = setup.open().await;
+    let sent = harness.submit(WorkflowSpec::new("w").task(quick("a"))).await.unwrap();
     assert_eq!(sent.refusal().await.code, ErrorCode::PersistenceWriteFailed);
-    stage.catch_up().await;
-    assert_eq!(stage.engine_counts().await, EngineCounts::default());
-    stage.actors.stop(secs(0)).await;
+    harness.catch_up().await;
+    assert_eq!(harness.engine_counts().await, EngineCounts::default());
+    harness.actors.stop(secs(0)).await;
 }

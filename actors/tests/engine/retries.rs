@@ -15,15 +15,22 @@ use gleitzeit_domain::{
 };
 use serde_json::json;
 
-use crate::support::{Setup, Stage, assert_at, code, of, quick, retries, secs, statuses, task};
+use crate::support::{Harness, Setup, assert_at, code, of, quick, retries, secs, statuses, task};
 
 /// Runs one task with a policy; when each of its attempts began.
-async fn times(stage: &mut Stage, script: serde_json::Value, policy: RetryPolicy) -> Vec<Duration> {
-    let begun = stage.board.now();
-    let known = stage.board.calls_of("t").len();
+async fn times(
+    harness: &mut Harness,
+    script: serde_json::Value,
+    policy: RetryPolicy,
+) -> Vec<Duration> {
+    let begun = harness.script.now();
+    let known = harness.script.calls_of("t").len();
     let spec = WorkflowSpec::new("retries").task(task("t", script).retry(policy));
-    stage.run(spec).await;
-    stage.board.calls_of("t")[known..].iter().map(|call| call.began.saturating_sub(begun)).collect()
+    harness.run(spec).await;
+    harness.script.calls_of("t")[known..]
+        .iter()
+        .map(|call| call.began.saturating_sub(begun))
+        .collect()
 }
 
 fn assert_times(actual: &[Duration], expected: &[u64]) {
@@ -36,46 +43,46 @@ fn assert_times(actual: &[Duration], expected: &[u64]) {
 /// The pauses are those of the policy, to the millisecond, each under the cap.
 #[actix::test]
 async fn attempts_begin_when_the_policy_says() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let always = || json!({"fail": "CONNECTION_LOST"});
     let capped = |backoff| RetryPolicy { max_delay: secs(5), ..retries(5, backoff, secs(1)) };
-    let fixed = times(&mut stage, always(), capped(Fixed)).await;
+    let fixed = times(&mut harness, always(), capped(Fixed)).await;
     assert_times(&fixed, &[0, 1, 2, 3, 4]);
-    let linear = times(&mut stage, always(), capped(Linear)).await;
+    let linear = times(&mut harness, always(), capped(Linear)).await;
     assert_times(&linear, &[0, 1, 3, 6, 10]);
-    let exponential = times(&mut stage, always(), capped(Exponential)).await;
+    let exponential = times(&mut harness, always(), capped(Exponential)).await;
     assert_times(&exponential, &[0, 1, 3, 7, 12]);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A task that fails twice and then works has completed, with three attempts and no error left.
 #[actix::test]
 async fn a_task_completes_on_a_later_attempt() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("second wind")
         .task(
             task("t", json!({"fail": "PROVIDER_OVERLOADED", "times": 2, "value": 7}))
                 .retry(retries(3, Fixed, secs(10))),
         )
         .task(task("next", json!({"value": "${t}"})));
-    let sent = stage.submit(spec).await.unwrap();
+    let sent = harness.submit(spec).await.unwrap();
     let id = sent.id.clone();
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed, Completed]);
     assert_eq!((of(&record, "t").attempts, &of(&record, "t").error), (3, &None));
-    let told = stage.told(&id);
+    let told = harness.told(&id);
     let of_t: Vec<&str> = told.iter().filter_map(|it| it.strip_suffix(" t")).collect();
     let attempt = ["task:queued", "task:started", "task:retry_scheduled"];
     let expected = [&attempt[..], &attempt, &attempt[..2], &["task:completed"]].concat();
     assert_eq!(of_t, expected);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A dependent waits through the pauses: it begins when the last attempt has succeeded.
 #[actix::test]
 async fn nothing_else_waits_through_the_pauses_of_a_retry() {
     let setup = Setup::default();
-    let mut stage = Setup {
+    let mut harness = Setup {
         engine: gleitzeit_actors::execution_engine::EngineSettings {
             max_concurrent_tasks: 1,
             ..setup.engine.clone()
@@ -92,17 +99,17 @@ async fn nothing_else_waits_through_the_pauses_of_a_retry() {
         )))
         .task(quick("dependent").after("t"))
         .task(quick("other"));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(statuses(&record), [Completed; 3]);
-    assert_at(stage.board.calls_of("dependent")[0].began, secs(100));
-    assert_at(stage.board.calls_of("other")[0].began, secs(0));
-    stage.finish().await;
+    assert_at(harness.script.calls_of("dependent")[0].began, secs(100));
+    assert_at(harness.script.calls_of("other")[0].began, secs(0));
+    harness.finish().await;
 }
 
 /// All attempts used up: the error says so, and keeps the last one's.
 #[actix::test]
 async fn used_up_attempts_end_as_retry_exhausted() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let any = RetryOn::Any(gleitzeit_domain::retry::AnyError::Any);
     let spec = WorkflowSpec::new("exhausted")
         .task(task("net", json!({"fail": "CONNECTION_REFUSED"})).retry(retries(3, Fixed, secs(1))))
@@ -111,7 +118,7 @@ async fn used_up_attempts_end_as_retry_exhausted() {
                 .retry(RetryPolicy { retry_on: any, ..retries(2, Fixed, secs(1)) }),
         )
         .task(task("once", json!({"fail": "CONNECTION_REFUSED"})).retry(RetryPolicy::never()));
-    let record = stage.run(spec).await;
+    let record = harness.run(spec).await;
     assert_eq!(statuses(&record), [Failed; 3]);
     for (id, attempts, last) in
         [("net", 3, ErrorCode::ConnectionRefused), ("asked", 2, ErrorCode::TaskExecutionFailed)]
@@ -124,13 +131,13 @@ async fn used_up_attempts_end_as_retry_exhausted() {
         assert_eq!(of(&record, id).attempts, attempts);
     }
     assert_eq!(code(&record, "once"), Some(ErrorCode::ConnectionRefused), "nothing was exhausted");
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// What would fail again is not tried again, unless the policy asks for it by code.
 #[actix::test]
 async fn only_errors_worth_it_are_retried() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let only = |codes: &[ErrorCode]| RetryPolicy {
         retry_on: RetryOn::Codes(codes.to_vec()),
         ..retries(3, Fixed, secs(1))
@@ -146,21 +153,21 @@ async fn only_errors_worth_it_are_retried() {
         (json!({"fail": "CONNECTION_LOST"}), only(&[ErrorCode::ProviderTimeout]), 1),
     ];
     for (script, policy, expected) in attempts {
-        let begun = times(&mut stage, script.clone(), policy).await;
+        let begun = times(&mut harness, script.clone(), policy).await;
         assert_eq!(begun.len(), expected, "{script}");
     }
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// A provider that says when to come back is believed, where that is later than the policy.
 #[actix::test]
 async fn a_providers_retry_after_is_honoured() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let asks = |pause| json!({"fail": "PROVIDER_OVERLOADED", "retry_after": pause});
     let policy = || RetryPolicy { max_delay: secs(2), ..retries(3, Fixed, secs(2)) };
-    assert_times(&times(&mut stage, asks(90), policy()).await, &[0, 90, 180]);
-    assert_times(&times(&mut stage, asks(1), policy()).await, &[0, 2, 4]);
-    stage.finish().await;
+    assert_times(&times(&mut harness, asks(90), policy()).await, &[0, 90, 180]);
+    assert_times(&times(&mut harness, asks(1), policy()).await, &[0, 2, 4]);
+    harness.finish().await;
 }
 
 /// The jitter comes from the seed of the settings: the same seed, the same pauses, each between
@@ -169,9 +176,9 @@ async fn a_providers_retry_after_is_honoured() {
 async fn jitter_follows_the_seed() {
     let mut setup = Setup::default();
     setup.engine.seed = 42;
-    let mut stage = setup.open().await;
+    let mut harness = setup.open().await;
     let policy = RetryPolicy { jitter: true, ..retries(4, Fixed, secs(100)) };
-    let begun = times(&mut stage, json!({"fail": "CONNECTION_LOST"}), policy).await;
+    let begun = times(&mut harness, json!({"fail": "CONNECTION_LOST"}), policy).await;
     let pauses: Vec<Duration> =
         begun.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
     let mut random = Random::seeded(42);
@@ -179,17 +186,17 @@ async fn jitter_follows_the_seed() {
         assert_at(*pause, secs(100).mul_f64(0.5 + random.unit() / 2.0));
     }
     assert!(pauses[0].abs_diff(pauses[1]) > secs(1), "no jitter: {pauses:?}");
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// The event tells when the next attempt is due, so that a person need not guess.
 #[actix::test]
 async fn a_scheduled_retry_tells_its_time() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let failing = task("t", json!({"fail": "CONNECTION_LOST", "times": 1}));
     let spec: TaskSpec = failing.retry(retries(4, Fixed, secs(30)));
-    let sent = stage.submit(WorkflowSpec::new("told").task(spec)).await.unwrap();
-    let event = stage.until("task:retry_scheduled", |_| true).await;
+    let sent = harness.submit(WorkflowSpec::new("told").task(spec)).await.unwrap();
+    let event = harness.until("task:retry_scheduled", |_| true).await;
     let EventData::TaskRetryScheduled {
         attempt_count, max_retries, delay, due_at, error_code, ..
     } = &event.data
@@ -200,8 +207,8 @@ async fn a_scheduled_retry_tells_its_time() {
     assert!((delay - 30.0).abs() < 0.001, "{delay}");
     assert_eq!(*due_at, event.timestamp + secs(30));
     assert_eq!(*error_code, ErrorCode::ConnectionLost);
-    let waiting = stage.stored(&sent.id).await;
+    let waiting = harness.stored(&sent.id).await;
     assert_eq!(of(&waiting, "t").due_at.map(|at| at.timestamp()), Some(due_at.timestamp()));
     sent.end().await;
-    stage.finish().await;
+    harness.finish().await;
 }

@@ -17,48 +17,51 @@ use gleitzeit_domain::{
 };
 use serde_json::json;
 
-use crate::support::{Ending, Setup, Stage, assert_at, of, quick, secs, task, within};
+use crate::support::{Ending, Harness, Setup, assert_at, of, quick, secs, task, within};
 
 /// Executing tasks end within the deadline, and their outcomes are stored; nothing else starts.
 #[actix::test]
 async fn executing_tasks_may_end() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("ends")
         .id("w")
         .task(task("runs", json!({"sleep": 5})))
         .task(quick("behind").after("runs"));
-    stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "runs").await;
-    let shutdown = stage.actors.addresses.engine.send(Shutdown { deadline: secs(60) });
-    stage.catch_up().await;
-    let refused = stage.submit(WorkflowSpec::new("late").task(quick("t"))).await.err();
+    harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "runs").await;
+    let shutdown = harness.actors.addresses.engine.send(Shutdown { deadline: secs(60) });
+    harness.catch_up().await;
+    let refused = harness.submit(WorkflowSpec::new("late").task(quick("t"))).await.err();
     assert_eq!(refused, Some(SubmitError::Stopped));
     assert_eq!(refused.unwrap().code(), ErrorCode::SystemShutdown);
     let report = within(shutdown).await.unwrap();
-    assert_at(stage.board.now(), secs(5));
+    assert_at(harness.script.now(), secs(5));
     let unsettled = vec!["w".into()];
     assert_eq!(report, StopReport { abandoned: Vec::new(), unsettled, stored: true });
-    assert_eq!(of(&stage.stored(&"w".into()).await, "runs").status, Completed);
+    assert_eq!(of(&harness.stored(&"w".into()).await, "runs").status, Completed);
     tokio::time::sleep(secs(100)).await;
-    assert_eq!(stage.board.order(), ["runs"]);
+    assert_eq!(harness.script.order(), ["runs"]);
 }
 
 /// What has not ended by the deadline is cut off, and named in the report and in the event.
 #[actix::test]
 async fn what_does_not_end_in_time_is_abandoned() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("long").id("w").task(task("runs", json!({"sleep": 200})));
-    stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "runs").await;
-    let shutdown = stage.actors.addresses.engine.send(Shutdown { deadline: secs(10) });
+    harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "runs").await;
+    let shutdown = harness.actors.addresses.engine.send(Shutdown { deadline: secs(10) });
     let report = within(shutdown).await.unwrap();
-    assert_at(stage.board.now(), secs(10));
+    assert_at(harness.script.now(), secs(10));
     assert_eq!(report.abandoned, [("w".into(), "runs".into())]);
-    stage.catch_up().await;
-    assert_eq!(stage.board.calls_of("runs")[0].ending, Ending::Dropped);
-    let told = stage.until("engine:stopped", |_| true).await;
+    harness.catch_up().await;
+    assert_eq!(harness.script.calls_of("runs")[0].ending, Ending::Dropped);
+    let told = harness.until("engine:stopped", |_| true).await;
     assert_eq!(told.data, EventData::EngineStopped { abandoned_tasks: 1 });
-    assert!(!stage.stored(&"w".into()).await.status.is_settled(), "the next start goes on with it");
+    assert!(
+        !harness.stored(&"w".into()).await.status.is_settled(),
+        "the next start goes on with it"
+    );
 }
 
 /// Tasks that wait for resources or a provider do not begin once the engine stops, also where
@@ -69,8 +72,8 @@ async fn waiting_tasks_do_not_begin_during_a_stop() {
     let all = || ResourceRequirements { memory_mb: Some(100), ..Default::default() };
     let providers = vec![("main", Some(1))];
     let setup = Setup { resources, providers, ..Setup::default() };
-    let mut stage = setup.open().await;
-    stage.add_provider("second", "other/v1.0", None).await;
+    let mut harness = setup.open().await;
+    harness.add_provider("second", "other/v1.0", None).await;
     let spec = WorkflowSpec::new("waits")
         .id("w")
         .task(task("runs", json!({"sleep": 5})).resources(all()))
@@ -78,17 +81,17 @@ async fn waiting_tasks_do_not_begin_during_a_stop() {
         .task(
             TaskSpec::new("for-lease", "other/run").params(json!({"sleep": 200})).resources(all()),
         );
-    stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "runs").await;
-    stage.catch_up().await;
-    assert_eq!(stage.engine_counts().await.parked, 2);
-    let shutdown = stage.actors.addresses.engine.send(Shutdown { deadline: secs(60) });
+    harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "runs").await;
+    harness.catch_up().await;
+    assert_eq!(harness.engine_counts().await.parked, 2);
+    let shutdown = harness.actors.addresses.engine.send(Shutdown { deadline: secs(60) });
     let report = within(shutdown).await.unwrap();
     assert!(report.stored, "{report:?}");
-    stage.catch_up().await;
+    harness.catch_up().await;
     let open = report.abandoned.len();
-    let begun = stage.board.order();
-    assert_eq!(stage.board.running(), 0, "a call outlives the stop: {begun:?}");
+    let begun = harness.script.order();
+    assert_eq!(harness.script.running(), 0, "a call outlives the stop: {begun:?}");
     assert_eq!((begun.len(), open), (1, 0), "{begun:?}: {report:?}");
 }
 
@@ -97,18 +100,19 @@ async fn waiting_tasks_do_not_begin_during_a_stop() {
 async fn whoever_waits_is_answered_when_the_engine_stops() {
     let store = Arc::new(MemoryStore::default());
     let setup = Setup { store: Arc::<MemoryStore>::clone(&store), ..Setup::default() };
-    let mut stage = setup.open().await;
+    let mut harness = setup.open().await;
     let spec = WorkflowSpec::new("long").id("w").task(task("runs", json!({"sleep": 200})));
-    let sent = stage.submit(spec).await.unwrap();
-    stage.until_task("task:started", "runs").await;
-    let report = stage.actors.addresses.engine.send(Shutdown { deadline: secs(1) }).await.unwrap();
+    let sent = harness.submit(spec).await.unwrap();
+    harness.until_task("task:started", "runs").await;
+    let report =
+        harness.actors.addresses.engine.send(Shutdown { deadline: secs(1) }).await.unwrap();
     assert_eq!(report.unsettled.len(), 1);
     let answer = tokio::time::timeout(secs(10), sent.end).await.expect("told at the stop");
     let code = answer.map(|end| end.unwrap_err().code);
     assert!(matches!(code, Err(_) | Ok(ErrorCode::SystemShutdown)), "{code:?}");
-    let waited = tokio::time::timeout(secs(10), stage.wait(&"w".into())).await.expect("answered");
+    let waited = tokio::time::timeout(secs(10), harness.wait(&"w".into())).await.expect("answered");
     assert_eq!(waited.unwrap_err().code, ErrorCode::SystemShutdown);
-    let again = stage.actors.addresses.engine.send(Shutdown { deadline: secs(1) }).await.unwrap();
+    let again = harness.actors.addresses.engine.send(Shutdown { deadline: secs(1) }).await.unwrap();
     assert!(again.stored);
     assert!(store.workflow(&"w".into()).await.unwrap().is_some());
 }
@@ -116,11 +120,11 @@ async fn whoever_waits_is_answered_when_the_engine_stops() {
 /// A stop with nothing to do is over at once.
 #[actix::test]
 async fn an_idle_engine_stops_at_once() {
-    let mut stage = Stage::open().await;
-    let record = stage.run(WorkflowSpec::new("done").task(quick("t"))).await;
+    let mut harness = Harness::open().await;
+    let record = harness.run(WorkflowSpec::new("done").task(quick("t"))).await;
     assert_eq!(record.status, WorkflowStatus::Completed);
-    stage.catch_up().await;
-    let report = stage.actors.stop(secs(100)).await;
+    harness.catch_up().await;
+    let report = harness.actors.stop(secs(100)).await;
     assert_eq!(report, StopReport { stored: true, ..StopReport::default() });
-    assert_at(stage.board.now(), secs(0));
+    assert_at(harness.script.now(), secs(0));
 }

@@ -8,59 +8,59 @@ use gleitzeit_domain::{
 };
 use serde_json::json;
 
-use crate::support::{Stage, quick, task, within};
+use crate::support::{Harness, quick, task, within};
 
 /// The same id again, while it is on its way, runs, or is long over: one run, and one answer for
 /// all who ask.
 #[actix::test]
 async fn the_same_id_runs_once() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = || WorkflowSpec::new("same").id("same").task(task("t", json!({"gate": "g"})));
-    let together: Vec<_> = (0..20).map(|_| stage.send(spec())).collect();
-    stage.until_task("task:started", "t").await;
-    let running = stage.submit(spec()).await.unwrap();
-    stage.board.open("g");
+    let together: Vec<_> = (0..20).map(|_| harness.send(spec())).collect();
+    harness.until_task("task:started", "t").await;
+    let running = harness.submit(spec()).await.unwrap();
+    harness.script.open("g");
     let first = running.end().await;
     for sent in together {
         assert_eq!(within(sent.taken).await.unwrap(), Ok("same".into()));
         assert_eq!(within(sent.end).await.unwrap().unwrap(), first);
     }
-    let later = stage.submit(spec()).await.unwrap().end().await;
+    let later = harness.submit(spec()).await.unwrap().end().await;
     assert_eq!((&later.status, &later.tasks), (&first.status, &first.tasks));
-    assert_eq!(stage.board.calls().len(), 1);
-    assert_eq!(stage.wait(&"same".into()).await.unwrap().status, WorkflowStatus::Completed);
-    stage.finish().await;
+    assert_eq!(harness.script.calls().len(), 1);
+    assert_eq!(harness.wait(&"same".into()).await.unwrap().status, WorkflowStatus::Completed);
+    harness.finish().await;
 }
 
 /// A different workflow of an id that is taken is refused, with what differs, and the first one stays.
 #[actix::test]
 async fn a_different_workflow_of_the_same_id_is_refused() {
-    let mut stage = Stage::open().await;
-    let first = stage.run(WorkflowSpec::new("first").id("w").task(quick("a"))).await;
+    let mut harness = Harness::open().await;
+    let first = harness.run(WorkflowSpec::new("first").id("w").task(quick("a"))).await;
     let second = WorkflowSpec::new("second").id("w").task(quick("b")).task(quick("c"));
-    let refused = stage.submit(second).await.map(|sent| sent.id).unwrap_err();
+    let refused = harness.submit(second).await.map(|sent| sent.id).unwrap_err();
     assert_eq!(refused.code(), ErrorCode::WorkflowInvalidState);
     let told = refused.to_string();
     assert!(told.contains("`w` was submitted before and differs"), "{told}");
     assert!(told.contains("name") && told.contains("task"), "{told}");
-    assert_eq!(stage.wait(&"w".into()).await.unwrap().name, first.name);
-    assert_eq!(stage.board.order(), ["a"]);
-    stage.finish().await;
+    assert_eq!(harness.wait(&"w".into()).await.unwrap().name, first.name);
+    assert_eq!(harness.script.order(), ["a"]);
+    harness.finish().await;
 }
 
 /// Waiting for what is not there is answered, not waited for.
 #[actix::test]
 async fn an_unknown_workflow_cannot_be_waited_for() {
-    let stage = Stage::open().await;
-    let error = stage.wait(&"nobody".into()).await.unwrap_err();
+    let harness = Harness::open().await;
+    let error = harness.wait(&"nobody".into()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::WorkflowNotFound);
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// Everything wrong with methods and parameters is told at once, and nothing of it runs.
 #[actix::test]
 async fn a_wrong_workflow_is_refused_with_all_that_is_wrong() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("wrong")
         .id("wrong")
         .task(quick("fine"))
@@ -70,7 +70,7 @@ async fn a_wrong_workflow_is_refused_with_all_that_is_wrong() {
         .task(TaskSpec::new("params", "test/strict").params(json!({"count": 0, "more": 1})))
         .task(TaskSpec::new("typed", "test/typed"))
         .task(TaskSpec::new("path", "test/run").params(json!({"x": "${typed.number.deep}"})));
-    let sent = stage.send(spec);
+    let sent = harness.send(spec);
     let error = sent.refusal().await;
     assert_eq!(error.code, ErrorCode::WorkflowValidationFailed);
     let problems = error.data.as_ref().unwrap()["problems"].clone();
@@ -90,29 +90,29 @@ async fn a_wrong_workflow_is_refused_with_all_that_is_wrong() {
     ];
     let expected = expected.map(|(code, pointer)| (i64::from(code.number()), pointer));
     assert_eq!(found, expected);
-    assert!(stage.board.calls().is_empty());
-    assert!(stage.store.workflow(&"wrong".into()).await.unwrap().is_none());
+    assert!(harness.script.calls().is_empty());
+    assert!(harness.store.workflow(&"wrong".into()).await.unwrap().is_none());
     // Its id is free again.
     let right = WorkflowSpec::new("right").id("wrong").task(quick("t"));
-    assert_eq!(stage.run(right).await.status, WorkflowStatus::Completed);
-    stage.finish().await;
+    assert_eq!(harness.run(right).await.status, WorkflowStatus::Completed);
+    harness.finish().await;
 }
 
 /// A circle is refused with the way around it.
 #[actix::test]
 async fn a_circle_is_refused() {
-    let mut stage = Stage::open().await;
+    let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("circle")
         .task(quick("a").after("c"))
         .task(task("b", json!({"value": "${a}"})))
         .task(quick("c").after("b"))
         .task(quick("outside"));
-    let refused = stage.submit(spec).await.err().unwrap();
+    let refused = harness.submit(spec).await.err().unwrap();
     assert_eq!(refused.code(), ErrorCode::WorkflowCircularDependency);
     let text = refused.to_string();
     assert!(["a", "b", "c"].iter().all(|id| text.contains(id)), "{text}");
     assert!(!text.contains("outside"), "{text}");
-    stage.finish().await;
+    harness.finish().await;
 }
 
 /// What can be seen without protocols is told before anything is sent.

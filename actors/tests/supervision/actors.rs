@@ -12,13 +12,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use gleitzeit_actors::{
     dependency_resolver::SettleTasks,
     event_bus::{EventFilter, Subscribe},
     execution_engine::IsIdle,
     load_balancer::GetProviders,
-    memory_store::MemoryStore,
     monitor::{GetMetrics, GetProviderHealth},
     protocol_registry::ValidateCalls,
     provider_supervisor::{GetStatus, ProviderState},
@@ -27,18 +25,18 @@ use gleitzeit_actors::{
 use gleitzeit_domain::{
     balance::{Candidate, LoadBalancingStrategy, PickContext, Sample, Strategies},
     error::ErrorCode,
-    event::Event,
     health::HealthStatus,
-    id::{ProviderId, WorkflowId},
+    id::ProviderId,
     resources::{ResourceRequirements, Resources},
     retry::RetryPolicy,
-    store::{ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange},
+    store::Store,
     task::TaskStatus,
-    workflow::{WorkflowRecord, WorkflowSummary},
 };
 
 use crate::support::{
-    Setup, Stage, assert_completed, make_panic, many, one,
+    Harness, Setup, assert_completed,
+    hooked_store::{Decision, Hook, HookedStore, Operation},
+    make_panic, many, one,
     provider::{Gate, Script},
     task,
 };
@@ -59,57 +57,60 @@ fn small() -> Setup {
 }
 
 /// Twenty tasks: some in flight, some waiting for resources, some for a provider.
-async fn survives(panic: impl AsyncFnOnce(&Stage)) {
+async fn survives(panic: impl AsyncFnOnce(&Harness)) {
     tokio::time::pause();
-    let mut stage = Stage::new(small());
+    let mut harness = Harness::new(small());
     let gate = Gate::default();
     let script = held_at(&gate);
-    stage.employ(script.spec("p").max_concurrent(4)).await;
+    harness.employ(script.spec("p").max_concurrent(4)).await;
     let need = ResourceRequirements { memory_mb: Some(1), ..ResourceRequirements::default() };
     let spec = many(20, |at| task(&format!("t{at}")).resources(need.clone()));
-    let (_, ending) = stage.submit(spec).await;
+    let (_, ending) = harness.submit(spec).await;
     script.diary.until("call", 4).await;
 
-    panic(&stage).await;
+    panic(&harness).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(stage.resources().await.taken.memory_mib, 4);
+    assert_eq!(harness.resources().await.taken.memory_mib, 4);
     gate.open(20);
     assert_completed(ending.await);
     gate.open(1);
-    assert_completed(stage.run(one(task("next"))).await);
-    stage.assert_nothing_left().await;
-    assert!(stage.actors.failed.try_recv().is_err(), "an actor is gone");
-    assert_eq!(stage.status("p").await.generation, 1);
+    assert_completed(harness.run(one(task("next"))).await);
+    harness.assert_nothing_left().await;
+    assert!(harness.actors.failed.try_recv().is_err(), "an actor is gone");
+    assert_eq!(harness.status("p").await.generation, 1);
 }
 
 /// Nothing of what waits or runs is lost with the answer.
 #[actix::test]
 async fn a_registry_that_panics_is_survived() {
-    survives(async |stage| make_panic(&stage.addresses.registry, ValidateCalls(Vec::new())).await)
-        .await;
+    survives(async |harness| {
+        make_panic(&harness.addresses.registry, ValidateCalls(Vec::new())).await
+    })
+    .await;
 }
 
 /// Leases and waits outlive it.
 #[actix::test]
 async fn a_resource_manager_that_panics_is_survived() {
-    survives(async |stage| make_panic(&stage.addresses.resources, GetResources).await).await;
+    survives(async |harness| make_panic(&harness.addresses.resources, GetResources).await).await;
 }
 
 /// So do tickets, and the calls that wait in line.
 #[actix::test]
 async fn a_balancer_that_panics_is_survived() {
-    survives(async |stage| make_panic(&stage.addresses.balancer, GetProviderHealth).await).await;
+    survives(async |harness| make_panic(&harness.addresses.balancer, GetProviderHealth).await)
+        .await;
 }
 
 /// Subscribers stay.
 #[actix::test]
 async fn a_bus_that_panics_is_survived() {
-    survives(async |stage| {
-        let mut events = stage.events().await;
+    survives(async |harness| {
+        let mut events = harness.events().await;
         let question = Subscribe { filter: EventFilter::default(), capacity: 1 };
-        make_panic(&stage.addresses.bus, question).await;
+        make_panic(&harness.addresses.bus, question).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        stage.register(Script::default().spec_of("q", "play/v1.0")).await;
+        harness.register(Script::default().spec_of("q", "play/v1.0")).await;
         events.health(&"q".into(), HealthStatus::Healthy).await;
     })
     .await;
@@ -118,21 +119,21 @@ async fn a_bus_that_panics_is_survived() {
 /// Measuring goes on.
 #[actix::test]
 async fn a_monitor_that_panics_is_survived() {
-    survives(async |stage| make_panic(&stage.addresses.monitor, GetMetrics).await).await;
+    survives(async |harness| make_panic(&harness.addresses.monitor, GetMetrics).await).await;
 }
 
 /// The call in flight ends well; the next one is served by a new instance at the same address.
 #[actix::test]
 async fn a_supervisor_that_panics_is_restarted_under_its_address() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let gate = Gate::default();
     let script = held_at(&gate);
-    stage.employ(script.spec("p")).await;
-    let mut events = stage.events().await;
-    let (_, held) = stage.submit(one(task("held"))).await;
+    harness.employ(script.spec("p")).await;
+    let mut events = harness.events().await;
+    let (_, held) = harness.submit(one(task("held"))).await;
     script.diary.until("call", 1).await;
-    let supervisor = stage.pick("work/v1.0:run").await.supervisor().clone();
+    let supervisor = harness.pick("work/v1.0:run").await.supervisor().clone();
     make_panic(&supervisor, GetStatus).await;
     assert_eq!(&*events.restarted("p").await, "its supervisor panicked");
     events.health(&"p".into(), HealthStatus::Healthy).await;
@@ -141,39 +142,39 @@ async fn a_supervisor_that_panics_is_restarted_under_its_address() {
     assert_eq!(script.diary.count("shut down 1"), 0);
     gate.open(2);
     assert_eq!(**held.await.tasks[0].result.as_ref().unwrap(), 1);
-    assert_eq!(**stage.run_task(task("next")).await.result.as_ref().unwrap(), 2);
+    assert_eq!(**harness.run_task(task("next")).await.result.as_ref().unwrap(), 2);
     script.diary.until("dropped 1", 1).await;
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// One supervisor beyond its budget takes nobody with it, is told of, and can be brought back.
 #[actix::test]
 async fn a_supervisor_that_is_gone_is_visible_and_comes_back_by_message() {
     tokio::time::pause();
-    let mut stage = Stage::new(Setup::default());
-    stage.employ(Script::default().spec("p")).await;
-    stage.employ(Script::default().spec_of("q", "play/v1.0")).await;
-    let mut events = stage.events().await;
-    let supervisor = stage.pick("work/v1.0:run").await.supervisor().clone();
+    let mut harness = Harness::new(Setup::default());
+    harness.employ(Script::default().spec("p")).await;
+    harness.employ(Script::default().spec_of("q", "play/v1.0")).await;
+    let mut events = harness.events().await;
+    let supervisor = harness.pick("work/v1.0:run").await.supervisor().clone();
     for _ in 0..6 {
         make_panic(&supervisor, GetStatus).await;
         // The panic of an answer is followed by a restart, or by none.
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     assert!(events.failed("p").await.contains("its supervisor panicked"));
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!(status.state, ProviderState::Failed);
     assert!(status.detail.contains("its supervisor panicked"), "{}", status.detail);
-    let refused = stage.run_task(task("refused")).await;
+    let refused = harness.run_task(task("refused")).await;
     assert_eq!(refused.error.unwrap().code, ErrorCode::ProviderNotAvailable);
-    assert_eq!(stage.status("q").await.generation, 1);
+    assert_eq!(harness.status("q").await.generation, 1);
 
-    stage.restart("p").await;
+    harness.restart("p").await;
     events.health(&"p".into(), HealthStatus::Healthy).await;
-    assert_completed(stage.run(one(task("next"))).await);
-    assert!(stage.status("p").await.generation > status.generation);
-    assert!(stage.actors.failed.try_recv().is_err(), "an actor is gone");
-    stage.assert_nothing_left().await;
+    assert_completed(harness.run(one(task("next"))).await);
+    assert!(harness.status("p").await.generation > status.generation);
+    assert!(harness.actors.failed.try_recv().is_err(), "an actor is gone");
+    harness.assert_nothing_left().await;
 }
 
 /// Panics at those of its choices whose number is in `panics`, from 1.
@@ -207,24 +208,24 @@ fn shaky(panics: fn(u32) -> bool) -> Setup {
 #[actix::test]
 async fn a_strategy_that_panics_costs_an_attempt() {
     tokio::time::pause();
-    let stage = Stage::new(shaky(|number| number == 2));
+    let harness = Harness::new(shaky(|number| number == 2));
     for id in ["p", "q"] {
-        stage.employ(Script::default().spec(id).max_concurrent(2)).await;
+        harness.employ(Script::default().spec(id).max_concurrent(2)).await;
     }
     // All in one message to the balancer: the first was chosen when the second one panics.
     let retry = RetryPolicy { jitter: false, ..RetryPolicy::default() };
-    let record = stage.run(many(3, |at| task(&format!("t{at}")).retry(retry.clone()))).await;
+    let record = harness.run(many(3, |at| task(&format!("t{at}")).retry(retry.clone()))).await;
     assert_completed(Arc::clone(&record));
     let retried: Vec<u32> = record.tasks.iter().map(|task| task.attempts).collect();
     assert!(retried.iter().all(|attempts| *attempts <= 2), "{retried:?}");
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
     // Both have all their room again: four at once, and a fifth that waits.
     let mut tickets = Vec::new();
     for _ in 0..4 {
-        tickets.push(stage.pick("work/v1.0:run").await);
+        tickets.push(harness.pick("work/v1.0:run").await);
     }
     assert!(!matches!(
-        stage.pick_as(stage.request("work/v1.0:run")).await,
+        harness.pick_as(harness.request("work/v1.0:run")).await,
         gleitzeit_actors::load_balancer::Picked::Now(_)
     ));
 }
@@ -254,30 +255,30 @@ impl LoadBalancingStrategy for Deaf {
 async fn a_line_is_served_after_a_panic_over_the_end_of_a_call() {
     tokio::time::pause();
     let strategies = Strategies::default().with("deaf", Arc::new(|_| Box::<Deaf>::default()));
-    let stage = Stage::new(Setup { strategies, ..Setup::default() }.strategy("deaf"));
+    let harness = Harness::new(Setup { strategies, ..Setup::default() }.strategy("deaf"));
     let gate = Gate::default();
     let script = held_at(&gate);
-    stage.employ(script.spec("p").max_concurrent(1)).await;
-    let (_, ending) = stage.submit(many(2, |at| task(&format!("t{at}")))).await;
+    harness.employ(script.spec("p").max_concurrent(1)).await;
+    let (_, ending) = harness.submit(many(2, |at| task(&format!("t{at}")))).await;
     script.diary.until("call", 1).await;
     gate.open(2);
     let served = tokio::time::timeout(Duration::from_secs(1), ending).await;
     assert_completed(served.expect("the line is served again"));
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// Beyond its budget even a control actor ends the system: the owner is told.
 #[actix::test]
 async fn a_control_actor_beyond_its_budget_is_reported() {
     tokio::time::pause();
-    let mut stage = Stage::new(Setup::default());
+    let mut harness = Harness::new(Setup::default());
     for restarts in 0..6 {
-        assert!(stage.actors.failed.try_recv().is_err(), "gave up after {restarts}");
-        make_panic(&stage.addresses.balancer, GetProviders).await;
-        make_panic(&stage.addresses.resources, GetResources).await;
+        assert!(harness.actors.failed.try_recv().is_err(), "gave up after {restarts}");
+        make_panic(&harness.addresses.balancer, GetProviders).await;
+        make_panic(&harness.addresses.resources, GetResources).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
-    let gave_up = stage.actors.failed.await.unwrap();
+    let gave_up = harness.actors.failed.await.unwrap();
     assert!(gave_up.actor.contains("ResourceManager"), "{gave_up:?}");
     assert_eq!(gave_up.panic, "the answer is poison");
 }
@@ -285,25 +286,24 @@ async fn a_control_actor_beyond_its_budget_is_reported() {
 /// Going on with half the truth is worse than stopping: what was acknowledged is in the store.
 #[actix::test]
 async fn a_resolver_that_panics_stops_the_system() {
-    let stage = Stage::new(Setup::default());
-    make_panic(&stage.addresses.resolver, SettleTasks(Vec::new())).await;
-    let gave_up = stage.actors.failed.await.unwrap();
+    let harness = Harness::new(Setup::default());
+    make_panic(&harness.addresses.resolver, SettleTasks(Vec::new())).await;
+    let gave_up = harness.actors.failed.await.unwrap();
     assert!(gave_up.actor.contains("DependencyResolver"), "{gave_up:?}");
 }
 
 /// The same for the engine.
 #[actix::test]
 async fn an_engine_that_panics_stops_the_system() {
-    let stage = Stage::new(Setup::default());
-    make_panic(&stage.addresses.engine, IsIdle).await;
-    let gave_up = stage.actors.failed.await.unwrap();
+    let harness = Harness::new(Setup::default());
+    make_panic(&harness.addresses.engine, IsIdle).await;
+    let gave_up = harness.actors.failed.await.unwrap();
     assert!(gave_up.actor.contains("ExecutionEngine"), "{gave_up:?}");
 }
 
-/// A store that panics at its first writes, at once or after a pause; then it works.
-#[derive(Default)]
-struct ShakyStore {
-    inner: MemoryStore,
+/// Panics at the first writes, at once or after a pause; then works.
+#[derive(Debug, Default)]
+struct Panicking {
     submits: AtomicU32,
     records: AtomicU32,
 }
@@ -320,48 +320,14 @@ async fn maybe_panic(count: &AtomicU32) {
 }
 
 #[async_trait]
-impl Store for ShakyStore {
-    fn describe(&self) -> String {
-        "shaky".to_owned()
-    }
-
-    async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
-        maybe_panic(&self.submits).await;
-        self.inner.submit(new).await
-    }
-
-    async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError> {
-        maybe_panic(&self.records).await;
-        self.inner.record(changes).await
-    }
-
-    async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
-        self.inner.unsettled().await
-    }
-
-    async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
-        self.inner.workflow(id).await
-    }
-
-    async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
-        self.inner.list(filter).await
-    }
-
-    async fn events(
-        &self,
-        id: &WorkflowId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Event>, StoreError> {
-        self.inner.events(id, after, limit).await
-    }
-
-    async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
-        self.inner.prune(before, limit).await
-    }
-
-    async fn close(&self, limit: Duration) -> Result<(), StoreError> {
-        self.inner.close(limit).await
+impl Hook for Panicking {
+    async fn on(&self, operation: Operation<'_>) -> Decision {
+        match operation {
+            Operation::Submit(_) => maybe_panic(&self.submits).await,
+            Operation::Record(_) => maybe_panic(&self.records).await,
+            _ => {}
+        }
+        Decision::Pass
     }
 }
 
@@ -369,14 +335,14 @@ impl Store for ShakyStore {
 #[actix::test]
 async fn a_store_that_panics_is_asked_again() {
     tokio::time::pause();
-    let store = Arc::new(ShakyStore::default());
+    let store = HookedStore::over(Arc::default(), Panicking::default());
     let setup = Setup { store: Arc::clone(&store) as Arc<dyn Store>, ..Setup::default() };
-    let mut stage = Stage::new(setup);
-    stage.employ(Script::default().spec("p")).await;
-    let (id, ending) = stage.submit(one(task("any"))).await;
+    let mut harness = Harness::new(setup);
+    harness.employ(Script::default().spec("p")).await;
+    let (id, ending) = harness.submit(one(task("any"))).await;
     assert_completed(ending.await);
     let stored = store.workflow(&id).await.unwrap().unwrap();
     assert_eq!(stored.tasks[0].status, TaskStatus::Completed);
-    assert!(stage.actors.failed.try_recv().is_err(), "an actor is gone");
-    stage.assert_nothing_left().await;
+    assert!(harness.actors.failed.try_recv().is_err(), "an actor is gone");
+    harness.assert_nothing_left().await;
 }

@@ -21,7 +21,7 @@ use gleitzeit_domain::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    Setup, Stage, assert_completed, one,
+    Harness, Setup, assert_completed, one,
     provider::{Gate, Script, quick},
     task,
 };
@@ -56,18 +56,18 @@ fn instance_of(record: &gleitzeit_domain::task::TaskRecord) -> u64 {
 
 async fn panic_beside_others(panicking: &str) {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let gate = Gate::default();
     let script = moody(&gate);
-    stage.employ(script.spec("p")).await;
-    let mut events = stage.events().await;
-    let (_, held) = stage.submit(one(task("hold"))).await;
+    harness.employ(script.spec("p")).await;
+    let mut events = harness.events().await;
+    let (_, held) = harness.submit(one(task("hold"))).await;
     script.diary.until("call hold", 1).await;
 
     // Registered only now, so that the calls before are the first one's.
     let bystander = Script::default();
-    let failed = stage.run_task(task(panicking)).await;
-    stage.employ(bystander.spec_of("q", "play/v1.0")).await;
+    let failed = harness.run_task(task(panicking)).await;
+    harness.employ(bystander.spec_of("q", "play/v1.0")).await;
     assert_eq!(failed.status, TaskStatus::Failed);
     let error = failed.error.unwrap();
     assert_eq!(error.code, ErrorCode::ProviderUnhealthy);
@@ -75,7 +75,7 @@ async fn panic_beside_others(panicking: &str) {
     assert!(events.restarted("p").await.contains("panicked"));
 
     // A new instance serves while the old one still has a call.
-    let next = stage.run_task(task("next")).await;
+    let next = harness.run_task(task("next")).await;
     assert_eq!(instance_of(&next), 2);
     assert_eq!(script.diary.count("shut down 1"), 0, "{:?}", script.diary.entries());
     gate.open(1);
@@ -85,12 +85,12 @@ async fn panic_beside_others(panicking: &str) {
     script.diary.until("dropped 1", 1).await;
     assert_eq!(script.diary.count("shut down 1"), 1);
 
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!((status.generation, status.restarts, status.in_flight), (2, 1, 0));
     assert_eq!((status.calls_total, status.calls_failed), (3, 1));
-    let other = stage.status("q").await;
+    let other = harness.status("q").await;
     assert_eq!((other.generation, other.restarts, other.state), (1, 0, ProviderState::Serving));
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// Everything else that the provider does goes on; the instance is shut down after its last call.
@@ -109,28 +109,28 @@ async fn a_panic_at_a_later_step_fails_that_call_only() {
 #[actix::test]
 async fn a_panic_in_a_call_of_an_old_instance_changes_nothing() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let gate = Gate::default();
     let script = moody(&gate);
-    stage.employ(script.spec("p")).await;
-    let mut events = stage.events().await;
-    let (_, late) = stage.submit(one(task("hold, then panic"))).await;
+    harness.employ(script.spec("p")).await;
+    let mut events = harness.events().await;
+    let (_, late) = harness.submit(one(task("hold, then panic"))).await;
     script.diary.until("call hold", 1).await;
-    stage.run_task(task("panic")).await;
+    harness.run_task(task("panic")).await;
     events.restarted("p").await;
     script.diary.until("answer 2", 1).await;
-    stage.settle().await;
+    harness.settle().await;
     events.so_far();
 
     gate.open(1);
     let late = late.await;
     assert_eq!(late.tasks[0].error.as_ref().unwrap().code, ErrorCode::ProviderUnhealthy);
     script.diary.until("dropped 1", 1).await;
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!((status.generation, status.restarts), (2, 1));
     let restarts = events.so_far().into_iter();
     assert_eq!(restarts.filter(|it| matches!(it, EventData::ProviderRestarted { .. })).count(), 0);
-    assert_eq!(instance_of(&stage.run_task(task("next")).await), 2);
+    assert_eq!(instance_of(&harness.run_task(task("next")).await), 2);
 }
 
 struct OnDrop(Arc<AtomicU32>);
@@ -145,7 +145,7 @@ impl Drop for OnDrop {
 #[actix::test]
 async fn a_call_is_dropped_only_after_the_grace_of_its_provider() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let script = Script::executing(|_, call| async move {
         if call.task_id.as_str() == "hang" {
             pending::<()>().await;
@@ -154,25 +154,25 @@ async fn a_call_is_dropped_only_after_the_grace_of_its_provider() {
         Err(TaskError::new(ErrorCode::TaskTimeout, "stopped with its output kept"))
     });
     let script = Script { grace: Duration::from_secs(3), ..script };
-    stage.employ(script.spec("p")).await;
+    harness.employ(script.spec("p")).await;
     let limit = Duration::from_secs(7);
-    let told = stage.run_task(task("late").timeout(limit)).await.error.unwrap();
+    let told = harness.run_task(task("late").timeout(limit)).await.error.unwrap();
     assert_eq!(told.code, ErrorCode::TaskTimeout);
     assert!(told.message.contains("output kept"), "{told}");
 
     let begun = tokio::time::Instant::now();
-    let hung = stage.run_task(task("hang").timeout(limit)).await.error.unwrap();
+    let hung = harness.run_task(task("hang").timeout(limit)).await.error.unwrap();
     assert_eq!(hung.code, ErrorCode::TaskTimeout);
     assert!(hung.message.contains("within 7s"), "{hung}");
     assert_eq!(begun.elapsed().as_secs(), 10);
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// A hang costs the caller its timeout, and the provider nothing.
 #[actix::test]
 async fn a_call_that_hangs_is_dropped_when_its_time_is_up() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let dropped = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&dropped);
     let script = Script::executing(move |_, call| {
@@ -185,57 +185,57 @@ async fn a_call_that_hangs_is_dropped_when_its_time_is_up() {
             Ok(Value::Null)
         }
     });
-    stage.employ(script.spec("p")).await;
+    harness.employ(script.spec("p")).await;
     let begun = tokio::time::Instant::now();
-    let hung = stage.run_task(task("hang").timeout(Duration::from_secs(7))).await;
+    let hung = harness.run_task(task("hang").timeout(Duration::from_secs(7))).await;
     assert_eq!(begun.elapsed().as_secs(), 7);
     assert_eq!(hung.error.unwrap().code, ErrorCode::TaskTimeout);
     assert_eq!(dropped.load(Ordering::SeqCst), 1);
-    assert_completed(stage.run(one(task("next"))).await);
-    let status = stage.status("p").await;
+    assert_completed(harness.run(one(task("next"))).await);
+    let status = harness.status("p").await;
     assert_eq!((status.generation, status.restarts), (1, 0));
     assert_eq!((status.in_flight, status.calls_failed), (0, 1));
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// The provider's counts are right although the call never said that it ended.
 #[actix::test]
 async fn a_cancelled_call_leaves_nothing_behind() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let gate = Gate::default();
     let script = moody(&gate);
-    stage.employ(script.spec("p").max_concurrent(1)).await;
-    let (id, held) = stage.submit(one(task("hold"))).await;
+    harness.employ(script.spec("p").max_concurrent(1)).await;
+    let (id, held) = harness.submit(one(task("hold"))).await;
     script.diary.until("call hold", 1).await;
-    assert_eq!(stage.status("p").await.in_flight, 1);
-    stage.cancel(id).await;
+    assert_eq!(harness.status("p").await.in_flight, 1);
+    harness.cancel(id).await;
     assert_eq!(held.await.tasks[0].status, TaskStatus::Cancelled);
-    assert_completed(stage.run(one(task("next"))).await);
-    let status = stage.status("p").await;
+    assert_completed(harness.run(one(task("next"))).await);
+    let status = harness.status("p").await;
     assert_eq!((status.in_flight, status.calls_failed), (0, 0));
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// The answer was there before the destructor of its instance panicked.
 #[actix::test]
 async fn a_panic_in_drop_takes_no_answer_away() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let gate = Gate::default();
     let script = Script { on_drop: Arc::new(|_| panic!("in drop")), ..moody(&gate) };
-    stage.employ(script.spec("p")).await;
-    let (_, held) = stage.submit(one(task("hold"))).await;
+    harness.employ(script.spec("p")).await;
+    let (_, held) = harness.submit(one(task("hold"))).await;
     script.diary.until("call hold", 1).await;
-    stage.restart("p").await;
+    harness.restart("p").await;
     script.diary.until("ready 2", 1).await;
     gate.open(1);
     assert_completed(held.await);
     script.diary.until("dropped 1", 1).await;
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!((status.generation, status.in_flight, status.calls_failed), (2, 0, 0));
-    assert_completed(stage.run(one(task("next"))).await);
-    stage.assert_nothing_left().await;
+    assert_completed(harness.run(one(task("next"))).await);
+    harness.assert_nothing_left().await;
 }
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -282,15 +282,15 @@ impl Provider for Hasty {
 #[actix::test]
 async fn a_panic_before_there_is_a_future_is_caught_everywhere() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let built = AtomicU32::new(0);
     let spec = ProviderSpec::new("p", crate::support::PROTOCOL, move || {
         let built = built.fetch_add(1, Ordering::SeqCst);
         Ok(Hasty { initialize: built == 0, health_check: built == 1 })
     });
-    let mut events = stage.events().await;
+    let mut events = harness.events().await;
     let spec = spec.unwrap();
-    stage
+    harness
         .register(
             spec.supervision(gleitzeit_domain::provider::Supervision {
                 restart_after: 1,
@@ -301,9 +301,9 @@ async fn a_panic_before_there_is_a_future_is_caught_everywhere() {
     assert!(events.restarted("p").await.contains("no future of initialize"));
     assert!(events.restarted("p").await.contains("no future of health_check"));
     events.health(&"p".into(), gleitzeit_domain::health::HealthStatus::Healthy).await;
-    let failed = stage.run_task(task("any")).await;
+    let failed = harness.run_task(task("any")).await;
     assert!(failed.error.unwrap().message.contains("no future of execute"));
     assert!(events.restarted("p").await.contains("no future of execute"));
     events.health(&"p".into(), gleitzeit_domain::health::HealthStatus::Healthy).await;
-    assert_eq!(stage.status("p").await.generation, 4);
+    assert_eq!(harness.status("p").await.generation, 4);
 }

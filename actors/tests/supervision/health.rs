@@ -17,7 +17,7 @@ use gleitzeit_domain::{
 };
 
 use crate::support::{
-    Events, Setup, Stage, assert_completed, one,
+    Events, Harness, Setup, assert_completed, one,
     provider::{Script, quick, step},
     task,
 };
@@ -51,19 +51,19 @@ fn told(events: &mut Events) -> Vec<HealthStatus> {
 async fn a_flapping_provider_is_told_of_once_for_each_change() {
     use HealthStatus::{Degraded, Healthy, Unhealthy};
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let found = &[
         Healthy, Healthy, Degraded, Degraded, Unhealthy, Unhealthy, Unhealthy, Unhealthy, Healthy,
         Unhealthy, Healthy, Healthy,
     ];
     let script = finding(Script::default(), found);
-    let mut events = stage.events().await;
-    stage.register(script.spec("p")).await;
+    let mut events = harness.events().await;
+    harness.register(script.spec("p")).await;
     script.diary.until("answer", 14).await;
-    stage.settle().await;
+    harness.settle().await;
     let changes = told(&mut events);
     assert_eq!(changes, [Healthy, Degraded, Unhealthy, Healthy, Degraded, Healthy]);
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!((status.generation, status.restarts), (1, 0));
 }
 
@@ -74,19 +74,19 @@ async fn an_unhealthy_provider_comes_back_by_itself() {
     tokio::time::pause();
     let wait =
         BalancerSettings { provider_wait: Duration::from_hours(1), ..BalancerSettings::default() };
-    let stage = Stage::new(Setup { balancer: wait, ..Setup::default() });
+    let harness = Harness::new(Setup { balancer: wait, ..Setup::default() });
     let found = &[Unhealthy, Unhealthy, Unhealthy, Unhealthy, Healthy];
     let script = finding(Script::default(), found);
-    let mut events = stage.events().await;
-    stage.register(script.spec("p")).await;
+    let mut events = harness.events().await;
+    harness.register(script.spec("p")).await;
     events.health(&"p".into(), Unhealthy).await;
-    let (_, waiting) = stage.submit(one(task("waits"))).await;
-    stage.settle().await;
+    let (_, waiting) = harness.submit(one(task("waits"))).await;
+    harness.settle().await;
     assert_eq!(script.diary.count("call"), 0);
     events.health(&"p".into(), Healthy).await;
     assert_completed(waiting.await);
     assert_eq!(script.diary.count("check"), 5);
-    assert_eq!(stage.status("p").await.generation, 1);
+    assert_eq!(harness.status("p").await.generation, 1);
 }
 
 /// The next check begins one interval after the end of the last, however long that took.
@@ -94,7 +94,7 @@ async fn an_unhealthy_provider_comes_back_by_itself() {
 async fn checks_never_overlap_and_go_on_after_a_slow_one() {
     use HealthStatus::{Degraded, Healthy};
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let count = AtomicUsize::new(0);
     let health = step(move |_| {
         let number = count.fetch_add(1, Ordering::SeqCst);
@@ -109,42 +109,42 @@ async fn checks_never_overlap_and_go_on_after_a_slow_one() {
         }
     });
     let script = Script { health, ..Script::default() };
-    let mut events = stage.events().await;
-    stage.register(script.spec("p")).await;
+    let mut events = harness.events().await;
+    harness.register(script.spec("p")).await;
     script.diary.until("check", 6).await;
-    stage.settle().await;
+    harness.settle().await;
     let gaps: Vec<u64> = script.diary.gaps("check").iter().map(Duration::as_secs).collect();
     assert_eq!(gaps, [30, 39, 40, 30, 30]);
     assert_eq!(told(&mut events), [Healthy, Degraded, Healthy]);
-    assert_eq!(stage.status("p").await.generation, 1);
+    assert_eq!(harness.status("p").await.generation, 1);
 }
 
 /// What fails its checks for too long is replaced, and the new instance is asked anew.
 #[actix::test]
 async fn a_row_of_failed_checks_replaces_the_instance() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let health = step(|instance| async move {
         if instance == 1 { HealthReport::unhealthy("stuck") } else { HealthReport::healthy() }
     });
     let script = Script { health, ..Script::default() };
-    let mut events = stage.events().await;
-    stage.register(script.spec("p")).await;
+    let mut events = harness.events().await;
+    harness.register(script.spec("p")).await;
     let reason = events.restarted("p").await;
     assert!(reason.contains("failed 6 health checks in a row: stuck"), "{reason}");
     events.health(&"p".into(), HealthStatus::Healthy).await;
     assert_eq!(script.diary.count("check 1"), 6);
     assert_eq!(script.diary.count("shut down 1"), 1);
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!((status.state, status.generation), (ProviderState::Serving, 2));
-    assert_completed(stage.run(one(task("next"))).await);
+    assert_completed(harness.run(one(task("next"))).await);
 }
 
 /// A check that is still under way when its instance is replaced ends with it.
 #[actix::test]
 async fn a_check_ends_with_its_instance() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let health = step(|instance| async move {
         if instance == 1 {
             pending::<()>().await;
@@ -152,15 +152,15 @@ async fn a_check_ends_with_its_instance() {
         HealthReport::healthy()
     });
     let script = Script { health, ..Script::default() };
-    let mut events = stage.events().await;
-    stage.register(script.spec("p")).await;
+    let mut events = harness.events().await;
+    harness.register(script.spec("p")).await;
     script.diary.until("check 1", 1).await;
-    stage.restart("p").await;
+    harness.restart("p").await;
     events.health(&"p".into(), HealthStatus::Healthy).await;
     script.diary.until("dropped 1", 1).await;
     let entries = script.diary.entries();
     assert!(!entries.contains(&"answer 1".to_owned()), "{entries:?}");
-    assert_eq!(stage.status("p").await.health, HealthStatus::Healthy);
+    assert_eq!(harness.status("p").await.health, HealthStatus::Healthy);
 }
 
 /// How the runtime's settings have providers watched holds for one that is registered from Rust and
@@ -174,13 +174,13 @@ async fn the_settings_watch_providers_that_say_nothing_of_it() {
         ..quick()
     };
     let balancer = BalancerSettings { supervision: Some(general), ..BalancerSettings::default() };
-    let stage = Stage::new(Setup { balancer, ..Setup::default() });
+    let harness = Harness::new(Setup { balancer, ..Setup::default() });
     let [silent, chosen] = [Script::default(), Script::default()];
     let mut spec = silent.spec("silent");
     spec.supervision = Supervision { health_timeout: Duration::from_secs(20), ..quick() };
     spec.supervision_chosen = false;
-    stage.register(spec).await;
-    stage.register(chosen.spec("chosen")).await;
+    harness.register(spec).await;
+    harness.register(chosen.spec("chosen")).await;
     chosen.diary.until("check", 3).await;
     let gaps = |script: &Script| script.diary.gaps("check").iter().map(Duration::as_secs).max();
     assert_eq!((gaps(&silent), gaps(&chosen)), (Some(7), Some(30)));

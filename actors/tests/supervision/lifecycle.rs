@@ -16,7 +16,7 @@ use gleitzeit_domain::{
 use tokio::time::Instant;
 
 use crate::support::{
-    Setup, Stage, assert_completed, one,
+    Harness, Setup, assert_completed, one,
     provider::{Gate, Script, quick, step},
     task,
 };
@@ -34,17 +34,17 @@ fn patient() -> Setup {
 /// The first instance fails as `script` says; the second one serves.
 async fn comes_back(script: Script, reason: &str) {
     tokio::time::pause();
-    let stage = Stage::new(patient());
-    let mut events = stage.events().await;
-    stage.register(script.spec("p")).await;
-    let (_, waiting) = stage.submit(one(task("waits"))).await;
+    let harness = Harness::new(patient());
+    let mut events = harness.events().await;
+    harness.register(script.spec("p")).await;
+    let (_, waiting) = harness.submit(one(task("waits"))).await;
     let told = events.restarted("p").await;
     assert!(told.contains(reason), "{told}");
     assert_completed(waiting.await);
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!((status.state, status.generation), (ProviderState::Serving, 2));
     assert_eq!((status.restarts, status.detail.as_str()), (1, ""));
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// A factory is a stranger's code on the supervisor's thread.
@@ -94,20 +94,20 @@ async fn a_hang_while_it_is_made_ready_is_tried_again() {
 /// Neither costs the next instance anything, and a removal ends all the same.
 async fn is_let_go(script: Script) {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
-    stage.employ(script.spec("p")).await;
-    stage.restart("p").await;
+    let harness = Harness::new(Setup::default());
+    harness.employ(script.spec("p")).await;
+    harness.restart("p").await;
     script.diary.until("ready 2", 1).await;
-    stage.settle().await;
-    assert_completed(stage.run(one(task("next"))).await);
+    harness.settle().await;
+    assert_completed(harness.run(one(task("next"))).await);
     script.diary.until("dropped 1", 1).await;
-    assert_eq!(stage.status("p").await.state, ProviderState::Serving);
+    assert_eq!(harness.status("p").await.state, ProviderState::Serving);
     let begun = Instant::now();
     let remove = RemoveProvider { id: "p".into(), deadline: Duration::ZERO };
-    stage.addresses.balancer.send(remove).await.unwrap().unwrap();
+    harness.addresses.balancer.send(remove).await.unwrap().unwrap();
     assert!(begun.elapsed() <= quick().lifecycle_timeout + Duration::from_secs(2));
     assert_eq!(script.diary.count("dropped 2"), 1, "{:?}", script.diary.entries());
-    assert!(stage.statuses().await.is_empty());
+    assert!(harness.statuses().await.is_empty());
 }
 
 /// It is gone anyway.
@@ -133,13 +133,13 @@ async fn a_panic_in_drop_holds_nobody_up() {
 #[actix::test]
 async fn a_slow_shutdown_is_waited_for() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let shutdown = step(|_| tokio::time::sleep(Duration::from_secs(15)));
     let script = Script { shutdown, ..Script::default() };
-    stage.employ(script.spec("p")).await;
+    harness.employ(script.spec("p")).await;
     let begun = Instant::now();
     let remove = RemoveProvider { id: "p".into(), deadline: Duration::ZERO };
-    stage.addresses.balancer.send(remove).await.unwrap().unwrap();
+    harness.addresses.balancer.send(remove).await.unwrap().unwrap();
     assert_eq!(begun.elapsed().as_secs(), 15);
     assert_eq!(script.diary.count("dropped 1"), 1);
 }
@@ -161,25 +161,25 @@ fn panics_before(instance: u64) -> Script {
 #[actix::test]
 async fn panics_in_calls_spend_the_budget() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let script = panics_before(7);
-    stage.employ(script.spec("p")).await;
-    let mut events = stage.events().await;
+    harness.employ(script.spec("p")).await;
+    let mut events = harness.events().await;
     for _ in 0..6 {
-        stage.run_task(task("panic")).await;
+        harness.run_task(task("panic")).await;
     }
     let reason = events.failed("p").await;
     assert!(reason.contains("on purpose"), "{reason}");
     // Each waits twice as long as the one before.
     assert_eq!(seconds(&script.diary.gaps("built")), [1, 2, 4, 4, 4]);
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!((status.state, status.generation), (ProviderState::Failed, 6));
     assert_eq!((status.restarts, status.health), (5, HealthStatus::Unknown));
     assert!(status.detail.contains("on purpose"), "{}", status.detail);
 
     // Nothing happens any more, and who needs it learns why.
     let begun = Instant::now();
-    let refused = stage.run_task(task("waits")).await.error.unwrap();
+    let refused = harness.run_task(task("waits")).await.error.unwrap();
     assert_eq!(begun.elapsed().as_secs(), 30);
     assert_eq!(refused.code, ErrorCode::ProviderNotAvailable);
     assert!(refused.message.contains("provider `p` has failed"), "{refused}");
@@ -191,12 +191,12 @@ async fn panics_in_calls_spend_the_budget() {
         EventData::ProviderFailed { .. } | EventData::ProviderRestarted { .. }
     )));
 
-    stage.restart("p").await;
+    harness.restart("p").await;
     events.health(&"p".into(), HealthStatus::Healthy).await;
-    assert_completed(stage.run(one(task("panic"))).await);
-    let status = stage.status("p").await;
+    assert_completed(harness.run(one(task("panic"))).await);
+    let status = harness.status("p").await;
     assert_eq!((status.state, status.generation), (ProviderState::Serving, 7));
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// A peer that served and is away for longer than any budget: its provider serves again by itself,
@@ -205,7 +205,7 @@ async fn panics_in_calls_spend_the_budget() {
 async fn an_outage_never_ends_in_failed() {
     tokio::time::pause();
     for how in ["an error", "a panic", "a hang", "an error while it is built"] {
-        let stage = Stage::new(patient());
+        let harness = Harness::new(patient());
         let initialize = step(move |instance| async move {
             match how {
                 "an error" if (2..60).contains(&instance) => Err(TaskError::failed("still away")),
@@ -227,12 +227,12 @@ async fn an_outage_never_ends_in_failed() {
             if instance == 1 { HealthReport::unhealthy("gone") } else { HealthReport::healthy() }
         });
         let script = Script { build, initialize, health, ..Script::default() };
-        let mut events = stage.events().await;
-        stage.register(script.spec("p")).await;
+        let mut events = harness.events().await;
+        harness.register(script.spec("p")).await;
         script.diary.until("built 2", 1).await;
-        let (_, waiting) = stage.submit(one(task("waits"))).await;
+        let (_, waiting) = harness.submit(one(task("waits"))).await;
         assert_completed(waiting.await);
-        let status = stage.status("p").await;
+        let status = harness.status("p").await;
         assert_eq!((status.state, status.generation), (ProviderState::Serving, 60), "{how}");
         let told = events.so_far();
         assert!(!told.iter().any(|it| matches!(it, EventData::ProviderFailed { .. })), "{how}");
@@ -244,15 +244,15 @@ async fn an_outage_never_ends_in_failed() {
 #[actix::test]
 async fn checks_that_fail_do_not_spend_the_budget() {
     tokio::time::pause();
-    let stage = Stage::new(patient());
+    let harness = Harness::new(patient());
     let health = step(|instance| async move {
         if instance < 30 { HealthReport::unhealthy("sick") } else { HealthReport::healthy() }
     });
     let script = Script { health, ..Script::default() };
-    let mut events = stage.events().await;
-    stage.register(script.spec("p")).await;
+    let mut events = harness.events().await;
+    harness.register(script.spec("p")).await;
     events.health(&"p".into(), HealthStatus::Healthy).await;
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!((status.state, status.generation), (ProviderState::Serving, 30));
 }
 
@@ -260,7 +260,7 @@ async fn checks_that_fail_do_not_spend_the_budget() {
 #[actix::test]
 async fn what_was_down_since_the_start_is_tried_for_ever() {
     tokio::time::pause();
-    let stage = Stage::new(patient());
+    let harness = Harness::new(patient());
     let initialize = step(|instance| async move {
         if instance < 40 {
             return Err(TaskError::new(ErrorCode::ConnectionRefused, "not up yet"));
@@ -268,11 +268,11 @@ async fn what_was_down_since_the_start_is_tried_for_ever() {
         Ok(())
     });
     let script = Script { initialize, ..Script::default() };
-    let mut events = stage.events().await;
-    stage.register(script.spec("p")).await;
-    let (_, waiting) = stage.submit(one(task("waits"))).await;
+    let mut events = harness.events().await;
+    harness.register(script.spec("p")).await;
+    let (_, waiting) = harness.submit(one(task("waits"))).await;
     script.diary.until("built", 10).await;
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_ne!(status.state, ProviderState::Failed);
     assert!(status.detail.contains("not up yet"), "{}", status.detail);
     assert_completed(waiting.await);
@@ -286,7 +286,7 @@ async fn what_was_down_since_the_start_is_tried_for_ever() {
 #[actix::test]
 async fn a_restart_by_message_leaves_calls_in_flight_alone() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let gate = Gate::default();
     let held_at = gate.clone();
     let script = Script::executing(move |instance, call| {
@@ -298,19 +298,19 @@ async fn a_restart_by_message_leaves_calls_in_flight_alone() {
             Ok(instance.into())
         }
     });
-    stage.employ(script.spec("p")).await;
-    let mut events = stage.events().await;
-    let (_, held) = stage.submit(one(task("hold"))).await;
+    harness.employ(script.spec("p")).await;
+    let mut events = harness.events().await;
+    let (_, held) = harness.submit(one(task("hold"))).await;
     script.diary.until("call hold", 1).await;
-    stage.restart("p").await;
+    harness.restart("p").await;
     assert_eq!(&*events.restarted("p").await, "asked for");
     events.health(&"p".into(), HealthStatus::Healthy).await;
-    assert_eq!(**stage.run_task(task("next")).await.result.as_ref().unwrap(), 2);
+    assert_eq!(**harness.run_task(task("next")).await.result.as_ref().unwrap(), 2);
     assert_eq!(script.diary.count("shut down"), 0);
     gate.open(1);
     assert_eq!(**held.await.tasks[0].result.as_ref().unwrap(), 1);
     script.diary.until("dropped 1", 1).await;
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!((status.generation, status.restarts, status.calls_failed), (2, 1, 0));
 }
 
@@ -318,7 +318,7 @@ async fn a_restart_by_message_leaves_calls_in_flight_alone() {
 #[actix::test]
 async fn late_answers_of_an_old_instance_change_nothing() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let gate = Gate::default();
     let held_at = gate.clone();
     let initialize = step(move |instance| {
@@ -339,17 +339,17 @@ async fn late_answers_of_an_old_instance_change_nothing() {
         HealthReport::healthy()
     });
     let script = Script { initialize, health, ..Script::default() };
-    let mut events = stage.events().await;
-    stage.register(script.spec("p")).await;
+    let mut events = harness.events().await;
+    harness.register(script.spec("p")).await;
     script.diary.until("built 1", 1).await;
-    stage.settle().await;
-    stage.restart("p").await;
+    harness.settle().await;
+    harness.restart("p").await;
     script.diary.until("check 2", 1).await;
     gate.open(1);
-    stage.restart("p").await;
+    harness.restart("p").await;
     events.health(&"p".into(), HealthStatus::Healthy).await;
     tokio::time::sleep(Duration::from_secs(6)).await;
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!((status.generation, status.restarts), (3, 2));
     assert_eq!((status.state, status.health), (ProviderState::Serving, HealthStatus::Healthy));
     // Neither the late refusal nor the late finding was told.
@@ -361,15 +361,15 @@ async fn late_answers_of_an_old_instance_change_nothing() {
 #[actix::test]
 async fn a_retried_task_is_served_by_the_next_instance() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let script = Script::executing(|instance, _| async move {
         assert!(instance > 1, "on purpose");
         Ok(instance.into())
     });
     let spec = script.spec("p").supervision(Supervision { restarts_max: 1, ..quick() });
-    stage.employ(spec).await;
+    harness.employ(spec).await;
     let retry = gleitzeit_domain::retry::RetryPolicy::default();
-    let done = stage.run_task(task("any").retry(retry)).await;
+    let done = harness.run_task(task("any").retry(retry)).await;
     assert_eq!((done.status, done.attempts), (TaskStatus::Completed, 2));
-    assert_eq!(stage.status("p").await.restarts, 1);
+    assert_eq!(harness.status("p").await.restarts, 1);
 }

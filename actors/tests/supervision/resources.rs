@@ -23,7 +23,7 @@ use gleitzeit_domain::{
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::support::{
-    Setup, Stage, assert_completed, many, one,
+    Harness, Setup, assert_completed, many, one,
     provider::{Gate, Script},
     task,
 };
@@ -60,9 +60,9 @@ fn working() -> Script {
 #[actix::test]
 async fn a_thousand_tasks_never_take_more_than_there_is() {
     tokio::time::pause();
-    let stage = Stage::new(small());
+    let harness = Harness::new(small());
     let script = working();
-    stage.employ(script.spec("p")).await;
+    harness.employ(script.spec("p")).await;
     let needs = |at: usize| ResourceRequirements {
         cpu_cores: Some([0.0, 0.1, 0.5, 1.25, 4.0][at % 5]),
         memory_mb: Some([0, 1, 30, 51, 100][(at / 5) % 5]),
@@ -72,11 +72,11 @@ async fn a_thousand_tasks_never_take_more_than_there_is() {
         execution_timeout: None,
     };
     let spec = many(1_000, |at| task(&format!("t{at}")).resources(needs(at)));
-    let (_, mut ending) = stage.submit(spec).await;
+    let (_, mut ending) = harness.submit(spec).await;
     let mut looks = 0;
     let mut most = Resources::default();
     let record = loop {
-        let report = stage.resources().await;
+        let report = harness.resources().await;
         assert!(report.taken.fits_in(&report.total), "{report:?}");
         most.memory_mib = most.memory_mib.max(report.taken.memory_mib);
         most.cpu_millicores = most.cpu_millicores.max(report.taken.cpu_millicores);
@@ -93,20 +93,20 @@ async fn a_thousand_tasks_never_take_more_than_there_is() {
     assert_eq!((most.memory_mib, most.cpu_millicores), (100, 4_000));
     // Each had what it asked for.
     assert_eq!(record.tasks[24].result.as_ref().unwrap()["memory"], 100);
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// No amount of waiting would help, nor would another attempt.
 #[actix::test]
 async fn a_need_above_the_total_is_refused_at_once_and_not_repeated() {
     tokio::time::pause();
-    let stage = Stage::new(small());
+    let harness = Harness::new(small());
     let script = working();
-    stage.employ(script.spec("p")).await;
+    harness.employ(script.spec("p")).await;
     let retry = RetryPolicy { jitter: false, ..RetryPolicy::default() };
     let begun = Instant::now();
     let too_much = task("big").resources(memory(101)).retry(retry);
-    let refused = stage.run_task(too_much).await;
+    let refused = harness.run_task(too_much).await;
     assert_eq!((refused.status, refused.attempts), (TaskStatus::Failed, 1));
     let error = refused.error.unwrap();
     assert_eq!(error.code, ErrorCode::ResourceExhausted);
@@ -115,23 +115,23 @@ async fn a_need_above_the_total_is_refused_at_once_and_not_repeated() {
     assert_eq!(begun.elapsed(), Duration::ZERO);
     assert_eq!(script.diary.count("call"), 0);
     // All there is, is not too much.
-    assert_completed(stage.run(one(task("all").resources(memory(100)))).await);
-    stage.assert_nothing_left().await;
+    assert_completed(harness.run(one(task("all").resources(memory(100)))).await);
+    harness.assert_nothing_left().await;
 }
 
 /// It gets its turn although small ones keep coming, and they go on before and after it.
 #[actix::test]
 async fn a_large_task_is_neither_starved_nor_in_the_way() {
     tokio::time::pause();
-    let stage = Stage::new(small());
+    let harness = Harness::new(small());
     let script = working();
-    stage.employ(script.spec("p")).await;
+    harness.employ(script.spec("p")).await;
     let little = |count| many(count, |at| task(&format!("s{at}")).resources(memory(10)));
-    let (_, older) = stage.submit(little(30)).await;
+    let (_, older) = harness.submit(little(30)).await;
     script.diary.until("call s", 10).await;
     let large = task("large").resources(memory(100)).priority(Priority::Low);
-    let (_, large) = stage.submit(one(large)).await;
-    let (_, younger) = stage.submit(little(900)).await;
+    let (_, large) = harness.submit(one(large)).await;
+    let (_, younger) = harness.submit(little(900)).await;
     assert_completed(large.await);
     let before = script.diary.count("call s");
     assert!(before < 900, "it came last, behind {before} small ones");
@@ -139,27 +139,27 @@ async fn a_large_task_is_neither_starved_nor_in_the_way() {
     assert!(before > 30, "nobody passed it: {before}");
     assert_completed(older.await);
     assert_completed(younger.await);
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
-async fn acquire(stage: &Stage, need: Resources, priority: Priority) -> Grant {
-    let need = Need { task: stage.task_key(), need, priority };
-    stage.addresses.resources.send(Acquire(vec![need])).await.unwrap().remove(0)
+async fn acquire(harness: &Harness, need: Resources, priority: Priority) -> Grant {
+    let need = Need { task: harness.task_key(), need, priority };
+    harness.addresses.resources.send(Acquire(vec![need])).await.unwrap().remove(0)
 }
 
 fn mib(memory_mib: u64) -> Resources {
     Resources { memory_mib, ..Resources::default() }
 }
 
-async fn lease(stage: &Stage, amount: u64) -> Lease {
-    match acquire(stage, mib(amount), Priority::Normal).await {
+async fn lease(harness: &Harness, amount: u64) -> Lease {
+    match acquire(harness, mib(amount), Priority::Normal).await {
         Grant::Leased(lease) => lease,
         other => panic!("not granted at once: {other:?}"),
     }
 }
 
-async fn wait(stage: &Stage, amount: u64, priority: Priority) -> oneshot::Receiver<Lease> {
-    match acquire(stage, mib(amount), priority).await {
+async fn wait(harness: &Harness, amount: u64, priority: Priority) -> oneshot::Receiver<Lease> {
+    match acquire(harness, mib(amount), priority).await {
         Grant::Waiting(lease) => lease,
         other => panic!("does not wait: {other:?}"),
     }
@@ -169,22 +169,22 @@ async fn wait(stage: &Stage, amount: u64, priority: Priority) -> oneshot::Receiv
 #[actix::test]
 async fn leases_go_by_priority_and_age_and_to_who_fits() {
     tokio::time::pause();
-    let stage = Stage::new(small());
-    let (half, rest) = (lease(&stage, 50).await, lease(&stage, 50).await);
-    let mut large = wait(&stage, 80, Priority::Normal).await;
-    let mut second = wait(&stage, 50, Priority::Normal).await;
-    let mut first = wait(&stage, 50, Priority::High).await;
+    let harness = Harness::new(small());
+    let (half, rest) = (lease(&harness, 50).await, lease(&harness, 50).await);
+    let mut large = wait(&harness, 80, Priority::Normal).await;
+    let mut second = wait(&harness, 50, Priority::Normal).await;
+    let mut first = wait(&harness, 50, Priority::High).await;
     drop(half);
-    stage.settle().await;
+    harness.settle().await;
     let first = (&mut first).now_or_never().expect("the more urgent one is served").unwrap();
     assert!((&mut second).now_or_never().is_none());
     drop(rest);
-    stage.settle().await;
+    harness.settle().await;
     let second = (&mut second).now_or_never().expect("it fits, the large one does not").unwrap();
     assert!((&mut large).now_or_never().is_none());
-    assert_eq!(stage.resources().await.taken.memory_mib, 100);
+    assert_eq!(harness.resources().await.taken.memory_mib, 100);
     drop((first, second));
-    stage.settle().await;
+    harness.settle().await;
     let large = (&mut large).now_or_never().expect("there is room now").unwrap();
     assert_eq!(large.held().memory_mib, 80);
 }
@@ -193,21 +193,21 @@ async fn leases_go_by_priority_and_age_and_to_who_fits() {
 #[actix::test]
 async fn a_wait_that_ends_takes_nothing() {
     tokio::time::pause();
-    let stage = Stage::new(small());
-    let held = lease(&stage, 100).await;
-    let task = stage.task_key();
+    let harness = Harness::new(small());
+    let held = lease(&harness, 100).await;
+    let task = harness.task_key();
     let need = Need { task, need: mib(100), priority: Priority::Urgent };
-    let granted = stage.addresses.resources.send(Acquire(vec![need])).await.unwrap().remove(0);
+    let granted = harness.addresses.resources.send(Acquire(vec![need])).await.unwrap().remove(0);
     let Grant::Waiting(cancelled) = granted else { panic!("{granted:?}") };
-    drop(wait(&stage, 100, Priority::High).await);
-    let last = wait(&stage, 100, Priority::Low).await;
-    assert_eq!(stage.resources().await.waiting, 3);
-    stage.addresses.resources.send(CancelWaiting(Arc::new(vec![task]))).await.unwrap();
+    drop(wait(&harness, 100, Priority::High).await);
+    let last = wait(&harness, 100, Priority::Low).await;
+    assert_eq!(harness.resources().await.waiting, 3);
+    harness.addresses.resources.send(CancelWaiting(Arc::new(vec![task]))).await.unwrap();
     assert!(cancelled.await.is_err(), "the channel closes");
     drop(held);
     assert_eq!(last.await.unwrap().held().memory_mib, 100);
-    stage.settle().await;
-    let report = stage.resources().await;
+    harness.settle().await;
+    let report = harness.resources().await;
     assert_eq!((report.taken, report.waiting), (Resources::default(), 0));
 }
 
@@ -239,31 +239,31 @@ fn all(id: &str) -> TaskSpec {
 #[actix::test]
 async fn a_lease_comes_back_on_every_path() {
     tokio::time::pause();
-    let stage = Stage::new(small());
+    let harness = Harness::new(small());
     let gate = Gate::default();
     let script = troubled(&gate);
-    stage.employ(script.spec("p")).await;
+    harness.employ(script.spec("p")).await;
     for (id, code) in [
         ("panic", ErrorCode::ProviderUnhealthy),
         ("panic later", ErrorCode::ProviderUnhealthy),
         ("fail", ErrorCode::TaskExecutionFailed),
         ("time out", ErrorCode::TaskTimeout),
     ] {
-        let failed = stage.run_task(all(id).timeout(Duration::from_secs(5))).await;
+        let failed = harness.run_task(all(id).timeout(Duration::from_secs(5))).await;
         assert_eq!(failed.error.unwrap().code, code, "{id}");
-        stage.settle().await;
-        assert_eq!(stage.resources().await.taken, Resources::default(), "{id}");
+        harness.settle().await;
+        assert_eq!(harness.resources().await.taken, Resources::default(), "{id}");
     }
 
     // Cancelled in its call, while another one waits for the lease, which is cancelled after it.
-    let (id, running) = stage.submit(one(all("running"))).await;
+    let (id, running) = harness.submit(one(all("running"))).await;
     script.diary.until("call running", 1).await;
-    let (waiting_id, waiting) = stage.submit(one(all("waiting"))).await;
-    let (_, next) = stage.submit(one(all("next"))).await;
-    stage.settle().await;
-    assert_eq!(stage.resources().await.waiting, 2);
-    stage.cancel(waiting_id).await;
-    stage.cancel(id).await;
+    let (waiting_id, waiting) = harness.submit(one(all("waiting"))).await;
+    let (_, next) = harness.submit(one(all("next"))).await;
+    harness.settle().await;
+    assert_eq!(harness.resources().await.waiting, 2);
+    harness.cancel(waiting_id).await;
+    harness.cancel(id).await;
     assert_eq!(running.await.tasks[0].status, TaskStatus::Cancelled);
     assert_eq!(waiting.await.tasks[0].status, TaskStatus::Cancelled);
     gate.open(1);
@@ -271,33 +271,33 @@ async fn a_lease_comes_back_on_every_path() {
 
     // The whole time of the task is over while it runs.
     let limited = all("limited").total_timeout(Duration::from_secs(3));
-    let over = stage.run_task(limited).await;
+    let over = harness.run_task(limited).await;
     assert_eq!(over.error.unwrap().code, ErrorCode::TaskTimeout);
     assert_eq!(script.diary.count("call waiting"), 0);
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// What waits for a provider holds no lease: others can work.
 #[actix::test]
 async fn who_waits_for_a_provider_holds_nothing() {
     tokio::time::pause();
-    let stage = Stage::new(small());
-    stage.employ(working().spec("p")).await;
+    let harness = Harness::new(small());
+    harness.employ(working().spec("p")).await;
     let nobody = TaskSpec::new("nobody", "play/v1.0:run").resources(memory(100));
-    let (_, nobody) = stage.submit(one(nobody)).await;
-    stage.settle().await;
-    assert_eq!(stage.resources().await.taken, Resources::default());
-    assert_completed(stage.run(one(all("other"))).await);
+    let (_, nobody) = harness.submit(one(nobody)).await;
+    harness.settle().await;
+    assert_eq!(harness.resources().await.taken, Resources::default());
+    assert_completed(harness.run(one(all("other"))).await);
     let refused = nobody.await;
     assert_eq!(refused.tasks[0].error.as_ref().unwrap().code, ErrorCode::MethodNotSupported);
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// Each attempt leases anew; the pause between two holds nothing.
 #[actix::test]
 async fn a_retry_leases_anew() {
     tokio::time::pause();
-    let stage = Stage::new(small());
+    let harness = Harness::new(small());
     let attempts = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&attempts);
     let script = Script::executing(move |_, call| {
@@ -310,37 +310,37 @@ async fn a_retry_leases_anew() {
             }
         }
     });
-    stage.employ(script.spec("p")).await;
+    harness.employ(script.spec("p")).await;
     let retry = RetryPolicy {
         jitter: false,
         base_delay: Duration::from_secs(10),
         retry_on: RetryOn::Any(AnyError::Any),
         ..RetryPolicy::default()
     };
-    let (_, ending) = stage.submit(one(all("again").retry(retry))).await;
+    let (_, ending) = harness.submit(one(all("again").retry(retry))).await;
     script.diary.until("call", 1).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(stage.resources().await.taken, Resources::default());
+    assert_eq!(harness.resources().await.taken, Resources::default());
     assert_completed(ending.await);
     assert_eq!(attempts.load(Ordering::SeqCst), 3);
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// Stopping abandons the call, and its lease with it.
 #[actix::test]
 async fn an_abandoned_call_gives_its_lease_back() {
     tokio::time::pause();
-    let stage = Stage::new(small());
+    let harness = Harness::new(small());
     let gate = Gate::default();
     let script = troubled(&gate);
-    stage.employ(script.spec("p")).await;
-    let (id, _ending) = stage.submit(one(all("held"))).await;
+    harness.employ(script.spec("p")).await;
+    let (id, _ending) = harness.submit(one(all("held"))).await;
     script.diary.until("call", 1).await;
-    assert_eq!(stage.resources().await.taken.memory_mib, 100);
+    assert_eq!(harness.resources().await.taken.memory_mib, 100);
     let shutdown = Shutdown { deadline: Duration::from_secs(3) };
-    let report = stage.addresses.engine.send(shutdown).await.unwrap();
+    let report = harness.addresses.engine.send(shutdown).await.unwrap();
     assert_eq!(report.abandoned, [(id, "held".into())]);
-    stage.settle().await;
-    assert_eq!(stage.resources().await.taken, Resources::default());
-    assert_eq!(stage.status("p").await.in_flight, 0);
+    harness.settle().await;
+    assert_eq!(harness.resources().await.taken, Resources::default());
+    assert_eq!(harness.status("p").await.in_flight, 0);
 }

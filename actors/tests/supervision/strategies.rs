@@ -21,7 +21,7 @@ use gleitzeit_domain::{
 };
 
 use crate::support::{
-    Setup, Stage, assert_completed, many,
+    Harness, Setup, assert_completed, many,
     provider::{Script, quick, step},
     task,
 };
@@ -34,34 +34,34 @@ fn shares(of: &[(&str, u32)]) -> HashMap<String, u32> {
     of.iter().map(|(id, count)| ((*id).to_owned(), *count)).collect()
 }
 
-async fn with_providers(setup: Setup, ids: &[&str]) -> Stage {
+async fn with_providers(setup: Setup, ids: &[&str]) -> Harness {
     tokio::time::pause();
-    let stage = Stage::new(setup);
+    let harness = Harness::new(setup);
     for id in ids {
-        stage.employ(Script::default().spec(id)).await;
+        harness.employ(Script::default().spec(id)).await;
     }
-    stage
+    harness
 }
 
 /// In turn, to the call, and for each method by itself.
 #[actix::test]
 async fn round_robin_is_exact_for_each_method() {
-    let stage = with_providers(Setup::default(), &["p", "q", "r"]).await;
+    let harness = with_providers(Setup::default(), &["p", "q", "r"]).await;
     let mut first = Vec::new();
     for _ in 0..4 {
-        first.push(stage.pick(RUN).await.provider_id().to_string());
+        first.push(harness.pick(RUN).await.provider_id().to_string());
     }
     assert_eq!(first, ["p", "q", "r", "p"]);
-    assert_eq!(stage.shares(RUN, 299).await, shares(&[("p", 99), ("q", 100), ("r", 100)]));
-    assert_eq!(stage.pick(OTHER).await.provider_id().as_str(), "p");
-    assert_eq!(stage.shares(RUN, 3).await, shares(&[("p", 1), ("q", 1), ("r", 1)]));
+    assert_eq!(harness.shares(RUN, 299).await, shares(&[("p", 99), ("q", 100), ("r", 100)]));
+    assert_eq!(harness.pick(OTHER).await.provider_id().as_str(), "p");
+    assert_eq!(harness.shares(RUN, 3).await, shares(&[("p", 1), ("q", 1), ("r", 1)]));
 }
 
 /// Tasks get the same as picks do: nothing on the way chooses twice.
 #[actix::test]
 async fn round_robin_is_exact_for_tasks_too() {
-    let stage = with_providers(Setup::default(), &["p", "q", "r"]).await;
-    let record = stage.run(many(300, |at| task(&format!("t{at}")))).await;
+    let harness = with_providers(Setup::default(), &["p", "q", "r"]).await;
+    let record = harness.run(many(300, |at| task(&format!("t{at}")))).await;
     assert_completed(Arc::clone(&record));
     let mut served = HashMap::new();
     for task in &record.tasks {
@@ -76,12 +76,12 @@ async fn weighted_random_follows_the_weights() {
     tokio::time::pause();
     let mut setup = Setup::default().strategy("weighted_random");
     setup.balancer.balance.seed = 7;
-    let stage = Stage::new(setup);
+    let harness = Harness::new(setup);
     for (id, weight) in [("one", 1.0), ("two", 2.0), ("three", 3.0), ("none", 0.0)] {
-        stage.employ(Script::default().spec(id).weight(weight)).await;
+        harness.employ(Script::default().spec(id).weight(weight)).await;
     }
     let count = 6_000;
-    let served = stage.shares(RUN, count).await;
+    let served = harness.shares(RUN, count).await;
     assert_eq!(served.get("none"), None);
     for (id, share) in [("one", 1.0 / 6.0), ("two", 2.0 / 6.0), ("three", 3.0 / 6.0)] {
         let (got, count) = (f64::from(served[id]), f64::from(count));
@@ -94,34 +94,34 @@ async fn weighted_random_follows_the_weights() {
 #[actix::test]
 async fn zero_weights_serve_where_nobody_else_has_room() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default().strategy("weighted_random"));
-    stage.employ(Script::default().spec("one").max_concurrent(1)).await;
-    stage.employ(Script::default().spec("none").weight(0.0)).await;
-    let held = stage.pick(RUN).await;
+    let harness = Harness::new(Setup::default().strategy("weighted_random"));
+    harness.employ(Script::default().spec("one").max_concurrent(1)).await;
+    harness.employ(Script::default().spec("none").weight(0.0)).await;
+    let held = harness.pick(RUN).await;
     assert_eq!(held.provider_id().as_str(), "one");
-    assert_eq!(stage.shares(RUN, 10).await, shares(&[("none", 10)]));
+    assert_eq!(harness.shares(RUN, 10).await, shares(&[("none", 10)]));
     drop(held);
-    stage.settle().await;
-    assert_eq!(stage.shares(RUN, 10).await, shares(&[("one", 10)]));
+    harness.settle().await;
+    assert_eq!(harness.shares(RUN, 10).await, shares(&[("one", 10)]));
 }
 
 /// Real calls in flight count, from the pick to the moment the ticket is dropped.
 #[actix::test]
 async fn least_connections_counts_what_is_in_flight() {
     let setup = Setup::default().strategy("least_connections");
-    let stage = with_providers(setup, &["p", "q", "r"]).await;
+    let harness = with_providers(setup, &["p", "q", "r"]).await;
     let mut held: HashMap<String, Vec<_>> = HashMap::new();
     for _ in 0..9 {
-        let ticket = stage.pick(RUN).await;
+        let ticket = harness.pick(RUN).await;
         held.entry(ticket.provider_id().to_string()).or_default().push(ticket);
     }
     assert!(held.values().all(|tickets| tickets.len() == 3), "{held:?}");
     // Two of one are done, whether they served this method or another one.
     held.get_mut("q").unwrap().drain(..2);
-    stage.settle().await;
-    let next = [stage.pick(RUN).await, stage.pick(OTHER).await];
+    harness.settle().await;
+    let next = [harness.pick(RUN).await, harness.pick(OTHER).await];
     assert!(next.iter().all(|ticket| ticket.provider_id().as_str() == "q"), "{next:?}");
-    let even = [stage.pick(RUN).await, stage.pick(RUN).await, stage.pick(RUN).await];
+    let even = [harness.pick(RUN).await, harness.pick(RUN).await, harness.pick(RUN).await];
     let mut served: Vec<_> = even.iter().map(|it| it.provider_id().as_str()).collect();
     served.sort_unstable();
     assert_eq!(served, ["p", "q", "r"]);
@@ -133,15 +133,15 @@ async fn peak_ewma_prefers_the_fast_one() {
     tokio::time::pause();
     let mut setup = Setup::default().strategy("peak_ewma");
     setup.engine.max_concurrent_tasks = 4;
-    let stage = Stage::new(setup);
+    let harness = Harness::new(setup);
     for (id, millis) in [("fast", 20), ("slow", 1_000)] {
         let script = Script::executing(move |_, _| async move {
             tokio::time::sleep(Duration::from_millis(millis)).await;
             Ok(id.into())
         });
-        stage.employ(script.spec(id)).await;
+        harness.employ(script.spec(id)).await;
     }
-    let record = stage.run(many(400, |at| task(&format!("t{at}")))).await;
+    let record = harness.run(many(400, |at| task(&format!("t{at}")))).await;
     assert_completed(Arc::clone(&record));
     let by = |id: &str| {
         let of = |task: &&gleitzeit_domain::task::TaskRecord| {
@@ -157,16 +157,16 @@ async fn peak_ewma_prefers_the_fast_one() {
 /// beside one that takes its time.
 async fn sent_to_failing(code: ErrorCode) -> usize {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default().strategy("peak_ewma"));
+    let harness = Harness::new(Setup::default().strategy("peak_ewma"));
     let failing = Script::executing(move |_, _| async move { Err(TaskError::new(code, "no")) });
     let working = Script::executing(|_, _| async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         Ok(true.into())
     });
-    stage.employ(failing.spec("failing")).await;
-    stage.employ(working.spec("working")).await;
+    harness.employ(failing.spec("failing")).await;
+    harness.employ(working.spec("working")).await;
     for at in 0..50 {
-        stage.run_task(task(&format!("t{at}"))).await;
+        harness.run_task(task(&format!("t{at}"))).await;
     }
     failing.diary.count("call")
 }
@@ -199,51 +199,51 @@ fn switched(report: &Arc<Mutex<HealthReport>>) -> Script {
 #[actix::test]
 async fn healthy_beats_degraded_beats_none() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let [good, weak] = [(); 2].map(|()| Arc::new(Mutex::new(HealthReport::healthy())));
     let (p, q) = (switched(&good), switched(&weak));
     let patient = Supervision { restart_after: 100, ..quick() };
-    stage.employ(p.spec("p").max_concurrent(1).supervision(patient)).await;
-    stage.employ(q.spec("q").supervision(patient)).await;
-    assert_eq!(stage.shares(RUN, 10).await, shares(&[("p", 5), ("q", 5)]));
+    harness.employ(p.spec("p").max_concurrent(1).supervision(patient)).await;
+    harness.employ(q.spec("q").supervision(patient)).await;
+    assert_eq!(harness.shares(RUN, 10).await, shares(&[("p", 5), ("q", 5)]));
 
-    let mut events = stage.events().await;
+    let mut events = harness.events().await;
     *weak.lock().unwrap() = HealthReport::degraded("slow");
     events.health(&"q".into(), HealthStatus::Degraded).await;
-    assert_eq!(stage.shares(RUN, 10).await, shares(&[("p", 10)]));
+    assert_eq!(harness.shares(RUN, 10).await, shares(&[("p", 10)]));
     // A healthy one that is busy is waited for.
-    let held = stage.pick(RUN).await;
-    assert!(matches!(stage.pick_as(stage.request(RUN)).await, Picked::Waiting(_)));
+    let held = harness.pick(RUN).await;
+    assert!(matches!(harness.pick_as(harness.request(RUN)).await, Picked::Waiting(_)));
     drop(held);
-    stage.settle().await;
+    harness.settle().await;
 
     *good.lock().unwrap() = HealthReport::unhealthy("dead");
     events.health(&"p".into(), HealthStatus::Unhealthy).await;
-    assert_eq!(stage.shares(RUN, 10).await, shares(&[("q", 10)]));
+    assert_eq!(harness.shares(RUN, 10).await, shares(&[("q", 10)]));
     *weak.lock().unwrap() = HealthReport::unhealthy("dead, too");
     events.health(&"q".into(), HealthStatus::Unhealthy).await;
-    assert!(matches!(stage.pick_as(stage.request(RUN)).await, Picked::Waiting(_)));
-    assert!(stage.statuses().await.iter().all(|it| it.state == ProviderState::Serving));
+    assert!(matches!(harness.pick_as(harness.request(RUN)).await, Picked::Waiting(_)));
+    assert!(harness.statuses().await.iter().all(|it| it.state == ProviderState::Serving));
 }
 
 /// Where the last attempt failed is chosen again only where nobody else is well enough.
 #[actix::test]
 async fn a_provider_to_avoid_is_the_last_choice() {
-    let stage = with_providers(Setup::default(), &["p", "q"]).await;
-    let mut avoiding = stage.request(RUN);
+    let harness = with_providers(Setup::default(), &["p", "q"]).await;
+    let mut avoiding = harness.request(RUN);
     avoiding.avoid = Some("p".into());
     for _ in 0..5 {
-        let mut again = stage.request(RUN);
+        let mut again = harness.request(RUN);
         again.avoid.clone_from(&avoiding.avoid);
-        let Picked::Now(ticket) = stage.pick_as(again).await else { panic!("q has room") };
+        let Picked::Now(ticket) = harness.pick_as(again).await else { panic!("q has room") };
         assert_eq!(ticket.provider_id().as_str(), "q");
     }
     let remove = gleitzeit_actors::load_balancer::RemoveProvider {
         id: "q".into(),
         deadline: Duration::ZERO,
     };
-    stage.addresses.balancer.send(remove).await.unwrap().unwrap();
-    let Picked::Now(ticket) = stage.pick_as(avoiding).await else { panic!("p has room") };
+    harness.addresses.balancer.send(remove).await.unwrap().unwrap();
+    let Picked::Now(ticket) = harness.pick_as(avoiding).await else { panic!("p has room") };
     assert_eq!(ticket.provider_id().as_str(), "p");
 }
 
@@ -272,14 +272,14 @@ async fn each_protocol_has_its_strategy_and_a_user_can_add_one() {
         Strategies::default().with("last", Arc::new(move |_| Box::new(Last(Arc::clone(&note)))));
     let mut setup = Setup { strategies, ..Setup::default() };
     setup.balancer.balance.protocols.insert("play/v1".to_owned(), "last".to_owned());
-    let stage = Stage::new(setup);
+    let harness = Harness::new(setup);
     for id in ["p", "q"] {
-        stage.employ(Script::default().spec(id)).await;
-        stage.employ(Script::default().spec_of(&format!("{id}-play"), "play/v1.0")).await;
+        harness.employ(Script::default().spec(id)).await;
+        harness.employ(Script::default().spec_of(&format!("{id}-play"), "play/v1.0")).await;
     }
-    assert_eq!(stage.shares(RUN, 10).await, shares(&[("p", 5), ("q", 5)]));
+    assert_eq!(harness.shares(RUN, 10).await, shares(&[("p", 5), ("q", 5)]));
     assert!(!asked.load(Ordering::SeqCst));
-    assert_eq!(stage.shares(PLAY, 10).await, shares(&[("q-play", 10)]));
+    assert_eq!(harness.shares(PLAY, 10).await, shares(&[("q-play", 10)]));
     assert!(asked.load(Ordering::SeqCst));
 }
 

@@ -16,7 +16,7 @@ use gleitzeit_domain::{
 };
 
 use crate::support::{
-    Setup, Stage, assert_completed, one,
+    Harness, Setup, assert_completed, one,
     provider::{Script, quick},
     task,
 };
@@ -65,29 +65,29 @@ fn on(placement: Placement, spec: ProviderSpec) -> ProviderSpec {
 /// moves to a new one.
 #[actix::test]
 async fn providers_of_a_blocked_thread_come_back_on_new_ones() {
-    let stage = Stage::new(watchful(2));
+    let harness = Harness::new(watchful(2));
     let (script, unblock) = blocking();
     let (far, neighbour) = (Script::default(), Script::default());
     // Dealt in turn: the first and the third share a thread.
-    stage.employ(on(Placement::Worker, script.spec("blocker"))).await;
-    stage.employ(on(Placement::Worker, far.spec_of("far", "play/v1.0"))).await;
-    let mut events = stage.events().await;
-    let (_, blocked) = stage.submit(one(task("block").timeout(HOUR))).await;
+    harness.employ(on(Placement::Worker, script.spec("blocker"))).await;
+    harness.employ(on(Placement::Worker, far.spec_of("far", "play/v1.0"))).await;
+    let mut events = harness.events().await;
+    let (_, blocked) = harness.submit(one(task("block").timeout(HOUR))).await;
     script.diary.until("call block", 1).await;
     // Registered on the blocked thread: it waits there with the other one.
-    stage.register(on(Placement::Worker, neighbour.spec_of("neighbour", "play/v1.0"))).await;
+    harness.register(on(Placement::Worker, neighbour.spec_of("neighbour", "play/v1.0"))).await;
 
     let record = blocked.await;
     let error = record.tasks[0].error.as_ref().unwrap();
     assert_eq!(error.code, ErrorCode::ProviderUnhealthy);
     assert!(error.message.contains("its thread is blocked"), "{error}");
     events.health(&"neighbour".into(), HealthStatus::Healthy).await;
-    let answer = stage.run_task(task("next")).await;
+    let answer = harness.run_task(task("next")).await;
     assert_eq!(**answer.result.as_ref().unwrap(), 2);
-    let status = stage.status("blocker").await;
+    let status = harness.status("blocker").await;
     assert_eq!((status.state, status.generation), (ProviderState::Serving, 2));
     assert_eq!(status.restarts, 1);
-    let far_status = stage.status("far").await;
+    let far_status = harness.status("far").await;
     assert_eq!((far_status.generation, far_status.restarts), (1, 0));
 
     // The old thread wakes up: what lived there finds that it has been given up, and says nothing.
@@ -95,46 +95,46 @@ async fn providers_of_a_blocked_thread_come_back_on_new_ones() {
     drop(unblock);
     script.diary.until("dropped 1", 1).await;
     assert_eq!(script.diary.count("shut down 1"), 1);
-    let after = stage.status("blocker").await;
+    let after = harness.status("blocker").await;
     assert_eq!((after.state, after.generation, after.restarts), (ProviderState::Serving, 2, 1));
-    assert_completed(stage.run(one(task("last"))).await);
+    assert_completed(harness.run(one(task("last"))).await);
     assert!(events.so_far().iter().all(|it| !it.event_type().starts_with("provider:")));
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// A thread is a price to pay a few times, not for ever; a person can say that it is worth it.
 #[actix::test]
 async fn one_that_blocks_again_and_again_has_failed() {
-    let stage = Stage::new(watchful(0));
+    let harness = Harness::new(watchful(0));
     let (script, unblock) = blocking();
-    stage.employ(on(Placement::Dedicated, script.spec("p"))).await;
-    let mut events = stage.events().await;
+    harness.employ(on(Placement::Dedicated, script.spec("p"))).await;
+    let mut events = harness.events().await;
     let retry = RetryPolicy { max_attempts: 3, jitter: false, ..RetryPolicy::default() };
     let block = task("block").timeout(HOUR).retry(retry);
-    let (_, blocked) = stage.submit(one(block)).await;
+    let (_, blocked) = harness.submit(one(block)).await;
     assert!(events.restarted("p").await.contains("its thread is blocked"));
     assert!(events.failed("p").await.contains("blocks its thread again and again"));
-    let status = stage.status("p").await;
+    let status = harness.status("p").await;
     assert_eq!((status.state, status.generation), (ProviderState::Failed, 2));
     assert!(status.detail.contains("blocks its thread"), "{}", status.detail);
-    stage.restart("p").await;
+    harness.restart("p").await;
     let record = blocked.await;
     assert_eq!(record.tasks[0].status, TaskStatus::Completed, "{:?}", record.tasks[0].error);
     assert_eq!(**record.tasks[0].result.as_ref().unwrap(), 3);
-    assert_eq!(stage.status("p").await.state, ProviderState::Serving);
+    assert_eq!(harness.status("p").await.state, ProviderState::Serving);
     drop(unblock);
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// Stopping does not wait for a thread that is blocked.
 #[actix::test]
 async fn a_blocked_thread_does_not_hold_up_the_end() {
-    let stage = Stage::new(watchful(1));
+    let harness = Harness::new(watchful(1));
     let (script, unblock) = blocking();
-    stage.employ(on(Placement::Worker, script.spec("p"))).await;
-    let (id, _ending) = stage.submit(one(task("block").timeout(HOUR))).await;
+    harness.employ(on(Placement::Worker, script.spec("p"))).await;
+    let (id, _ending) = harness.submit(one(task("block").timeout(HOUR))).await;
     script.diary.until("call block", 1).await;
-    let stopped = stage.actors.stop(Duration::ZERO);
+    let stopped = harness.actors.stop(Duration::ZERO);
     let report = tokio::time::timeout(Duration::from_mins(1), stopped).await.unwrap();
     assert_eq!(report.abandoned, [(id, "block".into())]);
     drop(unblock);

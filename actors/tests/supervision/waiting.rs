@@ -21,7 +21,7 @@ use gleitzeit_domain::{
 use tokio::time::Instant;
 
 use crate::support::{
-    Setup, Stage, assert_completed, many, one,
+    Harness, Setup, assert_completed, many, one,
     provider::{Gate, Script, step},
     task,
 };
@@ -31,20 +31,20 @@ const OTHER: &str = "work/v1.0:other";
 /// Its method says that a call waits 5 s for a provider.
 const SHORT: &str = "work/v1.0:short";
 
-async fn wait(stage: &Stage, request: PickRequest) -> Waiting {
-    match stage.pick_as(request).await {
+async fn wait(harness: &Harness, request: PickRequest) -> Waiting {
+    match harness.pick_as(request).await {
         Picked::Waiting(ticket) => ticket,
         other => panic!("does not wait: {other:?}"),
     }
 }
 
-fn urgent(stage: &Stage, method: &'static str, priority: Priority) -> PickRequest {
-    PickRequest { priority, ..stage.request(method) }
+fn urgent(harness: &Harness, method: &'static str, priority: Priority) -> PickRequest {
+    PickRequest { priority, ..harness.request(method) }
 }
 
 /// The one that was served last, of those that wait; its ticket.
-async fn served(stage: &Stage, waiting: &mut Vec<(&'static str, Waiting)>) -> &'static str {
-    stage.settle().await;
+async fn served(harness: &Harness, waiting: &mut Vec<(&'static str, Waiting)>) -> &'static str {
+    harness.settle().await;
     let mut found = None;
     for (at, (_, ticket)) in waiting.iter_mut().enumerate() {
         if let Some(answer) = ticket.now_or_never() {
@@ -57,17 +57,17 @@ async fn served(stage: &Stage, waiting: &mut Vec<(&'static str, Waiting)>) -> &'
     waiting.remove(at).0
 }
 
-async fn full(setup: Setup) -> (Stage, ProviderTicket) {
+async fn full(setup: Setup) -> (Harness, ProviderTicket) {
     tokio::time::pause();
-    let stage = Stage::new(setup);
-    stage.employ(Script::default().spec("p").max_concurrent(1)).await;
-    let held = stage.pick(RUN).await;
-    (stage, held)
+    let harness = Harness::new(setup);
+    harness.employ(Script::default().spec("p").max_concurrent(1)).await;
+    let held = harness.pick(RUN).await;
+    (harness, held)
 }
 
-async fn remove(stage: &Stage, id: &str) {
+async fn remove(harness: &Harness, id: &str) {
     let remove = RemoveProvider { id: id.into(), deadline: Duration::ZERO };
-    stage.addresses.balancer.send(remove).await.unwrap().unwrap();
+    harness.addresses.balancer.send(remove).await.unwrap().unwrap();
 }
 
 /// As many calls as it may have, and under load never fewer.
@@ -76,7 +76,7 @@ async fn max_concurrent_is_exact_under_load() {
     tokio::time::pause();
     let mut setup = Setup::default();
     setup.engine.max_concurrent_tasks = 50;
-    let stage = Stage::new(setup);
+    let harness = Harness::new(setup);
     let busy = Arc::new(Mutex::new((0_u32, Vec::new())));
     let count = Arc::clone(&busy);
     let script = Script::executing(move |_, call| {
@@ -95,22 +95,22 @@ async fn max_concurrent_is_exact_under_load() {
             Ok(true.into())
         }
     });
-    stage.employ(script.spec("p").max_concurrent(3)).await;
-    let (_, ending) = stage.submit(many(200, |at| task(&"t".repeat(1 + at)))).await;
+    harness.employ(script.spec("p").max_concurrent(3)).await;
+    let (_, ending) = harness.submit(many(200, |at| task(&"t".repeat(1 + at)))).await;
     assert_completed(ending.await);
     let peaks = busy.lock().unwrap().1.clone();
     assert_eq!(peaks.len(), 200);
     assert_eq!(peaks.iter().max(), Some(&3));
     // But for the first two calls there were always two others.
     assert!(peaks[2..].iter().all(|now| *now == 3), "{peaks:?}");
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// The most urgent first, then the oldest; one in eight is the oldest, whatever its priority.
 #[actix::test]
 async fn the_line_goes_by_priority_then_age() {
     use Priority::{High, Low, Normal, Urgent};
-    let (stage, held) = full(Setup::default()).await;
+    let (harness, held) = full(Setup::default()).await;
     let mut waiting = Vec::new();
     let asked = [
         ("low", Low),
@@ -124,12 +124,12 @@ async fn the_line_goes_by_priority_then_age() {
         ("normal 5", Normal),
     ];
     for (name, priority) in asked {
-        waiting.push((name, wait(&stage, urgent(&stage, RUN, priority)).await));
+        waiting.push((name, wait(&harness, urgent(&harness, RUN, priority)).await));
     }
     drop(held);
     let mut order = Vec::new();
     for _ in 0..asked.len() {
-        order.push(served(&stage, &mut waiting).await);
+        order.push(served(&harness, &mut waiting).await);
     }
     let expected = [
         "urgent 1", "urgent 2", "high", "normal 1", "normal 2", "normal 3", "normal 4", "low",
@@ -142,7 +142,7 @@ async fn the_line_goes_by_priority_then_age() {
 #[actix::test]
 async fn lines_of_several_methods_are_served_as_one() {
     use Priority::{Normal, Urgent};
-    let (stage, held) = full(Setup::default()).await;
+    let (harness, held) = full(Setup::default()).await;
     let mut waiting = Vec::new();
     for (name, method, priority) in [
         ("other 1", OTHER, Normal),
@@ -151,12 +151,12 @@ async fn lines_of_several_methods_are_served_as_one() {
         ("run 2", RUN, Urgent),
         ("other 3", OTHER, Urgent),
     ] {
-        waiting.push((name, wait(&stage, urgent(&stage, method, priority)).await));
+        waiting.push((name, wait(&harness, urgent(&harness, method, priority)).await));
     }
     drop(held);
     let mut order = Vec::new();
     for _ in 0..5 {
-        order.push(served(&stage, &mut waiting).await);
+        order.push(served(&harness, &mut waiting).await);
     }
     assert_eq!(order, ["run 2", "other 3", "other 1", "run 1", "other 2"]);
 }
@@ -165,22 +165,22 @@ async fn lines_of_several_methods_are_served_as_one() {
 #[actix::test]
 async fn who_avoids_the_free_one_holds_up_nobody() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     for id in ["p", "q"] {
-        stage.employ(Script::default().spec(id).max_concurrent(1)).await;
+        harness.employ(Script::default().spec(id).max_concurrent(1)).await;
     }
-    let (p, q) = (stage.pick(RUN).await, stage.pick(RUN).await);
-    let choosy = PickRequest { avoid: Some("p".into()), ..stage.request(RUN) };
-    let mut choosy = wait(&stage, choosy).await;
-    let easy = wait(&stage, stage.request(RUN)).await;
+    let (p, q) = (harness.pick(RUN).await, harness.pick(RUN).await);
+    let choosy = PickRequest { avoid: Some("p".into()), ..harness.request(RUN) };
+    let mut choosy = wait(&harness, choosy).await;
+    let easy = wait(&harness, harness.request(RUN)).await;
     drop(p);
     let easy = easy.await.unwrap().unwrap();
     assert_eq!(easy.provider_id().as_str(), "p");
     assert!((&mut choosy).now_or_never().is_none(), "q has no room");
     // Also one that comes while the other one waits.
     drop(easy);
-    stage.settle().await;
-    let Picked::Waiting(late) = stage.pick_as(stage.request(RUN)).await else {
+    harness.settle().await;
+    let Picked::Waiting(late) = harness.pick_as(harness.request(RUN)).await else {
         panic!("there is a line")
     };
     assert_eq!(late.await.unwrap().unwrap().provider_id().as_str(), "p");
@@ -191,12 +191,12 @@ async fn who_avoids_the_free_one_holds_up_nobody() {
 /// A cancelled wait ends at once, and its turn goes to the next one.
 #[actix::test]
 async fn a_cancelled_wait_leaves_the_line() {
-    let (stage, held) = full(Setup::default()).await;
-    let cancelled = stage.request(RUN);
+    let (harness, held) = full(Setup::default()).await;
+    let cancelled = harness.request(RUN);
     let key = cancelled.task;
-    let cancelled = wait(&stage, cancelled).await;
-    let next = wait(&stage, stage.request(RUN)).await;
-    stage.addresses.balancer.send(CancelTasks(Arc::new(vec![key]))).await.unwrap();
+    let cancelled = wait(&harness, cancelled).await;
+    let next = wait(&harness, harness.request(RUN)).await;
+    harness.addresses.balancer.send(CancelTasks(Arc::new(vec![key]))).await.unwrap();
     assert!(cancelled.await.is_err(), "the channel closes");
     drop(held);
     assert!(next.await.unwrap().is_ok());
@@ -206,7 +206,7 @@ async fn a_cancelled_wait_leaves_the_line() {
 #[actix::test]
 async fn a_workflow_cancelled_in_line_ends_and_others_are_served() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let gate = Gate::default();
     let held_at = gate.clone();
     let script = Script::executing(move |_, _| {
@@ -216,33 +216,33 @@ async fn a_workflow_cancelled_in_line_ends_and_others_are_served() {
             Ok(true.into())
         }
     });
-    stage.employ(script.spec("p").max_concurrent(1)).await;
-    let (_, first) = stage.submit(one(task("first"))).await;
+    harness.employ(script.spec("p").max_concurrent(1)).await;
+    let (_, first) = harness.submit(one(task("first"))).await;
     script.diary.until("call first", 1).await;
-    let (id, cancelled) = stage.submit(one(task("cancelled"))).await;
-    let (_, last) = stage.submit(one(task("last"))).await;
-    stage.settle().await;
-    stage.cancel(id).await;
+    let (id, cancelled) = harness.submit(one(task("cancelled"))).await;
+    let (_, last) = harness.submit(one(task("last"))).await;
+    harness.settle().await;
+    harness.cancel(id).await;
     assert_eq!(cancelled.await.tasks[0].status, TaskStatus::Cancelled);
     gate.open(2);
     assert_completed(first.await);
     assert_completed(last.await);
     assert_eq!(script.diary.count("call cancelled"), 0);
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// Who was better than another one and is removed leaves its line to that one.
 #[actix::test]
 async fn a_line_goes_to_who_is_left() {
-    let (stage, _held) = full(Setup::default()).await;
+    let (harness, _held) = full(Setup::default()).await;
     let health = step(|_| async { HealthReport::degraded("slow") });
     let script = Script { health, ..Script::default() };
-    let mut events = stage.events().await;
-    stage.register(script.spec("weak")).await;
+    let mut events = harness.events().await;
+    harness.register(script.spec("weak")).await;
     events.health(&"weak".into(), HealthStatus::Degraded).await;
-    let waiting = wait(&stage, stage.request(RUN)).await;
-    stage.settle().await;
-    remove(&stage, "p").await;
+    let waiting = wait(&harness, harness.request(RUN)).await;
+    harness.settle().await;
+    remove(&harness, "p").await;
     let begun = Instant::now();
     let ticket = waiting.await.unwrap().unwrap();
     assert_eq!(ticket.provider_id().as_str(), "weak");
@@ -252,10 +252,10 @@ async fn a_line_goes_to_who_is_left() {
 /// The last provider of a method is removed: who waits is told so, in time.
 #[actix::test]
 async fn a_line_without_any_provider_ends() {
-    let (stage, _held) = full(Setup::default()).await;
-    let waiting = wait(&stage, stage.request(RUN)).await;
+    let (harness, _held) = full(Setup::default()).await;
+    let waiting = wait(&harness, harness.request(RUN)).await;
     tokio::time::sleep(Duration::from_secs(100)).await;
-    remove(&stage, "p").await;
+    remove(&harness, "p").await;
     let begun = Instant::now();
     let error = waiting.await.unwrap().unwrap_err();
     assert_eq!(begun.elapsed().as_secs(), 30);
@@ -267,18 +267,18 @@ async fn a_line_without_any_provider_ends() {
 #[actix::test]
 async fn a_line_without_any_provider_is_served_by_one_that_comes() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
-    let waiting = wait(&stage, stage.request(RUN)).await;
+    let harness = Harness::new(Setup::default());
+    let waiting = wait(&harness, harness.request(RUN)).await;
     tokio::time::sleep(Duration::from_secs(29)).await;
-    stage.register(Script::default().spec("p")).await;
+    harness.register(Script::default().spec("p")).await;
     assert_eq!(waiting.await.unwrap().unwrap().provider_id().as_str(), "p");
 }
 
 /// Busy is not down: a call waits for room as long as it takes.
 #[actix::test]
 async fn a_busy_provider_is_waited_for_without_limit() {
-    let (stage, held) = full(Setup::default()).await;
-    let mut waiting = wait(&stage, stage.request(RUN)).await;
+    let (harness, held) = full(Setup::default()).await;
+    let mut waiting = wait(&harness, harness.request(RUN)).await;
     tokio::time::sleep(Duration::from_hours(2)).await;
     assert!((&mut waiting).now_or_never().is_none());
     drop(held);
@@ -289,13 +289,13 @@ async fn a_busy_provider_is_waited_for_without_limit() {
 #[actix::test]
 async fn each_wait_for_a_provider_that_is_down_has_its_own_end() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
+    let harness = Harness::new(Setup::default());
     let initialize = step(|_| async { Err(TaskError::failed("down")) });
-    stage.register(Script { initialize, ..Script::default() }.spec("p")).await;
+    harness.register(Script { initialize, ..Script::default() }.spec("p")).await;
     let begun = Instant::now();
-    let (_, first) = stage.submit(one(task("first"))).await;
+    let (_, first) = harness.submit(one(task("first"))).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let (_, second) = stage.submit(one(task("second"))).await;
+    let (_, second) = harness.submit(one(task("second"))).await;
     for (ending, after) in [(first, 30), (second, 40)] {
         let record = ending.await;
         assert_eq!(begun.elapsed().as_secs(), after);
@@ -303,7 +303,7 @@ async fn each_wait_for_a_provider_that_is_down_has_its_own_end() {
         assert_eq!(error.code, ErrorCode::ProviderNotAvailable);
         assert!(error.is_retryable());
     }
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// Serves from its instance `number` on.
@@ -326,10 +326,10 @@ fn waiting_by(wait_policy: WaitPolicy) -> Setup {
 #[actix::test]
 async fn a_refusal_names_the_cause() {
     tokio::time::pause();
-    let stage = Stage::new(Setup::default());
-    stage.register(down_before(u64::MAX).spec("p")).await;
-    stage.register(down_before(u64::MAX).spec("q")).await;
-    let error = stage.run_task(task("t")).await.error.unwrap();
+    let harness = Harness::new(Setup::default());
+    harness.register(down_before(u64::MAX).spec("p")).await;
+    harness.register(down_before(u64::MAX).spec("q")).await;
+    let error = harness.run_task(task("t")).await.error.unwrap();
     assert_eq!(error.code, ErrorCode::ProviderNotAvailable);
     for part in
         ["work/v1.0:run", "within 30s", "provider `p` is down", "`q`", "nobody listens there"]
@@ -343,24 +343,24 @@ async fn a_refusal_names_the_cause() {
 #[actix::test]
 async fn an_absent_provider_is_waited_for_once() {
     tokio::time::pause();
-    let stage = Stage::new(waiting_by(WaitPolicy::OnceForAbsent));
-    stage.register(down_before(20).spec("p")).await;
+    let harness = Harness::new(waiting_by(WaitPolicy::OnceForAbsent));
+    harness.register(down_before(20).spec("p")).await;
     let begun = Instant::now();
     let retry = RetryPolicy { max_attempts: 3, jitter: false, ..RetryPolicy::default() };
-    let (_, tried) = stage.submit(one(task("tried").retry(retry))).await;
+    let (_, tried) = harness.submit(one(task("tried").retry(retry))).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let (_, late) = stage.submit(one(task("late"))).await;
+    let (_, late) = harness.submit(one(task("late"))).await;
     assert_eq!(late.await.tasks[0].status, TaskStatus::Failed);
     assert_eq!(begun.elapsed().as_secs(), 30);
     let tried = tried.await;
     assert_eq!(tried.tasks[0].attempts, 3);
     assert!(begun.elapsed().as_secs() < 40, "{:?}", begun.elapsed());
     // It comes, and goes again.
-    let mut events = stage.events().await;
+    let mut events = harness.events().await;
     events.health(&"p".into(), HealthStatus::Healthy).await;
-    assert_completed(stage.run(one(task("served"))).await);
-    stage.restart("p").await;
-    stage.assert_nothing_left().await;
+    assert_completed(harness.run(one(task("served"))).await);
+    harness.restart("p").await;
+    harness.assert_nothing_left().await;
 }
 
 /// A process that serves waits as long as the task's own limits allow, but not for a method that none
@@ -368,41 +368,41 @@ async fn an_absent_provider_is_waited_for_once() {
 #[actix::test]
 async fn a_process_that_serves_waits_without_a_limit_of_its_own() {
     tokio::time::pause();
-    let stage = Stage::new(waiting_by(WaitPolicy::Unlimited));
+    let harness = Harness::new(waiting_by(WaitPolicy::Unlimited));
     let begun = Instant::now();
-    let unserved = stage.run_task(task("unserved")).await.error.unwrap();
+    let unserved = harness.run_task(task("unserved")).await.error.unwrap();
     assert_eq!(unserved.code, ErrorCode::MethodNotSupported);
     assert!(unserved.message.contains("[providers.<id>]"), "{unserved}");
     assert_eq!(begun.elapsed().as_secs(), 30);
 
-    stage.register(down_before(2_000).spec("p")).await;
-    let (_, patient) = stage.submit(one(task("patient"))).await;
+    harness.register(down_before(2_000).spec("p")).await;
+    let (_, patient) = harness.submit(one(task("patient"))).await;
     let limited = task("limited").total_timeout(Duration::from_mins(10));
-    let limited = stage.run_task(limited).await.error.unwrap();
+    let limited = harness.run_task(limited).await.error.unwrap();
     assert_eq!(limited.code, ErrorCode::TaskTimeout);
     assert!(limited.message.contains("nobody listens there"), "{limited}");
     let short = Instant::now();
-    let error = stage.run_task(TaskSpec::new("short", SHORT)).await.error.unwrap();
+    let error = harness.run_task(TaskSpec::new("short", SHORT)).await.error.unwrap();
     assert_eq!((error.code, short.elapsed().as_secs()), (ErrorCode::ProviderNotAvailable, 5));
     assert_completed(patient.await);
     assert!(begun.elapsed() > Duration::from_hours(2), "{:?}", begun.elapsed());
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// Who looks from outside sees what such a task waits for, and no more of it when the wait is over.
 #[actix::test]
 async fn a_wait_for_a_provider_that_is_down_is_written_down() {
     tokio::time::pause();
-    let stage = Stage::new(waiting_by(WaitPolicy::Unlimited));
+    let harness = Harness::new(waiting_by(WaitPolicy::Unlimited));
     let script = down_before(10);
-    stage.register(script.spec("p")).await;
-    let mut events = stage.events().await;
-    let (id, ending) = stage.submit(one(task("t"))).await;
+    harness.register(script.spec("p")).await;
+    let mut events = harness.events().await;
+    let (id, ending) = harness.submit(one(task("t"))).await;
     let told = events.until(|it| matches!(it, EventData::TaskWaiting { .. })).await;
     let EventData::TaskWaiting { reason, .. } = told else { unreachable!() };
     assert!(reason.contains("nobody listens there"), "{reason}");
-    stage.settle().await;
-    let stored = stage.store.workflow(&id).await.unwrap().unwrap();
+    harness.settle().await;
+    let stored = harness.store.workflow(&id).await.unwrap().unwrap();
     let error = stored.tasks[0].error.as_ref().unwrap();
     assert_eq!(stored.tasks[0].status, TaskStatus::Queued);
     assert!(error.message.starts_with("waits for a provider: "), "{error}");
@@ -415,7 +415,7 @@ async fn a_wait_for_a_provider_that_is_down_is_written_down() {
         events.iter().filter(|it| matches!(it, EventData::TaskWaiting { .. })).count()
     };
     assert_eq!(count(events.so_far()), 0, "once a wait");
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// An outage of one provider is nothing to the tasks of all others, however many wait for it.
@@ -425,16 +425,16 @@ async fn tasks_of_a_provider_that_is_down_hold_up_no_others() {
     let mut setup = waiting_by(WaitPolicy::Unlimited);
     setup.engine.max_concurrent_tasks = 2;
     setup.engine.max_parked_tasks = 4;
-    let stage = Stage::new(setup);
-    stage.register(down_before(100).spec("p")).await;
-    stage.employ(Script::default().spec_of("q", "play/v1.0")).await;
-    let (_, away) = stage.submit(many(200, |at| task(&format!("t{at}")))).await;
+    let harness = Harness::new(setup);
+    harness.register(down_before(100).spec("p")).await;
+    harness.employ(Script::default().spec_of("q", "play/v1.0")).await;
+    let (_, away) = harness.submit(many(200, |at| task(&format!("t{at}")))).await;
     tokio::time::sleep(Duration::from_mins(2)).await;
     let begun = Instant::now();
-    assert_completed(stage.run(one(TaskSpec::new("other", "play/v1.0:run"))).await);
+    assert_completed(harness.run(one(TaskSpec::new("other", "play/v1.0:run"))).await);
     assert_eq!(begun.elapsed().as_secs(), 0);
     assert_completed(away.await);
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }
 
 /// Where the settings say that nobody waits, the answer is there at once.
@@ -443,24 +443,24 @@ async fn without_a_wait_the_refusal_comes_at_once() {
     tokio::time::pause();
     let balancer =
         BalancerSettings { provider_wait: Duration::ZERO, ..BalancerSettings::default() };
-    let stage = Stage::new(Setup { balancer, ..Setup::default() });
+    let harness = Harness::new(Setup { balancer, ..Setup::default() });
     assert!(matches!(
-        stage.pick_as(stage.request(RUN)).await,
+        harness.pick_as(harness.request(RUN)).await,
         Picked::Refused(error) if error.code == ErrorCode::MethodNotSupported
     ));
     let forever = BalancerSettings { provider_wait: Duration::MAX, ..BalancerSettings::default() };
-    let stage = Stage::new(Setup { balancer: forever, ..Setup::default() });
-    let waiting = wait(&stage, stage.request(RUN)).await;
-    stage.register(Script::default().spec("p")).await;
+    let harness = Harness::new(Setup { balancer: forever, ..Setup::default() });
+    let waiting = wait(&harness, harness.request(RUN)).await;
+    harness.register(Script::default().spec("p")).await;
     assert!(waiting.await.unwrap().is_ok());
 }
 
 /// Whoever gave up waiting without a word does not keep the provider.
 #[actix::test]
 async fn a_waiter_that_has_gone_keeps_no_provider() {
-    let (stage, held) = full(Setup::default()).await;
-    drop(wait(&stage, stage.request(RUN)).await);
-    let next = wait(&stage, stage.request(RUN)).await;
+    let (harness, held) = full(Setup::default()).await;
+    drop(wait(&harness, harness.request(RUN)).await);
+    let next = wait(&harness, harness.request(RUN)).await;
     drop(held);
     assert!(next.await.unwrap().is_ok());
 }
@@ -471,22 +471,22 @@ async fn a_low_task_is_not_starved_by_urgent_ones() {
     tokio::time::pause();
     let mut setup = Setup::default();
     setup.engine.max_concurrent_tasks = 1_000;
-    let stage = Stage::new(setup);
+    let harness = Harness::new(setup);
     let script = Script::executing(|_, _| async {
         tokio::time::sleep(Duration::from_millis(10)).await;
         Ok(true.into())
     });
-    stage.employ(script.spec("p").max_concurrent(1)).await;
+    harness.employ(script.spec("p").max_concurrent(1)).await;
     let urgent = |count| many(count, |at| task(&format!("u{at}")).priority(Priority::Urgent));
-    let (_, older) = stage.submit(urgent(20)).await;
+    let (_, older) = harness.submit(urgent(20)).await;
     script.diary.until("call", 1).await;
-    let (_, low) = stage.submit(one(task("low").priority(Priority::Low))).await;
-    let (_, younger) = stage.submit(urgent(400)).await;
+    let (_, low) = harness.submit(one(task("low").priority(Priority::Low))).await;
+    let (_, younger) = harness.submit(urgent(400)).await;
     assert_completed(low.await);
     // One turn in eight is the oldest one's, and twenty are older.
     let before = script.diary.count("call u");
     assert!(before <= 8 * 21, "it came behind {before} urgent ones");
     assert_completed(older.await);
     assert_completed(younger.await);
-    stage.assert_nothing_left().await;
+    harness.assert_nothing_left().await;
 }

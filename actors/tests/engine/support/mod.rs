@@ -1,12 +1,12 @@
-//! A stage with all actors, scripted providers and everything that happened on it.
+//! A harness with all actors, scripted providers and everything that happened on it.
 //!
 //! All of it lives on one thread, so that the paused clock holds for all: time passes only when
 //! nobody has anything left to do.
 
+#[path = "../../support/hooked_store.rs"]
+mod hooked_store;
 mod invariants;
-mod line;
-mod picky;
-mod reluctant;
+mod remote;
 mod script;
 mod stores;
 
@@ -42,15 +42,14 @@ use gleitzeit_domain::{
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+pub(crate) use hooked_store::{Decision, Hook, HookedStore, Operation};
 use invariants::{check_events, check_sequences};
-pub(crate) use line::{Line, State};
-pub(crate) use picky::{POISON, Picky};
-pub(crate) use reluctant::Reluctant;
-pub(crate) use script::{Board, Ending};
-pub(crate) use stores::Unruly;
+pub(crate) use remote::{LinkState, RemoteStore};
+pub(crate) use script::{Ending, Script};
+pub(crate) use stores::{FlakyStore, POISON, RefusingStore, StrictStore};
 
 /// So long may anything take on the paused clock before a test gives up on it.
-const PATIENCE: Duration = Duration::from_hours(6);
+const TIMEOUT: Duration = Duration::from_hours(6);
 
 /// A task that calls the scripted provider; what happens is in its parameters (see [`script`]).
 pub(crate) fn task(id: &str, script: Value) -> TaskSpec {
@@ -92,14 +91,14 @@ pub(crate) fn assert_at(actual: Duration, expected: Duration) {
     );
 }
 
-/// What a stage is built from.
+/// What a harness is built from.
 pub(crate) struct Setup {
     pub(crate) engine: EngineSettings,
     pub(crate) provider_wait: Duration,
     pub(crate) resources: Resources,
     pub(crate) env: HashMap<String, Option<String>>,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) board: Board,
+    pub(crate) script: Script,
     pub(crate) catalog: ProtocolCatalog,
     /// So often may each provider break down within a minute.
     pub(crate) restarts_max: u32,
@@ -115,7 +114,7 @@ impl Default for Setup {
             resources: Resources::UNLIMITED,
             env: HashMap::new(),
             store: Arc::new(MemoryStore::default()),
-            board: Board::default(),
+            script: Script::default(),
             catalog: catalog(),
             restarts_max: Supervision::default().restarts_max,
             providers: vec![("main", None)],
@@ -123,7 +122,7 @@ impl Default for Setup {
     }
 }
 
-/// The protocols of the stage.
+/// The protocols of the harness.
 fn catalog() -> ProtocolCatalog {
     let open = |name: &str| MethodSpec { additional_params: true, ..MethodSpec::new(name) };
     let number = ParameterSpec::object([("number", ParameterSpec::integer())]);
@@ -143,19 +142,19 @@ fn catalog() -> ProtocolCatalog {
 }
 
 impl Setup {
-    /// Opens the stage on a paused clock.
-    pub(crate) async fn open(self) -> Stage {
+    /// Opens the harness on a paused clock.
+    pub(crate) async fn open(self) -> Harness {
         tokio::time::pause();
         self.open_again().await
     }
 
-    /// The first stage of a test pauses the clock, a further one finds it paused.
-    pub(crate) async fn open_or_again(self, again: bool) -> Stage {
+    /// The first harness of a test pauses the clock, a further one finds it paused.
+    pub(crate) async fn open_or_again(self, again: bool) -> Harness {
         if again { self.open_again().await } else { self.open().await }
     }
 
-    /// Opens a further stage where the clock is paused already.
-    pub(crate) async fn open_again(self) -> Stage {
+    /// Opens a further harness where the clock is paused already.
+    pub(crate) async fn open_again(self) -> Harness {
         let parts = Parts {
             engine: self.engine,
             balancer: BalancerSettings {
@@ -175,10 +174,10 @@ impl Setup {
         let actors = system::start(parts, Arc::clone(&self.store)).unwrap();
         let subscribe = Subscribe { filter: EventFilter::default(), capacity: usize::MAX };
         let subscription = actors.addresses.bus.send(subscribe).await.unwrap();
-        let mut stage = Stage {
+        let mut harness = Harness {
             actors,
             store: self.store,
-            board: self.board,
+            script: self.script,
             subscription,
             events: Vec::new(),
             waits: Vec::new(),
@@ -186,37 +185,37 @@ impl Setup {
         for (id, max_concurrent) in self.providers {
             let restarts_max = self.restarts_max;
             let supervision = Supervision { restarts_max, ..Supervision::default() };
-            let mut spec = stage.board.provider(id, "test/v1.0").supervision(supervision);
+            let mut spec = harness.script.provider(id, "test/v1.0").supervision(supervision);
             spec.max_concurrent = max_concurrent;
-            stage.register(spec).await;
-            stage.until("provider:healthy", |_| true).await;
+            harness.register(spec).await;
+            harness.until("provider:healthy", |_| true).await;
         }
-        stage.events.clear();
-        stage.board.restart_clock();
-        stage
+        harness.events.clear();
+        harness.script.restart_clock();
+        harness
     }
 }
 
 /// All actors, and what was seen of them.
-pub(crate) struct Stage {
+pub(crate) struct Harness {
     pub(crate) actors: Actors,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) board: Board,
+    pub(crate) script: Script,
     subscription: Subscription,
-    /// Every event that was told since the stage opened.
+    /// Every event that was told since the harness opened.
     pub(crate) events: Vec<Arc<Event>>,
     /// What was submitted.
     waits: Vec<WorkflowId>,
 }
 
-impl Stage {
+impl Harness {
     pub(crate) async fn open() -> Self {
         Setup::default().open().await
     }
 
     /// Adds a scripted provider of all methods of `protocol`.
     pub(crate) async fn add_provider(&self, id: &str, protocol: &str, limit: Option<u32>) {
-        let mut spec = self.board.provider(id, protocol);
+        let mut spec = self.script.provider(id, protocol);
         spec.max_concurrent = limit;
         self.register(spec).await;
     }
@@ -268,9 +267,14 @@ impl Stage {
     }
 
     pub(crate) async fn wait(&self, id: &WorkflowId) -> WaitAnswer {
+        within(self.send_wait(id)).await.unwrap()
+    }
+
+    /// Asks for the end; the answer comes through the channel.
+    pub(crate) fn send_wait(&self, id: &WorkflowId) -> oneshot::Receiver<WaitAnswer> {
         let (answer, answered) = oneshot::channel();
         self.actors.addresses.engine.do_send(Wait { id: id.clone(), answer, outline: false });
-        within(answered).await.unwrap()
+        answered
     }
 
     /// The state of a workflow that runs here.
@@ -373,19 +377,19 @@ impl Stage {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let settled = tokio::time::timeout(PATIENCE, idle).await.is_ok();
+        let settled = tokio::time::timeout(TIMEOUT, idle).await.is_ok();
         assert!(settled, "still busy: {:?}", self.engine_counts().await);
         self.catch_up().await;
         assert_eq!(self.engine_counts().await, EngineCounts::default());
         let resources = self.resources().await;
         assert_eq!((resources.taken, resources.waiting), (Resources::default(), 0));
         assert_eq!(self.actors.addresses.resolver.send(CountWorkflows).await.unwrap(), 0);
-        assert_eq!(self.board.running(), 0, "calls are still running");
+        assert_eq!(self.script.running(), 0, "calls are still running");
         self.check().await;
         self.actors.stop(Duration::ZERO).await;
     }
 
-    /// Checks what is stored of a workflow that this stage did not submit, or opened again.
+    /// Checks what is stored of a workflow that this harness did not submit, or opened again.
     pub(crate) async fn check_stored(&self, id: &WorkflowId) {
         let record = self.stored(id).await;
         let events = self.store.events(id, 0, usize::MAX).await.unwrap();
@@ -395,7 +399,7 @@ impl Stage {
     /// Checks what must hold at any time: what was told is what is stored, and both make sense.
     pub(crate) async fn check(&mut self) {
         self.collect();
-        self.board.check();
+        self.script.check();
         for id in &self.waits {
             let Some(record) = self.store.workflow(id).await.unwrap() else { continue };
             let stored = self.store.events(id, 0, usize::MAX).await.unwrap();
@@ -414,7 +418,7 @@ impl Stage {
                 assert_eq!(stored.len(), told.len(), "{id}: stored and told");
             }
             check_events(&record, &stored);
-            self.board.check_attempts(&record);
+            self.script.check_attempts(&record);
         }
     }
 }
@@ -440,7 +444,7 @@ impl Sent {
 
 /// Awaits something that must come; on the paused clock, waiting for ever takes no time.
 pub(crate) async fn within<T>(it: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, it).await.expect("it never came")
+    tokio::time::timeout(TIMEOUT, it).await.expect("it never came")
 }
 
 /// A task of a record, by its id.

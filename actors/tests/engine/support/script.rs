@@ -42,7 +42,7 @@ pub(crate) struct CallLog {
     pub(crate) task: String,
     pub(crate) attempt: u32,
     pub(crate) params: Arc<Value>,
-    /// Since the stage opened.
+    /// Since the harness opened.
     pub(crate) began: Duration,
     pub(crate) ended: Option<Duration>,
     pub(crate) ending: Ending,
@@ -52,7 +52,7 @@ pub(crate) struct CallLog {
 struct Notes {
     calls: Vec<CallLog>,
     gates: HashMap<String, Arc<Semaphore>>,
-    born: Instant,
+    opened_at: Instant,
     /// Most calls at once, by provider; `""` for all together.
     peaks: BTreeMap<String, usize>,
     /// How many calls run, by provider.
@@ -65,14 +65,14 @@ struct Notes {
 
 /// What scripted providers write down, and the gates that hold them.
 #[derive(Debug, Clone)]
-pub(crate) struct Board(Arc<Mutex<Notes>>);
+pub(crate) struct Script(Arc<Mutex<Notes>>);
 
-impl Default for Board {
+impl Default for Script {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Notes {
             calls: Vec::new(),
             gates: HashMap::new(),
-            born: Instant::now(),
+            opened_at: Instant::now(),
             peaks: BTreeMap::new(),
             running: BTreeMap::new(),
             memory: 0,
@@ -82,24 +82,24 @@ impl Default for Board {
     }
 }
 
-impl Board {
+impl Script {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.0.lock().unwrap()
     }
 
     pub(crate) fn restart_clock(&self) {
-        self.notes().born = Instant::now();
+        self.notes().opened_at = Instant::now();
     }
 
-    /// Time since the stage opened.
+    /// Time since the harness opened.
     pub(crate) fn now(&self) -> Duration {
-        self.notes().born.elapsed()
+        self.notes().opened_at.elapsed()
     }
 
     /// A provider that follows the script.
     pub(crate) fn provider(&self, id: &str, protocol: &str) -> ProviderSpec {
-        let (board, name) = (self.clone(), id.to_owned());
-        ProviderSpec::from_fn(id, protocol, move |call| board.clone().play(name.clone(), call))
+        let (script, name) = (self.clone(), id.to_owned());
+        ProviderSpec::from_fn(id, protocol, move |call| script.clone().play(name.clone(), call))
             .unwrap()
     }
 
@@ -126,29 +126,29 @@ impl Board {
     }
 
     async fn play(self, provider: String, call: Call) -> Result<Value, TaskError> {
-        let script = Arc::clone(&call.params);
+        let params = Arc::clone(&call.params);
         let mut entry = self.begin(provider, &call);
-        let once = script["panic"] == "once" && call.attempt == 1;
-        assert!(script["panic"] != "now" && !once, "as the script says");
-        if let Some(seconds) = script["sleep"].as_f64() {
+        let once = params["panic"] == "once" && call.attempt == 1;
+        assert!(params["panic"] != "now" && !once, "as the script says");
+        if let Some(seconds) = params["sleep"].as_f64() {
             tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
         }
-        if let Some(gate) = script["gate"].as_str() {
+        if let Some(gate) = params["gate"].as_str() {
             self.gate(gate).acquire().await.unwrap().forget();
         }
         entry.done = true;
-        assert!(script["panic"] != "later", "as the script says");
-        match script["fail"].as_str() {
-            Some(code) if script["times"].as_u64().is_none_or(|n| u64::from(call.attempt) <= n) => {
-                Err(error(code, &script))
+        assert!(params["panic"] != "later", "as the script says");
+        match params["fail"].as_str() {
+            Some(code) if params["times"].as_u64().is_none_or(|n| u64::from(call.attempt) <= n) => {
+                Err(error(code, &params))
             }
-            _ => Ok(script.get("value").cloned().unwrap_or_else(|| Value::clone(&script))),
+            _ => Ok(params.get("value").cloned().unwrap_or_else(|| Value::clone(&params))),
         }
     }
 
     fn begin(&self, provider: String, call: &Call) -> Entry {
         let mut notes = self.notes();
-        let began = notes.born.elapsed();
+        let began = notes.opened_at.elapsed();
         for key in [provider.as_str(), ""] {
             let count = notes.running.entry(key.to_owned()).or_default();
             *count += 1;
@@ -170,7 +170,7 @@ impl Board {
             ended: None,
             ending: Ending::Running,
         });
-        Entry { board: self.clone(), provider, at, memory, done: false }
+        Entry { script: self.clone(), provider, at, memory, done: false }
     }
 
     /// Every call so far, in order.
@@ -234,14 +234,14 @@ impl Board {
     }
 }
 
-fn error(code: &str, script: &Value) -> TaskError {
+fn error(code: &str, params: &Value) -> TaskError {
     let code = ErrorCode::from_name(code).unwrap();
-    let text = script["text"].as_str().unwrap_or("as the script says");
+    let text = params["text"].as_str().unwrap_or("as the script says");
     let mut error = TaskError::new(code, text.to_owned());
-    if let Some(seconds) = script["retry_after"].as_f64() {
+    if let Some(seconds) = params["retry_after"].as_f64() {
         error = error.retry_after(Duration::from_secs_f64(seconds));
     }
-    if let Some(retryable) = script["retryable"].as_bool() {
+    if let Some(retryable) = params["retryable"].as_bool() {
         error = error.retryable(retryable);
     }
     error
@@ -249,7 +249,7 @@ fn error(code: &str, script: &Value) -> TaskError {
 
 /// Notes the end of a call, however it ends.
 struct Entry {
-    board: Board,
+    script: Script,
     provider: String,
     at: usize,
     memory: u64,
@@ -258,12 +258,12 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let mut notes = self.board.notes();
+        let mut notes = self.script.notes();
         for key in [self.provider.as_str(), ""] {
             *notes.running.get_mut(key).unwrap() -= 1;
         }
         notes.memory -= self.memory;
-        let now = notes.born.elapsed();
+        let now = notes.opened_at.elapsed();
         let call = &mut notes.calls[self.at];
         call.ended = Some(now);
         let done = self.done || std::thread::panicking();

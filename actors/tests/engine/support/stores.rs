@@ -1,30 +1,30 @@
-//! A store that behaves badly on purpose, over one in memory.
+//! Stores that misbehave on purpose, each over one in memory.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use gleitzeit_actors::memory_store::MemoryStore;
-use gleitzeit_domain::{
-    event::Event,
-    id::WorkflowId,
-    store::{ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange},
-    workflow::{WorkflowRecord, WorkflowSummary},
-};
-use tokio::sync::Semaphore;
+use gleitzeit_domain::{event::Event, store::StoreError, task::TaskRecord};
+use tokio::{sync::Semaphore, time::Duration};
+
+use super::hooked_store::{Decision, Hook, HookedStore, Operation};
 
 /// More writes than a test makes.
 const ALL: usize = Semaphore::MAX_PERMITS >> 4;
 
-/// One kind of write: held back until the test lets it through, and failing as it was told.
+/// One less, unless it is none; true if it was not.
+fn take_one(left: &AtomicUsize) -> bool {
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+// ---- writes that are held back or fail ----
+
+/// One kind of write: held back until the test lets it through, and failing as scripted.
 #[derive(Debug)]
-struct Trouble {
+struct Writes {
     gate: Semaphore,
     /// The next error is the last one here.
     errors: Mutex<Vec<StoreError>>,
@@ -32,67 +32,69 @@ struct Trouble {
     arrived: AtomicUsize,
 }
 
-impl Trouble {
-    fn new(permits: usize, errors: Vec<StoreError>) -> Self {
-        Self {
-            gate: Semaphore::new(permits),
-            errors: Mutex::new(errors),
-            arrived: AtomicUsize::new(0),
-        }
+impl Writes {
+    fn new(permits: usize, mut errors: Vec<StoreError>) -> Self {
+        errors.reverse();
+        let (gate, errors) = (Semaphore::new(permits), Mutex::new(errors));
+        Self { gate, errors, arrived: AtomicUsize::new(0) }
     }
 
-    /// Waits at the gate; then the error to answer with, if any.
-    async fn meet(&self) -> Option<StoreError> {
+    async fn decide(&self) -> Decision {
         self.arrived.fetch_add(1, Ordering::SeqCst);
         self.gate.acquire().await.unwrap().forget();
-        self.errors.lock().unwrap().pop()
+        match self.errors.lock().unwrap().pop() {
+            None => Decision::Pass,
+            Some(error @ StoreError::Unknown { .. }) => Decision::PassThenFail(error),
+            Some(error) => Decision::Refuse(error),
+        }
     }
 }
 
-/// Holds writes back, or fails some; what it says it has written, a [`MemoryStore`] has.
+/// Holds writes back, or fails some.
 #[derive(Debug)]
-pub(crate) struct Unruly {
-    memory: Arc<MemoryStore>,
-    submits: Trouble,
-    records: Trouble,
+pub(crate) struct Flaky {
+    submits: Writes,
+    records: Writes,
     /// Errors of the next reads of one workflow.
     reads: Mutex<Vec<StoreError>>,
 }
 
-impl Unruly {
+pub(crate) type FlakyStore = HookedStore<Flaky>;
+
+impl FlakyStore {
     /// Holds back every write until it is let through.
     pub(crate) fn gated() -> Arc<Self> {
-        Self::over(Arc::default(), 0, Vec::new(), Vec::new())
+        Self::new(Arc::default(), 0, Vec::new(), Vec::new())
     }
 
     /// Answers the first writes of new workflows and of changes with these errors. A write that is
-    /// answered with [`StoreError::Unknown`] is committed all the same.
+    /// answered with [`StoreError::Unknown`] is committed before.
     pub(crate) fn flaky(submits: Vec<StoreError>, records: Vec<StoreError>) -> Arc<Self> {
-        Self::over(Arc::default(), ALL, submits, records)
+        Self::new(Arc::default(), ALL, submits, records)
     }
 
-    /// Lets everything pass, over a store that outlives this one, until it is [cut](Self::cut).
+    /// Lets everything pass, over a store that outlives this one, until it is [cut](Flaky::cut).
     pub(crate) fn over_shared(memory: Arc<MemoryStore>) -> Arc<Self> {
-        Self::over(memory, ALL, Vec::new(), Vec::new())
+        Self::new(memory, ALL, Vec::new(), Vec::new())
     }
 
-    /// From now on, no write arrives any more and none is answered.
-    pub(crate) fn cut(&self) {
-        for trouble in [&self.submits, &self.records] {
-            trouble.gate.forget_permits(usize::MAX);
-        }
-    }
-
-    fn over(
+    fn new(
         memory: Arc<MemoryStore>,
         permits: usize,
-        mut submits: Vec<StoreError>,
-        mut records: Vec<StoreError>,
+        submits: Vec<StoreError>,
+        records: Vec<StoreError>,
     ) -> Arc<Self> {
-        submits.reverse();
-        records.reverse();
-        let (submits, records) = (Trouble::new(permits, submits), Trouble::new(permits, records));
-        Arc::new(Self { memory, submits, records, reads: Mutex::default() })
+        let (submits, records) = (Writes::new(permits, submits), Writes::new(permits, records));
+        Self::over(memory, Flaky { submits, records, reads: Mutex::default() })
+    }
+}
+
+impl Flaky {
+    /// From now on, no write arrives any more and none is answered.
+    pub(crate) fn cut(&self) {
+        for writes in [&self.submits, &self.records] {
+            writes.gate.forget_permits(usize::MAX);
+        }
     }
 
     /// Fails the next read of a workflow.
@@ -123,63 +125,149 @@ impl Unruly {
 }
 
 #[async_trait]
-impl Store for Unruly {
-    fn describe(&self) -> String {
-        "memory, for a test".into()
-    }
-
-    async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
-        match self.submits.meet().await {
-            Some(error @ StoreError::Unknown { .. }) => {
-                self.memory.submit(new).await?;
-                Err(error)
+impl Hook for Flaky {
+    async fn on(&self, operation: Operation<'_>) -> Decision {
+        match operation {
+            Operation::Submit(_) => self.submits.decide().await,
+            Operation::Record(_) => self.records.decide().await,
+            Operation::Workflow => {
+                let error = self.reads.lock().unwrap().pop();
+                error.map_or(Decision::Pass, Decision::Refuse)
             }
-            Some(error) => Err(error),
-            None => self.memory.submit(new).await,
+            _ => Decision::Pass,
         }
     }
+}
 
-    async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError> {
-        match self.records.meet().await {
-            Some(error @ StoreError::Unknown { .. }) => {
-                self.memory.record(changes).await?;
-                Err(error)
+// ---- leases that are refused ----
+
+/// Refuses the first leases, and everything once it is cut; several engines share it.
+#[derive(Debug)]
+pub(crate) struct Refusing {
+    refusals: AtomicUsize,
+    /// Workflows that were released.
+    released: AtomicUsize,
+    is_cut: AtomicBool,
+}
+
+pub(crate) type RefusingStore = HookedStore<Refusing>;
+
+impl RefusingStore {
+    pub(crate) fn new(memory: Arc<MemoryStore>, refusals: usize) -> Arc<Self> {
+        let refusals = AtomicUsize::new(refusals);
+        let (released, is_cut) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self::over(memory, Refusing { refusals, released, is_cut })
+    }
+}
+
+impl Refusing {
+    /// From now on nothing is written any more, and the lease is neither renewed nor closed: for the
+    /// others, the engine over this one has died.
+    pub(crate) fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+    }
+
+    /// Workflows that were released so far.
+    pub(crate) fn released(&self) -> usize {
+        self.released.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Hook for Refusing {
+    async fn on(&self, operation: Operation<'_>) -> Decision {
+        let is_cut = self.is_cut.load(Ordering::SeqCst);
+        match operation {
+            // At once: the engine must bear an answer that arrives while it still asks.
+            Operation::OpenLease if take_one(&self.refusals) => {
+                Decision::Refuse(StoreError::Unavailable { detail: "not now".into() })
             }
-            Some(error) => Err(error),
-            None => self.memory.record(changes).await,
+            Operation::OpenLease
+            | Operation::Workflow
+            | Operation::Events
+            | Operation::Other
+            | Operation::OtherLease => Decision::Pass,
+            _ if is_cut => Decision::Refuse(StoreError::Closed),
+            Operation::Release(ids) => {
+                self.released.fetch_add(ids.len(), Ordering::SeqCst);
+                Decision::Pass
+            }
+            _ => Decision::Pass,
         }
     }
 
-    async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
-        self.memory.unsettled().await
+    fn has_leases(&self) -> bool {
+        true
+    }
+}
+
+// ---- values that are refused ----
+
+/// A word that no result and no error may hold.
+pub(crate) const POISON: &str = "poison";
+
+/// Refuses results and errors that hold [`POISON`], as a database refuses a value for what is in it,
+/// whatever else is written with it.
+#[derive(Debug, Default)]
+pub(crate) struct Strict {
+    refused: AtomicUsize,
+    /// Writes of changes that fail and may be repeated: so many, after the first that was refused.
+    unavailable: AtomicUsize,
+}
+
+pub(crate) type StrictStore = HookedStore<Strict>;
+
+impl StrictStore {
+    pub(crate) fn new() -> Arc<Self> {
+        Self::over(Arc::default(), Strict::default())
+    }
+}
+
+impl Strict {
+    /// Fails the next so many writes of changes once one was refused.
+    pub(crate) fn become_unavailable(&self, writes: usize) {
+        self.unavailable.store(writes, Ordering::SeqCst);
     }
 
-    async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
-        let error = self.reads.lock().unwrap().pop();
-        match error {
-            Some(error) => Err(error),
-            None => self.memory.workflow(id).await,
-        }
-    }
-
-    async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
-        self.memory.list(filter).await
-    }
-
-    async fn events(
+    fn check<'a>(
         &self,
-        id: &WorkflowId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Event>, StoreError> {
-        self.memory.events(id, after, limit).await
+        mut tasks: impl Iterator<Item = &'a TaskRecord>,
+        mut events: impl Iterator<Item = &'a Event>,
+    ) -> Decision {
+        let is_bad = |task: &TaskRecord| {
+            let result = task.result.as_ref().is_some_and(|it| it.to_string().contains(POISON));
+            result || task.error.as_ref().is_some_and(|it| format!("{it:?}").contains(POISON))
+        };
+        let has_word = |event: &Event| format!("{:?}", event.data).contains(POISON);
+        if tasks.any(is_bad) || events.any(has_word) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            let detail = "a value is not allowed".into();
+            return Decision::Refuse(StoreError::Refused { detail });
+        }
+        Decision::Pass
     }
+}
 
-    async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
-        self.memory.prune(before, limit).await
-    }
-
-    async fn close(&self, limit: Duration) -> Result<(), StoreError> {
-        self.memory.close(limit).await
+#[async_trait]
+impl Hook for Strict {
+    async fn on(&self, operation: Operation<'_>) -> Decision {
+        match operation {
+            Operation::Submit(new) => {
+                // As with a database, the answer is not there within the same step.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let tasks = new.iter().flat_map(|new| &new.record.tasks);
+                self.check(tasks, new.iter().flat_map(|new| &new.events))
+            }
+            Operation::Record(changes) => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                if self.refused.load(Ordering::SeqCst) > 0 && take_one(&self.unavailable) {
+                    let detail = "cut".into();
+                    return Decision::Refuse(StoreError::Unavailable { detail });
+                }
+                let tasks = changes.iter().flat_map(|change| &change.tasks);
+                self.check(tasks, changes.iter().flat_map(|change| &change.events))
+            }
+            _ => Decision::Pass,
+        }
     }
 }

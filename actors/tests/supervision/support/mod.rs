@@ -1,6 +1,8 @@
-//! The stage for tests of supervision, balancing and resources: all actors on this thread, and
+//! The harness for tests of supervision, balancing and resources: all actors on this thread, and
 //! providers that do what a test tells them.
 
+#[path = "../../support/hooked_store.rs"]
+pub(crate) mod hooked_store;
 pub(crate) mod provider;
 
 use std::{
@@ -46,7 +48,7 @@ use tokio::sync::oneshot;
 /// The protocol of every test.
 pub(crate) const PROTOCOL: &str = "work/v1.0";
 
-/// What a stage is made from.
+/// What a harness is made from.
 pub(crate) struct Setup {
     pub(crate) engine: EngineSettings,
     pub(crate) balancer: BalancerSettings,
@@ -102,7 +104,7 @@ fn catalog() -> ProtocolCatalog {
 }
 
 /// The running actors.
-pub(crate) struct Stage {
+pub(crate) struct Harness {
     pub(crate) addresses: ActorAddresses,
     pub(crate) actors: Actors,
     pub(crate) store: Arc<dyn Store>,
@@ -110,7 +112,7 @@ pub(crate) struct Stage {
     next_task: std::cell::Cell<u32>,
 }
 
-impl Stage {
+impl Harness {
     pub(crate) fn new(setup: Setup) -> Self {
         let catalog = catalog();
         let method = |name: &'static str| {

@@ -137,7 +137,7 @@ impl Script {
             let number = built.fetch_add(1, Ordering::SeqCst) + 1;
             script.diary.write(format!("built {number}"));
             (script.build)(number)?;
-            Ok(Actress { number, script: script.clone(), busy: Rc::default() })
+            Ok(ScriptedProvider { number, script: script.clone(), busy: Rc::default() })
         };
         ProviderSpec::new(id, protocol, factory).unwrap().supervision(quick())
     }
@@ -158,20 +158,20 @@ pub(crate) fn quick() -> Supervision {
     }
 }
 
-struct Actress {
+struct ScriptedProvider {
     number: u64,
     script: Script,
     busy: Rc<Cell<bool>>,
 }
 
-impl Actress {
+impl ScriptedProvider {
     fn write(&self, what: &str) {
         self.script.diary.write(format!("{what} {}", self.number));
     }
 }
 
 #[async_trait(?Send)]
-impl Provider for Actress {
+impl Provider for ScriptedProvider {
     async fn initialize(&self) -> Result<(), TaskError> {
         (self.script.initialize)(self.number).await?;
         self.write("ready");
@@ -211,7 +211,7 @@ impl Drop for Free {
     }
 }
 
-impl Drop for Actress {
+impl Drop for ScriptedProvider {
     fn drop(&mut self) {
         self.write("dropped");
         (self.script.on_drop)(self.number);
