@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gleitzeit::{EventFilter, ProviderState, ProviderStatus};
+use gleitzeit_actors::follower::{self, Change, Follower};
 use gleitzeit_domain::{
     error::TaskError,
     event::Event,
@@ -23,7 +24,7 @@ use super::{
     report,
     run::{find, find_whole, refuse_unknown, tell},
     session::{Session, close},
-    standing::{self, Watch},
+    standing::{self, LOOK_PAUSE, Watch},
     stored::StoredResults,
 };
 
@@ -35,9 +36,6 @@ const MISSED_MAX: u32 = 1_000;
 
 /// Providers have this long to be checked for the first time.
 const FIRST_CHECKS: Duration = Duration::from_secs(10);
-
-/// Between two looks into a store that another process writes to.
-const FOLLOW_PAUSE: Duration = Duration::from_millis(300);
 
 /// Lists workflows, the newest first.
 pub(crate) async fn list(session: &Session, list: List) -> Outcome {
@@ -162,6 +160,9 @@ async fn pages(
     out: &mut EventWriter,
 ) -> Result<(), Failure> {
     let mut watch = Watch::default();
+    // Before the first read: what is stored after it is then among the changes.
+    let mut changes =
+        asked.follow.then(|| Follower::new(Arc::clone(store)).watch(&asked.id, false));
     let mut after = asked.after;
     let mut left = asked.limit.unwrap_or(usize::MAX);
     while left > 0 {
@@ -190,11 +191,34 @@ async fn pages(
             if over || !asked.follow || output::is_broken() {
                 break;
             }
-            watch.look(&**store, &asked.id).await?;
-            tokio::time::sleep(FOLLOW_PAUSE).await;
+            if let Some(changes) = &mut changes {
+                changed(changes, after, &mut watch, &**store, &asked.id).await?;
+            }
         }
     }
     Ok(())
+}
+
+/// Waits until the store may have events after `after`, or the workflow has settled.
+async fn changed(
+    changes: &mut follower::Watch,
+    after: u64,
+    watch: &mut Watch,
+    store: &dyn Store,
+    id: &WorkflowId,
+) -> Result<(), Failure> {
+    loop {
+        watch.look(store, id).await?;
+        match tokio::time::timeout(LOOK_PAUSE, changes.next()).await {
+            Err(_) => {}
+            Ok(Some(Change::Failed(error))) => return Err(error.into()),
+            Ok(Some(Change::State { record: Some(record), .. }))
+                if record.last_sequence <= after && !record.status.is_settled() => {}
+            Ok(Some(Change::Events(events)))
+                if events.last().is_none_or(|event| event.sequence <= after) => {}
+            Ok(_) => return Ok(()),
+        }
+    }
 }
 
 /// True where what is stored cannot be read, and other rows may be.

@@ -1,12 +1,13 @@
 //! `run`, `resume`, `retry` and `cancel`: workflows are brought to their end, from a file or from
 //! the store.
 
-use std::{borrow::Cow, path::Path, process, time::Duration};
+use std::{borrow::Cow, path::Path, process, sync::Arc};
 
 use gleitzeit::{
     files::{Diagnostics, WorkflowFile},
     results::{self, ResultFiles},
 };
+use gleitzeit_actors::follower::Follower;
 use gleitzeit_domain::{
     difference::difference,
     error::{ErrorCode, TaskError},
@@ -27,14 +28,9 @@ use super::{
     report,
     session::{Session, close},
     source::read,
+    standing::{self, LOOK_PAUSE},
     stored::StoredResults,
 };
-
-/// Between two looks at a workflow that another process runs.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// So many looks at a workflow for one whether its process still lives.
-const LOOKS_A_HOLDER: u32 = 10;
 
 /// Runs a workflow file to its end.
 pub(crate) async fn run(mut session: Session, Run { workflow, id, logs }: Run) -> Outcome {
@@ -109,7 +105,7 @@ async fn await_other(
     let mut interrupts = Interrupts::listen()?;
     let store = session.store_of(id).await?;
     let ended = tokio::select! {
-        ended = settled_elsewhere(&*store, session, id) => ended,
+        ended = settled_elsewhere(&store, session, id) => ended,
         () = interrupts.next() => {
             output::note(format_args!("workflow {id} goes on in the other process"));
             process::exit(130)
@@ -120,22 +116,16 @@ async fn await_other(
 }
 
 async fn settled_elsewhere(
-    store: &dyn Store,
+    store: &Arc<dyn Store>,
     session: &Session,
     id: &WorkflowId,
 ) -> Result<Option<WorkflowRecord>, Failure> {
-    let mut looks = 0_u32;
+    let follower = Follower::new(Arc::clone(store));
     loop {
-        match store.outline(id).await? {
-            Some(record) if record.status.is_settled() => return Ok(Some(record)),
-            Some(_) => {}
-            None => return Err(session.no_workflow(id)),
+        let ended = standing::settled_within(LOOK_PAUSE, &follower, session, id).await?;
+        if ended.is_some() || !is_run_elsewhere(session, id).await? {
+            return Ok(ended);
         }
-        looks += 1;
-        if looks.is_multiple_of(LOOKS_A_HOLDER) && !is_run_elsewhere(session, id).await? {
-            return Ok(None);
-        }
-        tokio::time::sleep(PAUSE).await;
     }
 }
 

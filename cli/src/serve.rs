@@ -3,9 +3,10 @@
 mod health;
 mod systemd;
 
-use std::{process, time::Duration};
+use std::{process, sync::Arc};
 
 use gleitzeit::{Enqueued, Runtime, WaitPolicy};
+use gleitzeit_actors::follower::Follower;
 use gleitzeit_domain::{id::WorkflowId, store::Store, workflow::WorkflowRecord};
 use serde_json::json;
 use tokio::signal::unix::SignalKind;
@@ -19,13 +20,10 @@ use super::{
     run::{invalid, tell},
     session::{Session, close},
     source::read_for_others,
-    standing::Watch,
+    standing::{self, LOOK_PAUSE, Watch},
 };
 use health::Endpoint;
 use systemd::Notice;
-
-/// Between two looks at a workflow that another process runs.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs what the store has and what comes into it, until someone stops it.
 pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
@@ -131,7 +129,7 @@ async fn await_end(session: &Session, id: &WorkflowId) -> Result<WorkflowRecord,
     let mut interrupts = Interrupts::listen()?;
     let store = session.store_of(id).await?;
     let ended = tokio::select! {
-        ended = settled(&*store, session, id) => ended,
+        ended = settled(&store, session, id) => ended,
         () = interrupts.next() => {
             output::note(format_args!("workflow {id} goes on where it is served"));
             process::exit(130)
@@ -142,19 +140,16 @@ async fn await_end(session: &Session, id: &WorkflowId) -> Result<WorkflowRecord,
 }
 
 async fn settled(
-    store: &dyn Store,
+    store: &Arc<dyn Store>,
     session: &Session,
     id: &WorkflowId,
 ) -> Result<WorkflowRecord, Failure> {
+    let follower = Follower::new(Arc::clone(store));
     let mut watch = Watch::default();
     loop {
-        match store.outline(id).await? {
-            Some(record) if record.status.is_settled() => return Ok(record),
-            Some(_) => {
-                watch.look(store, id).await?;
-                tokio::time::sleep(PAUSE).await;
-            }
-            None => return Err(session.no_workflow(id)),
+        watch.look(&**store, id).await?;
+        if let Some(record) = standing::settled_within(LOOK_PAUSE, &follower, session, id).await? {
+            return Ok(record);
         }
     }
 }

@@ -3,10 +3,13 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use gleitzeit_actors::follower::Follower;
 use gleitzeit_domain::{
+    error::ErrorCode,
     id::WorkflowId,
     store::{
         Store,
@@ -17,13 +20,16 @@ use gleitzeit_domain::{
 };
 use serde_json::{Value, json};
 
-use super::output::{self, Failure};
+use super::{
+    output::{self, Failure},
+    session::Session,
+};
 
 /// An engine that is there takes up what is free within this.
 const SERVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Between two looks at who runs a workflow.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Workflows that are named of those that wait for the same.
 const NAMED_MAX: usize = 3;
@@ -54,6 +60,24 @@ pub(crate) async fn of_all(
         standings[at] = standing;
     }
     Ok(standings)
+}
+
+/// Waits for a workflow to settle; `None` if it has not within `limit`.
+///
+/// # Errors
+/// If the store has no such workflow, or cannot be read.
+pub(crate) async fn settled_within(
+    limit: Duration,
+    follower: &Follower,
+    session: &Session,
+    id: &WorkflowId,
+) -> Result<Option<WorkflowRecord>, Failure> {
+    match tokio::time::timeout(limit, follower.settled(id, false)).await {
+        Err(_) => Ok(None),
+        Ok(Ok(record)) => Ok(Some(Arc::unwrap_or_clone(record))),
+        Ok(Err(error)) if error.code == ErrorCode::WorkflowNotFound => Err(session.no_workflow(id)),
+        Ok(Err(error)) => Err(error.into()),
+    }
 }
 
 /// Why nobody runs it; `None` where somebody does.

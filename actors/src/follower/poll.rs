@@ -148,16 +148,16 @@ impl Shared {
 
     /// Hands on an error that is final; any other is followed by the next round.
     fn failed(&self, task: &Task, error: StoreError, is_failing: &mut bool) {
+        let mut state = self.lock();
+        // Nobody watches any more: the store may be closed by now, which is no failure.
+        let Some(watched) = state.watched.get_mut(&task.id) else { return };
         if !std::mem::replace(is_failing, true) {
             tracing::warn!(workflow = %task.id, %error, "read of a watched workflow failed");
         }
-        let is_final = !error.is_transient();
-        if let Some(watched) = self.lock().watched.get_mut(&task.id) {
-            // The state is owed still.
-            watched.is_new |= task.needs_state;
-            if is_final {
-                let _ = watched.changes.send(Change::Failed(error));
-            }
+        // The watchers still have no state.
+        watched.is_new |= task.needs_state;
+        if !error.is_transient() {
+            let _ = watched.changes.send(Change::Failed(error));
         }
     }
 
