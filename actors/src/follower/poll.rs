@@ -6,11 +6,11 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use gleitzeit_domain::{
     event::{Event, EventData},
     id::WorkflowId,
-    store::StoreError,
+    store::{LeaseStore, StoreError},
 };
 use tokio::time::{Instant, sleep_until};
 
-use super::{Change, Shared};
+use super::{Change, Shared, watch::Watched};
 use crate::guard::panic_text;
 
 /// Between two rounds of reads, however often the store notifies: a busy database does so for every
@@ -83,8 +83,8 @@ pub(super) async fn run(mut running: Running) {
     let mut is_failing = false;
     while !running.release_if_idle() {
         // Asked each time: a listener of the store may start late, or be lost.
-        let notifies = leases.is_some_and(|leases| leases.notifies_every_commit());
-        let pause = match (is_notified, notifies) {
+        let is_every_commit = leases.is_some_and(LeaseStore::notifies_every_commit);
+        let pause = match (is_notified, is_every_commit) {
             (true, _) => ROUND_PAUSE,
             (false, true) => POLL_RARELY,
             (false, false) => POLL,
@@ -178,7 +178,7 @@ impl Shared {
                 }
             }
         }
-        let is_old = || self.lock().watched.get(&task.id).is_some_and(|it| it.is_state_old());
+        let is_old = || self.lock().watched.get(&task.id).is_some_and(Watched::is_state_old);
         if task.needs_state || has_ended || (!has_news && is_old()) {
             self.read_state(task).await?;
         }

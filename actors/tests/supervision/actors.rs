@@ -84,7 +84,7 @@ async fn survives(panic: impl AsyncFnOnce(&Harness)) {
 #[actix::test]
 async fn a_registry_that_panics_is_survived() {
     survives(async |harness| {
-        make_panic(&harness.addresses.registry, ValidateCalls(Vec::new())).await
+        make_panic(&harness.addresses.registry, ValidateCalls(Vec::new())).await;
     })
     .await;
 }
