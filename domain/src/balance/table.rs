@@ -4,6 +4,8 @@
 //! [`finished`](ProviderTable::finished), never negative and, where callers count what they pick,
 //! never above its bound; a choice is never worse in health than another that was there.
 
+mod entry;
+
 use std::{collections::HashMap, fmt, time::Duration};
 
 use super::{
@@ -15,95 +17,13 @@ use crate::{
     id::{Capability, ProtocolId, ProviderId},
 };
 
-/// The place of a provider in the table; outlives the provider without naming another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Slot {
-    index: u32,
-    generation: u32,
-}
-
-/// What is to be known of a provider before it is chosen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Registration {
-    /// Its id.
-    pub id: ProviderId,
-    /// Every method that it serves.
-    pub capabilities: Vec<Capability>,
-    /// Its share under the weighted strategy.
-    pub weight: f64,
-    /// Calls in flight at once; `None` for no bound.
-    pub max_concurrent: Option<u32>,
-}
-
-/// A provider in the table.
-#[derive(Debug)]
-pub struct ProviderEntry<H> {
-    /// What it was registered with.
-    pub registration: Registration,
-    /// How to reach it: whatever the owner of the table keeps per provider.
-    pub handle: H,
-    health: HealthStatus,
-    available: bool,
-    in_flight: u32,
-    latency: PeakLatency,
-    /// Indices of the strategies of its protocols.
-    strategies: Vec<usize>,
-}
-
-impl<H> ProviderEntry<H> {
-    /// How well it is, as last told.
-    pub const fn health(&self) -> HealthStatus {
-        self.health
-    }
-
-    /// True when an instance is there to be called, as last told.
-    pub const fn available(&self) -> bool {
-        self.available
-    }
-
-    /// Calls in flight now.
-    pub const fn in_flight(&self) -> u32 {
-        self.in_flight
-    }
-
-    /// How long its calls took.
-    pub const fn latency(&self) -> &PeakLatency {
-        &self.latency
-    }
-
-    /// 0 for the first choice, 1 for the second, `None` for not at all.
-    const fn tier(&self) -> Option<usize> {
-        match (self.available, self.health) {
-            (true, HealthStatus::Healthy) => Some(0),
-            // It has been initialised; not having been checked yet is no reason to refuse it.
-            (true, HealthStatus::Degraded | HealthStatus::Unknown) => Some(1),
-            _ => None,
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.registration.max_concurrent.is_some_and(|limit| self.in_flight >= limit)
-    }
-}
-
-/// Who serves a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pick {
-    /// This one. Tell the table with [`ProviderTable::started`] when the call begins.
-    Chosen(Slot),
-    /// Those of the best health have all the calls they may have; ask again when one finished.
-    Busy,
-    /// Some provider serves the method, but none is well enough and there.
-    Unavailable,
-    /// No provider serves the method.
-    NotSupported,
-}
+pub use entry::{Pick, ProviderEntry, Registration, Slot};
 
 /// The providers, and the strategies that choose among them. `H` is how to reach a provider.
 pub struct ProviderTable<H> {
     entries: Vec<Cell<H>>,
     by_id: HashMap<ProviderId, u32>,
-    methods: HashMap<Capability, Method>,
+    methods: HashMap<Capability, MethodProviders>,
     strategies: Vec<(ProtocolId, Box<dyn LoadBalancingStrategy>)>,
     chooser: Chooser,
     latency_decay: Duration,
@@ -120,7 +40,7 @@ struct Cell<H> {
 
 /// Who serves a method.
 #[derive(Debug)]
-struct Method {
+struct MethodProviders {
     /// A small number of its own.
     number: usize,
     /// Places in ascending order.
@@ -340,11 +260,10 @@ impl<H> ProviderTable<H> {
         for capability in capabilities {
             let strategy = self.strategy_for(&capability.protocol);
             let number = self.methods.len();
-            let method = self.methods.entry(capability.clone()).or_insert_with(|| Method {
-                number,
-                indexes: Vec::new(),
-                strategy,
-            });
+            let method = self
+                .methods
+                .entry(capability.clone())
+                .or_insert_with(|| MethodProviders { number, indexes: Vec::new(), strategy });
             if let Err(at) = method.indexes.binary_search(&index) {
                 method.indexes.insert(at, index);
             }

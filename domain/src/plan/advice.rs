@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::{Draft, at, nearest};
+use super::{check::nearest, draft::Draft, pointer::at};
 use crate::{
     error::ErrorCode,
     problem::{Problem, push_pointer},
