@@ -1,10 +1,10 @@
-//! A small actix-web service around gleitzeit: it takes workflows, tells their state, and streams
+//! A small actix-web service around gleitzeit: it accepts workflows, reports their state, and streams
 //! their events.
 //!
 //!     cargo run --example actix_web_service                      asks itself, shows the answers, ends
 //!     cargo run --example actix_web_service -- 127.0.0.1:8080    serves until Ctrl-C or SIGTERM
 //!
-//! It stops in order: it takes no new request, answers those that it has, lets running tasks end
+//! It stops in order: it accepts no new request, answers those that it has, lets running tasks end
 //! within a deadline, and reports what it cut off. The next start continues that.
 //!
 //!     curl -d '{"name": "hi", "tasks": [{"method": "echo/echo", "params": {"text": "hi"}}]}' \
@@ -35,7 +35,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// An error of gleitzeit as an answer: its code decides the status, and the body tells it.
+/// An error of gleitzeit as an answer: its code decides the status, and the body has it.
 #[derive(Debug)]
 struct Refusal(TaskError);
 
@@ -211,7 +211,7 @@ async fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> io::R
     stream.read_to_string(&mut answer).await?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).unwrap_or_default();
-    // A stream comes in chunks, with a line between them that tells their length.
+    // A stream has chunks, each with a line of its length before it.
     let documents: Vec<&str> = body.lines().filter(|line| line.starts_with('{')).collect();
     Ok(format!("{status}\n{}", documents.join("\n")))
 }

@@ -1,4 +1,4 @@
-//! An axum service that takes orders and stops in order: on Ctrl-C or SIGTERM it takes no new
+//! An axum service that accepts orders and stops in order: on Ctrl-C or SIGTERM it accepts no new
 //! request, answers those that it has, lets running tasks end within a deadline, and reports what
 //! it cut off. The next start continues that.
 //!

@@ -1,5 +1,5 @@
-//! Work of your own: a protocol, a provider that is told whether it is well, a provider that is
-//! one closure, and a strategy that chooses between the two.
+//! Providers of your own: a protocol, a provider with a health check, a provider that is one closure,
+//! and a strategy that chooses between the two.
 //!
 //!     cargo run --example custom_provider
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
@@ -76,13 +76,13 @@ impl LoadBalancingStrategy for Alphabetical {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    for (city, told) in run().await? {
-        println!("{city}: {told}");
+    for (city, forecast) in run().await? {
+        println!("{city}: {forecast}");
     }
     Ok(())
 }
 
-/// What was told of each city.
+/// The forecast of each city.
 pub(crate) async fn run() -> Result<BTreeMap<&'static str, String>, Box<dyn Error>> {
     let settings = Settings::from_toml(
         "[storage]\nurl = \"memory\"\n[balancing.protocols]\nweather = \"alphabetical\"",
@@ -101,7 +101,7 @@ pub(crate) async fn run() -> Result<BTreeMap<&'static str, String>, Box<dyn Erro
     let handle = runtime.handle();
     let types = vec!["provider:healthy".into()];
 
-    let mut told = BTreeMap::new();
+    let mut forecasts = BTreeMap::new();
     for city in CITIES {
         let task = TaskSpec::new("ask", "weather/forecast").params(json!({ "city": city }));
         let ended = handle.run(WorkflowSpec::new("forecast").task(task)).await?;
@@ -112,15 +112,15 @@ pub(crate) async fn run() -> Result<BTreeMap<&'static str, String>, Box<dyn Erro
             (None, Some(error)) => error.to_string(),
             (None, None) => task.status.to_string(),
         };
-        told.insert(city, answer);
-        // Providers come and go at run time. From now on there are two, and the strategy chooses.
+        forecasts.insert(city, answer);
+        // Providers may be added at run time. From now on there are two, and the strategy chooses.
         if city == "Kyoto" {
             let filter = EventFilter { types: types.clone(), ..EventFilter::default() };
-            let mut news = handle.subscribe(filter).await?;
+            let mut started = handle.subscribe(filter).await?;
             handle.register_provider(almanac.clone()).await?;
-            news.next().await;
+            started.next().await;
         }
     }
     runtime.stop(Duration::from_secs(5)).await;
-    Ok(told)
+    Ok(forecasts)
 }

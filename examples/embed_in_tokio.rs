@@ -1,5 +1,5 @@
 //! A multi-threaded tokio program that runs workflows beside its own work: many tasks share one
-//! runtime through clones of its handle, and one of them listens to what happens.
+//! runtime through clones of its handle, and one of them subscribes to events.
 //!
 //!     cargo run --example embed_in_tokio
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
@@ -18,8 +18,8 @@ pub(crate) const ORDERS: usize = 8;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let (completed, told) = run().await?;
-    println!("{completed} workflows completed; the listener heard of {told}");
+    let (completed, received) = run().await?;
+    println!("{completed} workflows completed; the listener received {received} events");
     Ok(())
 }
 
@@ -37,12 +37,12 @@ pub(crate) async fn run() -> Result<(usize, usize), Box<dyn Error>> {
         .subscribe(EventFilter { types: vec!["workflow:completed".into()], ..Default::default() })
         .await?;
     let listener = tokio::spawn(async move {
-        let mut told = 0;
+        let mut received = 0;
         // The stream ends when the runtime does.
         while let Some(delivery) = ends.next().await {
-            told += usize::from(matches!(delivery, Delivery::Event(_)));
+            received += usize::from(matches!(delivery, Delivery::Event(_)));
         }
-        told
+        received
     });
 
     let mut orders = JoinSet::new();

@@ -1,5 +1,5 @@
-//! A service with tables of its own beside those of gleitzeit: an order and the workflow that ships
-//! it are committed in one transaction, so that there is never one without the other.
+//! A service with its own tables beside those of gleitzeit: an order and the workflow that ships it
+//! are committed in one transaction, so that there is never one without the other.
 //!
 //!     cargo run --example submit_in_transaction
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// How many orders there are in the end, and what the workflow of the first one gave.
+/// The number of orders at the end, and the result of the first one's workflow.
 pub(crate) async fn run() -> Result<(i64, Value), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let url = format!("sqlite:{}", folder.path().join("shop.db").display());
@@ -41,11 +41,11 @@ pub(crate) async fn run() -> Result<(i64, Value), Box<dyn Error>> {
     // The card is refused: neither the order nor its workflow is there.
     let refused = order(&db, &handle, 2, "a sofa", false).await?;
 
-    // As soon as it was committed, the runtime took it up.
-    let mut told = handle.follow(&shipping, 0).await?;
-    while told.next().await?.is_some() {}
+    // The runtime claimed it after the commit.
+    let mut events = handle.follow(&shipping, 0).await?;
+    while events.next().await?.is_some() {}
     let ended = handle.workflow(&shipping).await?.ok_or("it was committed")?;
-    let gave = ended.tasks[0].result.as_deref().cloned().unwrap_or_default();
+    let result = ended.tasks[0].result.as_deref().cloned().unwrap_or_default();
     if handle.workflow(&refused).await?.is_some() {
         return Err("it was rolled back".into());
     }
@@ -57,7 +57,7 @@ pub(crate) async fn run() -> Result<(i64, Value), Box<dyn Error>> {
     };
     db.close().await?;
     runtime.stop(Duration::from_secs(5)).await;
-    Ok((orders, gave))
+    Ok((orders, result))
 }
 
 /// Takes an order, and has it shipped.

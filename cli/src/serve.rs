@@ -1,6 +1,6 @@
 //! `serve` and `submit`: workflows are stored by one process and run by another.
 
-mod health;
+mod endpoint;
 mod systemd;
 
 use std::{process, sync::Arc};
@@ -22,7 +22,6 @@ use super::{
     source::read_for_others,
     standing::{self, LOOK_PAUSE, Watch},
 };
-use health::Endpoint;
 use systemd::Notice;
 
 /// Runs what the store has and what comes into it, until someone stops it.
@@ -39,19 +38,18 @@ pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
     let builder = Runtime::builder(session.settings.clone());
     let runtime = builder.wait_policy(WaitPolicy::Unlimited).start().await?;
     let handle = runtime.handle();
-    let endpoint = match serve.health.or(session.settings.server.health) {
+    let server = match serve.health.or(session.settings.server.health) {
         None => None,
-        Some(address) => match Endpoint::open(address, handle.clone()).await {
-            Ok(endpoint) => Some(endpoint),
-            Err(error) => {
+        Some(address) => match endpoint::open(address, handle.clone()) {
+            Ok(server) => Some(server),
+            Err(failure) => {
                 runtime.stop(STOPPING).await;
-                let message = format!("cannot listen at {address} for /healthz: {error}");
-                return Err(Failure::infrastructure(message));
+                return Err(failure);
             }
         },
     };
-    if let Some(endpoint) = &endpoint {
-        output::note(format_args!("health at http://{}/healthz", endpoint.address));
+    if let Some(server) = &server {
+        output::note(format_args!("health at http://{}/healthz", server.address()));
     }
     output::note(format_args!(
         "serving {url}; {} unfinished workflows go on; Ctrl-C stops",
@@ -74,7 +72,10 @@ pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
         never = systemd::watchdog(&handle) => match never {},
         () = interrupts.next() => process::exit(130),
     };
-    drop(endpoint);
+    // Last, so that a load balancer sees 503 while tasks end.
+    if let Some(server) = server {
+        server.stop().await;
+    }
     if session.json {
         output::document(&report);
     } else {

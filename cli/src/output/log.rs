@@ -18,6 +18,10 @@ use super::{
 /// Events that say how a workflow ended.
 const OUTCOMES: &str = "gleitzeit::outcomes=off";
 
+/// Reports of the HTTP server about bytes of clients. Anybody who reaches its port could fill the log
+/// with them.
+const CLIENTS: &str = "actix_http=off";
+
 /// What a command says itself, so that the log need not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Says {
@@ -54,6 +58,10 @@ pub(crate) fn start_log(
         Ok(directive) if says == Says::Outcomes && verbose == 0 && !is_json => {
             filter.add_directive(directive)
         }
+        _ => filter,
+    };
+    let filter = match CLIENTS.parse() {
+        Ok(directive) if verbose == 0 => filter.add_directive(directive),
         _ => filter,
     };
     if is_json {
