@@ -328,16 +328,28 @@ fn links_lead_somewhere() {
     assert!(checked >= 30, "{checked}");
 }
 
-/// The files that the map of the code names are there.
+/// Files and folders of the repository that a document names are there.
 #[test]
-fn paths_in_the_architecture_are_there() {
-    let text = read("ARCHITECTURE.md");
-    let prose = prose(&text).collect::<Vec<_>>().join("\n");
-    let is_source = |word: &str| Path::new(word).extension().is_some_and(|it| it == "rs");
-    let is_path = |word: &&str| word.contains('/') && !word.contains(' ') && is_source(word);
-    let paths: BTreeSet<&str> = quoted(&prose).filter(is_path).collect();
-    assert!(paths.len() >= 10, "{paths:?}");
-    for path in paths {
-        assert!(root().join(path).is_file(), "ARCHITECTURE.md: `{path}` is not there");
+fn paths_in_the_documents_are_there() {
+    let folders: BTreeSet<String> = fs::read_dir(root())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().display().to_string())
+        .collect();
+    // Placeholders such as `config/NAME.toml` have capitals.
+    let is_path = |word: &&str| {
+        let is_letter =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-./".contains(c);
+        let first = word.split_once('/').map(|(first, _)| first);
+        first.is_some_and(|first| folders.contains(first)) && word.chars().all(is_letter)
+    };
+    let mut checked = 0;
+    for document in documents() {
+        let text = read(&document);
+        let prose = prose(&text).collect::<Vec<_>>().join("\n");
+        for path in quoted(&prose).filter(is_path) {
+            assert!(root().join(path).exists(), "{document}: `{path}` is not there");
+            checked += 1;
+        }
     }
+    assert!(checked >= 40, "{checked}");
 }
