@@ -16,95 +16,35 @@
 //! Invariant: a container is gone when its task has ended, when the call was dropped, and when the
 //! service has died, whichever comes first.
 
+mod config;
 mod container;
 mod engine;
 pub(crate) mod engine_info;
 pub(crate) mod line;
 mod owner;
 mod profile;
+mod settings;
 mod stock;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use serde::Serialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use crate::{
-    Interpreter, Job, Level, Limits, SandboxError, frames,
-    jail::filter::{OWN_PID, program as filter_program},
+    Interpreter, Job, Level, SandboxError,
     pool::WorkerPool,
     self_test::{SelfTest, attempts},
     watch::Ended,
 };
+use config::{ContainerConfig, ContainerCount, boot_frames};
 use container::IdleContainer;
 use engine::Engine;
 use engine_info::EngineInfo;
 
+pub use settings::DockerSettings;
+
 /// The engine removes a few containers a second.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What holds for every container of a sandbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DockerSettings {
-    /// The image, which must be there: nothing is pulled.
-    pub image: String,
-    /// Where the engine listens: `unix://PATH` or `tcp://HOST:PORT`. Without it `DOCKER_HOST`, and
-    /// then `unix:///var/run/docker.sock`.
-    pub host: Option<String>,
-    /// The runtime that the engine starts containers with, such as `runsc`; without it its own
-    /// choice.
-    pub runtime: Option<String>,
-    /// Containers that wait for a task, warm.
-    pub pool_size: usize,
-    /// Tasks at once.
-    pub workers: usize,
-    /// Jobs that may wait for a container.
-    pub queue_max: usize,
-    /// Processor time of a container, in thousandths of a core.
-    pub cpu_millicores: u32,
-    /// Processes and threads of a container, the supervisor's included.
-    pub pids: u32,
-    /// Bytes that the files of a task may take together; they are in memory.
-    pub task_bytes: u64,
-    /// Files and directories that a task may make.
-    pub task_inodes: u64,
-    /// What most jobs are limited to: containers are warmed with the memory of these limits, and
-    /// another job's is set before it is handed over.
-    pub usual: Limits,
-    /// Directories and files of the engine's machine, shown read-only under their own names.
-    pub read_only_paths: Vec<PathBuf>,
-}
-
-impl DockerSettings {
-    /// Containers of `image`, with as many workers as there are cores.
-    pub fn of(image: impl Into<String>) -> Self {
-        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self {
-            image: image.into(),
-            host: None,
-            runtime: None,
-            pool_size: workers * 2,
-            workers,
-            queue_max: 1024,
-            cpu_millicores: 1000,
-            pids: 64,
-            task_bytes: 256 << 20,
-            task_inodes: 4096,
-            usual: Limits::default(),
-            read_only_paths: Vec::new(),
-        }
-    }
-
-    /// The engine's address.
-    pub fn address(&self) -> String {
-        let set = self.host.clone().or_else(|| std::env::var("DOCKER_HOST").ok());
-        set.filter(|host| !host.is_empty()).unwrap_or_else(|| engine::ADDRESS.to_owned())
-    }
-}
 
 /// Sees that an engine answers at `address`, and that it has `image`.
 ///
@@ -131,67 +71,6 @@ pub async fn docker_available(settings: &DockerSettings) -> Result<EngineInfo, S
     let info = engine.info(settings.runtime.as_deref()).await?;
     engine.has_image(&settings.image).await?;
     Ok(EngineInfo { image: Some(settings.image.clone()), ..info })
-}
-
-/// All that it takes to warm a container.
-#[derive(Debug)]
-struct ContainerConfig {
-    engine: Engine,
-    settings: DockerSettings,
-    owner: String,
-    interpreter: Interpreter,
-    /// What a supervisor is told at first.
-    boot_frames: Vec<u8>,
-    /// So many are warmed at once.
-    warming: Semaphore,
-    containers: ContainerCount,
-}
-
-/// Counts the containers that are there.
-#[derive(Debug, Clone)]
-struct ContainerCount(Arc<watch::Sender<usize>>);
-
-impl ContainerCount {
-    fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
-    }
-
-    /// One more, until it is dropped.
-    fn one_more(&self) -> ContainerGuard {
-        self.0.send_modify(|count| *count += 1);
-        ContainerGuard(self.clone())
-    }
-
-    async fn until_none(&self) {
-        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
-    }
-}
-
-/// A container that is there.
-#[derive(Debug)]
-struct ContainerGuard(ContainerCount);
-
-impl Drop for ContainerGuard {
-    fn drop(&mut self) {
-        (self.0.0).send_modify(|count| *count -= 1);
-    }
-}
-
-/// The first frame of a supervisor, by the names that the harness reads.
-#[derive(Serialize)]
-struct HarnessConfig {
-    own_pid: u32,
-}
-
-fn boot_frames(interpreter: &Interpreter) -> Vec<u8> {
-    let mut boot_frames = Vec::new();
-    frames::put(&mut boot_frames, interpreter.harness());
-    frames::put(
-        &mut boot_frames,
-        &serde_json::to_vec(&HarnessConfig { own_pid: OWN_PID }).unwrap_or_default(),
-    );
-    frames::put(&mut boot_frames, &filter_program(false));
-    boot_frames
 }
 
 /// A stock of warm containers. Dropped, all of them are ended.

@@ -10,7 +10,7 @@ use gleitzeit_domain::{
     workflow::{WorkflowRecord, WorkflowSpec},
 };
 
-use super::{Runtime, RuntimeBuilder, StartError};
+use super::{Runtime, builder::RuntimeBuilder, error::StartError};
 use crate::handle::Handle;
 
 /// A [`Runtime`] whose questions block the asking thread.

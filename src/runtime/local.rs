@@ -8,7 +8,12 @@ use gleitzeit_actors::{
 };
 use gleitzeit_domain::store::Store;
 
-use super::{RuntimeBuilder, StartError, begin, end, results::ResultWriter};
+use super::{
+    builder::RuntimeBuilder,
+    control::{begin, end},
+    error::StartError,
+    results::ResultWriter,
+};
 use crate::handle::Handle;
 
 /// A runtime whose actors and providers share the current thread with its caller.

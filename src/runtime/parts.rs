@@ -1,6 +1,6 @@
 //! From settings to what the actors are made from.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use gleitzeit_actors::{
     execution_engine::EngineSettings,
@@ -16,8 +16,13 @@ use gleitzeit_domain::{
     store::Store,
 };
 
-use super::{RETENTION_BATCH, RETENTION_ROUND, StartError};
+use super::error::StartError;
 use crate::{handle::shared_now, protocol_files, settings::Settings};
+
+/// The pause between two clean-ups of settled workflows.
+const RETENTION_ROUND: Duration = Duration::from_hours(1);
+/// The number of workflows that one statement deletes.
+const RETENTION_BATCH: usize = 5_000;
 
 /// The built-in protocols, those of the settings' directory, and `added`.
 pub(super) fn catalog(

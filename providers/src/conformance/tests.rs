@@ -3,7 +3,12 @@
 use std::cell::{Cell, RefCell};
 
 use async_trait::async_trait;
-use gleitzeit_domain::{health::HealthReport, protocol::builtin};
+use gleitzeit_domain::{
+    error::TaskError,
+    health::HealthReport,
+    protocol::{builtin, catalog::ProtocolCatalog},
+    provider::{Call, Outcome},
+};
 use serde_json::json;
 
 use super::*;

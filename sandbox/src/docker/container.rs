@@ -21,10 +21,11 @@ use tokio::{
 };
 
 use super::{
-    ContainerConfig, ContainerCount, ContainerGuard, DockerSettings,
+    config::{ContainerConfig, ContainerCount, ContainerGuard},
     engine::Engine,
     line::{Decoder, Frame, FrameKind, Report},
     profile,
+    settings::DockerSettings,
 };
 use crate::{
     Interpreter, Job, SandboxError, frames,

@@ -12,7 +12,7 @@ use bollard::models::{
 };
 use serde_json::json;
 
-use super::{DockerSettings, owner};
+use super::{owner, settings::DockerSettings};
 use crate::{Limits, jail::filter};
 
 /// Nobody: a user without rights, on every machine.

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ContainerConfig, container::IdleContainer};
+use super::{config::ContainerConfig, container::IdleContainer};
 use crate::pool::WorkerPool;
 
 /// After a start that failed, the next one waits so long, then twice as long, up to the most.

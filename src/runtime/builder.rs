@@ -1,0 +1,123 @@
+//! Collects what a runtime is started with.
+
+use std::{sync::Arc, thread};
+
+use gleitzeit_actors::load_balancer::WaitPolicy;
+use gleitzeit_domain::{
+    balance::StrategyFactory, protocol::ProtocolSpec, provider::ProviderSpec, store::Store,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Runtime, blocking::BlockingRuntime, control::control_thread, error::StartError};
+use crate::settings::Settings;
+
+/// Collects what is added to the settings before the start.
+pub struct RuntimeBuilder {
+    pub(super) settings: Settings,
+    pub(super) providers: Vec<ProviderSpec>,
+    pub(super) protocols: Vec<ProtocolSpec>,
+    #[cfg(feature = "typed")]
+    pub(super) services: Vec<crate::service::Service>,
+    pub(super) strategies: Vec<(String, StrategyFactory)>,
+    pub(super) store: Option<Arc<dyn Store>>,
+    pub(super) recover: bool,
+    pub(super) wait_policy: WaitPolicy,
+    pub(super) settings_providers: bool,
+    pub(super) is_local: bool,
+}
+
+impl std::fmt::Debug for RuntimeBuilder {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("RuntimeBuilder")
+            .field("providers", &self.providers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RuntimeBuilder {
+    /// Adds a provider to those of the settings.
+    #[must_use]
+    pub fn provider(mut self, spec: ProviderSpec) -> Self {
+        self.providers.push(spec);
+        self
+    }
+
+    /// Adds a protocol to the built-in ones and those of the settings' directory.
+    #[must_use]
+    pub fn protocol(mut self, spec: ProtocolSpec) -> Self {
+        self.protocols.push(spec);
+        self
+    }
+
+    /// Adds a service: its protocol and its provider.
+    #[cfg(feature = "typed")]
+    #[must_use]
+    pub fn service(mut self, service: crate::service::Service) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// Adds a balancing strategy that settings may name.
+    #[must_use]
+    pub fn strategy(mut self, name: impl Into<String>, factory: StrategyFactory) -> Self {
+        self.strategies.push((name.into(), factory));
+        self
+    }
+
+    /// Uses this store, whatever the settings say.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Leaves unfinished workflows of the store alone: those that are there at the start, those that
+    /// other processes leave behind, and those that are stored for whoever claims them.
+    #[must_use]
+    pub fn without_recovery(mut self) -> Self {
+        self.recover = false;
+        self
+    }
+
+    /// Says for which calls `engine.provider_wait_timeout` holds; without it, for each attempt.
+    #[must_use]
+    pub fn wait_policy(mut self, policy: WaitPolicy) -> Self {
+        self.wait_policy = policy;
+        self
+    }
+
+    /// Starts none of the settings' providers, only those that were added here.
+    #[must_use]
+    pub fn without_settings_providers(mut self) -> Self {
+        self.settings_providers = false;
+        self
+    }
+
+    /// Starts.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing runs.
+    pub async fn start(self) -> Result<Runtime, StartError> {
+        let (ready, is_ready) = oneshot::channel();
+        let (stop, stops) = mpsc::unbounded_channel();
+        let (fails, failed) = watch::channel(None);
+        let thread = thread::Builder::new()
+            .name("gleitzeit-actors".into())
+            .spawn(move || control_thread(self, ready, stops, &fails))?;
+        match is_ready.await {
+            Ok(Ok((handle, recovered))) => {
+                Ok(Runtime { handle, recovered, stop, failed, thread: Some(thread) })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(StartError::Died),
+        }
+    }
+
+    /// Starts from a thread without an async runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing runs.
+    pub fn start_blocking(self) -> Result<BlockingRuntime, StartError> {
+        BlockingRuntime::start(self)
+    }
+}
