@@ -1,8 +1,8 @@
 //! Reads workflow files: YAML, JSON and TOML into the same [`WorkflowSpec`].
 //!
-//! Asked by the command line and by embedding services; asks the file system only. Everything
-//! wrong with a file is told at once, each with its line and a caret below the offending text.
-//! [`Source`] keeps the text, so that what later checks find is told in the same way.
+//! The command line and embedding services use it; it reads the file system only. Everything wrong
+//! with a file is reported at once, each finding with its line and a caret below the offending
+//! text. [`Source`] keeps the text, so that findings of later checks are reported in the same way.
 //!
 //! Each format has a reader that makes the same tree of values with places (`node`), and one
 //! decoder (`spec`) makes the workflow of it, so that the formats cannot differ in meaning.
@@ -79,7 +79,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format of a file's name, or `None` when its extension is none of those known.
+    /// The format of a file's extension; `None` if it is unknown.
     pub fn of_path(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         match extension.as_str() {
@@ -124,7 +124,7 @@ pub enum FileError {
         /// The file, as it was named.
         file: String,
     },
-    /// The file says something wrong.
+    /// The content of the file is invalid.
     #[error("{0}")]
     Invalid(Diagnostics),
 }
@@ -139,7 +139,7 @@ impl FileError {
     }
 }
 
-/// Reads a workflow file. Its format is that of its extension, or else what its text looks like.
+/// Reads a workflow file. The format is that of its extension, or else detected from its text.
 ///
 /// # Errors
 /// [`FileError::Io`], [`FileError::TooLarge`], and [`FileError::Invalid`] with everything that is
@@ -148,9 +148,9 @@ pub fn read(path: &Path) -> Result<WorkflowFile, FileError> {
     read_and_judge(path, &|_| Vec::new())
 }
 
-/// Reads a workflow file and has `judge` look at what it says, so that what is wrong with its shape
-/// and what is wrong with its sense are told together. A task whose shape is wrong is not judged
-/// any further, and neither is a file that is no tree.
+/// Reads a workflow file and runs `judge` on it, so that errors of its shape and of its meaning are
+/// reported together. A task with an invalid shape is not judged any further, and neither is a file
+/// that does not parse.
 ///
 /// # Errors
 /// As [`read`]; [`FileError::Invalid`] also with everything that `judge` found.
@@ -161,8 +161,8 @@ pub fn read_and_judge(
     read_without(path, judge, &|_| false)
 }
 
-/// The same; a batch passes over the files that `left_out` says, such as a database that is kept
-/// in its directory.
+/// The same; a batch skips the files for which `left_out` returns true, such as a database in its
+/// directory.
 ///
 /// # Errors
 /// As [`read_and_judge`].
@@ -176,8 +176,9 @@ pub fn read_without(
     read_bytes(bytes, path, folder, judge, left_out)
 }
 
-/// The same for bytes that were read already, such as those of standard input. `name` is what messages
-/// call them, and its extension says their format, if it has one; relative paths begin at `folder`.
+/// The same for bytes that were read already, such as those of standard input. `name` is their name
+/// in messages, and its extension determines their format, if it has one; relative paths begin at
+/// `folder`.
 ///
 /// # Errors
 /// As [`read_and_judge`], without [`FileError::Io`].
@@ -195,8 +196,9 @@ pub fn read_bytes(
     Ok(file)
 }
 
-/// Reads the inputs of a workflow from the bytes of a file: a mapping of names to values in YAML, JSON
-/// or TOML. `name` is what messages call it, and its extension says its format, if it has one.
+/// Reads the inputs of a workflow from the bytes of a file: a mapping of names to values in YAML,
+/// JSON or TOML. `name` is its name in messages, and its extension determines its format, if it has
+/// one.
 ///
 /// # Errors
 /// [`FileError::TooLarge`], and [`FileError::Invalid`] with everything that is wrong with it.
@@ -242,9 +244,9 @@ fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Diagnostics {
     source::locate_all(name, &text, findings)
 }
 
-/// Reads a workflow from a text. `name` is what messages call it; where it is a path, a batch
-/// looks for its files in that folder first. Relative paths in its tasks are not given a directory,
-/// for a text has none: set [`WorkflowSpec::place`] where they are to have one.
+/// Reads a workflow from a text. `name` is its name in messages; if it is a path, a batch searches
+/// for its files in that folder first. Relative paths in its tasks have no directory, because a
+/// text has none: set [`WorkflowSpec::file_access`] to give them one.
 ///
 /// # Errors
 /// [`FileError::TooLarge`], and [`FileError::Invalid`] with everything that is wrong with it.

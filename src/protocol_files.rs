@@ -1,8 +1,8 @@
 //! Reads protocols from TOML files: everything wrong with a file at once, each with its place.
 //!
-//! Asked by the runtime at its start, for the files of the settings' directory, and by the
-//! command line. What is read is checked as a protocol by itself; that its parent exists is
-//! checked when it is registered.
+//! The runtime reads the files of the settings' directory when it starts; the command line reads
+//! them, too. Each file is checked as a protocol by itself; its parent is checked when it is
+//! registered.
 //!
 //! Invariant: the order of methods, parameters and fields is that of the file.
 
@@ -37,7 +37,7 @@ pub struct ProtocolFileProblem {
     pub column: usize,
     /// The key, such as `methods.count.timeout`; empty for the whole file.
     pub key: String,
-    /// What was found, and what was expected.
+    /// The value found, and the expected one.
     pub message: String,
     /// The text of the line.
     pub text: String,
@@ -61,7 +61,7 @@ pub enum ProtocolFileError {
     Read {
         /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The cause.
         source: io::Error,
     },
     /// It is not a protocol.
@@ -96,7 +96,7 @@ impl ProtocolFileError {
         let printed = problems.iter().map(|problem| {
             let number = problem.line.to_string();
             let gutter = " ".repeat(number.len());
-            // What stands before the caret is repeated as blanks, so that tabs keep their width.
+            // The text before the caret is replaced by blanks, so that tabs keep their width.
             let before = problem.text.chars().take(problem.column.saturating_sub(1));
             let blank: String = before.map(|c| if c == '\t' { c } else { ' ' }).collect();
             let text = &problem.text;
@@ -184,7 +184,7 @@ pub fn parse(text: &str) -> Result<ProtocolSpec, Vec<ProtocolFileProblem>> {
     Err(problems)
 }
 
-/// What is wrong with a protocol by itself, whatever it extends.
+/// The errors of a protocol by itself, without its parent.
 fn schema_errors(spec: &ProtocolSpec) -> Vec<SchemaError> {
     let alone = ProtocolSpec { extends: None, ..spec.clone() };
     match ProtocolCatalog::new().register(alone) {

@@ -1,8 +1,9 @@
 //! The results of a workflow that asks for files of them: `ID.json` and `ID.md` in its output
 //! directory.
 //!
-//! Asked by the runtime when such a workflow has settled, in whichever process that is, and by the
-//! command line. Written to another name first and then renamed, so that nobody reads half a file.
+//! The runtime writes them when such a workflow has settled, in the process that ran it; the
+//! command line writes them, too. A file is written under another name and then renamed, so that no
+//! reader sees half a file.
 
 mod document;
 
@@ -24,10 +25,10 @@ pub use document::DocumentWriter;
 
 use crate::settings::Settings;
 
-/// Bytes at either end of a file that are looked at to see whether it is a result.
+/// The number of bytes at either end of a file that are checked to detect a result.
 const ENDS_BYTES: usize = 4096;
 
-/// Where the results of a workflow are.
+/// The paths of the results of a workflow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultFiles {
     /// The document that `show --json` prints.
@@ -55,7 +56,7 @@ pub enum ResultsError {
         "results not written to `{}`: {source}; `gleitzeit show` has them", path.display()
     )]
     Io {
-        /// What cannot be made.
+        /// The file or directory.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -63,7 +64,7 @@ pub enum ResultsError {
 }
 
 impl ResultFiles {
-    /// The files of a workflow; `None` where it asks for none.
+    /// The files of a workflow; `None` if it has no output directory.
     pub fn of(record: &WorkflowRecord) -> Option<Self> {
         let output = record.spec.file_access.as_ref()?.output.as_ref()?;
         let stem = stem(&record.id);
@@ -87,7 +88,7 @@ fn stem(id: &WorkflowId) -> String {
     if text.starts_with('.') { format!("_{text}") } else { text }
 }
 
-/// Writes the results of a workflow to its output directory, where it has one.
+/// Writes the results of a workflow to its output directory, if it has one.
 ///
 /// # Errors
 /// [`ResultsError`].
@@ -132,7 +133,7 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     io::Write::write_all(&mut options.open(path)?, text.as_bytes())
 }
 
-/// True where the directory, as far as it is there, is below a root of the settings.
+/// True if the directory, as far as it exists, is below a root of the settings.
 fn is_permitted(directory: &Path, settings: &Settings) -> bool {
     let existing = directory.ancestors().find_map(|above| above.canonicalize().ok());
     let climbs = directory.components().any(|it| it == std::path::Component::ParentDir);
@@ -207,8 +208,8 @@ fn body(task: &TaskRecord) -> String {
     }
 }
 
-/// True for a file that [`write`] made: it is named after the workflow that it tells of. A batch
-/// that took the results of the one before for its inputs would grow without end.
+/// True for a file that [`write`] made: it is named after its workflow. A batch that used the
+/// results of the one before as inputs would grow without end.
 pub(crate) fn is_result(path: &Path) -> bool {
     let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { return false };
     let value = match path.extension().and_then(|extension| extension.to_str()) {

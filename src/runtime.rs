@@ -4,9 +4,9 @@
 //! `main` through [`RuntimeBuilder::start_blocking`]. The host talks to it through a [`Handle`],
 //! which can be cloned and sent anywhere.
 //!
-//! Stopping: no new work, running tasks end up to a deadline, providers stop, the store is flushed,
-//! threads are joined. What was cut off is in the report and in the store; the next start goes on
-//! with it.
+//! Stopping: no new work is accepted, running tasks end before a deadline, providers stop, the
+//! store is flushed, threads are joined. Interrupted tasks are in the report and in the store; the
+//! next start resumes them.
 
 mod blocking;
 mod builder;
@@ -83,18 +83,18 @@ impl Runtime {
         }
     }
 
-    /// What the host talks to.
+    /// The handle of the host.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// What was taken up at the start.
+    /// The workflows that were resumed at the start.
     pub fn recovered(&self) -> Recovered {
         self.recovered
     }
 
-    /// Waits until the runtime has stopped although nobody asked it to, and says why: its store is
-    /// gone, or a part of it failed for good. What was acknowledged before is in the store.
+    /// Waits until the runtime has stopped without a request, and returns the cause: its store is
+    /// lost, or a part of it failed permanently. Acknowledged work is in the store.
     pub async fn failed(&self) -> TaskError {
         let mut failed = self.failed.clone();
         let why = match failed.wait_for(Option::is_some).await {
@@ -107,8 +107,8 @@ impl Runtime {
         }
     }
 
-    /// Takes nothing more in, lets running tasks end within `deadline`, stops everything and waits
-    /// for it. The report tells what was cut off.
+    /// Accepts no new work, lets running tasks end within `deadline`, stops everything and waits
+    /// for it. The report lists interrupted tasks.
     pub async fn stop(mut self, deadline: Duration) -> StopReport {
         let (report, reported) = oneshot::channel();
         let _ = self.stop.send(StopRequest { deadline, report: Some(report) });
@@ -129,7 +129,7 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        // After `stop` nobody listens any more.
+        // After `stop` the receiver is gone, and the error is meaningless.
         let _ = self.stop.send(StopRequest { deadline: Duration::ZERO, report: None });
     }
 }

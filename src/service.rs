@@ -189,8 +189,8 @@ impl Service {
         self
     }
 
-    /// Adds a method. What follows ([`at_most_once`](Self::at_most_once),
-    /// [`timeout`](Self::timeout), …) is about this method, up to the next one.
+    /// Adds a method. The following settings ([`at_most_once`](Self::at_most_once),
+    /// [`timeout`](Self::timeout), …) apply to this method, up to the next one.
     ///
     /// State goes into the closure: `move |input, call| charge(shop.clone(), input, call)`.
     #[must_use]
@@ -264,13 +264,13 @@ impl Service {
         self.with("at_most_once", |spec| spec.effect = Effect::AtMostOnce)
     }
 
-    /// Limits one attempt of the method, where the task gives no limit.
+    /// Limits one attempt of the method, if the task sets no limit.
     #[must_use]
     pub fn timeout(self, limit: Duration) -> Self {
         self.with("timeout", |spec| spec.timeout_seconds = Some(limit))
     }
 
-    /// Sets when and how often a failed attempt is tried again, where the task says nothing.
+    /// Sets the retry policy of the method, if the task sets none.
     #[must_use]
     pub fn retry(self, policy: RetryPolicy) -> Self {
         self.with("retry", |spec| spec.retry_policy = Some(policy))
@@ -288,8 +288,8 @@ impl Service {
         self.with("specify", change)
     }
 
-    /// Runs the method where it may block its thread. Each call takes one of the threads that tokio
-    /// has for blocking calls; the engine cannot interrupt code that blocks, which should ask
+    /// Runs the method on a thread that it may block. Each call takes one of tokio's threads for
+    /// blocking calls. The engine cannot interrupt blocking code, which should poll
     /// [`CallContext::is_cancelled`].
     #[must_use]
     pub fn blocking(mut self) -> Self {

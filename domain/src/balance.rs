@@ -1,9 +1,9 @@
-//! Which provider serves a call: the strategies, and the table of providers that they choose from.
+//! Load balancing: the strategies, and the table of providers that they choose from.
 //!
-//! Asked by the `LoadBalancer`. Pure: time is passed in as a span since any fixed moment,
-//! randomness comes from a seed. [`ProviderTable`] settles who may be chosen at all — healthy
-//! before degraded before none, nobody above its own bound; a [`LoadBalancingStrategy`] chooses
-//! among those.
+//! The `LoadBalancer` asks. Pure: time is passed in as a span since any fixed moment, randomness is
+//! derived from a seed. [`ProviderTable`] decides which providers are eligible: healthy ones before
+//! degraded ones, none above its own bound. A [`LoadBalancingStrategy`] chooses among the eligible
+//! ones.
 
 mod latency;
 mod least_connections;
@@ -30,24 +30,24 @@ use crate::{
 /// A provider that may be chosen: it is well enough and below its own bound.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
-    /// Its id.
+    /// The id of the provider.
     pub id: &'a ProviderId,
-    /// Its place in the table; the candidates come in ascending order of it.
+    /// The index in the table; candidates are in ascending order of it.
     pub slot: u32,
-    /// Its share under the weighted strategy.
+    /// The share under the weighted strategy.
     pub weight: f64,
     /// Calls in flight now.
     pub in_flight: u32,
-    /// Calls in flight at most, where it has a bound; more than `in_flight`.
+    /// The bound on calls in flight, above `in_flight`; `None` without a bound.
     pub max_concurrent: Option<u32>,
     /// How long its calls took.
     pub latency: &'a PeakLatency,
 }
 
-/// What a choice is made for.
+/// The input of a choice, besides the candidates.
 #[derive(Debug, Clone, Copy)]
 pub struct PickContext<'a> {
-    /// What is called.
+    /// The method of the call.
     pub capability: &'a Capability,
     /// A small number of its own for each capability, for state kept per method.
     pub method: usize,
@@ -67,10 +67,9 @@ pub struct Sample {
 
 /// Chooses one of several providers.
 ///
-/// There is one instance a protocol. It is asked only where there is a choice: at least two
-/// candidates.
+/// There is one instance a protocol. A strategy is asked only if there are at least two candidates.
 pub trait LoadBalancingStrategy: Send {
-    /// Its name in settings.
+    /// The name in settings.
     fn name(&self) -> &str;
 
     /// The index in `candidates` of the one to be called. One that is out of range counts as 0.
@@ -82,7 +81,7 @@ pub trait LoadBalancingStrategy: Send {
     }
 }
 
-/// What a strategy is built with.
+/// The parameters of a strategy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StrategyConfig {
     /// The protocol it is to serve.
@@ -168,11 +167,11 @@ impl fmt::Debug for Strategies {
 pub struct UnknownStrategy {
     /// The name as given.
     pub name: String,
-    /// Those that are there.
+    /// The known names, in one line.
     pub known: String,
 }
 
-/// Which strategy serves which protocol.
+/// The strategy of each protocol.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BalanceConfig {
@@ -244,7 +243,7 @@ pub(crate) mod testing {
 
     use super::*;
 
-    /// What the candidates of a test refer to.
+    /// The values that the candidates of a test refer to.
     pub(crate) struct Scene {
         capability: Capability,
         ids: Vec<ProviderId>,

@@ -1,4 +1,4 @@
-//! What tells two workflows of one id apart.
+//! The differences between two workflows of one id.
 //!
 //! Asked wherever an id is submitted that a workflow has already: the same workflow again is the
 //! same submission, another one is a mistake that must not be answered with an old result.
@@ -13,9 +13,9 @@ const NAMED_MAX: usize = 3;
 /// Characters of a value that are repeated.
 const VALUE_MAX: usize = 40;
 
-/// What `after` says otherwise than `before`; `None` where both are the same workflow. Ids of tasks
-/// that are left out are those that they get, and where a workflow was submitted from, and what is
-/// said of it to a person, does not matter.
+/// The difference of `after` from `before`; `None` if both are the same workflow. Task ids that are
+/// left out count as the ids that they will get. The directory of the submission and descriptions
+/// do not matter.
 pub fn difference(before: &WorkflowSpec, after: &WorkflowSpec) -> Option<String> {
     let mut found = Vec::new();
     if before.name != after.name {
@@ -47,8 +47,8 @@ pub fn difference(before: &WorkflowSpec, after: &WorkflowSpec) -> Option<String>
     Some(found.join("; "))
 }
 
-/// Spans of time are stored as seconds, which is how they are compared: what was read back may
-/// differ by less than that can tell.
+/// Durations are stored as seconds and compared as seconds: a value that was read back may differ
+/// by less than that form can express.
 fn seconds(span: Option<std::time::Duration>) -> Option<f64> {
     span.map(|span| span.as_secs_f64())
 }

@@ -17,16 +17,16 @@ const UNITS: [(&str, f64); 5] =
 /// Why a text is no span of time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// It has no number where one must stand.
+    /// A unit without a number before it.
     #[error("no number before `{0}`")]
     Number(String),
     /// It ends with a number that has no unit.
     #[error("no unit after `{0}`")]
     NoUnit(String),
-    /// It has a unit that is none of those known.
+    /// An unknown unit.
     #[error("unknown unit `{0}`")]
     Unit(String),
-    /// Its units do not become smaller from the left to the right.
+    /// A unit that is not smaller than the one before it.
     #[error("`{0}` stands after a unit that is not larger")]
     Order(String),
     /// It is too long for a clock.
@@ -37,7 +37,7 @@ pub enum DurationError {
 /// Reads a span as a person writes it: `90` and `1.5` are seconds, `500ms`, `5m`, `1h30m`.
 ///
 /// # Errors
-/// [`DurationError`]; [`EXPECTED`] says what helps.
+/// [`DurationError`]; [`EXPECTED`] describes the format.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -85,7 +85,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     }
 }
 
-/// Writes seconds: a whole number where it is one.
+/// Writes seconds, as a whole number if possible.
 ///
 /// # Errors
 /// Those of the serializer.
@@ -146,7 +146,7 @@ pub mod option {
     /// Writes seconds, or null.
     ///
     /// # Errors
-    /// Those of the serializer.
+    /// The errors of the serializer.
     pub fn serialize<S: Serializer>(span: &Option<Duration>, out: S) -> Result<S::Ok, S::Error> {
         match span {
             Some(span) => super::serialize(span, out),

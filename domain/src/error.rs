@@ -9,7 +9,7 @@ use serde_json::Value;
 
 macro_rules! codes {
     ($($variant:ident = $number:literal, $name:literal, $retryable:literal, $doc:literal;)*) => {
-        /// What kind of thing went wrong; stable over releases.
+        /// The kind of an error; stable over releases.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum ErrorCode {
             $(#[doc = $doc] $variant,)*
@@ -29,7 +29,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// True when trying again may help, unless the error itself says otherwise.
+            /// True if another attempt may help, unless the error itself overrides it.
             pub const fn is_retryable(self) -> bool {
                 match self { $(Self::$variant => $retryable,)* }
             }
@@ -162,7 +162,7 @@ impl TaskError {
         self
     }
 
-    /// Says whether another attempt may help, whatever the code says.
+    /// Overrides whether another attempt may help, regardless of the code.
     #[must_use]
     pub fn retryable(mut self, retryable: bool) -> Self {
         self.retryable = Some(retryable);

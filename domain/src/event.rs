@@ -1,4 +1,4 @@
-//! What happened, in order: the events of workflows, tasks, providers and the engine.
+//! The events of workflows, tasks, providers and the engine, in order.
 //!
 //! Written by the engine and the supervisors, handed out by the event bus, kept by the store.
 //! Invariant: the sequences of a workflow's events are 1, 2, 3 … without a gap.
@@ -24,13 +24,13 @@ use crate::{
     task::Priority,
 };
 
-/// How many listen to events; lets whoever makes them skip what nobody would get.
+/// The number of subscribers to events. Without any, the source of an event need not build it.
 #[derive(Debug, Clone, Default)]
 pub struct SubscriberCount(Arc<AtomicUsize>);
 
 impl SubscriberCount {
-    /// True when nobody listens. Whoever subscribed before is seen: its answer comes after it was
-    /// counted.
+    /// True if there are no subscribers. A subscription that was acknowledged before is seen: the
+    /// count is stored before the acknowledgement.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -40,7 +40,7 @@ impl SubscriberCount {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Counts anew; only one may do so, the one that keeps the listeners.
+    /// Sets the count. Only the event bus, which owns the subscriptions, may call it.
     pub fn set(&self, listeners: usize) {
         self.0.store(listeners, Ordering::Release);
     }
@@ -61,16 +61,16 @@ pub enum Severity {
 /// One thing that happened.
 ///
 /// As JSON: `event_type`, `timestamp` (RFC 3339, UTC), `severity`, `workflow_id` and `sequence`
-/// (null where it belongs to no workflow), `data`.
+/// (null if it belongs to no workflow), `data`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// When.
     pub timestamp: DateTime<Utc>,
     /// Of which workflow, if of one.
     pub workflow_id: Option<WorkflowId>,
-    /// Its number among the events of that workflow, from 1; 0 where it belongs to none.
+    /// The number among the events of that workflow, from 1; 0 if it belongs to none.
     pub sequence: u64,
-    /// What.
+    /// The kind of event, with its fields.
     pub data: EventData,
 }
 
@@ -87,7 +87,7 @@ impl Serialize for Event {
     }
 }
 
-/// What happened, with the fields that the event's `data` shows.
+/// The kind of an event, with the fields that its `data` contains.
 ///
 /// The serde form (`{"<type>": {…}}`) is what stores keep; readers get that of [`Event`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,8 +101,9 @@ pub enum EventData {
     WorkflowSubmitted { name: Arc<str>, task_count: u32 },
     /// `workflow:started`
     WorkflowStarted {},
-    /// `workflow:recovered`: the process that ran it died, and another one goes on. `owner` is its
-    /// name, `epoch` its lease, `left_by` the lease of the one that died
+    /// `workflow:recovered`: the process that ran the workflow died, and another one resumed it.
+    /// `owner` is the name of the new process, `epoch` its lease, `left_by` the lease of the dead
+    /// one
     WorkflowRecovered { owner: Arc<str>, epoch: Epoch, left_by: Epoch },
     /// `workflow:completed`
     WorkflowCompleted { duration: f64 },
@@ -117,7 +118,7 @@ pub enum EventData {
     WorkflowCancelled { reason: Arc<str>, duration: f64 },
     /// `task:queued`
     TaskQueued { task_id: TaskId, priority: Priority },
-    /// `task:waiting`; all providers of its method are down, `reason` says why
+    /// `task:waiting`: all providers of its method are down; `reason` is the cause
     TaskWaiting { task_id: TaskId, reason: Arc<str> },
     /// `task:started`
     TaskStarted { task_id: TaskId, call: Arc<Capability>, attempt: u32, provider_id: ProviderId },

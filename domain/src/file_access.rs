@@ -1,16 +1,16 @@
-//! What a stored workflow needs from the place where it was written: where relative paths lead,
-//! which files its tasks may read, and where its results go.
+//! The file access of a stored workflow: the directories of relative paths, the files that its
+//! tasks may read, and the directory of its results.
 //!
-//! Filled in by whoever reads a workflow file or starts a batch; read by providers, which get it
-//! with every call, and by the runtime when the workflow has settled. Without it, a workflow would
-//! mean something else in each process that resumes it.
+//! The reader of a workflow file or the start of a batch fills it in. Providers get it with every
+//! call, and the runtime reads it after the workflow has settled. Without it, a workflow would mean
+//! something else in each process that resumes it.
 //!
 //! Invariant: every path is absolute. A workflow without a place reads relative paths from the
 //! working directory of the process that runs it.
 
 use serde::{Deserialize, Serialize};
 
-/// What a workflow needs from the place where it was written. Stored with its spec.
+/// The file access of a workflow. Stored with its spec.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FileAccess {

@@ -13,8 +13,8 @@
 //!
 //! - A task becomes ready once all its dependencies have settled, whatever level they stand on.
 //! - With the policies `skip` and `fail` a task is decided as soon as *one* dependency did not
-//!   complete: it can only end one way, and it never becomes ready after that. What is behind it
-//!   is decided in the same step, and the cause told is the task that failed by itself.
+//!   complete: it has only one possible end, and it never becomes ready after that. Its dependents
+//!   are decided in the same step, and the reported cause is the task that failed by itself.
 //! - With `run`, a dependency that did not complete counts as satisfied.
 //!
 //! Invariant: `open` of a task is the number of its dependencies that have not settled; each task
@@ -31,7 +31,7 @@ use adjacency::Adjacency;
 pub use adjacency::Cycle;
 pub use reopen::Reopened;
 
-/// Where a task stands in the graph.
+/// The state of a task in the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeState {
     /// A dependency has not settled.
@@ -64,7 +64,7 @@ impl NodeState {
     }
 }
 
-/// What followed from a task's settling. Nothing is allocated for what did not.
+/// The effects of settling a task. An empty list is not allocated.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settlement {
     /// Tasks that may run now.
@@ -106,7 +106,7 @@ impl Graph {
     /// depends on; an edge given twice counts once. There is one policy per task.
     ///
     /// # Errors
-    /// [`Cycle`] with one whole circle, where tasks wait for each other.
+    /// [`Cycle`] with one whole cycle, if tasks wait for each other.
     ///
     /// # Panics
     /// When an edge names a task without a policy, or there are 2³² tasks or edges.
@@ -148,7 +148,7 @@ impl Graph {
         self.dependents.of(task)
     }
 
-    /// Where `task` stands.
+    /// The state of `task`.
     pub fn state(&self, task: u32) -> NodeState {
         self.nodes[task as usize].state
     }
@@ -227,10 +227,10 @@ impl Graph {
         }
     }
 
-    /// Brings a newly built graph to where it was: `settled` lists, in any order, the tasks that
-    /// settled by themselves, true for those with a result. Those that were decided by a
-    /// dependency are not listed; they follow. The answer is everything that follows: all ready
-    /// tasks, and all decided ones, known to the caller's store or not.
+    /// Restores a newly built graph to an earlier state. `settled` lists, in any order, the tasks
+    /// that settled by themselves; true for those with a result. Tasks that were decided by a
+    /// dependency are not listed, because they follow. Returns everything that follows: all ready
+    /// tasks and all decided ones, whether the caller's store knows them or not.
     #[must_use = "ready tasks are handed out once"]
     pub fn restore(&mut self, settled: &[(u32, bool)]) -> Settlement {
         // All are marked before any of it is followed, or a task that settled by itself could be
@@ -249,7 +249,7 @@ impl Graph {
         settlement
     }
 
-    /// Marks a task settled by itself; false where it has settled before.
+    /// Marks a task as settled by itself; false if it had settled before.
     fn set_settled(&mut self, task: u32, completed: bool) -> bool {
         let node = &mut self.nodes[task as usize];
         if node.state.is_settled() {

@@ -20,7 +20,7 @@ pub enum HealthStatus {
 }
 
 impl HealthStatus {
-    /// Its name in events and output.
+    /// The name in events and output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -37,12 +37,12 @@ impl fmt::Display for HealthStatus {
     }
 }
 
-/// What a health check found.
+/// The result of a health check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthReport {
     /// How well it is.
     pub status: HealthStatus,
-    /// For a person: what was found, empty where there is nothing to tell.
+    /// The finding in words; empty if there is nothing to report.
     #[serde(default)]
     pub detail: String,
 }
@@ -66,8 +66,8 @@ impl HealthReport {
 
 /// Judges a provider by its checks.
 ///
-/// One failed check makes it degraded, `unhealthy_after` in a row unhealthy; one passed check
-/// makes it what the check says.
+/// One failed check makes a provider degraded, `unhealthy_after` in a row unhealthy; one passed
+/// check sets the health that the check reports.
 #[derive(Debug, Clone)]
 pub struct HealthTracker {
     unhealthy_after: u32,
@@ -91,7 +91,7 @@ impl HealthTracker {
         self.failures
     }
 
-    /// Takes a check's finding; the new verdict where it changed.
+    /// Adds the result of a check; returns the new health if it changed.
     pub fn judge(&mut self, found: HealthStatus) -> Option<HealthStatus> {
         let next = if found == HealthStatus::Unhealthy {
             self.failures = self.failures.saturating_add(1);

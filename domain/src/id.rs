@@ -181,7 +181,7 @@ impl ProtocolId {
         &self.name
     }
 
-    /// The part behind the slash, as numbers.
+    /// The part after the slash, as numbers.
     pub fn version(&self) -> Version {
         self.version
     }

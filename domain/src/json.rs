@@ -43,7 +43,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// `text_bytes` of text, and a tree of 80 MiB or of 24 times the text, whichever is more.
+    /// `text_bytes` of text, and a tree of 80 MiB or of 24 times the text, whichever is larger.
     pub const fn of_text(text_bytes: usize) -> Self {
         let scaled = text_bytes.saturating_mul(TREE_FACTOR);
         Self { text_bytes, tree_bytes: if scaled > TREE_BYTES { scaled } else { TREE_BYTES } }
@@ -102,7 +102,7 @@ pub fn read(text: &[u8], bounds: Bounds) -> Result<Value, JsonError> {
     })
 }
 
-/// What is left of [`Bounds::tree_bytes`].
+/// The rest of [`Bounds::tree_bytes`].
 struct Budget {
     left: Cell<usize>,
     is_spent: Cell<bool>,

@@ -1,4 +1,4 @@
-//! What the monitor measures, and the figures kept per method.
+//! The figures of the monitor, and the figures of each method.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -26,7 +26,7 @@ pub struct Metrics {
     pub average_execution_time: f64,
     /// Tasks settled in the last minute.
     pub throughput_per_minute: f64,
-    /// Memory of the process in MiB; 0 where it is not known.
+    /// Memory of the process in MiB; 0 if unknown.
     pub memory_usage_mb: f64,
     /// Each provider's health.
     pub provider_health: BTreeMap<ProviderId, HealthStatus>,
@@ -69,7 +69,7 @@ pub struct ExecutionStats {
     pub fenced_writes: u64,
 }
 
-/// What was measured of one method; times in seconds, memory in bytes.
+/// The figures of one method; times in seconds, memory in bytes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct MethodSummary {
     /// Calls measured.
@@ -84,7 +84,7 @@ pub struct MethodSummary {
     pub p99_execution_time: f64,
     /// Longest time.
     pub max_execution_time: f64,
-    /// Mean memory, where the provider tells it.
+    /// Mean memory; `None` if the provider does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub avg_memory: Option<f64>,
     /// Least memory.
@@ -93,7 +93,7 @@ pub struct MethodSummary {
     /// Most memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_memory: Option<u64>,
-    /// Mean growth of memory during a call, where the provider tells it.
+    /// Mean growth of memory during a call; `None` if the provider does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub avg_memory_delta: Option<f64>,
     /// Least growth.
@@ -161,7 +161,7 @@ impl Default for MethodProfile {
 }
 
 impl MethodProfile {
-    /// Counts a call that took `seconds`, with the memory it used where that is known.
+    /// Counts a call that took `seconds`, with its memory if known.
     pub fn record(&mut self, seconds: f64, memory_bytes: Option<u64>) {
         self.buckets[bucket_of(seconds)] += 1;
         self.count += 1;
@@ -173,7 +173,7 @@ impl MethodProfile {
         }
     }
 
-    /// Counts by how many bytes the memory of a call grew, where that is known.
+    /// Counts the growth of memory of a call, in bytes.
     pub fn record_memory_delta(&mut self, bytes: u64) {
         MemoryProfile::record(&mut self.memory_delta, bytes);
     }
@@ -246,8 +246,9 @@ impl Throughput {
         Self { readings: VecDeque::from([(now, settled)]) }
     }
 
-    /// Takes a reading; the rate over the last minute, or over as long as it has been known. A
-    /// count that went back, as after a restart of whoever counts, begins anew.
+    /// Adds a reading and returns the rate over the last minute, or since the first reading if that
+    /// is shorter. A count that decreased, as after a restart of its source, starts a new
+    /// measurement.
     pub fn read(&mut self, now: Duration, settled: u64) -> f64 {
         if self.readings.back().is_some_and(|(_, last)| settled < *last) {
             self.readings.clear();

@@ -1,4 +1,4 @@
-//! What a workflow needs of the process that runs it, and what a process offers.
+//! The needs of a workflow, and the offer of a process.
 //!
 //! Needs are stored with a workflow at its submission, so that a process which does not know one of
 //! its methods never takes it up: in a rolling upgrade, or where services with protocols of their
@@ -18,11 +18,11 @@ use crate::{
 /// The methods that a workflow calls, each once and in order. Empty means that they are not known:
 /// the workflow was stored by a program that did not write them down, and any process may try.
 ///
-/// A method is written `shop/v1.0:charge` where the task names the version, `shop/v1.0+:charge` where
-/// it does not: then a later version with the same major number will do, and the one that the
-/// workflow was checked against is preferred. `shop:charge` is any version: the process that took
-/// the submission knew none. Behind a `#` stands a fingerprint of the schemas that the workflow was
-/// checked against: where a process has the same ones, it need not check again.
+/// A method is written `shop/v1.0:charge` if the task names the version, and `shop/v1.0+:charge` if
+/// it does not: then a later version with the same major number is accepted, and the one that the
+/// workflow was checked against is preferred. `shop:charge` is any version: the process that
+/// accepted the submission knew none. After a `#` follows a fingerprint of the schemas that the
+/// workflow was checked against: a process with the same schemas need not check again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Needs(Arc<[Arc<str>]>);
 
@@ -55,7 +55,7 @@ impl Needs {
         Self(distinct.into())
     }
 
-    /// True where nothing is known.
+    /// True if no methods are known.
     pub fn is_unknown(&self) -> bool {
         self.0.is_empty()
     }
@@ -90,8 +90,8 @@ impl FromIterator<Arc<str>> for Needs {
     }
 }
 
-/// As a person reads it: `shop/v1.0 (charge, ship)`. Protocols that are built in are left out where
-/// there are others.
+/// The form for people: `shop/v1.0 (charge, ship)`. Built-in protocols are left out if there are
+/// others.
 impl fmt::Display for Needs {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut protocols: BTreeMap<(&str, Option<Version>), BTreeSet<&str>> = BTreeMap::new();
@@ -157,19 +157,19 @@ pub(crate) fn texts(capability: &Capability, print: u64) -> [Arc<str>; 2] {
     ]
 }
 
-/// How a method is written that nobody here knows; `None` where its version is no version.
+/// The need of a method that is not known here; `None` if its version is not valid.
 pub(crate) fn unknown_text(name: &str, version: Option<&str>, method: &str) -> Option<Arc<str>> {
     let Some(version) = version else { return Some(format!("{name}:{method}").into()) };
     let version: Version = version.parse().ok()?;
     Some(format!("{}:{method}", ProtocolId::new(name, version)).into())
 }
 
-/// What a process can run. Cheap to clone, and compared by content.
+/// The methods that a process can run. Cheap to clone, and compared by content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer(Option<Arc<BTreeSet<Capability>>>);
 
 impl Offer {
-    /// Whatever there is.
+    /// Every method.
     pub fn everything() -> Self {
         Self(None)
     }
@@ -179,7 +179,7 @@ impl Offer {
         Self(Some(Arc::new(methods.into_iter().collect())))
     }
 
-    /// True where a workflow with these needs can be run. What is not known may be tried.
+    /// True if a workflow with these needs can be run. Unknown needs may be tried.
     pub fn covers(&self, needs: &Needs) -> bool {
         let Some(methods) = &self.0 else { return true };
         needs.methods().all(|text| {

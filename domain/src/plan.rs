@@ -1,9 +1,9 @@
 //! From a workflow as submitted to one that can run.
 //!
-//! Two steps, so that the long one needs no actor: [`Draft::new`] checks the shape and finds the
-//! references, in the caller's thread; [`Draft::plan`] looks up the methods and checks parameters,
-//! in the `ProtocolRegistry`. Circles are the resolver's to find. Each step stops at what it finds;
-//! [`problems`] goes on through all of them, for a person who wants to know everything at once.
+//! There are two steps, so that the long one needs no actor. [`Draft::new`] checks the shape and
+//! finds the references, in the caller's thread. [`Draft::plan`] looks up the methods and checks
+//! parameters, in the `ProtocolRegistry`. The resolver finds cycles. Each step stops at its own
+//! findings; [`problems`] runs all of them, for a person who wants every finding at once.
 
 mod advice;
 mod check;
@@ -36,14 +36,14 @@ pub use draft::{Draft, DraftTask};
 /// More first tasks than this do not begin before their workflow is stored.
 const EARLY_MAX: usize = 256;
 
-/// What a task gets where neither it nor its method says anything.
+/// The policies of a task if neither it nor its method sets them.
 #[derive(Debug, Clone)]
 pub struct PlanDefaults {
     /// The limit of one attempt.
     pub timeout: Duration,
     /// When and how often a failed attempt is repeated.
     pub retry: Arc<RetryPolicy>,
-    /// Names that `${env.X}` may read; any where absent.
+    /// Names that `${env.X}` may read; `None` allows all.
     pub env: Option<Arc<HashSet<String>>>,
 }
 
@@ -63,13 +63,13 @@ pub struct Plan {
     pub has_new_id: bool,
     /// Its name for a person.
     pub name: Arc<str>,
-    /// What was submitted.
+    /// The spec as submitted.
     pub spec: Arc<WorkflowSpec>,
     /// The tasks, by index.
     pub tasks: Vec<PlannedTask>,
     /// `(task, depends on)`.
     pub edges: Vec<(u32, u32)>,
-    /// What the process that runs it must know.
+    /// The methods that the process that runs it must know.
     pub needs: Needs,
 }
 
@@ -78,26 +78,26 @@ pub struct Plan {
 pub struct Replanned {
     /// The plan; a method that is not known here is an error in its task.
     pub plan: Plan,
-    /// Why this process cannot run what is left of it; empty where it can.
+    /// The reasons why this process cannot run the open tasks; empty if it can.
     pub problems: Vec<Problem>,
 }
 
 /// One task of a [`Plan`].
 #[derive(Debug)]
 pub struct PlannedTask {
-    /// Its id.
+    /// The id.
     pub id: TaskId,
-    /// Its name for a person.
+    /// The name for people.
     pub name: Arc<str>,
-    /// What it calls; an error where a stored workflow's method is gone since.
+    /// The method that it calls; an error if a stored workflow's method no longer exists.
     pub method: Result<MethodRef, Arc<TaskError>>,
-    /// Its parameters.
+    /// The parameters.
     pub template: Template,
     /// The limit of one attempt.
     pub timeout: Duration,
     /// When and how often a failed attempt is repeated.
     pub retry: Arc<RetryPolicy>,
-    /// What one attempt takes.
+    /// The resources of one attempt.
     pub need: Resources,
 }
 
@@ -107,7 +107,7 @@ impl PlannedTask {
         self.method.as_ref().is_ok_and(|method| method.spec.effect != Effect::Pure)
     }
 
-    /// What it calls, for events.
+    /// The method that it calls, for events.
     pub fn capability(&self) -> Arc<Capability> {
         match &self.method {
             Ok(method) => Arc::clone(&method.capability),
@@ -119,10 +119,10 @@ impl PlannedTask {
 }
 
 impl Plan {
-    /// True when these tasks may run before the workflow is stored. Should it never be, nothing is
-    /// left of them, for they have no effect outside; and none of them has completed before, for
-    /// no other submission has the same id. Many wait: their outcomes in one write behind it would
-    /// hold up what others write.
+    /// True if these tasks may run before the workflow is stored. If it is never stored, they leave
+    /// no trace, because they have no effect outside; and none of them has completed before,
+    /// because no other submission has the same id. More than `EARLY_MAX` tasks wait: their
+    /// outcomes in one write would delay the writes of others.
     pub fn may_begin_early(&self, tasks: &[u32]) -> bool {
         if !self.has_new_id || tasks.len() > EARLY_MAX {
             return false;
@@ -151,8 +151,8 @@ pub fn problems(spec: &WorkflowSpec, catalog: &ProtocolCatalog) -> Vec<Problem> 
     problems
 }
 
-/// The same for a workflow that whichever process knows its methods takes up: that a method is not
-/// known here keeps nobody from accepting it.
+/// The same for a workflow that any process with its methods may run: a method that is unknown here
+/// is no reason to reject it.
 pub fn problems_for_others(spec: &WorkflowSpec, catalog: &ProtocolCatalog) -> Vec<Problem> {
     let (draft, mut problems) = Draft::read(spec.clone());
     problems.extend(draft.resolve_for_others(catalog).2);

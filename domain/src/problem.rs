@@ -1,4 +1,4 @@
-//! What is wrong with a submission: every finding at once, each with its place.
+//! The errors of a submission: every finding at once, each with its JSON pointer.
 
 use std::fmt;
 
@@ -15,11 +15,11 @@ use crate::{
 pub struct Problem {
     /// The kind.
     pub code: ErrorCode,
-    /// Where in the workflow, as a JSON pointer into its file: `/tasks/0/parameters/code`.
+    /// The position in the workflow, as a JSON pointer into its file: `/tasks/0/parameters/code`.
     pub pointer: String,
-    /// What was found, with the offending value, and what was expected.
+    /// The offending value, and the expected one.
     pub message: String,
-    /// What to do, where there is more to say.
+    /// The remedy; `None` if the message is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
 }
@@ -76,7 +76,7 @@ pub enum SubmitError {
          `engine.max_queued_tasks`"
     )]
     QueueFull {
-        /// Tasks taken in and not settled.
+        /// Accepted tasks that are not settled.
         waiting: u64,
         /// The limit of `engine.max_queued_tasks`.
         limit: u64,
@@ -89,16 +89,16 @@ pub enum SubmitError {
     Differs {
         /// The id.
         id: WorkflowId,
-        /// What differs, as [`difference`](crate::difference::difference) says it.
+        /// The difference, from [`difference`](crate::difference::difference).
         what: String,
     },
-    /// It has more tasks than may ever be taken in at once; submitting it again will not help.
+    /// It has more tasks than may ever be queued at once; submitting it again will not help.
     #[error(
         "the workflow has {tasks} tasks, more than may wait at all ({limit}); split it, or raise \
          `engine.max_queued_tasks`"
     )]
     TooLarge {
-        /// Its tasks.
+        /// The number of its tasks.
         tasks: u64,
         /// The limit of `engine.max_queued_tasks`.
         limit: u64,

@@ -1,4 +1,4 @@
-//! The port to whoever does the work: a provider, the call it gets and how it is made.
+//! The port to providers: a provider, its calls, and how it is built.
 //!
 //! A provider lives on one thread: it is built there by its factory, and its futures need not be
 //! `Send`. It is never asked two things at once that it cannot do at once: `&self` is shared by
@@ -26,18 +26,18 @@ pub struct Call {
     pub workflow_id: WorkflowId,
     /// The task.
     pub task_id: TaskId,
-    /// Which attempt this is, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// What is called.
+    /// The method.
     pub method: MethodRef,
     /// The parameters: references resolved, defaults filled in, checked against the schema.
     pub params: Arc<Value>,
-    /// Names of the parameters in `params` that nobody gave: the default of the schema stands there.
+    /// Names of the parameters in `params` that are defaults of the schema.
     pub defaulted: Arc<[Box<str>]>,
-    /// The limit of the attempt: the nearest of those that the task gives, or else of the defaults.
-    /// The supervisor drops the call after it and the provider's [`grace`](Provider::grace).
+    /// The limit of the attempt: the shortest of those that the task sets, or else a default. The
+    /// supervisor drops the call after it and the provider's [`grace`](Provider::grace).
     pub timeout: Duration,
-    /// What was leased for it.
+    /// The resources leased for the call.
     pub resources: Resources,
     /// Directories and files that the workflow may use.
     pub file_access: Option<Arc<FileAccess>>,
@@ -75,20 +75,20 @@ impl Call {
         self.param(name)
     }
 
-    /// What the place where it runs must guarantee.
+    /// The isolation that the method requires.
     pub fn security(&self) -> Option<&SecurityRequirements> {
         self.method.spec.security_requirements.as_ref()
     }
 }
 
-/// What a completed call gave.
+/// The result of a completed call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The result; shared with everyone who reads it.
     pub value: Arc<Value>,
-    /// Peak memory of the call in bytes, where the provider knows it.
+    /// Peak memory of the call in bytes; `None` if the provider does not know it.
     pub memory_bytes: Option<u64>,
-    /// By how much the memory of the call grew, in bytes, where the provider knows it.
+    /// Growth of memory during the call in bytes; `None` if the provider does not know it.
     pub memory_delta_bytes: Option<u64>,
 }
 
@@ -117,7 +117,7 @@ pub trait Provider {
     /// Makes ready. No call comes before this has succeeded.
     ///
     /// # Errors
-    /// Whatever keeps it from working now; it is tried again with a backoff.
+    /// The reason why it cannot serve now; it is tried again with a backoff.
     async fn initialize(&self) -> Result<(), TaskError> {
         Ok(())
     }
@@ -125,14 +125,14 @@ pub trait Provider {
     /// Runs one call.
     ///
     /// # Errors
-    /// Whatever made the call fail; the code decides whether it is retried.
+    /// The failure of the call; the code decides whether it is retried.
     async fn execute(&self, call: Call) -> Result<Outcome, TaskError>;
 
     /// How long after a call's limit the supervisor waits before it drops the call, at most
     /// [`GRACE_MAX`]. Zero drops it at the limit.
     ///
-    /// For a provider that ends calls at their limit itself, with an answer that says more: it must
-    /// not be cut off while it does.
+    /// The time that a provider needs after the limit, if it ends calls itself with a more precise
+    /// answer. The supervisor must not drop the call within it.
     fn grace(&self) -> Duration {
         Duration::ZERO
     }
@@ -197,19 +197,19 @@ impl Default for Supervision {
     }
 }
 
-/// Builds a provider on the thread where it is to live.
+/// Builds a provider on its own thread.
 pub type ProviderFactory = Arc<dyn Fn() -> Result<Rc<dyn Provider>, TaskError> + Send + Sync>;
 
 /// Everything the runtime needs to know of a provider before it exists.
 #[derive(Clone)]
 pub struct ProviderSpec {
-    /// Its id.
+    /// The id.
     pub id: ProviderId,
     /// Methods that it serves. A protocol in `protocols` adds all of its methods.
     pub capabilities: Vec<Capability>,
     /// Protocols that it serves whole.
     pub protocols: Vec<ProtocolId>,
-    /// Its share under the weighted strategy; 0 gets nothing while another is there.
+    /// The share under the weighted strategy; 0 is chosen only if all candidates have 0.
     pub weight: f64,
     /// Calls in flight at once; `None` for no bound of its own.
     pub max_concurrent: Option<u32>,
@@ -220,7 +220,7 @@ pub struct ProviderSpec {
     /// True if `supervision` was chosen for this provider; false lets the runtime's `[supervision]`
     /// take its place.
     pub supervision_chosen: bool,
-    /// What kind it is, for a person: `python`, `ollama`, `closure`.
+    /// The kind of provider, for people: `python`, `ollama`, `closure`.
     pub kind: Arc<str>,
     /// Settings worth showing, without secrets.
     pub config: BTreeMap<String, Value>,
@@ -314,7 +314,7 @@ impl ProviderSpec {
         self
     }
 
-    /// Sets how it is watched, whatever `[supervision]` says.
+    /// Sets the supervision of this provider, overriding `[supervision]`.
     #[must_use]
     pub fn supervision(mut self, supervision: Supervision) -> Self {
         self.supervision = supervision;

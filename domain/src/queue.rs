@@ -33,7 +33,7 @@ impl Kind {
     const ALL: [Self; 2] = [Self::Pure, Self::Effect];
 }
 
-/// Which items a pick may take.
+/// The items that a pick may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
     /// All of them.

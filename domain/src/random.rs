@@ -1,7 +1,7 @@
 //! Random numbers from a seed, for balancing and for the jitter of retries.
 //!
-//! The same seed gives the same numbers on every machine, so that a test can pin what happens.
-//! Not for secrets: whoever sees a few numbers knows the rest.
+//! The same seed yields the same numbers on every machine, so that a test can fix them. Not for
+//! secrets: a few numbers determine the rest.
 
 /// A generator of the `SplitMix64` family (Steele, Lea, Flood: "Fast splittable pseudorandom
 /// number generators", OOPSLA 2014). Every seed is a good one, and all of its 2^64 numbers occur.

@@ -23,13 +23,13 @@
 //! - A task's name may contain dots and spaces. The longest run of segments that names a task, as
 //!   written, is the task; the rest is the path. With tasks `a` and `a.b`, `${a.b}` is the whole
 //!   of `a.b`, and `${a["b"]}` a part of `a`.
-//! - An unquoted `$` behind the task introduces metadata; a result's own key of that name is
-//!   written `["$"]`.
+//! - An unquoted `$` after the task introduces metadata; a result's own key of that name is written
+//!   `["$"]`.
 //! - Digits are an index into a list, and a key of an object.
 //! - Braces in the text of a fallback must balance, and a fallback cannot hold a reference.
 //!
-//! Invariant: what comes out of a result is never looked at again, so a result that contains
-//! `${x}` is passed on as it is; what the author wrote as a reference never is.
+//! Invariant: a rendered value is never rendered again. A result that contains `${x}` is passed on
+//! unchanged; a reference written by the author never is.
 
 mod error;
 mod grammar;
@@ -48,8 +48,8 @@ pub use template::Template;
 
 use grammar::{Parsed, Segment};
 
-/// True where a string needs rendering before it is what the author meant: it contains a
-/// reference or an escaped one. One substring search.
+/// True if a string needs rendering: it contains a reference or an escaped one. One substring
+/// search.
 pub fn has_reference(text: &str) -> bool {
     text.contains("${")
 }
@@ -59,7 +59,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     if has_reference(text) { text.replace("${", "$${").into() } else { text.into() }
 }
 
-/// What a reference begins at.
+/// The root of a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Root {
     /// A task, not yet looked up by [`Template::bind`].
@@ -78,16 +78,16 @@ pub enum Root {
     Env,
 }
 
-/// What `${task.$.…}` can name.
+/// The fields of `${task.$.…}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metadata {
-    /// Where the task stands: a string.
+    /// The status of the task: a string.
     Status,
     /// Why it failed, as `{"code", "name", "message", "data"}`, or null.
     Error,
     /// Seconds that the call took, or null.
     Duration,
-    /// Who ran it, or null.
+    /// The provider that ran it, or null.
     ProviderId,
 }
 
@@ -109,7 +109,7 @@ pub struct Reference {
     /// Shared by all references of one string.
     pointer: Arc<str>,
     text: Box<str>,
-    /// Where the first segment begins in `text`.
+    /// The offset of the first segment in `text`.
     begin: usize,
     segments: Box<[Segment]>,
     /// The segments before this one are the root's.
@@ -129,23 +129,23 @@ impl Reference {
         &self.text
     }
 
-    /// What it begins at.
+    /// The root.
     pub fn root(&self) -> Root {
         self.root
     }
 
-    /// The segments behind the root, as written, without quotes and brackets. The optional
-    /// `result` is still in it; [`path_keys`](Self::path_keys) decides on it.
+    /// The segments after the root, as written, without quotes and brackets. The optional `result`
+    /// is included; [`path_keys`](Self::path_keys) decides on it.
     pub fn path(&self) -> impl Iterator<Item = &str> {
         self.segments[self.path_from..].iter().map(|segment| &*segment.key)
     }
 
     /// The keys that lead to the value, from the outermost object or list inward.
     ///
-    /// For a task's result, `has_key` says whether the result has a key at its top level: ask the
-    /// returns schema before the run, or the result after it. It decides the two rules of the
-    /// format: a first segment `result` is left out where the result has no such key, and then a
-    /// `content` or `response` that it does not have becomes its `response` or `message`.
+    /// For a task's result, `has_key` returns whether the result has a key at its top level, from
+    /// the returns schema before the run, or from the result after it. It decides the two rules of
+    /// the format: a first segment `result` is left out if the result has no such key, and then an
+    /// absent `content` or `response` becomes its `response` or `message`.
     pub fn path_keys(&self, has_key: impl Fn(&str) -> bool) -> Vec<&str> {
         let path = &self.segments[self.path_from..];
         if !matches!(self.root, Root::Result(_)) {
@@ -157,7 +157,7 @@ impl Reference {
         first.chain(rest).collect()
     }
 
-    /// What it gives where the path is missing or null.
+    /// The value if the path is missing or null.
     pub fn fallback(&self) -> Option<&Value> {
         self.fallback.as_ref()
     }
@@ -234,7 +234,7 @@ impl Reference {
 struct Head {
     /// Segments to leave out: 1 for a `result` that the result does not have.
     skip: usize,
-    /// The key to take in place of the next segment.
+    /// The key that replaces the next segment.
     alias: Option<&'static str>,
 }
 
@@ -242,7 +242,7 @@ fn head(path: &[Segment], has_key: impl Fn(&str) -> bool) -> Head {
     let bare = |at: usize| path.get(at).filter(|segment| segment.bare).map(|segment| &*segment.key);
     let skip = usize::from(bare(0) == Some("result") && !has_key("result"));
     let reply = bare(skip).filter(|key| matches!(*key, "content" | "response"));
-    // The replies of language models, and what `echo` was told to say.
+    // The fields of replies of language models and of `echo`.
     let replies = ["response", "message"];
     let alias = reply
         .filter(|key| !has_key(key))
@@ -250,7 +250,7 @@ fn head(path: &[Segment], has_key: impl Fn(&str) -> bool) -> Head {
     Head { skip, alias }
 }
 
-/// The root that can be known without the workflow's tasks, and where the path begins.
+/// The root, if it needs no tasks of the workflow, and the index of the first path segment.
 fn fixed_root(segments: &[Segment]) -> Result<(Root, usize), ReferenceFault> {
     match segments {
         [first, ..] if !first.bare => Ok((Root::Unbound, 1)),

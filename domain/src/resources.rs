@@ -1,7 +1,7 @@
 //! Amounts of each resource, what a task declares it needs, and the ledger that counts leases.
 //!
-//! Asked by the `ResourceManager`. Pure: no actors, no clock. Amounts are whole units, so that
-//! sums are exact and what is given back equals what was taken.
+//! The `ResourceManager` asks. Pure: no actors, no clock. Amounts are whole units, so that sums are
+//! exact and the released amount equals the taken one.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration;
 
-/// What a task declares it needs, as files write it.
+/// The resources that a task declares, as files write them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResourceRequirements {
@@ -28,7 +28,7 @@ pub struct ResourceRequirements {
     /// Network bandwidth in megabits a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_bandwidth_mbps: Option<u64>,
-    /// The limit of one attempt, where the task says no `timeout`. In files: seconds.
+    /// The limit of one attempt if the task sets no `timeout`. In files: seconds.
     #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
     pub execution_timeout: Option<Duration>,
 }
@@ -121,7 +121,8 @@ impl Resources {
             && self.bandwidth_mbps <= other.bandwidth_mbps
     }
 
-    /// What is more than in `other`: the name in files and settings, both amounts in its unit.
+    /// The amounts that exceed `other`: the name in files and settings, and both amounts in its
+    /// unit.
     pub fn excess(&self, other: &Self) -> impl Iterator<Item = (&'static str, String, String)> {
         #[expect(clippy::cast_precision_loss, reason = "no machine has so many cores")]
         let cores = |millicores: u64| (millicores as f64 / 1000.0).to_string();
@@ -165,8 +166,8 @@ impl Resources {
 
 /// Counts what is free out of a fixed total.
 ///
-/// Invariant: `free` fits in `total`; taken = `total - free` = the sum of what was taken and not
-/// given back.
+/// Invariant: `free` fits in `total`; taken = `total - free` = the sum of all takes that were not
+/// released.
 #[derive(Debug)]
 pub struct ResourceLedger {
     total: Resources,
@@ -184,17 +185,17 @@ impl ResourceLedger {
         &self.total
     }
 
-    /// What is free now.
+    /// The free amounts.
     pub const fn free(&self) -> &Resources {
         &self.free
     }
 
-    /// What is taken now.
+    /// The taken amounts.
     pub fn taken(&self) -> Resources {
         self.total.checked_sub(&self.free).unwrap_or_default()
     }
 
-    /// Takes `need` if it is free now; says whether it did.
+    /// Takes `need` if it is free; returns whether it did.
     #[must_use]
     pub fn take(&mut self, need: &Resources) -> bool {
         match self.free.checked_sub(need) {
@@ -206,8 +207,8 @@ impl ResourceLedger {
         }
     }
 
-    /// Gives back what an earlier [`take`](Self::take) took. More than that is a defect: the ledger
-    /// then stays at its total, and says so in a debug build.
+    /// Releases an earlier [`take`](Self::take). Releasing more is a defect: the ledger then stays
+    /// at its total, and panics in a debug build.
     pub fn release(&mut self, back: &Resources) {
         let free = self.free.checked_add(back).filter(|free| free.fits_in(&self.total));
         debug_assert!(free.is_some(), "gave back more than was taken: {back:?}");

@@ -1,7 +1,7 @@
 //! How often, and how soon, something that failed is started again.
 //!
-//! [`RestartBudget`] is for what breaks by itself (a panic, a blocked thread) and gives up;
-//! [`PeerBackoff`] is for what depends on a peer that may come back at any time, and never does.
+//! [`RestartBudget`] is for faults of the component itself (a panic, a blocked thread) and has an
+//! end; [`PeerBackoff`] is for a peer that may be available again at any time, and has none.
 //!
 //! Asked by the supervisor of actors and by those of providers. Pure: time is passed in, as a span
 //! since any fixed moment.
@@ -84,8 +84,8 @@ impl RestartBudget {
     }
 }
 
-/// Pauses before tries that may go on for ever: each twice as long as the one before, up to a
-/// longest one.
+/// Pauses between an unlimited number of tries: each twice as long as the one before, up to a
+/// maximum.
 #[derive(Debug, Clone)]
 pub struct PeerBackoff {
     pause_min: Duration,

@@ -42,7 +42,7 @@ pub struct RetryPolicy {
     #[serde(with = "duration")]
     pub max_delay: Duration,
     /// True draws the pause from between half of it and all of it ("equal jitter" of the AWS
-    /// Architecture Blog), so that failed tasks do not come back all at once.
+    /// Architecture Blog), so that failed tasks do not all retry at once.
     pub jitter: bool,
     /// Codes that are repeated besides those retryable by themselves; `any` for all.
     #[serde(skip_serializing_if = "RetryOn::is_default")]
@@ -62,11 +62,11 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Which errors are repeated.
+/// The errors that are retried.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RetryOn {
-    /// Those that say of themselves that another attempt may help.
+    /// Errors that are marked as retryable.
     #[default]
     Retryable,
     /// Every error but a cancellation and one that says that no other attempt can help.
@@ -79,7 +79,7 @@ pub enum RetryOn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnyError {
-    /// Every error but a cancellation and one that says that no other attempt can help.
+    /// Every error except a cancellation and one that is marked as not retryable.
     #[serde(alias = "all")]
     Any,
 }
@@ -114,10 +114,10 @@ impl RetryPolicy {
         Some(error.retry_after.map_or(pause, |asked| pause.max(asked)))
     }
 
-    /// What is left of a pause after attempt number `attempt`, which failed with `error`, where all
-    /// that is known of it is a time on a clock that may have been set meanwhile. A clock that was set
-    /// back must not make it longer than this policy does. A time that lies far back may do so because
-    /// the clock was set forward: the pause begins again then, for it must not be cut short.
+    /// The rest of a pause after attempt number `attempt`, which failed with `error`, if only a
+    /// time is known of it, on a clock that may have been set meanwhile. A clock that was set back
+    /// must not make it longer than this policy does. A time far in the past may mean that the
+    /// clock was set forward: the pause then starts again, because it must not be cut short.
     pub fn pause_left(
         &self,
         attempt: u32,
@@ -150,8 +150,8 @@ impl RetryPolicy {
         self.base_delay.saturating_mul(factor).min(self.max_delay)
     }
 
-    /// True when this error may be repeated at all. An error that says that no other attempt can
-    /// help is never repeated.
+    /// True if this error may be retried at all. An error that is marked as not retryable is never
+    /// retried.
     pub fn allows(&self, error: &TaskError) -> bool {
         let is_cancelled =
             matches!(error.code, ErrorCode::TaskCancelled | ErrorCode::WorkflowCancelled);

@@ -2,8 +2,9 @@
 //!
 //! Kept by the `ExecutionEngine`. Pure: the time comes in, what to write and to publish comes out.
 //!
-//! Invariants: a task steps only as the table of [`TaskStatus`] allows; sequences grow by one; an
-//! event of an outcome is released only when [`committed`](Run::committed) says that it is stored.
+//! Invariants: a task changes its status only as the table of [`TaskStatus`] allows; sequences grow
+//! by one; an event of an outcome is released only after [`committed`](Run::committed) confirms
+//! that it is stored.
 
 mod changes;
 mod ending;
@@ -74,7 +75,7 @@ impl CancelSignal {
     }
 }
 
-/// What the end of an attempt means for its task.
+/// The effect of the end of an attempt on its task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AttemptOutcome {
     /// The task is settled; true when it completed.
@@ -109,7 +110,7 @@ pub struct Run {
     signal: Arc<CancelSignal>,
     dirty: Vec<u32>,
     workflow_dirty: bool,
-    /// The workflow began since the last write, which is told with the next one.
+    /// True if the workflow started since the last write; the next write includes it.
     begun: bool,
     unsaved: Vec<Event>,
     unpublished: Vec<Event>,
@@ -125,21 +126,21 @@ pub struct Run {
     logged_at: DateTime<Utc>,
     /// Ended calls since the last write was taken.
     unstored: Unstored,
-    /// Completed tasks whose results the write under way holds, where the store can give them back.
+    /// Completed tasks whose results are in the write in progress, if the store can return them.
     storing: Vec<u32>,
     results: Results,
     /// Attempts whose outcome the store has refused once: what is written of them now is our own.
     refused: BTreeSet<(u32, u32)>,
 }
 
-/// Where the large results of stored tasks are.
+/// The location of the large results of stored tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Results {
     /// All of them here.
     Here,
     /// All of them here so far; each is dropped once it is stored.
     DroppedWhenStored,
-    /// Some of them in the store only.
+    /// Some results are in the store only.
     Elsewhere,
 }
 
@@ -169,8 +170,8 @@ impl Run {
         };
         let mut run = Self::resume(plan, subscribers, record);
         run.outstanding = true;
-        // The submission and one for each task that is ready, at least. In a store in memory the
-        // same list goes on to grow: a small one is given room for the whole course.
+        // The submission and at least one event for each ready task. In a store in memory the same
+        // list keeps growing: a small one reserves its whole course.
         let tasks = run.record.tasks.len();
         run.unsaved.reserve(if tasks <= 4 { 3 * tasks + 3 } else { tasks + 2 });
         run.log(
@@ -266,22 +267,22 @@ impl Run {
         events.for_each(|event| moved(&mut event.timestamp));
     }
 
-    /// What it does.
+    /// The plan.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
 
-    /// Its id.
+    /// The id.
     pub fn id(&self) -> &WorkflowId {
         &self.record.id
     }
 
-    /// Where it stands now, committed or not.
+    /// The current record, committed or not.
     pub fn record(&self) -> &WorkflowRecord {
         &self.record
     }
 
-    /// Where it ended, by value.
+    /// The final record, by value.
     pub fn into_record(self) -> WorkflowRecord {
         self.record
     }
@@ -291,7 +292,7 @@ impl Run {
         &self.record.tasks[index as usize]
     }
 
-    /// What attempts watch.
+    /// The signal that attempts watch.
     pub fn signal(&self) -> &Arc<CancelSignal> {
         &self.signal
     }

@@ -1,4 +1,4 @@
-//! What a method demands of the place where it runs.
+//! The isolation that a method requires.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub enum SandboxLevel {
 }
 
 impl SandboxLevel {
-    /// Its name in files and output.
+    /// The name in files and output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -39,14 +39,14 @@ impl fmt::Display for SandboxLevel {
     }
 }
 
-/// What a method demands; a task or the settings can tighten it, never loosen it.
+/// The requirements of a method; a task or the settings can tighten them, never loosen them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SecurityRequirements {
     /// The least isolation accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sandbox_minimum: Option<SandboxLevel>,
-    /// Modules that code may import, where the list is not empty.
+    /// Modules that code may import; empty allows all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed_modules: Vec<String>,
     /// Modules that code may not import.

@@ -1,4 +1,4 @@
-//! A task's statuses with the table of allowed transitions, and what is told of a task.
+//! A task's statuses with the table of allowed transitions, and the record of a task.
 
 use std::{fmt, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     id::{ProviderId, TaskId},
 };
 
-/// Where a task stands.
+/// The status of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskStatus {
@@ -20,7 +20,7 @@ pub enum TaskStatus {
     Pending,
     /// Ready; waits for its turn, for resources or for a provider.
     Queued,
-    /// Its call runs.
+    /// The call is running.
     Executing,
     /// An attempt failed; the next one waits for its time.
     RetryPending,
@@ -42,7 +42,7 @@ pub enum TaskStatus {
 pub struct ImpossibleTransition {
     /// Where it stands.
     pub from: TaskStatus,
-    /// Where it was to go.
+    /// The requested status.
     pub to: TaskStatus,
 }
 
@@ -65,7 +65,7 @@ impl TaskStatus {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::Skipped)
     }
 
-    /// True where the table allows the step.
+    /// True if the table allows the transition.
     pub const fn can_become(self, to: Self) -> bool {
         use TaskStatus::{
             Cancelled, Completed, Executing, Failed, OutcomeUnknown, Pending, Queued, RetryPending,
@@ -75,7 +75,8 @@ impl TaskStatus {
             Pending => matches!(to, Queued | Skipped | Failed | Cancelled),
             Queued => matches!(to, Executing | Failed | Cancelled | RetryPending),
             Executing => {
-                // Back in line: its call was cut off, or did not begin, because the lease ran out.
+                // Queued again: its call was interrupted, or did not begin, because the lease
+                // expired.
                 matches!(
                     to,
                     Completed | Failed | Cancelled | RetryPending | OutcomeUnknown | Queued
@@ -92,12 +93,12 @@ impl TaskStatus {
     /// The status after the step.
     ///
     /// # Errors
-    /// [`ImpossibleTransition`] where the table does not allow it.
+    /// [`ImpossibleTransition`] if the table does not allow it.
     pub const fn step(self, to: Self) -> Result<Self, ImpossibleTransition> {
         if self.can_become(to) { Ok(to) } else { Err(ImpossibleTransition { from: self, to }) }
     }
 
-    /// Its name in files, events and databases.
+    /// The name in files, events and databases.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -124,7 +125,7 @@ impl fmt::Display for TaskStatus {
     }
 }
 
-/// Who is served first.
+/// The priority of a task among those that are ready.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -134,7 +135,7 @@ pub enum Priority {
     Urgent,
     /// Before normal.
     High,
-    /// Unless told otherwise.
+    /// The default.
     #[default]
     Normal,
     /// When nothing else waits, and by the bound on starvation.
@@ -145,12 +146,12 @@ impl Priority {
     /// From first to last.
     pub const ALL: [Self; 4] = [Self::Urgent, Self::High, Self::Normal, Self::Low];
 
-    /// Its place: 0 for urgent … 3 for low.
+    /// The rank: 0 for urgent … 3 for low.
     pub const fn rank(self) -> usize {
         self as usize
     }
 
-    /// Its name in files.
+    /// The name in files.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Urgent => "urgent",
@@ -161,11 +162,11 @@ impl Priority {
     }
 }
 
-/// What happens to a task when one that it needs did not complete.
+/// The policy for a task if one of its dependencies did not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDependencyFailure {
-    /// It and all behind it are skipped.
+    /// The task and all its dependents are skipped.
     #[default]
     Skip,
     /// It fails with `TASK_DEPENDENCY_FAILED`.
@@ -174,20 +175,20 @@ pub enum OnDependencyFailure {
     Run,
 }
 
-/// Everything told of one task of a workflow: what a store keeps and what a query answers.
+/// The record of one task of a workflow, as stores keep it and queries return it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskRecord {
-    /// Its place in the workflow, from 0.
+    /// The index in the workflow, from 0.
     pub index: u32,
-    /// Its id.
+    /// The id.
     pub id: TaskId,
-    /// Its name for a person.
+    /// The name for people.
     pub name: Arc<str>,
-    /// Where it stands.
+    /// The status.
     pub status: TaskStatus,
     /// Attempts begun so far.
     pub attempts: u32,
-    /// Who ran the last attempt.
+    /// The provider of the last attempt.
     pub provider_id: Option<ProviderId>,
     /// When the last attempt began.
     pub started_at: Option<DateTime<Utc>>,
@@ -197,7 +198,7 @@ pub struct TaskRecord {
     pub due_at: Option<DateTime<Utc>>,
     /// Seconds that the last attempt's call took.
     pub duration: Option<f64>,
-    /// What it gave, once completed.
+    /// The result, once completed.
     pub result: Option<Arc<Value>>,
     /// Why it failed, once failed; the last attempt's error while a retry is pending.
     pub error: Option<Arc<TaskError>>,

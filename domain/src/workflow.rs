@@ -1,4 +1,4 @@
-//! A workflow as submitted, its status as derived from its tasks, and what is told of it.
+//! A workflow as submitted, its status as derived from its tasks, and its record.
 
 mod builder;
 mod output;
@@ -37,10 +37,10 @@ use crate::{
 pub struct WorkflowSpec {
     /// For a person.
     pub name: String,
-    /// Unique in the store; made up where absent.
+    /// Unique in the store; generated if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<WorkflowId>,
-    /// What it is for.
+    /// The purpose, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// The limit of the whole workflow. In files: seconds.
@@ -52,8 +52,8 @@ pub struct WorkflowSpec {
     /// Read as `${inputs.x}`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub inputs: Map<String, Value>,
-    /// Numbers of the inputs whose spelling says more than their value, such as `1.10`: the text
-    /// as written, by JSON pointer into `inputs`. Used where an input becomes part of a text.
+    /// The spelling of numbers of the inputs, such as `1.10`, by JSON pointer into `inputs`, if it
+    /// has more information than the value. Used if an input becomes part of a text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spellings: BTreeMap<String, String>,
     /// Directories and files that its tasks may use; `None` reads relative paths from the working
@@ -122,7 +122,7 @@ pub struct TaskSpec {
     /// Unique in the workflow; `task-<n>` (from 1) where empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
-    /// For a person; the id where absent.
+    /// The name for people; `None` uses the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The protocol, with or without a version; else it stands in `method`.
@@ -136,7 +136,7 @@ pub struct TaskSpec {
     /// Ids or names of tasks that must settle before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<String>,
-    /// Who is served first.
+    /// The priority among ready tasks.
     #[serde(default)]
     pub priority: Priority,
     /// The limit of one attempt. In files: seconds.
@@ -151,7 +151,7 @@ pub struct TaskSpec {
     /// Overrides the method's needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// What happens when a dependency did not complete.
+    /// The policy if a dependency did not complete.
     #[serde(default)]
     pub on_dependency_failure: OnDependencyFailure,
     /// True adds `_profiling` to an object result.
@@ -254,7 +254,7 @@ fn is_null(value: &Value) -> bool {
     value.is_null()
 }
 
-/// Where a workflow stands.
+/// The status of a workflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkflowStatus {
@@ -269,7 +269,7 @@ pub enum WorkflowStatus {
     Failed,
     /// Someone cancelled it.
     Cancelled,
-    /// Its time ran out.
+    /// The time limit was exceeded.
     TimedOut,
 }
 
@@ -289,7 +289,7 @@ impl WorkflowStatus {
         !matches!(self, Self::Pending | Self::Running)
     }
 
-    /// Its name in events, databases and output.
+    /// The name in events, databases and output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -313,7 +313,7 @@ impl fmt::Display for WorkflowStatus {
     }
 }
 
-/// Everything told of one workflow: what a store keeps and what a query answers.
+/// The record of one workflow, as stores keep it and queries return it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkflowRecord {
     /// Its id.
@@ -332,20 +332,20 @@ pub struct WorkflowRecord {
     pub error: Option<Arc<TaskError>>,
     /// The number of its last event.
     pub last_sequence: u64,
-    /// What was submitted.
+    /// The spec as submitted.
     pub spec: Arc<WorkflowSpec>,
-    /// Its tasks, by index.
+    /// The tasks, by index.
     pub tasks: Vec<TaskRecord>,
 }
 
 /// A workflow in a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkflowSummary {
-    /// Its id.
+    /// The id.
     pub id: WorkflowId,
-    /// Its name for a person.
+    /// The name for people.
     pub name: Arc<str>,
-    /// Where it stands.
+    /// The status.
     pub status: WorkflowStatus,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,

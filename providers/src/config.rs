@@ -1,4 +1,4 @@
-//! Reads the `config` table of a provider strictly, and says everything that is wrong with it.
+//! Reads the `config` table of a provider strictly, and reports every error in it.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -28,7 +28,7 @@ pub enum ConfigProblem {
     Elsewhere {
         /// The whole key, such as `security.network_allow`.
         key: String,
-        /// What is wrong, and what was expected.
+        /// The value found, and the expected one.
         message: String,
     },
 }
@@ -70,7 +70,7 @@ pub fn read<T: DeserializeOwned>(config: &Map<String, Value>) -> Result<T, Vec<C
     }
 }
 
-/// The keys on the way to where the reading stopped.
+/// The keys on the path to the error.
 fn steps(path: &serde_path_to_error::Path) -> Vec<String> {
     path.iter()
         .filter_map(|segment| match segment {

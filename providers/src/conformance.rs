@@ -54,16 +54,16 @@ const ROUNDS: usize = 4;
 /// After how many polls a call is dropped: before it began, and at several points of its way.
 const DROPPED_AFTER: [usize; 6] = [0, 1, 2, 3, 8, 32];
 
-/// What a provider must hold to.
+/// A claim that every provider must meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Claim {
     /// It names what it serves, every sample's method included.
     Serves,
-    /// Its factory builds it, and another one beside it.
+    /// The factory builds it, and a second instance beside it.
     Builds,
     /// It initializes, and initializing it again changes nothing.
     Initializes,
-    /// Its health check answers, and does not call a working provider unhealthy.
+    /// The health check answers, and does not report a working provider as unhealthy.
     AnswersHealthChecks,
     /// Each sample's call succeeds, with a result that fits its schema.
     Serving,
@@ -80,9 +80,9 @@ pub enum Claim {
 /// A claim that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Which one.
+    /// The claim.
     pub claim: Claim,
-    /// What was seen instead.
+    /// The observation instead.
     pub detail: String,
 }
 
@@ -119,7 +119,7 @@ struct Suite<'a> {
 impl Suite<'_> {
     async fn run(&mut self) {
         self.serves();
-        // Without a provider nothing more can be said.
+        // Without a provider no further claim can be checked.
         let Some(provider) = self.builds() else { return };
         self.initializes(&*provider).await;
         self.answers_health_checks(&*provider).await;
@@ -245,7 +245,8 @@ impl Suite<'_> {
         }
     }
 
-    /// What a supervisor does after a panic: a new instance, while calls of the old one may end.
+    /// Does as a supervisor does after a panic: builds a new instance, while calls of the old one
+    /// may end.
     async fn replaces(&mut self) {
         let Some(another) = self.builds() else { return };
         self.initializes(&*another).await;
@@ -276,7 +277,7 @@ async fn called(provider: &dyn Provider, sample: &Sample, task: &str) -> Result<
     })
 }
 
-/// What came of a step that may panic or hang.
+/// The result of a step that may panic or hang.
 async fn guarded<T>(step: impl Future<Output = T>) -> Result<T, String> {
     match tokio::time::timeout(TIMEOUT, AssertUnwindSafe(step).catch_unwind()).await {
         Ok(Ok(value)) => Ok(value),

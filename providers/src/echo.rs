@@ -1,7 +1,7 @@
 //! Gives back what it was given: for tests, examples and benchmarks.
 //!
-//! Asked through its supervisor like any provider; asks nobody. What it does is known beforehand,
-//! so whatever else is seen comes from the runtime around it.
+//! A supervisor calls it like any provider. Its behaviour is fixed, so that every other effect is
+//! one of the runtime around it.
 //!
 //! Invariant: every call is counted once, when it begins.
 
@@ -66,7 +66,7 @@ pub fn spec_counted(id: impl Into<ProviderId>) -> (ProviderSpec, Arc<AtomicU64>)
     (spec, calls)
 }
 
-/// The provider itself, for whoever builds a [`ProviderSpec`] of their own around it.
+/// The provider itself, for a host that builds its own [`ProviderSpec`].
 #[derive(Debug, Default)]
 pub struct Echo {
     calls: Arc<AtomicU64>,
@@ -174,7 +174,7 @@ fn fail(params: &Value, attempt: u32) -> Result<(), TaskError> {
     }
     let message = message.unwrap_or_else(|| "asked to fail".to_owned());
     let error = TaskError::new(code.unwrap_or(ErrorCode::TaskExecutionFailed), message);
-    // Who says how often it fails, and not how, wants to see it tried again.
+    // `times` without `code` is meant to exercise retries.
     Err(if times.is_some() && code.is_none() { error.retryable(true) } else { error })
 }
 

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf, absolute},
 };
 
-/// What SQLite and the leases keep beside a database `NAME`.
+/// Suffixes of the files that SQLite and the leases keep beside a database `NAME`.
 const BESIDE: [&str; 4] = ["-wal", "-shm", "-journal", "-leases"];
 
 /// Files that no task is given.
@@ -60,8 +60,8 @@ impl Guarded {
         self.0.iter().find(is_same).map(PathBuf::as_path)
     }
 
-    /// Those of `files` that a workflow may bring along: real files by absolute path, below one of
-    /// `roots`, and not guarded. The others are left out.
+    /// The files that a workflow may use: real files by absolute path, below one of `roots`, and
+    /// not guarded. The others are left out.
     pub fn fit<'f>(&self, files: &[&'f str], roots: &[PathBuf]) -> Vec<&'f str> {
         let is_fit = |file: &&&str| {
             let path = Path::new(**file);
@@ -73,7 +73,7 @@ impl Guarded {
         files.iter().filter(is_fit).copied().collect()
     }
 
-    /// The guarded file that whoever sees `path` would see: `path` itself, or a file below it.
+    /// The guarded file that is readable through `path`: `path` itself, or a file below it.
     pub fn seen_through(&self, path: &Path) -> Option<&Path> {
         let found = real(path)?;
         let below = self.0.iter().find(|guarded| guarded.starts_with(&found));

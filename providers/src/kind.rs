@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 
 use crate::{config::ConfigProblem, guarded::Guarded, security::SecuritySettings};
 
-/// What a kind builds a provider from.
+/// The input from which a kind builds a provider.
 #[derive(Debug, Clone, Copy)]
 pub struct ProviderRequest<'a> {
     /// The provider's id.
     pub id: &'a ProviderId,
-    /// Its `[providers.<id>.config]`.
+    /// The table `[providers.<id>.config]`.
     pub config: &'a Map<String, Value>,
     /// `[security]` of the same settings.
     pub security: &'a SecuritySettings,
@@ -50,8 +50,8 @@ impl ProviderKind {
         Self { name, build: None, preflight: None }
     }
 
-    /// Adds a check that a runtime makes before it starts: whether what the provider needs of this
-    /// machine can be had. Its error stops the start.
+    /// Adds a check that a runtime makes before it starts: whether this machine has the
+    /// prerequisites of the provider. An error stops the start.
     #[must_use]
     pub fn preflight(
         mut self,
@@ -64,7 +64,7 @@ impl ProviderKind {
         self
     }
 
-    /// Its name in settings.
+    /// The name in settings.
     pub const fn name(&self) -> &'static str {
         self.name
     }
@@ -88,7 +88,7 @@ impl ProviderKind {
     /// Checks that what a provider of this kind needs can be had here.
     ///
     /// # Errors
-    /// What is missing, and what to do.
+    /// The missing prerequisite, and the remedy.
     pub async fn check(&self, spec: &ProviderSpec) -> Result<(), String> {
         match &self.preflight {
             Some(preflight) => preflight(spec.clone()).await,

@@ -13,8 +13,8 @@ pub use crate::kind::{ProviderKind, ProviderRequest};
 pub struct ProviderKinds(Vec<ProviderKind>);
 
 impl ProviderKinds {
-    /// Those that come with gleitzeit. A kind without its feature is among them, so that settings
-    /// that name it get a better answer than "no such kind".
+    /// The kinds of gleitzeit. A kind without its feature is included, so that settings with that
+    /// kind get a more precise error than an unknown kind.
     pub fn builtin() -> Self {
         Self(vec![
             #[cfg(feature = "python")]

@@ -1,12 +1,11 @@
 //! Talks to an Ollama server: `chat`, `vision`, `generate` and `embed` of `llm/v1.0`.
 //!
-//! Asked through its supervisor like any provider. Each instance has one client of its own, built
-//! on the thread where it lives. Cut into: settings ([`OllamaConfig`]), parameters to request,
-//! HTTP with every wait bounded, lines, answers to result, failures to codes, files that a task
-//! names.
+//! A supervisor calls it like any provider. Each instance has its own client, built on its own
+//! thread. Parts: settings ([`OllamaConfig`]), parameters to request, HTTP with every wait bounded,
+//! lines, answers to result, failures to codes, files that a task names.
 //!
-//! Invariant: a result is given only when the server has said that it is done; dropping a call
-//! closes its connection, and Ollama stops generating when that happens.
+//! Invariant: a result is returned only after the server has confirmed that it is done. Dropping a
+//! call closes its connection, upon which Ollama stops generating.
 
 mod config;
 mod failure;
@@ -50,8 +49,8 @@ const METHODS: [&str; 4] = ["chat", "vision", "generate", "embed"];
 
 /// A provider of `llm/v1.0` that asks the Ollama server of `config`.
 ///
-/// The server is first asked when the runtime starts the provider; one that is down then is
-/// tried again, as [`Supervision`] says.
+/// The server is first contacted when the runtime starts the provider. If it is down then, the
+/// start is repeated according to [`Supervision`].
 ///
 /// ```
 /// use gleitzeit_providers::ollama::{self, OllamaConfig};
@@ -81,7 +80,8 @@ pub fn spec(
         weight: 1.0,
         max_concurrent: Some(settings.config.max_connections),
         placement: Placement::Worker,
-        // The provider's own limit comes first: its report says more than that time ran out.
+        // The provider's own limit must end first: its error has more detail than that of the
+        // supervisor.
         supervision: Supervision {
             health_timeout: supervision.health_timeout.max(health_timeout),
             lifecycle_timeout: supervision.lifecycle_timeout.max(health_timeout),

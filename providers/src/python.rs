@@ -45,7 +45,7 @@ use exposed::ExposedFiles;
 use request::Request;
 use script::Scripts;
 
-/// What to do where there is no jail.
+/// The remedy if no isolation is available.
 const UNAVAILABLE: &str = "`gleitzeit doctor` says what this machine lacks; for code that you trust, \
                            set `sandbox = \"none\"` and `allow_unsandboxed = true` in [security]";
 const NO_ISOLATION: &str = "no jail and no container can be had";
@@ -100,18 +100,19 @@ pub fn spec(
     })
 }
 
-/// How a Python provider of a settings file would run, as far as it can be said without a task.
+/// The way in which a Python provider of a settings file would run, as far as it is known without a
+/// task.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Diagnosis {
     /// The provider.
     pub provider: ProviderId,
     /// The interpreter, as the settings name it.
     pub interpreter: std::path::PathBuf,
-    /// Its version, where it was found fit.
+    /// The version; `None` if the interpreter is unusable.
     pub version: Option<String>,
-    /// The level that its tasks run at; `None` where they cannot run.
+    /// The level of its tasks; `None` if they cannot run.
     pub level: Option<&'static str>,
-    /// What the self-test of its jail found.
+    /// The result of the self-test of its jail.
     #[serde(rename = "verdict")]
     pub self_test: Option<gleitzeit_sandbox::SelfTest>,
     /// Why it cannot run.
@@ -145,7 +146,8 @@ pub async fn diagnose(spec: &ProviderSpec) -> Option<Diagnosis> {
 /// The settings that a provider of this kind was made with.
 fn config_of(spec: &ProviderSpec) -> Option<PythonConfig> {
     let config = Value::Object(spec.config.clone().into_iter().collect());
-    // What cannot be read back is not ours: somebody else calls theirs `python` as well.
+    // A configuration that cannot be parsed belongs to another provider whose kind is also called
+    // `python`.
     (&*spec.kind == "python").then(|| serde_json::from_value(config).ok())?
 }
 
@@ -163,8 +165,8 @@ async fn open(config: &PythonConfig) -> Result<Sandbox, SandboxError> {
     Ok(Sandbox::new(interpreter, SandboxSettings::default()))
 }
 
-/// Sees, before a runtime starts, that the level of a Python provider can be had here. Other kinds
-/// of providers are none of its business.
+/// Checks before a runtime starts that the level of a Python provider is available. Providers of
+/// other kinds are skipped.
 pub(crate) async fn check_level(spec: &ProviderSpec) -> Result<(), String> {
     let Some(config) = config_of(spec) else { return Ok(()) };
     let checked = match config.jail() {
@@ -192,7 +194,7 @@ pub fn containers(spec: &ProviderSpec) -> Option<(String, String)> {
     Some((containers.address(), containers.image))
 }
 
-/// The provider itself, for whoever builds a [`ProviderSpec`] of their own around it.
+/// The provider itself, for a host that builds its own [`ProviderSpec`].
 #[derive(Debug)]
 pub struct PythonProvider {
     config: PythonConfig,
@@ -228,7 +230,7 @@ impl PythonProvider {
         })
     }
 
-    /// What is wrong, and which setting to look at.
+    /// The error, and the setting to change.
     fn advice(error: &SandboxError) -> String {
         match error {
             SandboxError::Unavailable { .. } | SandboxError::Engine { .. } => {

@@ -1,9 +1,9 @@
-//! Which files a call may name: those below the roots of the settings, and those that its workflow
-//! brought along.
+//! The files that a call may name: those below the roots of the settings, and those stored with its
+//! workflow.
 //!
-//! Asked by providers before they read a file. A relative path is looked for in the directories
-//! that are stored with the workflow, so that it means the same in whichever process runs it; in a
-//! workflow without any, below the roots.
+//! Providers ask before they read a file. A relative path is resolved in the directories that are
+//! stored with the workflow, so that it means the same in every process that runs it; in a workflow
+//! without any, below the roots.
 //!
 //! Invariant: a path that [`Reach::find`] returns has no links in it, is no guarded file, and is
 //! below a root or one of the workflow's own files, as far as `place_roots` permits those.
@@ -17,7 +17,7 @@ use gleitzeit_domain::file_access::FileAccess;
 
 use crate::guarded::{Guarded, is_below};
 
-/// What the settings permit.
+/// The rules of the settings.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
     roots: Vec<PathBuf>,
@@ -28,7 +28,7 @@ pub(super) struct Rules {
 /// Why a file is not given to a call.
 #[derive(Debug)]
 pub(super) enum Unreachable {
-    /// It cannot be found where the call may read.
+    /// The file does not exist in the directories that the call may read.
     Missing(io::Error),
     /// It is somewhere else, or would be.
     Outside,
@@ -51,13 +51,13 @@ impl Rules {
         }
     }
 
-    /// What a call of a workflow from this place may name.
+    /// The files that a call of a workflow with this file access may name.
     pub(super) fn reach<'r>(&'r self, file_access: Option<&'r FileAccess>) -> Reach<'r> {
         Reach { rules: self, file_access }
     }
 }
 
-/// What one call may name.
+/// The files that one call may name.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reach<'r> {
     rules: &'r Rules,
@@ -80,7 +80,7 @@ impl Reach<'_> {
                     return Ok(real);
                 }
                 Ok(_) => outside = true,
-                // Outside the roots not even the existence of a file is told.
+                // Outside of the roots, even the existence of a file is not disclosed.
                 Err(error) if self.may_hold(&candidate) => missing = Some(error),
                 Err(_) => {}
             }
@@ -96,7 +96,7 @@ impl Reach<'_> {
         is_below(real, &self.roots())
     }
 
-    /// True where no file may be read at all.
+    /// True if no file may be read at all.
     #[cfg(feature = "ollama")]
     pub(super) fn reads_nothing(&self) -> bool {
         self.rules.roots.is_empty()
@@ -126,7 +126,7 @@ impl Reach<'_> {
         let mut candidates: Vec<PathBuf> =
             self.directories().into_iter().map(|it| it.join(file)).collect();
         let roots = &self.rules.roots;
-        // What the working directory has is another file for each process.
+        // A path in the working directory is another file for each process.
         let has_directories =
             self.file_access.is_some_and(|file_access| !file_access.directories.is_empty());
         candidates.extend(
@@ -158,7 +158,8 @@ impl Reach<'_> {
     fn is_own(&self, candidate: &Path, real: &Path) -> bool {
         let named = |file_access: &FileAccess| {
             candidate.to_str().is_some_and(|name| {
-                // Sorted by whoever made it; a list that is not finds fewer, never more.
+                // The list is sorted by its maker. In an unsorted list the search finds fewer
+                // files, never more.
                 let is_in = |files: &[String]| {
                     files.binary_search_by(|file| file.as_str().cmp(name)).is_ok()
                 };

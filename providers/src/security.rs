@@ -19,37 +19,37 @@ pub struct SecuritySettings {
     pub allow_unsandboxed: bool,
     /// True lets the code connect to other machines by TCP.
     pub network: bool,
-    /// What it reaches besides, of addresses that are near: `127.0.0.1:5432`, `10.0.0.0/8`.
+    /// Near addresses that tasks may reach, too: `127.0.0.1:5432`, `10.0.0.0/8`.
     pub network_allow: Vec<String>,
     /// Directories and files that the code may read.
     pub read_only_paths: Vec<PathBuf>,
     /// With `sandbox = "chroot"`: the root file system that the code sees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// The program that builds jails, where this one does not: the path of `gleitzeit`.
+    /// The program that builds jails, if this one does not: the path of `gleitzeit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launcher: Option<PathBuf>,
-    /// Which modules and calls are refused with a message.
+    /// The modules and calls that are rejected with a message.
     pub policy: PolicyPreset,
     /// Modules allowed besides those of the policy.
     pub allowed_modules: Vec<String>,
     /// Modules refused besides those of the policy.
     pub blocked_modules: Vec<String>,
     /// Files that a task names are read below these directories only. A relative one is a directory
-    /// of the workflow where that has one of its own, else of this process.
+    /// of the workflow if that has one of its own, else of this process.
     pub file_roots: Vec<PathBuf>,
     /// Directories and files that are stored with a workflow count below these directories only.
     #[serde(rename = "place_roots")]
     pub workflow_file_roots: Vec<PathBuf>,
 }
 
-/// Which modules and calls of Python code are refused with a message. It is told to honest users
-/// early; it keeps nobody out.
+/// The modules and calls of Python code that are rejected with a message. The policy gives honest
+/// users an early error; it is no security boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyPreset {
-    /// [`Off`](Self::Off) in a jail or a container, which is a boundary; [`Basic`](Self::Basic) with
-    /// `sandbox = "none"`, where there is none.
+    /// [`Off`](Self::Off) in a jail or a container, which is a boundary; [`Basic`](Self::Basic)
+    /// with `sandbox = "none"`, which is none.
     Auto,
     /// None.
     Off,
@@ -62,7 +62,7 @@ pub enum PolicyPreset {
 }
 
 impl PolicyPreset {
-    /// Its name in files and output.
+    /// The name in files and output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",

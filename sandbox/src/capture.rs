@@ -12,7 +12,7 @@ use crate::outcome::Stream;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flooded;
 
-/// What both streams of a job may print together.
+/// The bound on the output of both streams of a job together.
 #[derive(Debug)]
 pub(crate) struct Budget {
     taken: AtomicU64,
@@ -65,7 +65,7 @@ impl Capture {
         budget.take(bytes.len() as u64)
     }
 
-    /// What was read, as text.
+    /// The bytes read so far, as text.
     pub(crate) fn into_stream(mut self) -> Stream {
         let truncated = self.total > self.kept.len() as u64;
         if truncated {
@@ -84,7 +84,7 @@ fn drop_cut_character(bytes: &mut Vec<u8>) {
     let whole = match std::str::from_utf8(bytes) {
         Ok(_) => return,
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
-        // Broken in the middle anyway: look at the last few bytes only.
+        // A character was cut in the middle: at most the last few bytes are affected.
         Err(_) => {
             let tail = bytes.len().saturating_sub(3);
             let lead = bytes[tail..].iter().rposition(|byte| byte & 0xC0 != 0x80);

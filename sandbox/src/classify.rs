@@ -1,6 +1,6 @@
 //! Makes an outcome of what is known of a task that has ended.
 //!
-//! Invariant: what the kernel says of the process stands over what the process said of itself.
+//! Invariant: a report of the kernel overrides a report of the process about itself.
 
 use std::{os::unix::process::ExitStatusExt as _, time::Duration};
 
@@ -66,7 +66,7 @@ fn refusal(status: Status, diagnostics: &[Diagnostic]) -> Option<Failure> {
 }
 
 impl Outcome {
-    /// Fills in what the process said of itself, as far as the kernel does not say otherwise.
+    /// Adds the process's report about itself, as far as the kernel does not contradict it.
     fn take_reply(&mut self, reply: Result<Option<Reply>, String>, mode: Mode, exit: Exit) {
         let (reply, broken) = match reply {
             Ok(reply) => (reply, None),

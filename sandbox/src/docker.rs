@@ -1,8 +1,8 @@
 //! The level `docker`: a container for each task, warmed before the task comes.
 //!
-//! `service` → engine → container: `python3` running the *supervisor*, which has loaded all that a
-//! task needs, waits for one, forks its child, and tells how that ended. No container sees a second
-//! task.
+//! `service` → engine → container: `python3` running the *supervisor*. The supervisor loads
+//! everything that a task needs, waits for one, forks its child, and reports how the child ended.
+//! No container runs a second task.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -13,8 +13,8 @@
 //! | `container` | one container: started, warmed, given its task, gone |
 //! | `stock` | the stock of warm ones |
 //!
-//! Invariant: a container is gone when its task has ended, when the call was dropped, and when the
-//! service has died, whichever comes first.
+//! Invariant: a container is removed as soon as its task has ended, its call is dropped, or the
+//! service has died.
 
 mod config;
 mod container;
@@ -114,7 +114,7 @@ impl Docker {
             containers,
         });
         let pool = Arc::new(WorkerPool::new(settings.queue_max));
-        // The first one alone: what is wrong is told once.
+        // The first container starts alone, so that a fault is logged once and not once per slot.
         let first = IdleContainer::start(&config).await?;
         let mut docker = Self {
             config: Arc::clone(&config),

@@ -1,6 +1,6 @@
 //! Why a job could not be run at all.
 //!
-//! What the user's code does wrong is no error here but an [`Outcome`](crate::Outcome).
+//! Errors of the user's code are no errors here: they are part of an [`Outcome`](crate::Outcome).
 
 use std::{io, path::PathBuf};
 
@@ -9,12 +9,12 @@ use crate::interpreter::version::{NEWEST, OLDEST, PythonVersion};
 /// Why a job could not be run at all, or an interpreter not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The interpreter does not start, or is none. Another path may help.
+    /// The interpreter does not start, or the path is no interpreter. Another path may help.
     #[error("cannot use Python interpreter `{}`: {reason}", path.display())]
     Interpreter {
         /// As the settings name it.
         path: PathBuf,
-        /// What happened.
+        /// The cause.
         reason: String,
     },
     /// The interpreter is too old or too new.
@@ -25,7 +25,7 @@ pub enum SandboxError {
     Version {
         /// As the settings name it.
         path: PathBuf,
-        /// Its version.
+        /// The version found.
         found: PythonVersion,
     },
     /// A name in `environment` that is refused. The job must be changed.
@@ -33,7 +33,7 @@ pub enum SandboxError {
     Environment {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The rule that the name breaks.
         reason: &'static str,
     },
     /// An entry of `imports` that is no module name. The job must be changed.
@@ -42,11 +42,11 @@ pub enum SandboxError {
         /// The entry.
         name: String,
     },
-    /// What this level of isolation needs is not to be had here. The machine, or the settings, must
-    /// be changed; `gleitzeit doctor` says how.
+    /// A prerequisite of the isolation level is missing. Change the machine or the settings;
+    /// `gleitzeit doctor` lists remedies.
     #[error("this level of isolation is not available: {reason}")]
     Unavailable {
-        /// What is missing.
+        /// The missing prerequisite.
         reason: String,
     },
     /// Too many jobs wait already. Later is better.
@@ -60,7 +60,7 @@ pub enum SandboxError {
     Engine {
         /// What was tried.
         what: &'static str,
-        /// Where it listens.
+        /// The address of the engine.
         address: String,
         /// Its answer.
         reason: String,
@@ -71,9 +71,9 @@ pub enum SandboxError {
     /// The operating system refused a process, a socket or a directory. Later may be better.
     #[error("cannot {what}: {source}")]
     System {
-        /// What was tried.
+        /// The step that failed.
         what: &'static str,
-        /// Its answer.
+        /// The answer of the operating system.
         source: io::Error,
     },
 }

@@ -30,7 +30,7 @@ struct Header<'a> {
     hooks: &'a [Hook],
 }
 
-/// All that a fresh interpreter is told, which has the bootstrap only.
+/// The input of a fresh interpreter, which has only the bootstrap: the harness and the job.
 pub(crate) fn with_harness(interpreter: &Interpreter, job: &Job) -> Vec<u8> {
     let mut frames = Vec::new();
     put(&mut frames, interpreter.harness());
@@ -38,15 +38,14 @@ pub(crate) fn with_harness(interpreter: &Interpreter, job: &Job) -> Vec<u8> {
     frames
 }
 
-/// All that a child of a zygote is told. What it reads from standard input is given to it as a
-/// descriptor.
+/// The input of a child of a zygote. Its standard input is a descriptor of its own.
 pub(crate) fn of_job(interpreter: &Interpreter, job: &Job) -> Vec<u8> {
     let mut frames = Vec::new();
     put_job(&mut frames, interpreter, job, "", Cow::Owned(at_home(&job.environment)));
     frames
 }
 
-/// All that a supervisor is told of a task: its time limit in milliseconds, and the job.
+/// The input of a supervisor for one task: the time limit in milliseconds, and the job.
 #[cfg(feature = "docker")]
 pub(crate) fn with_limit(interpreter: &Interpreter, job: &Job) -> Vec<u8> {
     let mut frames = Vec::new();
@@ -89,8 +88,8 @@ fn put_job(
     put_parts(out, std::iter::once(&job.source.bytes).chain(modules));
 }
 
-/// Who a task is that has neither a user nor a home of the machine, unless it is told otherwise:
-/// many libraries ask when they are imported, and fail where nothing answers.
+/// Adds a user name and a home directory, unless the job sets them. A task has neither on the
+/// machine, and many libraries read them on import and fail without them.
 pub(crate) fn at_home(own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut environment = own.clone();
     for (name, value) in [("HOME", "/task"), ("USER", "task"), ("LOGNAME", "task")] {

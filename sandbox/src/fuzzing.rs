@@ -1,4 +1,5 @@
-//! What reads the words of tasks, zygotes and supervisors, for fuzz targets and property tests.
+//! The readers of data that tasks, zygotes and supervisors write, for fuzz targets and property
+//! tests.
 //!
 //! Invariant of all of it: whatever comes is read or refused, within bounds, and nothing panics.
 
@@ -58,7 +59,7 @@ pub fn control(bytes: &[u8], descriptors: usize) -> bool {
 /// were passed on, or why it is not understood.
 ///
 /// # Errors
-/// When it is nothing that a supervisor says.
+/// If the bytes are no frame of a supervisor.
 #[cfg(feature = "docker")]
 pub fn supervisor(bytes: &[u8], part: usize) -> Result<usize, String> {
     use crate::docker::line::{Decoder, Frame};

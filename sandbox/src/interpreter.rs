@@ -29,7 +29,7 @@ use crate::SandboxError;
 
 pub use version::{NEWEST, OLDEST, PythonVersion};
 
-/// One module in parts; each is a text of its own, and their order is told in the first.
+/// The harness: one module in several files. `wire.py` documents their order.
 pub(crate) const HARNESS: &str = concat!(
     include_str!("harness/wire.py"),
     include_str!("harness/process.py"),
@@ -84,12 +84,12 @@ pub(crate) struct Needs {
     pub(crate) libraries: Vec<PathBuf>,
     /// Directories of its own modules and of installed packages.
     pub(crate) packages: Vec<PathBuf>,
-    /// What is importable of projects that are installed in editable form. These are a user's files,
-    /// which others need not be able to read.
+    /// Importable files of projects that are installed in editable form. They belong to a user, and
+    /// other users may be unable to read them.
     pub(crate) editable: Vec<PathBuf>,
     /// The directories of these projects, as the search path names them.
     pub(crate) projects: Vec<PathBuf>,
-    /// False where it was built without the module that reaches the kernel.
+    /// False if the interpreter was built without `ctypes`, which makes system calls.
     pub(crate) has_ctypes: bool,
 }
 
@@ -99,7 +99,7 @@ struct InterpreterInfo {
     implementation: String,
     version: (u32, u32, u32),
     search_path: Vec<String>,
-    /// Those of `search_path` that belong to the interpreter or its environment.
+    /// Entries of `search_path` that belong to the interpreter or its environment.
     own: Vec<PathBuf>,
     /// Files and directories elsewhere that `.pth` files name.
     named: Vec<PathBuf>,
@@ -154,12 +154,12 @@ impl Interpreter {
         &self.path
     }
 
-    /// Its version.
+    /// The version of the interpreter.
     pub fn version(&self) -> PythonVersion {
         self.version
     }
 
-    /// Where it looks for modules, the packages of its environment included.
+    /// The search path of modules, including the packages of its environment.
     pub(crate) fn search_path(&self) -> &[String] {
         &self.search_path
     }
@@ -169,7 +169,7 @@ impl Interpreter {
         &self.hooks
     }
 
-    /// What it needs of the machine in a jail.
+    /// The files of the machine that it needs in a jail.
     pub(crate) fn needs(&self) -> &Needs {
         &self.needs
     }
@@ -202,8 +202,8 @@ impl InterpreterInfo {
         Ok(Self { harness: code.get(1..).unwrap_or_default().into(), ..info })
     }
 
-    /// The interpreter, if it is one that can be used. Its paths are those of this machine where it
-    /// `is_here`.
+    /// Checks that the interpreter is supported. `is_here` is false if its paths belong to another
+    /// root.
     fn accept(self, path: &Path, is_here: bool) -> Result<Interpreter, SandboxError> {
         if self.implementation != "cpython" {
             let reason = format!("it is {}, not CPython", self.implementation);
@@ -233,7 +233,7 @@ impl InterpreterInfo {
         })
     }
 
-    /// What a jail shows of the places that `.pth` files name outside of the interpreter's own.
+    /// The importable files that `.pth` files name outside of the interpreter's own directories.
     fn editable(&self) -> Vec<PathBuf> {
         let mut paths = Vec::new();
         for named in &self.named {
@@ -274,7 +274,7 @@ pub(crate) async fn converse(
         .kill_on_drop(true)
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that reads nothing tells more by how it ends.
+        // A write error is ignored: the exit status of a program that reads nothing says more.
         let _ = stdin.write_all(input).await;
     }
     child.wait_with_output().await

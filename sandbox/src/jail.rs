@@ -94,7 +94,8 @@ impl Jail {
         let (alive, ended) = mpsc::channel(1);
         let config = Arc::new(ZygoteConfig::new(interpreter, settings, alive)?);
         let pool = Arc::new(WorkerPool::new(settings.queue_max));
-        // The first one alone: what is wrong is told once, and a task need not wait for the others.
+        // The first zygote starts alone: a fault is logged once, and the first task need not wait
+        // for the others.
         let first = Zygote::start(Arc::clone(&config)).await?;
         let slot = ZygoteSlot::new(Arc::clone(&pool), Arc::clone(&config), first);
         tokio::spawn(slot.keep());
@@ -174,7 +175,7 @@ impl Jail {
         self.pool.close();
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut ended) = ended {
-            // Nothing is ever sent: the answer is that nobody is left who could.
+            // Nothing is ever sent: `recv` returns once every sender is dropped.
             let _ = ended.recv().await;
         }
     }

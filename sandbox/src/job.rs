@@ -1,4 +1,4 @@
-//! What is asked: code, what it sees, and how far it may go.
+//! A job: code, its input, and its limits.
 
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{SandboxError, policy::Policy};
 /// The code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Its text as bytes: UTF-8, or, for a file, whatever its coding comment says.
+    /// The text as bytes: UTF-8, or for a file the encoding of its coding comment.
     pub bytes: Vec<u8>,
     /// The name that tracebacks show.
     pub filename: String,
@@ -37,7 +37,7 @@ impl Source {
     }
 }
 
-/// What is to be done with the code.
+/// The action on the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
     /// Run it.
@@ -90,8 +90,8 @@ impl Limits {
 
     /// The limits that the process sets for itself before it runs the code, by Python's names.
     pub(crate) fn resource_limits(&self) -> BTreeMap<&'static str, u64> {
-        // Processor time is counted over all threads, so that a job that computes on every core
-        // within its time must not be cut off by it; it is a backstop behind the wall clock.
+        // Processor time is summed over all threads. A job that computes on every core must not
+        // reach this limit before its wall clock limit: it is a backstop only.
         let cores = *CORES;
         let cpu_seconds = (self.timeout.as_secs().saturating_add(2)).saturating_mul(cores);
         BTreeMap::from([
@@ -109,11 +109,11 @@ impl Limits {
 pub struct Job {
     /// The code.
     pub source: Source,
-    /// What is to be done with it.
+    /// The action on the code.
     pub mode: Mode,
-    /// What it reads from standard input.
+    /// The standard input.
     pub stdin: String,
-    /// Its environment, whole.
+    /// The whole environment.
     pub environment: BTreeMap<String, String>,
     /// Modules imported for it before it runs, each a dotted name.
     pub imports: Vec<String>,
@@ -122,9 +122,9 @@ pub struct Job {
     /// True gives the `repr` of the result as text, whatever it is. Without it, a result that JSON
     /// has no form for is an error with its place.
     pub result_as_repr: bool,
-    /// What it may import and call.
+    /// The imports and calls that are allowed.
     pub policy: Policy,
-    /// True lets it reach the network, where the sandbox has one.
+    /// True allows network access, if the sandbox has it.
     pub network: bool,
     /// How far it may go.
     pub limits: Limits,
@@ -183,7 +183,7 @@ impl Job {
     }
 }
 
-/// Why a variable is not let in: it is none, or it would change what the process is.
+/// The reason to reject a variable: its name is invalid, or it would change the process itself.
 fn refused_variable(name: &str, value: &str) -> Option<&'static str> {
     if !is_identifier(name) || !name.is_ascii() {
         return Some("a name is made of the letters A to Z, digits and `_`");

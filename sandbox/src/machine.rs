@@ -1,6 +1,6 @@
-//! What this machine offers for keeping code apart, and how to get what is missing.
+//! The isolation features of this machine, and the remedy for each missing one.
 //!
-//! Asked by `gleitzeit doctor`. Nothing is guessed from version numbers where it can be tried.
+//! `gleitzeit doctor` prints it. Features are tried, not derived from version numbers.
 
 use std::{fs, path::Path};
 #[cfg(not(feature = "docker"))]
@@ -22,20 +22,20 @@ const NAMESPACES: [(&str, &str); 6] = [
     ("ipc", "ipc"),
     ("host name", "uts"),
 ];
-/// Where a container engine listens.
+/// The default address of a container engine.
 #[cfg(not(feature = "docker"))]
 const DOCKER_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
 
 /// One thing that the machine has or lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it is.
+    /// The name of the feature.
     pub name: &'static str,
     /// True when it is there and works.
     pub available: bool,
-    /// What was found.
+    /// The version found, or the error.
     pub detail: String,
-    /// How to get it; `None` where nothing is missing.
+    /// The remedy; `None` if the feature is available.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<&'static str>,
 }
@@ -52,7 +52,7 @@ impl Finding {
 /// An engine of containers to look for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EngineWanted {
-    /// Its address; where it usually listens where absent.
+    /// The address; `None` for the default one.
     pub address: Option<String>,
     /// The image that it should have.
     pub image: Option<String>,
@@ -186,7 +186,7 @@ async fn docker(engine: &EngineWanted) -> Finding {
     Finding::new("docker", found, DOCKER_REMEDY)
 }
 
-/// Whether something listens where a container engine would.
+/// Whether a process listens on the default socket of a container engine.
 #[cfg(not(feature = "docker"))]
 #[expect(clippy::unused_async, reason = "that with the feature asks")]
 async fn docker(_: &EngineWanted) -> Finding {

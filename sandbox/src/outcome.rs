@@ -1,4 +1,4 @@
-//! What is answered: how it ended, what it gave, what it printed and what it took.
+//! The outcome of a job: status, result, output and resource use.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// Its name in results and settings.
+    /// The name in results and settings.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -67,7 +67,7 @@ impl Level {
     }
 }
 
-/// What the result is.
+/// The form of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResultType {
@@ -81,7 +81,7 @@ pub enum ResultType {
 }
 
 impl ResultType {
-    /// Its name in results.
+    /// The name in results.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -91,7 +91,7 @@ impl ResultType {
     }
 }
 
-/// What was printed to one stream.
+/// The output on one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stream {
     /// The beginning of it; bytes that are no UTF-8 are replaced by U+FFFD.
@@ -105,14 +105,14 @@ pub struct Stream {
 /// Why the code failed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Failure {
-    /// The exception's type, with its module where it is none of the built-in ones.
+    /// The exception's type, with its module unless it is built in.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its message.
+    /// The message.
     pub message: String,
     /// The traceback as Python prints it, without frames other than the code's own.
     pub traceback: String,
-    /// The line of the code where it happened, from 1.
+    /// The line of the code, from 1.
     pub line: Option<u64>,
 }
 
@@ -134,9 +134,9 @@ impl Failure {
 pub struct Diagnostic {
     /// Where it begins.
     pub line: u64,
-    /// Where it begins.
+    /// The first column, from 1.
     pub column: u64,
-    /// Where it ends.
+    /// The last line.
     pub end_line: u64,
     /// Just behind its last character.
     pub end_column: u64,
@@ -158,16 +158,15 @@ impl std::fmt::Display for Diagnostic {
 pub struct Outcome {
     /// How it ended.
     pub status: Status,
-    /// What it gave; null unless `status` is [`Status::Ok`].
+    /// The result of the code; null unless `status` is [`Status::Ok`].
     pub result: Value,
-    /// What `result` is.
+    /// The form of `result`.
     pub result_type: ResultType,
-    /// What it printed.
+    /// The output of the code.
     pub stdout: Stream,
-    /// What it printed to the error stream, its traceback included.
+    /// The output on the error stream, its traceback included.
     pub stderr: Stream,
-    /// As the kernel tells it: the status it exited with, `-n` when signal n ended it, -1 when its
-    /// time was up.
+    /// The exit status from the kernel; `-n` if signal n ended the process, -1 if its time ran out.
     pub exit_code: i32,
     /// The signal that ended it.
     pub signal: Option<i32>,
@@ -177,11 +176,12 @@ pub struct Outcome {
     pub cpu_time: Option<Duration>,
     /// Most memory resident at once, in bytes; unknown when it was killed.
     pub max_rss_bytes: Option<u64>,
-    /// By how much that grew while the code ran, as its process says; unknown when it was killed.
+    /// The growth of the peak memory while the code ran, as the process reports it; `None` if it
+    /// was killed.
     pub memory_delta_bytes: Option<u64>,
     /// Why it failed; `None` when it did not.
     pub error: Option<Failure>,
-    /// What the compiler and the policy found.
+    /// Findings of the compiler and the policy.
     pub diagnostics: Vec<Diagnostic>,
     /// How far it was kept from the machine.
     pub sandbox: Level,

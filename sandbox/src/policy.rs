@@ -1,4 +1,5 @@
-//! What code may import and call, for honest users: a clear message with line and column.
+//! The imports and calls that code may use. The policy gives honest users a clear message with line
+//! and column; it is no security boundary.
 //!
 //! Invariant: a policy is never the boundary. Reading the syntax tree stops one of 39 known ways
 //! around it; what keeps code in is the operating system.
@@ -59,12 +60,12 @@ const STRICT_MODULES: [&str; 30] = [
     "typing",
 ];
 
-/// What code may import and call. Modules are matched by their first dotted component.
+/// The imports and calls that code may use. Modules are matched by their first dotted component.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Policy {
     /// Modules that may be imported; `None` allows all.
     pub allowed_modules: Option<BTreeSet<String>>,
-    /// Modules that may not, even where they are allowed.
+    /// Modules that are rejected, even if they are allowed.
     pub blocked_modules: BTreeSet<String>,
     /// Functions that may not be called by these names.
     pub blocked_calls: BTreeSet<String>,

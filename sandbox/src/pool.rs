@@ -1,7 +1,7 @@
 //! The processes that wait for a task, and the tasks that wait for a process.
 //!
-//! Shared by all keepers of a sandbox and by everyone who runs a job in it. Invariants: who waits
-//! is bounded in number; nobody waits for a process that will never come.
+//! Shared by all slots of a sandbox and by every running job. Invariants: the number of waiting
+//! jobs is bounded, and no job waits for a process that will never be published.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::SandboxError;
 
-/// What keepers and jobs share: processes of a kind, each with room for one task.
+/// The processes of a sandbox that wait for a job. Each runs one job at a time.
 #[derive(Debug)]
 pub(crate) struct WorkerPool<T> {
     offered: Mutex<VecDeque<(u64, T)>>,
@@ -45,7 +45,7 @@ impl<T> WorkerPool<T> {
         }
     }
 
-    /// A number that no other keeper has.
+    /// An id for a slot, unique within the pool.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
@@ -67,11 +67,11 @@ impl<T> WorkerPool<T> {
         self.calls.add_permits(1);
     }
 
-    /// Takes back what this keeper has offered and no task has got.
+    /// Takes back the process that this slot published, unless a job has taken it.
     pub(crate) fn withdraw(&self, slot: u64) -> Option<T> {
         let mut offered = lock(&self.offered);
         let at = offered.iter().position(|(of, _)| *of == slot)?;
-        // Whoever its permit calls finds nothing and waits again.
+        // The job that acquires this process's permit finds no process and waits again.
         offered.remove(at).map(|(_, process)| process)
     }
 
@@ -91,7 +91,7 @@ impl<T> WorkerPool<T> {
         self.served.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Nothing starts: where it was the last hope, everyone who waits is told.
+    /// A start failed. If no slot is up, all waiting jobs fail with this error.
     pub(crate) fn failed(&self, error: &SandboxError) {
         if self.served.load(Ordering::Acquire) == 0 {
             *lock(&self.broken) = Some(error.to_string());

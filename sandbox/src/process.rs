@@ -89,15 +89,15 @@ impl Unjailed {
     }
 }
 
-/// Tells the job and hears the reply. The line itself stays open for as long as the process runs:
-/// its closing kills the process.
+/// Sends the job and reads the reply. The socket stays open while the process runs: closing it
+/// kills the process.
 async fn converse(
     control: &mut UnixStream,
     frames: &[u8],
     job: &Job,
 ) -> Result<Option<Reply>, String> {
     let (from, mut to) = control.split();
-    // A process that dies while it is told something is judged by how it died.
+    // A write error is ignored: a process that died is judged by its exit.
     let _ = to.write_all(frames).await;
     read_reply(from, job.limits.result_max_bytes).await
 }
@@ -123,8 +123,8 @@ impl watch::Process for Running {
     /// At once and without a courtesy, the whole group.
     fn kill(&mut self) {
         let Some(group) = self.group.take() else { return };
-        // An error is a group that is gone already. Its number cannot mean another group by now:
-        // numbers are given out in turn, and this one was in use a moment ago.
+        // An error means that the group has ended. Its id cannot belong to another group yet: ids
+        // are assigned in order, and this one was in use a moment ago.
         let _ = killpg(group, Signal::SIGKILL);
         // By its number too, as code may have moved itself to another group; but only while it is
         // not reaped, so that the number is still its own.

@@ -1,11 +1,11 @@
-//! Reads what the process says of itself.
+//! Reads the process's report about itself.
 //!
-//! A reply is one frame or two, each of a length and as many bytes: what the harness says, and the
-//! result as JSON text, where there is one.
+//! A reply is one frame or two, each of a length and as many bytes: the harness's report, and the
+//! result as JSON text, if there is one.
 //!
-//! Invariants: it is the task's own word. Each frame is held against its bound before it is read, and
-//! the result becomes a tree whose memory is bounded as well; nothing in it outweighs what the kernel
-//! says of the process.
+//! Invariants: the reply is data of the task and not trusted. Each frame is checked against its
+//! bound before it is read, and the memory of the parsed result is bounded, too. The kernel's
+//! report overrides it.
 
 use std::io;
 
@@ -19,7 +19,7 @@ use crate::outcome::{Diagnostic, Failure, ResultType, Status};
 /// Besides the result, a reply holds a traceback and findings; the harness bounds both.
 const HEAD_MAX_BYTES: usize = 1 << 20;
 
-/// What the harness reports.
+/// The report of the harness.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Reply {
     pub(crate) status: Status,
@@ -99,7 +99,7 @@ pub(crate) async fn read_reply(
     Ok(Some(reply))
 }
 
-/// One frame of at most `most` bytes; `None` where the line ends before it.
+/// Reads one frame of at most `most` bytes; `None` if the stream ends before it.
 async fn read_frame(
     source: &mut (impl AsyncRead + Unpin),
     most: usize,

@@ -14,7 +14,7 @@ use crate::{
     self_test::SelfTest,
 };
 
-/// What holds for every job of a sandbox without a jail.
+/// Settings that hold for every job of a sandbox without a jail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxSettings {
     /// Jobs get their directories below this one.
@@ -38,7 +38,7 @@ pub struct Sandbox {
     backend: Backend,
 }
 
-/// Where jobs run.
+/// The implementation of a level.
 #[derive(Debug, Clone)]
 enum Backend {
     Unjailed(Unjailed),
@@ -54,9 +54,9 @@ impl Sandbox {
         Self { interpreter, backend }
     }
 
-    /// One at [`Level::Process`], or [`Level::Chroot`] where the settings name a root: asks the
-    /// interpreter at `path`, starts as many zygotes as there are workers, and has one try to get
-    /// out. With a root, `path` is a path of that root.
+    /// A sandbox at [`Level::Process`], or [`Level::Chroot`] if the settings name a root. Asks the
+    /// interpreter at `path`, starts as many zygotes as there are workers, and runs the self-test
+    /// in one. With a root, `path` is a path of that root.
     ///
     /// Must be called in a tokio runtime with I/O and time, which keeps the zygotes from then on.
     ///
@@ -78,8 +78,8 @@ impl Sandbox {
     /// Must be called in a tokio runtime with I/O and time, which keeps the stock from then on.
     ///
     /// # Errors
-    /// [`SandboxError::Unavailable`] where the engine, the image or its interpreter does not do,
-    /// [`SandboxError::Engine`] when the engine fails on the way.
+    /// [`SandboxError::Unavailable`] if the engine, the image or its interpreter is unusable,
+    /// [`SandboxError::Engine`] if the engine fails meanwhile.
     #[cfg(feature = "docker")]
     pub async fn docker(
         path: &Path,
@@ -104,7 +104,7 @@ impl Sandbox {
         }
     }
 
-    /// What the self-test found; `None` at [`Level::None`], where there is nothing to test.
+    /// The result of the self-test; `None` at [`Level::None`], which has nothing to test.
     pub fn self_test(&self) -> Option<&SelfTest> {
         match &self.backend {
             Backend::Unjailed(_) => None,
@@ -124,7 +124,7 @@ impl Sandbox {
         }
     }
 
-    /// Runs a job to its end. Whatever the code does is an outcome.
+    /// Runs a job to its end. An error of the code is part of the outcome.
     ///
     /// Dropping the future kills the process, and all that it started, at once.
     ///

@@ -11,24 +11,24 @@ use crate::jail::cgroup::Controller;
 /// One attempt to get out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was tried.
+    /// The attempt.
     pub name: String,
     /// True when it failed, as it should.
     pub held: bool,
 }
 
-/// What the self-test found, and what the jail is made of.
+/// The result of the self-test, and the features that the jail uses.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct SelfTest {
     /// Every attempt.
     pub checks: Vec<Check>,
     /// The version of Landlock; `None` leaves the second wall around files out.
     pub landlock: Option<u32>,
-    /// What control groups are in charge of; nothing where none can be made.
+    /// The control groups in use; empty if none can be made.
     pub cgroups: Vec<Controller>,
-    /// True where a job that asks for it can connect to other machines.
+    /// True if a job that asks for it can connect to other machines.
     pub network: bool,
-    /// The engine, where the level is that of containers.
+    /// The engine, if the level is that of containers.
     #[cfg(feature = "docker")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<crate::docker::engine_info::EngineInfo>,

@@ -1,7 +1,7 @@
-//! Watches a task to its end, and brings the end about where a limit is passed.
+//! Watches a task to its end, and ends it if a limit is exceeded.
 //!
-//! Invariant: a task ends with its process, as the kernel tells it, and not with the end of a pipe,
-//! which someone else may hold open.
+//! Invariant: a task ends with its process, as the kernel reports it, and not with the end of a
+//! pipe, which another process may hold open.
 
 use std::{
     io,
@@ -19,16 +19,16 @@ use crate::{
     reply::Reply,
 };
 
-/// What was printed before the end is read for at most this long after it.
+/// The time after the end in which remaining output is read.
 const DRAIN: Duration = Duration::from_millis(200);
 /// A killed process is gone within this, or stuck in the kernel.
 const REAP: Duration = Duration::from_secs(2);
 
-/// How a process ended, as the kernel tells it.
+/// The exit of a process, as the kernel reports it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Exit {
     pub(crate) status: ExitStatus,
-    /// Processor time; `None` where nobody but the task itself can tell.
+    /// Processor time; `None` if only the task itself could report it.
     pub(crate) cpu_time: Option<Duration>,
     /// Most memory resident at once.
     pub(crate) peak_bytes: Option<u64>,

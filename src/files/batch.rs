@@ -23,14 +23,14 @@ use task::{path_value, sorted, task, text_of};
 
 pub use error::BatchError;
 
-/// What is done with each file of a batch.
+/// The work on each file of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BatchWork {
     /// A language model answers a prompt about it: `llm/vision` for images, else `llm/chat`.
     Prompt {
-        /// What is asked.
+        /// The prompt.
         prompt: String,
-        /// Which model is asked; the provider's own where absent.
+        /// The model; `None` uses the provider's own.
         model: Option<String>,
     },
     /// A Python script runs with the path of the file in `context.file_path`.
@@ -52,7 +52,8 @@ pub enum BatchWork {
 /// are found only by a pattern that names the dot. Results of earlier batches and the script itself
 /// are passed over.
 ///
-/// The files are stored with the workflow, so that whoever runs it may read them, and no others.
+/// The files are stored with the workflow, so that the process that runs it may read them, and no
+/// others.
 ///
 /// # Errors
 /// [`BatchError`], also when no file is found.
@@ -64,7 +65,8 @@ pub fn batch_spec(
     batch_spec_without(directory, pattern, work, &|_| false)
 }
 
-/// The same without the files that `left_out` says, such as a database that is kept there.
+/// The same without the files for which `left_out` returns true, such as a database in that
+/// directory.
 ///
 /// # Errors
 /// As [`batch_spec`].

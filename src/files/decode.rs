@@ -1,7 +1,7 @@
 //! Single values of the format: texts, numbers, spans of time, words out of a list.
 //!
-//! Asked by the decoders of workflows, tasks and batches. Each returns `None` after it has told a
-//! finding, so that the decoder goes on and tells everything at once.
+//! Used by the decoders of workflows, tasks and batches. Each function returns `None` after it has
+//! added a finding, so that the decoder continues and reports everything at once.
 
 use std::time::Duration;
 
@@ -59,7 +59,8 @@ pub(super) fn written(node: &Node) -> Option<String> {
     }
 }
 
-/// True or false. Here, where nothing else is meant, the words of YAML 1.1 and quotes are allowed.
+/// True or false. The words of YAML 1.1 and quotes are allowed, because no other type is possible
+/// here.
 pub(super) fn flag(entry: &Entry, findings: &mut Findings) -> Option<bool> {
     let flag = match &entry.value.kind {
         Kind::Bool(flag) => Some(*flag),
@@ -238,7 +239,7 @@ pub(super) fn items<'n>(
     }
 }
 
-/// Where to point at for an item of a list: at its first key, or at itself.
+/// The span to report for an item of a list: its first key, or the item itself.
 pub(super) fn item_location(node: &Node) -> Span {
     match &node.kind {
         Kind::Object(entries) => entries.first().map_or(node.span, |entry| entry.key_span),

@@ -1,4 +1,4 @@
-//! What is wrong with a file, told with its line and a caret below the offending text.
+//! A finding with its line, and a caret below the offending text.
 //!
 //! Made by [`Source`](super::Source) from findings and from the problems of later checks; printed
 //! by the command line, or given to programs as JSON.
@@ -21,8 +21,8 @@ pub enum Severity {
     Warning,
 }
 
-/// How far the characters of a line were counted: a file may be one line, and each finding stands
-/// behind the one before.
+/// The number of characters counted so far in a line: a file may be one line, and each finding is
+/// after the one before.
 #[derive(Debug, Default)]
 pub(super) struct Cursor {
     line: usize,
@@ -57,15 +57,15 @@ pub struct Diagnostic {
     pub column: usize,
     /// How many characters the offending text has on that line; at least 1.
     pub len: usize,
-    /// What was found, and what was expected.
+    /// The value found, and the expected one.
     pub message: String,
-    /// What to do, where there is more to say.
+    /// The remedy; `None` if the message is enough.
     pub help: Option<String>,
     /// The line as it stands in the file, or the part of it around the offending text.
     excerpt: Excerpt,
 }
 
-/// What is shown of a line.
+/// The part of a line that is printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Excerpt {
     text: String,
@@ -151,9 +151,9 @@ impl Serialize for Diagnostic {
 }
 
 impl Excerpt {
-    /// Characters of a line that are shown at most.
+    /// The bound on the printed characters of a line.
     const WIDTH: usize = 120;
-    /// Characters before the offending text that are shown when the line is too long.
+    /// The number of characters that are printed before the offending text if the line is too long.
     const LEAD: usize = 40;
 
     /// The part of `line` around its byte `from`, before which it has `before` characters.
@@ -178,7 +178,7 @@ impl Excerpt {
         Self { underlined: len.min(line_text.saturating_sub(before)).max(1), text, before }
     }
 
-    /// What stands before the carets. Tabs are kept, so that both lines indent alike.
+    /// The text before the carets. Tabs are kept, so that both lines are indented alike.
     fn indent(&self) -> String {
         let tab_or_space = |c| if c == '\t' { '\t' } else { ' ' };
         self.text.chars().take(self.before).map(tab_or_space).collect()

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use gleitzeit_domain::workflow::{TaskSpec, WorkflowSpec};
 
-/// The workflow as a Mermaid flowchart. An edge `(a, b)` says that task `b` waits for task `a`;
+/// The workflow as a Mermaid flowchart. An edge `(a, b)` means that task `b` waits for task `a`;
 /// both are indices into `spec.tasks`.
 pub fn mermaid(spec: &WorkflowSpec, edges: &[(usize, usize)]) -> String {
     let mut text = String::new();

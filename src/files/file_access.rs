@@ -25,7 +25,7 @@ pub(super) fn settle(spec: &mut WorkflowSpec, folder: &Path) {
     let beside = absolute(folder).ok();
     let mut directories: Vec<String> = Vec::new();
     for directory in beside.into_iter().chain(env::current_dir()) {
-        // What is no text cannot be stored; such a directory is left out.
+        // A path that is not UTF-8 cannot be stored; such a directory is left out.
         let real = directory.canonicalize().unwrap_or(directory);
         if let Some(text) = real.to_str()
             && !directories.iter().any(|known| known == text)

@@ -7,13 +7,13 @@ use super::span::Span;
 /// One thing wrong with a file.
 #[derive(Debug, Clone)]
 pub(super) struct Finding {
-    /// Where.
+    /// The byte range.
     pub(super) span: Span,
     /// The kind.
     pub(super) code: ErrorCode,
-    /// What was found, and what was expected.
+    /// The value found, and the expected one.
     pub(super) message: String,
-    /// What to do.
+    /// The remedy.
     pub(super) help: Option<String>,
 }
 
@@ -27,7 +27,7 @@ impl Findings {
         self.add(span, ErrorCode::ParseError, message.into(), None);
     }
 
-    /// Adds that the text can be read, but says something wrong.
+    /// Adds that the text parses, but its content is invalid.
     pub(super) fn wrong(&mut self, span: Span, message: impl Into<String>) {
         self.add(span, ErrorCode::WorkflowValidationFailed, message.into(), None);
     }
@@ -51,7 +51,7 @@ impl Findings {
         self.0.push(finding);
     }
 
-    /// Where each begins.
+    /// The start of each finding.
     pub(super) fn starts(&self) -> Vec<usize> {
         self.0.iter().map(|finding| finding.span.start).collect()
     }

@@ -1,8 +1,8 @@
 //! Values of the command line, read as a file would read them.
 //!
-//! Asked for `--input`, `--context` and results that a person states. A number that 64 bits do not
-//! hold is refused, as in a file: it would lose digits without a word. How a number is written is
-//! kept where that says more than its value.
+//! Used for `--input`, `--context` and results that a person states. A number that 64 bits do not
+//! hold is rejected, as in a file: it would lose digits silently. The spelling of a number is kept
+//! if it has more information than the value.
 
 use std::collections::BTreeMap;
 
@@ -21,14 +21,15 @@ use super::{
 pub struct Input {
     /// The value.
     pub value: Value,
-    /// The text of a number, by JSON pointer into the value, where it says more than its value.
+    /// The spelling of a number, by JSON pointer into the value, if it has more information than
+    /// the value.
     pub spellings: BTreeMap<String, String>,
 }
 
-/// Reads an input: JSON where it is some, else a text.
+/// Reads an input: JSON if it parses as JSON, else a text.
 ///
 /// # Errors
-/// What is wrong with it as JSON: a number that 64 bits do not hold, a key that is given twice.
+/// An error of the JSON: a number that 64 bits do not hold, a duplicate key.
 pub fn input(text: &str) -> Result<Input, String> {
     match read(text) {
         Read::Json(input) => Ok(input),
@@ -40,7 +41,7 @@ pub fn input(text: &str) -> Result<Input, String> {
 /// Reads a value that must be JSON.
 ///
 /// # Errors
-/// Why it is none, and what [`input`] refuses.
+/// The parse error, and the errors of [`input`].
 pub fn json_value(text: &str) -> Result<Value, String> {
     match read(text) {
         Read::Json(input) => Ok(input.value),
@@ -94,7 +95,7 @@ pub(super) fn named(root: &Node, findings: &mut Findings) -> Option<Vec<(String,
     Some(entries.iter().map(input).collect())
 }
 
-/// How the numbers of these inputs were written, where that says more than their values.
+/// The spellings of the numbers of these inputs that have more information than the values.
 pub(super) fn spellings(entries: &[Entry]) -> BTreeMap<String, String> {
     let mut spellings = BTreeMap::new();
     for entry in entries {

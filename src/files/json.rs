@@ -1,7 +1,7 @@
 //! Reads JSON into the tree, token by token, so that every value knows its place.
 //!
-//! Asked by [`parse`](super::parse). Strings are decoded by `serde_json`; this reader finds where
-//! they begin and end. Stops at the first error, as RFC 8259 gives no way to go on behind one.
+//! Used by [`parse`](super::parse). `serde_json` decodes strings; this reader finds their ends. It
+//! stops at the first error, because RFC 8259 defines no recovery.
 
 use super::{
     findings::Findings,
@@ -25,7 +25,7 @@ pub(super) fn read(text: &str, lines: &Lines, findings: &mut Findings) -> Option
     Some(root)
 }
 
-/// The reading cannot go on; the finding is told already.
+/// Parsing stops; the finding was added already.
 struct Aborted;
 
 struct Reader<'t> {

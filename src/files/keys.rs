@@ -12,7 +12,7 @@ use super::{
 /// A key of the format.
 #[derive(Debug)]
 pub(super) struct Key {
-    /// Its name, which is the one of the field it is read into.
+    /// The name, which is that of the field it is read into.
     pub(super) name: &'static str,
     /// Other names that mean the same.
     pub(super) aliases: &'static [&'static str],
@@ -36,13 +36,13 @@ const IGNORED_OF_TASK: [&str; 6] =
 /// A mapping of the format: what it is called in messages, and its keys.
 #[derive(Debug)]
 pub(super) struct KeySchema {
-    /// What has these keys, with its article.
+    /// The name of the object that has these keys, with its article.
     pub(super) what: &'static str,
-    /// Its keys.
+    /// The keys.
     pub(super) keys: &'static [Key],
     /// Keys that are accepted and say nothing.
     pub(super) ignored: &'static [&'static str],
-    /// True where all other keys are accepted too.
+    /// True if all other keys are accepted, too.
     pub(super) open: bool,
 }
 
@@ -156,10 +156,10 @@ pub(super) fn spellings(name: &str, depth: usize) -> impl Iterator<Item = &'stat
 
 /// The entries of a mapping by the names of its keys.
 pub(super) struct Fields<'n> {
-    /// Where to point at when a key is missing.
+    /// The span to report for a missing key.
     pub(super) location: Span,
     known: Vec<(&'static str, &'n Entry)>,
-    /// Entries with other keys, where the shape is open.
+    /// Entries with other keys, if the shape is open.
     pub(super) others: Vec<&'n Entry>,
     /// Keys that an unknown one was probably meant to be.
     meant: Vec<&'static str>,
@@ -203,7 +203,7 @@ impl<'n> Fields<'n> {
         }
     }
 
-    /// True when an unknown key, which was told, was probably meant to be this one.
+    /// True if an unknown key, which was reported, was probably meant to be this one.
     pub(super) fn is_meant(&self, name: &str) -> bool {
         self.meant.contains(&name)
     }

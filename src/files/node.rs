@@ -14,16 +14,16 @@ use super::{
     span::{Lines, Span},
 };
 
-/// Levels of nesting that a file may have. What is stored as JSON must be readable again, and
-/// JSON readers commonly stop at 128 levels.
+/// The bound on the nesting of a file. Stored JSON must be readable again, and JSON readers
+/// commonly stop at 128 levels.
 pub(super) const DEPTH_MAX: usize = 100;
 
 /// A value with its place.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    /// Where it stands.
+    /// The byte range.
     pub(super) span: Span,
-    /// What it is.
+    /// The value.
     pub(super) kind: Kind,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum Kind {
 pub(super) struct Entry {
     /// The key.
     pub(super) key: String,
-    /// Where the key stands.
+    /// The byte range of the key.
     pub(super) key_span: Span,
     /// The value.
     pub(super) value: Node,
@@ -68,7 +68,7 @@ impl Node {
         }
     }
 
-    /// The entry of a key, where this is a mapping that has it.
+    /// The entry of a key, if this is a mapping that has it.
     pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
         match &self.kind {
             Kind::Object(entries) => entries.iter().find(|entry| entry.key == key),
@@ -76,7 +76,7 @@ impl Node {
         }
     }
 
-    /// What it is, in words that name the value.
+    /// A description of the value for messages.
     pub(super) fn describe(&self) -> String {
         match &self.kind {
             Kind::Null => "empty".to_owned(),
@@ -92,8 +92,8 @@ impl Node {
 }
 
 impl Entry {
-    /// Where to point when the value is wrong: at the value, or at the key where the value is
-    /// absent, goes over several lines, or is a list or a mapping.
+    /// The span to report for a wrong value: the value, or the key if the value is absent, spans
+    /// several lines, or is a list or a mapping.
     pub(super) fn location(&self) -> Span {
         match self.value.kind {
             Kind::Null | Kind::Array(_) | Kind::Object(_) => self.key_span,

@@ -1,7 +1,7 @@
-//! Habits of Python Gleitzeit 0.0.4 that a task of today says otherwise: several files in one task.
+//! Forms of Python Gleitzeit 0.0.4 that are written differently today: several files in one task.
 //!
-//! Asked by the decoder, behind everything else. Texts, and whatever has `batch_mode: true`, are
-//! asked about one by one; several images without it are looked at in one call.
+//! The decoder calls it last. Texts, and everything with `batch_mode: true`, become one call a
+//! file; several images without it become one call.
 //!
 //! Invariant: each task of the file stays at its place, so that later problems point at it; tasks
 //! that are added stand behind all of them.
@@ -80,7 +80,8 @@ fn parts(
     (1..).zip(files).map(part).collect()
 }
 
-/// What stands in the place of the task: the answers of its parts, in the order of its files.
+/// The task that replaces the original one: it joins the answers of its parts, in the order of its
+/// files.
 fn joined(task: &TaskSpec, parts: &[TaskSpec]) -> TaskSpec {
     let answers: Vec<String> =
         parts.iter().map(|part| format!("${{[\"{}\"].response}}", part.id)).collect();

@@ -1,13 +1,13 @@
-//! What a plain scalar of YAML means: the core schema of YAML 1.2.
+//! The meaning of a plain scalar of YAML: the core schema of YAML 1.2.
 //!
-//! Asked by the YAML reader. Only `true` and `false` are booleans and only `null` and `~` are no
-//! value, so `yes`, `on`, `no` and a leading zero stay text. Source: YAML 1.2.2, section 10.3.2,
-//! but numbers with leading zeros (`012`) are text: YAML 1.1 reads them as octal, 1.2 as decimal,
-//! and whoever writes them mostly means neither.
+//! Used by the YAML reader. Only `true` and `false` are booleans and only `null` and `~` are null,
+//! so `yes`, `on`, `no` and a leading zero stay text. Source: YAML 1.2.2, section 10.3.2, except
+//! that numbers with leading zeros (`012`) are text: YAML 1.1 reads them as octal, 1.2 as decimal,
+//! and their authors mostly mean neither.
 
 use serde_json::Number;
 
-/// What a plain scalar means.
+/// The meaning of a plain scalar.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Plain {
     /// `null`, `~`, or nothing at all.
@@ -22,7 +22,7 @@ pub(super) enum Plain {
     Unfit(&'static str),
 }
 
-/// What `text` means where it stands without quotes and without a tag.
+/// The meaning of `text` without quotes and without a tag.
 pub(super) fn resolve(text: &str) -> Plain {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Plain::Null,

@@ -14,7 +14,7 @@ use super::{
     span::Span,
 };
 
-/// Tells that a key is missing, unless one was told that was probably meant to be it.
+/// Reports that a key is missing, unless a reported unknown key was probably meant to be it.
 pub(super) fn missing(
     fields: &Fields<'_>,
     what: &str,

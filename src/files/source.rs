@@ -1,8 +1,8 @@
 //! The text of a workflow file, and where in it each part of the workflow stands.
 //!
-//! Asked by whoever checks a workflow after it was read: their problems name a place in the
-//! workflow as a JSON pointer, and [`Source::diagnostics`] finds it in the file, under the key
-//! that the file uses for it (`params` for `parameters`, a batch's template for its tasks).
+//! Used by checks of a workflow after it was read. Their problems have a JSON pointer into the
+//! workflow, and [`Source::diagnostics`] finds it in the file, under the key that the file uses for
+//! it (`params` for `parameters`, a batch's template for its tasks).
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -53,9 +53,9 @@ impl Source {
         locate(&self.name, &self.text, findings.collect())
     }
 
-    /// Adds problems of later checks to what was found wrong with the shape. Left out is what
-    /// follows from that: whatever is said of the workflow as a whole, and of what a task calls
-    /// that was itself found wrong.
+    /// Adds problems of later checks to the findings of the shape. Consequences of those findings
+    /// are left out: problems of the workflow as a whole, and problems of a task that has a finding
+    /// itself.
     pub(super) fn add(&self, problems: &[Problem], findings: &mut Findings) {
         let broken = self.broken_tasks(findings);
         let is_valid = findings.is_empty();
@@ -65,7 +65,8 @@ impl Source {
                 (Some("tasks"), Some(index)) => index.parse().ok(),
                 _ => None,
             };
-            // Its own words, not what is missing for want of others.
+            // Dependencies and methods are the author's own words, and not a consequence of another
+            // finding.
             let is_own_fault = match segments.next() {
                 None | Some("dependencies") => true,
                 Some("method") => self.says_method(task),
@@ -106,7 +107,7 @@ impl Source {
         (0..).zip(items).filter(|(_, task)| broken(task)).map(|(index, _)| index).collect()
     }
 
-    /// Where the value that a pointer names stands.
+    /// The byte range of the value that a pointer names.
     fn find(&self, pointer: &str) -> Span {
         let mut segments: Vec<String> = pointer.split('/').skip(1).map(unescape).collect();
         if batch::is_batch(&self.root) {
@@ -148,7 +149,7 @@ fn step<'n>(node: &'n Node, segment: &str, depth: usize) -> Option<Step<'n>> {
     }
 }
 
-/// Where to point at for a value that has no key of its own: at its first key, or at itself.
+/// The span to report for a value without a key: its first key, or the value itself.
 fn first_line(node: &Node) -> Span {
     match &node.kind {
         Kind::Object(entries) => entries.first().map_or(node.span, |entry| entry.key_span),
@@ -160,7 +161,7 @@ fn unescape(segment: &str) -> String {
     segment.replace("~1", "/").replace("~0", "~")
 }
 
-/// Findings that are told of one file. No person reads more, and each costs a look at its line.
+/// The bound on the findings of one file. No person reads more, and each one searches its line.
 const FINDINGS_MAX: usize = 1_000;
 
 /// Findings with their lines, in the order of the file.

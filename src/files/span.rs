@@ -7,7 +7,7 @@ use std::ops::Range;
 pub(super) struct Span {
     /// The first byte.
     pub(super) start: usize,
-    /// The byte behind the last one.
+    /// The end, exclusive.
     pub(super) end: usize,
 }
 
@@ -18,7 +18,7 @@ impl Span {
     }
 }
 
-/// Where the lines of a text begin. A line ends with `\n`, `\r\n` or `\r`.
+/// The offsets of the lines of a text. A line ends with `\n`, `\r\n` or `\r`.
 #[derive(Debug)]
 pub(super) struct Lines(Vec<usize>);
 

@@ -1,7 +1,7 @@
 //! The tree of a file to the workflow it describes.
 //!
-//! Asked by [`parse`](super::parse). Checks the shape only, and tells everything wrong with it at
-//! once; whether tasks, protocols and methods exist is checked at submission, where they are known.
+//! Used by [`parse`](super::parse). It checks the shape only, and reports everything wrong with it
+//! at once. The submission checks whether tasks, protocols and methods exist.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ pub(super) fn workflow(
     spec
 }
 
-/// The name. Older files may leave it out where they have an id, or are batches.
+/// The name. Older files may leave it out if they have an id, or are batches.
 fn name(fields: &Fields<'_>, is_batch: bool, findings: &mut Findings) -> Option<String> {
     if let Some(entry) = fields.get("name").or_else(|| fields.get("id")) {
         return decode::text(entry, findings);

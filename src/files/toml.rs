@@ -1,6 +1,6 @@
 //! Reads TOML into the tree, from the spanned document of the `toml` crate.
 //!
-//! Asked by [`parse`](super::parse). Every error of syntax is told at once. Dates become text.
+//! Used by [`parse`](super::parse). Every syntax error is reported at once. Dates become text.
 
 use std::ops::Range;
 

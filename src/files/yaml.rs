@@ -1,9 +1,9 @@
 //! Reads YAML into the tree, from the events of the parser.
 //!
-//! Asked by [`parse`](super::parse). Anchors, aliases and merge keys work; what aliases expand to
+//! Used by [`parse`](super::parse). Anchors, aliases and merge keys work. The expansion of aliases
 //! is bounded, so that a file of a kilobyte cannot fill the memory. Duplicate keys, several
-//! documents and tags beyond the core schema are told, all at once; a text that is no YAML ends
-//! the reading at the first error.
+//! documents and tags beyond the core schema are all reported at once; a text that is no YAML stops
+//! at the first error.
 
 mod scalars;
 
@@ -54,7 +54,7 @@ pub(super) fn read(text: &str, lines: &Lines, findings: &mut Findings) -> Option
     Some(builder.root.unwrap_or(empty))
 }
 
-/// The reading cannot go on; the finding is told already.
+/// Parsing stops; the finding was added already.
 struct Aborted;
 
 /// Puts the tree together from events.
@@ -63,9 +63,9 @@ struct Builder<'t> {
     findings: &'t mut Findings,
     /// The collections that are open.
     stack: Vec<Frame>,
-    /// What anchors name, by the parser's number.
+    /// The nodes of anchors, by the parser's number.
     anchors: HashMap<usize, Done>,
-    /// What has been copied so far, in bytes.
+    /// The size of all copies so far, in bytes.
     copied: usize,
     documents: usize,
     root: Option<Node>,
@@ -166,7 +166,7 @@ impl Builder<'_> {
         self.settle(anchor, Done { node, height: height + 1, cost })
     }
 
-    /// Remembers a finished node under its anchor, and puts it where it belongs.
+    /// Stores a finished node under its anchor, and adds it to its parent.
     fn settle(&mut self, anchor: usize, done: Done) -> Result<(), Aborted> {
         if anchor != 0 {
             charge(&mut self.copied, done.cost, done.node.span, self.findings)?;
@@ -194,7 +194,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Tells an alias that nothing has, and goes on as if it were empty.
+    /// Reports an alias without an anchor, and continues as if it were empty.
     fn unresolved(&mut self, name: &str, location: Span) {
         let found = format!("nothing before this is named `&{}`", shorten(name));
         self.findings.unreadable(location, found);
@@ -298,7 +298,7 @@ fn charge(
     Err(Aborted)
 }
 
-/// What a merge key brings in: the entries of a mapping, or of a list of mappings.
+/// The entries that a merge key adds: those of a mapping, or of a list of mappings.
 fn sources(node: Node) -> Option<Vec<Entry>> {
     match node.kind {
         Kind::Object(entries) => Some(entries),

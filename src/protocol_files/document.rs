@@ -37,8 +37,8 @@ impl<'t> Document<'t> {
         Deserializer::from(self.root.clone())
     }
 
-    /// Takes out what cannot stand where it stands — keys that `layout` does not know, values
-    /// that JSON does not have — and tells of it. What is left can be checked further.
+    /// Removes invalid parts — keys that `layout` does not have, values that JSON does not have —
+    /// and returns them as problems. The rest can be checked further.
     pub(super) fn take_misfits(&mut self, layout: &Layout) -> Vec<ProtocolFileProblem> {
         let mut misfits = Vec::new();
         clean_table(self.root.get_mut(), layout, &mut String::new(), &mut misfits);
@@ -94,7 +94,7 @@ impl<'t> Document<'t> {
         self.problem(&self.locate(&error.pointer), dotted(&error.pointer), error.message.clone())
     }
 
-    /// A problem that the TOML reader tells.
+    /// A problem that the TOML reader reports.
     pub(super) fn problem_of(&self, error: &toml::de::Error) -> ProtocolFileProblem {
         let span = error.span().unwrap_or(0..0);
         let key = self.key_at(&span);
@@ -117,7 +117,7 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// Where the key or item of a JSON pointer stands, or the deepest one on the way to it.
+    /// The byte range of the key or item of a JSON pointer, or of its deepest existing parent.
     fn locate(&self, pointer: &str) -> Range<usize> {
         let mut found = 0..0;
         let mut table = Some(self.root.get_ref());
@@ -151,8 +151,8 @@ impl<'t> Document<'t> {
     }
 }
 
-/// Extends `path` to the innermost value that holds `span`; false where none does. A table may
-/// stand in several parts of a file, so its own place says nothing of what is in it.
+/// Extends `path` to the innermost value that contains `span`; false if none does. A table may have
+/// several parts in a file, so its own span says nothing about its entries.
 fn path_to<'a>(table: &'a DeTable<'_>, span: &Range<usize>, path: &mut Vec<&'a str>) -> bool {
     for (key, value) in table {
         path.push(key.get_ref());
@@ -176,7 +176,7 @@ fn with_hint(message: &str) -> String {
     format!("{message}{}", hint.unwrap_or_default())
 }
 
-/// Something that cannot stand where it stands.
+/// A value that is invalid at its position.
 struct InvalidValue {
     span: Range<usize>,
     pointer: String,
@@ -254,7 +254,7 @@ fn clean_value(
             for (index, item) in items.iter_mut().enumerate() {
                 let length = at.len();
                 push_pointer(at, &index.to_string());
-                // A misfit is told of, which is enough: nothing comes of this file any more.
+                // The problem is recorded, which is enough: the file is rejected anyway.
                 clean_value(item, inner, at, misfits);
                 at.truncate(length);
             }

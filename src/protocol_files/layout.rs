@@ -1,8 +1,8 @@
-//! Which keys a protocol file can have, and where.
+//! The keys of a protocol file, and their positions.
 //!
 //! The same names as the fields of the specifications; a test holds both against each other.
 
-/// What can stand at a place of the file.
+/// The values that are valid at a position of the file.
 pub(super) enum Layout {
     /// Any value of JSON, not looked into.
     Value,
@@ -80,7 +80,7 @@ pub(super) static RETRY: Layout = Layout::Record(&[
     ("retry_on", &Layout::Value),
 ]);
 
-/// What one call takes.
+/// The resources of one call.
 pub(super) static RESOURCES: Layout = Layout::Record(&[
     ("cpu_cores", &Layout::Value),
     ("memory_mb", &Layout::Value),
@@ -90,7 +90,7 @@ pub(super) static RESOURCES: Layout = Layout::Record(&[
     ("execution_timeout", &Layout::Value),
 ]);
 
-/// What the place where it runs must guarantee.
+/// The required isolation.
 pub(super) static SECURITY: Layout = Layout::Record(&[
     ("sandbox_minimum", &Layout::Value),
     ("allowed_modules", &Layout::Value),

@@ -18,7 +18,7 @@ use super::task_document;
 #[derive(Debug)]
 pub struct DocumentWriter<'w, W> {
     out: &'w mut W,
-    /// What each line begins with.
+    /// The prefix of each line.
     margin: &'static str,
     has_task: bool,
 }
@@ -55,7 +55,7 @@ impl<'w, W: Write> DocumentWriter<'w, W> {
     /// Writes all that stands after the tasks, `more` fields among it.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// The errors of `out`.
     pub fn end(mut self, more: &Map<String, Value>) -> io::Result<()> {
         let margin = self.margin;
         if self.has_task {

@@ -27,7 +27,7 @@ impl BlockingRuntime {
         Ok(Self { runtime, waiter })
     }
 
-    /// What async code talks to.
+    /// The handle for async code.
     pub fn handle(&self) -> Handle {
         self.runtime.handle()
     }
@@ -48,7 +48,7 @@ impl BlockingRuntime {
     /// Submits a workflow and waits for its end.
     ///
     /// # Errors
-    /// Those of the submission; how it ended is in the record.
+    /// The errors of the submission; the outcome is in the record.
     pub fn run(&self, spec: WorkflowSpec) -> Result<Arc<WorkflowRecord>, TaskError> {
         self.block_on(self.handle().run(spec))
     }

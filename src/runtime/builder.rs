@@ -71,8 +71,8 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Leaves unfinished workflows of the store alone: those that are there at the start, those that
-    /// other processes leave behind, and those that are stored for whoever claims them.
+    /// Leaves unfinished workflows of the store alone: those that exist at the start, those of
+    /// processes that die, and those that are stored for any process to claim.
     #[must_use]
     pub fn without_recovery(mut self) -> Self {
         self.recover = false;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::handle::Handle;
 
-/// The interval of the watches on a clock that jumps, where there is no other thread or process.
+/// The watch interval on a clock that jumps, without other threads or processes.
 const NO_WATCH: Duration = Duration::from_hours(24);
 /// The time in which the store may flush after the last outcome.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub(super) fn control_thread(
                 if ready.send(Ok((handle, recovered))).is_ok() {
                     run(actors, store, stops, results, fails).await;
                 } else {
-                    // Whoever started it has gone away.
+                    // The caller of `start` was dropped.
                     end(actors, &*store, Duration::ZERO).await;
                     results.finish().await;
                 }
@@ -103,8 +103,8 @@ pub(super) async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> 
         }
     }
     let levels = actix_rt::spawn(check_levels(specs.clone(), settings.provider_kinds.clone()));
-    // Workflows that are taken up run at once: none may begin where a level cannot be had. Where
-    // nothing is taken up, the look takes place beside the rest of the start.
+    // Resumed workflows run at once, so the levels must be checked before. Without recovery, the
+    // check runs while the rest starts.
     let levels = if recover {
         levels.await.map_err(|_| StartError::Died)??;
         None
@@ -191,7 +191,7 @@ async fn register_and_recover(
     Ok(recovered)
 }
 
-/// Until someone stops it, or it cannot go on.
+/// Runs until a stop is requested, or until it cannot continue.
 async fn run(
     mut actors: Actors,
     store: Arc<dyn Store>,
@@ -199,7 +199,7 @@ async fn run(
     results: ResultWriter,
     fails: &watch::Sender<Option<TaskError>>,
 ) {
-    // What is acknowledged is stored; half a state must not go on.
+    // Acknowledged work is stored; an inconsistent state must not continue.
     let at_once = Some(StopRequest { deadline: Duration::ZERO, report: None });
     let (request, failure) = tokio::select! {
         request = stops.recv() => (request, None),

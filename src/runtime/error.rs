@@ -17,9 +17,9 @@ pub enum StartError {
     /// A provider cannot be registered.
     #[error("provider `{id}` cannot be registered: {message}")]
     Provider {
-        /// Which provider.
+        /// The provider.
         id: String,
-        /// What is wrong.
+        /// The error.
         message: String,
     },
     /// Protocols cannot be read or registered.
@@ -40,18 +40,18 @@ pub enum StartError {
     Store {
         /// Which store, without its password.
         url: String,
-        /// What it said.
+        /// The error of the store.
         error: StoreError,
     },
     /// This program was built without that kind of store.
     #[error("store {url}: {message}")]
     StoreKind {
-        /// Which store, without its password.
+        /// The store, without its password.
         url: String,
-        /// What to do.
+        /// The remedy.
         message: String,
     },
-    /// The unfinished workflows could not be taken up.
+    /// The unfinished workflows could not be resumed.
     #[error("unfinished workflows could not be taken up: {0}")]
     Recovery(TaskError),
     /// The operating system gave no thread.

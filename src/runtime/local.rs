@@ -40,7 +40,7 @@ impl LocalRuntime {
         self.handle.clone()
     }
 
-    /// The workflows that were taken up at the start.
+    /// The workflows that were resumed at the start.
     pub fn recovered(&self) -> Recovered {
         self.recovered
     }

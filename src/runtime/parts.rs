@@ -46,8 +46,7 @@ pub(super) fn catalog(
     Ok(catalog)
 }
 
-/// The store of the settings, for whoever looks into it without a runtime over it. A database that
-/// is not there yet is made.
+/// Opens the store of the settings without a runtime. A missing database is made.
 ///
 /// # Errors
 /// [`StartError::Store`] and [`StartError::StoreKind`].
@@ -73,8 +72,8 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartErro
     })
 }
 
-/// The store of the settings, for whoever only looks: nothing is made or migrated, and a database
-/// that cannot be written is read. `None` where there is no database yet.
+/// Opens the store of the settings to read from it: nothing is made or migrated, and a read-only
+/// database can be read. `None` if there is no database yet.
 ///
 /// # Errors
 /// As [`open_store`].

@@ -1,4 +1,4 @@
-//! What a handler knows of its call.
+//! The context of a call, for its handler.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,8 @@ use gleitzeit_domain::{
 };
 use tokio::{sync::watch, time::Instant};
 
-/// What a handler knows of its call. Clones are of the same call, and may be sent to other threads.
+/// The context of a call, for its handler. Clones are of the same call, and may be sent to other
+/// threads.
 #[derive(Debug, Clone)]
 pub struct CallContext {
     call: Arc<Call>,
@@ -50,8 +51,7 @@ impl CallContext {
         self.call.idempotency_key()
     }
 
-    /// When the call is dropped because its time is over; `None` for a limit beyond what the clock
-    /// can tell.
+    /// The time at which the call is dropped; `None` for a limit beyond the range of the clock.
     pub fn deadline(&self) -> Option<Instant> {
         self.begun.checked_add(self.call.timeout)
     }

@@ -1,4 +1,4 @@
-//! The error of a handler, and what it says about another attempt.
+//! The error of a handler, and its effect on another attempt.
 
 use std::{any::Any, borrow::Cow, fmt, time::Duration};
 
@@ -10,12 +10,12 @@ use serde_json::Value;
 
 /// Why a handler failed, and whether the task is tried again.
 ///
-/// Every error type converts into it, so that `?` works in a handler. A converted error is tried
-/// again as the task's retry policy says, because most errors of a handler come from a peer that
+/// Every error type converts into it, so that `?` works in a handler. A converted error is retried
+/// according to the task's retry policy, because most errors of a handler are caused by a peer that
 /// does not answer; without a policy there is one attempt. A method that is declared
-/// [`at_most_once`](crate::service::Service::at_most_once) is the exception: it is tried again only
+/// [`at_most_once`](crate::service::Service::at_most_once) is the exception: it is retried only
 /// after [`retry_after`](Self::retry_after) or [`retryable`](Self::retryable), by which the handler
-/// vouches that nothing has happened.
+/// guarantees that the call had no effect.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,7 +33,7 @@ use serde_json::Value;
 #[derive(Debug)]
 pub struct HandlerError {
     error: TaskError,
-    /// True while neither the handler nor the converted error said anything about a retry.
+    /// True if neither the handler nor the converted error decided about a retry.
     is_undecided: bool,
 }
 
@@ -57,7 +57,7 @@ impl HandlerError {
         self
     }
 
-    /// No further attempt, whatever the retry policy says.
+    /// Forbids another attempt, regardless of the retry policy.
     #[must_use]
     pub fn terminal(mut self) -> Self {
         self.error.retry_after = None;
@@ -66,8 +66,8 @@ impl HandlerError {
         self
     }
 
-    /// Another attempt as the retry policy says, also of a method that must not run twice: the call
-    /// had no effect.
+    /// Allows another attempt by the retry policy, even of a method that must not run twice: the
+    /// call had no effect.
     #[must_use]
     pub fn retryable(mut self) -> Self {
         self.error = self.error.retryable(true);

@@ -1,10 +1,10 @@
 //! From a Rust type to the schema of a parameter.
 //!
 //! `schemars` derives a JSON Schema from the type; this file translates it into [`ParameterSpec`],
-//! which has fewer rules. What a handler's type accepts must not be more than what the schema
-//! says, so a rule that has no counterpart is refused with the name of its type, and never dropped.
-//! Two are looser: the values of a map and the format of a text are checked by the handler's type
-//! only, when the call begins.
+//! which has fewer rules. A handler's type must not accept more than the schema allows, so a rule
+//! without a counterpart is rejected with the name of its type, and never dropped. Two rules are
+//! looser: the values of a map and the format of a text are checked by the handler's type only,
+//! when the call begins.
 
 mod number;
 
@@ -14,12 +14,12 @@ use gleitzeit_domain::protocol::{OneOrMany, ParameterSpec, ParameterType};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value};
 
-/// Which side of a handler a type is on.
+/// The side of a handler that a type is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
-    /// What it is called with.
+    /// The parameters.
     Input,
-    /// What it gives.
+    /// The result.
     Result,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Problem {
     root: &'static str,
     /// The field, from the outside in: `card.holder`; empty for the type itself.
     field: String,
-    /// The name of the type that has the field, where it is another one.
+    /// The name of the type that has the field, if it is another one.
     owner: Option<String>,
     what: String,
 }
@@ -60,7 +60,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What to do about a type that is refused.
+/// The remedy for a rejected type.
 const INSTEAD: &str = "write `#[schemars(with = \"serde_json::Value\")]` above the field to leave \
                        it to the handler";
 
@@ -86,7 +86,8 @@ pub(super) fn lower<T: JsonSchema>(
     if side == Side::Input && !lowering.says_additional(&schema) {
         spec.additional_properties = false;
     }
-    // Its doc comment speaks to readers of the code; the method has a description of its own.
+    // The doc comment of the input type is for readers of the code; the method has a description of
+    // its own.
     spec.description = spec.description.filter(|_| side == Side::Result);
     spec
 }
@@ -113,7 +114,7 @@ impl<'s> Lowering<'s> {
         ParameterSpec::any()
     }
 
-    /// True where the type says whether it takes fields that it does not name.
+    /// True if the type declares whether it accepts unknown fields.
     fn says_additional(&self, schema: &Value) -> bool {
         let named = schema.get("$ref").and_then(|name| self.definition(name)).unwrap_or(schema);
         named.get("additionalProperties").is_some() || named.get("properties").is_none()
@@ -269,7 +270,7 @@ impl<'s> Lowering<'s> {
             match says("additionalProperties").or_else(|| says("unevaluatedProperties")) {
                 Some(rule) => *rule != Value::Bool(false),
                 // A struct writes its own fields and no others, so that a reference to another one
-                // is refused with its workflow. What it reads may have more.
+                // is rejected with its workflow. It may read more.
                 None => self.side == Side::Input || spec.properties.is_none(),
             };
     }

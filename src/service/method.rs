@@ -24,9 +24,9 @@ type Local = dyn Fn(&Value, CallContext) -> Pin<Box<dyn Future<Output = Answer>>
 /// A handler whose types are erased.
 #[derive(Clone)]
 pub(super) enum Run {
-    /// Its futures may go to another thread.
+    /// The futures may be sent to another thread.
     Shared(Arc<Shared>),
-    /// Its futures stay on the provider's thread.
+    /// The futures stay on the provider's thread.
     Local(Arc<Local>),
 }
 
@@ -137,7 +137,7 @@ fn is_integer(spec: &ParameterSpec) -> bool {
     kinds.contains(&ParameterType::Integer) && !kinds.contains(&ParameterType::Number)
 }
 
-/// True where an integer is written as a fraction: to a schema `2.0` is one, to serde it is none.
+/// True if an integer is written as a fraction: `2.0` is an integer to a schema, and not to serde.
 fn is_spelled(value: &Value, spec: &ParameterSpec) -> bool {
     match value {
         Value::Number(number) => number.is_f64() && is_integer(spec),
@@ -155,7 +155,7 @@ fn is_any_spelled(fields: &Map<String, Value>, specs: &Fields) -> bool {
     specs.iter().any(|(name, spec)| fields.get(name).is_some_and(|value| is_spelled(value, spec)))
 }
 
-/// Writes `2.0` as `2` where the schema says integer.
+/// Writes `2.0` as `2` if the schema has an integer.
 fn make_whole(value: &mut Value, spec: &ParameterSpec) {
     match value {
         Value::Number(number) if is_integer(spec) => {

@@ -1,4 +1,4 @@
-//! The provider of a service: finds the handler of a call and runs it where it belongs.
+//! The provider of a service: finds the handler of a call and runs it on its thread.
 
 use std::{collections::HashMap, future::Future, panic, pin::Pin, sync::Arc};
 
@@ -29,8 +29,8 @@ pub(super) struct ServiceProvider {
 }
 
 impl ServiceProvider {
-    /// A provider whose handlers run on `threads` threads of their own; on the provider's thread
-    /// where that is `None`.
+    /// A provider whose handlers run on `threads` threads of their own; `None` runs them on the
+    /// provider's thread.
     pub(super) fn new(
         name: Arc<str>,
         methods: Methods,
@@ -69,7 +69,7 @@ impl Provider for ServiceProvider {
             let message = format!("service `{}` has no method `{}`", self.name, call.method_name());
             return Err(TaskError::new(ErrorCode::MethodNotSupported, message));
         };
-        // Its drop, with that of this future, is what the handler sees of a cancellation.
+        // Dropping it with this future cancels the handler's context.
         let (context, _alive) = CallContext::new(call);
         match self.run(method, context).await {
             Ok(value) => Ok(Outcome::from(value)),
@@ -111,7 +111,7 @@ impl Drop for Pool {
     }
 }
 
-/// Runs a handler where it may block. It ends at its next await after its call has ended.
+/// Runs a handler that may block. It ends at its next await after its call has ended.
 async fn on_blocking_thread<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
     context: CallContext,
@@ -154,13 +154,13 @@ impl<T> Future for AbortOnDrop<T> {
     }
 }
 
-/// The value of a task. A panic goes on here, where the provider's guard catches it.
+/// The value of a task. A panic is resumed here, and the provider's guard catches it.
 async fn outcome<T>(task: AbortOnDrop<T>) -> T {
     match task.await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
             Ok(text) => panic::resume_unwind(text),
-            // Its threads are gone with the instance, and so is whoever waits here.
+            // The threads have ended with the instance, and so has the caller of this function.
             Err(_) => std::future::pending().await,
         },
     }

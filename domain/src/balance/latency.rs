@@ -16,8 +16,8 @@ const FAILED_MAX_SECONDS: f64 = 60.0;
 /// weight that grows with the time since the last one. Between calls the estimate decays towards
 /// 0, so that one that was slow is tried again.
 ///
-/// Unlike there, a failed call doubles the estimate (within 1 s and 60 s, or its own latency where
-/// that is longer): a provider that fails fast must not look like a fast one.
+/// Unlike there, a failed call doubles the estimate (within 1 s and 60 s, or its own latency if
+/// that is longer): a provider that fails fast must not count as a fast one.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct PeakLatency {
     /// Seconds, as of `at`.
@@ -55,7 +55,7 @@ impl PeakLatency {
         self.measured.then(|| self.estimate * self.weight(now))
     }
 
-    /// What remains at `now` of the weight of what was measured, between 0 and 1.
+    /// The remaining weight of the estimate at `now`, between 0 and 1.
     fn weight(&self, now: Duration) -> f64 {
         let since = now.saturating_sub(self.at).as_secs_f64();
         if since <= 0.0 {

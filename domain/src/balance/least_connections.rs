@@ -9,7 +9,7 @@ pub struct LeastConnections {
 }
 
 impl LeastConnections {
-    /// Its name in settings.
+    /// The name in settings.
     pub const NAME: &'static str = "least_connections";
 }
 

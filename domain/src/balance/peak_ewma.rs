@@ -20,7 +20,7 @@ pub struct PeakEwma {
 }
 
 impl PeakEwma {
-    /// Its name in settings.
+    /// The name in settings.
     pub const NAME: &'static str = "peak_ewma";
 
     /// The sequence of draws of `seed`.
@@ -50,7 +50,7 @@ impl LoadBalancingStrategy for PeakEwma {
             return 0;
         }
         let first = self.random.below(count);
-        // Any but the first: one of those behind it, counted round.
+        // Any candidate but the first: one of the following ones, modulo their number.
         let second = (first + 1 + self.random.below(count - 1)) % count;
         let load_of = |at: usize| load(&candidates[at], context.now);
         if load_of(second) < load_of(first) { second } else { first }

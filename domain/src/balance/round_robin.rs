@@ -9,7 +9,7 @@ pub struct RoundRobin {
 }
 
 impl RoundRobin {
-    /// Its name in settings.
+    /// The name in settings.
     pub const NAME: &'static str = "round_robin";
 }
 
@@ -23,18 +23,19 @@ impl LoadBalancingStrategy for RoundRobin {
     }
 }
 
-/// Whose turn it was last, per method.
+/// The turn of each method: the provider that was chosen last.
 ///
-/// Kept as a slot and not as a count: where the candidates change from call to call, as busy ones
-/// drop out and come back, a count modulo their number would favour some of them.
+/// The turn is kept as a slot and not as a count. Busy candidates drop out and return from call to
+/// call, and a count modulo their number would favour some of them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rotation {
-    /// By method: the slot behind the one that was chosen last.
+    /// By method: the slot after the one that was chosen last.
     next: Vec<u32>,
 }
 
 impl Rotation {
-    /// The index of the next one behind the last that `takes_part`, and round again.
+    /// The index of the next candidate after the last one for which `takes_part` holds, wrapping
+    /// around.
     pub(super) fn next(
         &mut self,
         method: usize,

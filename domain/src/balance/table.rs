@@ -38,7 +38,7 @@ struct Cell<H> {
     entry: Option<ProviderEntry<H>>,
 }
 
-/// Who serves a method.
+/// The providers of a method.
 #[derive(Debug)]
 struct MethodProviders {
     /// A small number of its own.
@@ -105,8 +105,8 @@ impl<H> ProviderTable<H> {
         self.slot(index)
     }
 
-    /// Takes a provider out; how to reach it, if it was there. What becomes of its calls in flight
-    /// is no longer counted.
+    /// Removes a provider and returns its handle, if it was registered. Its calls in flight are no
+    /// longer counted.
     pub fn remove(&mut self, id: &ProviderId) -> Option<H> {
         let index = self.by_id.remove(id)?;
         self.forget_capabilities(index);
@@ -129,9 +129,9 @@ impl<H> ProviderTable<H> {
 
     /// Chooses who serves a call of `capability` at `now`; does not count it yet.
     ///
-    /// Healthy providers go before degraded and unchecked ones, which serve only while no healthy
-    /// one is there. The one to `avoid`, such as where the last attempt failed, is chosen only
-    /// where nobody else is well enough.
+    /// Healthy providers are chosen before degraded and unchecked ones, which serve only if no
+    /// healthy one is available. The one to `avoid`, such as the one of the failed attempt, is
+    /// chosen only if no other is eligible.
     pub fn pick(
         &mut self,
         capability: &Capability,
@@ -171,8 +171,8 @@ impl<H> ProviderTable<H> {
         entry.map(|entry| entry.in_flight = entry.in_flight.saturating_add(1)).is_some()
     }
 
-    /// Counts a call that ended, with how it went where it was answered: a cancelled one says
-    /// nothing of its provider. False when the provider has gone.
+    /// Counts a call that ended. `sample` is `None` for a cancelled call, which says nothing about
+    /// its provider. False if the provider has been removed.
     pub fn finished(&mut self, slot: Slot, sample: Option<Sample>, now: Duration) -> bool {
         let Some(cell) = self.entries.get_mut(slot.index as usize) else { return false };
         let current = cell.generation == slot.generation;

@@ -5,15 +5,15 @@ use crate::random::Random;
 
 /// Chooses by chance, each in proportion to its weight.
 ///
-/// A weight of 0 gets nothing while another is there; where all are 0, each gets the same. A
-/// weight that is negative or not finite counts as 0.
+/// A weight of 0 is chosen only if all candidates have it; then each has the same share. A weight
+/// that is negative or not finite counts as 0.
 #[derive(Debug, Clone)]
 pub struct WeightedRandom {
     random: Random,
 }
 
 impl WeightedRandom {
-    /// Its name in settings.
+    /// The name in settings.
     pub const NAME: &'static str = "weighted_random";
 
     /// The sequence of choices of `seed`.
@@ -43,7 +43,8 @@ impl LoadBalancingStrategy for WeightedRandom {
         for (at, candidate) in candidates.iter().enumerate() {
             let share = weight(candidate) / largest;
             if share > 0.0 {
-                // Rounding may leave a rest behind the last one: then it is the last one.
+                // Rounding may leave a remainder after the last candidate: then the last one is
+                // chosen.
                 chosen = at;
                 if rest < share {
                     break;

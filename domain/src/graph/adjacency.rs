@@ -1,4 +1,4 @@
-//! Edges in two flat arrays, the order of tasks along them, and the circle where there is none.
+//! Edges in two flat arrays, the order of tasks along them, and the cycle if there is no order.
 
 /// Tasks wait for each other in a circle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,10 +13,10 @@ fn arrows(path: &[u32]) -> String {
     path.iter().map(u32::to_string).collect::<Vec<_>>().join(" -> ")
 }
 
-/// The edges of each task, one task's behind the other's.
+/// The edges of all tasks, grouped by task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Adjacency {
-    /// Where a task's targets begin; one entry more than there are tasks.
+    /// The offset of each task's first target; one entry more than there are tasks.
     offsets: Box<[u32]>,
     targets: Box<[u32]>,
 }
@@ -74,7 +74,7 @@ impl Adjacency {
         u32::try_from(self.offsets.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// What the edges take.
+    /// The memory of the edges.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.offsets) + size_of_val(&*self.targets)
@@ -130,7 +130,7 @@ pub(super) fn order(dependencies: &Adjacency, dependents: &Adjacency) -> Vec<u32
 }
 
 /// # Errors
-/// A circle, where there is one.
+/// A cycle, if there is one.
 pub(super) fn check_acyclic(dependencies: &Adjacency, dependents: &Adjacency) -> Result<(), Cycle> {
     if dependencies.targets.is_empty() {
         return Ok(());

@@ -3,24 +3,24 @@
 use super::{Graph, NodeState};
 use crate::task::OnDependencyFailure;
 
-/// What [`Graph::reopen`] took back.
+/// The effects of [`Graph::reopen`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reopened {
     /// Every task that has not settled any more, also those that are ready.
     pub tasks: Vec<u32>,
-    /// Those of them that may run now.
+    /// The reopened tasks that may run now.
     pub ready: Vec<u32>,
 }
 
 impl Graph {
-    /// Puts tasks that settled by themselves without a result back to waiting, with everything
-    /// behind them that was decided by them. The graph is then as if they had not settled:
+    /// Reopens tasks that settled by themselves without a result, with all dependents that were
+    /// decided by them. The graph is then as if they had not settled:
     /// - a task that another failed task decides as well stays decided;
     /// - a task that ran in spite of them (policy `run`) keeps its outcome, or its readiness;
     /// - so does a cancelled one among `tasks`, if a dependency that stays failed would have
     ///   decided it in the meantime;
     /// - tasks among `tasks` that completed, have not settled, or were decided by a dependency are
-    ///   passed over; the last come back with the task that is their cause.
+    ///   skipped; the last are reopened with the task that is their cause.
     ///
     /// Linear in the graph at most; costs one word per task.
     #[must_use = "ready tasks are handed out once"]
@@ -59,7 +59,8 @@ impl Graph {
         reopened
     }
 
-    /// Makes a task that settled by itself one that its dependencies decide. False where they do.
+    /// Turns a task that settled by itself into one that its dependencies decide. False if they do
+    /// already.
     fn forget_own_end(&mut self, task: u32) -> bool {
         if self.state(task) != NodeState::Failed {
             return false;
@@ -76,7 +77,7 @@ impl Graph {
         !by_dependency
     }
 
-    /// False where it was taken back before.
+    /// False if it was reopened before.
     fn take_back(&mut self, task: u32) -> bool {
         let node = &mut self.nodes[task as usize];
         if !node.state.is_settled() {

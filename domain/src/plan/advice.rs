@@ -1,6 +1,6 @@
-//! What is probably wrong with a workflow, though it may be accepted.
+//! Advice: probable mistakes of a workflow that is accepted all the same.
 //!
-//! Asked by `gleitzeit check`, which tells a person; a submission is never refused for it.
+//! `gleitzeit check` prints it; a submission is never rejected for it.
 
 use std::collections::HashSet;
 
@@ -13,9 +13,8 @@ use crate::{
     workflow::WorkflowSpec,
 };
 
-/// What is probably wrong with a workflow: references that are pasted into code, fields that a
-/// method does not say it gives, inputs that nobody reads. Tasks whose methods are not known are
-/// passed over.
+/// The probable mistakes of a workflow: references that are pasted into code, fields that a method
+/// does not declare, inputs that no task reads. Tasks with unknown methods are skipped.
 pub fn advice(spec: &WorkflowSpec, catalog: &ProtocolCatalog) -> Vec<Problem> {
     let (draft, _) = Draft::read(spec.clone());
     let method = |index: usize| {
@@ -66,7 +65,7 @@ fn undeclared(
     let method = methods.get(reference.task()? as usize)?.as_ref()?;
     let returns = method.returns.as_ref()?;
     let path = reference.path_keys(|key| returns.declares(&[key]).is_ok());
-    // What is ruled out altogether is a problem, and told as one.
+    // A path that the schema excludes is a problem, and reported as one.
     let known = returns.declares(&path).err().filter(|_| returns.admits(&path).is_ok())?;
     let message = format!(
         "`{}` probably has no value: {} does not say that its result has this field",

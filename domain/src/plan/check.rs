@@ -56,7 +56,7 @@ impl Draft {
         }
     }
 
-    /// An input that nobody gives is missing whenever the task runs.
+    /// A missing input without a fallback fails its task whenever it runs.
     pub(super) fn check_inputs(&self, problems: &mut Vec<Problem>) {
         for (index, task) in self.tasks.iter().enumerate() {
             for reference in task.template.references() {

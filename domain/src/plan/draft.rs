@@ -21,7 +21,7 @@ const HINTS_MAX: usize = 20;
 /// A workflow whose shape is sound: ids unique, names known, references found.
 #[derive(Debug)]
 pub struct Draft {
-    /// Its id, made up where the spec has none.
+    /// The id, generated if the spec has none.
     pub id: WorkflowId,
     /// True when the id was made up: nothing else can have it.
     pub has_new_id: bool,
@@ -38,11 +38,11 @@ pub struct Draft {
 /// One task of a [`Draft`].
 #[derive(Debug)]
 pub struct DraftTask {
-    /// Its id.
+    /// The id.
     pub id: TaskId,
-    /// Its name for a person.
+    /// The name for people.
     pub name: Arc<str>,
-    /// Its parameters, with references found and bound.
+    /// The parameters, with references found and bound.
     pub template: Template,
 }
 
@@ -156,7 +156,7 @@ fn draft_task(
     let task = &spec.tasks[index];
     let this = u32::try_from(index).unwrap_or(u32::MAX);
     let base = at(index, "parameters");
-    // Each suggestion costs a look at all tasks.
+    // Each suggestion costs a pass over all tasks.
     let mut hints = HINTS_MAX.saturating_sub(problems.len());
     let mut complain = |errors: Vec<ReferenceError>| {
         problems.extend(errors.into_iter().map(|mut error| {

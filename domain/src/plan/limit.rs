@@ -1,4 +1,4 @@
-//! The limit of one attempt where a parameter of the method limits it as well.
+//! The limit of one attempt if a parameter of the method limits it, too.
 //!
 //! Invariant: a default never shortens or lengthens what the task gives.
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::protocol::MethodSpec;
 
-/// What a method's `timeout_parameter` says of a task.
+/// The limit that a method's `timeout_parameter` sets for a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ByParameter {
     /// Nothing: the method has no such parameter, or the parameter has neither value nor default.
@@ -36,7 +36,7 @@ pub(super) fn by_parameter(method: &MethodSpec, parameters: &Value) -> ByParamet
         None => {
             spec.default.as_ref().and_then(seconds).map_or(ByParameter::None, ByParameter::Default)
         }
-        // What is neither a number nor a reference breaks the schema and never runs.
+        // A value that is neither a number nor a reference breaks the schema and never runs.
         Some(value) => {
             if let Some(limit) = seconds(value) {
                 ByParameter::Set(limit)
@@ -50,7 +50,7 @@ pub(super) fn by_parameter(method: &MethodSpec, parameters: &Value) -> ByParamet
 }
 
 impl ByParameter {
-    /// The limit of an attempt of a task that gives the limit `given` besides, or else `usual`.
+    /// The limit of an attempt of a task whose own limit is `own`, else `usual`.
     pub(super) fn with(self, own: Option<Duration>, usual: impl FnOnce() -> Duration) -> Duration {
         match (own, self) {
             (Some(own), Self::Set(limit) | Self::SetLater(limit)) => own.min(limit),

@@ -24,7 +24,7 @@ impl<'a> Names<'a> {
                     .or_insert(Some(index));
             }
         }
-        // A lone task needs no index.
+        // A single task needs no index.
         let by_id = (spec.tasks.len() > 1).then(|| {
             let mut by_id = HashMap::with_capacity(spec.tasks.len());
             for (task, index) in spec.tasks.iter().zip(0_u32..) {

@@ -45,8 +45,8 @@ impl Draft {
         Ok(self.assemble(defaults, methods.into_iter().map(found)))
     }
 
-    /// The same for whichever process takes it up: a method that is not known here is told, and the
-    /// rest of the workflow is checked. What is built in is known to all.
+    /// The same for any process that may run it: a method that is unknown here is returned as a
+    /// problem, and the rest of the workflow is checked. Built-in methods are known everywhere.
     ///
     /// # Errors
     /// [`SubmitError::Invalid`] with everything else that is wrong.
@@ -107,8 +107,8 @@ impl Draft {
         methods
     }
 
-    /// The same for a stored workflow, as it was accepted with these needs. Tasks that are settled
-    /// need nothing any more; `is_settled` tells them by their index.
+    /// The same for a stored workflow that was accepted with these needs. Settled tasks need
+    /// nothing any more; `is_settled` reports them by index.
     pub fn plan_again(
         self,
         catalog: &ProtocolCatalog,
@@ -227,7 +227,7 @@ fn found(method: Option<MethodRef>) -> Result<MethodRef, Arc<TaskError>> {
     method.ok_or_else(|| Arc::new(unknown()))
 }
 
-/// What a task needs of the process that runs it.
+/// The need of a task.
 fn need(task: &TaskSpec, method: Option<&Method>) -> Option<Arc<str>> {
     let protocol = task.protocol.as_deref();
     match method {

@@ -3,9 +3,9 @@
 //! Kept by the `ProtocolRegistry`, which hands out clones: a catalog is one shared pointer, and a
 //! change copies what others still hold. A snapshot never changes under its reader.
 //!
-//! Invariant: every method in the catalog is whole. Its protocol's ancestors are in the catalog, its
-//! schemas are compiled, its examples fit; what would break that is refused, and the catalog stays
-//! as it was.
+//! Invariant: every method in the catalog is complete. Its protocol's ancestors are in the catalog,
+//! its schemas are compiled, its examples fit. A change that would break this is rejected and
+//! leaves the catalog unchanged.
 
 mod compatible;
 mod derive;
@@ -118,7 +118,8 @@ impl ProtocolCatalog {
             }
             for spec in now {
                 let id = spec.protocol_id();
-                // A child of what failed fails for the same reason, which has been told.
+                // A child of a failed protocol fails for the same reason, which is in the list
+                // already.
                 let orphaned = spec.extends.as_ref().is_some_and(|parent| failed.contains(parent));
                 let error = if orphaned { None } else { trial.register(spec).err() };
                 if orphaned || error.is_some() {
@@ -136,14 +137,14 @@ impl ProtocolCatalog {
         }
     }
 
-    /// Puts a protocol in the place of the registered one of the same name and version, and
-    /// derives its children anew.
+    /// Replaces the registered protocol of the same name and version, and derives its children
+    /// again.
     ///
     /// While tasks use it (`in_use`), the new one must be compatible; the rule is structural and
     /// on the safe side. For the protocol and each of its descendants:
     ///
     /// - every method is still there;
-    /// - the parameters keep their order, new ones come behind them and need not be given;
+    /// - the parameters keep their order, and new ones are appended and optional;
     /// - no parameter accepts less: no type is taken away, no bound is tightened or added, no
     ///   pattern is changed or added, no list of values loses one, no field becomes required, no
     ///   object closes;
@@ -202,8 +203,8 @@ impl ProtocolCatalog {
         self.tables.methods.get(capability).map(Arc::clone)
     }
 
-    /// What a provider of the whole protocol serves, in the order of declaration; nothing for a
-    /// protocol that is not registered.
+    /// The methods that a provider of the whole protocol serves, in the order of declaration; empty
+    /// for a protocol that is not registered.
     pub fn capabilities(&self, id: &ProtocolId) -> Vec<Capability> {
         let methods = self.get(id).map(|spec| &spec.methods);
         methods
@@ -305,7 +306,7 @@ impl Tables {
         declared.filter(|spec| spec.extends.as_ref() == Some(parent)).map(Arc::clone).collect()
     }
 
-    /// Makes the methods of `declared` ready and takes it in. Its parent is on the shelf.
+    /// Compiles the methods of `declared` and adds it. Its parent is in the tables.
     fn install(&mut self, declared: &Arc<ProtocolSpec>) -> Result<(), RegisterError> {
         let id = declared.protocol_id();
         let parent = declared.extends.as_ref().and_then(|parent| self.protocols.get(parent));

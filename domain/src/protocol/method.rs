@@ -33,7 +33,7 @@ pub struct Method {
     /// [`Needs`](crate::needs::Needs).
     pub(crate) need: Arc<str>,
     pub(crate) need_or_later: Arc<str>,
-    /// True from the moment somebody was told that the method is deprecated.
+    /// True once a warning about the deprecated method was issued.
     warned: AtomicBool,
 }
 
@@ -74,8 +74,7 @@ impl Method {
         needs.have_one_of([&self.need, &self.need_or_later])
     }
 
-    /// True once in the life of a deprecated method: for whoever asks first. The others need not
-    /// warn again.
+    /// True for the first caller, if the method is deprecated: the warning is issued once.
     pub fn warns_now(&self) -> bool {
         self.spec.deprecated && !self.warned.swap(true, Ordering::Relaxed)
     }
@@ -101,8 +100,8 @@ impl Method {
 /// A shared [`Method`].
 pub type MethodRef = Arc<Method>;
 
-/// Differs where a check of parameters may come out differently (FNV-1a, which is the same in every
-/// build).
+/// A hash of the schemas, which differs if a check of parameters may have another result (FNV-1a,
+/// which is the same in every build).
 fn fingerprint(spec: &MethodSpec) -> u64 {
     let schemas = (&spec.params_schema, spec.additional_params, &spec.returns_schema);
     let text = serde_json::to_vec(&schemas).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Finds what was probably meant by a name that nobody knows.
+//! Suggests a known name for an unknown one.
 
 /// The known name that `given` most probably stands for, or `None` when none comes near.
 ///

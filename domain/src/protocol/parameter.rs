@@ -35,7 +35,7 @@ pub enum ParameterType {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
-    /// A lone value.
+    /// A single value.
     One(T),
     /// Several.
     Many(Vec<T>),
@@ -93,7 +93,7 @@ pub struct ParameterSpec {
     /// True when it must be given, unless it has a default.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub required: bool,
-    /// Filled in where nothing is given.
+    /// The value of an absent field.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub default: Option<Value>,
     /// The only values allowed.

@@ -1,8 +1,8 @@
 //! Protocols as JSON Schema (draft 2020-12), for validators and editors outside of gleitzeit.
 //!
-//! Pure translation; what it says is what [`validate`](super::validate) checks. Patterns are
-//! written as they are: those that use more than what Rust's and ECMAScript's expressions have in
-//! common may read differently elsewhere.
+//! A pure translation: the exported schema means what [`validate`](super::validate) checks.
+//! Patterns are exported unchanged: features outside of the common subset of Rust's and
+//! ECMAScript's expressions may mean something else there.
 
 use serde_json::{Map, Value, json};
 
@@ -16,9 +16,9 @@ pub const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// A protocol as one schema.
 ///
-/// The schema itself describes a call, `{"method": …, "params": …}`. Its `$defs` hold, for each
-/// method `m`, `m.params` (by name), `m.positional` (by position) and, where declared,
-/// `m.returns`; `#/$defs/execute.params` refers to one of them.
+/// The schema describes a call, `{"method": …, "params": …}`. In `$defs`, each method `m` has
+/// `m.params` (by name), `m.positional` (by position) and, if declared, `m.returns`;
+/// `#/$defs/execute.params` refers to one of them.
 ///
 /// Give it a protocol out of a [`ProtocolCatalog`](super::catalog::ProtocolCatalog), so that it has the
 /// methods it inherits.

@@ -32,13 +32,13 @@ pub struct ProtocolSpec {
     /// The methods by name, in the order of their declaration.
     #[serde(default)]
     pub methods: IndexMap<String, MethodSpec>,
-    /// Who wrote it.
+    /// The author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
-    /// Its licence.
+    /// The licence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
-    /// Where more is told.
+    /// The address of its documentation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documentation_url: Option<String>,
     /// Words to find it by.
@@ -91,7 +91,7 @@ pub struct MethodSpec {
     /// False refuses parameters that `params_schema` does not name. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub additional_params: bool,
-    /// The shape of a result; nothing is checked where it is absent.
+    /// The schema of a result; `None` checks nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returns_schema: Option<ParameterSpec>,
     /// Uses of the method, checked against the schemas at registration.
@@ -100,27 +100,27 @@ pub struct MethodSpec {
     /// True warns once when the method is used.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deprecated: bool,
-    /// The limit of one attempt, where the task says none. In files: seconds.
+    /// The limit of one attempt if the task sets none. In files: seconds.
     #[serde(default, with = "duration::option", skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<Duration>,
-    /// The parameter that limits an attempt, in seconds. Where a task gives it, it counts like the
-    /// task's own `timeout`; its default counts only where the task gives neither.
+    /// The parameter that limits an attempt, in seconds. If a task sets it, it counts like the
+    /// task's own `timeout`; its default counts only if the task sets neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_parameter: Option<String>,
     /// How long a call waits for providers that are all down, instead of `engine.provider_wait_timeout`; it
     /// holds in a process that serves, too. In files: seconds.
     #[serde(default, with = "duration::option", skip_serializing_if = "Option::is_none")]
     pub provider_wait_seconds: Option<Duration>,
-    /// When and how often a failed attempt is repeated, where the task says nothing.
+    /// The retry policy if the task sets none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_policy: Option<RetryPolicy>,
-    /// What one call takes, where the task says nothing.
+    /// The resources of one call if the task sets none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_requirements: Option<ResourceRequirements>,
-    /// What the place where it runs must guarantee.
+    /// The isolation that the method requires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_requirements: Option<SecurityRequirements>,
-    /// What running it twice means; decides recovery after a crash.
+    /// The meaning of running a call twice; decides recovery after a crash.
     #[serde(default)]
     pub effect: Effect,
 }
@@ -131,7 +131,7 @@ impl MethodSpec {
         Self { name: name.into(), ..Self::default() }
     }
 
-    /// Adds a parameter behind those declared so far.
+    /// Appends a parameter.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, spec: ParameterSpec) -> Self {
         self.params_schema.insert(name.into(), spec);
@@ -146,7 +146,7 @@ impl MethodSpec {
     }
 }
 
-/// A use of a method: what is given and, where told, what comes back.
+/// An example of a call: parameters and, optionally, the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MethodExample {
@@ -160,12 +160,13 @@ pub struct MethodExample {
     pub description: Option<String>,
 }
 
-/// What running a call twice means; decides what a restart does with a call cut short by a crash.
+/// The meaning of running a call twice; decides what a restart does with a call that a crash
+/// interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// No effect outside: it runs again. Where the id of a workflow is made up, its first tasks
-    /// may be called before it is stored, if all of them are of this kind.
+    /// No effect outside: the call is repeated. If the id of a workflow is generated, its first
+    /// tasks may be called before it is stored, provided that all of them are pure.
     Pure,
     /// Twice equals once: it runs again, with the same idempotency key.
     Idempotent,
@@ -173,7 +174,7 @@ pub enum Effect {
     #[default]
     AtLeastOnce,
     /// Must not run twice: its start is committed first, and a start without an outcome becomes
-    /// `outcome_unknown` until a person settles it. A call that failed is not repeated, whatever
-    /// the retry policy, unless its error says itself that another attempt may help.
+    /// `outcome_unknown` until a person resolves it. A failed call is not repeated, regardless of
+    /// the retry policy, unless the error itself allows another attempt.
     AtMostOnce,
 }

@@ -1,14 +1,14 @@
 //! Checks values against schemas: every violation at once, each with its place.
 //!
-//! Asked by the `ProtocolRegistry` when a workflow is submitted, before each call and after it.
-//! A schema is compiled once, at registration, where everything wrong with it is told; checking
-//! a value cannot fail afterwards.
+//! The `ProtocolRegistry` checks when a workflow is submitted, before each call and after it. A
+//! schema is compiled once, at registration, which reports everything wrong with it; checking a
+//! value cannot fail afterwards.
 //!
-//! The rules are those of JSON Schema (draft 2020-12) for the keywords of [`ParameterSpec`]:
-//! a constraint speaks only of the types it fits, lengths count Unicode characters, `1.0` is an
-//! integer, `1` equals `1.0`, a pattern is found anywhere in a text. Whole numbers are compared
-//! exactly, also where a float could not tell them apart. `null` is a value like any other:
-//! allowed where the type says so, and not the same as leaving a field out.
+//! The rules are those of JSON Schema (draft 2020-12) for the keywords of [`ParameterSpec`]: a
+//! constraint applies only to the types it fits, lengths count Unicode characters, `1.0` is an
+//! integer, `1` equals `1.0`, a pattern matches anywhere in a text. Whole numbers are compared
+//! exactly, even if a float could not distinguish them. `null` is a value like any other: allowed
+//! if the type includes it, and not the same as an absent field.
 //!
 //! Invariant: a value that fits and lacks no default is never copied; checking it allocates
 //! nothing.
@@ -76,7 +76,7 @@ impl Validator {
         walk.violations
     }
 
-    /// The value with its defaults filled in: the very same one where none was missing.
+    /// The value with its defaults filled in; the same `Arc` if none was missing.
     ///
     /// # Errors
     /// Everything wrong with it.
@@ -93,14 +93,14 @@ impl Validator {
     /// type. Values listed by `enum` are not looked into.
     ///
     /// # Errors
-    /// The keys that can exist at the place where the path leaves the schema; none where no
-    /// object can stand there.
+    /// The keys that can exist at the point at which the path leaves the schema; empty if no object
+    /// is possible there.
     pub fn admits(&self, path: &[&str]) -> Result<(), Vec<String>> {
         admit::admits(&self.node, path, false)
     }
 
-    /// The same where an object that names its fields has no others, even if it allows them: what a
-    /// method says of its result is most probably all there is.
+    /// The same if an object that names its fields has no others, even if it allows them: the
+    /// declared fields of a result are most probably all of them.
     ///
     /// # Errors
     /// As [`admits`](Self::admits).
@@ -109,7 +109,7 @@ impl Validator {
     }
 }
 
-/// Parameters ready for a call: complete, and with a note of what nobody gave.
+/// Parameters ready for a call: complete, with the names of those that were defaulted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filled {
     /// By name, defaults included.
@@ -152,8 +152,8 @@ impl ParamsValidator {
 
     /// Checks parameters and fills in defaults; answers the object by name that a provider gets.
     ///
-    /// An array is matched to the declared order, null stands for no parameters. Where nothing
-    /// changes, the very same value comes back.
+    /// An array is matched to the declared order, null means no parameters. The same `Arc` is
+    /// returned if nothing changes.
     ///
     /// # Errors
     /// Everything wrong with them.
@@ -211,8 +211,8 @@ impl ParamsValidator {
 
     /// Checks parameters in which some texts stand for values that are not known yet.
     ///
-    /// A text for which `open` answers true passes every rule where it stands. All else is
-    /// checked: what is missing, what is unknown, and every other leaf.
+    /// A text for which `open` returns true passes every rule. Everything else is checked: missing
+    /// and unknown fields, and every other leaf.
     pub fn check_open(&self, params: &Value, open: &dyn Fn(&str) -> bool) -> Vec<Violation> {
         let mut walk = Walk::new(Some(open));
         match params {
@@ -226,7 +226,7 @@ impl ParamsValidator {
     }
 }
 
-/// What a walk over `value` has found: itself, a filled copy, or what is wrong.
+/// The result of a walk over `value`: itself, a filled copy, or the violations.
 fn finish(walk: Walk<'_>, node: &Node, value: &Arc<Value>) -> Result<Arc<Value>, Vec<Violation>> {
     if !walk.violations.is_empty() {
         return Err(walk.violations);

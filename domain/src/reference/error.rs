@@ -1,4 +1,4 @@
-//! What can be wrong with a reference: as written, in its workflow, or when its time has come.
+//! The errors of a reference: in its syntax, in its workflow, and when it is rendered.
 
 use std::fmt;
 
@@ -16,9 +16,9 @@ use crate::{
 pub struct ReferenceError {
     /// The JSON pointer, into the parameters, of the string that it stands in.
     pub pointer: String,
-    /// As written, up to where it could be read; at most 80 characters.
+    /// The reference as written, up to the error; at most 80 characters.
     pub text: String,
-    /// What is wrong with it.
+    /// The error.
     pub fault: ReferenceFault,
 }
 
@@ -31,7 +31,7 @@ impl ReferenceError {
         }
     }
 
-    /// What the author can do about it.
+    /// The remedy for the author.
     pub fn help(&self) -> String {
         let literal = "write `$${` where the text `${` is meant literally";
         match &self.fault {
@@ -54,7 +54,7 @@ impl ReferenceError {
     }
 }
 
-/// What is wrong with a reference as written.
+/// The errors of a reference in its syntax or its workflow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceFault {
     /// The string ends before it does.
@@ -69,7 +69,7 @@ pub enum ReferenceFault {
     /// It begins with `[0]`.
     #[error("the reference begins with an index; expected the name of a task")]
     NoName,
-    /// Behind `[` stands neither digits nor a quoted key, or no `]` behind those.
+    /// `[` is followed neither by digits nor by a quoted key, or there is no `]` after those.
     #[error("a bracket holds an index or a quoted key: `[0]`, `[\"odd key\"]`")]
     Bracket,
     /// A character that can stand only in a quoted key.
@@ -87,7 +87,7 @@ pub enum ReferenceFault {
     /// Neither `${workflow.id}` nor `${workflow.name}`.
     #[error("expected `${{workflow.id}}` or `${{workflow.name}}`")]
     Workflow,
-    /// `$` without a known field behind it.
+    /// `$` is not followed by a known field.
     #[error("expected `$.status`, `$.error`, `$.duration` or `$.provider_id` behind the task")]
     Metadata,
     /// Several tasks have the name.
@@ -132,7 +132,7 @@ pub enum RenderFault {
         segment: String,
         /// The reference up to it, as written.
         within: String,
-        /// What is there instead.
+        /// The value found instead.
         found: Found,
     },
     /// The task did not complete, or gave nothing.
@@ -140,7 +140,7 @@ pub enum RenderFault {
     NoResult {
         /// The task as written.
         task: String,
-        /// Where it stands; absent where it is not known at all.
+        /// The status of the task; `None` if the workflow has no such task.
         status: Option<TaskStatus>,
     },
     /// The settings do not list the variable.
@@ -167,7 +167,7 @@ fn without_result(status: Option<TaskStatus>) -> String {
     }
 }
 
-/// What stands where a segment was looked for.
+/// The value found instead of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// An object with these keys.
@@ -187,7 +187,7 @@ pub enum Found {
 }
 
 impl Found {
-    /// The most keys that are told.
+    /// The bound on the keys that are listed.
     pub const KEYS_MAX: usize = 20;
 }
 
@@ -210,7 +210,7 @@ impl RenderError {
     pub const CODE: ErrorCode = ErrorCode::TaskParameterError;
 }
 
-/// With `{"reference", "pointer"}` as data, and `missing` and `keys` where the path is missing.
+/// With `{"reference", "pointer"}` as data, and `missing` and `keys` if the path is missing.
 impl From<RenderError> for TaskError {
     fn from(error: RenderError) -> Self {
         let mut data = json!({ "reference": error.reference, "pointer": error.pointer });

@@ -18,11 +18,11 @@ use super::ReferenceFault;
 pub(super) struct Segment {
     /// Without quotes and brackets.
     pub(super) key: Box<str>,
-    /// The index into a list, where the key is digits.
+    /// The index into a list, if the key is digits.
     pub(super) index: Option<usize>,
     /// Written without brackets.
     pub(super) bare: bool,
-    /// Where it ends in the reference's text.
+    /// The offset of its end in the reference's text.
     pub(super) end: usize,
 }
 
@@ -94,7 +94,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The name and the path, with the space behind them.
+    /// The name and the path, with the space after them.
     fn segments(&mut self) -> Result<Box<[Segment]>, ReferenceFault> {
         let mut segments = Vec::with_capacity(2);
         segments.push(if self.take("[") { self.bracket()? } else { self.bare(true)? });
@@ -119,7 +119,8 @@ impl<'a> Cursor<'a> {
         };
         let len = rest.char_indices().find(stops).map_or(rest.len(), |(at, _)| at);
         let (raw, behind) = rest.split_at(len);
-        // Space belongs to a name inside of it, and to nobody before the end of the reference.
+        // Space belongs to a name if it is inside of it. Space before the end of the reference does
+        // not.
         let last = !behind.starts_with(['.', '[']);
         let key = if last { raw.trim_end() } else { raw };
         if key.is_empty() {
@@ -135,7 +136,7 @@ impl<'a> Cursor<'a> {
         Ok(Segment::new(key, true, end))
     }
 
-    /// What follows a `[`, and its `]`.
+    /// The rest of a bracket after `[`, with its `]`.
     fn bracket(&mut self) -> Result<Segment, ReferenceFault> {
         let key = match self.rest().as_bytes().first() {
             None => return Err(ReferenceFault::Unclosed),
@@ -198,7 +199,7 @@ impl<'a> Cursor<'a> {
         Err(ReferenceFault::Unclosed)
     }
 
-    /// What stands before the closing `}`: JSON where it reads as JSON up to there.
+    /// The text before the closing `}`: JSON if it parses as JSON up to there.
     fn fallback(&mut self) -> Result<Value, ReferenceFault> {
         let rest = self.rest();
         let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
@@ -220,14 +221,14 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Where the first `}` stands that closes no `{` of the text.
+/// The offset of the first `}` that closes no `{` of the text.
 fn balanced(text: &str) -> Result<usize, ReferenceFault> {
     let bytes = text.as_bytes();
     let mut open = 0_usize;
     for (at, byte) in bytes.iter().enumerate() {
         match byte {
-            // Nor is anything behind it looked at, or a text full of references without an end
-            // would be read once for each of them.
+            // The search must stop here: a text full of references without an end would else be
+            // read once for each of them.
             b'$' if bytes.get(at + 1) == Some(&b'{') => return Err(ReferenceFault::NestedFallback),
             b'{' => open += 1,
             b'}' if open == 0 => return Ok(at),

@@ -9,13 +9,14 @@ use super::{
 };
 use crate::{error::TaskError, id::ProviderId, problem::push_pointer, task::TaskStatus};
 
-/// What the references of one task can see: its own workflow, and nothing else.
+/// The values that the references of one task can read: its own workflow, and nothing else.
 pub trait Scope {
-    /// The task of this index; absent where the workflow has none.
+    /// The task of this index; `None` if the workflow has none.
     fn task(&self, index: u32) -> Option<TaskView<'_>>;
     /// The inputs as submitted.
     fn inputs(&self) -> &Map<String, Value>;
-    /// How a number of the inputs was written, by JSON pointer, where that says more than its value.
+    /// The spelling of a number of the inputs, by JSON pointer, if it has more information than the
+    /// value.
     fn spelling(&self, _pointer: &str) -> Option<&str> {
         None
     }
@@ -41,23 +42,23 @@ pub enum EnvValue<'a> {
 /// A task as references see it.
 #[derive(Debug, Clone, Copy)]
 pub struct TaskView<'a> {
-    /// Where it stands.
+    /// The status.
     pub status: TaskStatus,
-    /// What it gave.
+    /// The result.
     pub result: Option<&'a Value>,
     /// Why it failed.
     pub error: Option<&'a TaskError>,
     /// Seconds that its last attempt's call took.
     pub duration: Option<f64>,
-    /// Who ran its last attempt.
+    /// The provider of the last attempt.
     pub provider_id: Option<&'a ProviderId>,
 }
 
 impl Reference {
-    /// What it stands for; the fallback where that is missing or null. Borrowed where it can be.
+    /// The referenced value; the fallback if that is missing or null. Borrowed if possible.
     ///
     /// # Errors
-    /// [`RenderError`] where there is no value and no fallback, and for a variable that the
+    /// [`RenderError`] if there is neither a value nor a fallback, and for a variable that the
     /// settings do not list.
     pub fn resolve<'a>(&'a self, scope: &'a dyn Scope) -> Result<Cow<'a, Value>, RenderError> {
         match (self.find_value(scope), &self.fallback) {
@@ -72,8 +73,8 @@ impl Reference {
         }
     }
 
-    /// How a number that it stands for was written, where it is an input whose spelling says more
-    /// than its value: what becomes part of a text reads as its author wrote it.
+    /// The spelling of a number of the inputs, if it has more information than the value: a number
+    /// that becomes part of a text keeps its spelling.
     pub(super) fn spelling<'a>(&self, value: &Value, scope: &'a dyn Scope) -> Option<&'a str> {
         if self.root != Root::Inputs || !value.is_number() {
             return None;
@@ -180,8 +181,8 @@ fn step<'a>(value: &'a Value, segment: &Segment) -> Option<&'a Value> {
 }
 
 impl RenderFault {
-    /// Says why Python code left a text where a value with parts was looked for: its result says so
-    /// beside it.
+    /// Adds why Python code returned a text and not a structured value: the result has the reason
+    /// in another field.
     fn explained(self, result: &Value) -> Self {
         let Self::Missing { segment, within, found: Found::Scalar("a string") } = self else {
             return self;
@@ -194,7 +195,7 @@ impl RenderFault {
         Self::Missing { segment, within, found: Found::Scalar(why) }
     }
 
-    /// True where the value is absent; false where asking was wrong.
+    /// True if the value is absent; false if the reference itself is wrong.
     fn allows_fallback(&self) -> bool {
         match self {
             Self::Missing { .. } | Self::NoResult { .. } | Self::EnvUnset { .. } => true,

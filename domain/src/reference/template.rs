@@ -33,7 +33,7 @@ pub struct Template {
     open: Option<Box<Open>>,
 }
 
-/// What there is to fill in.
+/// The work that rendering has to do.
 #[derive(Debug, Clone, PartialEq)]
 struct Open {
     node: Node,
@@ -81,7 +81,7 @@ impl Template {
         Self { parameters, open: None }
     }
 
-    /// True without any reference or escape: rendering gives back the same tree.
+    /// True without any reference or escape: rendering returns the same tree.
     pub fn is_literal(&self) -> bool {
         self.open.is_none()
     }
@@ -233,7 +233,7 @@ enum Step<'a> {
 /// Walks a tree and collects its references.
 #[derive(Default)]
 struct Finder<'a> {
-    /// From the root to the value at hand; made into a pointer only where one is needed.
+    /// The path from the root to the current value; formatted as a pointer only if needed.
     steps: Vec<Step<'a>>,
     references: Vec<Reference>,
     errors: Vec<ReferenceError>,

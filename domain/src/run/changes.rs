@@ -1,4 +1,4 @@
-//! What a run hands out: its first record, its changes, its events.
+//! The output of a run: its first record, its changes, its events.
 
 use std::sync::Arc;
 
@@ -38,8 +38,9 @@ impl Run {
         self.dirty.push(index);
     }
 
-    /// What a store writes first, with all that has become of it by now. That a task is in line or
-    /// runs is not worth a row, here as later: after a restart it is put in line anew.
+    /// The first record for the store, with everything that has happened since. Queued and first
+    /// executing tasks are stored as pending: after a restart they are queued again, so their
+    /// status is not worth a row.
     pub fn take_new(&mut self) -> NewWorkflow {
         self.outstanding = true;
         self.storing = std::mem::take(&mut self.dirty);
@@ -65,14 +66,14 @@ impl Run {
         }
     }
 
-    /// What [`take_new`](Self::take_new) gave was not stored, and is to be given again.
+    /// The record from [`take_new`](Self::take_new) was not stored and will be taken again.
     pub fn was_not_stored(&mut self, mut events: Vec<Event>) {
         events.append(&mut self.unsaved);
         self.unsaved = events;
     }
 
-    /// What changed since the last time, if that must be written. Until
-    /// [`committed`](Self::committed), the next call answers nothing.
+    /// The changes since the last call, if they must be written. Until
+    /// [`committed`](Self::committed), the next call returns `None`.
     pub fn take_change(&mut self) -> Option<WorkflowChange> {
         if self.outstanding || (self.dirty.is_empty() && !self.workflow_dirty) {
             return None;
@@ -83,7 +84,8 @@ impl Run {
         tasks.dedup();
         self.storing.clone_from(&tasks);
         let tasks = tasks.iter().map(|at| self.record.tasks[*at as usize].clone()).collect();
-        // Its start alone is not worth a write, but must not be told a second time after a crash.
+        // The start alone is not worth a write, but its event must not be published a second time
+        // after a crash.
         let changed = std::mem::take(&mut self.workflow_dirty) | std::mem::take(&mut self.begun);
         let workflow = changed.then(|| WorkflowState {
             status: self.record.status,
@@ -101,11 +103,11 @@ impl Run {
         })
     }
 
-    /// What [`take_new`](Self::take_new) or [`take_change`](Self::take_change) gave is stored.
+    /// The output of [`take_new`](Self::take_new) or [`take_change`](Self::take_change) is stored.
     pub fn committed(&mut self) {
         self.outstanding = false;
         let stored = std::mem::take(&mut self.storing);
-        // What has ended is answered from here, with all that is still there.
+        // Readers of a settled workflow are answered from here, so its results must stay.
         if self.results == Results::Here || self.is_settled() {
             return;
         }
@@ -114,7 +116,8 @@ impl Run {
         }
     }
 
-    /// Drops the large results of a run that was read from the store, where that is wished for.
+    /// Drops the large results of a run that was loaded from the store, if results are dropped when
+    /// stored.
     pub fn shed_stored_results(&mut self) {
         if self.results != Results::Here {
             for index in 0..u32::try_from(self.record.tasks.len()).unwrap_or(u32::MAX) {
@@ -131,8 +134,8 @@ impl Run {
         }
     }
 
-    /// Events that may be told now, appended to `out`: all up to the last one stored, and those
-    /// behind it too unless an outcome among them is still to be stored.
+    /// Appends the events that may be published to `out`: all up to the last stored one, and the
+    /// later ones unless an outcome among them is still to be stored.
     pub fn release_events(&mut self, out: &mut Vec<Event>) {
         if self.outstanding {
             return;

@@ -1,4 +1,4 @@
-//! What the failure of an attempt means for its task: another one, after a pause, or the end.
+//! The effect of a failed attempt on its task: another attempt after a pause, or the end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,12 +13,13 @@ use crate::{
     task::TaskStatus,
 };
 
-/// What becomes of a task whose attempt was cut off, or did not begin, because the lease ran out.
+/// The next step of a task whose attempt was interrupted, or did not begin, because the lease
+/// expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interruption {
     /// It waits for its turn again.
     Queued,
-    /// Its call had begun and must not run twice: a person has to say what became of it.
+    /// The call had begun and must not run twice: a person has to resolve it.
     Unknown,
     /// The task was settled before, or this is an older attempt: nothing changed.
     Stale,
@@ -56,7 +57,8 @@ impl Run {
         if self.queue(index, now).is_err() {
             return Interruption::Stale;
         }
-        // Its start may be stored: a crash before the next one would leave it in doubt for nothing.
+        // The start may be stored: a crash before the next one would leave the task in doubt
+        // without need.
         if self.must_not_repeat(index) {
             self.set_dirty(index);
         }
@@ -99,8 +101,8 @@ impl Run {
         AttemptOutcome::Settled(false)
     }
 
-    /// A call that must not run twice is repeated only where it has not begun, or where the error
-    /// itself vouches for it, as that of a provider that refused it for load.
+    /// A call that must not run twice is repeated only if it has not begun, or if the error itself
+    /// allows it, such as that of a provider that rejected the call under load.
     fn may_repeat(&self, index: u32, error: &TaskError) -> bool {
         let once = self.must_not_repeat(index);
         let begun = self.task(index).status == TaskStatus::Executing;

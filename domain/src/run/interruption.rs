@@ -1,4 +1,4 @@
-//! What the death of the process that ran a workflow means for it.
+//! The effect of the death of the process that ran a workflow.
 
 use std::sync::Arc;
 
@@ -17,15 +17,16 @@ use crate::{
 pub(super) const CUT_OFF_MAX: u32 = 10;
 
 impl Run {
-    /// Another process goes on with it, `by` its name and under its lease: the one that ran it died.
+    /// Another process, named `by`, resumes the workflow under its own lease, because the one that
+    /// ran it died.
     pub fn recovered(&mut self, by: &Arc<str>, epoch: Epoch, left_by: Epoch, now: DateTime<Utc>) {
         let owner = Arc::clone(by);
         self.log(now, EventData::WorkflowRecovered { owner, epoch, left_by });
     }
 
-    /// An attempt that was begun ended with its process, and counts. The task is to begin again, or
-    /// has failed where no attempt is left: it may be what the process died of. It waits already, as
-    /// if it had not begun.
+    /// An attempt that had begun ended with its process, and counts. The task starts again, or
+    /// fails if no attempt is left: the task may be the cause of the process's death. It is pending
+    /// already, as if it had not begun.
     pub fn interrupted(&mut self, index: u32, now: DateTime<Utc>) {
         let task = &self.record.tasks[index as usize];
         if task.status != TaskStatus::Pending {

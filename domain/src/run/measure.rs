@@ -41,7 +41,7 @@ pub(super) fn result_size(value: &Value, limit: u64) -> Result<u64, NotAResult> 
     if bytes > limit { Err(NotAResult::TooLong { bytes, limit }) } else { Ok(bytes) }
 }
 
-/// What cannot be stored is left out; the message says what happened.
+/// Data that cannot be stored is removed; the message says so.
 pub(super) fn storable(mut error: TaskError, limit: u64) -> TaskError {
     if error.data.as_ref().is_some_and(|data| result_size(data, limit).is_err()) {
         error.data = None;
@@ -81,8 +81,7 @@ pub(super) fn is_larger(value: &Value, bytes: u64) -> bool {
     left(value, bytes).is_none()
 }
 
-/// How many bytes a value takes as JSON. `None` where it has more than `depth` objects and arrays
-/// within each other.
+/// The size of a value as JSON, in bytes. `None` if it nests more than `depth` objects and arrays.
 pub(super) fn json_size(value: &Value, depth: u32) -> Option<u64> {
     fn len(text: &str) -> u64 {
         // Text of control characters is six times as long when it is written.

@@ -1,4 +1,4 @@
-//! What becomes of an outcome that the store refuses for its content: its own task fails.
+//! Outcomes that the store rejects for their content: their own task fails.
 //!
 //! Invariant: the numbers of the events stay as they are, so that what was stored before and what is
 //! written next join without a gap.
@@ -19,21 +19,21 @@ use crate::{
 /// A cause is cut beyond so many characters: it goes into every place that the outcome was to.
 const CAUSE_MAX: usize = 500;
 
-/// What became of a task whose outcome the store refused.
+/// The effect on a task whose outcome the store rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// It had completed, and has failed: its dependents are to be told.
+    /// It had completed, and has failed now: its dependents must be resolved again.
     Failed,
     /// It had not completed; its error is replaced.
     Replaced,
 }
 
 impl Run {
-    /// Gives back what was to be written and is not stored: `left`, of which the store refuses the
-    /// first for its content and says `why`. The outcome is replaced by an error that says so, and
-    /// is to be written in its place.
+    /// Returns changes that are not stored: `left`, of which the store rejects the first for its
+    /// content because of `why`. The outcome is replaced by an error, which is written in its
+    /// place.
     ///
-    /// `None` where there is nothing to replace: `left` names no task, or an attempt that was replaced
+    /// `None` if there is nothing to replace: `left` names no task, or an attempt that was replaced
     /// before. Then nothing has changed, and the workflow cannot be stored.
     pub fn refuse(
         &mut self,
@@ -74,13 +74,13 @@ impl Run {
         };
         self.replace_in_events(index);
         if became == Refused::Replaced {
-            // Its end names the error.
+            // The end of the workflow names the error.
             self.conclude(now);
         }
         Some((index, became))
     }
 
-    /// What was to be written is to be written again.
+    /// Marks everything in `left` as to be written again.
     fn give_back(&mut self, left: Vec<WorkflowChange>) {
         self.outstanding = false;
         self.storing.clear();
@@ -152,8 +152,8 @@ impl Run {
         self.record.tasks.iter().any(has_outcome)
     }
 
-    /// What a store writes first, without what has become of it: that is a change behind it. For a
-    /// store that refused the two together.
+    /// The first record without what has happened since, which becomes a change after it. For a
+    /// store that rejected the two together.
     pub fn take_bare(&mut self) -> NewWorkflow {
         self.outstanding = true;
         self.begun = false;

@@ -14,7 +14,7 @@ use crate::{
     task::TaskStatus,
 };
 
-/// What a person's word leads to.
+/// The effect of a person's resolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolved {
     /// The task is settled.
@@ -61,7 +61,8 @@ impl Run {
                 self.queue(index, now).map_err(|impossible| {
                     TaskError::new(ErrorCode::WorkflowInvalidState, impossible.to_string())
                 })?;
-                // Else a crash before the next outcome would forget what the person said.
+                // The task must be written: a crash before the next outcome would lose the
+                // resolution.
                 self.set_dirty(index);
                 Ok(Resolved::Queued)
             }

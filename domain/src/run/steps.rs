@@ -34,10 +34,10 @@ impl Run {
         Ok(())
     }
 
-    /// An attempt begins; its number comes back.
+    /// Starts an attempt and returns its number.
     ///
     /// # Errors
-    /// [`ImpossibleTransition`] as the table says.
+    /// [`ImpossibleTransition`] if the table does not allow it.
     pub fn start(
         &mut self,
         index: u32,
@@ -65,8 +65,8 @@ impl Run {
         Ok(attempt)
     }
 
-    /// A queued task waits for providers that are all down, `reason` says why: written down, so that
-    /// others see it. True if that is news.
+    /// A queued task waits for providers that are all down, because of `reason`. The wait is
+    /// written, so that readers of the store see it. False if the attempt is stale.
     pub fn wait_for_provider(
         &mut self,
         index: u32,
@@ -92,7 +92,7 @@ impl Run {
         self.waits.contains(&index)
     }
 
-    /// What was written down of a wait is over.
+    /// Clears the written reason of a wait.
     pub(super) fn waits_no_more(&mut self, index: u32) {
         if self.waits.remove(&index) {
             self.record.tasks[index as usize].error = None;

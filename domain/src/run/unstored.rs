@@ -5,7 +5,7 @@ use std::ops::{AddAssign, SubAssign};
 /// Fewer calls with an effect than this are never too many.
 const CALLS_MIN: u64 = 1_024;
 
-/// What one outcome takes beside its payload, about: its record and its events.
+/// The approximate size of an outcome besides its payload: its record and its events.
 const OVERHEAD: u64 = 512;
 
 /// Ended calls whose outcomes are not stored.

@@ -37,7 +37,7 @@ pub enum ResultError {
     NotCompleted {
         /// The task.
         task: TaskId,
-        /// Its status.
+        /// The status of the task.
         status: TaskStatus,
         /// Why it did not complete.
         error: Option<Arc<TaskError>>,
@@ -66,7 +66,7 @@ pub enum ResultError {
 }
 
 impl ResultError {
-    /// The code of the table; that of the task where a task failed.
+    /// The code of the error; that of the task if a task failed.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NoTask { .. } => ErrorCode::TaskNotFound,
@@ -104,7 +104,7 @@ impl TaskRecord {
 }
 
 impl WorkflowRecord {
-    /// A task by its id, or by its name where no task has that id.
+    /// A task by its id, or by its name if no task has that id.
     ///
     /// ```no_run
     /// # use gleitzeit_domain::workflow::{ResultError, WorkflowRecord};
@@ -129,7 +129,7 @@ impl WorkflowRecord {
     /// The result of the task that no other task needs, read as `T`.
     ///
     /// # Errors
-    /// [`ResultError`]; [`ResultError::NotOne`] where there are several such tasks.
+    /// [`ResultError`]; [`ResultError::NotOne`] if there are several such tasks.
     pub fn output<T: DeserializeOwned>(&self) -> Result<T, ResultError> {
         let (draft, _) = Draft::read((*self.spec).clone());
         let is_needed = |task: &&TaskRecord| draft.edges.iter().any(|(_, on)| *on == task.index);

@@ -31,7 +31,7 @@ impl fmt::Debug for Sample {
     }
 }
 
-/// Why a [`Sample`] is none.
+/// The reason why a [`Sample`] is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SampleError {
     /// No such method is in the catalog.
@@ -78,8 +78,8 @@ impl Sample {
         })
     }
 
-    /// `accepts` says of a result what is wrong with it. To show that calls do not mix, it must
-    /// refuse the results of the other samples.
+    /// Sets a check of the result, which returns the error. To show that calls do not mix, it must
+    /// reject the results of the other samples.
     #[must_use]
     pub fn accepting(mut self, accepts: impl Fn(&Value) -> Result<(), String> + 'static) -> Self {
         self.accepts = Box::new(accepts);

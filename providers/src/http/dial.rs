@@ -1,4 +1,4 @@
-//! Makes connections for `awc`: the name looked up, TCP, and TLS where there are certificates for it.
+//! Makes connections for `awc`: name resolution, TCP, and TLS if there are certificates for it.
 //!
 //! The address that `awc` asks for is always one of plain `http`: it would make TLS above these
 //! connections, where [`Wire`] must be. [`address`] writes such an address.

@@ -1,7 +1,7 @@
 //! Reads the head of an answer and writes it so that `awc` understands it.
 //!
-//! Pure. Only the fields that decide where the body ends, and those that a provider reads, are passed
-//! on; how the server spelt them does not matter then.
+//! Pure. Only the fields that decide the end of the body, and those that a provider reads, are
+//! passed on, in a normalised spelling.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ const FIELDS_MAX: usize = 1_024;
 /// Fields that a provider reads.
 const READ: [&str; 4] = ["content-type", "content-encoding", "retry-after", "location"];
 
-/// What stands at the beginning of some bytes.
+/// The head of an answer, as far as it was read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Head {
     /// Not all of a head.
@@ -42,7 +42,7 @@ pub(super) fn read(bytes: &[u8]) -> Head {
     };
     let status = response.code.unwrap_or_default();
     match status {
-        // 101 ends the talk in HTTP; nobody asked for that.
+        // 101 switches the protocol, which no request asks for.
         100 | 102..=199 => Head::Interim(length),
         _ => match written(&response, status) {
             Some(head) => Head::Final(length, head.into_bytes()),

@@ -1,6 +1,7 @@
-//! Which certificates are trusted: the well-known ones, those of this machine, and a file's.
+//! Trusted certificates: the well-known ones, those of this machine, and those of a file.
 //!
-//! Those of the machine are where OpenSSL has them, or where `SSL_CERT_FILE` and `SSL_CERT_DIR` say.
+//! The machine's certificates are in OpenSSL's directories, or at `SSL_CERT_FILE` and
+//! `SSL_CERT_DIR`.
 
 use std::{path::Path, sync::Arc};
 

@@ -44,7 +44,7 @@ pub(crate) fn was_closed(error: &SendRequestError) -> bool {
     error.and_then(io::Error::get_ref).is_some_and(<dyn Error + Send + Sync>::is::<Closed>)
 }
 
-/// What carries the bytes.
+/// The transport of the bytes.
 enum Line {
     Plain(TcpStream),
     Tls(Box<AsyncTlsStream<TcpStream>>),
@@ -73,7 +73,7 @@ pub(crate) struct Wire {
     phase: Phase,
     /// Bytes of a head that is not complete.
     coming: BytesMut,
-    /// Bytes for the reader: the new head, and what came behind the old one.
+    /// Bytes for the reader: the rewritten head, and the bytes after the original one.
     ready: BytesMut,
     /// True once anything of the answer came, an interim head included.
     has_received: bool,
@@ -91,7 +91,7 @@ impl Wire {
     }
 
     fn new(line: Line) -> Self {
-        // An answer that nobody asked for is not looked into.
+        // An answer without a request is passed on unparsed.
         let phase = Phase::Body;
         let (coming, ready) = (BytesMut::new(), BytesMut::new());
         Self { line, phase, coming, ready, has_received: false, kept: false }
@@ -114,7 +114,7 @@ impl Wire {
         }
     }
 
-    /// What a failure of the line means for the request under way.
+    /// The effect of a failed connection on the request in progress.
     fn judged(&self, error: io::Error) -> io::Error {
         let is_gone = matches!(
             error.kind(),
@@ -122,7 +122,7 @@ impl Wire {
                 | ErrorKind::ConnectionReset
                 | ErrorKind::ConnectionAborted
                 | ErrorKind::NotConnected
-                // What rustls says of an end without a farewell.
+                // The error of rustls for a connection that ends without `close_notify`.
                 | ErrorKind::UnexpectedEof
         );
         let is_unheard = self.phase == Phase::Head && !self.has_received;

@@ -1,5 +1,5 @@
-//! Settings of an Ollama provider: read from a file or made in Rust, checked once, shown without
-//! their secrets.
+//! Settings of an Ollama provider: read from a file or built in Rust, checked once, printed without
+//! secrets.
 //!
 //! Asked by [`spec`](super::spec). Invariant: a [`Checked`] setting cannot make the client panic.
 
@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OllamaConfig {
-    /// Where the server is: `http://host:port`, with a path where a proxy puts it below one.
+    /// The address of the server: `http://host:port`, with a path if a proxy serves it below one.
     pub base_url: String,
     /// The model of a `chat` or `generate` that names none, instead of the protocol's default.
     pub default_model: Option<String>,
@@ -127,9 +127,9 @@ pub enum OllamaConfigError {
     /// Not an address of an HTTP server.
     #[error("base_url: `{url}` {problem}; expected an address such as `http://localhost:11434`")]
     BaseUrl {
-        /// As given; without its user and password where it had them.
+        /// The address as configured, without user and password.
         url: String,
-        /// What is wrong with it.
+        /// The error.
         problem: &'static str,
     },
     /// A number that must not be zero is.
@@ -155,7 +155,7 @@ pub enum OllamaConfigError {
     Header {
         /// The header's name as given.
         name: String,
-        /// What is wrong; never the value.
+        /// The error, without the value.
         problem: &'static str,
     },
 }
@@ -237,7 +237,7 @@ impl OllamaConfig {
     }
 }
 
-/// What Ollama takes for a span: a text such as `10m`, or seconds.
+/// The forms of a duration that Ollama accepts: a text such as `10m`, or seconds.
 fn is_span(value: &Value) -> bool {
     value.is_number() || value.as_str().is_some_and(|text| !text.trim().is_empty())
 }
@@ -246,7 +246,7 @@ fn check_url(url: &str) -> Result<(String, Uri), OllamaConfigError> {
     let refuse =
         |redacted: &str, problem| OllamaConfigError::BaseUrl { url: redacted.to_owned(), problem };
     let Ok(parsed) = url.parse::<Uri>() else {
-        // What cannot be taken apart may have a password anywhere in it.
+        // A password may be anywhere in an address that cannot be parsed.
         let redacted = if url.contains('@') { HIDDEN } else { url };
         return Err(refuse(redacted, "is not an address"));
     };
@@ -289,7 +289,7 @@ impl Checked {
         self.uri.scheme_str() == Some("https")
     }
 
-    /// What may be shown to a person.
+    /// The settings without secrets, for output.
     pub(super) fn redacted(&self) -> BTreeMap<String, Value> {
         match serde_json::to_value(&self.config) {
             Ok(Value::Object(fields)) => {

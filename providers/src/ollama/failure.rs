@@ -29,11 +29,11 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     /// The beginning of the body, for a person: one line.
     pub(super) text: String,
-    /// True when the body was Ollama's: JSON with an `error`. Its text is `text` then.
+    /// True if the body was Ollama's: JSON with an `error`, which is in `text` then.
     pub(super) by_ollama: bool,
     /// The pause that the server asks for.
     pub(super) retry_after: Option<Duration>,
-    /// Where it sends us instead.
+    /// The target of a redirect.
     pub(super) location: Option<String>,
 }
 
@@ -62,8 +62,8 @@ impl Refusal {
             && text.contains("not found")
     }
 
-    /// The error that the call ends with. `request` names the request, `model` the model asked
-    /// for, where there is one.
+    /// The error of the call. `request` is the name of the request, `model` the requested model, if
+    /// any.
     pub(super) fn into_error(self, request: &str, model: Option<&str>) -> TaskError {
         let detail = if self.text.is_empty() { String::new() } else { format!(": {}", self.text) };
         let hint = self.hint(model);
@@ -198,7 +198,7 @@ fn io_code(error: &io::Error) -> (ErrorCode, &'static str) {
             (ErrorCode::NetworkUnreachable, "; check `base_url` and the network")
         }
         Kind::TimedOut => (ErrorCode::ConnectionTimeout, "; check `base_url` and the network"),
-        // What rustls says of a certificate or of a peer that does not speak TLS.
+        // The error of rustls for a certificate, or for a peer that does not speak TLS.
         Kind::InvalidData => (
             ErrorCode::ConfigurationError,
             "; check `base_url`, or trust the certificate's issuer by `ca_file` of the provider or \

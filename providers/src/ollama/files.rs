@@ -18,7 +18,7 @@ use gleitzeit_domain::{
 
 use crate::reach::{Reach, Rules, Unreachable};
 
-/// What a call may read, and how much of it.
+/// The files that a call may read, and their size limit.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
     rules: Arc<Rules>,
@@ -37,7 +37,7 @@ impl Files {
         Self { file_access: file_access.cloned(), ..self.clone() }
     }
 
-    /// True where no file may be read.
+    /// True if no file may be read.
     pub(super) fn is_none(&self) -> bool {
         self.rules.reach(self.file_access.as_deref()).reads_nothing()
     }

@@ -51,7 +51,7 @@ pub(super) enum Unanswered {
     Refused {
         /// The request, for a person.
         request: String,
-        /// What it said.
+        /// The refusal.
         refusal: Refusal,
     },
     /// No answer came.
@@ -99,8 +99,8 @@ impl Server {
         let (asked, host) = dial::address(&settings.uri);
         let mut client = Client::builder()
             .connector(connector)
-            // Both would go on with the secrets of this server: a redirect to another one, and
-            // awc's own limit, which also counts the wait for a connection.
+            // A redirect would send the secrets of this server to another one. The limit of `awc`
+            // would include the wait for a connection.
             .disable_redirects()
             .disable_timeout()
             .add_default_header((HOST, host));
@@ -281,7 +281,7 @@ pub(super) struct Answer<'a> {
     /// The length that the server announced.
     declared: Option<u64>,
     max_body: usize,
-    // Held as long as the connection is: given back when the answer is dropped.
+    // The permit is held as long as the connection, and released when the answer is dropped.
     _slot: Option<SemaphorePermit<'a>>,
 }
 

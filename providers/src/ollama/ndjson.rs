@@ -1,7 +1,7 @@
 //! Cuts a stream of bytes into lines, however the network has cut it.
 //!
-//! Invariant: a byte is looked at once for its line's end, so a long line costs its length, and a
-//! line is handed out whole, so a character split between two chunks is never read in halves.
+//! Invariant: a byte is scanned once for its line's end, so that a long line costs its length. A
+//! line is returned whole, so that a character split between two chunks is never decoded in halves.
 
 use bytes::{Bytes, BytesMut};
 
@@ -35,7 +35,7 @@ impl Lines {
         }
     }
 
-    /// What is left when the stream has ended: a last line without an end, or part of one.
+    /// The rest after the end of the stream: a last line without a line end, or a part of one.
     pub(super) fn rest(self) -> Option<Bytes> {
         let rest = self.buffer.freeze();
         (!is_blank(&rest)).then_some(rest)

@@ -5,22 +5,22 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-/// What a text in `images` is.
+/// The content of a text in `images`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Picture<'a> {
     /// The picture itself, in base64.
     Base64(&'a str),
-    /// Where it is.
+    /// A path.
     Path(&'a str),
     /// It reads as either, and begins as no picture that is known: most likely a path.
     Either(&'a str),
 }
 
-/// Digits of base64 that are decoded to look at a picture's beginning.
+/// The number of base64 digits that are decoded to detect the image format.
 const BEGINNING: usize = 24;
 
 impl<'a> Picture<'a> {
-    /// What `text` is, with or without what a browser writes in front of base64.
+    /// Detects the content of `text`, with or without the prefix of a data URL.
     pub(super) fn of(text: &'a str) -> Self {
         if let Some((kind, data)) = text.split_once(";base64,")
             && kind.starts_with("data:")

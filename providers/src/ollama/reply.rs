@@ -1,7 +1,7 @@
 //! Puts Ollama's answers together into a task's result.
 //!
-//! Asked by the provider for each line, or for the one body. Pure. Invariant: a [`Reply`] becomes
-//! a result only after the server has said that it is done.
+//! The provider passes each line, or the one body. Pure. Invariant: a [`Reply`] becomes a result
+//! only after the server has confirmed that it is done.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::failure::{error_text, one_line};
 
-/// Who answered, as a result tells it.
+/// The identity of the answering provider and model, for the result.
 #[derive(Debug, Clone)]
 pub(super) struct About {
     /// The provider.
@@ -39,7 +39,7 @@ impl About {
 /// bad statistic must not discard a good reply.
 #[derive(Debug, Default)]
 struct Piece {
-    /// What belongs to the reply, as `message.content` or `response`.
+    /// The reply's text, from `message.content` or `response`.
     text: Option<String>,
     thinking: Option<String>,
     tool_calls: Vec<Value>,
@@ -75,7 +75,7 @@ impl Piece {
     }
 }
 
-/// A text; anything else is none.
+/// A text; `None` for any other value.
 fn text(value: Option<Value>) -> Option<String> {
     match value {
         Some(Value::String(text)) => Some(text),
@@ -145,7 +145,7 @@ fn unit(text: &str) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// What the last piece tells about the work; durations are nanoseconds.
+/// Statistics of the last piece; durations are nanoseconds.
 #[derive(Debug, Default)]
 struct Usage {
     prompt_eval_count: Option<u64>,
@@ -220,12 +220,12 @@ pub(super) enum PieceError {
     Malformed {
         /// Why.
         problem: String,
-        /// Its beginning.
+        /// The first part of the text.
         text: String,
     },
     /// The server gave up while answering.
     Failed {
-        /// Its own words.
+        /// The server's message.
         text: String,
     },
 }
@@ -327,7 +327,7 @@ impl Reply {
         Ok(())
     }
 
-    /// The task's result; `None` when the server never said that it was done.
+    /// The task's result; `None` if the server never confirmed that it was done.
     pub(super) fn into_result(self, model: &str, about: &About) -> Option<Value> {
         let (finish_reason, usage) = self.end?;
         let mut metadata = about.metadata();

@@ -45,7 +45,7 @@ pub(super) struct Params {
     options: Map<String, Value>,
 }
 
-/// What was read from the files that the parameters name.
+/// The contents of the files that the parameters name.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Attached {
     /// The content of `file_path`.
@@ -63,7 +63,7 @@ pub(super) struct Request {
     pub(super) model: String,
     /// True when the answer comes in lines.
     pub(super) streamed: bool,
-    /// What is sent.
+    /// The JSON body.
     pub(super) body: Value,
 }
 
@@ -102,7 +102,7 @@ impl Params {
         Ok(params)
     }
 
-    /// A turn of a conversation, with pictures where there are any.
+    /// A request for the next message of a conversation, with its images, if any.
     pub(super) fn chat(self, model: String, attached: Attached) -> Result<Request, TaskError> {
         let streamed = self.stream.unwrap_or(false);
         let steering = self.steering();
@@ -139,7 +139,7 @@ impl Params {
         }
     }
 
-    /// A text that goes on from a prompt.
+    /// A request for the continuation of a prompt.
     pub(super) fn generate(self, model: String, attached: Attached) -> Result<Request, TaskError> {
         let streamed = self.stream.unwrap_or(false);
         let steering = self.steering();
@@ -181,7 +181,7 @@ impl Params {
     }
 }
 
-/// What a request says besides the question.
+/// Parameters of a request besides the question.
 struct Steering {
     options: Map<String, Value>,
     format: Option<Value>,
@@ -210,7 +210,7 @@ fn joined(first: Option<String>, second: Option<String>) -> Option<String> {
     }
 }
 
-/// The last message that the user wrote; a new one where there is none.
+/// The last message of the user; a new one if there is none.
 fn last_of_user(messages: &mut Vec<Value>) -> &mut Value {
     let at = messages.iter().rposition(|message| message["role"] == "user").unwrap_or_else(|| {
         messages.push(json!({ "role": "user", "content": "" }));

@@ -78,7 +78,7 @@ fn failure(ended: &Ended, timeout: Duration) -> (ErrorCode, String) {
     }
 }
 
-/// What helps with an error that has more to do with the place than with the code.
+/// A hint for an error that is caused by the isolation and not by the code.
 fn hint(error: &gleitzeit_sandbox::Failure) -> Option<&'static str> {
     let is_absent = error.kind == "ModuleNotFoundError" && error.message.starts_with("No module");
     if is_absent {

@@ -26,7 +26,7 @@ pub struct PythonConfig {
     /// The interpreter: a path, or a name looked up in `PATH`. That of a virtual environment brings
     /// its packages. Versions 3.9 to 3.14.
     pub interpreter: PathBuf,
-    /// Tasks running at once; as many as there are cores where absent.
+    /// Tasks running at once; `None` uses the number of cores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_workers: Option<u32>,
     /// A virtual environment whose interpreter and packages are used, instead of `interpreter`.
@@ -37,13 +37,13 @@ pub struct PythonConfig {
     /// With `sandbox = "chroot"`: the root file system that tasks see. `interpreter` is in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// The program that builds jails, where this one does not call
-    /// [`gleitzeit_sandbox::init`]: the path of `gleitzeit`.
+    /// The program that builds jails, if the host does not call [`gleitzeit_sandbox::init`]: the
+    /// path of `gleitzeit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launcher: Option<PathBuf>,
     /// True lets tasks connect to other machines by TCP, where their method does not forbid it.
     pub network: bool,
-    /// What they reach besides, of addresses that are near: `127.0.0.1:5432`, `10.0.0.0/8`.
+    /// Near addresses that tasks may reach, too: `127.0.0.1:5432`, `10.0.0.0/8`.
     pub network_allow: Vec<NetworkRule>,
     /// Directories and files that tasks see besides, read-only.
     #[serde(alias = "shown")]
@@ -53,12 +53,12 @@ pub struct PythonConfig {
     /// With `sandbox = "docker"`: the containers that tasks run in. `interpreter` is in the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub docker: Option<DockerConfig>,
-    /// A directory of control groups, version 2, that was delegated to the service; what it finds
-    /// itself where absent.
+    /// A directory of control groups, version 2, that was delegated to the service; `None` detects
+    /// it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
-    /// Thousandths of a core that a jailed task has at most, all of its threads together; as much as
-    /// the machine has to spare where absent. Needs control groups.
+    /// The processor limit of a jailed task over all its threads, in thousandths of a core; `None`
+    /// sets no limit. Needs control groups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_millicores: Option<u32>,
     /// Tasks that may wait for a worker.
@@ -67,14 +67,14 @@ pub struct PythonConfig {
     /// beforehand: for a program that ends soon.
     #[serde(skip_serializing_if = "Clone::clone")]
     pub prefork: bool,
-    /// Which modules and calls are refused with a message.
+    /// The modules and calls that are rejected with a message.
     pub policy: Preset,
-    /// Modules let in besides those of the policy, also where it blocks them.
+    /// Modules that are allowed in addition to the policy, even if it blocks them.
     pub allowed_modules: Vec<String>,
     /// Modules refused besides those of the policy.
     pub blocked_modules: Vec<String>,
-    /// Scripts are read below these directories only. A relative one is a directory of the workflow
-    /// where that has one of its own.
+    /// Scripts are read below these directories only. A relative one is a directory of the
+    /// workflow, if that has one of its own.
     pub file_roots: Vec<PathBuf>,
     /// Directories and files that are stored with a workflow count below these directories only.
     #[serde(rename = "place_roots", skip_serializing_if = "Vec::is_empty")]
@@ -84,7 +84,7 @@ pub struct PythonConfig {
     pub guarded: Vec<PathBuf>,
     /// Memory of a task that declares none, in MiB of address space.
     pub memory_mb: u64,
-    /// A file that a task writes may grow to so many MiB, where the task declares no disk space.
+    /// The size limit in MiB of a file that a task writes, if the task declares no disk space.
     pub file_size_mb: u64,
     /// KiB kept of each output stream.
     pub output_kept_kb: u32,
@@ -182,7 +182,7 @@ impl PythonConfig {
         }
     }
 
-    /// The jail that tasks run in; `None` where they run in none.
+    /// The jail of tasks; `None` if they run in none.
     pub(super) fn jail(&self) -> Option<JailSettings> {
         if matches!(self.sandbox, SandboxLevel::None | SandboxLevel::Docker) {
             return None;
@@ -203,7 +203,7 @@ impl PythonConfig {
         })
     }
 
-    /// The containers that tasks run in; `None` where they run in none.
+    /// The containers of tasks; `None` if they run in none.
     #[cfg(feature = "docker")]
     pub(super) fn containers(&self) -> Option<DockerSettings> {
         let docker = self.docker.as_ref().filter(|_| self.sandbox == SandboxLevel::Docker)?;
@@ -228,12 +228,12 @@ impl PythonConfig {
         })
     }
 
-    /// True where tasks run in containers.
+    /// True if tasks run in containers.
     pub(super) fn containers_are_used(&self) -> bool {
         self.sandbox == SandboxLevel::Docker
     }
 
-    /// Which files a call may name.
+    /// The files that a call may name.
     pub(super) fn rules(&self) -> Rules {
         Rules::new(&self.file_roots, &self.workflow_file_roots, &self.guarded)
     }
@@ -251,7 +251,7 @@ impl PythonConfig {
         SecurityManager::new(self.sandbox, policy, self.network)
     }
 
-    /// As it is shown to a person; there are no secrets in it.
+    /// The settings for output; they have no secrets.
     pub(super) fn redacted(&self) -> BTreeMap<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(fields)) => fields.into_iter().collect(),
@@ -274,8 +274,8 @@ impl PythonConfig {
     }
 }
 
-/// The limit of an attempt. The plan of the task has taken `timeout` into account where it is a
-/// number; as a reference it is known only here.
+/// The limit of an attempt. The plan of the task has included a literal `timeout`; a reference is
+/// known only here.
 pub(super) fn timeout(request: &Request, call: &Call) -> Duration {
     let own = request.timeout.filter(|_| call.supplied("timeout").is_some());
     own.map_or(call.timeout, |own| own.min(call.timeout))

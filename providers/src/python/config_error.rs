@@ -48,7 +48,7 @@ pub enum PythonConfigError {
     Together {
         /// The setting.
         field: &'static str,
-        /// What is wrong.
+        /// The error.
         message: &'static str,
     },
 }

@@ -1,7 +1,7 @@
 //! Settings of a Python provider's containers.
 //!
-//! Asked with the other settings, and by whoever opens the sandbox. Invariant: what containers
-//! cannot give is refused by name, and never left out in silence.
+//! Checked with the other settings, and read when the sandbox is opened. Invariant: a setting that
+//! containers cannot honour is rejected by name, and never ignored.
 
 use gleitzeit_domain::security::SandboxLevel;
 use serde::{Deserialize, Serialize};
@@ -14,29 +14,29 @@ use super::config_error::PythonConfigError;
 pub struct DockerConfig {
     /// The image. It must be at the engine already: nothing is pulled.
     pub image: String,
-    /// Where the engine listens: `unix://PATH`, or `tcp://HOST:PORT`, which is not encrypted. Where
-    /// absent, `DOCKER_HOST` and then `unix:///var/run/docker.sock`.
+    /// The address of the engine: `unix://PATH`, or `tcp://HOST:PORT`, which is not encrypted.
+    /// `None` uses `DOCKER_HOST`, and then `unix:///var/run/docker.sock`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The runtime that starts containers, such as `runsc`; the engine's own choice where absent.
+    /// The runtime that starts containers, such as `runsc`; `None` uses the engine's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
-    /// Containers that wait for a task; twice as many as there are workers where absent.
+    /// Containers that wait for a task; `None` uses twice the number of workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool_size: Option<u32>,
-    /// Processor time of a task, in thousandths of a core; 1000 where absent.
+    /// The processor limit of a task, in thousandths of a core; `None` means 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_millicores: Option<u32>,
-    /// Processes and threads of a container, of which the supervisor is one; 64 where absent.
+    /// Processes and threads of a container, the supervisor included; `None` means 64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
 }
 
 /// The settings of a provider that its containers depend on.
 pub(super) struct Beside<'a> {
-    /// Its containers; `None` if it has none.
+    /// The settings of its containers; `None` if it has none.
     pub(super) docker: Option<&'a DockerConfig>,
-    /// Its isolation level.
+    /// The isolation level.
     pub(super) sandbox: SandboxLevel,
     /// True if tasks may use the network.
     pub(super) network: bool,

@@ -1,8 +1,9 @@
 //! Sandboxes whose tasks see files that their workflow brought along.
 //!
-//! What a jail shows is settled when it is built, so these files need jails of their own: one
-//! sandbox for each block of a workflow's files, opened at the first call that names one of them,
-//! closed when it has not been used for a while. Workflows without such files never get here.
+//! The readable files of a jail are fixed when it is built, so these files need jails of their own:
+//! one sandbox for each block of a workflow's files, opened at the first call that names one of
+//! them, and closed when it has been idle for a while. Workflows without such files do not use this
+//! module.
 //!
 //! Invariant: a task sees no file of a block that its call names nothing of, and no workflow shares
 //! a jail of this kind with another one that brought other files.
@@ -40,14 +41,14 @@ pub(super) struct ExposedFiles {
 #[derive(Debug)]
 struct Entry {
     files: Vec<String>,
-    /// Empty while it is being opened; whoever comes meanwhile waits for the same one.
+    /// Empty while the sandbox is being opened; concurrent calls wait for the same one.
     sandbox: Rc<OnceCell<Sandbox>>,
     used: Instant,
 }
 
 impl ExposedFiles {
-    /// The sandbox for a call that names files of its workflow; `None` where it names none, or
-    /// where the usual sandbox shows them already.
+    /// The sandbox for a call that names files of its workflow; `None` if it names none, or if the
+    /// usual sandbox exposes them already.
     ///
     /// # Errors
     /// When no such sandbox can be had.
@@ -83,7 +84,7 @@ impl ExposedFiles {
         Ok(Some(opening.await?.clone()))
     }
 
-    /// The place of a sandbox for these files, made where there is none.
+    /// The entry of a sandbox for these files, added if there is none.
     fn entry(&self, files: &[String]) -> Rc<OnceCell<Sandbox>> {
         let mut open = self.open.borrow_mut();
         let now = Instant::now();
@@ -91,7 +92,8 @@ impl ExposedFiles {
             entry.used = now;
             return Rc::clone(&entry.sandbox);
         }
-        // The least recently used one goes. What runs in it holds it until it has ended.
+        // The least recently used entry is dropped. A task that runs in its sandbox keeps it open
+        // until it has ended.
         while open.len() >= KEPT_MAX {
             let Some((oldest, _)) = open.iter().enumerate().min_by_key(|(_, it)| it.used) else {
                 break;
@@ -119,8 +121,8 @@ impl ExposedFiles {
     }
 }
 
-/// True where a jail or a container shows single files of the machine. Without either a task sees
-/// them anyway, and a root of the operator's is shown as it is.
+/// True if a jail or a container can expose single files of the machine. Without either a task
+/// reads them anyway, and a root of the operator is used unchanged.
 fn can_show(config: &PythonConfig) -> bool {
     let is_contained = config.jail().is_some() || config.containers_are_used();
     is_contained && config.root.is_none()
@@ -140,7 +142,7 @@ fn collect(value: &Value, file_access: &FileAccess, named: &mut Vec<usize>) {
     }
 }
 
-/// The files that are shown together with those at `named`: their block, where they share one, so
+/// The files that are exposed together with those at `named`: their block, if they share one, so
 /// that one sandbox serves many tasks; else only these.
 fn block(file_access: &FileAccess, mut named: Vec<usize>) -> Vec<String> {
     named.sort_unstable();

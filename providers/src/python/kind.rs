@@ -13,7 +13,7 @@ use crate::{
     security::{PolicyPreset, SecuritySettings},
 };
 
-/// The kind `python` of settings. Its preflight checks that the sandbox level can be had.
+/// The kind `python` of settings. Its preflight checks that the sandbox level is available.
 pub fn kind() -> ProviderKind {
     ProviderKind::new("python", build)
         .preflight(|spec| async move { check_level(&spec).await }.boxed_local())
@@ -82,7 +82,7 @@ fn set_network(
     Ok(())
 }
 
-/// A shown path that covers the database or the settings is refused: tasks would read them.
+/// Rejects a read-only path that contains the database or the settings: tasks would read them.
 fn check_read_only_paths(own: &PythonConfig, guarded: &Guarded) -> Result<(), Vec<ConfigProblem>> {
     for (number, path) in own.read_only_paths.iter().enumerate() {
         if let Some(file) = guarded.seen_through(path) {

@@ -44,7 +44,7 @@ impl Scripts {
         Self { rules }
     }
 
-    /// What a call of a workflow from this place may name.
+    /// The files that a call of a workflow with this file access may name.
     pub(super) fn reach<'r>(&'r self, file_access: Option<&'r FileAccess>) -> Reach<'r> {
         self.rules.reach(file_access)
     }
@@ -181,14 +181,13 @@ impl<'a> Modules<'a> {
         Ok(modules.read)
     }
 
-    /// The real path of what is at `file` beside the script, where the call may name that as well and
-    /// no link leads to it.
+    /// The real path of `file` beside the script, if the call may name it and no link leads to it.
     fn find(&self, file: &str) -> Option<PathBuf> {
         let path = self.directory.join(file);
         self.reach.find(path.to_str()?).ok().filter(|real| *real == path)
     }
 
-    /// Reads one module; one that is not there is somebody else's.
+    /// Reads one module; a missing one belongs to a package.
     fn module(&mut self, file: &str) -> io::Result<()> {
         let Some(path) = self.find(file) else { return Ok(()) };
         let text = read_real(&path, self.left);
@@ -201,7 +200,7 @@ impl<'a> Modules<'a> {
         Ok(())
     }
 
-    /// Reads all modules of a package; false where there is no such directory, or nothing in it.
+    /// Reads all modules of a package; false if there is no such directory, or if it is empty.
     fn package(&mut self, name: &str, depth: usize) -> io::Result<bool> {
         let Some(path) = self.find(name).filter(|path| path.is_dir()) else { return Ok(false) };
         let directory = open_real(&path)?;
@@ -222,8 +221,8 @@ impl<'a> Modules<'a> {
     }
 }
 
-/// The first names of what a text imports, as far as lines tell: a name that is none of a module
-/// beside it costs a look, and one that is missed fails at the import.
+/// The top names of a text's imports, as far as single lines show them. A name without a module
+/// beside the script costs one lookup; a missed name fails at the import.
 fn imported(text: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(text);
     let mut names = Vec::new();

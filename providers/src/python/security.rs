@@ -1,4 +1,4 @@
-//! What code is admitted: the level of isolation there is, and the policy of modules and calls.
+//! The admission of code: the available isolation level, and the policy of modules and calls.
 //!
 //! Asked for every call. Invariant: a method's demands can only tighten what the settings say.
 
@@ -16,26 +16,26 @@ pub struct SecurityManager {
     network: bool,
 }
 
-/// What a call may do.
+/// The rights of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admission {
-    /// What its code may import and call.
+    /// The imports and calls of its code.
     pub policy: Policy,
     /// True when it may reach the network.
     pub network: bool,
 }
 
 impl SecurityManager {
-    /// Code runs at `level`, `policy` is told to it, and `network` is what it may reach at most.
+    /// Code runs at `level` under `policy`. `network` is true if network can be allowed.
     pub fn new(level: SandboxLevel, policy: Policy, network: bool) -> Self {
         Self { level, policy, network }
     }
 
-    /// What a call may do whose method demands `requirements`.
+    /// The rights of a call whose method has these `requirements`.
     ///
     /// # Errors
-    /// [`ErrorCode::TaskValidationFailed`] when more isolation is demanded than there is, or a
-    /// network where there is none.
+    /// [`ErrorCode::TaskValidationFailed`] if the method requires more isolation than there is, or
+    /// a network that there is not.
     pub fn admit(
         &self,
         requirements: Option<&SecurityRequirements>,

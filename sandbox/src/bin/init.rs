@@ -1,4 +1,4 @@
-//! The launcher of jails as a program of its own, for whoever names it in the settings.
+//! The launcher of jails as a program of its own, for hosts that name it in `launcher`.
 
 use std::process::ExitCode;
 

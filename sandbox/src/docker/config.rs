@@ -18,7 +18,7 @@ pub(super) struct ContainerConfig {
     pub(super) settings: DockerSettings,
     pub(super) owner: String,
     pub(super) interpreter: Interpreter,
-    /// What a supervisor is told at first.
+    /// The frames that a supervisor reads first.
     pub(super) boot_frames: Vec<u8>,
     /// So many are warmed at once.
     pub(super) warming: Semaphore,

@@ -44,12 +44,12 @@ harness['supervise'](stream)
 ";
 /// A cold start on a machine that starts others at the same time is within it.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// What is kept of the complaints of a container that does not start.
+/// The number of bytes kept of the error stream of a container that does not start.
 const COMPLAINT_MAX_BYTES: usize = 4096;
-/// What is read ahead of each stream of a task.
+/// The read-ahead buffer of each stream of a task.
 const STREAM_BYTES: usize = 64 << 10;
-/// A container that cannot be removed is tried again so often, after so long: its engine may come
-/// back.
+/// The number of attempts to remove a container, and the pause between them. The engine may be
+/// restarting.
 const REMOVALS_MAX: u32 = 360;
 const REMOVAL_PAUSE: Duration = Duration::from_secs(5);
 /// A busy engine takes its time to kill, too.
@@ -74,9 +74,11 @@ impl Container {
         body: ContainerCreateBody,
     ) -> Result<(Self, ContainerOutput, ContainerInput), SandboxError> {
         let engine = engine.clone();
-        // Counted before it is there, so that nobody believes that there is none.
+        // The container is counted before it exists, so that `until_none` cannot return while it is
+        // being made.
         let alive = Some(containers.one_more());
-        // To its end, whoever still wants it: one whose number nobody has heard would stay.
+        // The start runs to its end even if the caller is dropped: a container whose id is never
+        // read could not be removed.
         let started = tokio::spawn(async move {
             let id = engine.create(body).await?;
             let container = Self { engine, id, alive };
@@ -96,7 +98,7 @@ impl Drop for Container {
             (self.engine.clone(), std::mem::take(&mut self.id), self.alive.take());
         runtime.spawn(async move {
             let mut removed = engine.remove(&id).await;
-            // Whoever waits for its end does not wait for an engine that is gone.
+            // A waiting `stop` must not wait for an engine that does not answer.
             drop(alive);
             if let Err(error) = &removed {
                 tracing::warn!(container = id, %error, "a container stays behind for now");
@@ -127,13 +129,13 @@ pub(super) async fn probe(
     let mut command = vec![path.display().to_string()];
     command.extend(PROBE_SWITCHES.iter().chain(&["-c", PROBE]).map(ToString::to_string));
     let mut body = profile::container(settings, owner, command);
-    // Its exit status is asked for; dropping it removes it.
+    // With `auto_remove` the exit status is lost. Dropping the container removes it.
     body.host_config.get_or_insert_default().auto_remove = None;
     let asked = async {
         let (container, mut output, mut input) = Container::start(engine, containers, body)
             .await
             .map_err(|error| unusable(error.to_string()))?;
-        // One that reads nothing tells more by how it ends.
+        // A write error is ignored: the exit status of a program that reads nothing says more.
         let _ = input.write_all(DOCKER_HARNESS.as_bytes()).await;
         let _ = input.shutdown().await;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -176,7 +178,7 @@ impl std::fmt::Debug for ContainerStdin {
     }
 }
 
-/// The task that hears a container; ends with whoever wants to know.
+/// The task that reads the output of a container; aborted when this is dropped.
 #[derive(Debug)]
 struct ReaderTask(AbortHandle);
 
@@ -246,7 +248,7 @@ impl IdleContainer {
         config: &ContainerConfig,
         job: &Job,
     ) -> Result<Ended, SandboxError> {
-        // From here on it is nobody's to withdraw, and its place is free.
+        // From here on the stock cannot withdraw the container, and its slot is free.
         let Self { container, input: ContainerStdin(mut input), streams, end, reader_task, .. } =
             self;
         let memory = profile::memory_bytes(&job.limits);
@@ -257,7 +259,7 @@ impl IdleContainer {
         let frames = frames::with_limit(&config.interpreter, job);
         let [stdout, stderr, reply] = streams;
         let converse = async {
-            // One that dies while it is told something is judged by how it died.
+            // A write error is ignored: a container that died is judged by its exit.
             let _ = input.write_all(&frames).await;
             let _ = input.flush().await;
             read_reply(reply, job.limits.result_max_bytes).await
@@ -298,13 +300,13 @@ impl watch::Process for Running {
                 });
             }
         }
-        // Nothing more is heard: the engine is asked.
+        // The output ended without a report: the engine is asked for the exit status.
         let (status, out_of_memory) = self.container.engine.end_of(&self.container.id).await?;
         Ok(Exit { status, cpu_time: None, peak_bytes: None, out_of_memory })
     }
 
     fn kill(&mut self) {
-        // One that has told its end ends by itself.
+        // A container that reported the end of its task exits by itself.
         if self.end.is_none() {
             return;
         }
@@ -318,7 +320,7 @@ impl watch::Process for Running {
     }
 }
 
-/// Who hears what of a container.
+/// Forwards the output of a container to its readers.
 struct OutputReader {
     ready: Option<oneshot::Sender<Result<(), String>>>,
     /// Of what is printed, of the error stream, and of the reply.
@@ -374,7 +376,7 @@ impl OutputReader {
                         FrameKind::Stderr => 1,
                         _ => 2,
                     };
-                    // Whoever has heard enough is gone.
+                    // A reader that has enough bytes has closed its stream, which is no error.
                     if let Some(stream) = self.streams.get_mut(at) {
                         let _ = stream.write_all(data).await;
                     }

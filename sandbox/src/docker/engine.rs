@@ -20,7 +20,7 @@ use bollard::{
 use super::engine_info::EngineInfo;
 use crate::SandboxError;
 
-/// Where an engine listens that nobody has set otherwise.
+/// The default address of the engine.
 pub(super) const ADDRESS: &str = "unix:///var/run/docker.sock";
 /// An engine that is busy takes seconds to answer, but not this many.
 const ANSWER_SECONDS: u64 = 60;
@@ -45,11 +45,11 @@ fn status(error: &Error) -> Option<u16> {
     }
 }
 
-/// What the engine said, without what everyone knows.
+/// The engine's message, without the wrapping that every error has.
 fn reason(error: &Error) -> String {
     match error {
         Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),
-        // Of a connection that fails, only the innermost cause says something.
+        // In an error of a connection, only the innermost cause is specific.
         other => {
             let mut cause: &dyn std::error::Error = other;
             while let Some(inner) = cause.source() {
@@ -92,7 +92,7 @@ impl Engine {
         Ok(Self { docker, address: address.to_owned() })
     }
 
-    /// Where it listens.
+    /// The address of the engine.
     pub(super) fn address(&self) -> &str {
         &self.address
     }
@@ -105,7 +105,7 @@ impl Engine {
         }
     }
 
-    /// What it is; with `runtime`, that it has it.
+    /// The engine's description. With `runtime`, checks that the engine has that runtime.
     pub(super) async fn info(&self, runtime: Option<&str>) -> Result<EngineInfo, SandboxError> {
         let info = self.docker.info().await.map_err(self.failed("speak"))?;
         let runtimes = info.runtimes.unwrap_or_default();
@@ -226,7 +226,7 @@ impl Engine {
             .collect())
     }
 
-    /// Its state; `None` where it is gone.
+    /// The state of a container; `None` if it no longer exists.
     async fn state(&self, id: &str) -> Result<Option<ContainerState>, SandboxError> {
         match self.docker.inspect_container(id, None).await {
             Ok(details) => Ok(details.state),
@@ -235,8 +235,8 @@ impl Engine {
         }
     }
 
-    /// How a container ended whose line is closed, and whether that was for want of memory. One that
-    /// still runs is killed: nothing is heard of it any more.
+    /// The exit status of a container whose output is closed, and whether memory ran out. A
+    /// container that still runs is killed, because nothing can be read from it any more.
     pub(super) async fn end_of(&self, id: &str) -> io::Result<(ExitStatus, bool)> {
         const KILLED: i32 = 9;
         let asked = async {

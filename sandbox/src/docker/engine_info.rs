@@ -7,13 +7,13 @@ use serde::Serialize;
 /// The engine that containers run on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct EngineInfo {
-    /// Its address.
+    /// The address of the engine.
     pub address: String,
-    /// Its version.
+    /// The version of the engine.
     pub version: String,
     /// The runtime that containers are started with.
     pub runtime: String,
-    /// The image, where one was asked for.
+    /// The image; `None` if no image was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 }

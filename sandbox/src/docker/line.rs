@@ -1,7 +1,7 @@
-//! What a supervisor says: messages of a mark, a length, and so many bytes.
+//! The frames that a supervisor writes: a kind, a length, and that many bytes.
 //!
-//! Invariant: what is held of a message is bounded whatever its length says; data is passed on as it
-//! comes.
+//! Invariant: the memory held for one frame is bounded, whatever its length field contains. Data is
+//! forwarded as it arrives.
 
 use serde::Deserialize;
 
@@ -9,12 +9,12 @@ use serde::Deserialize;
 const REPORT_MAX_BYTES: usize = 4096;
 const HEAD_BYTES: usize = 5;
 
-/// What a message is about.
+/// The content of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameKind {
-    /// What the task printed.
+    /// Output of the task.
     Stdout,
-    /// What it printed to the error stream.
+    /// Output of the task on the error stream.
     Stderr,
     /// A part of its reply.
     Reply,
@@ -37,7 +37,7 @@ impl FrameKind {
     }
 }
 
-/// How a task ended, as the supervisor tells it.
+/// The end of a task, as the supervisor reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub(crate) struct Report {
     /// As `wait` gives it.
@@ -47,7 +47,7 @@ pub(crate) struct Report {
     pub(crate) out_of_memory: bool,
 }
 
-/// Something that was said.
+/// A decoded frame.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Frame<'a> {
     /// It waits for a task.
@@ -68,10 +68,11 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// The next thing said in `bytes`, which are moved on behind it; `None` when more must come.
+    /// Decodes the next frame of `bytes` and advances `bytes` past it; `None` if more bytes are
+    /// needed.
     ///
     /// # Errors
-    /// When it is nothing that a supervisor says.
+    /// If the bytes are no frame of a supervisor.
     pub(crate) fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Frame<'a>>, String> {
         let (kind, left) = match self.open {
             Some(open) => open,

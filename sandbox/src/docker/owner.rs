@@ -1,8 +1,8 @@
-//! Whose containers those are, and which of them nobody owns any more.
+//! The owner of a container, and the containers whose owner has died.
 //!
-//! A container ends by itself when its service goes away, since its standard input does. Only what
-//! an engine kept from that is left to be swept. Invariant: what may belong to somebody else who
-//! lives is never touched.
+//! A container exits when its service dies, because its standard input is closed. The sweep removes
+//! only those that the engine kept from exiting. Invariant: the sweep removes no container that may
+//! belong to a live process.
 
 use std::{collections::HashMap, fs};
 

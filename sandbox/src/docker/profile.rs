@@ -1,4 +1,4 @@
-//! What a container may do and take, as the engine reads it.
+//! The rights and limits of a container, in the engine's format.
 //!
 //! Two walls of system calls stand around a task: the engine's, made here, around the supervisor as
 //! well, and the jail's own, which a task puts upon itself. Invariant: the outer one lets through
@@ -18,9 +18,9 @@ use crate::{Limits, jail::filter};
 /// Nobody: a user without rights, on every machine.
 const USER: u32 = 65534;
 const TASK_DIR: &str = "/task";
-/// What the supervisor and the kernel's bookkeeping take besides a task.
+/// Memory of the supervisor and of the kernel's bookkeeping, besides a task.
 const OVERHEAD_BYTES: u64 = 32 << 20;
-/// What starting Python and watching a child take, besides what a task may do.
+/// System calls that starting Python and watching a child need, besides those of a task.
 const SUPERVISOR_CALLS: [&str; 28] = [
     "execve",
     "fork",
@@ -51,7 +51,8 @@ const SUPERVISOR_CALLS: [&str; 28] = [
     "setsockopt",
     "getsockopt",
 ];
-/// What tells of the machine. Control groups stay to be seen: they tell who was killed.
+/// Files that describe the machine. Control groups stay visible: the supervisor reads from them
+/// whether memory ran out.
 const MASKED: [&str; 21] = [
     "/proc/acpi",
     "/proc/asound",

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use super::engine;
 use crate::Limits;
 
-/// What holds for every container of a sandbox.
+/// Settings that hold for every container of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerSettings {
     /// The image, which must be there: nothing is pulled.
     pub image: String,
-    /// Where the engine listens: `unix://PATH` or `tcp://HOST:PORT`. Without it `DOCKER_HOST`, and
-    /// then `unix:///var/run/docker.sock`.
+    /// The address of the engine: `unix://PATH` or `tcp://HOST:PORT`. `None` uses `DOCKER_HOST`,
+    /// and then `unix:///var/run/docker.sock`.
     pub host: Option<String>,
     /// The runtime that the engine starts containers with, such as `runsc`; without it its own
     /// choice.
@@ -30,10 +30,10 @@ pub struct DockerSettings {
     pub task_bytes: u64,
     /// Files and directories that a task may make.
     pub task_inodes: u64,
-    /// What most jobs are limited to: containers are warmed with the memory of these limits, and
-    /// another job's is set before it is handed over.
+    /// The limits of most jobs. Containers are warmed with the memory of these limits; for a job
+    /// with other limits it is changed before the job is sent.
     pub usual: Limits,
-    /// Directories and files of the engine's machine, shown read-only under their own names.
+    /// Directories and files of the engine's machine, mounted read-only under their own names.
     pub read_only_paths: Vec<PathBuf>,
 }
 

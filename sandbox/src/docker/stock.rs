@@ -1,7 +1,7 @@
 //! Keeps one place of the stock filled: a container that waits, then the next one.
 //!
-//! A keeper is a task of the runtime that started the sandbox. Invariant: a container that has ended
-//! is not offered any longer than it takes to hear of it.
+//! One task of the runtime fills one slot of the stock. Invariant: a container that has exited is
+//! withdrawn as soon as its output closes.
 
 use std::{sync::Arc, time::Duration};
 

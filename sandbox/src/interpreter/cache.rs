@@ -5,9 +5,9 @@
 //! a line of JSON: what was asked, and the state of every file that the answer depends on. The answer
 //! follows as it came.
 //!
-//! Invariants: an answer is used only if nothing that it depends on has changed since; a file that
-//! somebody else could have written is not read; whatever is wrong with the cache, the interpreter is
-//! asked instead.
+//! Invariants: an answer is used only if none of the files that it depends on has changed since. A
+//! file that another user could have written is not read. On any error of the cache, the
+//! interpreter is asked instead.
 
 use std::{
     env,
@@ -65,7 +65,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// `None` where nothing is, which is a state as well.
+    /// `None` if the file does not exist, which is a state, too.
     fn of(path: &Path) -> Option<Self> {
         let found = fs::metadata(path).ok()?;
         Some(Self {
@@ -78,8 +78,8 @@ impl Stamp {
 }
 
 impl Question {
-    /// What is asked of the interpreter at `path`: a path, or a name looked up in `PATH`. `None`
-    /// where there is no such program.
+    /// The cache key of the interpreter at `path`: a path, or a name looked up in `PATH`. `None` if
+    /// there is no such program.
     pub(super) fn new(path: &Path) -> Option<Self> {
         let program = find(path)?;
         let mut depends = vec![program.clone()];
@@ -148,7 +148,8 @@ impl Question {
         all.sort_unstable();
         all.dedup();
         let stamped: Vec<_> = all.into_iter().map(|path| (path.clone(), Stamp::of(path))).collect();
-        // What changed since the question was put may have been read before it changed.
+        // A file that changed after the question was asked may have been read before it changed, so
+        // the answer is not kept.
         let is_old = |stamp: &Stamp| {
             u128::try_from(stamp.modified).is_ok_and(|modified| modified < asked_at.as_nanos())
         };
@@ -191,7 +192,7 @@ fn sum(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Where answers are kept; `None` for a user without a home.
+/// The directory of the cache; `None` for a user without a home.
 fn directory() -> Option<PathBuf> {
     let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|it| it.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|it| it.join(".cache")));
@@ -202,7 +203,8 @@ fn open_directory(path: &Path) -> io::Result<File> {
     fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
 }
 
-/// An answer holds code for the harness: it must be this user's, and nobody else's to change.
+/// An answer contains code of the harness, so the file must belong to this user and be writable by
+/// no other.
 fn check_owned(file: &File) -> io::Result<()> {
     let found = file.metadata()?;
     let is_own = found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
@@ -233,7 +235,7 @@ fn is_shim(program: &Path) -> bool {
     !(is_program && name.starts_with(b"python"))
 }
 
-/// What a shim looks at to choose, there or not.
+/// The files that a shim reads to choose an interpreter, whether they exist or not.
 fn shim_files(here: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = here
         .ancestors()
@@ -250,8 +252,8 @@ fn shim_files(here: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What a shim needs of the service's environment to find the interpreter: nothing else of it is
-/// passed on to what is asked.
+/// The environment variables that a shim needs to find the interpreter. No other variable of the
+/// service is passed on.
 pub(super) fn environment() -> Vec<(OsString, OsString)> {
     let is_needed = |name: &OsStr| {
         let name = name.as_bytes();

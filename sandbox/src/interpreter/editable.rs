@@ -1,9 +1,10 @@
-//! What a jail shows of a project that is installed in editable form.
+//! The importable files of a project that is installed in editable form.
 //!
-//! The `.pth` file of such an install often names the whole project: its `.env` and its `.git` stand
-//! beside its packages. Only what can be imported is shown.
+//! The `.pth` file of such an install often names the whole project, with `.env` and `.git` beside
+//! its packages. Only importable files are exposed.
 //!
-//! Invariant: nothing is shown whose name begins with a dot, and nothing outside of what was named.
+//! Invariant: no file is exposed whose name begins with a dot, or that is outside of the named
+//! directory.
 
 use std::{
     ffi::OsStr,
@@ -13,13 +14,13 @@ use std::{
 
 /// No more places than this of one project; each is a mount in the jail.
 const PATHS_MAX: usize = 512;
-/// No more entries than this are looked at; a project beyond that is shown as far as it was read.
+/// The bound on the entries that are read; a larger project is exposed as far as it was read.
 const ENTRIES_MAX: usize = 50_000;
 /// Packages are not nested deeper than this.
 const DEPTH_MAX: usize = 16;
 
-/// What of `named` is to be shown: itself where it is a module or a package without hidden files,
-/// else the modules and packages in it. Places that could not be shown are told in the second list.
+/// The files to expose of `named`: itself if it is a module, or a package without hidden files;
+/// else the modules and packages in it. The flag is true if the list was cut.
 pub(super) fn importable(named: &Path) -> (Vec<PathBuf>, bool) {
     let mut walk = Walk { paths: Vec::new(), entries: 0, is_cut: false };
     if named.is_dir() {
@@ -91,7 +92,7 @@ impl Walk {
             })
     }
 
-    /// What is in it, without hidden names and without links, by name.
+    /// The entries of a directory without hidden names and links, sorted by name.
     fn listed(&mut self, directory: &Path) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
         let mut found = Vec::new();

@@ -1,9 +1,9 @@
-//! Which addresses a task with network may reach.
+//! The addresses that a task with network may reach.
 //!
-//! Asked by the launcher for each connection, and where settings are read. What is the machine's own
-//! or its neighbours' is denied unless it is named: loopback and the machine's other addresses,
-//! link-local ones (where clouds answer with a machine's credentials), private and shared ranges, and
-//! what is no address of one host.
+//! The launcher asks for each connection, and the settings are checked with it. Addresses of the
+//! machine and its neighbours are denied unless a rule names them: loopback and the machine's other
+//! addresses, link-local addresses (clouds serve credentials there), private and shared ranges, and
+//! addresses that are not of one host.
 //!
 //! Invariant: an address that stands for another one, as IPv4 in IPv6 does, is judged by that one.
 
@@ -127,7 +127,7 @@ impl fmt::Display for NetworkRule {
     }
 }
 
-/// What tasks of a jail may reach.
+/// One address range and port that tasks of a jail may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reach {
     rules: Vec<NetworkRule>,
@@ -140,7 +140,7 @@ impl Reach {
         Self { rules: rules.to_vec(), nameservers }
     }
 
-    /// True where a task may connect to `address`.
+    /// True if a task may connect to `address`.
     pub(crate) fn allows(&self, address: SocketAddr) -> bool {
         let (ip, port) = (address.ip(), address.port());
         let real = real(ip);
@@ -156,7 +156,7 @@ impl Reach {
     }
 }
 
-/// The address that is reached where this one stands for another.
+/// The address that is reached if this one embeds another.
 fn real(address: IpAddr) -> IpAddr {
     let IpAddr::V6(six) = address.to_canonical() else { return address.to_canonical() };
     let four = |high: u16, low: u16| {

@@ -19,8 +19,8 @@ pub(crate) const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 pub(crate) const ASK: u32 = libc::SECCOMP_RET_USER_NOTIF;
 
-/// Where the kernel puts the call's number, the architecture, and the arguments, low half first on
-/// both architectures.
+/// Offsets of the call's number, the architecture and the arguments. The low half is first on both
+/// architectures.
 const NUMBER_AT: u32 = 0;
 const ARCHITECTURE_AT: u32 = 4;
 const ARGUMENTS_AT: u32 = 16;
@@ -36,23 +36,23 @@ const ANSWER: u32 = libc::BPF_RET | libc::BPF_K;
 /// are further away, mostly reach it.
 const SHARED_WITHIN: usize = 200;
 
-/// What becomes of a call.
+/// The decision about a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// It is made.
     Allow,
     /// It fails with this error.
     Refuse(i32),
-    /// It is made where all tests of one of these lists hold, and else fails with `EPERM`.
+    /// Allowed if all tests of one of these lists hold; else it fails with `EPERM`.
     When(&'static [&'static [Test]]),
     /// The launcher answers it.
     Ask,
-    /// The launcher answers it where all tests of one of these lists hold; else it is made.
+    /// Forwarded to the launcher if all tests of one of these lists hold; else allowed.
     AskWhen(&'static [&'static [Test]]),
 }
 
-/// A test of one argument, by its place. Only the low half of an argument is looked at: the kernel
-/// reads no more of those that are named in the tables.
+/// A test of one argument, by its index. Only the low half is compared: the kernel reads no more of
+/// the arguments that the tables name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Test {
     /// It is one of these numbers.
@@ -123,9 +123,9 @@ fn spans(decisions: &BTreeMap<u32, Decision>, otherwise: Decision) -> Vec<(u32, 
     spans
 }
 
-/// A program under construction, written from its end to its start: jumps lead forward only, so that
-/// a step's targets exist before the step. Answers are shared where a jump reaches them, because the
-/// kernel reads, checks and translates every step anew for each task.
+/// A program under construction, written from its end to its start: jumps only lead forward, so
+/// that a step's targets exist before the step. Answers are shared if a jump reaches them, because
+/// the kernel reads, checks and translates every step again for each task.
 #[derive(Default)]
 struct Program {
     /// The last one first.
@@ -177,7 +177,7 @@ impl Program {
         self.push(Step { if_true, if_false, ..step(code, number) })
     }
 
-    /// Loads what is at `at` and goes on at `next`.
+    /// Loads the word at `at` and continues at `next`.
     fn load(&mut self, at: u32, next: Label) -> Label {
         let distance = self.distance(next);
         if distance > 0 {
@@ -209,7 +209,7 @@ impl Program {
         }
     }
 
-    /// `answer` where all tests of one of the lists hold.
+    /// Returns `answer` if all tests of one of the lists hold.
     fn cases(&mut self, lists: &[&[Test]], answer: u32, otherwise: u32) -> Label {
         let mut first = self.answer(otherwise);
         for tests in lists.iter().rev() {
@@ -218,7 +218,7 @@ impl Program {
         first
     }
 
-    /// `answer` where all tests hold; goes on at `behind` where one does not.
+    /// Returns `answer` if all tests hold; continues at `behind` if one does not.
     fn case(&mut self, tests: &[Test], answer: u32, behind: Label) -> Label {
         let mut holds = self.answer(answer);
         for test in tests.iter().rev() {
@@ -240,7 +240,7 @@ impl Program {
     }
 }
 
-/// Where an argument is, by its place.
+/// The offset of an argument, by its index.
 fn argument(at: u8) -> u32 {
     ARGUMENTS_AT + 8 * u32::from(at)
 }

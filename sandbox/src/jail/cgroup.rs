@@ -1,10 +1,9 @@
-//! Control groups: the memory of a jail as the kernel counts it, files and threads included, and its
-//! share of the processor, which does not grow with its threads; and, where the settings name one, a
-//! limit of the processor.
+//! Control groups: the memory of a jail, files and threads included; its share of the processor,
+//! which does not grow with its threads; and, if the settings name one, a processor limit.
 //!
-//! Asked when a sandbox starts, and by a zygote's keeper before each task. Version 1 and version 2
-//! are used as they are found; where neither can be written, tasks are limited by their address
-//! space alone, and `doctor` says so.
+//! The sandbox asks at its start, and a zygote slot before each task. Both version 1 and version 2
+//! are used. If neither can be written, tasks are limited by their address space alone, and
+//! `doctor` reports it.
 //!
 //! Invariant: a group that was made is removed with its jail, or at the next start.
 
@@ -31,11 +30,11 @@ const CPU_SHARES: &str = "1024";
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// What a directory of groups is in charge of.
+/// The resource that a directory of groups controls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Controller {
-    /// Version 2: memory and processes together, and the processor where it can be had.
+    /// Version 2: memory and processes together, and the processor if it is delegated.
     Unified,
     /// Version 1: memory.
     Memory,
@@ -57,8 +56,8 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// Those that this process may make groups in; `None` where there are none. `chosen` is a
-    /// directory of version 2 that the settings name.
+    /// The directories in which this process may make groups; `None` if there are none. `chosen` is
+    /// a version 2 directory from the settings.
     pub(crate) fn find(chosen: Option<&Path>) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -79,7 +78,7 @@ impl Groups {
         (!parents.is_empty()).then_some(Self { parents, cpu_quota_us: None })
     }
 
-    /// The same with a limit of the processor; `None` where none can be set.
+    /// Adds a processor limit; `None` if none can be set.
     pub(crate) fn with_processor(self, millicores: u32) -> Option<Self> {
         let quota = u64::from(millicores) * CPU_PERIOD_US / 1_000;
         let limited = Self { cpu_quota_us: Some(quota), ..self };
@@ -91,7 +90,7 @@ impl Groups {
         (can && limited.create().is_ok()).then_some(limited)
     }
 
-    /// What they are in charge of.
+    /// The controllers in use.
     pub(crate) fn controllers(&self) -> Vec<Controller> {
         self.parents.iter().map(|(controller, _)| *controller).collect()
     }
@@ -109,7 +108,7 @@ impl Groups {
             match controller {
                 Controller::Unified => {
                     fs::write(dir.join("pids.max"), TASKS_MAX.to_string())?;
-                    // There only where the processor was delegated as well.
+                    // The file exists only if the processor was delegated, too.
                     let _ = fs::write(dir.join("cpu.weight"), CPU_WEIGHT);
                     if let Some(quota) = self.cpu_quota_us {
                         fs::write(dir.join("cpu.max"), format!("{quota} {CPU_PERIOD_US}"))?;
@@ -134,12 +133,12 @@ impl Groups {
 #[derive(Debug)]
 pub(crate) struct Group {
     dirs: Vec<(Controller, PathBuf)>,
-    /// What it is limited to now.
+    /// The current limit, in bytes.
     memory_bytes: AtomicU64,
 }
 
 impl Group {
-    /// Files that take in a process whose number is written to them.
+    /// Files that move a process into the group when its id is written to them.
     pub(crate) fn entrances(&self) -> Vec<PathBuf> {
         self.dirs.iter().map(|(_, dir)| dir.join("cgroup.procs")).collect()
     }
@@ -197,7 +196,7 @@ impl Drop for Group {
     }
 }
 
-/// Where groups could be made: the group that this process is in, of each kind.
+/// The group of this process in each hierarchy, in which groups may be made.
 fn candidates(mounts: &str, own: &str) -> Vec<(Controller, PathBuf)> {
     let mut found = Vec::new();
     for mount in mounts.lines() {
@@ -236,7 +235,7 @@ fn is_usable(controller: Controller, parent: &Path) -> bool {
     if controller == Controller::Unified {
         let text = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
         let has = |name: &str| text.split_whitespace().any(|has| has == name);
-        // Fails where the group has processes of its own.
+        // The write fails if the group has processes of its own.
         let enable = || fs::write(parent.join("cgroup.subtree_control"), "+memory +pids");
         if !has("memory") || !has("pids") || enable().is_err() {
             return false;

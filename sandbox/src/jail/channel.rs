@@ -1,6 +1,6 @@
 //! Messages with descriptors over a socket that keeps their bounds.
 //!
-//! Asked by whoever talks to a zygote or to one of its children.
+//! Used by everything that talks to a zygote or to one of its children.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -23,7 +23,7 @@ const MESSAGE_MAX_BYTES: usize = 4096;
 /// More descriptors do not come with a message.
 const DESCRIPTORS_MAX: usize = 2;
 
-/// What was received.
+/// A received message.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) bytes: Vec<u8>,
@@ -36,7 +36,8 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
 }
 
-/// Sends a message and returns at once: a line that is full is one that nobody reads, and an error.
+/// Sends a message without waiting. A full socket means that its reader has stopped, so it is an
+/// error.
 pub(crate) fn send(
     line: impl AsFd,
     bytes: &[u8],

@@ -28,7 +28,7 @@ use crate::{
     watch::{self, Ended, Ending, Exit},
 };
 
-/// What a keeper hears of a child of its zygote from whoever uses it.
+/// What the user of a child reports to the child's zygote slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Note {
     /// The child of this number gets a task.
@@ -39,7 +39,7 @@ pub(crate) enum Note {
 
 pub(crate) type Notes = tokio::sync::mpsc::UnboundedSender<Note>;
 
-/// How the harness says by its exit status why a task has not begun.
+/// Exit statuses by which the harness explains why a task has not begun.
 const NOT_EMPTY: i32 = 123;
 const NO_TASK: i32 = 124;
 
@@ -48,7 +48,7 @@ const NO_TASK: i32 = 124;
 pub(crate) enum RunError {
     /// Nothing of the task's code has run: another child can have it.
     NotBegun(io::Error),
-    /// It cannot be said what has run.
+    /// It is unknown how much of the task has run.
     Failed(SandboxError),
 }
 
@@ -61,7 +61,7 @@ impl From<SandboxError> for RunError {
 /// A child that waits, or works.
 #[derive(Debug)]
 pub(crate) struct Child {
-    /// Its number within its jail.
+    /// The process id of the child within its jail.
     pub(crate) pid: u64,
     process: OwnedFd,
     line: OwnedFd,
@@ -87,7 +87,7 @@ impl Child {
     /// Runs a job to its end.
     ///
     /// # Errors
-    /// [`NoEnd::NotBegun`] where no line of its code has run.
+    /// [`RunError::NotBegun`] if no line of its code has run.
     pub(crate) async fn run(
         mut self,
         interpreter: &Interpreter,
@@ -107,7 +107,8 @@ impl Child {
         let sent = self.control.send(format!("task {}", self.pid).as_bytes());
         sent.map_err(RunError::NotBegun)?;
         if let Some(group) = &self.group {
-            // Its files are in memory, too, and have a limit of their own.
+            // The limit includes the task's files, which are in memory and have a limit of their
+            // own.
             let bytes = job.limits.memory_bytes.saturating_add(job.limits.file_bytes);
             group
                 .limit_memory(bytes)
@@ -177,7 +178,7 @@ fn not_begun(ended: &Ended) -> io::Error {
     })
 }
 
-/// What a task is told, in memory that descriptors stand for.
+/// The input of a task, in memory that descriptors refer to.
 struct TaskInput {
     job: OwnedFd,
     stdin: Option<OwnedFd>,
@@ -218,7 +219,7 @@ impl Pipes {
     }
 }
 
-/// How long a task took in processor time, where the number makes sense.
+/// A processor time in seconds as a duration; `None` if the number is invalid.
 pub(crate) fn seconds(sent: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(sent).ok()
 }

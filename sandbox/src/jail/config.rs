@@ -28,9 +28,9 @@ exec(marshal.loads(stream.read(int.from_bytes(stream.read(4), 'big'))), harness)
 harness['serve'](stream)
 ";
 const SWITCHES: [&str; 6] = ["-I", "-S", "-E", "-B", "-X", "utf8"];
-/// What `zoneinfo` of the standard library reads.
+/// The time zone files that `zoneinfo` of the standard library reads.
 const TIME_ZONES: &str = "/usr/share/zoneinfo";
-/// What a task with network needs to find names and to trust certificates.
+/// Files that a task with network needs for name resolution and certificates.
 const NETWORK_FILES: [&str; 6] = [
     "/etc/resolv.conf",
     "/etc/hosts",
@@ -45,13 +45,13 @@ const NETWORK_FILES: [&str; 6] = [
 pub(crate) struct ZygoteConfig {
     pub(super) launcher: PathBuf,
     pub(super) spec: Spec,
-    /// What the zygote is told, once it runs.
+    /// The frames that the zygote reads once it runs.
     boot_frames: Vec<u8>,
     pub(super) groups: Option<Groups>,
     pub(super) recycle_tasks: u32,
     pub(super) recycle_age: Duration,
-    /// Nothing is sent: everything that belongs to the sandbox holds the plan, and the other end
-    /// tells when nothing does any more.
+    /// Nothing is sent. Every part of the sandbox holds this sender, and the receiver returns once
+    /// all of them are dropped.
     _alive: mpsc::Sender<Infallible>,
 }
 
@@ -79,7 +79,8 @@ impl ZygoteConfig {
                  in; use one that can"
             )));
         }
-        // What a child would look up in libraries, each anew, is looked up by the zygote.
+        // The zygote resolves symbols of libraries at its start; else each child would resolve them
+        // again.
         let mut environment = vec!["MALLOC_ARENA_MAX=2".to_owned(), "LD_BIND_NOW=1".to_owned()];
         let libraries: Vec<_> = needs.libraries.iter().filter_map(|dir| dir.to_str()).collect();
         if !libraries.is_empty() {
@@ -102,7 +103,7 @@ impl ZygoteConfig {
         })
     }
 
-    /// All that a launcher is told.
+    /// The whole input of a launcher.
     pub(super) fn frames(&self, group: Option<&Group>) -> Vec<u8> {
         let cgroups = group.map(Group::entrances).unwrap_or_default();
         let spec = Spec { cgroups, ..self.spec.clone() };
@@ -177,7 +178,7 @@ pub(super) fn layout(
 
 fn boot_frames(interpreter: &Interpreter, network: bool) -> Vec<u8> {
     let filters = if network {
-        // What a child waits behind, and what its task gets with and without.
+        // The filter of a waiting child, and those of a task with and without network.
         vec![filter::waiting(true), filter::program(true), filter::program(false)]
     } else {
         vec![filter::program(false)]

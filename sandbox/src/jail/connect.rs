@@ -1,11 +1,11 @@
 //! The way out of a jail with network: connections that the launcher makes for a task.
 //!
-//! The jail is in a network of its own that leads nowhere. Where a task connects a socket, the
-//! launcher looks at the address, makes the connection in the network of the machine, and puts it in
-//! the place of the task's socket. Names are resolved over such connections, too: the resolver of
-//! the C library is asked to use them.
+//! The jail has a network of its own without a route. When a task connects a socket, the launcher
+//! checks the address, makes the connection in the network of the machine, and replaces the task's
+//! socket with it. Names are resolved over such connections, too: the resolver of the C library is
+//! configured to use TCP.
 //!
-//! Invariant: the address that is connected to is the one that was looked at.
+//! Invariant: the launcher connects to the very address that it checked.
 
 use std::{
     collections::VecDeque,
@@ -70,7 +70,7 @@ struct Waiting {
     socket: OwnedFd,
 }
 
-/// What a task with network may reach, and what is under way.
+/// The allowed addresses, and the connections being made.
 pub(crate) struct Connector {
     reach: Reach,
     waiting: Vec<Waiting>,
@@ -94,7 +94,7 @@ impl Connector {
         events.extend(sockets.map(|socket| PollFd::new(socket, PollFlags::POLLOUT)));
     }
 
-    /// Makes a connection for a task. Nothing comes back where the task has to wait for it.
+    /// Connects a socket for a task; `None` if the task has to wait.
     pub(crate) fn connect(
         &mut self,
         questions: BorrowedFd<'_>,
@@ -102,7 +102,7 @@ impl Connector {
         old: &OwnedFd,
     ) -> io::Result<Option<()>> {
         let address = address_of(question)?;
-        // What was read is a task's only while the task is there.
+        // The bytes read belong to the task only while it still waits for the answer.
         if !kernel::is_asking(questions, question.id) {
             return errno(libc::ESRCH);
         }
@@ -196,7 +196,7 @@ fn is_made(socket: &OwnedFd) -> bool {
     poll(&mut events, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// The state of a TCP connection: the first byte of what the kernel tells of it.
+/// The state of a TCP connection: the first byte of `TCP_INFO`.
 fn state(socket: &OwnedFd) -> io::Result<u8> {
     let result = kernel::socket_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO)?;
     Ok(result.to_ne_bytes()[0])

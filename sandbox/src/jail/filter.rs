@@ -1,13 +1,14 @@
-//! Which system calls a task may make: a list of what is allowed, and the program made of it.
+//! The system calls that a task may make: a list of allowed calls, and the filter program generated
+//! from it.
 //!
-//! Asked once for each zygote; the program travels to it, and each task puts it upon itself before it runs a line of the user's code. What is not on the list fails with `EPERM`, as any
-//! refusal does, and nothing is killed for asking.
+//! The program is generated once for each zygote. Each task installs it before it runs a line of
+//! the user's code. A call that is not on the list fails with `EPERM`; the process is not killed.
 //!
 //! Calls that do many things are decided about by their arguments: one command of `fcntl` copies a
 //! descriptor, another one sends signals.
 //!
-//! Some calls are neither allowed nor refused but answered by the launcher, which can look at what a
-//! descriptor is: a second program, `asking`, hands them over.
+//! The launcher answers some calls, because it can inspect the descriptor that a call names. A
+//! second program, `asking`, forwards them.
 //!
 //! Invariant: no call on the list starts a program or a process, reaches another process, changes
 //! what is mounted, makes an object that outlives the task, takes memory that is not counted or,
@@ -46,9 +47,9 @@ const FILES: Calls = calls![
 const MEMORY: Calls = calls![
     SYS_mmap SYS_munmap SYS_mremap SYS_mprotect SYS_madvise SYS_brk SYS_msync SYS_membarrier
 ];
-/// What a process may know of itself and set for itself, and `sysinfo`, which tells the machine's
-/// memory and load: the C library (glibc 2.36) does not look whether it failed, and `sysconf` would
-/// answer with whatever is on the stack.
+/// Calls that read or set state of the process itself, and `sysinfo`, which reports the machine's
+/// memory and load: the C library (glibc 2.36) does not check whether it failed, and `sysconf`
+/// would return uninitialised stack memory.
 const SELF: Calls = calls![
     SYS_getpid SYS_gettid SYS_getppid SYS_getpgid SYS_getsid
     SYS_getuid SYS_geteuid SYS_getgid SYS_getegid SYS_getgroups SYS_getresuid SYS_getresgid
@@ -77,7 +78,7 @@ const SOCKETS: Calls = calls![
 ];
 /// With network: reaching out, and not being reached. The launcher answers `connect`.
 const NETWORK: Calls = calls![SYS_connect SYS_recvmmsg];
-/// What newer architectures have one call less for.
+/// Older forms of calls, which newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
 const LEGACY: Calls = calls![
     SYS_open SYS_stat SYS_lstat SYS_access SYS_readlink SYS_getdents SYS_mkdir SYS_rmdir SYS_unlink
@@ -98,7 +99,7 @@ const fn number(constant: i32) -> u32 {
 /// Requests of `ioctl`: how much there is to read, blocking or not, and whether it is a terminal.
 const REQUESTS: &[u32] = &[0x541B, 0x5421, 0x5451, 0x5450, 0x5401];
 
-/// A kind of socket with each of the flags that may be told with it.
+/// A kind of socket, with each of the flags that may be combined with it.
 macro_rules! kinds {
     ($($kind:ident)*) => {
         &[$(
@@ -114,8 +115,8 @@ macro_rules! kinds {
 /// would reach every named socket that can be seen, by `sendto` with an address.
 const PAIRS: &[u32] = kinds![SOCK_STREAM SOCK_SEQPACKET];
 
-/// What the C libraries make a thread with: nothing of the process is a copy. A thread with
-/// descriptors of its own could hold as many of them as the whole task may.
+/// The flags with which the C libraries make a thread. Nothing of the process is copied: a thread
+/// with descriptors of its own could hold as many of them as the whole task may.
 const THREADS: &[u32] = &{
     let gnu = libc::CLONE_VM
         | libc::CLONE_FS
@@ -129,8 +130,9 @@ const THREADS: &[u32] = &{
     [number(gnu), number(gnu | libc::CLONE_DETACHED)]
 };
 
-/// Commands of `fcntl` that copy descriptors or look at them. Not among them: owners, signals and
-/// notices (which reach other processes), leases, seals, sizes of pipes, and locks of open files.
+/// Commands of `fcntl` that copy or query descriptors. Excluded are owners, signals and
+/// notifications (which reach other processes), leases, seals, sizes of pipes, and locks of open
+/// files.
 const COMMANDS: &[u32] = &[
     number(libc::F_DUPFD),
     number(libc::F_DUPFD_CLOEXEC),
@@ -144,8 +146,8 @@ const COMMANDS: &[u32] = &[
 /// Commands of `fcntl` that lock: the launcher answers them.
 const LOCKS: &[u32] = &[number(libc::F_SETLK), number(libc::F_SETLKW)];
 
-/// Options of any socket that may be set. Without network not the size of its buffers: their
-/// memory is counted for nobody where there are no control groups.
+/// Options of any socket that may be set. Without network the buffer sizes are excluded: their
+/// memory is counted for no process if there are no control groups.
 const SOCKET_OPTIONS: &[u32] = &[
     number(libc::SO_REUSEADDR),
     number(libc::SO_KEEPALIVE),
@@ -208,7 +210,7 @@ const ANY: Test = Is(1, &[number(libc::SOL_SOCKET)]);
 const TCP: Test = Is(1, &[number(libc::IPPROTO_TCP)]);
 const IP: Test = Is(1, &[number(libc::IPPROTO_IP)]);
 const IPV6: Test = Is(1, &[number(libc::IPPROTO_IPV6)]);
-/// A message that would connect its socket on the way, past whoever answers `connect`.
+/// A message flag that would connect its socket, bypassing the launcher.
 const CONNECTING: u32 = number(libc::MSG_FASTOPEN);
 /// Names of threads and of memory.
 const NAMES: &[u32] =
@@ -252,8 +254,8 @@ const CONDITIONAL: Conditions = &[
     ("SYS_sendto", libc::SYS_sendto, When(&[&[Without(3, CONNECTING)]])),
     ("SYS_setsockopt", libc::SYS_setsockopt, When(&[&[ANY, Is(2, SOCKET_OPTIONS)]])),
     ("SYS_getsockopt", libc::SYS_getsockopt, When(&[&[ANY, Is(2, SOCKET_STATES)]])),
-    // The C library falls back to `clone`, whose flags a filter can read: those of `clone3` are in
-    // memory, where it cannot.
+    // The C library falls back to `clone`, whose flags a filter can read. The flags of `clone3` are
+    // in memory, which a filter cannot read.
     ("SYS_clone3", libc::SYS_clone3, Decision::Refuse(libc::ENOSYS)),
 ];
 /// With network, besides or instead: the two families that there are, without raw sockets.
@@ -291,8 +293,8 @@ const CONDITIONAL_NETWORK: Conditions = &[
         ]),
     ),
 ];
-/// What the launcher answers. A lock on a file of the machine would stop whoever else locks it; one
-/// on the task's own files is for the task alone.
+/// Calls that the launcher answers. A lock on a file of the machine would block other processes
+/// that lock it; a lock on the task's own files concerns the task alone.
 const ASKED: Conditions = &[
     ("SYS_flock", libc::SYS_flock, Decision::Ask),
     ("SYS_fcntl", libc::SYS_fcntl, Decision::AskWhen(&[&[Is(1, LOCKS)]])),
@@ -344,7 +346,7 @@ fn decisions(network: bool) -> BTreeMap<u32, Decision> {
     decisions
 }
 
-/// Numbers of calls are small; one that is not cannot be told to the kernel either.
+/// Numbers of system calls are small; the kernel takes no larger ones either.
 fn by_number<'a>(
     conditions: impl Iterator<Item = &'a (&'static str, libc::c_long, Decision)>,
 ) -> BTreeMap<u32, Decision> {

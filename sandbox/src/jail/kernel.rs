@@ -1,6 +1,6 @@
-//! What the kernel offers and no safe wrapper does: each such call once, here, and nowhere else.
+//! System calls that have no safe wrapper. Each of them is made here and nowhere else.
 //!
-//! Asked by the launcher, which has one thread, and by whoever kills through a descriptor.
+//! Used by the launcher, which has one thread, and by code that kills through a descriptor.
 //! Invariant: every pointer that is passed lives until the call has returned.
 
 #![expect(unsafe_code, reason = "system calls without a safe wrapper; each block says why it is")]
@@ -190,7 +190,7 @@ pub(crate) fn inherited(number: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// The version of Landlock; `None` where the kernel has none, or has it switched off.
+/// The version of Landlock; `None` if the kernel has none, or has it disabled.
 pub(crate) fn landlock_version() -> Option<u32> {
     const VERSION: u32 = 1;
     let none = std::ptr::null::<u8>();
@@ -200,7 +200,7 @@ pub(crate) fn landlock_version() -> Option<u32> {
     u32::try_from(result).ok().filter(|version| *version > 0)
 }
 
-/// What a set of Landlock rules decides about, as `landlock_create_ruleset` takes it.
+/// The access rights that a Landlock ruleset handles, in the layout of `landlock_create_ruleset`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct RulesetAttr {
@@ -245,7 +245,7 @@ pub(crate) fn landlock_allow(
     .map(drop)
 }
 
-/// True where the kernel can filter system calls by a program.
+/// True if the kernel can filter system calls by a program.
 pub(crate) fn filters_system_calls() -> bool {
     // SECCOMP_GET_ACTION_AVAIL
     const ACTION_AVAILABLE: u32 = 2;
@@ -256,8 +256,8 @@ pub(crate) fn filters_system_calls() -> bool {
     result == 0
 }
 
-/// Puts a filter upon this process that hands some calls to whoever reads the descriptor which comes
-/// back.
+/// Installs a filter on this process that forwards some calls to the reader of the returned
+/// descriptor.
 pub(crate) fn filter_and_listen(program: &[u8]) -> io::Result<OwnedFd> {
     let mut steps: Vec<libc::sock_filter> = program
         .chunks_exact(8)
@@ -285,7 +285,7 @@ pub(crate) struct Question {
     pub(crate) arguments: [u64; 6],
 }
 
-/// The next question; `None` where whoever asked is gone.
+/// The next forwarded call; `None` if its thread has ended.
 pub(crate) fn next_question(questions: BorrowedFd<'_>) -> io::Result<Option<Question>> {
     // SAFETY: all of it are numbers, for which zero is a value; the kernel wants it so.
     let mut notification: libc::seccomp_notif = unsafe { std::mem::zeroed() };
@@ -317,7 +317,8 @@ pub(crate) fn answer(questions: BorrowedFd<'_>, id: u64, with: Result<(), i32>) 
     };
 }
 
-/// True while whoever asked waits for the answer: what was found under its number was its own.
+/// True while the calling thread waits for the answer. Anything read from it before this check
+/// belongs to that thread.
 pub(crate) fn is_asking(questions: BorrowedFd<'_>, id: u64) -> bool {
     // SAFETY: the request reads one number, which outlives the call.
     let result = unsafe {
@@ -327,7 +328,7 @@ pub(crate) fn is_asking(questions: BorrowedFd<'_>, id: u64) -> bool {
     result == 0
 }
 
-/// Puts `file` in the place of descriptor `number` of whoever asked.
+/// Replaces descriptor `number` of the calling thread with `file`.
 pub(crate) fn add_descriptor(
     questions: BorrowedFd<'_>,
     id: u64,
@@ -349,7 +350,7 @@ pub(crate) fn add_descriptor(
     .map(drop)
 }
 
-/// What descriptor `number` of a process stands for, as one of our own.
+/// A copy of descriptor `number` of a process.
 pub(crate) fn descriptor_of(process: BorrowedFd<'_>, number: u64) -> io::Result<OwnedFd> {
     let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: `process` is open; the rest are numbers.
@@ -362,7 +363,7 @@ pub(crate) fn lock_file(file: BorrowedFd<'_>, operation: i32) -> io::Result<()> 
     checked(unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB).into() }).map(drop)
 }
 
-/// Sets an option of one socket to what it is at another one, where both have it.
+/// Copies an option from one socket to another, if both have it.
 pub(crate) fn copy_option(from: BorrowedFd<'_>, to: BorrowedFd<'_>, level: i32, option: i32) {
     let mut value = [0_u8; 32];
     let mut length: libc::socklen_t = 32;

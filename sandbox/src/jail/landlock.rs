@@ -1,8 +1,8 @@
-//! Which files a task may touch, as rules of Landlock: a second wall behind the mounts.
+//! Landlock rules for files: a second barrier besides the mounts.
 //!
-//! Asked by the launcher once all is mounted; each task puts the rules upon itself. No task connects
-//! by itself, with or without network: where it may, the launcher does it. A kernel
-//! without Landlock leaves the wall out, and the self-test and `doctor` say so.
+//! The launcher makes the rules after everything is mounted, and each task applies them to itself.
+//! No task connects by itself; the launcher does it for tasks with network. A kernel without
+//! Landlock lacks this barrier, and the self-test and `doctor` report it.
 
 use std::{
     fs::OpenOptions,
@@ -38,7 +38,7 @@ const BIND_AND_CONNECT_TCP: u64 = 0b11;
 const BIND_AND_SEND_UDP: u64 = 0b11 << 2;
 const SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS: u64 = 0b11;
 
-/// What the first version decides about.
+/// The rights that version 1 handles.
 const FIRST: u64 = EXECUTE
     | WRITE_FILE
     | READ_FILE
@@ -63,7 +63,7 @@ const OWN: u64 = WRITE_FILE
     | REFER
     | TRUNCATE;
 
-/// What a place may be used for.
+/// The access that a rule allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Reading what is in it.
@@ -74,7 +74,7 @@ pub(crate) enum Access {
     Device,
 }
 
-/// What a version of Landlock knows, and the size of the attributes that it reads.
+/// The rights that a version of Landlock handles, and the size of the attributes that it reads.
 fn attributes(version: u32) -> (RulesetAttr, usize) {
     let mut attributes = RulesetAttr { handled_access_fs: FIRST, ..RulesetAttr::default() };
     for (since, right) in [(2, REFER), (3, TRUNCATE), (5, IOCTL_DEV), (9, RESOLVE_UNIX)] {
@@ -98,11 +98,11 @@ fn attributes(version: u32) -> (RulesetAttr, usize) {
     (attributes, size)
 }
 
-/// The rules over `places`; `None` where the kernel has no Landlock. A directory's rule covers all
-/// below it.
+/// The rules over `paths`; `None` if the kernel has no Landlock. A directory's rule covers
+/// everything below it.
 ///
 /// # Errors
-/// When the kernel has Landlock and refuses a rule: half a wall is none.
+/// If the kernel has Landlock and rejects a rule: a partial ruleset does not protect.
 pub(crate) fn rules<'a>(
     paths: impl IntoIterator<Item = (&'a Path, Access)>,
 ) -> io::Result<Option<OwnedFd>> {

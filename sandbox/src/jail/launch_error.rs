@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// What was tried when it failed, and what came of it.
+/// The step of the launcher that failed, and the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}: {source}")]
 pub(crate) struct LaunchError {

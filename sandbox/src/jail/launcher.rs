@@ -1,10 +1,11 @@
 //! The launcher: builds a jail around itself and becomes the interpreter in it.
 //!
-//! Started by the service as `… sandbox-init`: the service's own program again, or another one that
-//! calls [`init`] first thing. It is a program of its own because it must have one thread: a fork of
-//! the service would find the locks of threads that are not there. It hears a [`Spec`] on standard
-//! input, stays behind as the parent of what it started, and ends with it; when the service closes
-//! its end, it kills it. Meanwhile it answers the system calls that tasks may not make themselves.
+//! The service starts it as `… sandbox-init`: its own program, or another one that calls [`init`]
+//! first. It is a process of its own because it must have one thread: a fork of the service would
+//! inherit locks of threads that do not exist in it. It reads a [`Spec`] from standard input,
+//! remains the parent of the program, and exits with it. When the service closes its end, the
+//! launcher kills the program. Meanwhile it answers the system calls that tasks may not make
+//! themselves.
 //!
 //! Invariant: the interpreter starts only when every wall stands; whatever fails on the way is
 //! printed and ends the launcher.
@@ -55,8 +56,8 @@ const RULES_FD: i32 = 5;
 
 /// Threads and processes of one jail together.
 const PROCESSES_MAX: u64 = 256;
-/// Of the zygote; a task has fewer. The kernel holds descriptors that are on their way in messages
-/// against the limit of whoever sends the next one: it must be out of the reach of others' tasks.
+/// The limit of the zygote; tasks have a lower one. The kernel counts descriptors in transit
+/// against the limit of the next sender, so this limit must be out of reach of other tasks.
 const OPEN_FILES_MAX: u64 = 4096;
 const STACK_BYTES: u64 = 8 << 20;
 
@@ -102,7 +103,7 @@ fn launch() -> Result<i32, LaunchError> {
         Kind::Probe | Kind::Check => None,
     };
     for cgroup in &spec.cgroups {
-        // Each group narrows by itself; the service tells the limits and knows whether it can.
+        // Each group limits by itself. The service sets the limits and knows whether it may.
         fs::write(cgroup, "0").map_err(context(format!("join `{}`", cgroup.display())))?;
     }
     let ids = namespaces::enter()?;
@@ -194,12 +195,12 @@ fn watch(
     }
 }
 
-/// What the first process of the new namespace is made of.
+/// The parts from which the first process of the new namespace is made.
 struct Program<'a> {
     spec: &'a Spec,
     ids: &'a Ids,
     line: namespaces::UserMapHandshake,
-    /// Where the launcher gets the questions of tasks from.
+    /// The socket over which the launcher receives the listener of forwarded calls.
     asks: OwnedFd,
     blob: Option<OwnedFd>,
     rules: Option<OwnedFd>,
@@ -212,8 +213,8 @@ impl Program<'_> {
         // Not everywhere to be had, and no wall.
         let _ = go_first(self.ids);
         namespaces::leave_network()?;
-        // A session of its own is a share of the processor of its own, where the kernel groups by
-        // sessions, and has no terminal.
+        // A session has no terminal. If the kernel schedules by sessions, it also has a processor
+        // share of its own.
         nix::unistd::setsid().map_err(context("begin a session"))?;
         if self.ids.is_root() {
             become_mapped_user(self.line)?;
@@ -255,14 +256,14 @@ impl Program<'_> {
     }
 }
 
-/// Where the machine runs out of memory, what is in a jail goes before the service and its
-/// neighbours do.
+/// If the machine runs out of memory, the kernel kills processes of a jail before the service and
+/// its neighbours.
 fn go_first(ids: &Ids) -> io::Result<()> {
     let file = openat(ids.proc(), "self/oom_score_adj", OFlag::O_WRONLY, Mode::empty())?;
     fs::File::from(file).write_all(b"1000")
 }
 
-/// Waits until the launcher has told who this process is, and becomes that.
+/// Waits until the launcher has mapped the user of this process, and changes to it.
 fn become_mapped_user(line: namespaces::UserMapHandshake) -> Result<(), LaunchError> {
     setgroups(&[]).map_err(context("leave all groups"))?;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)
@@ -273,8 +274,8 @@ fn become_mapped_user(line: namespaces::UserMapHandshake) -> Result<(), LaunchEr
     setresuid(user, user, user).map_err(context("change the user"))
 }
 
-/// 0 is empty; 1 and 2 are the log; 3 the frames, 4 the control line, 5 the rules. The first number
-/// that is not used comes back.
+/// Descriptor 0 is empty; 1 and 2 are the log, 3 the frames, 4 the control socket, 5 the Landlock
+/// rules. Returns the first unused number.
 fn zygote_descriptors(blob: Option<OwnedFd>, rules: Option<OwnedFd>) -> io::Result<i32> {
     // Out of the way of the numbers that are given away next; the old ones are closed by that.
     let control = above(kernel::inherited(1))?;

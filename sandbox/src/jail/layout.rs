@@ -1,10 +1,10 @@
-//! What a jail's root shows of the machine: directories and files bound read-only, and the links
-//! that lead to them.
+//! The files of the machine that a jail's root contains: directories and files bound read-only, and
+//! the links that lead to them.
 //!
 //! Asked once per sandbox; the launcher builds what is laid out here. Links are kept as links, so
 //! that every path of the machine that was added means in the jail what it means outside.
 //!
-//! Invariant: nothing is shown that was not added, or that a link of it does not lead to.
+//! Invariant: the root contains only added paths, and the targets of their links.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 
 /// A chain of more links is a circle.
 const LINKS_MAX: usize = 40;
-/// What the jail has of its own.
+/// Top directories that the jail makes itself.
 const OWN: [&str; 4] = ["task", "dev", "proc", "sys"];
 
-/// A directory or file of the machine, and where the jail shows it.
+/// A directory or file of the machine, and its path in the jail.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Bind {
     pub(crate) source: PathBuf,
@@ -33,9 +33,9 @@ pub(crate) struct Bind {
 /// The root of a jail.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Layout {
-    /// Links, by where they are.
+    /// Links, by their path.
     pub(crate) links: BTreeMap<PathBuf, PathBuf>,
-    /// What is bound; none lies in another.
+    /// Bound directories and files; none contains another.
     pub(crate) binds: Vec<Bind>,
     /// Directories of the jail that a task may list, although only some of what is in them is bound.
     #[serde(default)]
@@ -43,8 +43,8 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Lays out paths of this machine, as they are: what is `needed`, and what is `shown` besides.
-    /// What is not there is left out.
+    /// Lays out existing paths of this machine: `needed` ones, and `read_only` ones of the
+    /// operator. Missing paths are left out.
     ///
     /// # Errors
     /// When a path leads to the root itself, which would show everything.
@@ -107,7 +107,7 @@ impl Layout {
     }
 }
 
-/// Where `path` leads, every link on the way noted; `None` where it leads nowhere.
+/// Resolves `path` and records every link on the way; `None` if it leads nowhere.
 fn follow(path: &Path, links: &mut BTreeMap<PathBuf, PathBuf>) -> io::Result<Option<PathBuf>> {
     let mut ahead: VecDeque<OsString> = VecDeque::new();
     prepend(&mut ahead, path);

@@ -33,7 +33,8 @@ use super::{
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/urandom"];
 /// The one place that a task can write to.
 pub(crate) const TASK: &str = "/task";
-/// Where the new root is put together; what was there is out of sight in here only.
+/// Candidate directories to mount the new root on. Their content is hidden within this namespace
+/// only.
 const ROOT_CANDIDATES: [&str; 4] = ["/tmp", "/run", "/mnt", "/var"];
 
 /// A tree of the machine, copied and closed, with its place in the jail.
@@ -43,7 +44,7 @@ struct Tree {
     is_dir: bool,
 }
 
-/// Builds the root, moves into it, and gives the rules of Landlock for it, where there are some.
+/// Builds the root, moves into it, and returns its Landlock rules, if the kernel has Landlock.
 pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, LaunchError> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
@@ -78,7 +79,7 @@ pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, LaunchErr
         .map_err(context("make the rules of Landlock"))
 }
 
-/// Everything that is shown, copied before the new root can be in its way.
+/// Copies every tree before the new root can cover it.
 fn copies(spec: &Spec, ids: &Ids) -> Result<Vec<Tree>, LaunchError> {
     let mut trees = Vec::new();
     for device in DEVICES.map(Path::new) {

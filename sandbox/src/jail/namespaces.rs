@@ -34,7 +34,7 @@ use super::{
 /// The name of the machine, as a jail has it.
 const HOSTNAME: &str = "sandbox";
 
-/// True where this process is root and may give a jail a user that the machine does not have.
+/// True if this process is root and may give a jail a user that the machine does not have.
 pub(crate) fn has_other_users() -> bool {
     let has = |file: &str| {
         let map = fs::read_to_string(file).unwrap_or_default();
@@ -95,8 +95,8 @@ pub(crate) fn leave_network() -> Result<(), LaunchError> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(context("make a network namespace"))
 }
 
-/// A user namespace in which root is the jail's user, held by nothing but a descriptor: files can be
-/// shown through it as that user's.
+/// A user namespace in which root is the jail's user, kept alive by a descriptor alone. Files are
+/// mapped through it to that user.
 fn owners(ids: &Ids) -> Result<OwnedFd, LaunchError> {
     let line = UserMapHandshake::new()?;
     let Some(child) = kernel::fork().map_err(context("fork"))? else {
@@ -139,8 +139,8 @@ impl UserMapHandshake {
             .map_err(context("be given a user"))
     }
 
-    /// The launcher's side: maps the child, once it is in its user namespace. A child that is gone
-    /// has said why.
+    /// The launcher's side: maps the child once it is in its user namespace. A child that has ended
+    /// has printed its error.
     pub(crate) fn serve(self, ids: &Ids, child: Pid) -> Result<(), LaunchError> {
         let Self { mut launcher, child: end } = self;
         // The child holds it alone now, so that its end is the end of the line.

@@ -71,10 +71,10 @@ async fn ask(
     crate::interpreter::converse(command, &text).await
 }
 
-/// Where `path`, or a name that is looked for where programs are, is below `root`.
+/// The path below `root` of `path`, or of a name in the usual directories of programs.
 fn named_in(root: &Path, path: &Path) -> Option<PathBuf> {
     let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
-    // A link of that root leads somewhere in it, and not here: only its presence is looked at.
+    // A link of that root resolves within it and not here, so only its presence is checked.
     let is_there = |path: &Path| below(path).symlink_metadata().is_ok();
     if path.is_absolute() {
         return is_there(path).then(|| path.to_owned());

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::address::NetworkRule;
 
-/// What holds for every job of a jail.
+/// Settings that hold for every job of a jail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JailSettings {
     /// The program to be started as the launcher; without it this one, which must call [`init`].
@@ -19,10 +19,10 @@ pub struct JailSettings {
     pub prefork: bool,
     /// True lets jobs that ask for it connect to other machines by TCP.
     pub network: bool,
-    /// What such jobs reach besides: of the machine's own addresses, its neighbours' and
-    /// link-local ones they reach none that is not named here.
+    /// Addresses that such jobs may reach besides. The machine's own addresses, its neighbours' and
+    /// link-local ones are denied unless a rule names them.
     pub network_allow: Vec<NetworkRule>,
-    /// Directories and files shown read-only besides, as if they were the task's own.
+    /// Further directories and files that tasks can read, as if they owned them.
     pub read_only_paths: Vec<PathBuf>,
     /// Bytes that the files of a task may take together; they are in memory.
     pub task_bytes: u64,

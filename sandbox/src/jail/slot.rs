@@ -1,8 +1,8 @@
 //! Keeps one place of a sandbox filled: a zygote that serves, then its successor.
 //!
-//! A keeper is a task of the runtime that started the sandbox. It offers the pool one child at a
-//! time, of a zygote that has nothing else to do, and replaces a zygote that has served long enough,
-//! or has grown, or is not to be trusted any more.
+//! One task of the runtime keeps one slot. It publishes one child at a time, of a zygote that has
+//! nothing else to do. It replaces a zygote that has run its share of tasks, has grown, or cannot
+//! be trusted any more.
 //!
 //! Invariants: at most one task at a time is run by a zygote; a successor serves before its
 //! predecessor goes, unless the predecessor is not to be used at all.
@@ -29,8 +29,8 @@ const CHILD_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Started = Result<(Zygote, ZygoteMessage), SandboxError>;
 
-/// A start under way, cut off when this is dropped: a sandbox that closes does not wait for an
-/// interpreter that nobody will use.
+/// A start in progress, aborted when this is dropped, so that a closing sandbox does not wait for
+/// an unused interpreter.
 struct Starting(tokio::task::JoinHandle<Started>);
 
 impl Drop for Starting {
@@ -68,7 +68,7 @@ pub(crate) struct ZygoteSlot {
     spare: Option<Child>,
     /// The child that is offered or works.
     current: Option<Current>,
-    /// Whoever waits for a child's end.
+    /// The receivers that wait for the end of a child.
     ends: HashMap<u64, oneshot::Sender<Exit>>,
     notes: mpsc::UnboundedReceiver<Note>,
     notes_to: mpsc::UnboundedSender<Note>,
@@ -121,7 +121,7 @@ impl ZygoteSlot {
                 self.pool.slot_down();
                 old
             } else {
-                // Nothing serves; whoever waits is told when no start succeeds.
+                // No zygote serves. Waiting jobs fail if no start succeeds.
                 self.withdraw();
                 self.pool.slot_down();
                 match start_again(&self.pool, &self.config).await {
@@ -129,7 +129,7 @@ impl ZygoteSlot {
                     None => break,
                 }
             };
-            // What it still runs ends in its own time; the task's own limit sees to that.
+            // The old zygote finishes its task, which has a time limit of its own.
             tokio::spawn(old.drain());
         }
         self.withdraw();
@@ -141,7 +141,7 @@ impl ZygoteSlot {
         let age = self.config.recycle_age.saturating_sub(self.zygote.started_at.elapsed());
         let mut old = std::pin::pin!(tokio::time::sleep(age));
         let mut successor: Option<Starting> = None;
-        // Where all children die, their zygotes must not be made in a hurry.
+        // Back off if every child dies; else zygotes would be started in a tight loop.
         let mut pause = Duration::ZERO;
         loop {
             if self.health != ChildHealth::None && successor.is_none() {
@@ -179,9 +179,10 @@ impl ZygoteSlot {
         }
     }
 
-    /// Takes in what the zygote tells.
+    /// Handles a message of the zygote.
     fn on_message(&mut self, message: ZygoteMessage) {
-        // What was noted before it was told came first: a child that has ended may have had a task.
+        // Notes must be read first: they were sent before this message, and a child that has ended
+        // may have had a task.
         while let Ok(note) = self.notes.try_recv() {
             self.note(note);
         }
@@ -202,7 +203,7 @@ impl ZygoteSlot {
 
     fn on_child_exit(&mut self, report: &Report) {
         let out_of_memory = report.was_killed() && self.kernel_has_killed();
-        // Its end is told last: whoever hears it may ask for the next one at once.
+        // The end must be sent last: its receiver may ask for the next child at once.
         let end = self.ends.remove(&report.ended);
         let had_task = match self.current {
             Some(current) if current.pid == report.ended => {
@@ -244,7 +245,8 @@ impl ZygoteSlot {
     /// Takes in what became of a child that was offered.
     fn note(&mut self, note: Note) {
         match note {
-            // The zygote has been told by whoever took it, and makes the next one meanwhile.
+            // The user of the child has told the zygote already, which forks the next child
+            // meanwhile.
             Note::Taken(pid) => {
                 if let Some(current) = self.current.as_mut().filter(|current| current.pid == pid) {
                     current.works = true;
@@ -281,7 +283,7 @@ impl ZygoteSlot {
         self.spare = None;
     }
 
-    /// Puts the successor into this place; the predecessor comes back.
+    /// Replaces the zygote with its successor and returns the old one.
     fn replace(&mut self, started: (Zygote, ZygoteMessage)) -> Self {
         let new = Self::new(Arc::clone(&self.pool), Arc::clone(&self.config), started);
         let mut old = std::mem::replace(self, new);
@@ -342,7 +344,7 @@ async fn start_again(
     }
 }
 
-/// The end of a start that is under way; never where none is.
+/// The end of a start in progress; pending forever if there is none.
 async fn ended(start: &mut Option<Starting>) -> Started {
     match start {
         Some(Starting(start)) => start.await.unwrap_or_else(|error| {

@@ -36,8 +36,7 @@ impl ZygoteSlots {
         Busy { slots: self, number: self.busy.fetch_add(1, Ordering::AcqRel) + 1 }
     }
 
-    /// Starts one more place where there are fewer than are `needed`; false where there is none to
-    /// start.
+    /// Starts one more slot if there are fewer than `needed`; false if no slot is left to start.
     pub(super) fn add(&self, pool: &Arc<WorkerPool<Child>>, needed: usize) -> bool {
         let most = self.most.min(needed);
         let one_more = |started: usize| (started < most).then_some(started + 1);

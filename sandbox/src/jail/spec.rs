@@ -1,7 +1,7 @@
-//! What the launcher is told, over its standard input: frames of a length and as many bytes.
+//! The input of the launcher, on its standard input: frames of a length and as many bytes.
 //!
-//! The first frame is a [`Spec`]; the others are the program's, untouched. What the program is to
-//! read from its own standard input follows them.
+//! The first frame is a [`Spec`]; the others are passed to the program unchanged. The program's own
+//! standard input follows them.
 
 use std::{
     io::{self, Read},
@@ -19,13 +19,13 @@ const FRAME_MAX_BYTES: usize = 64 << 20;
 /// One jail and the program in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Spec {
-    /// Its root.
+    /// The root of the jail.
     pub(crate) layout: Layout,
     /// The interpreter, as a path of the jail.
     pub(crate) program: PathBuf,
-    /// Its arguments.
+    /// The arguments of the program.
     pub(crate) arguments: Vec<String>,
-    /// Its whole environment, as `NAME=value`.
+    /// The whole environment of the program, as `NAME=value`.
     pub(crate) environment: Vec<String>,
     /// Bytes that the files of tasks may take together.
     pub(crate) task_bytes: u64,
@@ -33,21 +33,21 @@ pub(crate) struct Spec {
     pub(crate) task_inodes: u64,
     /// True lets tasks connect through the launcher.
     pub(crate) network: bool,
-    /// What they reach although it is near.
+    /// Near addresses that tasks may reach.
     pub(crate) network_allow: Vec<NetworkRule>,
     /// Servers of names.
     pub(crate) nameservers: Vec<IpAddr>,
     /// Files that put a process into a control group when its number is written to them.
     pub(crate) cgroups: Vec<PathBuf>,
-    /// What the program gets besides its root.
+    /// The kind of the program, which decides its descriptors.
     pub(crate) program_kind: Kind,
 }
 
-/// What is started in the jail.
+/// The program in the jail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
-    /// A zygote: its frames are descriptor 3, its control line descriptor 4, the rules of Landlock
-    /// 5, where there are some.
+    /// A zygote: descriptor 3 has its frames, 4 its control socket, and 5 the Landlock rules, if
+    /// there are any.
     Zygote,
     /// A question: standard input and output stay its own.
     Probe,

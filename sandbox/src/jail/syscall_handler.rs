@@ -1,9 +1,9 @@
 //! Answers, in the launcher, the system calls that tasks may not make by themselves: locks of files,
 //! and with network, connections.
 //!
-//! A filter cannot see what a descriptor stands for. The launcher can, and does itself what it finds
-//! allowed, with a descriptor and an address that the task cannot change any more: nothing is looked
-//! at and then left to the task to do.
+//! A filter cannot inspect what a descriptor refers to. The launcher can. It performs an allowed
+//! call itself, with a descriptor and an address that the task cannot change any more: nothing is
+//! checked and then left to the task.
 //!
 //! Invariant: a task locks no file but those in its own directory.
 
@@ -39,7 +39,7 @@ struct WaitingLock {
     operation: i32,
 }
 
-/// Whoever answers.
+/// Answers forwarded system calls.
 pub(crate) struct SyscallHandler {
     questions: OwnedFd,
     ids: Ids,
@@ -50,7 +50,7 @@ pub(crate) struct SyscallHandler {
 }
 
 impl SyscallHandler {
-    /// Waits on `line` for the descriptor of questions; `None` where the program has ended before.
+    /// Waits on `line` for the listener of forwarded calls; `None` if the program has ended before.
     pub(crate) fn new(line: &OwnedFd, ids: Ids, spec: &Spec) -> io::Result<Option<Self>> {
         let mut ready = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
         while poll(&mut ready, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
@@ -102,14 +102,13 @@ impl SyscallHandler {
         }
     }
 
-    /// A lock of a part of a file belongs to a process, and a task is the only one that has its
-    /// files: there is nobody to lock them against.
+    /// A record lock belongs to a process, and only the task has its files open: there is no other
+    /// process to lock against.
     fn lock_range(&self, question: &Question) -> io::Result<()> {
         self.own_file(question).map(drop)
     }
 
-    /// A lock of an open file is taken as the task would: it belongs to the open file. Nothing comes
-    /// back where it has to wait.
+    /// A lock of an open file is taken as the task would take it. `None` if the task has to wait.
     fn lock_file(&mut self, question: &Question) -> io::Result<Option<()>> {
         let file = self.own_file(question)?;
         // The kernel reads the low half alone, too.
@@ -149,7 +148,7 @@ impl SyscallHandler {
         connector.connect(self.questions.as_fd(), question, &socket)
     }
 
-    /// The file that is asked about, where it is the task's own.
+    /// The file that the call names, if it is the task's own.
     fn own_file(&self, question: &Question) -> io::Result<OwnedFd> {
         let file = self.file(question)?;
         if fstat(&file)?.st_dev != self.own {
@@ -158,7 +157,7 @@ impl SyscallHandler {
         Ok(file)
     }
 
-    /// What the descriptor stands for that is the first argument.
+    /// The file of the descriptor in the first argument.
     fn file(&self, question: &Question) -> io::Result<OwnedFd> {
         let process = kernel::open_process(question.thread)
             .or_else(|_| kernel::open_process(self.process_of(question.thread)?))?;

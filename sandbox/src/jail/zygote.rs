@@ -1,7 +1,7 @@
-//! A zygote, on the service's side: started in its jail, heard, and ended.
+//! A zygote, on the service's side: start, messages, end.
 //!
-//! Asked by its keeper. Invariant: its jail is dead when this value is dropped: the launcher sees
-//! the end of its input and kills the first process of the namespace, and with it all of them.
+//! Its slot owns it. Invariant: the jail is dead when this value is dropped. The launcher reads the
+//! end of its input and kills the first process of the namespace, and with it all others.
 
 use std::{
     io,
@@ -31,10 +31,10 @@ use crate::{SandboxError, watch::Exit};
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// All of a jail is gone this soon after it was killed.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of what a launcher says, the end is kept.
+/// The number of bytes kept of the end of a launcher's output.
 const LOG_MAX_BYTES: usize = 4096;
 
-/// What a zygote tells.
+/// A message of a zygote.
 #[derive(Debug)]
 pub(crate) enum ZygoteMessage {
     /// It has a child that waits: its number, its process, its line.
@@ -48,7 +48,7 @@ pub(crate) enum ZygoteMessage {
 pub(crate) struct Report {
     /// The child's number.
     pub(crate) ended: u64,
-    /// Its wait status, as the kernel writes it.
+    /// The wait status, as the kernel encodes it.
     status: i32,
     cpu_seconds: f64,
     peak_bytes: u64,
@@ -81,7 +81,7 @@ impl Report {
     }
 }
 
-/// Reads what a zygote tells. It is our own code, and believed no more than it has to be.
+/// Decodes a message of a zygote. The zygote runs our code, but is not trusted.
 pub(crate) fn read(message: Message) -> io::Result<ZygoteMessage> {
     let odd = |why: &str| {
         let text = String::from_utf8_lossy(&message.bytes).into_owned();
@@ -108,7 +108,7 @@ pub(super) fn no_launcher(path: &Path, error: &io::Error) -> SandboxError {
 pub(crate) struct Zygote {
     pub(crate) control: Arc<Channel>,
     launcher: Option<tokio::process::Child>,
-    /// Its closing ends the jail.
+    /// The input of the launcher; closing it ends the jail.
     input: Option<ChildStdin>,
     log: Option<ChildStderr>,
     pub(crate) group: Option<Arc<Group>>,
@@ -164,7 +164,7 @@ impl Zygote {
         self.receive().await
     }
 
-    /// What it tells next. An error is its end.
+    /// The next message. An error means that the zygote has ended.
     pub(crate) async fn receive(&self) -> io::Result<ZygoteMessage> {
         let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "it closed its line");
         let message = self.control.receive().await?.ok_or_else(closed)?;
@@ -183,7 +183,7 @@ impl Zygote {
         });
     }
 
-    /// Why it did not start: what the launcher printed, or else what went wrong.
+    /// The reason of a failed start: the launcher's output, or else `error`.
     async fn last_words(&mut self, error: &io::Error) -> String {
         self.input = None;
         let mut words = Vec::new();
@@ -209,7 +209,7 @@ impl Zygote {
     fn burial(&mut self) -> Option<impl Future<Output = ()> + use<>> {
         self.input = None;
         let (mut launcher, group) = (self.launcher.take()?, self.group.take());
-        // A sandbox has stopped when nobody holds its plan any more.
+        // The sandbox counts as stopped once every clone of the configuration is dropped.
         let config = Arc::clone(&self.config);
         Some(async move {
             if tokio::time::timeout(END_TIMEOUT, launcher.wait()).await.is_err() {

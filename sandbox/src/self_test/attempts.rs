@@ -13,7 +13,7 @@ use crate::{Job, Level, SandboxError, Status, classify, watch::Ended};
 const ATTEMPTS: &str = include_str!("attempts.py");
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What came of every attempt, as a task that `run` runs at `level`.
+/// The result of every attempt, run as one task at `level`.
 pub(crate) async fn run(
     level: Level,
     run_job: impl AsyncFnOnce(&Job) -> Result<Ended, SandboxError>,
@@ -55,7 +55,8 @@ impl Drop for Bait {
     }
 }
 
-/// What must be out of reach: a file that everyone may read, and a port that everyone may use.
+/// Resources that must be out of reach: a file that every user may read, and a port that every user
+/// may connect to.
 fn bait() -> std::io::Result<(Bait, TcpListener)> {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);

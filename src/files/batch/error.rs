@@ -10,7 +10,7 @@ pub enum BatchError {
     Pattern {
         /// The pattern as given.
         pattern: String,
-        /// What is wrong with it.
+        /// The error.
         why: String,
     },
     /// There is no such folder.
@@ -22,7 +22,7 @@ pub enum BatchError {
     /// The folder cannot be listed.
     #[error("`{}` cannot be listed: {source}", path.display())]
     Unlisted {
-        /// What cannot be listed.
+        /// The directory or file.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -30,7 +30,7 @@ pub enum BatchError {
     /// No file is found.
     #[error("no file in `{}` matches `{pattern}`", directory.display())]
     NothingFound {
-        /// Where it was looked for.
+        /// The absolute path.
         directory: PathBuf,
         /// The pattern as given.
         pattern: String,

@@ -22,7 +22,7 @@ use crate::files::{
 /// The method of a batch whose template names none.
 const DEFAULT_METHOD: &str = "llm/chat";
 
-/// True when the file is a batch: it says so, or it has a `batch` and no tasks.
+/// True if the file is a batch: it has `type: batch`, or it has a `batch` and no tasks.
 pub(in crate::files) fn is_batch(root: &Node) -> bool {
     let says_so = root.entry("type").is_some_and(
         |entry| matches!(&entry.value.kind, Kind::String(text) if text.eq_ignore_ascii_case("batch")),
@@ -104,7 +104,7 @@ fn files(batch: &Entry, around: &FileContext<'_>, findings: &mut Findings) -> Op
     }
 }
 
-/// The pattern, checked; every file where it is left out.
+/// The pattern, checked; `*` if it is left out.
 fn pattern(fields: &Fields<'_>, findings: &mut Findings) -> Option<String> {
     let Some(entry) = fields.get("pattern") else { return Some("*".to_owned()) };
     let pattern = decode::text(entry, findings)?;
@@ -117,7 +117,7 @@ fn pattern(fields: &Fields<'_>, findings: &mut Findings) -> Option<String> {
     }
 }
 
-/// What the tasks of a batch file have in common.
+/// The common parts of the tasks of a batch file.
 struct Template {
     protocol: Option<String>,
     method: String,

@@ -11,8 +11,8 @@ use walkdir::WalkDir;
 use super::error::BatchError;
 use crate::results;
 
-/// The files in `directory` that match, by absolute path, sorted; without those that `left_out`
-/// says, and without results of earlier batches.
+/// The files in `directory` that match, by absolute path, sorted; without those for which
+/// `left_out` returns true, and without results of earlier batches.
 pub(super) fn find(
     directory: &Path,
     pattern: &str,

@@ -41,7 +41,7 @@ pub(super) fn sorted(mut paths: Vec<String>) -> Vec<String> {
     paths
 }
 
-/// A path as a parameter: what looks like a reference in it is none.
+/// A path as a parameter, with references escaped.
 pub(super) fn path_value(path: &Path) -> Result<Value, BatchError> {
     Ok(Value::from(reference::escape(text_of(path)?)))
 }

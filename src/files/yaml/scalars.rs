@@ -65,7 +65,7 @@ fn refuse_tag(tag: &Tag, span: &EventSpan, findings: &mut Findings) {
     findings.error_with_help(location, found, "leave the tag out");
 }
 
-/// The single `!`, which says "no guessing".
+/// The tag `!`, which forbids type resolution.
 pub(super) fn is_plain_tag(tag: &Tag) -> bool {
     tag.original() == "!"
 }
@@ -75,8 +75,8 @@ pub(super) fn location(span: &EventSpan) -> Span {
     Span::new(start, span.end.byte_offset().unwrap_or(start))
 }
 
-/// The place of a scalar: empty where it goes over several lines, so that messages point at its
-/// key instead of at the first of many lines.
+/// The span of a scalar: empty if it spans several lines, so that messages point at its key instead
+/// of at the first of many lines.
 pub(super) fn scalar_location(span: &EventSpan) -> Span {
     let location = location(span);
     if span.start.line() == span.end.line() {

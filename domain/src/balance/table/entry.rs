@@ -13,14 +13,14 @@ pub struct Slot {
     pub(super) generation: u32,
 }
 
-/// What is to be known of a provider before it is chosen.
+/// The registration of a provider.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registration {
-    /// Its id.
+    /// The id.
     pub id: ProviderId,
     /// Every method that it serves.
     pub capabilities: Vec<Capability>,
-    /// Its share under the weighted strategy.
+    /// The share under the weighted strategy.
     pub weight: f64,
     /// Calls in flight at once; `None` for no bound.
     pub max_concurrent: Option<u32>,
@@ -29,7 +29,7 @@ pub struct Registration {
 /// A provider in the table.
 #[derive(Debug)]
 pub struct ProviderEntry<H> {
-    /// What it was registered with.
+    /// The registration.
     pub registration: Registration,
     /// How to reach it: whatever the owner of the table keeps per provider.
     pub handle: H,
@@ -42,12 +42,12 @@ pub struct ProviderEntry<H> {
 }
 
 impl<H> ProviderEntry<H> {
-    /// How well it is, as last told.
+    /// The health that was reported last.
     pub const fn health(&self) -> HealthStatus {
         self.health
     }
 
-    /// True when an instance is there to be called, as last told.
+    /// True if an instance can be called, as reported last.
     pub const fn available(&self) -> bool {
         self.available
     }
@@ -77,12 +77,12 @@ impl<H> ProviderEntry<H> {
     }
 }
 
-/// Who serves a call.
+/// The choice of a provider for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
     /// This one. Tell the table with [`super::ProviderTable::started`] when the call begins.
     Chosen(Slot),
-    /// Those of the best health have all the calls they may have; ask again when one finished.
+    /// All providers of the best health are at their bound; ask again after a call has finished.
     Busy,
     /// Some provider serves the method, but none is well enough and there.
     Unavailable,

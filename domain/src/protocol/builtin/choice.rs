@@ -9,13 +9,13 @@ use crate::id::Capability;
 pub struct Choice {
     /// Their names.
     pub names: &'static [&'static str],
-    /// True where it must be only one.
+    /// True if exactly one must be set.
     pub only_one: bool,
 }
 
 impl Choice {
-    /// What is wrong with parameters given by name; `None` where nothing is, or where they are
-    /// given by position.
+    /// The violation by parameters given by name; `None` if there is none, or if they are given by
+    /// position.
     pub fn violation(&self, parameters: &Value) -> Option<String> {
         let fields = match parameters {
             Value::Null => None,

@@ -8,8 +8,8 @@ use crate::protocol::{
     spec::{Effect, MethodExample, MethodSpec, ProtocolSpec},
 };
 
-/// `echo/v1.0`: does what it is told, for tests, examples and benchmarks. The first three answer with
-/// their parameters; `ping`, `timestamp` and `delay` are those of Python Gleitzeit 0.0.4.
+/// `echo/v1.0`: methods for tests, examples and benchmarks. The first three return their
+/// parameters; `ping`, `timestamp` and `delay` are those of Python Gleitzeit 0.0.4.
 pub fn echo() -> ProtocolSpec {
     ProtocolSpec {
         description: Some("Answers with what it was given; for tests and examples".into()),

@@ -40,7 +40,7 @@ pub(super) fn protocol(
         .collect()
 }
 
-/// What a value of a type can be, for asking which constraints speak of it.
+/// The form of a value, which decides the constraints that apply to it.
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
     Number,
@@ -96,7 +96,8 @@ impl Findings {
             let open = (old.additional_params, new.additional_params);
             this.fields(&old.params_schema, &new.params_schema, open);
         });
-        // What a result promises is kept when the old schema accepts all that the new one allows.
+        // The promise of a result is kept if the old schema accepts everything that the new one
+        // allows.
         if let Some(before) = &old.returns_schema {
             self.within(&["returns_schema"], |this| match &new.returns_schema {
                 Some(after) => this.value(after, before),
@@ -208,7 +209,7 @@ impl Findings {
                 }
                 match before {
                     Some(before) => this.value(before, after),
-                    // Whoever gave a field of this name could give it any value.
+                    // A caller could pass a field of this name with any value.
                     None if narrow_open => this.value(&anything, after),
                     None => {}
                 }

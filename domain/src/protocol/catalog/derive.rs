@@ -14,8 +14,7 @@ pub(super) fn method_pointer(name: &str) -> String {
     pointer
 }
 
-/// The same protocol with every method named as its key says; refuses names that cannot stand in
-/// an id.
+/// Names every method by its key; rejects names that are invalid in an id.
 pub(super) fn normalised(mut spec: ProtocolSpec) -> Result<ProtocolSpec, RegisterError> {
     let mut errors = Vec::new();
     let rule = "a name has letters, digits, `_`, `-` and `.` only";
@@ -42,8 +41,8 @@ pub(super) fn normalised(mut spec: ProtocolSpec) -> Result<ProtocolSpec, Registe
     }
 }
 
-/// `spec` with the methods of its parent before its own; where both have one, its own counts, in
-/// the parent's place.
+/// `spec` with the methods of its parent before its own. A method of both is the child's, at the
+/// parent's position.
 pub(super) fn inherit(spec: &ProtocolSpec, parent: Option<&ProtocolSpec>) -> ProtocolSpec {
     let mut whole = spec.clone();
     if let Some(parent) = parent {
@@ -53,7 +52,7 @@ pub(super) fn inherit(spec: &ProtocolSpec, parent: Option<&ProtocolSpec>) -> Pro
     whole
 }
 
-/// The circles among protocols that all wait for one another, each told once.
+/// The cycles among protocols that all wait for one another, each reported once.
 pub(super) fn cycles(waiting: &[ProtocolSpec]) -> Vec<RegisterError> {
     let parent = |id: &ProtocolId| {
         let spec = waiting.iter().find(|spec| spec.protocol_id() == *id)?;

@@ -29,7 +29,7 @@ pub enum RegisterError {
     UnknownParent {
         /// The protocol.
         id: ProtocolId,
-        /// What it extends.
+        /// The protocol that it extends.
         parent: ProtocolId,
         /// The one that may have been meant.
         nearest: Option<ProtocolId>,
@@ -97,9 +97,9 @@ impl RegisterError {
 pub struct Incompatibility {
     /// The protocol: the replaced one, or one that extends it.
     pub protocol: ProtocolId,
-    /// Where, as a JSON pointer into the protocol.
+    /// A JSON pointer into the protocol.
     pub pointer: String,
-    /// What was possible before, and is not now.
+    /// The use that was possible before and no longer is.
     pub message: String,
 }
 

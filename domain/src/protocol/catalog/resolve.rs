@@ -47,7 +47,7 @@ pub enum ResolveError {
         /// The methods there are.
         known: Vec<String>,
     },
-    /// Neither says which protocol is meant.
+    /// Neither the protocol nor the method names a protocol.
     #[error("`{method}` does not say which protocol is meant; write `<protocol>/{method}`{}",
         hint(.candidates.first().map(String::as_str), .candidates))]
     ProtocolMissing {
@@ -132,13 +132,13 @@ fn split(method: &str) -> (Option<Named<'_>>, &str) {
     cut.map_or((None, method), |(protocol, bare)| (Some(Named::read(protocol)), bare))
 }
 
-/// True where a task says which version of its protocol it means.
+/// True if a task names the version of its protocol.
 pub(crate) fn names_version(protocol: Option<&str>, method: &str) -> bool {
     let has_version = |named: Named<'_>| named.version.is_some();
     protocol.map(Named::read).is_some_and(has_version) || split(method).0.is_some_and(has_version)
 }
 
-/// The need of a task whose method is not known here; `None` where nobody could know it.
+/// The need of a task whose method is unknown here; `None` if the method cannot exist anywhere.
 pub(crate) fn unknown_need(protocol: Option<&str>, method: &str) -> Option<Arc<str>> {
     let (prefix, bare) = split(method);
     let named_protocol = protocol.map(Named::read);
@@ -150,7 +150,7 @@ pub(crate) fn unknown_need(protocol: Option<&str>, method: &str) -> Option<Arc<s
         return None;
     }
     let version = named.version.or(prefix.and_then(|prefix| prefix.version));
-    // What is built in is the same everywhere: this is a mistake of writing.
+    // Built-in methods are the same everywhere, so an unknown one is a spelling mistake.
     let is_nameable = is_name(named.name) && is_name(bare) && !names::is_builtin(named.name);
     if is_nameable { needs::unknown_text(named.name, version, bare) } else { None }
 }
@@ -190,8 +190,8 @@ impl ProtocolCatalog {
         })
     }
 
-    /// The same for a task of a stored workflow: where it names no version, the one that it was
-    /// checked against is meant, or else the newest that is compatible with that one.
+    /// The same for a task of a stored workflow. If it names no version, it means the one that it
+    /// was checked against, or else the newest one that is compatible with that.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).

@@ -2,8 +2,8 @@
 
 use super::node::{Node, Types};
 
-/// Follows `path` through `node`; the keys that can exist where it leaves the schema are the
-/// error.
+/// Follows `path` through `node`. The error has the keys that can exist at the point at which it
+/// leaves the schema.
 pub(super) fn admits(node: &Node, path: &[&str], declared: bool) -> Result<(), Vec<String>> {
     let Some((segment, rest)) = path.split_first() else { return Ok(()) };
     let through_object = match object_step(node, segment, declared) {
@@ -43,7 +43,7 @@ fn array_step<'a>(node: &'a Node, segment: &str) -> Step<'a> {
     if !digits || !node.types.meet(Types::ARRAY) {
         return Step::Nothing;
     }
-    // An index too long to be read is beyond every list, whatever the schema says.
+    // An index too large for `usize` is beyond every list, whatever the schema allows.
     let Ok(index) = segment.parse::<usize>() else { return Step::Nothing };
     if node.max_length.is_some_and(|most| index >= most) {
         return Step::Nothing;

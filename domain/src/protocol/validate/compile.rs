@@ -143,7 +143,8 @@ fn compile_pattern(text: &str, at: &str, errors: &mut Vec<SchemaError>) -> Optio
             None
         }
         Err(wrong) => {
-            // The crate's own text draws the pattern over several lines; the last one says why.
+            // The crate's message draws the pattern over several lines; the last line has the
+            // cause.
             let report = wrong.to_string();
             let reason = report.lines().last().unwrap_or_default();
             let reason = reason.strip_prefix("error: ").unwrap_or(reason);

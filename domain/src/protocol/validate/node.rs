@@ -79,7 +79,7 @@ impl Types {
     }
 }
 
-/// What the fields of an object are called in messages.
+/// The name of an object's fields in messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Noun {
     Parameter,
@@ -128,7 +128,7 @@ pub(super) struct Field {
     pub(super) node: Node,
     /// True when it must be given; never true beside a default.
     pub(super) required: bool,
-    /// Filled in where nothing is given; complete in itself.
+    /// The value of an absent field, with the defaults within it filled in.
     pub(super) default: Option<Value>,
     pub(super) description: Option<Box<str>>,
 }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 /// One thing wrong with a schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchemaError {
-    /// Where, as a JSON pointer into the specification: `/properties/name/pattern`.
+    /// A JSON pointer into the specification: `/properties/name/pattern`.
     pub pointer: String,
-    /// What was found, and what was expected.
+    /// The value found, and the expected one.
     pub message: String,
 }
 

@@ -4,18 +4,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// No more violations than these are told of one value.
+/// The bound on the violations that are reported for one value.
 pub const VIOLATIONS_MAX: usize = 1_000;
 
 /// One way in which a value breaks its schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
-    /// Where, as a JSON pointer (RFC 6901) into the value as it was given; `""` is its root. A
-    /// missing field is named by where it should be.
+    /// A JSON pointer (RFC 6901) into the unchanged value; `""` is its root. A missing field has
+    /// the pointer that it would have.
     pub pointer: String,
-    /// Which rule is broken.
+    /// The broken rule.
     pub rule: Rule,
-    /// What was found, and what was expected.
+    /// The value found, and the expected one.
     pub message: String,
 }
 

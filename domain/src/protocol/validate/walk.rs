@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{problem::push_pointer, protocol::nearest};
 
-/// Texts are shown up to this many characters.
+/// The bound on the characters of a text in a message.
 const EXCERPT_MAX: usize = 60;
 
 /// Names are listed up to this many.
 const LISTED_MAX: usize = 12;
 
-/// Where in the value the walk stands.
+/// The position of the walk in the value.
 pub(super) enum Location<'a> {
     Root,
     Key(&'a Location<'a>, &'a str),
@@ -53,7 +53,7 @@ impl Location<'_> {
 /// A walk and what it has found.
 pub(super) struct Walk<'a> {
     open: Option<&'a dyn Fn(&str) -> bool>,
-    /// What is wrong, in the order of the schema; at most [`VIOLATIONS_MAX`].
+    /// The violations, in the order of the schema; at most [`VIOLATIONS_MAX`].
     pub(super) violations: Vec<Violation>,
     /// True when a default is missing somewhere.
     pub(super) unfilled: bool,
