@@ -10,6 +10,7 @@
 
 mod blocking;
 mod builder;
+mod check;
 mod control;
 mod error;
 mod local;
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use blocking::BlockingRuntime;
 pub use builder::RuntimeBuilder;
+pub use check::WorkflowChecker;
 pub use error::StartError;
 pub use local::LocalRuntime;
 pub use parts::{open_existing_store, open_store};

@@ -6,7 +6,7 @@ mod python;
 
 use gleitzeit::{
     files::{self, WorkflowFile},
-    runtime,
+    runtime::WorkflowChecker,
 };
 use gleitzeit_domain::plan;
 use serde_json::json;
@@ -14,7 +14,6 @@ use serde_json::json;
 use super::{
     Outcome,
     args::{Check, Drawing, Graph},
-    drive::STOPPING,
     output::{self, Exit, Failure},
     run::{invalid, shown_in_file},
     session::Session,
@@ -22,15 +21,20 @@ use super::{
 };
 
 /// Says everything that is wrong with a workflow file, and what probably is.
+#[cfg_attr(
+    not(feature = "python"),
+    expect(clippy::unused_async, reason = "only the check of Python code waits")
+)]
 pub(crate) async fn check(session: &Session, Check { workflow, strict }: &Check) -> Outcome {
     let file = read(session, workflow)?;
-    let edges = edges(session, &file).await?;
-    let catalog = runtime::protocols(&session.settings)?;
+    let checker = WorkflowChecker::new(&session.settings)?;
+    let edges = edges(&checker, &file)?;
+    let catalog = checker.catalog();
     let mut errors = known::above_the_total(&file.spec, &session.settings);
-    let mut warnings = plan::advice(&file.spec, &catalog);
-    known::missing_files(&file.spec, &catalog, &mut errors, &mut warnings);
+    let mut warnings = plan::advice(&file.spec, catalog);
+    known::missing_files(&file.spec, catalog, &mut errors, &mut warnings);
     #[cfg(feature = "python")]
-    errors.extend(python::problems(session, &file.spec, &catalog).await?);
+    errors.extend(python::problems(session, &file.spec, catalog).await?);
     if *strict {
         errors.append(&mut warnings);
     }
@@ -63,9 +67,9 @@ pub(crate) async fn check(session: &Session, Check { workflow, strict }: &Check)
 }
 
 /// Draws a workflow file.
-pub(crate) async fn graph(session: &Session, graph: &Graph) -> Outcome {
+pub(crate) fn graph(session: &Session, graph: &Graph) -> Outcome {
     let file = read(session, &graph.workflow)?;
-    let edges = edges(session, &file).await?;
+    let edges = edges(&WorkflowChecker::new(&session.settings)?, &file)?;
     let drawing = match graph.format {
         Drawing::Mermaid => files::mermaid(&file.spec, &edges),
         Drawing::Dot => files::dot(&file.spec, &edges),
@@ -82,15 +86,9 @@ pub(crate) async fn graph(session: &Session, graph: &Graph) -> Outcome {
     Ok(Exit::Success)
 }
 
-/// What waits for what, as `(dependency, task)` by index, once everything else is right.
-///
-/// Asked of a runtime without providers and without a store: whether a provider is there is a
-/// question of the moment, not of the file.
-async fn edges(session: &Session, file: &WorkflowFile) -> Result<Vec<(usize, usize)>, Failure> {
-    let runtime = session.in_memory().start_without_providers().await?;
-    let checked = runtime.handle().check(file.spec.clone()).await;
-    runtime.stop(STOPPING).await;
-    let checked = checked.map_err(|error| invalid(file, error))?;
+/// The dependencies of a valid workflow, as `(dependency, task)` by index.
+fn edges(checker: &WorkflowChecker, file: &WorkflowFile) -> Result<Vec<(usize, usize)>, Failure> {
+    let checked = checker.check(file.spec.clone()).map_err(|error| invalid(file, error))?;
     let edges = checked.edges();
     Ok(edges.into_iter().map(|(task, needed)| (needed as usize, task as usize)).collect())
 }

@@ -150,7 +150,7 @@ async fn dispatch(session: Session, command: Command) -> Outcome {
         Command::Submit(submit) => serve::submit(&session, submit).await,
         Command::Serve(serve) => serve::serve(&session, &serve).await,
         Command::Check(file) => check::check(&session, &file).await,
-        Command::Graph(graph) => check::graph(&session, &graph).await,
+        Command::Graph(graph) => check::graph(&session, &graph),
         Command::Exec(exec) => exec::exec(&session, exec).await,
         Command::Batch(batch) => batch::batch(session, batch).await,
         Command::Bench(args) => bench::bench(session, args).await,

@@ -91,9 +91,7 @@ pub(super) async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> 
     let (protocols, providers) = with_services(protocols, providers, services, is_local)?;
     #[cfg(feature = "ollama")]
     gleitzeit_providers::tls::install_crypto_provider();
-    for warning in &settings.warnings {
-        tracing::warn!(%warning, "setting by an old name");
-    }
+    parts::log_warnings(&settings);
     let catalog = parts::catalog(&settings, protocols)?;
     let mut specs = if settings_providers { settings.provider_specs()? } else { Vec::new() };
     specs.extend(providers);

@@ -52,7 +52,7 @@ pub enum StartError {
         message: String,
     },
     /// The unfinished workflows could not be resumed.
-    #[error("unfinished workflows could not be taken up: {0}")]
+    #[error("unfinished workflows could not be resumed: {0}")]
     Recovery(TaskError),
     /// The operating system gave no thread.
     #[error("no thread for the runtime: {0}")]

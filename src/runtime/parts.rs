@@ -92,6 +92,33 @@ pub async fn open_existing_store(
     open_store(settings).await.map(Some)
 }
 
+/// The policies of tasks that set none.
+pub(super) fn plan_defaults(settings: &Settings) -> PlanDefaults {
+    let engine = &settings.engine;
+    PlanDefaults {
+        timeout: engine.default_timeout,
+        retry: Arc::new(engine.retry.clone()),
+        env: Some(Arc::new(engine.env_allowed.iter().cloned().collect())),
+    }
+}
+
+/// The strategies of load balancing.
+pub(super) fn balance(settings: &Settings, seed: u64) -> BalanceConfig {
+    BalanceConfig {
+        strategy: settings.balancing.default.clone(),
+        protocols: settings.balancing.protocols.clone(),
+        seed,
+        ..BalanceConfig::default()
+    }
+}
+
+/// Logs the settings that are set by an old name.
+pub(super) fn log_warnings(settings: &Settings) {
+    for warning in &settings.warnings {
+        tracing::warn!(%warning, "setting by an old name");
+    }
+}
+
 /// Everything the actors are made from.
 pub(super) fn parts(
     settings: &Settings,
@@ -119,12 +146,7 @@ pub(super) fn parts(
             ..EngineSettings::default()
         },
         balancer: BalancerSettings {
-            balance: BalanceConfig {
-                strategy: settings.balancing.default.clone(),
-                protocols: settings.balancing.protocols.clone(),
-                seed,
-                ..BalanceConfig::default()
-            },
+            balance: balance(settings, seed),
             provider_wait: engine.provider_wait_timeout,
             wait_policy,
             supervision: Some(settings.supervision.over(Supervision::default())),
@@ -133,11 +155,7 @@ pub(super) fn parts(
         strategies,
         resources: settings.resources.totals(slots),
         catalog,
-        defaults: PlanDefaults {
-            timeout: engine.default_timeout,
-            retry: Arc::new(engine.retry.clone()),
-            env: Some(Arc::new(engine.env_allowed.iter().cloned().collect())),
-        },
+        defaults: plan_defaults(settings),
         env: env.collect::<HashMap<_, _>>(),
         monitor_interval: settings.monitoring.interval,
         memory_mib: crate::telemetry::process_memory_mib,
@@ -159,7 +177,7 @@ pub(super) fn keep_tidy(settings: &Settings, store: &Arc<dyn Store>) {
                     Ok(count) if count == RETENTION_BATCH => {}
                     Ok(_) => break,
                     Err(error) => {
-                        tracing::warn!(%error, "old workflows could not be forgotten");
+                        tracing::warn!(%error, "deletion of old workflows failed");
                         break;
                     }
                 }
