@@ -222,7 +222,7 @@ impl Service {
         self
     }
 
-    fn add(&mut self, (method, problems): (Method, Vec<lower::Problem>)) {
+    fn add(&mut self, (method, problems): (Method, Vec<lower::LowerProblem>)) {
         let name = &method.spec.name;
         self.problems.extend(problems.iter().map(|it| format!("method `{name}`, {it}")));
         if self.methods.iter().any(|it| it.spec.name == *name) {

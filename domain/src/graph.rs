@@ -85,7 +85,7 @@ impl Settlement {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Node {
+struct TaskNode {
     /// Dependencies that have not settled.
     open: u32,
     state: NodeState,
@@ -95,7 +95,7 @@ struct Node {
 /// The dependency graph of one workflow: 16 bytes a task and 8 an edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
-    nodes: Box<[Node]>,
+    nodes: Box<[TaskNode]>,
     dependencies: Adjacency,
     dependents: Adjacency,
     unsettled: u32,
@@ -121,9 +121,9 @@ impl Graph {
         let node = |(task, &policy): (u32, &OnDependencyFailure)| {
             let open = dependencies.degree(task);
             let state = if open == 0 { NodeState::Ready } else { NodeState::Waiting };
-            Node { open, state, policy }
+            TaskNode { open, state, policy }
         };
-        let nodes: Box<[Node]> = (0..).zip(policies).map(node).collect();
+        let nodes: Box<[TaskNode]> = (0..).zip(policies).map(node).collect();
         let unsettled = dependencies.len();
         Ok(Self { nodes, dependencies, dependents, unsettled })
     }

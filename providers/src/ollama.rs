@@ -32,13 +32,13 @@ use tokio::time::Instant;
 pub use config::{OllamaConfig, OllamaConfigError};
 pub use kind::kind;
 
-use config::Checked;
+use config::CheckedConfig;
 use files::Files;
-use http::{Answer, Server, Unanswered};
-use ndjson::Lines;
+use http::{HttpAnswer, OllamaServer, Unanswered};
+use ndjson::LineSplitter;
 use picture::Picture;
-use reply::{About, Reply, ServerVersion};
-use request::{Attached, Params, Request, choose_model};
+use reply::{About, OllamaReply, ServerVersion};
+use request::{Attached, OllamaRequest, Params, choose_model};
 
 /// No path is longer than this on Linux.
 const PATH_MAX: usize = 4_096;
@@ -95,7 +95,7 @@ pub fn spec(
 }
 
 struct Ollama {
-    server: Server,
+    server: OllamaServer,
     files: Files,
     about: About,
     models: Models,
@@ -115,7 +115,7 @@ struct Models {
 }
 
 impl Ollama {
-    fn new(id: &ProviderId, settings: Checked) -> Result<Self, TaskError> {
+    fn new(id: &ProviderId, settings: CheckedConfig) -> Result<Self, TaskError> {
         let config = &settings.config;
         let rules = Rules::new(&config.file_roots, &config.workflow_file_roots, &config.guarded);
         let files = Files::new(rules, config.max_file);
@@ -126,7 +126,7 @@ impl Ollama {
         };
         let (health_timeout, degraded_after) = (config.health_timeout, config.degraded_after);
         let (options, keep_alive) = (config.options.clone(), config.keep_alive.clone());
-        let server = Server::new(id.as_str(), settings)?;
+        let server = OllamaServer::new(id.as_str(), settings)?;
         let about = About { provider_id: id.to_string(), base_url: server.base_url().to_owned() };
         let embeds_the_old_way = Cell::new(false);
         Ok(Self {
@@ -174,11 +174,11 @@ impl Ollama {
         Ok(Attached { text, images })
     }
 
-    async fn text(&self, request: Request) -> Result<Value, TaskError> {
-        let Request { path, model, streamed, body } = request;
+    async fn text(&self, request: OllamaRequest) -> Result<Value, TaskError> {
+        let OllamaRequest { path, model, streamed, body } = request;
         let answer =
             self.server.post(path, &body).await.map_err(|error| error.into_error(Some(&model)))?;
-        let (name, mut reply) = (answer.request().to_owned(), Reply::default());
+        let (name, mut reply) = (answer.request().to_owned(), OllamaReply::default());
         let read = if streamed {
             read_lines(answer, &mut reply).await?
         } else {
@@ -215,7 +215,7 @@ impl Ollama {
     async fn embedding(
         &self,
         model: &str,
-        answer: Result<Answer<'_>, Unanswered>,
+        answer: Result<HttpAnswer<'_>, Unanswered>,
     ) -> Result<Value, TaskError> {
         let answer = answer.map_err(|error| error.into_error(Some(model)))?;
         let request = answer.request().to_owned();
@@ -237,8 +237,11 @@ async fn either(files: &Files, text: &str) -> Result<String, TaskError> {
 }
 
 /// Reads a stream of lines to the one that ends it; how many bytes came.
-async fn read_lines(mut answer: Answer<'_>, reply: &mut Reply) -> Result<usize, TaskError> {
-    let mut lines = Lines::default();
+async fn read_lines(
+    mut answer: HttpAnswer<'_>,
+    reply: &mut OllamaReply,
+) -> Result<usize, TaskError> {
+    let mut lines = LineSplitter::default();
     while let Some(chunk) = answer.next_chunk().await? {
         lines.push(&chunk);
         while let Some(line) = lines.next_line() {

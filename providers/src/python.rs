@@ -39,10 +39,10 @@ pub use config::PythonConfig;
 pub use config_error::PythonConfigError;
 pub use docker::DockerConfig;
 pub use kind::kind;
-pub use security::{Admission, SecurityManager};
+pub use security::{AdmittedCall, SecurityManager};
 
 use exposed::ExposedFiles;
-use request::Request;
+use request::PythonRequest;
 use script::Scripts;
 
 /// The remedy if no isolation is available.
@@ -257,7 +257,7 @@ impl PythonProvider {
     async fn execute_code(&self, call: &Call) -> Result<Outcome, TaskError> {
         let usual = self.sandbox()?;
         let admission = self.security.admit(call.security())?;
-        let request = Request::read(&call.params)?;
+        let request = PythonRequest::read(&call.params)?;
         let file_access = call.file_access.as_deref();
         let source = match (&request.code, &request.file) {
             (Some(code), None) => request::inline(code),
@@ -276,7 +276,7 @@ impl PythonProvider {
     async fn validate_code(&self, call: &Call) -> Result<Outcome, TaskError> {
         let sandbox = self.sandbox()?;
         let admission = self.security.admit(call.security())?;
-        let request = Request::read(&call.params)?;
+        let request = PythonRequest::read(&call.params)?;
         let Some(code) = &request.code else {
             return Err(TaskError::new(ErrorCode::InvalidParams, "`code` is missing"));
         };

@@ -52,19 +52,19 @@ impl Rules {
     }
 
     /// The files that a call of a workflow with this file access may name.
-    pub(super) fn reach<'r>(&'r self, file_access: Option<&'r FileAccess>) -> Reach<'r> {
-        Reach { rules: self, file_access }
+    pub(super) fn reach<'r>(&'r self, file_access: Option<&'r FileAccess>) -> FileReach<'r> {
+        FileReach { rules: self, file_access }
     }
 }
 
 /// The files that one call may name.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reach<'r> {
+pub(super) struct FileReach<'r> {
     rules: &'r Rules,
     file_access: Option<&'r FileAccess>,
 }
 
-impl Reach<'_> {
+impl FileReach<'_> {
     /// The real path of a file that a parameter names.
     ///
     /// # Errors

@@ -14,12 +14,12 @@ pub(crate) struct Flooded;
 
 /// The bound on the output of both streams of a job together.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct OutputBudget {
     taken: AtomicU64,
     total: u64,
 }
 
-impl Budget {
+impl OutputBudget {
     pub(crate) fn new(bytes: u64) -> Self {
         Self { taken: AtomicU64::new(0), total: bytes }
     }
@@ -47,7 +47,7 @@ impl Capture {
     pub(crate) async fn read(
         &mut self,
         mut source: impl AsyncRead + Unpin,
-        budget: &Budget,
+        budget: &OutputBudget,
     ) -> Result<(), Flooded> {
         let mut chunk = vec![0; 16 << 10];
         loop {
@@ -58,7 +58,8 @@ impl Capture {
         }
     }
 
-    fn add(&mut self, bytes: &[u8], budget: &Budget) -> Result<(), Flooded> {
+    fn add(&mut self, bytes: &[u8], budget: &OutputBudget) -> Result<(), Flooded> {
+        // The rest is counted but not kept: the memory of a stream is bounded, whatever is printed.
         let room = self.kept_max - self.kept.len();
         self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
         self.total += bytes.len() as u64;
@@ -103,7 +104,7 @@ mod tests {
 
     fn captured(bytes: &[u8], kept_max: usize, budget: u64) -> (Result<(), Flooded>, Stream) {
         let mut capture = Capture::new(kept_max);
-        let end = capture.add(bytes, &Budget::new(budget));
+        let end = capture.add(bytes, &OutputBudget::new(budget));
         (end, capture.into_stream())
     }
 
@@ -132,7 +133,7 @@ mod tests {
     /// Both streams draw on one budget.
     #[test]
     fn a_flood_is_reported() {
-        let budget = Budget::new(5);
+        let budget = OutputBudget::new(5);
         assert_eq!(Capture::new(10).add(b"abc", &budget), Ok(()));
         assert_eq!(Capture::new(10).add(b"abc", &budget), Err(Flooded));
     }

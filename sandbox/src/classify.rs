@@ -11,7 +11,7 @@ use crate::{
     Level, Mode, Outcome, Status,
     outcome::{Diagnostic, Failure, ResultType},
     reply::Reply,
-    watch::{Ended, Ending, Exit},
+    watch::{EndCause, Ended, Exit},
 };
 
 /// The outcome of a task that ran at `level`.
@@ -35,13 +35,13 @@ pub(crate) fn outcome(ended: Ended, mode: Mode, level: Level) -> Outcome {
         sandbox: level,
     };
     match ending {
-        Ending::Own => outcome.take_reply(reply, mode, exit),
-        Ending::Timeout => {
+        EndCause::Own => outcome.take_reply(reply, mode, exit),
+        EndCause::Timeout => {
             outcome.exit_code = -1;
             outcome.signal = None;
             outcome.fail(Status::Timeout, "Timeout", format!("stopped after {execution_time:.1?}"));
         }
-        Ending::Flooded => {
+        EndCause::Flooded => {
             let total = outcome.stdout.total_bytes + outcome.stderr.total_bytes;
             let message = format!("stopped after it had printed {total} bytes; print less");
             outcome.fail(Status::OutputLimit, "OutputLimit", message);

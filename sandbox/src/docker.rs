@@ -158,7 +158,7 @@ impl Docker {
     pub(crate) async fn stop(&self) {
         self.close();
         if tokio::time::timeout(STOP_TIMEOUT, self.config.containers.until_none()).await.is_err() {
-            tracing::warn!("containers stay behind; they end with this process");
+            tracing::warn!("containers not removed; they exit with this process");
         }
     }
 

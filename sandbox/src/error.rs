@@ -50,7 +50,7 @@ pub enum SandboxError {
         reason: String,
     },
     /// Too many jobs wait already. Later is better.
-    #[error("{waiting} tasks wait for a place in the sandbox already")]
+    #[error("the sandbox is full: {waiting} tasks wait already")]
     Busy {
         /// How many.
         waiting: usize,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::{Interpreter, Job, Mode, Policy, interpreter::Hook};
 
 #[derive(Serialize)]
-struct Header<'a> {
+struct JobHeader<'a> {
     mode: &'static str,
     filename: &'a str,
     is_file: bool,
@@ -62,7 +62,7 @@ fn put_job(
     stdin: &str,
     environment: Cow<'_, BTreeMap<String, String>>,
 ) {
-    let header = Header {
+    let header = JobHeader {
         mode: match job.mode {
             Mode::Execute => "execute",
             Mode::Validate => "validate",

@@ -17,7 +17,7 @@ use crate::{
     jail::{Message, read_message},
     outcome::Stream,
     reply::{Reply, read_reply},
-    watch::{Ended, Ending, Exit},
+    watch::{EndCause, Ended, Exit},
 };
 
 /// Reads `bytes` as the reply of a task and judges the task, which ended with `status` as `wait`
@@ -31,7 +31,7 @@ pub fn reply(bytes: &[u8], result_max_bytes: usize, status: i32) -> Outcome {
     };
     let ended = Ended {
         exit,
-        ending: Ending::Own,
+        ending: EndCause::Own,
         reply: read(bytes, result_max_bytes),
         stdout: Stream::default(),
         stderr: Stream::default(),

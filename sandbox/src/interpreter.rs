@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use cache::Question;
+use cache::CacheKey;
 use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
@@ -63,7 +63,7 @@ pub struct Interpreter {
     search_path: Arc<[String]>,
     hooks: Arc<[Hook]>,
     harness: Arc<[u8]>,
-    needs: Arc<Needs>,
+    needs: Arc<InterpreterFiles>,
 }
 
 /// A line of code of a `.pth` file.
@@ -75,7 +75,7 @@ pub(crate) struct Hook {
 
 /// What it needs of the machine in a jail.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Needs {
+pub(crate) struct InterpreterFiles {
     /// The interpreter itself, behind every link and environment.
     pub(crate) program: PathBuf,
     /// The program that loads it.
@@ -123,8 +123,8 @@ impl Interpreter {
     /// [`SandboxError::Interpreter`] when it does not start or is not `CPython`,
     /// [`SandboxError::Version`] when its version is not supported.
     pub async fn probe(path: &Path) -> Result<Self, SandboxError> {
-        let question = Question::new(path);
-        if let Some(answer) = question.as_ref().and_then(Question::answer)
+        let question = CacheKey::new(path);
+        if let Some(answer) = question.as_ref().and_then(CacheKey::answer)
             && let Ok(info) = InterpreterInfo::read(path, &answer)
             && let Ok(interpreter) = info.accept(path, true)
         {
@@ -170,7 +170,7 @@ impl Interpreter {
     }
 
     /// The files of the machine that it needs in a jail.
-    pub(crate) fn needs(&self) -> &Needs {
+    pub(crate) fn needs(&self) -> &InterpreterFiles {
         &self.needs
     }
 
@@ -196,7 +196,7 @@ impl InterpreterInfo {
         let line = answer.iter().position(|byte| *byte == b'\n').unwrap_or(0);
         let (head, code) = answer.split_at(line);
         let info: Self = serde_json::from_slice(head).map_err(|error| {
-            let reason = format!("its answer is none: {error}");
+            let reason = format!("its answer is invalid: {error}");
             SandboxError::Interpreter { path: path.to_owned(), reason }
         })?;
         Ok(Self { harness: code.get(1..).unwrap_or_default().into(), ..info })
@@ -221,7 +221,7 @@ impl InterpreterInfo {
             search_path: self.search_path.into(),
             hooks: self.hooks.into_iter().map(|(file, line)| Hook { file, line }).collect(),
             harness: self.harness.into(),
-            needs: Arc::new(Needs {
+            needs: Arc::new(InterpreterFiles {
                 program: self.real_executable,
                 loader: self.loader,
                 libraries: self.libraries,
@@ -244,8 +244,8 @@ impl InterpreterInfo {
             if is_cut {
                 tracing::warn!(
                     path = %named.display(),
-                    "an editable install is too large to be shown to tasks whole; install it \
-                     without `-e`, or add its packages to `shown`"
+                    "editable install too large to be exposed to tasks whole; install it \
+                     without `-e`, or add its packages to `read_only_paths`"
                 );
             }
             paths.extend(found);

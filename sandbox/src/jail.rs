@@ -53,7 +53,7 @@ use crate::{
     self_test::{SelfTest, attempts},
     watch::Ended,
 };
-use cgroup::Groups;
+use cgroup::ControlGroups;
 use child::{Child, RunError};
 use config::ZygoteConfig;
 use slot::ZygoteSlot;
@@ -125,7 +125,7 @@ impl Jail {
         Ok(SelfTest {
             checks: attempts::run(self.level, run).await?,
             landlock: kernel::landlock_version(),
-            cgroups: config.groups.as_ref().map(Groups::controllers).unwrap_or_default(),
+            cgroups: config.groups.as_ref().map(ControlGroups::controllers).unwrap_or_default(),
             network: config.spec.network,
             #[cfg(feature = "docker")]
             engine: None,
@@ -150,7 +150,7 @@ impl Jail {
                     return Err(SandboxError::System { what: "begin a task", source });
                 }
                 Err(RunError::NotBegun(error)) => {
-                    tracing::warn!(%error, "a Python task could not begin; another process gets it");
+                    tracing::warn!(%error, "Python task could not begin; handing it to another process");
                     tries += 1;
                 }
             }

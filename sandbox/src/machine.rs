@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     Controller, JailSettings,
-    jail::{self, cgroup::Groups, kernel},
+    jail::{self, cgroup::ControlGroups, kernel},
 };
 
 /// Namespaces that a jail is made of, by their files below `/proc/self/ns`.
@@ -145,8 +145,8 @@ fn system_calls() -> Finding {
 }
 
 fn control_groups(settings: &JailSettings) -> Finding {
-    let groups = Groups::find(settings.cgroup.as_deref());
-    let found = match groups.as_ref().map(Groups::controllers).as_deref() {
+    let groups = ControlGroups::find(settings.cgroup.as_deref());
+    let found = match groups.as_ref().map(ControlGroups::controllers).as_deref() {
         None => Err("none can be made by this user".to_owned()),
         Some([Controller::Unified, ..]) => Ok("version 2, memory and processes".to_owned()),
         Some(some) => {

@@ -63,6 +63,7 @@ impl<T> WorkerPool<T> {
 
     /// Puts a process up for the next task.
     pub(crate) fn publish_idle(&self, slot: u64, process: T) {
+        // Before the permit: a job that acquires it must find the process.
         lock(&self.offered).push_back((slot, process));
         self.calls.add_permits(1);
     }
@@ -109,20 +110,21 @@ impl<T> WorkerPool<T> {
     ///
     /// # Errors
     /// [`SandboxError::Busy`] when too many wait already.
-    pub(crate) fn enter_queue(&self) -> Result<Waiting<'_>, SandboxError> {
-        Waiting::new(&self.waiting, self.queue_max)
+    pub(crate) fn enter_queue(&self) -> Result<QueueTicket<'_>, SandboxError> {
+        QueueTicket::new(&self.waiting, self.queue_max)
     }
 
     /// The next process, once there is one.
     ///
     /// # Errors
     /// [`SandboxError::Unavailable`] while nothing starts, and [`SandboxError::Closed`].
-    pub(crate) async fn next(&self, _: &Waiting<'_>) -> Result<T, SandboxError> {
+    pub(crate) async fn next(&self, _: &QueueTicket<'_>) -> Result<T, SandboxError> {
         loop {
             if let Some(reason) = lock(&self.broken).clone() {
                 return Err(SandboxError::unavailable(reason));
             }
             let call = self.calls.acquire().await.map_err(|_| SandboxError::Closed)?;
+            // A permit that was returned would wake another job for the same process.
             call.forget();
             if let Some((_, process)) = lock(&self.offered).pop_front() {
                 return Ok(process);
@@ -133,9 +135,9 @@ impl<T> WorkerPool<T> {
 
 /// Someone who waits for a process.
 #[derive(Debug)]
-pub(crate) struct Waiting<'a>(&'a AtomicUsize);
+pub(crate) struct QueueTicket<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> QueueTicket<'a> {
     fn new(count: &'a AtomicUsize, most: usize) -> Result<Self, SandboxError> {
         let before = count.fetch_add(1, Ordering::AcqRel);
         let waiting = Self(count);
@@ -146,13 +148,13 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueueTicket<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// A panic while it was held has left nothing half done: there is one step to each change.
+/// Ignores poisoning: each change is one step, so a panic leaves no partial change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

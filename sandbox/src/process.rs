@@ -56,14 +56,17 @@ impl Unjailed {
     ) -> Result<Ended, SandboxError> {
         let (mut process, mut control) = self.start(interpreter)?;
         let (stdout, stderr) = process.lines.take().ok_or_else(|| {
-            SandboxError::system("hear what Python prints")(io::ErrorKind::BrokenPipe.into())
+            SandboxError::system("read the output of Python")(io::ErrorKind::BrokenPipe.into())
         })?;
         let frames = frames::with_harness(interpreter, job);
         let converse = converse(&mut control, &frames, job);
         watch::watch(&mut process, job, (stdout, stderr), converse).await
     }
 
-    fn start(&self, interpreter: &Interpreter) -> Result<(Running, UnixStream), SandboxError> {
+    fn start(
+        &self,
+        interpreter: &Interpreter,
+    ) -> Result<(RunningProcess, UnixStream), SandboxError> {
         let dir = WorkDir::create(&self.work_root).map_err(SandboxError::system(
             "make a directory for the task below TMPDIR, or /tmp where it is not set",
         ))?;
@@ -73,6 +76,7 @@ impl Unjailed {
         let control = UnixStream::from_std(ours).map_err(SandboxError::system("watch a socket"))?;
         let mut child = Command::new(interpreter.path())
             .args(["-I", "-S", "-E", "-B", "-X", "utf8", "-c", BOOTSTRAP])
+            // Variables of the service may hold secrets.
             .env_clear()
             // Each arena would take 64 MiB of the address space that the job may use.
             .env("MALLOC_ARENA_MAX", "2")
@@ -80,12 +84,13 @@ impl Unjailed {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // A group of its own, so that killing it reaches all children and not the service.
             .process_group(0)
             .spawn()
             .map_err(SandboxError::system("start the Python interpreter"))?;
         let lines = child.stdout.take().zip(child.stderr.take());
         let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        Ok((Running { child: Some(child), dir: Some(dir), group, lines }, control))
+        Ok((RunningProcess { child: Some(child), dir: Some(dir), group, lines }, control))
     }
 }
 
@@ -104,14 +109,14 @@ async fn converse(
 
 /// A process on its way, with its directory. Dropped early, it is killed with its whole group and
 /// reaped in the background.
-struct Running {
+struct RunningProcess {
     child: Option<Child>,
     dir: Option<WorkDir>,
     group: Option<Pid>,
     lines: Option<(ChildStdout, ChildStderr)>,
 }
 
-impl watch::Process for Running {
+impl watch::WatchedProcess for RunningProcess {
     async fn wait(&mut self) -> io::Result<Exit> {
         let Some(child) = &mut self.child else {
             return Err(io::Error::other("its process is gone"));
@@ -120,23 +125,23 @@ impl watch::Process for Running {
         Ok(Exit { status, cpu_time: None, peak_bytes: None, out_of_memory: false })
     }
 
-    /// At once and without a courtesy, the whole group.
+    /// Kills the whole group at once, with SIGKILL.
     fn kill(&mut self) {
         let Some(group) = self.group.take() else { return };
         // An error means that the group has ended. Its id cannot belong to another group yet: ids
         // are assigned in order, and this one was in use a moment ago.
         let _ = killpg(group, Signal::SIGKILL);
-        // By its number too, as code may have moved itself to another group; but only while it is
-        // not reaped, so that the number is still its own.
+        // By its id, too: code may have moved itself to another group. Only before it is reaped, because
+        // the id may belong to another process afterwards.
         if self.child.as_ref().is_some_and(|child| child.id().is_some()) {
             let _ = kill(group, Signal::SIGKILL);
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProcess {
     fn drop(&mut self) {
-        watch::Process::kill(self);
+        watch::WatchedProcess::kill(self);
         let (Some(mut child), dir) = (self.child.take(), self.dir.take()) else { return };
         if child.id().is_none() {
             return; // reaped; its directory goes now

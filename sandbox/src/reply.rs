@@ -62,12 +62,14 @@ pub(crate) async fn read_reply(
     result_max_bytes: usize,
 ) -> Result<Option<Reply>, String> {
     let Some(frame) = read_frame(&mut source, HEAD_MAX_BYTES).await? else { return Ok(None) };
-    let odd = |error: String| format!("its reply is none: {error}");
+    let odd = |error: String| format!("its reply is invalid: {error}");
     let head: ReplyText = serde_json::from_slice(&frame).map_err(|error| odd(error.to_string()))?;
     drop(frame);
     if matches!(head.status, Status::Timeout | Status::Killed) {
         let status = head.status.as_str();
-        return Err(odd(format!("it says `{status}` of itself, which only the kernel can tell")));
+        return Err(odd(format!(
+            "it reports `{status}` of itself, which only the kernel can know"
+        )));
     }
     let mut reply = Reply {
         status: head.status,
@@ -162,12 +164,12 @@ mod tests {
             ([&[0, 0, 0, 9][..], b"{}"].concat(), "ended after 2 of 9 bytes"),
             (framed(b"{}"), "missing field `status`"),
             (framed(b"{\"status\":\"great\"}"), "unknown variant `great`"),
-            (framed(b"{\"status\":\"timeout\"}"), "only the kernel can tell"),
-            (framed(b"{\"status\":\"killed\"}"), "only the kernel can tell"),
-            (framed(b"\xff\xfe"), "its reply is none"),
+            (framed(b"{\"status\":\"timeout\"}"), "only the kernel can know"),
+            (framed(b"{\"status\":\"killed\"}"), "only the kernel can know"),
+            (framed(b"\xff\xfe"), "its reply is invalid"),
             (framed(HAS_RESULT), "its result is missing"),
             (with_result(&"[".repeat(1000)), "recursion limit exceeded"),
-            (with_result("NaN"), "its reply is none"),
+            (with_result("NaN"), "its reply is invalid"),
             (with_result(&"1".repeat(RESULT_MAX_BYTES + 1)), "1025 bytes, more than 1024"),
         ] {
             let error = read(&bytes).await.unwrap_err();

@@ -14,7 +14,7 @@ use tokio::io::AsyncRead;
 
 use crate::{
     Job, SandboxError,
-    capture::{Budget, Capture, Flooded},
+    capture::{Capture, Flooded, OutputBudget},
     outcome::Stream,
     reply::Reply,
 };
@@ -37,7 +37,7 @@ pub(crate) struct Exit {
 }
 
 /// A process that runs a task.
-pub(crate) trait Process {
+pub(crate) trait WatchedProcess {
     /// A killed one is gone within this.
     const REAP: Duration = REAP;
 
@@ -49,7 +49,7 @@ pub(crate) trait Process {
 
 /// Why a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum EndCause {
     /// By itself, or by someone else.
     Own,
     /// We killed it: its time was up.
@@ -62,7 +62,7 @@ pub(crate) enum Ending {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) exit: Exit,
-    pub(crate) ending: Ending,
+    pub(crate) ending: EndCause,
     pub(crate) reply: Result<Option<Reply>, String>,
     pub(crate) stdout: Stream,
     pub(crate) stderr: Stream,
@@ -72,13 +72,14 @@ pub(crate) struct Ended {
 
 /// Runs `process` to its end, reading its streams and what `converse` makes of its line.
 pub(crate) async fn watch(
-    process: &mut impl Process,
+    process: &mut impl WatchedProcess,
     job: &Job,
     streams: (impl AsyncRead + Unpin, impl AsyncRead + Unpin),
     converse: impl Future<Output = Result<Option<Reply>, String>>,
 ) -> Result<Ended, SandboxError> {
     let started = Instant::now();
-    let budget = Budget::new(job.limits.output_max_bytes);
+    // One budget for both streams: with one each, a task could print twice the limit.
+    let budget = OutputBudget::new(job.limits.output_max_bytes);
     let mut stdout = Capture::new(job.limits.output_kept_bytes);
     let mut stderr = Capture::new(job.limits.output_kept_bytes);
     let mut reply = Ok(None);
@@ -97,15 +98,15 @@ pub(crate) async fn watch(
 }
 
 async fn end_of(
-    process: &mut impl Process,
+    process: &mut impl WatchedProcess,
     talk: impl Future<Output = Result<(), Flooded>>,
     timeout: Duration,
-) -> Result<(Exit, Ending), SandboxError> {
+) -> Result<(Exit, EndCause), SandboxError> {
     let mut talk = pin!(talk);
     let mut deadline = pin!(tokio::time::sleep(timeout));
     let mut talking = true;
-    let (mut exit, mut ending) = (None, Ending::Own);
-    while exit.is_none() && ending == Ending::Own {
+    let (mut exit, mut ending) = (None, EndCause::Own);
+    while exit.is_none() && ending == EndCause::Own {
         tokio::select! {
             ended = process.wait() => {
                 exit = Some(ended.map_err(SandboxError::system("wait for Python"))?);
@@ -113,29 +114,30 @@ async fn end_of(
             result = &mut talk, if talking => {
                 talking = false;
                 if result == Err(Flooded) {
-                    ending = Ending::Flooded;
+                    ending = EndCause::Flooded;
                 }
             }
-            () = &mut deadline => ending = Ending::Timeout,
+            () = &mut deadline => ending = EndCause::Timeout,
         }
     }
-    // Also after an end of its own: children it left behind go with it.
+    // Even after an exit of its own: the children that it left must be killed, too.
     process.kill();
     let exit = match exit {
         Some(exit) => exit,
         None => wait_for_end(process).await.map_err(SandboxError::system("wait for Python"))?,
     };
+    // Bounded: another process may hold the pipes open, and then they never end.
     if talking {
         match tokio::time::timeout(DRAIN, talk).await {
-            Ok(Err(Flooded)) if ending == Ending::Own => ending = Ending::Flooded,
+            Ok(Err(Flooded)) if ending == EndCause::Own => ending = EndCause::Flooded,
             _ => {}
         }
     }
     Ok((exit, ending))
 }
 
-async fn wait_for_end<P: Process>(process: &mut P) -> io::Result<Exit> {
+async fn wait_for_end<P: WatchedProcess>(process: &mut P) -> io::Result<Exit> {
     tokio::time::timeout(P::REAP, process.wait())
         .await
-        .unwrap_or_else(|_| Err(io::Error::other("it does not die of SIGKILL")))
+        .unwrap_or_else(|_| Err(io::Error::other("process still running after SIGKILL")))
 }

@@ -49,7 +49,7 @@ impl Drop for WorkDir {
             if let Err(error) = fs::remove_dir_all(&path)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                tracing::warn!(path = %path.display(), %error, "task directory stays behind");
+                tracing::warn!(path = %path.display(), %error, "task directory not removed");
             }
         };
         match tokio::runtime::Handle::try_current() {

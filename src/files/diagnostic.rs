@@ -24,13 +24,13 @@ pub enum Severity {
 /// The number of characters counted so far in a line: a file may be one line, and each finding is
 /// after the one before.
 #[derive(Debug, Default)]
-pub(super) struct Cursor {
+pub(super) struct ColumnCursor {
     line: usize,
     byte: usize,
     count: usize,
 }
 
-impl Cursor {
+impl ColumnCursor {
     /// Characters of a line before its byte `to`.
     fn characters(&mut self, line: usize, text: &str, to: usize) -> usize {
         if self.line != line || self.byte > to {
@@ -83,7 +83,7 @@ impl Diagnostic {
         file: &Arc<str>,
         text: &str,
         lines: &Lines,
-        cursor: &mut Cursor,
+        cursor: &mut ColumnCursor,
     ) -> Self {
         let Finding { span, code, message, help } = finding;
         let start = floor(text, span.start);

@@ -12,7 +12,7 @@ use super::{
 
 /// The value of a JSON text, or `None` when it could not be read.
 pub(super) fn read(text: &str, lines: &Lines, findings: &mut Findings) -> Option<Node> {
-    let mut reader = Reader { text, at: 0, depth: 0, lines, findings };
+    let mut reader = JsonReader { text, at: 0, depth: 0, lines, findings };
     reader.skip_space();
     if reader.peek().is_none() {
         return Some(Node { span: Span::default(), kind: Kind::Null });
@@ -28,7 +28,7 @@ pub(super) fn read(text: &str, lines: &Lines, findings: &mut Findings) -> Option
 /// Parsing stops; the finding was added already.
 struct Aborted;
 
-struct Reader<'t> {
+struct JsonReader<'t> {
     text: &'t str,
     /// The next byte; always on the border of a character.
     at: usize,
@@ -37,7 +37,7 @@ struct Reader<'t> {
     findings: &'t mut Findings,
 }
 
-impl Reader<'_> {
+impl JsonReader<'_> {
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }

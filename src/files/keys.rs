@@ -196,7 +196,7 @@ impl<'n> Fields<'n> {
         match self.known.iter().find(|(known, _)| *known == name) {
             Some((_, first)) => findings.error_with_help(
                 entry.key_span,
-                format!("`{}` says again what `{}` said", entry.key, first.key),
+                format!("`{}` repeats `{}`", entry.key, first.key),
                 "keep one of them",
             ),
             None => self.known.push((name, entry)),

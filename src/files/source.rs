@@ -10,7 +10,7 @@ use gleitzeit_domain::problem::Problem;
 
 use super::{
     batch::file as batch,
-    diagnostic::{Cursor, Diagnostic, Diagnostics},
+    diagnostic::{ColumnCursor, Diagnostic, Diagnostics},
     findings::{Finding, Findings},
     keys,
     node::{Entry, Kind, Node},
@@ -117,11 +117,11 @@ impl Source {
         let mut span = first_line(node);
         for (depth, segment) in segments.iter().enumerate() {
             match step(node, segment, depth) {
-                Some(Step::Entry(entry)) => {
+                Some(TreeStep::Entry(entry)) => {
                     node = &entry.value;
                     span = entry.location();
                 }
-                Some(Step::Item(item)) => {
+                Some(TreeStep::Item(item)) => {
                     node = item;
                     span = first_line(node);
                 }
@@ -132,19 +132,19 @@ impl Source {
     }
 }
 
-enum Step<'n> {
+enum TreeStep<'n> {
     Entry(&'n Entry),
     Item(&'n Node),
 }
 
 /// One segment down, under the spelling that the file uses.
-fn step<'n>(node: &'n Node, segment: &str, depth: usize) -> Option<Step<'n>> {
+fn step<'n>(node: &'n Node, segment: &str, depth: usize) -> Option<TreeStep<'n>> {
     match &node.kind {
-        Kind::Array(items) => items.get(segment.parse::<usize>().ok()?).map(Step::Item),
+        Kind::Array(items) => items.get(segment.parse::<usize>().ok()?).map(TreeStep::Item),
         Kind::Object(_) => node
             .entry(segment)
             .or_else(|| keys::spellings(segment, depth).find_map(|key| node.entry(key)))
-            .map(Step::Entry),
+            .map(TreeStep::Entry),
         _ => None,
     }
 }
@@ -174,7 +174,7 @@ pub(super) fn locate(name: &Arc<str>, text: &str, mut findings: Vec<Finding>) ->
         findings[FINDINGS_MAX].message = format!("{more} more problems from here on, not shown");
         findings[FINDINGS_MAX].help = None;
     }
-    let mut cursor = Cursor::default();
+    let mut cursor = ColumnCursor::default();
     let located = findings
         .into_iter()
         .map(|finding| Diagnostic::new(finding, name, text, &lines, &mut cursor));

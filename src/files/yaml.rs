@@ -62,7 +62,7 @@ struct Builder<'t> {
     lines: &'t Lines,
     findings: &'t mut Findings,
     /// The collections that are open.
-    stack: Vec<Frame>,
+    stack: Vec<OpenCollection>,
     /// The nodes of anchors, by the parser's number.
     anchors: HashMap<usize, Done>,
     /// The size of all copies so far, in bytes.
@@ -72,7 +72,7 @@ struct Builder<'t> {
 }
 
 /// A collection that is open.
-struct Frame {
+struct OpenCollection {
     start: usize,
     anchor: usize,
     /// The greatest height of a child.
@@ -84,10 +84,10 @@ struct Frame {
 
 enum Content {
     Items(Vec<Node>),
-    Entries { entries: Vec<Entry>, merged: Vec<Entry>, key: Option<Key> },
+    Entries { entries: Vec<Entry>, merged: Vec<Entry>, key: Option<PendingKey> },
 }
 
-struct Key {
+struct PendingKey {
     text: String,
     span: Span,
     /// An unquoted `<<`.
@@ -138,7 +138,7 @@ impl Builder<'_> {
 
     fn open(&mut self, start: usize, anchor: usize, content: Content) -> Result<(), Aborted> {
         self.check_depth(1, Span::new(start, start))?;
-        self.stack.push(Frame { start, anchor, height: 0, cost: NODE_COST, content });
+        self.stack.push(OpenCollection { start, anchor, height: 0, cost: NODE_COST, content });
         Ok(())
     }
 
@@ -151,7 +151,7 @@ impl Builder<'_> {
     }
 
     fn close(&mut self, end: usize) -> Result<(), Aborted> {
-        let Some(Frame { start, anchor, height, cost, content }) = self.stack.pop() else {
+        let Some(OpenCollection { start, anchor, height, cost, content }) = self.stack.pop() else {
             return Ok(());
         };
         let kind = match content {
@@ -187,7 +187,7 @@ impl Builder<'_> {
         self.check_depth(height, location)?;
         copy.node.span = location;
         if let (true, Some(text)) = (self.awaits_key(), scalar_text(&copy.node.kind)) {
-            self.set_key(Key { text, span: location, is_merge: false });
+            self.set_key(PendingKey { text, span: location, is_merge: false });
         } else {
             self.put(copy);
         }
@@ -199,8 +199,10 @@ impl Builder<'_> {
         let found = format!("nothing before this is named `&{}`", shorten(name));
         self.findings.unreadable(location, found);
         let top = self.stack.last().map(|frame| &frame.content);
-        let is_merged =
-            matches!(top, Some(Content::Entries { key: Some(Key { is_merge: true, .. }), .. }));
+        let is_merged = matches!(
+            top,
+            Some(Content::Entries { key: Some(PendingKey { is_merge: true, .. }), .. })
+        );
         let kind = if is_merged { Kind::Object(Vec::new()) } else { Kind::Null };
         self.put(Done { node: Node { span: location, kind }, height: 0, cost: NODE_COST });
     }
@@ -210,8 +212,8 @@ impl Builder<'_> {
         matches!(top, Some(Content::Entries { key: None, .. }))
     }
 
-    fn set_key(&mut self, new: Key) {
-        if let Some(Frame { content: Content::Entries { key, .. }, cost, .. }) =
+    fn set_key(&mut self, new: PendingKey) {
+        if let Some(OpenCollection { content: Content::Entries { key, .. }, cost, .. }) =
             self.stack.last_mut()
         {
             *cost = cost.saturating_add(new.text.len());
@@ -236,9 +238,10 @@ impl Builder<'_> {
                         self.findings.wrong(node.span, found);
                     }
                     // The value that follows belongs to this key.
-                    *key = Some(Key { text: String::new(), span: node.span, is_merge: false });
+                    *key =
+                        Some(PendingKey { text: String::new(), span: node.span, is_merge: false });
                 }
-                Some(Key { is_merge: true, span, .. }) => match sources(node) {
+                Some(PendingKey { is_merge: true, span, .. }) => match sources(node) {
                     Some(found) => merged.extend(found),
                     None => self.findings.error_with_help(
                         span,
@@ -246,7 +249,7 @@ impl Builder<'_> {
                         "write `<<: *name`, or put the key into quotes",
                     ),
                 },
-                Some(Key { text, span, .. }) => {
+                Some(PendingKey { text, span, .. }) => {
                     entries.push(Entry { key: text, key_span: span, value: node });
                 }
             },
@@ -275,7 +278,7 @@ impl Builder<'_> {
                 charge(&mut self.copied, cost, location, self.findings)?;
                 self.anchors.insert(anchor, done);
             }
-            self.set_key(Key { text: text.to_owned(), span: location, is_merge });
+            self.set_key(PendingKey { text: text.to_owned(), span: location, is_merge });
             Ok(())
         } else {
             self.settle(anchor, done)

@@ -25,7 +25,7 @@ pub(super) enum Side {
 
 /// A type, or a part of one, that has no schema here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(super) struct LowerProblem {
     side: Side,
     /// The path of the handler's type: `shop::Charge`.
     root: &'static str,
@@ -36,14 +36,14 @@ pub(super) struct Problem {
     what: String,
 }
 
-impl Problem {
+impl LowerProblem {
     /// Something wrong with the type as a whole.
     pub(super) fn new(side: Side, root: &'static str, what: impl Into<String>) -> Self {
         Self { side, root, field: String::new(), owner: None, what: what.into() }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for LowerProblem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.side {
             Side::Input => "input",
@@ -68,7 +68,7 @@ const INSTEAD: &str = "write `#[schemars(with = \"serde_json::Value\")]` above t
 pub(super) fn lower<T: JsonSchema>(
     side: Side,
     root: &'static str,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<LowerProblem>,
 ) -> ParameterSpec {
     let settings = SchemaSettings::draft2020_12();
     let settings = match side {
@@ -99,12 +99,12 @@ struct Lowering<'s> {
     /// The named types that are being read, from the outside in.
     owners: Vec<String>,
     path: Vec<String>,
-    problems: &'s mut Vec<Problem>,
+    problems: &'s mut Vec<LowerProblem>,
 }
 
 impl<'s> Lowering<'s> {
     fn refuse(&mut self, what: impl Into<String>) -> ParameterSpec {
-        self.problems.push(Problem {
+        self.problems.push(LowerProblem {
             side: self.side,
             root: self.root,
             field: self.path.join("."),

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::{
     CallContext, HandlerError,
-    lower::{self, Problem, Side},
+    lower::{self, LowerProblem, Side},
 };
 
 type Answer = Result<Value, HandlerError>;
@@ -42,7 +42,7 @@ pub(super) struct Method {
 
 impl Method {
     /// A method whose futures may go to another thread, and what is wrong with its types.
-    pub(super) fn shared<I, O, E, F, R>(name: &str, handler: F) -> (Self, Vec<Problem>)
+    pub(super) fn shared<I, O, E, F, R>(name: &str, handler: F) -> (Self, Vec<LowerProblem>)
     where
         I: DeserializeOwned + JsonSchema,
         O: Serialize + JsonSchema,
@@ -61,7 +61,7 @@ impl Method {
     }
 
     /// A method whose futures stay on the provider's thread, and what is wrong with its types.
-    pub(super) fn local<I, O, E, F, R>(name: &str, handler: F) -> (Self, Vec<Problem>)
+    pub(super) fn local<I, O, E, F, R>(name: &str, handler: F) -> (Self, Vec<LowerProblem>)
     where
         I: DeserializeOwned + JsonSchema,
         O: Serialize + JsonSchema,
@@ -79,7 +79,7 @@ impl Method {
         Self::new::<I, O>(name, Run::Local(run))
     }
 
-    fn new<I: JsonSchema, O: JsonSchema>(name: &str, run: Run) -> (Self, Vec<Problem>) {
+    fn new<I: JsonSchema, O: JsonSchema>(name: &str, run: Run) -> (Self, Vec<LowerProblem>) {
         let mut problems = Vec::new();
         let input = lower::lower::<I>(Side::Input, type_name::<I>(), &mut problems);
         let result = lower::lower::<O>(Side::Result, type_name::<O>(), &mut problems);
@@ -90,7 +90,7 @@ impl Method {
             spec.additional_params = input.additional_properties;
             spec.params_schema = input.properties.unwrap_or_default();
         } else if !takes_nothing && problems.is_empty() {
-            problems.push(Problem::new(Side::Input, type_name::<I>(), NOT_PARAMETERS));
+            problems.push(LowerProblem::new(Side::Input, type_name::<I>(), NOT_PARAMETERS));
         }
         spec.returns_schema = Some(result);
         (Self { spec, run, is_blocking: false, takes_nothing }, problems)

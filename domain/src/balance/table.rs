@@ -21,7 +21,7 @@ pub use entry::{Pick, ProviderEntry, Registration, Slot};
 
 /// The providers, and the strategies that choose among them. `H` is how to reach a provider.
 pub struct ProviderTable<H> {
-    entries: Vec<Cell<H>>,
+    entries: Vec<SlabCell<H>>,
     by_id: HashMap<ProviderId, u32>,
     methods: HashMap<Capability, MethodProviders>,
     strategies: Vec<(ProtocolId, Box<dyn LoadBalancingStrategy>)>,
@@ -33,7 +33,7 @@ pub struct ProviderTable<H> {
 
 /// A place that may be empty, with the number of providers that have left it.
 #[derive(Debug)]
-struct Cell<H> {
+struct SlabCell<H> {
     generation: u32,
     entry: Option<ProviderEntry<H>>,
 }
@@ -248,7 +248,7 @@ impl<H> ProviderTable<H> {
     fn empty_cell(&mut self) -> u32 {
         let at = self.entries.iter().position(|cell| cell.entry.is_none());
         let at = at.unwrap_or_else(|| {
-            self.entries.push(Cell { generation: 0, entry: None });
+            self.entries.push(SlabCell { generation: 0, entry: None });
             self.entries.len() - 1
         });
         u32::try_from(at).expect("fewer than 2^32 providers")
@@ -293,13 +293,17 @@ fn is_avoided<H>(entry: &ProviderEntry<H>, avoid: Option<&ProviderId>) -> bool {
     avoid.is_some_and(|avoid| *avoid == entry.registration.id)
 }
 
-fn best_tier<H>(entries: &[Cell<H>], indexes: &[u32], avoid: Option<&ProviderId>) -> Option<usize> {
+fn best_tier<H>(
+    entries: &[SlabCell<H>],
+    indexes: &[u32],
+    avoid: Option<&ProviderId>,
+) -> Option<usize> {
     let entries = indexes.iter().filter_map(|at| entries[*at as usize].entry.as_ref());
     entries.filter(|entry| !is_avoided(entry, avoid)).filter_map(ProviderEntry::tier).min()
 }
 
 fn candidate<'a, H>(
-    entries: &'a [Cell<H>],
+    entries: &'a [SlabCell<H>],
     at: u32,
     tier: usize,
     avoid: Option<&ProviderId>,

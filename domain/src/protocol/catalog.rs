@@ -35,18 +35,18 @@ use crate::id::{Capability, ProtocolId, Version};
 /// The protocols of a runtime. Cloning is cheap: a snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct ProtocolCatalog {
-    tables: Arc<Tables>,
+    tables: Arc<CatalogTables>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Tables {
-    protocols: BTreeMap<ProtocolId, Entry>,
+struct CatalogTables {
+    protocols: BTreeMap<ProtocolId, CatalogEntry>,
     methods: HashMap<Capability, MethodRef>,
     generation: u64,
 }
 
 #[derive(Debug, Clone)]
-struct Entry {
+struct CatalogEntry {
     /// As registered.
     declared: Arc<ProtocolSpec>,
     /// With the methods it inherits.
@@ -194,7 +194,7 @@ impl ProtocolCatalog {
 
     /// The protocols that have `method`, by name and version.
     pub fn find_compatible_protocols(&self, method: &str) -> Vec<ProtocolId> {
-        let having = |(_, entry): &(_, &Entry)| entry.whole.methods.contains_key(method);
+        let having = |(_, entry): &(_, &CatalogEntry)| entry.whole.methods.contains_key(method);
         self.tables.protocols.iter().filter(having).map(|(id, _)| id.clone()).collect()
     }
 
@@ -219,7 +219,10 @@ impl ProtocolCatalog {
         self.tables.generation
     }
 
-    fn versions(&self, name: &str) -> impl DoubleEndedIterator<Item = (&ProtocolId, &Entry)> {
+    fn versions(
+        &self,
+        name: &str,
+    ) -> impl DoubleEndedIterator<Item = (&ProtocolId, &CatalogEntry)> {
         let last = Version { major: u32::MAX, minor: u32::MAX, patch: u32::MAX };
         let range = ProtocolId::new(name, Version::default())..=ProtocolId::new(name, last);
         self.tables.protocols.range(range)
@@ -245,7 +248,7 @@ impl ProtocolCatalog {
     fn change(&mut self, spec: ProtocolSpec) -> Result<(), RegisterError> {
         let id = spec.protocol_id();
         self.check_parent(&id, &spec)?;
-        let mut next = Tables::clone(&self.tables);
+        let mut next = CatalogTables::clone(&self.tables);
         next.install(&Arc::new(spec))?;
         let mut changed = vec![id.clone()];
         while let Some(parent) = changed.pop() {
@@ -299,7 +302,7 @@ impl ProtocolCatalog {
     }
 }
 
-impl Tables {
+impl CatalogTables {
     /// The protocols that extend `parent`, as they were registered.
     fn children(&self, parent: &ProtocolId) -> Vec<Arc<ProtocolSpec>> {
         let declared = self.protocols.values().map(|entry| &entry.declared);
@@ -327,7 +330,8 @@ impl Tables {
         }
         self.methods.retain(|capability, _| capability.protocol != id);
         self.methods.extend(ready.into_iter().map(|m| (Capability::clone(&m.capability), m)));
-        self.protocols.insert(id, Entry { declared: Arc::clone(declared), whole: Arc::new(whole) });
+        self.protocols
+            .insert(id, CatalogEntry { declared: Arc::clone(declared), whole: Arc::new(whole) });
         Ok(())
     }
 

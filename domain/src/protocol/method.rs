@@ -30,7 +30,7 @@ pub struct Method {
     /// The compiled schema of the result.
     pub returns: Option<Validator>,
     /// As a workflow needs it whose task names the version, and one whose task does not; see
-    /// [`Needs`](crate::needs::Needs).
+    /// [`Needs`].
     pub(crate) need: Arc<str>,
     pub(crate) need_or_later: Arc<str>,
     /// True once a warning about the deprecated method was issued.

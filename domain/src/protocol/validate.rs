@@ -30,8 +30,8 @@ use serde_json::{Map, Value};
 
 use self::{
     compile::Compiler,
-    node::Node,
-    walk::{Location, Walk},
+    node::SchemaNode,
+    walk::{ValuePath, Walk},
 };
 use super::{parameter::ParameterSpec, spec::MethodSpec};
 
@@ -53,7 +53,7 @@ pub use self::{
 /// ```
 #[derive(Debug)]
 pub struct Validator {
-    node: Node,
+    node: SchemaNode,
 }
 
 impl Validator {
@@ -72,7 +72,7 @@ impl Validator {
     /// Everything wrong with `value`; nothing when it fits.
     pub fn check(&self, value: &Value) -> Vec<Violation> {
         let mut walk = Walk::new(None);
-        walk.value(&self.node, value, &Location::Root);
+        walk.value(&self.node, value, &ValuePath::Root);
         walk.violations
     }
 
@@ -82,7 +82,7 @@ impl Validator {
     /// Everything wrong with it.
     pub fn fill(&self, value: &Arc<Value>) -> Result<Arc<Value>, Vec<Violation>> {
         let mut walk = Walk::new(None);
-        walk.value(&self.node, value, &Location::Root);
+        walk.value(&self.node, value, &ValuePath::Root);
         finish(walk, &self.node, value)
     }
 
@@ -135,7 +135,7 @@ pub struct Filled {
 /// ```
 #[derive(Debug)]
 pub struct ParamsValidator {
-    node: Node,
+    node: SchemaNode,
 }
 
 impl ParamsValidator {
@@ -170,7 +170,7 @@ impl ParamsValidator {
         let is_unfilled;
         let complete = match &**params {
             Value::Object(_) => {
-                walk.value(&self.node, params, &Location::Root);
+                walk.value(&self.node, params, &ValuePath::Root);
                 is_unfilled = walk.unfilled;
                 finish(walk, &self.node, params)
             }
@@ -216,7 +216,7 @@ impl ParamsValidator {
     pub fn check_open(&self, params: &Value, open: &dyn Fn(&str) -> bool) -> Vec<Violation> {
         let mut walk = Walk::new(Some(open));
         match params {
-            Value::Object(_) => walk.value(&self.node, params, &Location::Root),
+            Value::Object(_) => walk.value(&self.node, params, &ValuePath::Root),
             Value::Array(items) => walk.positional(&self.node, items),
             Value::Null => walk.missing_all(&self.node),
             Value::String(text) if open(text) => {}
@@ -227,7 +227,11 @@ impl ParamsValidator {
 }
 
 /// The result of a walk over `value`: itself, a filled copy, or the violations.
-fn finish(walk: Walk<'_>, node: &Node, value: &Arc<Value>) -> Result<Arc<Value>, Vec<Violation>> {
+fn finish(
+    walk: Walk<'_>,
+    node: &SchemaNode,
+    value: &Arc<Value>,
+) -> Result<Arc<Value>, Vec<Violation>> {
     if !walk.violations.is_empty() {
         return Err(walk.violations);
     }
@@ -242,7 +246,7 @@ fn finish(walk: Walk<'_>, node: &Node, value: &Arc<Value>) -> Result<Arc<Value>,
 /// The same for parameters that were not an object and are to become one.
 fn rebuilt(
     walk: Walk<'_>,
-    node: &Node,
+    node: &SchemaNode,
     build: impl FnOnce() -> Map<String, Value>,
 ) -> Result<Arc<Value>, Vec<Violation>> {
     if !walk.violations.is_empty() {
@@ -254,9 +258,9 @@ fn rebuilt(
 }
 
 /// A default that breaks its own schema would make every call without it fail.
-fn check_default(node: &Node, value: &mut Value, at: &str, errors: &mut Vec<SchemaError>) {
+fn check_default(node: &SchemaNode, value: &mut Value, at: &str, errors: &mut Vec<SchemaError>) {
     let mut walk = Walk::new(None);
-    walk.value(node, value, &Location::Root);
+    walk.value(node, value, &ValuePath::Root);
     if walk.violations.is_empty() {
         fill::fill(node, value);
     }

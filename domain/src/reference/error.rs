@@ -88,7 +88,7 @@ pub enum ReferenceFault {
     #[error("expected `${{workflow.id}}` or `${{workflow.name}}`")]
     Workflow,
     /// `$` is not followed by a known field.
-    #[error("expected `$.status`, `$.error`, `$.duration` or `$.provider_id` behind the task")]
+    #[error("expected `$.status`, `$.error`, `$.duration` or `$.provider_id` after the task")]
     Metadata,
     /// Several tasks have the name.
     #[error("`{name}` is ambiguous: several tasks have this name")]

@@ -46,7 +46,7 @@ pub(super) struct Parsed {
 
 /// Reads the reference that `text` begins with.
 pub(super) fn parse(text: &str) -> Result<Parsed, ReferenceFault> {
-    let mut cursor = Cursor { text, at: "${".len() };
+    let mut cursor = SegmentCursor { text, at: "${".len() };
     cursor.skip_space();
     let begin = cursor.at;
     let segments = cursor.segments()?;
@@ -61,12 +61,12 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ReferenceFault> {
     Ok(Parsed { begin, segments, fallback, end: cursor.at })
 }
 
-struct Cursor<'a> {
+struct SegmentCursor<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> SegmentCursor<'a> {
     fn rest(&self) -> &'a str {
         &self.text[self.at..]
     }

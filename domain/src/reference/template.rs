@@ -36,24 +36,24 @@ pub struct Template {
 /// The work that rendering has to do.
 #[derive(Debug, Clone, PartialEq)]
 struct Open {
-    node: Node,
+    node: TemplateNode,
     references: Vec<Reference>,
 }
 
 /// A part of the tree with something to fill in. Parts without are not listed.
 #[derive(Debug, Clone, PartialEq)]
-enum Node {
+enum TemplateNode {
     /// A string that is this reference and nothing else.
     Whole(usize),
     /// A string with references or escapes in it.
-    Text(Box<[Part]>),
+    Text(Box<[TextPart]>),
     /// An object or list; each child with its place in the order of iteration.
-    Children(Box<[(usize, Node)]>),
+    Children(Box<[(usize, TemplateNode)]>),
 }
 
 /// A part of a string.
 #[derive(Debug, Clone, PartialEq)]
-enum Part {
+enum TextPart {
     /// These bytes of the string.
     Literal { from: usize, to: usize },
     /// The text of this reference's value.
@@ -165,15 +165,20 @@ fn excerpt(text: &str) -> String {
 }
 
 impl Open {
-    fn render(&self, node: &Node, value: &Value, scope: &dyn Scope) -> Result<Value, RenderError> {
+    fn render(
+        &self,
+        node: &TemplateNode,
+        value: &Value,
+        scope: &dyn Scope,
+    ) -> Result<Value, RenderError> {
         match (node, value) {
-            (Node::Whole(reference), _) => {
+            (TemplateNode::Whole(reference), _) => {
                 Ok(self.references[*reference].resolve(scope)?.into_owned())
             }
-            (Node::Text(parts), Value::String(text)) => {
+            (TemplateNode::Text(parts), Value::String(text)) => {
                 self.text(parts, text, scope).map(Value::String)
             }
-            (Node::Children(open), Value::Object(object)) => {
+            (TemplateNode::Children(open), Value::Object(object)) => {
                 let mut open = open.iter().peekable();
                 let mut filled = Map::new();
                 for (at, (key, child)) in object.iter().enumerate() {
@@ -185,7 +190,7 @@ impl Open {
                 }
                 Ok(Value::Object(filled))
             }
-            (Node::Children(open), Value::Array(list)) => {
+            (TemplateNode::Children(open), Value::Array(list)) => {
                 let mut open = open.iter().peekable();
                 let fill = |(at, child): (usize, &Value)| match open
                     .next_if(|(position, _)| *position == at)
@@ -195,19 +200,24 @@ impl Open {
                 };
                 list.iter().enumerate().map(fill).collect()
             }
-            (Node::Text(_) | Node::Children(_), other) => {
+            (TemplateNode::Text(_) | TemplateNode::Children(_), other) => {
                 debug_assert!(false, "the nodes were made from this very tree");
                 Ok(other.clone())
             }
         }
     }
 
-    fn text(&self, parts: &[Part], text: &str, scope: &dyn Scope) -> Result<String, RenderError> {
+    fn text(
+        &self,
+        parts: &[TextPart],
+        text: &str,
+        scope: &dyn Scope,
+    ) -> Result<String, RenderError> {
         let mut filled = String::with_capacity(text.len());
         for part in parts {
             match part {
-                Part::Literal { from, to } => filled.push_str(&text[*from..*to]),
-                Part::Reference(reference) => {
+                TextPart::Literal { from, to } => filled.push_str(&text[*from..*to]),
+                TextPart::Reference(reference) => {
                     let reference = &self.references[*reference];
                     match &*reference.resolve(scope)? {
                         Value::String(value) => filled.push_str(value),
@@ -225,7 +235,7 @@ impl Open {
 }
 
 /// A step from a value to one of its children.
-enum Step<'a> {
+enum PathStep<'a> {
     Key(&'a str),
     Index(usize),
 }
@@ -234,37 +244,37 @@ enum Step<'a> {
 #[derive(Default)]
 struct Finder<'a> {
     /// The path from the root to the current value; formatted as a pointer only if needed.
-    steps: Vec<Step<'a>>,
+    steps: Vec<PathStep<'a>>,
     references: Vec<Reference>,
     errors: Vec<ReferenceError>,
 }
 
 impl<'a> Finder<'a> {
-    fn node(&mut self, value: &'a Value) -> Option<Node> {
-        let children: Vec<(usize, Node)> = match value {
+    fn node(&mut self, value: &'a Value) -> Option<TemplateNode> {
+        let children: Vec<(usize, TemplateNode)> = match value {
             Value::String(text) if has_reference(text) => return Some(self.string(text)),
             Value::Object(object) => (object.iter().enumerate())
-                .filter_map(|(at, (key, child))| Some((at, self.child(Step::Key(key), child)?)))
+                .filter_map(|(at, (key, child))| Some((at, self.child(PathStep::Key(key), child)?)))
                 .collect(),
             Value::Array(list) => (list.iter().enumerate())
-                .filter_map(|(at, child)| Some((at, self.child(Step::Index(at), child)?)))
+                .filter_map(|(at, child)| Some((at, self.child(PathStep::Index(at), child)?)))
                 .collect(),
             _ => return None,
         };
-        if children.is_empty() { None } else { Some(Node::Children(children.into())) }
+        if children.is_empty() { None } else { Some(TemplateNode::Children(children.into())) }
     }
 
-    fn child(&mut self, step: Step<'a>, child: &'a Value) -> Option<Node> {
+    fn child(&mut self, step: PathStep<'a>, child: &'a Value) -> Option<TemplateNode> {
         self.steps.push(step);
         let node = self.node(child);
         self.steps.pop();
         node
     }
 
-    fn string(&mut self, text: &str) -> Node {
+    fn string(&mut self, text: &str) -> TemplateNode {
         let pointer = self.pointer();
         let mut parts = Vec::new();
-        let literal = |from, to| (from < to).then_some(Part::Literal { from, to });
+        let literal = |from, to| (from < to).then_some(TextPart::Literal { from, to });
         let (mut from, mut at) = (0, 0);
         while let Some(found) = text[at..].find("${") {
             let dollar = at + found;
@@ -280,20 +290,20 @@ impl<'a> Finder<'a> {
         }
         parts.extend(literal(from, text.len()));
         match parts.as_slice() {
-            [Part::Reference(only)] => Node::Whole(*only),
-            _ => Node::Text(parts.into()),
+            [TextPart::Reference(only)] => TemplateNode::Whole(*only),
+            _ => TemplateNode::Text(parts.into()),
         }
     }
 
     /// Takes the reference that `text` begins with, well-formed or not, and answers its length.
-    fn reference(&mut self, pointer: &Arc<str>, text: &str, parts: &mut Vec<Part>) -> usize {
+    fn reference(&mut self, pointer: &Arc<str>, text: &str, parts: &mut Vec<TextPart>) -> usize {
         let read = grammar::parse(text).and_then(|parsed| {
             let end = parsed.end;
             Ok((Reference::new(Arc::clone(pointer), &text[..end], parsed)?, end))
         });
         match read {
             Ok((reference, end)) => {
-                parts.push(Part::Reference(self.references.len()));
+                parts.push(TextPart::Reference(self.references.len()));
                 self.references.push(reference);
                 end
             }
@@ -310,8 +320,8 @@ impl<'a> Finder<'a> {
         let mut pointer = String::new();
         for step in &self.steps {
             match step {
-                Step::Key(key) => push_pointer(&mut pointer, key),
-                Step::Index(index) => push_pointer(&mut pointer, &index.to_string()),
+                PathStep::Key(key) => push_pointer(&mut pointer, key),
+                PathStep::Index(index) => push_pointer(&mut pointer, &index.to_string()),
             }
         }
         pointer.into()

@@ -16,7 +16,7 @@ const READ: [&str; 4] = ["content-type", "content-encoding", "retry-after", "loc
 
 /// The head of an answer, as far as it was read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Head {
+pub(super) enum HeadParse {
     /// Not all of a head.
     Partial,
     /// One that comes before the answer, such as `103 Early Hints`; this many bytes of it.
@@ -28,7 +28,7 @@ pub(super) enum Head {
 }
 
 /// Finds out what `bytes` begin with.
-pub(super) fn read(bytes: &[u8]) -> Head {
+pub(super) fn read(bytes: &[u8]) -> HeadParse {
     let mut fields = vec![httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut fields);
     let mut parser = httparse::ParserConfig::default();
@@ -37,16 +37,16 @@ pub(super) fn read(bytes: &[u8]) -> Head {
     parser.ignore_invalid_headers_in_responses(true);
     let length = match parser.parse_response(&mut response, bytes) {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Head::Partial,
-        Err(_) => return Head::Malformed,
+        Ok(httparse::Status::Partial) => return HeadParse::Partial,
+        Err(_) => return HeadParse::Malformed,
     };
     let status = response.code.unwrap_or_default();
     match status {
         // 101 switches the protocol, which no request asks for.
-        100 | 102..=199 => Head::Interim(length),
+        100 | 102..=199 => HeadParse::Interim(length),
         _ => match written(&response, status) {
-            Some(head) => Head::Final(length, head.into_bytes()),
-            None => Head::Malformed,
+            Some(head) => HeadParse::Final(length, head.into_bytes()),
+            None => HeadParse::Malformed,
         },
     }
 }
@@ -107,7 +107,7 @@ mod tests {
 
     fn head(text: &str) -> String {
         match read(text.as_bytes()) {
-            Head::Final(length, head) => {
+            HeadParse::Final(length, head) => {
                 assert_eq!(length, text.len());
                 String::from_utf8(head).unwrap()
             }
@@ -160,7 +160,7 @@ mod tests {
         many.push_str("Retry-After: 3\r\nContent-Length: 1\r\n\r\n");
         assert_eq!(head(&many), "HTTP/1.1 200 \r\ncontent-length: 1\r\nretry-after: 3\r\n\r\n");
         let bytes = b"HTTP/1.1 200 OK\r\nX-Name: gr\xfc\xdfe\r\nLocation: /\xfc\r\n\r\n";
-        let Head::Final(length, head) = read(bytes) else { panic!("not read") };
+        let HeadParse::Final(length, head) = read(bytes) else { panic!("not read") };
         assert_eq!(
             (length, &head[..]),
             (bytes.len(), &b"HTTP/1.0 200 \r\nlocation: /\r\n\r\n"[..])
@@ -171,15 +171,18 @@ mod tests {
     #[test]
     fn other_beginnings_are_distinguished() {
         let interim = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
-        assert_eq!(read(format!("{interim}HTTP/1.1 200").as_bytes()), Head::Interim(interim.len()));
-        assert_eq!(read(b"HTTP/1.1 100 Continue\r\n\r\n"), Head::Interim(25));
-        assert_eq!(read(b"HTTP/1.1 200 OK\r\nContent-Le"), Head::Partial);
+        assert_eq!(
+            read(format!("{interim}HTTP/1.1 200").as_bytes()),
+            HeadParse::Interim(interim.len())
+        );
+        assert_eq!(read(b"HTTP/1.1 100 Continue\r\n\r\n"), HeadParse::Interim(25));
+        assert_eq!(read(b"HTTP/1.1 200 OK\r\nContent-Le"), HeadParse::Partial);
         for bad in [
             "SSH-2.0-OpenSSH_9.2\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
         ] {
-            assert_eq!(read(bad.as_bytes()), Head::Malformed, "{bad:?}");
+            assert_eq!(read(bad.as_bytes()), HeadParse::Malformed, "{bad:?}");
         }
     }
 }

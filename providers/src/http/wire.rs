@@ -17,7 +17,7 @@ use awc::error::{ConnectError, SendRequestError};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::head::{self, HEAD_MAX, Head};
+use super::head::{self, HEAD_MAX, HeadParse};
 
 /// The server had closed a kept connection before it answered: the request may be sent again over
 /// another one, as RFC 9112, section 9.3.1, has it for clients that know nothing came back.
@@ -45,12 +45,12 @@ pub(crate) fn was_closed(error: &SendRequestError) -> bool {
 }
 
 /// The transport of the bytes.
-enum Line {
+enum Transport {
     Plain(TcpStream),
     Tls(Box<AsyncTlsStream<TcpStream>>),
 }
 
-impl Line {
+impl Transport {
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
@@ -60,17 +60,17 @@ impl Line {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum WirePhase {
     /// A request is being sent, or its answer's head is coming.
-    Head,
+    HeadParse,
     /// Bytes pass as they come: of a body, or of nothing that was asked for.
     Body,
 }
 
 /// A connection for `awc`.
 pub(crate) struct Wire {
-    line: Line,
-    phase: Phase,
+    line: Transport,
+    phase: WirePhase,
     /// Bytes of a head that is not complete.
     coming: BytesMut,
     /// Bytes for the reader: the rewritten head, and the bytes after the original one.
@@ -83,31 +83,31 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(super) fn plain(tcp: TcpStream) -> Self {
-        Self::new(Line::Plain(tcp))
+        Self::new(Transport::Plain(tcp))
     }
 
     pub(super) fn tls(tls: AsyncTlsStream<TcpStream>) -> Self {
-        Self::new(Line::Tls(Box::new(tls)))
+        Self::new(Transport::Tls(Box::new(tls)))
     }
 
-    fn new(line: Line) -> Self {
+    fn new(line: Transport) -> Self {
         // An answer without a request is passed on unparsed.
-        let phase = Phase::Body;
+        let phase = WirePhase::Body;
         let (coming, ready) = (BytesMut::new(), BytesMut::new());
         Self { line, phase, coming, ready, has_received: false, kept: false }
     }
 
     fn line(&mut self) -> Pin<&mut (dyn Duplex + 'static)> {
         match &mut self.line {
-            Line::Plain(tcp) => Pin::new(tcp),
-            Line::Tls(tls) => Pin::new(&mut **tls),
+            Transport::Plain(tcp) => Pin::new(tcp),
+            Transport::Tls(tls) => Pin::new(&mut **tls),
         }
     }
 
     /// A request begins with the first byte written behind an answer.
     fn begins_request(&mut self) {
-        if self.phase == Phase::Body {
-            self.phase = Phase::Head;
+        if self.phase == WirePhase::Body {
+            self.phase = WirePhase::HeadParse;
             self.has_received = false;
             self.coming.clear();
             self.ready.clear();
@@ -125,7 +125,7 @@ impl Wire {
                 // The error of rustls for a connection that ends without `close_notify`.
                 | ErrorKind::UnexpectedEof
         );
-        let is_unheard = self.phase == Phase::Head && !self.has_received;
+        let is_unheard = self.phase == WirePhase::HeadParse && !self.has_received;
         if self.kept && is_unheard && is_gone { closed() } else { error }
     }
 
@@ -133,20 +133,20 @@ impl Wire {
     fn takes_head(&mut self) -> bool {
         loop {
             match head::read(&self.coming) {
-                Head::Partial if self.coming.len() <= HEAD_MAX => return false,
-                Head::Interim(length) => self.coming.advance(length),
-                Head::Final(length, head) => {
+                HeadParse::Partial if self.coming.len() <= HEAD_MAX => return false,
+                HeadParse::Interim(length) => self.coming.advance(length),
+                HeadParse::Final(length, head) => {
                     self.coming.advance(length);
                     self.ready = BytesMut::from(&head[..]);
                     self.kept = true;
                     break;
                 }
                 // `awc` reports what is wrong with it.
-                Head::Partial | Head::Malformed => break,
+                HeadParse::Partial | HeadParse::Malformed => break,
             }
         }
         self.ready.unsplit(std::mem::take(&mut self.coming));
-        self.phase = Phase::Body;
+        self.phase = WirePhase::Body;
         true
     }
 
@@ -164,7 +164,7 @@ impl Wire {
                 }
                 // The end, for the reader to find.
                 self.ready = std::mem::take(&mut self.coming);
-                self.phase = Phase::Body;
+                self.phase = WirePhase::Body;
                 return Poll::Ready(Ok(()));
             }
             self.has_received = true;
@@ -196,7 +196,7 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.phase == Phase::Head {
+        if this.phase == WirePhase::HeadParse {
             ready!(this.poll_head(cx))?;
         }
         if this.ready.is_empty() {

@@ -168,7 +168,7 @@ impl From<OllamaConfigError> for TaskError {
 
 /// Settings that passed the check, in the shape in which the client wants them.
 #[derive(Debug, Clone)]
-pub(super) struct Checked {
+pub(super) struct CheckedConfig {
     /// Without a slash at its end.
     pub(super) base_url: String,
     /// The same.
@@ -181,7 +181,7 @@ pub(super) struct Checked {
 
 impl OllamaConfig {
     /// Checks every setting.
-    pub(super) fn check(self) -> Result<Checked, OllamaConfigError> {
+    pub(super) fn check(self) -> Result<CheckedConfig, OllamaConfigError> {
         let (base_url, uri) = check_url(&self.base_url)?;
         self.check_numbers()?;
         for (field, text) in [
@@ -197,7 +197,7 @@ impl OllamaConfig {
         if let Some(keep_alive) = self.keep_alive.as_ref().filter(|it| !is_span(it)) {
             return Err(OllamaConfigError::KeepAlive { value: keep_alive.to_string() });
         }
-        Ok(Checked { base_url, uri, headers, config: self })
+        Ok(CheckedConfig { base_url, uri, headers, config: self })
     }
 
     fn check_numbers(&self) -> Result<(), OllamaConfigError> {
@@ -283,7 +283,7 @@ fn check_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Ol
     Ok((header, value))
 }
 
-impl Checked {
+impl CheckedConfig {
     /// True if the server is asked over TLS.
     pub(super) fn is_tls(&self) -> bool {
         self.uri.scheme_str() == Some("https")
@@ -306,7 +306,7 @@ mod tests {
 
     use super::*;
 
-    fn read(value: Value) -> Result<Checked, OllamaConfigError> {
+    fn read(value: Value) -> Result<CheckedConfig, OllamaConfigError> {
         serde_json::from_value::<OllamaConfig>(value).unwrap().check()
     }
 

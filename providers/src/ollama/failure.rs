@@ -24,7 +24,7 @@ pub(super) const EXCERPT_MAX: usize = 2048;
 
 /// An answer other than a success.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Refusal {
+pub(super) struct HttpRefusal {
     /// The status.
     pub(super) status: StatusCode,
     /// The beginning of the body, for a person: one line.
@@ -37,7 +37,7 @@ pub(super) struct Refusal {
     pub(super) location: Option<String>,
 }
 
-impl Refusal {
+impl HttpRefusal {
     /// Reads what can be known from the body's beginning.
     pub(super) fn new(status: StatusCode, body: &[u8]) -> Self {
         let error = serde_json::from_slice::<Value>(body)
@@ -246,7 +246,7 @@ mod tests {
 
     fn error(status: u16, body: &str) -> TaskError {
         let status = StatusCode::from_u16(status).unwrap();
-        Refusal::new(status, body.as_bytes()).into_error("POST /api/chat", Some("phi4"))
+        HttpRefusal::new(status, body.as_bytes()).into_error("POST /api/chat", Some("phi4"))
     }
 
     /// The engine decides by the code whether to try again, so each status needs the right one.

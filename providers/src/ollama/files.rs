@@ -16,7 +16,7 @@ use gleitzeit_domain::{
     file_access::FileAccess,
 };
 
-use crate::reach::{Reach, Rules, Unreachable};
+use crate::reach::{FileReach, Rules, Unreachable};
 
 /// The files that a call may read, and their size limit.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ impl Files {
     }
 }
 
-fn outside(reach: Reach<'_>, field: &'static str, path: &str) -> TaskError {
+fn outside(reach: FileReach<'_>, field: &'static str, path: &str) -> TaskError {
     let roots: Vec<String> =
         reach.roots().iter().map(|root| format!("`{}`", root.display())).collect();
     let allowed = if roots.is_empty() { "none".to_owned() } else { roots.join(", ") };

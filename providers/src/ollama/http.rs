@@ -32,8 +32,8 @@ use tokio::{
 };
 
 use super::{
-    config::Checked,
-    failure::{self, Refusal},
+    config::CheckedConfig,
+    failure::{self, HttpRefusal},
 };
 use crate::{
     http::{dial, trust, wire},
@@ -52,7 +52,7 @@ pub(super) enum Unanswered {
         /// The request, for a person.
         request: String,
         /// The refusal.
-        refusal: Refusal,
+        refusal: HttpRefusal,
     },
     /// No answer came.
     Failed(TaskError),
@@ -69,20 +69,20 @@ impl Unanswered {
 }
 
 /// One server, and the connections to it.
-pub(super) struct Server {
+pub(super) struct OllamaServer {
     client: Client,
     calls: Semaphore,
-    settings: Checked,
+    settings: CheckedConfig,
     /// `base_url` as `awc` is asked for it.
     asked: String,
 }
 
-impl Server {
+impl OllamaServer {
     /// A client of its own: connections are shared with no other provider.
     ///
     /// # Errors
     /// `CONFIGURATION_ERROR` if the certificates of the settings cannot be read.
-    pub(super) fn new(provider_id: &str, settings: Checked) -> Result<Self, TaskError> {
+    pub(super) fn new(provider_id: &str, settings: CheckedConfig) -> Result<Self, TaskError> {
         // Preparing TLS, which awc does whatever the address is, panics without it.
         tls::install_crypto_provider();
         let config = &settings.config;
@@ -120,7 +120,11 @@ impl Server {
     }
 
     /// Sends `body` to `path`, as soon as a connection is free.
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Answer<'_>, Unanswered> {
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<HttpAnswer<'_>, Unanswered> {
         let slot = self.calls.acquire().await.map_err(|_| {
             Unanswered::Failed(TaskError::new(
                 ErrorCode::SystemShutdown,
@@ -166,7 +170,7 @@ impl Server {
         start: impl Fn() -> awc::SendClientRequest,
         deadline: Instant,
         slot: Option<SemaphorePermit<'a>>,
-    ) -> Result<Answer<'a>, Unanswered> {
+    ) -> Result<HttpAnswer<'a>, Unanswered> {
         let config = &self.settings.config;
         let mut wait = WaitLimits {
             name,
@@ -193,7 +197,7 @@ impl Server {
         (wait.silence, wait.settings[0]) = (config.chunk_timeout, "chunk_timeout");
 
         let (status, headers) = (response.status(), response.headers().clone());
-        let mut answer = Answer {
+        let mut answer = HttpAnswer {
             wait,
             body: response.boxed_local(),
             read: 0,
@@ -203,7 +207,7 @@ impl Server {
         };
         if !status.is_success() {
             let body = answer.beginning(2 * failure::EXCERPT_MAX).await;
-            let mut refusal = Refusal::new(status, &body);
+            let mut refusal = HttpRefusal::new(status, &body);
             refusal.retry_after = text_of(&headers, &RETRY_AFTER)
                 .and_then(|text| failure::retry_after(text, SystemTime::now()));
             refusal.location = text_of(&headers, &LOCATION).map(failure::one_line);
@@ -274,7 +278,7 @@ impl WaitLimits {
 }
 
 /// A successful answer whose body is still to be read.
-pub(super) struct Answer<'a> {
+pub(super) struct HttpAnswer<'a> {
     wait: WaitLimits,
     body: LocalBoxStream<'static, Result<Bytes, PayloadError>>,
     read: usize,
@@ -285,7 +289,7 @@ pub(super) struct Answer<'a> {
     _slot: Option<SemaphorePermit<'a>>,
 }
 
-impl Answer<'_> {
+impl HttpAnswer<'_> {
     /// The request, for a person.
     pub(super) fn request(&self) -> &str {
         &self.wait.name

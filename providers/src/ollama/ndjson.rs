@@ -7,12 +7,12 @@ use bytes::{Bytes, BytesMut};
 
 /// The bytes that have come and not yet been handed out.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct LineSplitter {
     buffer: BytesMut,
     searched: usize,
 }
 
-impl Lines {
+impl LineSplitter {
     /// Takes what has come.
     pub(super) fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     fn lines_of(chunks: &[&[u8]]) -> (Vec<Vec<u8>>, Option<Bytes>) {
-        let mut lines = Lines::default();
+        let mut lines = LineSplitter::default();
         let mut found = Vec::new();
         for chunk in chunks {
             lines.push(chunk);

@@ -276,14 +276,14 @@ fn beginning(piece: &[u8]) -> String {
 
 /// A text that comes in pieces.
 #[derive(Debug, Default)]
-pub(super) struct Reply {
+pub(super) struct OllamaReply {
     text: Option<String>,
     thinking: String,
     tool_calls: Vec<Value>,
     end: Option<(String, Usage)>,
 }
 
-impl Reply {
+impl OllamaReply {
     /// Takes one line of a stream; true when it was the last one.
     pub(super) fn take_line(&mut self, line: &[u8]) -> Result<bool, PieceError> {
         let value = read(line).map_err(|error| error.of_line(line))?;

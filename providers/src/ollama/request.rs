@@ -56,7 +56,7 @@ pub(super) struct Attached {
 
 /// One request of a text.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Request {
+pub(super) struct OllamaRequest {
     /// Below the server's address.
     pub(super) path: &'static str,
     /// The model asked for.
@@ -103,7 +103,11 @@ impl Params {
     }
 
     /// A request for the next message of a conversation, with its images, if any.
-    pub(super) fn chat(self, model: String, attached: Attached) -> Result<Request, TaskError> {
+    pub(super) fn chat(
+        self,
+        model: String,
+        attached: Attached,
+    ) -> Result<OllamaRequest, TaskError> {
         let streamed = self.stream.unwrap_or(false);
         let steering = self.steering();
         let mut messages = self.messages.unwrap_or_default();
@@ -124,11 +128,15 @@ impl Params {
         }
         let mut body = json!({ "model": model, "messages": messages, "stream": streamed });
         steering.add_to(&mut body);
-        Ok(Request { path: "/api/chat", model, streamed, body })
+        Ok(OllamaRequest { path: "/api/chat", model, streamed, body })
     }
 
     /// A question about pictures: a conversation that must have one.
-    pub(super) fn vision(self, model: String, attached: Attached) -> Result<Request, TaskError> {
+    pub(super) fn vision(
+        self,
+        model: String,
+        attached: Attached,
+    ) -> Result<OllamaRequest, TaskError> {
         let request = self.chat(model, attached)?;
         let has_image =
             |message: &Value| message["images"].as_array().is_some_and(|images| !images.is_empty());
@@ -140,7 +148,11 @@ impl Params {
     }
 
     /// A request for the continuation of a prompt.
-    pub(super) fn generate(self, model: String, attached: Attached) -> Result<Request, TaskError> {
+    pub(super) fn generate(
+        self,
+        model: String,
+        attached: Attached,
+    ) -> Result<OllamaRequest, TaskError> {
         let streamed = self.stream.unwrap_or(false);
         let steering = self.steering();
         let Some(prompt) = joined(self.prompt, attached.text) else {
@@ -151,7 +163,7 @@ impl Params {
         if let Some(system) = self.system {
             body["system"] = system.into();
         }
-        Ok(Request { path: "/api/generate", model, streamed, body })
+        Ok(OllamaRequest { path: "/api/generate", model, streamed, body })
     }
 
     /// The text to embed, as the body without it, and it.

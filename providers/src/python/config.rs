@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     config_error::{CPU_MIN_MILLICORES, PythonConfigError},
     docker::{Beside, DockerConfig},
-    request::Request,
+    request::PythonRequest,
     security::SecurityManager,
 };
 use crate::reach::Rules;
@@ -260,7 +260,7 @@ impl PythonConfig {
     }
 
     /// The limits of one call: what the task leased is what it gets.
-    pub(super) fn limits(&self, request: &Request, call: &Call) -> Limits {
+    pub(super) fn limits(&self, request: &PythonRequest, call: &Call) -> Limits {
         let leased = |amount: u64, otherwise: u64| if amount == 0 { otherwise } else { amount };
         Limits {
             timeout: timeout(request, call),
@@ -276,7 +276,7 @@ impl PythonConfig {
 
 /// The limit of an attempt. The plan of the task has included a literal `timeout`; a reference is
 /// known only here.
-pub(super) fn timeout(request: &Request, call: &Call) -> Duration {
+pub(super) fn timeout(request: &PythonRequest, call: &Call) -> Duration {
     let own = request.timeout.filter(|_| call.supplied("timeout").is_some());
     own.map_or(call.timeout, |own| own.min(call.timeout))
 }

@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::{PythonConfig, open, refused};
-use crate::reach::Reach;
+use crate::reach::FileReach;
 
 /// Files that the jails of one sandbox show. A mount for each takes a descriptor and an inode while
 /// the jail is built.
@@ -35,11 +35,11 @@ const IDLE_MAX: Duration = Duration::from_mins(1);
 /// The sandboxes that are open.
 #[derive(Debug, Default)]
 pub(super) struct ExposedFiles {
-    open: RefCell<Vec<Entry>>,
+    open: RefCell<Vec<OpenSandbox>>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct OpenSandbox {
     files: Vec<String>,
     /// Empty while the sandbox is being opened; concurrent calls wait for the same one.
     sandbox: Rc<OnceCell<Sandbox>>,
@@ -55,7 +55,7 @@ impl ExposedFiles {
     pub(super) async fn sandbox(
         &self,
         config: &PythonConfig,
-        reach: Reach<'_>,
+        reach: FileReach<'_>,
         call: &Call,
     ) -> Result<Option<Sandbox>, TaskError> {
         let Some(file_access) = call.file_access.as_deref() else { return Ok(None) };
@@ -101,7 +101,7 @@ impl ExposedFiles {
             open.swap_remove(oldest);
         }
         let sandbox = Rc::new(OnceCell::new());
-        open.push(Entry { files: files.to_vec(), sandbox: Rc::clone(&sandbox), used: now });
+        open.push(OpenSandbox { files: files.to_vec(), sandbox: Rc::clone(&sandbox), used: now });
         sandbox
     }
 

@@ -10,12 +10,12 @@ use gleitzeit_sandbox::{Job, Limits, Mode, ResultType, Source};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use super::security::Admission;
+use super::security::AdmittedCall;
 
 /// The parameters of `execute`; those of `validate` are some of them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Request {
+pub(super) struct PythonRequest {
     pub(super) code: Option<String>,
     pub(super) file: Option<String>,
     #[serde(deserialize_with = "seconds")]
@@ -34,7 +34,7 @@ fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::E
         .map_err(|_| serde::de::Error::custom(format!("`timeout` {seconds} is no span of time")))
 }
 
-impl Request {
+impl PythonRequest {
     /// Reads what the protocol has checked already, as far as a protocol can.
     pub(super) fn read(params: &Value) -> Result<Self, TaskError> {
         let mut request = Self::deserialize(params)
@@ -56,7 +56,7 @@ impl Request {
     pub(super) fn into_job(
         self,
         source: Source,
-        admission: Admission,
+        admission: AdmittedCall,
         limits: Limits,
         call: &Call,
     ) -> Job {
@@ -114,10 +114,10 @@ mod tests {
     #[test]
     fn environment_values_become_text() {
         let params = json!({"environment": {"A": "x", "B": 1.5, "C": true}});
-        let request = Request::read(&params).unwrap();
+        let request = PythonRequest::read(&params).unwrap();
         let texts: Vec<_> = request.environment.unwrap().into_values().collect();
         assert_eq!(texts, [json!("x"), json!("1.5"), json!("true")]);
-        let error = Request::read(&json!({"environment": {"A": [1]}})).unwrap_err();
+        let error = PythonRequest::read(&json!({"environment": {"A": [1]}})).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidParams);
         assert!(error.message.starts_with("/environment/A: [1]"), "{error}");
     }

@@ -24,7 +24,7 @@ use nix::{
     sys::stat::Mode,
 };
 
-use crate::reach::{Reach, Rules, Unreachable};
+use crate::reach::{FileReach, Rules, Unreachable};
 
 /// Longer scripts are refused, and so are modules that are longer together.
 const SCRIPT_MAX_BYTES: u64 = 4 << 20;
@@ -45,7 +45,7 @@ impl Scripts {
     }
 
     /// The files that a call of a workflow with this file access may name.
-    pub(super) fn reach<'r>(&'r self, file_access: Option<&'r FileAccess>) -> Reach<'r> {
+    pub(super) fn reach<'r>(&'r self, file_access: Option<&'r FileAccess>) -> FileReach<'r> {
         self.rules.reach(file_access)
     }
 
@@ -69,7 +69,7 @@ impl Scripts {
     }
 }
 
-fn read_now(reach: Reach<'_>, file: &str) -> Result<Source, TaskError> {
+fn read_now(reach: FileReach<'_>, file: &str) -> Result<Source, TaskError> {
     let path = reach.find(file).map_err(|why| not_found(reach, file, &why))?;
     let unreadable = |why: &dyn std::fmt::Display| {
         let message = format!("cannot read script `{}`: {why}", path.display());
@@ -82,7 +82,7 @@ fn read_now(reach: Reach<'_>, file: &str) -> Result<Source, TaskError> {
     Ok(Source { bytes, filename: file.to_owned(), is_file: true, modules })
 }
 
-fn not_found(reach: Reach<'_>, file: &str, why: &Unreachable) -> TaskError {
+fn not_found(reach: FileReach<'_>, file: &str, why: &Unreachable) -> TaskError {
     let roots = match &reach.roots()[..] {
         [] => "none are set".to_owned(),
         roots => roots.iter().map(|root| display_path(root)).collect::<Vec<_>>().join(", "),
@@ -146,7 +146,7 @@ fn open_and_check(path: &Path, flags: OFlag) -> io::Result<File> {
 
 /// Modules beside a script: those that it imports by names that stand there, and what these import.
 struct Modules<'a> {
-    reach: Reach<'a>,
+    reach: FileReach<'a>,
     /// That of the script.
     directory: &'a Path,
     read: BTreeMap<String, Vec<u8>>,
@@ -155,7 +155,7 @@ struct Modules<'a> {
 
 impl<'a> Modules<'a> {
     fn beside(
-        reach: Reach<'a>,
+        reach: FileReach<'a>,
         directory: &'a Path,
         script: &[u8],
     ) -> io::Result<BTreeMap<String, Vec<u8>>> {

@@ -18,7 +18,7 @@ pub struct SecurityManager {
 
 /// The rights of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission {
+pub struct AdmittedCall {
     /// The imports and calls of its code.
     pub policy: Policy,
     /// True when it may reach the network.
@@ -39,9 +39,9 @@ impl SecurityManager {
     pub fn admit(
         &self,
         requirements: Option<&SecurityRequirements>,
-    ) -> Result<Admission, TaskError> {
+    ) -> Result<AdmittedCall, TaskError> {
         let Some(demands) = requirements else {
-            return Ok(Admission { policy: self.policy.clone(), network: self.network });
+            return Ok(AdmittedCall { policy: self.policy.clone(), network: self.network });
         };
         let refused = |message| Err(TaskError::new(ErrorCode::TaskValidationFailed, message));
         if let Some(least) = demands.sandbox_minimum
@@ -61,7 +61,7 @@ impl SecurityManager {
             return refused(message.to_owned());
         }
         let (allowed, blocked) = (&demands.allowed_modules, &demands.blocked_modules);
-        Ok(Admission {
+        Ok(AdmittedCall {
             policy: self.policy.clone().tightened(allowed, blocked),
             network: self.network && demands.network,
         })

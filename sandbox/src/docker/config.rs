@@ -57,7 +57,7 @@ impl Drop for ContainerGuard {
 
 /// The first frame of a supervisor, by the names that the harness reads.
 #[derive(Serialize)]
-struct HarnessConfig {
+struct SupervisorHarnessConfig {
     own_pid: u32,
 }
 
@@ -66,7 +66,7 @@ pub(super) fn boot_frames(interpreter: &Interpreter) -> Vec<u8> {
     frames::put(&mut boot_frames, interpreter.harness());
     frames::put(
         &mut boot_frames,
-        &serde_json::to_vec(&HarnessConfig { own_pid: OWN_PID }).unwrap_or_default(),
+        &serde_json::to_vec(&SupervisorHarnessConfig { own_pid: OWN_PID }).unwrap_or_default(),
     );
     frames::put(&mut boot_frames, &filter_program(false));
     boot_frames

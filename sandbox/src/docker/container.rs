@@ -101,7 +101,7 @@ impl Drop for Container {
             // A waiting `stop` must not wait for an engine that does not answer.
             drop(alive);
             if let Err(error) = &removed {
-                tracing::warn!(container = id, %error, "a container stays behind for now");
+                tracing::warn!(container = id, %error, "container removal failed; trying again");
             }
             for _ in 0..REMOVALS_MAX {
                 if removed.is_ok() {
@@ -218,7 +218,7 @@ impl IdleContainer {
             match is_ready.await {
                 Ok(Ok(())) => Ok(warm),
                 Ok(Err(complaint)) => Err(SandboxError::unavailable(format!(
-                    "a container of image `{}` does not get ready: {complaint}",
+                    "a container of image `{}` did not get ready: {complaint}",
                     config.settings.image
                 ))),
                 Err(_) => Err(SandboxError::Closed),
@@ -255,7 +255,7 @@ impl IdleContainer {
         if memory != profile::memory_bytes(&config.settings.usual) {
             container.engine.limit_memory(&container.id, memory).await?;
         }
-        let mut running = Running { container, end: Some(end), _listener: reader_task };
+        let mut running = RunningContainer { container, end: Some(end), _listener: reader_task };
         let frames = frames::with_limit(&config.interpreter, job);
         let [stdout, stderr, reply] = streams;
         let converse = async {
@@ -277,14 +277,14 @@ impl IdleContainer {
 }
 
 /// A container whose task is under way.
-struct Running {
+struct RunningContainer {
     container: Container,
     end: Option<oneshot::Receiver<Report>>,
     /// Held for its end.
     _listener: ReaderTask,
 }
 
-impl watch::Process for Running {
+impl watch::WatchedProcess for RunningContainer {
     const REAP: Duration = KILL_TIMEOUT;
 
     async fn wait(&mut self) -> io::Result<Exit> {
@@ -314,7 +314,7 @@ impl watch::Process for Running {
         let (engine, id) = (self.container.engine.clone(), self.container.id.clone());
         runtime.spawn(async move {
             if let Err(error) = engine.kill(&id).await {
-                tracing::warn!(container = id, %error, "a container is not killed");
+                tracing::warn!(container = id, %error, "container kill failed");
             }
         });
     }
@@ -345,14 +345,14 @@ impl OutputReader {
                 Err(error) => Err(error.to_string()),
             };
             if let Err(why) = input {
-                tracing::debug!(why, "a container is not understood");
+                tracing::debug!(why, "invalid output of container");
                 complaint = why.into_bytes();
                 break;
             }
         }
         if let Some(ready) = self.ready.take() {
             let text = String::from_utf8_lossy(&complaint);
-            let last = text.trim().lines().last().unwrap_or("it ended without a word").to_owned();
+            let last = text.trim().lines().last().unwrap_or("it ended without output").to_owned();
             let _ = ready.send(Err(last));
         }
     }

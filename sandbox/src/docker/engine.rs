@@ -107,7 +107,7 @@ impl Engine {
 
     /// The engine's description. With `runtime`, checks that the engine has that runtime.
     pub(super) async fn info(&self, runtime: Option<&str>) -> Result<EngineInfo, SandboxError> {
-        let info = self.docker.info().await.map_err(self.failed("speak"))?;
+        let info = self.docker.info().await.map_err(self.failed("communicate"))?;
         let runtimes = info.runtimes.unwrap_or_default();
         if let Some(runtime) = runtime
             && !runtimes.contains_key(runtime)
@@ -231,7 +231,7 @@ impl Engine {
         match self.docker.inspect_container(id, None).await {
             Ok(details) => Ok(details.state),
             Err(error) if status(&error) == Some(NOT_FOUND) => Ok(None),
-            Err(error) => Err(self.failed("look at a container")(error)),
+            Err(error) => Err(self.failed("inspect a container")(error)),
         }
     }
 
@@ -257,7 +257,9 @@ impl Engine {
                 SandboxError::Engine { reason, .. } => io::Error::other(reason),
                 other => io::Error::other(other.to_string()),
             }),
-            Err(_) => Err(io::Error::other(format!("container `{id}` does not die"))),
+            Err(_) => {
+                Err(io::Error::other(format!("container `{id}` still running after SIGKILL")))
+            }
         }
     }
 

@@ -94,7 +94,7 @@ impl Decoder {
                 }
                 serde_json::from_slice(&std::mem::take(&mut self.report))
                     .map(|report| Some(Frame::Report(report)))
-                    .map_err(|error| format!("a report that is none: {error}"))
+                    .map_err(|error| format!("invalid report: {error}"))
             }
             FrameKind::Stdout | FrameKind::Stderr | FrameKind::Reply if part.is_empty() => Ok(None),
             FrameKind::Stdout | FrameKind::Stderr | FrameKind::Reply => {
@@ -118,7 +118,7 @@ impl Decoder {
             FrameKind::Stdout | FrameKind::Stderr | FrameKind::Reply => usize::MAX,
         };
         if length > most {
-            return Err(format!("a message of {length} bytes where {most} are the most"));
+            return Err(format!("a message of {length} bytes, more than {most}"));
         }
         self.head.clear();
         Ok(Some((kind, length)))
@@ -187,7 +187,7 @@ mod tests {
             (message(b'?', b""), "unknown kind, 0x3f"),
             (message(b'r', b"x"), "a message of 1 bytes where 0"),
             (message(b'x', &[b' '; 5000]), "a message of 5000 bytes where 4096"),
-            (message(b'x', b"{}"), "a report that is none: missing field"),
+            (message(b'x', b"{}"), "invalid report: missing field"),
         ] {
             let seen = all(&[&line]).unwrap_err();
             assert!(seen.contains(reason), "{seen}");

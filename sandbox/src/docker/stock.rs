@@ -60,7 +60,7 @@ async fn start(pool: &WorkerPool<IdleContainer>, config: &Arc<ContainerConfig>) 
         match started {
             Ok(warm) => return warm,
             Err(error) => {
-                tracing::warn!(%error, ?pause, "no container gets warm");
+                tracing::warn!(%error, ?pause, "container warm-up failed");
                 pool.failed(&error);
             }
         }

@@ -36,7 +36,7 @@ const SHIM_FILES: [&str; 4] = [".python-version", ".tool-versions", "mise.toml",
 
 /// A question to an interpreter, by which its answer is found again.
 #[derive(Debug, Clone)]
-pub(super) struct Question {
+pub(super) struct CacheKey {
     /// All that goes into the answer, but for the state of files.
     key: String,
     /// Files that decide which interpreter a shim starts.
@@ -46,7 +46,7 @@ pub(super) struct Question {
 
 /// The first line of a cache file.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Head {
+struct CacheHeader {
     key: String,
     depends: Vec<(PathBuf, Option<Stamp>)>,
     /// Of what follows the line.
@@ -77,7 +77,7 @@ impl Stamp {
     }
 }
 
-impl Question {
+impl CacheKey {
     /// The cache key of the interpreter at `path`: a path, or a name looked up in `PATH`. `None` if
     /// there is no such program.
     pub(super) fn new(path: &Path) -> Option<Self> {
@@ -124,7 +124,7 @@ impl Question {
         let mut file = BufReader::new(file.take(FILE_MAX_BYTES));
         let mut line = Vec::new();
         file.read_until(b'\n', &mut line).ok()?;
-        let head: Head = serde_json::from_slice(&line).ok()?;
+        let head: CacheHeader = serde_json::from_slice(&line).ok()?;
         let mut answer = Vec::new();
         file.read_to_end(&mut answer).ok()?;
         let is_whole = head.length == answer.len() as u64 && head.sum == sum(&answer);
@@ -156,7 +156,7 @@ impl Question {
         if !stamped.iter().all(|(_, stamp)| stamp.as_ref().is_none_or(is_old)) {
             return Err(io::Error::other("the environment has just changed"));
         }
-        let head = Head {
+        let head = CacheHeader {
             key: self.key.clone(),
             depends: stamped,
             length: answer.len() as u64,
@@ -272,20 +272,20 @@ mod tests {
     use super::*;
 
     /// A question about a program of its own, put in a moment that all files are older than.
-    fn question(dir: &Path) -> Question {
+    fn question(dir: &Path) -> CacheKey {
         let program = dir.join("python3");
         if !program.exists() {
             fs::copy("/proc/self/exe", &program).unwrap();
         }
         let asked_at = SystemTime::now() + Duration::from_mins(1);
-        Question { asked_at, ..Question::new(&program).unwrap() }
+        CacheKey { asked_at, ..CacheKey::new(&program).unwrap() }
     }
 
     fn cache(dir: &Path) -> PathBuf {
         dir.join("cache")
     }
 
-    fn kept(dir: &Path) -> (Question, PathBuf) {
+    fn kept(dir: &Path) -> (CacheKey, PathBuf) {
         let question = question(dir);
         let site = dir.join("site.pth");
         fs::write(&site, "one").unwrap();
@@ -311,7 +311,7 @@ mod tests {
     fn an_answer_about_what_has_just_changed_is_not_kept() {
         let dir = tempfile::tempdir().unwrap();
         let before = question(dir.path());
-        let question = Question { asked_at: SystemTime::now() - Duration::from_secs(1), ..before };
+        let question = CacheKey { asked_at: SystemTime::now() - Duration::from_secs(1), ..before };
         assert!(question.keep_in(&cache(dir.path()), b"x", &[]).is_err());
         assert_eq!(question.answer_in(&cache(dir.path())), None);
     }

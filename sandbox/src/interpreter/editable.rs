@@ -22,7 +22,7 @@ const DEPTH_MAX: usize = 16;
 /// The files to expose of `named`: itself if it is a module, or a package without hidden files;
 /// else the modules and packages in it. The flag is true if the list was cut.
 pub(super) fn importable(named: &Path) -> (Vec<PathBuf>, bool) {
-    let mut walk = Walk { paths: Vec::new(), entries: 0, is_cut: false };
+    let mut walk = ProjectWalk { paths: Vec::new(), entries: 0, is_cut: false };
     if named.is_dir() {
         walk.directory(named, 0);
     } else if is_module(named) {
@@ -31,14 +31,14 @@ pub(super) fn importable(named: &Path) -> (Vec<PathBuf>, bool) {
     (walk.paths, walk.is_cut)
 }
 
-struct Walk {
+struct ProjectWalk {
     paths: Vec<PathBuf>,
     entries: usize,
     /// True when something was left out because a bound was reached.
     is_cut: bool,
 }
 
-impl Walk {
+impl ProjectWalk {
     /// Shows `directory` whole if it is a package without hidden files, else what is importable in
     /// it.
     fn directory(&mut self, directory: &Path, depth: usize) {

@@ -129,12 +129,12 @@ impl fmt::Display for NetworkRule {
 
 /// One address range and port that tasks of a jail may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reach {
+pub(crate) struct ReachRules {
     rules: Vec<NetworkRule>,
     nameservers: Vec<IpAddr>,
 }
 
-impl Reach {
+impl ReachRules {
     pub(crate) fn new(rules: &[NetworkRule], nameservers: &[IpAddr]) -> Self {
         let nameservers = nameservers.iter().map(IpAddr::to_canonical).collect();
         Self { rules: rules.to_vec(), nameservers }
@@ -213,9 +213,9 @@ fn own_addresses() -> Vec<IpAddr> {
 mod tests {
     use super::*;
 
-    fn reach(rules: &[&str]) -> Reach {
+    fn reach(rules: &[&str]) -> ReachRules {
         let rules: Vec<_> = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-        Reach::new(&rules, &["127.0.0.53".parse().unwrap()])
+        ReachRules::new(&rules, &["127.0.0.53".parse().unwrap()])
     }
 
     fn allows(rules: &[&str], address: &str) -> bool {

@@ -91,7 +91,7 @@ pub(crate) fn compile_asking(decisions: &BTreeMap<u32, Decision>) -> Vec<Step> {
 }
 
 fn program(foreign: u32, decisions: &BTreeMap<u32, Decision>, otherwise: Decision) -> Vec<Step> {
-    let mut program = Program::default();
+    let mut program = ProgramBuilder::default();
     let decided = program.tree(&spans(decisions, otherwise));
     let decided = program.load(NUMBER_AT, decided);
     let foreign = program.answer(foreign);
@@ -127,7 +127,7 @@ fn spans(decisions: &BTreeMap<u32, Decision>, otherwise: Decision) -> Vec<(u32, 
 /// that a step's targets exist before the step. Answers are shared if a jump reaches them, because
 /// the kernel reads, checks and translates every step again for each task.
 #[derive(Default)]
-struct Program {
+struct ProgramBuilder {
     /// The last one first.
     steps: Vec<Step>,
 }
@@ -136,7 +136,7 @@ struct Program {
 #[derive(Debug, Clone, Copy)]
 struct Label(usize);
 
-impl Program {
+impl ProgramBuilder {
     fn push(&mut self, step: Step) -> Label {
         self.steps.push(step);
         Label(self.steps.len() - 1)

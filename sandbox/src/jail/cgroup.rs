@@ -49,13 +49,13 @@ const CPU_PERIOD_US: u64 = 100_000;
 
 /// Directories below which groups can be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Groups {
+pub(crate) struct ControlGroups {
     parents: Vec<(Controller, PathBuf)>,
     /// Microseconds of each period; `None` for no limit.
     cpu_quota_us: Option<u64>,
 }
 
-impl Groups {
+impl ControlGroups {
     /// The directories in which this process may make groups; `None` if there are none. `chosen` is
     /// a version 2 directory from the settings.
     pub(crate) fn find(chosen: Option<&Path>) -> Option<Self> {
@@ -96,14 +96,15 @@ impl Groups {
     }
 
     /// Makes a group.
-    pub(crate) fn create(&self) -> io::Result<Group> {
+    pub(crate) fn create(&self) -> io::Result<ControlGroup> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{number}", std::process::id());
-        let mut group = Group { dirs: Vec::new(), memory_bytes: AtomicU64::new(0) };
+        let mut group = ControlGroup { dirs: Vec::new(), memory_bytes: AtomicU64::new(0) };
         for (controller, parent) in &self.parents {
             let dir = parent.join(&name);
             fs::create_dir(&dir)?;
-            // From here on the group removes itself when something goes wrong.
+            // The push must follow the creation at once: on an error below, the drop of the group
+            // removes the directories in this list only.
             group.dirs.push((*controller, dir.clone()));
             match controller {
                 Controller::Unified => {
@@ -131,13 +132,13 @@ impl Groups {
 
 /// A group of one jail.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct ControlGroup {
     dirs: Vec<(Controller, PathBuf)>,
     /// The current limit, in bytes.
     memory_bytes: AtomicU64,
 }
 
-impl Group {
+impl ControlGroup {
     /// Files that move a process into the group when its id is written to them.
     pub(crate) fn entrances(&self) -> Vec<PathBuf> {
         self.dirs.iter().map(|(_, dir)| dir.join("cgroup.procs")).collect()
@@ -153,7 +154,8 @@ impl Group {
             match controller {
                 Controller::Unified => {
                     fs::write(dir.join("memory.max"), &most)?;
-                    // Not there without swap.
+                    // The file exists only with swap. Without the limit, a task would swap instead of
+                    // being killed.
                     let _ = fs::write(dir.join("memory.swap.max"), "0");
                 }
                 Controller::Memory => fs::write(dir.join("memory.limit_in_bytes"), &most)?,
@@ -188,7 +190,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ControlGroup {
     fn drop(&mut self) {
         for (_, dir) in &self.dirs {
             let _ = fs::remove_dir(dir);

@@ -18,14 +18,14 @@ use nix::{
 use tokio::{io::AsyncReadExt as _, net::unix::pipe, sync::oneshot};
 
 use super::{
-    cgroup::Group,
+    cgroup::ControlGroup,
     channel::{self, Channel},
     kernel,
 };
 use crate::{
     Interpreter, Job, SandboxError, frames,
     reply::read_reply,
-    watch::{self, Ended, Ending, Exit},
+    watch::{self, EndCause, Ended, Exit},
 };
 
 /// What the user of a child reports to the child's zygote slot.
@@ -69,7 +69,7 @@ pub(crate) struct Child {
     control: Arc<Channel>,
     ended: oneshot::Receiver<Exit>,
     notes: Notes,
-    group: Option<Arc<Group>>,
+    group: Option<Arc<ControlGroup>>,
     is_over: bool,
 }
 
@@ -79,7 +79,7 @@ impl Child {
         control: Arc<Channel>,
         ended: oneshot::Receiver<Exit>,
         notes: Notes,
-        group: Option<Arc<Group>>,
+        group: Option<Arc<ControlGroup>>,
     ) -> Self {
         Self { pid, process, line, control, ended, notes, group, is_over: false }
     }
@@ -114,6 +114,7 @@ impl Child {
                 .limit_memory(bytes)
                 .map_err(SandboxError::system("limit the memory of a task"))?;
         }
+        // The limit must be set before the task gets its descriptors: it could allocate at once.
         let pipes = Pipes::new().map_err(SandboxError::system("make the pipes of a task"))?;
         let (ours, theirs) = pipes.split()?;
         let input = TaskInput::new(interpreter, job)
@@ -123,10 +124,13 @@ impl Child {
             vec![input.job.as_fd(), stdout.as_fd(), stderr.as_fd(), result.as_fd()];
         descriptors.extend(input.stdin.as_ref().map(OwnedFd::as_fd));
         channel::send(&self.line, b"!", &descriptors).map_err(RunError::NotBegun)?;
+        // Copies of the pipes' ends here would keep them open after the task has exited.
         drop((theirs, input));
         let [stdout, stderr, mut result] = ours;
         let mut has_begun = false;
         let converse = async {
+            // The harness writes one byte before it runs the code; without it another child may run
+            // the task.
             has_begun = result.read_u8().await.is_ok();
             if !has_begun {
                 return Ok(None);
@@ -134,7 +138,7 @@ impl Child {
             read_reply(result, job.limits.result_max_bytes).await
         };
         let ended = watch::watch(self, job, (stdout, stderr), converse).await?;
-        if has_begun || ended.ending != Ending::Own || ended.exit.out_of_memory {
+        if has_begun || ended.ending != EndCause::Own || ended.exit.out_of_memory {
             return Ok(ended);
         }
         Err(RunError::NotBegun(not_begun(&ended)))
@@ -145,16 +149,16 @@ impl Child {
     }
 }
 
-impl watch::Process for Child {
+impl watch::WatchedProcess for Child {
     async fn wait(&mut self) -> io::Result<Exit> {
         let exit = (&mut self.ended).await;
         self.is_over = true;
-        exit.map_err(|_| io::Error::other("its jail broke down"))
+        exit.map_err(|_| io::Error::other("its jail failed"))
     }
 
     fn kill(&mut self) {
         if !self.is_over {
-            // An error is a process that is gone with its jail.
+            // An error means that the process has ended with its jail.
             let _ = kernel::kill_process(self.process());
         }
     }
@@ -162,7 +166,7 @@ impl watch::Process for Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        watch::Process::kill(self);
+        watch::WatchedProcess::kill(self);
     }
 }
 
@@ -191,7 +195,7 @@ impl TaskInput {
     }
 }
 
-/// Memory that cannot be written any more: what a task could add to it no limit would count.
+/// Sealed memory: bytes that a task added to it would count against no limit.
 fn memory(bytes: &[u8]) -> io::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create("task", flags)?);

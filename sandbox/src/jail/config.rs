@@ -11,11 +11,11 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::{
-    cgroup::{Group, Groups},
+    cgroup::{ControlGroup, ControlGroups},
     connect, filter, kernel, launcher,
-    layout::Layout,
+    layout::JailLayout,
     settings::JailSettings,
-    spec::{Kind, Spec},
+    spec::{ProgramKind, Spec},
 };
 use crate::{Interpreter, SandboxError, frames};
 
@@ -47,7 +47,7 @@ pub(crate) struct ZygoteConfig {
     pub(super) spec: Spec,
     /// The frames that the zygote reads once it runs.
     boot_frames: Vec<u8>,
-    pub(super) groups: Option<Groups>,
+    pub(super) groups: Option<ControlGroups>,
     pub(super) recycle_tasks: u32,
     pub(super) recycle_age: Duration,
     /// Nothing is sent. Every part of the sandbox holds this sender, and the receiver returns once
@@ -57,7 +57,7 @@ pub(crate) struct ZygoteConfig {
 
 /// The first frame of a zygote, by the names that the harness reads.
 #[derive(Serialize)]
-struct HarnessConfig {
+struct ZygoteHarnessConfig {
     own_pid: u32,
     network: bool,
     landlock: bool,
@@ -91,7 +91,7 @@ impl ZygoteConfig {
         arguments.extend(["-c".to_owned(), BOOTSTRAP.to_owned()]);
         let layout = layout(Some(interpreter), settings)?;
         let program = needs.program.clone();
-        let plain = plain_spec(settings, layout, Kind::Zygote);
+        let plain = plain_spec(settings, layout, ProgramKind::Zygote);
         Ok(Self {
             launcher: launcher(settings)?,
             spec: Spec { program, arguments, environment, ..plain },
@@ -104,8 +104,8 @@ impl ZygoteConfig {
     }
 
     /// The whole input of a launcher.
-    pub(super) fn frames(&self, group: Option<&Group>) -> Vec<u8> {
-        let cgroups = group.map(Group::entrances).unwrap_or_default();
+    pub(super) fn frames(&self, group: Option<&ControlGroup>) -> Vec<u8> {
+        let cgroups = group.map(ControlGroup::entrances).unwrap_or_default();
         let spec = Spec { cgroups, ..self.spec.clone() };
         let mut out = Vec::new();
         // Paths that are no text cannot be written; such a machine has no jail.
@@ -116,8 +116,8 @@ impl ZygoteConfig {
 }
 
 /// The control groups, with what the settings demand of them.
-fn groups(settings: &JailSettings) -> Result<Option<Groups>, SandboxError> {
-    let groups = Groups::find(settings.cgroup.as_deref());
+fn groups(settings: &JailSettings) -> Result<Option<ControlGroups>, SandboxError> {
+    let groups = ControlGroups::find(settings.cgroup.as_deref());
     let Some(millicores) = settings.cpu_millicores else { return Ok(groups) };
     match groups.map(|groups| groups.with_processor(millicores)) {
         Some(Some(groups)) => Ok(Some(groups)),
@@ -148,9 +148,9 @@ pub(super) fn launcher(settings: &JailSettings) -> Result<PathBuf, SandboxError>
 pub(super) fn layout(
     interpreter: Option<&Interpreter>,
     settings: &JailSettings,
-) -> Result<Layout, SandboxError> {
+) -> Result<JailLayout, SandboxError> {
     if let Some(root) = &settings.root {
-        return Layout::of_root(root).map_err(|error| {
+        return JailLayout::of_root(root).map_err(|error| {
             SandboxError::unavailable(format!("root `{}`: {error}", root.display()))
         });
     }
@@ -170,7 +170,7 @@ pub(super) fn layout(
     let read_only_paths = settings.read_only_paths.iter().chain(editable).map(std::path::absolute);
     let read_only_paths = read_only_paths.collect::<Result<Vec<_>, _>>();
     let mut layout = read_only_paths
-        .and_then(|read_only_paths| Layout::of_paths(needed, read_only_paths))
+        .and_then(|read_only_paths| JailLayout::of_paths(needed, read_only_paths))
         .map_err(SandboxError::system("lay out the root of the jail"))?;
     layout.listed = interpreter.map(|it| it.needs().projects.clone()).unwrap_or_default();
     Ok(layout)
@@ -183,7 +183,7 @@ fn boot_frames(interpreter: &Interpreter, network: bool) -> Vec<u8> {
     } else {
         vec![filter::program(false)]
     };
-    let text = HarnessConfig {
+    let text = ZygoteHarnessConfig {
         own_pid: filter::OWN_PID,
         network,
         landlock: kernel::landlock_version().is_some(),
@@ -199,7 +199,11 @@ fn boot_frames(interpreter: &Interpreter, network: bool) -> Vec<u8> {
 }
 
 /// A jail of these settings with no program in it yet.
-pub(super) fn plain_spec(settings: &JailSettings, layout: Layout, program_kind: Kind) -> Spec {
+pub(super) fn plain_spec(
+    settings: &JailSettings,
+    layout: JailLayout,
+    program_kind: ProgramKind,
+) -> Spec {
     Spec {
         layout,
         program: PathBuf::new(),

@@ -26,8 +26,8 @@ use nix::{
 };
 
 use super::{
-    address::Reach,
-    kernel::{self, Question},
+    address::ReachRules,
+    kernel::{self, ForwardedCall},
     spec::Spec,
 };
 
@@ -63,7 +63,7 @@ const OPTIONS: [(i32, i32); 17] = [
 ];
 
 /// A connection that is being made, for a task that waits for it.
-struct Waiting {
+struct PendingConnection {
     id: u64,
     /// The number that the task has for its socket.
     number: u32,
@@ -71,9 +71,9 @@ struct Waiting {
 }
 
 /// The allowed addresses, and the connections being made.
-pub(crate) struct Connector {
-    reach: Reach,
-    waiting: Vec<Waiting>,
+pub(crate) struct TaskConnector {
+    reach: ReachRules,
+    waiting: Vec<PendingConnection>,
     /// Numbers of connections that were given to tasks.
     known: VecDeque<u64>,
 }
@@ -82,9 +82,9 @@ fn errno<T>(number: i32) -> io::Result<T> {
     Err(io::Error::from_raw_os_error(number))
 }
 
-impl Connector {
+impl TaskConnector {
     pub(crate) fn new(spec: &Spec) -> Self {
-        let reach = Reach::new(&spec.network_allow, &spec.nameservers);
+        let reach = ReachRules::new(&spec.network_allow, &spec.nameservers);
         Self { reach, waiting: Vec::new(), known: VecDeque::new() }
     }
 
@@ -98,7 +98,7 @@ impl Connector {
     pub(crate) fn connect(
         &mut self,
         questions: BorrowedFd<'_>,
-        question: &Question,
+        question: &ForwardedCall,
         old: &OwnedFd,
     ) -> io::Result<Option<()>> {
         let address = address_of(question)?;
@@ -141,7 +141,7 @@ impl Connector {
             if self.waiting.len() >= WAITING_MAX {
                 return errno(libc::EAGAIN);
             }
-            self.waiting.push(Waiting { id: question.id, number, socket: new });
+            self.waiting.push(PendingConnection { id: question.id, number, socket: new });
             return Ok(None);
         }
         self.hand_over(questions, question.id, number, &new)?;
@@ -179,7 +179,7 @@ impl Connector {
         }
     }
 
-    fn finish(&mut self, questions: BorrowedFd<'_>, one: &Waiting) -> io::Result<()> {
+    fn finish(&mut self, questions: BorrowedFd<'_>, one: &PendingConnection) -> io::Result<()> {
         match kernel::socket_option(one.socket.as_fd(), libc::SOL_SOCKET, libc::SO_ERROR)? {
             0 => {}
             error => return errno(error),
@@ -203,7 +203,7 @@ fn state(socket: &OwnedFd) -> io::Result<u8> {
 }
 
 /// The address that a task asks to connect to, copied out of its memory.
-fn address_of(question: &Question) -> io::Result<SocketAddr> {
+fn address_of(question: &ForwardedCall) -> io::Result<SocketAddr> {
     let length = usize::try_from(question.arguments[2]).unwrap_or(usize::MAX);
     if length > ADDRESS_MAX_BYTES {
         return errno(libc::EINVAL);

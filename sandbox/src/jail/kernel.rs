@@ -277,7 +277,7 @@ pub(crate) fn filter_and_listen(program: &[u8]) -> io::Result<OwnedFd> {
 
 /// A system call that waits for an answer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Question {
+pub(crate) struct ForwardedCall {
     pub(crate) id: u64,
     /// The thread that asks.
     pub(crate) thread: Pid,
@@ -286,7 +286,7 @@ pub(crate) struct Question {
 }
 
 /// The next forwarded call; `None` if its thread has ended.
-pub(crate) fn next_question(questions: BorrowedFd<'_>) -> io::Result<Option<Question>> {
+pub(crate) fn next_question(questions: BorrowedFd<'_>) -> io::Result<Option<ForwardedCall>> {
     // SAFETY: all of it are numbers, for which zero is a value; the kernel wants it so.
     let mut notification: libc::seccomp_notif = unsafe { std::mem::zeroed() };
     // SAFETY: the request writes one `seccomp_notif`, which outlives the call.
@@ -295,7 +295,7 @@ pub(crate) fn next_question(questions: BorrowedFd<'_>) -> io::Result<Option<Ques
         libc::ioctl(fd, request, &raw mut notification).into()
     });
     match got {
-        Ok(_) => Ok(Some(Question {
+        Ok(_) => Ok(Some(ForwardedCall {
             id: notification.id,
             thread: Pid::from_raw(notification.pid.cast_signed()),
             call: notification.data.nr.into(),

@@ -42,7 +42,7 @@ use super::{
     launch_error::{LaunchError, context},
     mounts::TASK,
     namespaces,
-    spec::{Kind, Spec, take_frame},
+    spec::{ProgramKind, Spec, take_frame},
     syscall_handler::SyscallHandler,
 };
 
@@ -90,7 +90,7 @@ pub fn init() {
     process::exit(125);
 }
 
-/// Hears what is wanted, builds it, and waits for its end.
+/// Reads the spec, builds the jail, starts the program, and waits for its end.
 fn launch() -> Result<i32, LaunchError> {
     let mut input = fs::File::from(kernel::inherited(0));
     let read = context("read what to launch");
@@ -99,24 +99,28 @@ fn launch() -> Result<i32, LaunchError> {
         .and_then(|frame| serde_json::from_slice(&frame).map_err(Into::into))
         .map_err(read)?;
     let blob = match spec.program_kind {
-        Kind::Zygote => Some(blob(&mut input).map_err(context("keep the program's frames"))?),
-        Kind::Probe | Kind::Check => None,
+        ProgramKind::Zygote => {
+            Some(blob(&mut input).map_err(context("keep the program's frames"))?)
+        }
+        ProgramKind::Probe | ProgramKind::Check => None,
     };
     for cgroup in &spec.cgroups {
         // Each group limits by itself. The service sets the limits and knows whether it may.
         fs::write(cgroup, "0").map_err(context(format!("join `{}`", cgroup.display())))?;
     }
+    // Before the fork: the namespace of processes takes effect with the next child only.
     let ids = namespaces::enter()?;
     let rules = super::mounts::build(&spec, &ids)?;
     let line = namespaces::UserMapHandshake::new()?;
     let (questions, asks) = channel::pair().map_err(context("make a socket"))?;
     let Some(child) = kernel::fork().map_err(context("fork"))? else {
         drop(questions);
-        let program = Program { spec: &spec, ids: &ids, line, asks, blob, rules };
+        let program = JailedProgram { spec: &spec, ids: &ids, line, asks, blob, rules };
         let Err(error) = program.become_it(&input);
         let _ = writeln!(io::stderr(), "{error}");
         process::exit(125);
     };
+    // A copy of the child's end would keep the wait for its listener from ending with the child.
     drop(asks);
     if ids.is_root() {
         line.serve(&ids, child)?;
@@ -124,15 +128,15 @@ fn launch() -> Result<i32, LaunchError> {
         drop(line);
     }
     drop((rules, blob));
-    // The program holds the control line and the output; a copy here would hide its end.
+    // The service reads the end of the control socket when the program exits; a copy here would
+    // keep it open.
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(context("open /dev/null"))?;
-    kernel::set_descriptor(&null, 1).map_err(context("let go of the control line"))?;
+    kernel::set_descriptor(&null, 1).map_err(context("close the control socket"))?;
     let mut handler = match spec.program_kind {
-        Kind::Zygote => {
-            SyscallHandler::new(&questions, ids, &spec).map_err(context("hear the program"))?
-        }
-        Kind::Probe | Kind::Check => None,
+        ProgramKind::Zygote => SyscallHandler::new(&questions, ids, &spec)
+            .map_err(context("receive the listener of the program"))?,
+        ProgramKind::Probe | ProgramKind::Check => None,
     };
     drop(questions);
     watch(child, spec.program_kind, &input, handler.as_mut())
@@ -154,7 +158,7 @@ fn blob(input: &mut fs::File) -> io::Result<OwnedFd> {
 /// questions are answered.
 fn watch(
     child: Pid,
-    kind: Kind,
+    kind: ProgramKind,
     input: &fs::File,
     mut handler: Option<&mut SyscallHandler>,
 ) -> io::Result<i32> {
@@ -162,7 +166,7 @@ fn watch(
     loop {
         let mut events = vec![PollFd::new(process.as_fd(), PollFlags::POLLIN)];
         // A question's input is its own to read, and may end before it does.
-        if kind == Kind::Zygote {
+        if kind == ProgramKind::Zygote {
             events.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
         }
         let others = events.len();
@@ -183,7 +187,7 @@ fn watch(
                 _ => Ok(125),
             };
         }
-        if kind == Kind::Zygote && happened(1) && (&*input).read(&mut [0; 64])? == 0 {
+        if kind == ProgramKind::Zygote && happened(1) && (&*input).read(&mut [0; 64])? == 0 {
             // Killing the first process of a namespace kills all of them.
             kernel::kill_process(process.as_fd())?;
         }
@@ -196,7 +200,7 @@ fn watch(
 }
 
 /// The parts from which the first process of the new namespace is made.
-struct Program<'a> {
+struct JailedProgram<'a> {
     spec: &'a Spec,
     ids: &'a Ids,
     line: namespaces::UserMapHandshake,
@@ -206,12 +210,14 @@ struct Program<'a> {
     rules: Option<OwnedFd>,
 }
 
-impl Program<'_> {
+impl JailedProgram<'_> {
     /// In the first process of the new namespace: takes its place and turns into the program.
     fn become_it(self, input: &fs::File) -> Result<Infallible, LaunchError> {
         let spec = self.spec;
-        // Not everywhere to be had, and no wall.
+        // Not available everywhere, and no security boundary. It must run before the user changes:
+        // only the owner of `/proc/self` may write there.
         let _ = go_first(self.ids);
+        // Before the user changes: only root may make a network namespace by itself.
         namespaces::leave_network()?;
         // A session has no terminal. If the kernel schedules by sessions, it also has a processor
         // share of its own.
@@ -219,6 +225,7 @@ impl Program<'_> {
         if self.ids.is_root() {
             become_mapped_user(self.line)?;
         }
+        // After the user has changed: the kernel clears the death signal when credentials change.
         kernel::die_with_parent().map_err(context("tie the program to the launcher"))?;
         for (limit, most) in [
             (Resource::RLIMIT_CORE, 0),
@@ -228,28 +235,31 @@ impl Program<'_> {
             (Resource::RLIMIT_MEMLOCK, 0),
             (Resource::RLIMIT_MSGQUEUE, 0),
         ] {
-            // A service that may have less can give no more.
+            // A limit of the service that is lower already cannot be raised.
             let set = getrlimit(limit).and_then(|(_, hard)| {
                 let most = most.min(hard);
                 setrlimit(limit, most, most)
             });
             set.map_err(context(format!("set {limit:?}")))?;
         }
+        // After the limits and the user: both need capabilities.
         kernel::drop_capabilities().map_err(context("drop capabilities"))?;
+        // Before the filter: without privileges the kernel accepts none otherwise.
         kernel::no_new_privileges().map_err(context("refuse new privileges"))?;
         nix::unistd::chdir(TASK).map_err(context("enter /task"))?;
         let descriptors = match spec.program_kind {
-            Kind::Zygote => {
+            ProgramKind::Zygote => {
                 let asked = kernel::filter_and_listen(&filter::asking(spec.network))
                     .and_then(|questions| channel::send(&self.asks, b"?", &[questions.as_fd()]));
-                asked.map_err(context("let the launcher hear the program"))?;
+                asked.map_err(context("send the listener to the launcher"))?;
                 drop(self.asks);
                 zygote_descriptors(self.blob, self.rules)
             }
-            Kind::Probe => kernel::set_descriptor(input, 0).map(|()| BLOB_FD),
-            Kind::Check => process::exit(0),
+            ProgramKind::Probe => kernel::set_descriptor(input, 0).map(|()| BLOB_FD),
+            ProgramKind::Check => process::exit(0),
         };
         let first_unused = descriptors.map_err(context("arrange the program's descriptors"))?;
+        // Every inherited descriptor left open would lead out of the jail.
         kernel::close_from(first_unused.unsigned_abs())
             .map_err(context("close what is not the program's"))?;
         execute(spec)
@@ -277,7 +287,8 @@ fn become_mapped_user(line: namespaces::UserMapHandshake) -> Result<(), LaunchEr
 /// Descriptor 0 is empty; 1 and 2 are the log, 3 the frames, 4 the control socket, 5 the Landlock
 /// rules. Returns the first unused number.
 fn zygote_descriptors(blob: Option<OwnedFd>, rules: Option<OwnedFd>) -> io::Result<i32> {
-    // Out of the way of the numbers that are given away next; the old ones are closed by that.
+    // The descriptors must move above all target numbers first, or `set_descriptor` would close one
+    // of them.
     let control = above(kernel::inherited(1))?;
     let blob = blob.map(above).transpose()?;
     let rules = rules.map(above).transpose()?;

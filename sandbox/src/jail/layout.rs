@@ -32,7 +32,7 @@ pub(crate) struct Bind {
 
 /// The root of a jail.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Layout {
+pub(crate) struct JailLayout {
     /// Links, by their path.
     pub(crate) links: BTreeMap<PathBuf, PathBuf>,
     /// Bound directories and files; none contains another.
@@ -42,7 +42,7 @@ pub(crate) struct Layout {
     pub(crate) listed: Vec<PathBuf>,
 }
 
-impl Layout {
+impl JailLayout {
     /// Lays out existing paths of this machine: `needed` ones, and `read_only` ones of the
     /// operator. Missing paths are left out.
     ///
@@ -159,11 +159,11 @@ mod tests {
 
     use super::*;
 
-    fn lay_out<P: AsRef<Path>>(needed: impl IntoIterator<Item = P>) -> io::Result<Layout> {
-        Layout::of_paths(needed, ["/no/such/place"])
+    fn lay_out<P: AsRef<Path>>(needed: impl IntoIterator<Item = P>) -> io::Result<JailLayout> {
+        JailLayout::of_paths(needed, ["/no/such/place"])
     }
 
-    fn targets(layout: &Layout) -> Vec<&Path> {
+    fn targets(layout: &JailLayout) -> Vec<&Path> {
         layout.binds.iter().map(|bind| &*bind.target).collect()
     }
 
@@ -223,7 +223,7 @@ mod tests {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         symlink("usr/lib", dir.path().join("lib")).unwrap();
-        let layout = Layout::of_root(dir.path()).unwrap();
+        let layout = JailLayout::of_root(dir.path()).unwrap();
         assert_eq!(targets(&layout), [Path::new("/usr")]);
         assert_eq!(layout.links[Path::new("/lib")], Path::new("usr/lib"));
     }

@@ -47,12 +47,14 @@ struct Tree {
 /// Builds the root, moves into it, and returns its Landlock rules, if the kernel has Landlock.
 pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, LaunchError> {
     let none = None::<&str>;
+    // Without this, every mount below would propagate to the machine.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .map_err(context("keep mounts to itself"))?;
+        .map_err(context("make mounts private"))?;
+    // Before the new root is mounted, which covers one of the source directories.
     let trees = copies(spec, ids)?;
     let new_root = ROOT_CANDIDATES.iter().map(Path::new).find(|path| path.is_dir());
     let new_root = new_root.ok_or_else(|| {
-        context(format!("find a place for the new root among {ROOT_CANDIDATES:?}"))(
+        context(format!("find a directory for the new root among {ROOT_CANDIDATES:?}"))(
             io::Error::from(io::ErrorKind::NotFound),
         )
     })?;
@@ -61,11 +63,12 @@ pub(crate) fn build(spec: &Spec, ids: &Ids) -> Result<Option<OwnedFd>, LaunchErr
         .map_err(context("mount the new root"))?;
     chdir(new_root).map_err(context("enter the new root"))?;
     for tree in &trees {
-        attach(tree).map_err(context(format!("show `{}`", tree.target.display())))?;
+        attach(tree).map_err(context(format!("mount `{}`", tree.target.display())))?;
     }
     for (at, target) in &spec.layout.links {
         link(at, target).map_err(context(format!("make the link `{}`", at.display())))?;
     }
+    // Before the root becomes read-only: the mount point must be made in it.
     mount_task(spec, ids.user())?;
     enter()?;
     let attached = trees.iter().map(|tree| {
@@ -145,11 +148,13 @@ fn mount_task(spec: &Spec, owner: u32) -> Result<(), LaunchError> {
 
 /// Makes the working directory the root, lets go of the old one, and closes the new one.
 fn enter() -> Result<(), LaunchError> {
+    // Both arguments are the new root, so that the old one is stacked on it and can be unmounted
+    // without a directory of its own.
     pivot_root(".", ".").map_err(context("change the root"))?;
-    umount2(".", MntFlags::MNT_DETACH).map_err(context("let go of the old root"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(context("unmount the old root"))?;
     chdir("/").map_err(context("enter the new root"))?;
     let root = MountFlags(MountFlags::READ_ONLY.0 | libc::MOUNT_ATTR_NOEXEC);
-    kernel::restrict_mount(c"/", root).map_err(context("close the new root"))
+    kernel::restrict_mount(c"/", root).map_err(context("make the new root read-only"))
 }
 
 /// The path as one below the working directory.

@@ -80,7 +80,7 @@ pub(crate) fn enter() -> Result<Ids, LaunchError> {
         unshare(kinds | CloneFlags::CLONE_NEWUSER)
             .map_err(context("make namespaces as an ordinary user"))?;
         // Without it, who may not choose their groups may not map any.
-        fs::write("/proc/self/setgroups", "deny").map_err(context("give up groups"))?;
+        fs::write("/proc/self/setgroups", "deny").map_err(context("disable setgroups"))?;
         fs::write("/proc/self/uid_map", format!("{JAIL_ID} {user} 1"))
             .map_err(context("map the user"))?;
         fs::write("/proc/self/gid_map", format!("{JAIL_ID} {group} 1"))
@@ -136,7 +136,7 @@ impl UserMapHandshake {
         child
             .write_all(b"?")
             .and_then(|()| child.read_exact(&mut [0]))
-            .map_err(context("be given a user"))
+            .map_err(context("receive a user"))
     }
 
     /// The launcher's side: maps the child once it is in its user namespace. A child that has ended
@@ -149,7 +149,7 @@ impl UserMapHandshake {
             return Ok(());
         }
         ids.map(child, JAIL_ID)?;
-        launcher.write_all(b"!").map_err(context("tell the child its user"))
+        launcher.write_all(b"!").map_err(context("send the child its user"))
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     config::{launcher, layout, plain_spec},
     launcher::INIT_COMMAND,
     settings::JailSettings,
-    spec::{Kind, Spec},
+    spec::{ProgramKind, Spec},
     zygote,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 pub async fn available(settings: &JailSettings) -> Result<(), SandboxError> {
     let launcher = launcher(settings)?;
     let layout = layout(None, settings)?;
-    let asked = ask(settings, plain_spec(settings, layout, Kind::Check), &[]);
+    let asked = ask(settings, plain_spec(settings, layout, ProgramKind::Check), &[]);
     let output = tokio::time::timeout(PROBE_TIMEOUT, asked)
         .await
         .map_err(|_| SandboxError::unavailable(format!("no answer within {PROBE_TIMEOUT:?}")))?
@@ -31,7 +31,7 @@ pub async fn available(settings: &JailSettings) -> Result<(), SandboxError> {
         return Ok(());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let stderr = stderr.lines().last().unwrap_or("it ended without a word");
+    let stderr = stderr.lines().last().unwrap_or("it ended without output");
     Err(SandboxError::unavailable(format!("the launcher failed: {stderr}")))
 }
 
@@ -47,7 +47,7 @@ pub(crate) async fn probe(
     })?;
     let unusable = |reason: String| SandboxError::Interpreter { path: path.to_owned(), reason };
     let arguments = PROBE_SWITCHES.iter().chain(&["-c", PROBE]).map(ToString::to_string).collect();
-    let plain = plain_spec(settings, layout(None, settings)?, Kind::Probe);
+    let plain = plain_spec(settings, layout(None, settings)?, ProgramKind::Probe);
     let asked = ask(settings, Spec { program, arguments, ..plain }, HARNESS.as_bytes());
     let output = tokio::time::timeout(PROBE_TIMEOUT, asked)
         .await

@@ -7,7 +7,7 @@ use super::address::NetworkRule;
 /// Settings that hold for every job of a jail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JailSettings {
-    /// The program to be started as the launcher; without it this one, which must call [`init`].
+    /// The program to be started as the launcher; without it this one, which must call [`init`](crate::init).
     pub launcher: Option<PathBuf>,
     /// A root file system for the jail, instead of what the interpreter needs of the machine's.
     pub root: Option<PathBuf>,

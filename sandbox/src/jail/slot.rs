@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     child::{Child, Note},
     config::ZygoteConfig,
-    zygote::{Report, Zygote, ZygoteMessage},
+    zygote::{ChildReport, Zygote, ZygoteMessage},
 };
 use crate::{SandboxError, pool::WorkerPool, watch::Exit};
 
@@ -156,13 +156,13 @@ impl ZygoteSlot {
                 message = self.zygote.receive() => match message {
                     Ok(message) => self.on_message(message),
                     Err(error) => {
-                        tracing::warn!(%error, "a Python zygote is gone");
+                        tracing::warn!(%error, "Python zygote exited");
                         return None;
                     }
                 },
                 Some(note) = self.notes.recv() => self.note(note),
                 () = tokio::time::sleep(CHILD_TIMEOUT), if self.is_stuck() => {
-                    tracing::warn!("a Python zygote makes no child; it is replaced");
+                    tracing::warn!("Python zygote forked no child; replacing it");
                     self.health = ChildHealth::Broken;
                 }
                 () = &mut old, if self.health == ChildHealth::None => self.health = ChildHealth::Due,
@@ -171,7 +171,7 @@ impl ZygoteSlot {
                     match started {
                         Ok(started) => return Some(started),
                         Err(error) => {
-                            tracing::warn!(%error, "a Python zygote has no successor yet");
+                            tracing::warn!(%error, "start of a replacement Python zygote failed");
                         }
                     }
                 }
@@ -201,7 +201,7 @@ impl ZygoteSlot {
         self.publish_idle();
     }
 
-    fn on_child_exit(&mut self, report: &Report) {
+    fn on_child_exit(&mut self, report: &ChildReport) {
         let out_of_memory = report.was_killed() && self.kernel_has_killed();
         // The end must be sent last: its receiver may ask for the next child at once.
         let end = self.ends.remove(&report.ended);
@@ -221,7 +221,7 @@ impl ZygoteSlot {
             self.own_bytes = report.own_bytes;
         }
         if !report.clean {
-            tracing::warn!("a task left files that cannot be removed; its zygote is replaced");
+            tracing::warn!("task files could not be removed; replacing the zygote");
             self.health = ChildHealth::Broken;
         } else if self.health == ChildHealth::None
             && (self.tasks >= self.config.recycle_tasks
@@ -254,7 +254,7 @@ impl ZygoteSlot {
                 self.tasks += 1;
             }
             Note::NotBegun(_) => {
-                tracing::warn!("a Python process could not begin a task; its zygote is replaced");
+                tracing::warn!("Python process could not begin a task; replacing its zygote");
                 self.health = ChildHealth::Broken;
             }
         }
@@ -331,7 +331,7 @@ async fn start_again(
         match started {
             Ok(started) => return Some(started),
             Err(error) => {
-                tracing::warn!(%error, ?pause, "no Python zygote starts");
+                tracing::warn!(%error, ?pause, "Python zygote start failed");
                 pool.failed(&error);
             }
         }
@@ -348,7 +348,7 @@ async fn start_again(
 async fn ended(start: &mut Option<Starting>) -> Started {
     match start {
         Some(Starting(start)) => start.await.unwrap_or_else(|error| {
-            Err(SandboxError::unavailable(format!("its start was cut off: {error}")))
+            Err(SandboxError::unavailable(format!("its start was aborted: {error}")))
         }),
         None => std::future::pending().await,
     }

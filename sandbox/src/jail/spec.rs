@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{address::NetworkRule, layout::Layout};
+use super::{address::NetworkRule, layout::JailLayout};
 
 /// A frame is not longer than this.
 const FRAME_MAX_BYTES: usize = 64 << 20;
@@ -20,7 +20,7 @@ const FRAME_MAX_BYTES: usize = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Spec {
     /// The root of the jail.
-    pub(crate) layout: Layout,
+    pub(crate) layout: JailLayout,
     /// The interpreter, as a path of the jail.
     pub(crate) program: PathBuf,
     /// The arguments of the program.
@@ -40,12 +40,12 @@ pub(crate) struct Spec {
     /// Files that put a process into a control group when its number is written to them.
     pub(crate) cgroups: Vec<PathBuf>,
     /// The kind of the program, which decides its descriptors.
-    pub(crate) program_kind: Kind,
+    pub(crate) program_kind: ProgramKind,
 }
 
 /// The program in the jail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Kind {
+pub(crate) enum ProgramKind {
     /// A zygote: descriptor 3 has its frames, 4 its control socket, and 5 the Landlock rules, if
     /// there are any.
     Zygote,

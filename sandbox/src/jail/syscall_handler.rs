@@ -22,9 +22,9 @@ use nix::{
 
 use super::{
     channel,
-    connect::Connector,
+    connect::TaskConnector,
     ids::Ids,
-    kernel::{self, Question},
+    kernel::{self, ForwardedCall},
     mounts::TASK,
     spec::Spec,
 };
@@ -46,7 +46,7 @@ pub(crate) struct SyscallHandler {
     /// The device that the task's directory is.
     own: u64,
     locks: Vec<WaitingLock>,
-    connector: Option<Connector>,
+    connector: Option<TaskConnector>,
 }
 
 impl SyscallHandler {
@@ -58,7 +58,7 @@ impl SyscallHandler {
         let questions = message.descriptors.into_iter().next();
         let questions = questions.ok_or_else(|| io::Error::other("it sent no descriptor"))?;
         let own = stat(TASK)?.st_dev;
-        let connector = spec.network.then(|| Connector::new(spec));
+        let connector = spec.network.then(|| TaskConnector::new(spec));
         Ok(Some(Self { questions, ids, own, locks: Vec::new(), connector }))
     }
 
@@ -104,12 +104,12 @@ impl SyscallHandler {
 
     /// A record lock belongs to a process, and only the task has its files open: there is no other
     /// process to lock against.
-    fn lock_range(&self, question: &Question) -> io::Result<()> {
+    fn lock_range(&self, question: &ForwardedCall) -> io::Result<()> {
         self.own_file(question).map(drop)
     }
 
     /// A lock of an open file is taken as the task would take it. `None` if the task has to wait.
-    fn lock_file(&mut self, question: &Question) -> io::Result<Option<()>> {
+    fn lock_file(&mut self, question: &ForwardedCall) -> io::Result<Option<()>> {
         let file = self.own_file(question)?;
         // The kernel reads the low half alone, too.
         let [low, ..] = question.arguments[1].to_le_bytes();
@@ -140,7 +140,7 @@ impl SyscallHandler {
         });
     }
 
-    fn connect(&mut self, question: &Question) -> io::Result<Option<()>> {
+    fn connect(&mut self, question: &ForwardedCall) -> io::Result<Option<()>> {
         let socket = self.file(question)?;
         let Some(connector) = &mut self.connector else {
             return Err(io::Error::from_raw_os_error(libc::EPERM));
@@ -149,7 +149,7 @@ impl SyscallHandler {
     }
 
     /// The file that the call names, if it is the task's own.
-    fn own_file(&self, question: &Question) -> io::Result<OwnedFd> {
+    fn own_file(&self, question: &ForwardedCall) -> io::Result<OwnedFd> {
         let file = self.file(question)?;
         if fstat(&file)?.st_dev != self.own {
             return Err(io::Error::from_raw_os_error(libc::EPERM));
@@ -158,7 +158,7 @@ impl SyscallHandler {
     }
 
     /// The file of the descriptor in the first argument.
-    fn file(&self, question: &Question) -> io::Result<OwnedFd> {
+    fn file(&self, question: &ForwardedCall) -> io::Result<OwnedFd> {
         let process = kernel::open_process(question.thread)
             .or_else(|_| kernel::open_process(self.process_of(question.thread)?))?;
         let file = kernel::descriptor_of(process.as_fd(), question.arguments[0])?;

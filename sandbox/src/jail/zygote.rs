@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    cgroup::Group,
+    cgroup::ControlGroup,
     channel::{self, Channel, Message},
     child::seconds,
     config::ZygoteConfig,
@@ -40,12 +40,12 @@ pub(crate) enum ZygoteMessage {
     /// It has a child that waits: its number, its process, its line.
     Child(u64, OwnedFd, OwnedFd),
     /// A child has ended.
-    Ended(Report),
+    Ended(ChildReport),
 }
 
 /// How a child ended, and how its zygote is.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(crate) struct Report {
+pub(crate) struct ChildReport {
     /// The child's number.
     pub(crate) ended: u64,
     /// The wait status, as the kernel encodes it.
@@ -62,10 +62,10 @@ pub(crate) struct Report {
 #[serde(untagged)]
 enum WireMessage {
     Child { child: u64 },
-    Ended(Report),
+    Ended(ChildReport),
 }
 
-impl Report {
+impl ChildReport {
     /// True when it was killed, by us or by the kernel.
     pub(crate) fn was_killed(&self) -> bool {
         ExitStatus::from_raw(self.status).signal() == Some(libc::SIGKILL)
@@ -85,7 +85,7 @@ impl Report {
 pub(crate) fn read(message: Message) -> io::Result<ZygoteMessage> {
     let odd = |why: &str| {
         let text = String::from_utf8_lossy(&message.bytes).into_owned();
-        io::Error::other(format!("it told {text:?}: {why}"))
+        io::Error::other(format!("invalid message {text:?}: {why}"))
     };
     let line = serde_json::from_slice(&message.bytes).map_err(|error| odd(&error.to_string()))?;
     let mut descriptors = message.descriptors.into_iter();
@@ -94,7 +94,7 @@ pub(crate) fn read(message: Message) -> io::Result<ZygoteMessage> {
             Ok(ZygoteMessage::Child(child, process, line))
         }
         (WireMessage::Ended(report), None, None) => Ok(ZygoteMessage::Ended(report)),
-        _ => Err(io::Error::other("what it told does not go with its descriptors")),
+        _ => Err(io::Error::other("message and descriptors do not match")),
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct Zygote {
     /// The input of the launcher; closing it ends the jail.
     input: Option<ChildStdin>,
     log: Option<ChildStderr>,
-    pub(crate) group: Option<Arc<Group>>,
+    pub(crate) group: Option<Arc<ControlGroup>>,
     pub(crate) started_at: Instant,
     config: Arc<ZygoteConfig>,
 }
@@ -133,7 +133,7 @@ impl Zygote {
         }
     }
 
-    fn spawn(config: Arc<ZygoteConfig>, group: Option<Arc<Group>>) -> io::Result<Self> {
+    fn spawn(config: Arc<ZygoteConfig>, group: Option<Arc<ControlGroup>>) -> io::Result<Self> {
         let (ours, theirs) = channel::pair()?;
         let mut launcher = Command::new(&config.launcher)
             .arg(INIT_COMMAND)
@@ -178,7 +178,7 @@ impl Zygote {
             let mut chunk = [0; LOG_MAX_BYTES];
             while let Ok(length @ 1..) = log.read(&mut chunk).await {
                 let line = String::from_utf8_lossy(&chunk[..length]);
-                tracing::warn!(line = line.trim(), "a Python zygote says");
+                tracing::warn!(line = line.trim(), "Python zygote output");
             }
         });
     }
@@ -193,7 +193,7 @@ impl Zygote {
         }
         let words = String::from_utf8_lossy(&words);
         match words.trim() {
-            "" => format!("the launcher ended without a word: {error}"),
+            "" => format!("the launcher ended without output: {error}"),
             words => words.lines().last().unwrap_or(words).to_owned(),
         }
     }
@@ -213,7 +213,7 @@ impl Zygote {
         let config = Arc::clone(&self.config);
         Some(async move {
             if tokio::time::timeout(END_TIMEOUT, launcher.wait()).await.is_err() {
-                tracing::warn!(launcher = ?launcher.id(), "a jail does not end");
+                tracing::warn!(launcher = ?launcher.id(), "jail still running after kill");
                 let _ = launcher.start_kill();
             }
             if let Some(group) = group {

@@ -32,8 +32,9 @@ pub(crate) async fn run(
         let stderr = outcome.stderr.text;
         return Err(SandboxError::unavailable(format!("its self-test failed: {why} {stderr}")));
     }
-    let checks: Vec<(String, bool)> = serde_json::from_value(outcome.result)
-        .map_err(|error| SandboxError::unavailable(format!("its self-test says {error}")))?;
+    let checks: Vec<(String, bool)> = serde_json::from_value(outcome.result).map_err(|error| {
+        SandboxError::unavailable(format!("its self-test returned an invalid report: {error}"))
+    })?;
     let open: Vec<_> = checks.iter().filter(|(_, held)| !held).map(|(name, _)| &**name).collect();
     if !open.is_empty() || checks.is_empty() {
         return Err(SandboxError::unavailable(format!(

@@ -328,7 +328,7 @@ async fn without_a_launcher_there_is_a_clear_error() {
     );
     for (wrong, part) in [
         ("/no/such/program", "launcher `/no/such/program` cannot"),
-        ("/bin/true", "without a word"),
+        ("/bin/true", "without output"),
     ] {
         let settings = JailSettings { launcher: Some(wrong.into()), ..jail_settings() };
         let error = Sandbox::jailed(python.as_ref(), &settings).await.unwrap_err();

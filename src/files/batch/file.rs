@@ -118,14 +118,14 @@ fn pattern(fields: &Fields<'_>, findings: &mut Findings) -> Option<String> {
 }
 
 /// The common parts of the tasks of a batch file.
-struct Template {
+struct BatchTemplate {
     protocol: Option<String>,
     method: String,
     parameters: Map<String, Value>,
     common: TaskSpec,
 }
 
-impl Template {
+impl BatchTemplate {
     fn task(&self, file: &Path, number: usize) -> Result<TaskSpec, BatchError> {
         let protocol = self.protocol.as_deref();
         let mut task = task(file, number, protocol, &self.method, self.parameters.clone())?;
@@ -135,7 +135,7 @@ impl Template {
     }
 }
 
-fn template(fields: &Fields<'_>, findings: &mut Findings) -> Option<Template> {
+fn template(fields: &Fields<'_>, findings: &mut Findings) -> Option<BatchTemplate> {
     let Some(entry) = fields.get("template") else {
         let example = "template: { method: <protocol>/<method> }";
         missing(fields, "a batch file", "template", example, findings);
@@ -161,5 +161,5 @@ fn template(fields: &Fields<'_>, findings: &mut Findings) -> Option<Template> {
     };
     let others = inner.others.iter().map(|entry| (entry.key.clone(), entry.value.to_value()));
     parameters.extend(others);
-    Some(Template { protocol, method, parameters, common })
+    Some(BatchTemplate { protocol, method, parameters, common })
 }

@@ -12,7 +12,7 @@ use crate::protocol::{
 /// parameters; `ping`, `timestamp` and `delay` are those of Python Gleitzeit 0.0.4.
 pub fn echo() -> ProtocolSpec {
     ProtocolSpec {
-        description: Some("Answers with what it was given; for tests and examples".into()),
+        description: Some("Return the parameters; for tests and examples".into()),
         tags: tags(&["echo", "test"]),
         ..ProtocolSpec::new("echo", V1)
     }
@@ -83,7 +83,7 @@ fn echo_fail() -> MethodSpec {
                 .optional()
                 .describe("Fail only in that many first attempts; without it, in all"),
         );
-    MethodSpec { description: Some("Fail as told".into()), ..spec }
+    MethodSpec { description: Some("Fail on request".into()), ..spec }
 }
 
 fn echoing(name: &str) -> MethodSpec {

@@ -67,7 +67,7 @@ fn llm_embed() -> MethodSpec {
 
 fn llm_generate() -> MethodSpec {
     let prompt = ParameterSpec::string().min_length(1).describe("The text to complete");
-    let system = ParameterSpec::string().optional().describe("What the model is told beforehand");
+    let system = ParameterSpec::string().optional().describe("System prompt");
     let spec = sampling(MethodSpec::new("generate").param("prompt", prompt), "llama3.2")
         .param("system", system)
         .param("file_path", text_file());

@@ -26,7 +26,7 @@ pub(super) fn protocol(
     old: &ProtocolSpec,
     new: &ProtocolSpec,
 ) -> Vec<Incompatibility> {
-    let mut findings = Findings::default();
+    let mut findings = Comparison::default();
     for (name, before) in &old.methods {
         findings.at = method_pointer(name);
         match new.methods.get(name) {
@@ -42,14 +42,14 @@ pub(super) fn protocol(
 
 /// The form of a value, which decides the constraints that apply to it.
 #[derive(Clone, Copy, PartialEq)]
-enum Shape {
+enum ValueForm {
     Number,
     Text,
     List,
     Object,
 }
 
-impl Shape {
+impl ValueForm {
     /// True when a value of `spec` can have this shape.
     fn can_be(self, spec: &ParameterSpec) -> bool {
         spec.kind.as_slice().iter().any(|kind| match kind {
@@ -64,12 +64,12 @@ impl Shape {
 }
 
 #[derive(Default)]
-struct Findings {
+struct Comparison {
     at: String,
     found: Vec<(String, String)>,
 }
 
-impl Findings {
+impl Comparison {
     fn report(&mut self, keyword: &str, message: impl Into<String>) {
         self.found.push((format!("{}{keyword}", self.at), message.into()));
     }
@@ -119,7 +119,7 @@ impl Findings {
         if wide.allowed.is_some() {
             self.report("/enum", "only listed values are allowed");
         }
-        if Shape::Number.can_be(narrow) {
+        if ValueForm::Number.can_be(narrow) {
             self.bound("/minimum", narrow.minimum.as_ref(), wide.minimum.as_ref(), Ordering::Less);
             self.bound(
                 "/maximum",
@@ -128,22 +128,25 @@ impl Findings {
                 Ordering::Greater,
             );
         }
-        if Shape::Text.can_be(narrow) || Shape::List.can_be(narrow) {
+        if ValueForm::Text.can_be(narrow) || ValueForm::List.can_be(narrow) {
             let number = |length: Option<usize>| length.map(Number::from);
             let (before, after) = (number(narrow.min_length), number(wide.min_length));
             self.bound("/min_length", before.as_ref(), after.as_ref(), Ordering::Less);
             let (before, after) = (number(narrow.max_length), number(wide.max_length));
             self.bound("/max_length", before.as_ref(), after.as_ref(), Ordering::Greater);
         }
-        if Shape::Text.can_be(narrow) && wide.pattern.is_some() && narrow.pattern != wide.pattern {
+        if ValueForm::Text.can_be(narrow)
+            && wide.pattern.is_some()
+            && narrow.pattern != wide.pattern
+        {
             self.report("/pattern", "the pattern is another one");
         }
-        if let (true, Some(items)) = (Shape::List.can_be(narrow), &wide.items) {
+        if let (true, Some(items)) = (ValueForm::List.can_be(narrow), &wide.items) {
             let anything = ParameterSpec::any();
             let before = narrow.items.as_deref().unwrap_or(&anything);
             self.within(&["items"], |this| this.value(before, items));
         }
-        if Shape::Object.can_be(narrow) {
+        if ValueForm::Object.can_be(narrow) {
             let none = IndexMap::new();
             let before = narrow.properties.as_ref().unwrap_or(&none);
             let after = wide.properties.as_ref().unwrap_or(&none);

@@ -100,12 +100,12 @@ fn hint(nearest: Option<&str>, known: &[String]) -> String {
 
 /// A protocol as a task writes it: a name, perhaps with a version.
 #[derive(Clone, Copy, PartialEq)]
-struct Named<'a> {
+struct NamedProtocol<'a> {
     name: &'a str,
     version: Option<&'a str>,
 }
 
-impl<'a> Named<'a> {
+impl<'a> NamedProtocol<'a> {
     fn read(text: &'a str) -> Self {
         match text.split_once('/') {
             Some((name, version)) => Self { name, version: Some(version) },
@@ -127,21 +127,22 @@ impl<'a> Named<'a> {
 
 /// The protocol that stands before a method, and the bare method: `python/execute`,
 /// `python/v1.0:execute` and `python/v1.0/execute` have one, `execute` has none.
-fn split(method: &str) -> (Option<Named<'_>>, &str) {
+fn split(method: &str) -> (Option<NamedProtocol<'_>>, &str) {
     let cut = method.split_once(':').or_else(|| method.rsplit_once('/'));
-    cut.map_or((None, method), |(protocol, bare)| (Some(Named::read(protocol)), bare))
+    cut.map_or((None, method), |(protocol, bare)| (Some(NamedProtocol::read(protocol)), bare))
 }
 
 /// True if a task names the version of its protocol.
 pub(crate) fn names_version(protocol: Option<&str>, method: &str) -> bool {
-    let has_version = |named: Named<'_>| named.version.is_some();
-    protocol.map(Named::read).is_some_and(has_version) || split(method).0.is_some_and(has_version)
+    let has_version = |named: NamedProtocol<'_>| named.version.is_some();
+    protocol.map(NamedProtocol::read).is_some_and(has_version)
+        || split(method).0.is_some_and(has_version)
 }
 
 /// The need of a task whose method is unknown here; `None` if the method cannot exist anywhere.
 pub(crate) fn unknown_need(protocol: Option<&str>, method: &str) -> Option<Arc<str>> {
     let (prefix, bare) = split(method);
-    let named_protocol = protocol.map(Named::read);
+    let named_protocol = protocol.map(NamedProtocol::read);
     let named = named_protocol.or(prefix)?;
     if named_protocol
         .zip(prefix)
@@ -163,14 +164,16 @@ impl ProtocolCatalog {
     /// [`ResolveError`] names what is not known and what was probably meant.
     pub fn resolve(&self, protocol: Option<&str>, method: &str) -> Result<MethodRef, ResolveError> {
         let (prefix, bare) = split(method);
-        let named_protocol = protocol.map(Named::read);
+        let named_protocol = protocol.map(NamedProtocol::read);
         let named = match (named_protocol, prefix) {
             (None, None) => return Err(self.protocol_missing(method)),
             (Some(one), None) | (None, Some(one)) => one,
-            (Some(named_protocol), Some(prefix)) if named_protocol.agrees_with(prefix) => Named {
-                name: named_protocol.name,
-                version: named_protocol.version.or(prefix.version),
-            },
+            (Some(named_protocol), Some(prefix)) if named_protocol.agrees_with(prefix) => {
+                NamedProtocol {
+                    name: named_protocol.name,
+                    version: named_protocol.version.or(prefix.version),
+                }
+            }
             (Some(_), Some(_)) => {
                 let protocol = protocol.unwrap_or_default().to_owned();
                 return Err(ResolveError::Contradiction { protocol, method: method.to_owned() });
@@ -208,7 +211,7 @@ impl ProtocolCatalog {
             return found;
         }
         let (prefix, bare) = split(method);
-        let named = protocol.map(Named::read).or(prefix);
+        let named = protocol.map(NamedProtocol::read).or(prefix);
         let Some((name, checked)) =
             named.and_then(|it| Some((it.name, needs.checked_version(it.name, bare)?)))
         else {
@@ -228,7 +231,7 @@ impl ProtocolCatalog {
 
     fn named(
         &self,
-        Named { name, version }: Named<'_>,
+        NamedProtocol { name, version }: NamedProtocol<'_>,
     ) -> Result<&Arc<ProtocolSpec>, ResolveError> {
         let Some(newest) = self.newest(name) else {
             let known: Vec<String> = self.names().into_iter().map(str::to_owned).collect();

@@ -7,7 +7,7 @@ use regex::RegexBuilder;
 use serde_json::Value;
 
 use super::{
-    node::{Field, Node, Noun, Pattern, Types},
+    node::{CompiledPattern, Field, Noun, SchemaNode, Types},
     number::compare,
     schema_error::SchemaError,
 };
@@ -23,7 +23,7 @@ const PATTERN_SIZE_MAX: usize = 1 << 20;
 const PATTERN_DEPTH_MAX: u32 = 100;
 
 /// Checks a default against its compiled schema, at this pointer, and completes it.
-pub(super) type CheckDefault = fn(&Node, &mut Value, &str, &mut Vec<SchemaError>);
+pub(super) type CheckDefault = fn(&SchemaNode, &mut Value, &str, &mut Vec<SchemaError>);
 
 /// Compiles the schemas of one specification and collects everything wrong with them.
 pub(super) struct Compiler {
@@ -37,12 +37,12 @@ impl Compiler {
     }
 
     /// The compiled node, if nothing was wrong with its schemas.
-    pub(super) fn finish(self, node: Node) -> Result<Node, Vec<SchemaError>> {
+    pub(super) fn finish(self, node: SchemaNode) -> Result<SchemaNode, Vec<SchemaError>> {
         if self.errors.is_empty() { Ok(node) } else { Err(self.errors) }
     }
 
     /// Compiles `spec`, which stands at the pointer `at`.
-    pub(super) fn value(&mut self, spec: &ParameterSpec, at: &mut String) -> Node {
+    pub(super) fn value(&mut self, spec: &ParameterSpec, at: &mut String) -> SchemaNode {
         let types = Types::of(spec.kind.as_slice());
         check_shape(spec, types, at, &mut self.errors);
         let items = spec
@@ -57,7 +57,7 @@ impl Compiler {
         });
         let fillable = fields.iter().any(|field| field.default.is_some() || field.node.fillable)
             || items.as_ref().is_some_and(|items| items.fillable);
-        Node {
+        SchemaNode {
             types,
             allowed: spec.allowed.clone(),
             minimum: spec.minimum.clone(),
@@ -74,12 +74,12 @@ impl Compiler {
     }
 
     /// Compiles the parameters of a method as the fields of one object.
-    pub(super) fn params(&mut self, method: &MethodSpec) -> Node {
+    pub(super) fn params(&mut self, method: &MethodSpec) -> SchemaNode {
         let fields = within(&mut String::new(), "params_schema", |at| {
             self.fields(&method.params_schema, at)
         });
         let fillable = fields.iter().any(|field| field.default.is_some() || field.node.fillable);
-        Node {
+        SchemaNode {
             types: Types::OBJECT,
             allowed: None,
             minimum: None,
@@ -130,11 +130,11 @@ fn within<T>(at: &mut String, segment: &str, work: impl FnOnce(&mut String) -> T
     done
 }
 
-fn compile_pattern(text: &str, at: &str, errors: &mut Vec<SchemaError>) -> Option<Pattern> {
+fn compile_pattern(text: &str, at: &str, errors: &mut Vec<SchemaError>) -> Option<CompiledPattern> {
     let built =
         RegexBuilder::new(text).size_limit(PATTERN_SIZE_MAX).nest_limit(PATTERN_DEPTH_MAX).build();
     match built {
-        Ok(regex) => Some(Pattern { regex }),
+        Ok(regex) => Some(CompiledPattern { regex }),
         Err(regex::Error::CompiledTooBig(limit)) => {
             errors.push(SchemaError::new(
                 at,

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::node::Node;
+use super::node::SchemaNode;
 
 /// Fills in what `value`, which fits `node`, lacks.
-pub(super) fn fill(node: &Node, value: &mut Value) {
+pub(super) fn fill(node: &SchemaNode, value: &mut Value) {
     if !node.fillable {
         return;
     }

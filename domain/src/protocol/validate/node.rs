@@ -97,21 +97,21 @@ impl Noun {
 
 /// A pattern with its text.
 #[derive(Debug)]
-pub(super) struct Pattern {
+pub(super) struct CompiledPattern {
     pub(super) regex: Regex,
 }
 
 /// The compiled schema of one value.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct SchemaNode {
     pub(super) types: Types,
     pub(super) allowed: Option<Vec<Value>>,
     pub(super) minimum: Option<Number>,
     pub(super) maximum: Option<Number>,
     pub(super) min_length: Option<usize>,
     pub(super) max_length: Option<usize>,
-    pub(super) pattern: Option<Pattern>,
-    pub(super) items: Option<Box<Node>>,
+    pub(super) pattern: Option<CompiledPattern>,
+    pub(super) items: Option<Box<SchemaNode>>,
     /// In the order of their declaration, which is that of positional parameters.
     pub(super) fields: Vec<Field>,
     /// False refuses keys that `fields` does not name.
@@ -125,7 +125,7 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: Box<str>,
-    pub(super) node: Node,
+    pub(super) node: SchemaNode,
     /// True when it must be given; never true beside a default.
     pub(super) required: bool,
     /// The value of an absent field, with the defaults within it filled in.
@@ -133,7 +133,7 @@ pub(super) struct Field {
     pub(super) description: Option<Box<str>>,
 }
 
-impl Node {
+impl SchemaNode {
     /// The names of the declared fields, in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(|field| &*field.name)

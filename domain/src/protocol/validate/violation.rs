@@ -48,7 +48,7 @@ pub enum Rule {
     /// The text or list is too long.
     MaxLength,
     /// The pattern is not found in the text.
-    Pattern,
+    CompiledPattern,
     /// The field or parameter is not declared, and others are not allowed.
     AdditionalProperties,
     /// More parameters by position than are declared.

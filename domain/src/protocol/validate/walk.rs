@@ -8,7 +8,7 @@ use std::{cmp::Ordering, fmt::Write as _};
 use serde_json::{Map, Number, Value};
 
 use super::{
-    node::{Field, Node},
+    node::{Field, SchemaNode},
     number::{compare, same_open},
     violation::{Rule, VIOLATIONS_MAX, Violation},
 };
@@ -21,13 +21,13 @@ const EXCERPT_MAX: usize = 60;
 const LISTED_MAX: usize = 12;
 
 /// The position of the walk in the value.
-pub(super) enum Location<'a> {
+pub(super) enum ValuePath<'a> {
     Root,
-    Key(&'a Location<'a>, &'a str),
-    Index(&'a Location<'a>, usize),
+    Key(&'a ValuePath<'a>, &'a str),
+    Index(&'a ValuePath<'a>, usize),
 }
 
-impl Location<'_> {
+impl ValuePath<'_> {
     fn pointer(&self) -> String {
         let mut pointer = String::new();
         self.write(&mut pointer);
@@ -66,7 +66,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Checks `value`, which stands at `at`, against `node`.
-    pub(super) fn value(&mut self, node: &Node, value: &Value, at: &Location<'_>) {
+    pub(super) fn value(&mut self, node: &SchemaNode, value: &Value, at: &ValuePath<'_>) {
         if let (Some(open), Value::String(text)) = (self.open, value)
             && open(text)
         {
@@ -91,9 +91,9 @@ impl<'a> Walk<'a> {
     }
 
     /// Checks parameters given by position.
-    pub(super) fn positional(&mut self, node: &Node, items: &[Value]) {
+    pub(super) fn positional(&mut self, node: &SchemaNode, items: &[Value]) {
         for (index, field) in node.fields.iter().enumerate() {
-            let at = Location::Index(&Location::Root, index);
+            let at = ValuePath::Index(&ValuePath::Root, index);
             match items.get(index) {
                 Some(value) => {
                     let before = self.violations.len();
@@ -107,7 +107,7 @@ impl<'a> Walk<'a> {
         }
         let declared = node.fields.len();
         if items.len() > declared {
-            let at = Location::Index(&Location::Root, declared);
+            let at = ValuePath::Index(&ValuePath::Root, declared);
             self.report(&at, Rule::TooManyPositional, || {
                 let count = items.len();
                 format!(
@@ -119,21 +119,21 @@ impl<'a> Walk<'a> {
     }
 
     /// Checks that nothing has to be given.
-    pub(super) fn missing_all(&mut self, node: &Node) {
+    pub(super) fn missing_all(&mut self, node: &SchemaNode) {
         for field in &node.fields {
-            self.absent(node, field, &Location::Key(&Location::Root, &field.name));
+            self.absent(node, field, &ValuePath::Key(&ValuePath::Root, &field.name));
         }
     }
 
     /// Reports parameters that are neither an object nor an array.
     pub(super) fn not_params(&mut self, value: &Value) {
-        self.report(&Location::Root, Rule::Type, || {
+        self.report(&ValuePath::Root, Rule::Type, || {
             let found = found(value);
             format!("parameters are an object by name or an array by position, found {found}")
         });
     }
 
-    fn number(&mut self, node: &Node, number: &Number, at: &Location<'_>) {
+    fn number(&mut self, node: &SchemaNode, number: &Number, at: &ValuePath<'_>) {
         if let Some(least) = &node.minimum
             && compare(number, least) == Ordering::Less
         {
@@ -150,7 +150,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn text(&mut self, node: &Node, text: &str, at: &Location<'_>) {
+    fn text(&mut self, node: &SchemaNode, text: &str, at: &ValuePath<'_>) {
         // A character takes one to four bytes, so most texts need not be counted.
         if let Some(least) = node.min_length
             && text.len() < least.saturating_mul(4)
@@ -177,13 +177,13 @@ impl<'a> Walk<'a> {
         if let Some(pattern) = &node.pattern
             && !pattern.regex.is_match(text)
         {
-            self.report(at, Rule::Pattern, || {
+            self.report(at, Rule::CompiledPattern, || {
                 format!("{} does not match the pattern `{}`", quoted(text), pattern.regex)
             });
         }
     }
 
-    fn array(&mut self, node: &Node, items: &[Value], at: &Location<'_>) {
+    fn array(&mut self, node: &SchemaNode, items: &[Value], at: &ValuePath<'_>) {
         let length = items.len();
         if let Some(least) = node.min_length.filter(|&least| length < least) {
             self.report(at, Rule::MinLength, || {
@@ -197,17 +197,17 @@ impl<'a> Walk<'a> {
         }
         let Some(node) = &node.items else { return };
         for (index, item) in items.iter().enumerate() {
-            self.value(node, item, &Location::Index(at, index));
+            self.value(node, item, &ValuePath::Index(at, index));
             if self.violations.len() >= VIOLATIONS_MAX {
                 return;
             }
         }
     }
 
-    fn object(&mut self, node: &Node, map: &Map<String, Value>, at: &Location<'_>) {
+    fn object(&mut self, node: &SchemaNode, map: &Map<String, Value>, at: &ValuePath<'_>) {
         let mut declared = 0;
         for field in &node.fields {
-            let at = Location::Key(at, &field.name);
+            let at = ValuePath::Key(at, &field.name);
             if let Some(value) = map.get(&*field.name) {
                 declared += 1;
                 self.field(node, field, value, &at);
@@ -220,7 +220,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn field(&mut self, parent: &Node, field: &Field, value: &Value, at: &Location<'_>) {
+    fn field(&mut self, parent: &SchemaNode, field: &Field, value: &Value, at: &ValuePath<'_>) {
         if value.is_null() && !field.required && !field.node.types.admit(value) {
             // The commonest slip with optional values, and the cure is not obvious.
             return self.report(at, Rule::Type, || {
@@ -231,7 +231,7 @@ impl<'a> Walk<'a> {
         self.value(&field.node, value, at);
     }
 
-    fn absent(&mut self, parent: &Node, field: &Field, at: &Location<'_>) {
+    fn absent(&mut self, parent: &SchemaNode, field: &Field, at: &ValuePath<'_>) {
         if field.default.is_some() {
             self.unfilled = true;
         } else if field.required {
@@ -245,12 +245,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn unknown(&mut self, node: &Node, map: &Map<String, Value>, at: &Location<'_>) {
+    fn unknown(&mut self, node: &SchemaNode, map: &Map<String, Value>, at: &ValuePath<'_>) {
         for key in map.keys() {
             if node.names().any(|name| name == key) {
                 continue;
             }
-            self.report(&Location::Key(at, key), Rule::AdditionalProperties, || {
+            self.report(&ValuePath::Key(at, key), Rule::AdditionalProperties, || {
                 let (noun, excerpt) = (node.noun.as_str(), shortened(key));
                 // A declared name that is already given was not what was meant.
                 let free = node.names().filter(|name| !map.contains_key(*name));
@@ -263,7 +263,7 @@ impl<'a> Walk<'a> {
     }
 
     #[cold]
-    fn report(&mut self, at: &Location<'_>, rule: Rule, message: impl FnOnce() -> String) {
+    fn report(&mut self, at: &ValuePath<'_>, rule: Rule, message: impl FnOnce() -> String) {
         if self.violations.len() < VIOLATIONS_MAX {
             let pointer = at.pointer();
             self.violations.push(Violation { pointer, rule, message: message() });
@@ -285,7 +285,7 @@ fn not_allowed(value: &Value, allowed: &[Value]) -> String {
 }
 
 /// ``; known are `a`, `b` ``.
-fn listed(node: &Node) -> String {
+fn listed(node: &SchemaNode) -> String {
     if node.fields.is_empty() {
         return format!("; no {} is declared", node.noun.as_str());
     }

@@ -9,7 +9,7 @@ fn about() -> About {
 /// The pieces of a stream add up to the text, and the last one tells the rest.
 #[test]
 fn a_stream_adds_up() {
-    let mut reply = Reply::default();
+    let mut reply = OllamaReply::default();
     for (line, last) in [
         (r#"{"message":{"content":"Hel","thinking":"hm"},"done":false}"#, false),
         (r#"{"message":{"content":"lo"},"done":false}"#, false),
@@ -36,10 +36,10 @@ fn a_stream_adds_up() {
 /// Half an answer that passes for a whole one would be a wrong result.
 #[test]
 fn what_is_not_done_is_no_result() {
-    let mut reply = Reply::default();
+    let mut reply = OllamaReply::default();
     assert!(!reply.take_line(br#"{"message":{"content":"Hel"},"done":false}"#).unwrap());
     assert_eq!(reply.into_result("m", &about()), None);
-    let whole = |body: &str| Reply::default().take_whole(body.as_bytes());
+    let whole = |body: &str| OllamaReply::default().take_whole(body.as_bytes());
     assert!(matches!(whole(r#"{"response":"x","done":false}"#), Err(PieceError::CutOff)));
     assert!(matches!(whole(r#"{"response":"x","do"#), Err(PieceError::CutOff)));
     assert!(matches!(whole(r#"{"done":true}"#), Err(PieceError::Malformed { .. })));
@@ -60,7 +60,7 @@ fn odd_but_good_replies_are_taken() {
         (r#""message":{"content":"good","tool_calls":null,"thinking":null,"images":null}"#, 0),
     ] {
         for body in [format!("{{{good},{odd}}}"), format!("\u{feff}\n{{{good},{odd}}}\n")] {
-            let mut reply = Reply::default();
+            let mut reply = OllamaReply::default();
             reply.take_whole(body.as_bytes()).unwrap_or_else(|error| panic!("{odd}: {error:?}"));
             let result = reply.into_result("m", &about()).unwrap();
             assert_eq!(result["response"], "good", "{odd}");
@@ -83,12 +83,12 @@ fn text_that_is_no_unicode_is_mended() {
         (b"gr\xfc\xdfe", "gr\u{fffd}\u{fffd}e"),
     ] {
         let body = [br#"{"response":""#, content, br#"","done":true}"#].concat();
-        let mut reply = Reply::default();
+        let mut reply = OllamaReply::default();
         reply.take_whole(&body).unwrap();
         assert_eq!(reply.into_result("m", &about()).unwrap()["response"], expected);
     }
     assert!(matches!(
-        Reply::default().take_whole(br#"{"response":"\ud83"#),
+        OllamaReply::default().take_whole(br#"{"response":"\ud83"#),
         Err(PieceError::CutOff)
     ));
 }
@@ -100,7 +100,7 @@ fn a_flood_of_values_is_refused() {
         r#"{{"done":true,"response":"x","message":{{"tool_calls":[{}]}}}}"#,
         vec!["{\"\":0}"; 400_000].join(",")
     );
-    let refused = Reply::default().take_whole(flood.as_bytes());
+    let refused = OllamaReply::default().take_whole(flood.as_bytes());
     let Err(PieceError::Malformed { problem, .. }) = refused else { panic!("{refused:?}") };
     assert!(problem.contains("memory"), "{problem}");
 }
@@ -108,7 +108,7 @@ fn a_flood_of_values_is_refused() {
 /// A model's runner dies in the middle of an answer whose status was already 200.
 #[test]
 fn an_error_within_a_stream_is_one() {
-    let mut reply = Reply::default();
+    let mut reply = OllamaReply::default();
     let error = reply.take_line(br#"{"error":"CUDA out of memory"}"#).unwrap_err();
     let error = error.into_error("POST x", 1);
     assert!(error.is_retryable() && error.message.contains("CUDA"), "{error}");
