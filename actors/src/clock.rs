@@ -25,12 +25,12 @@ impl Clock {
         Self { wall: utc_now(), begun: Instant::now() }
     }
 
-    /// Goes by `now` from here on, which was so at `at`. Whatever else is shared with other
-    /// machines goes by the same clock. Less than a second is left as it is: the way of the answer
-    /// takes some of it, and small steps back would be more harm than use.
-    /// By how much it was wrong comes back, where it was corrected.
+    /// Sets the clock to `now`, the store's time at `at`, so that all machines on one store use one
+    /// clock. Returns the correction, if one was made.
     pub fn correct(&mut self, now: DateTime<Utc>, at: Instant) -> Option<TimeDelta> {
         let wrong_by = now - (self.wall + at.saturating_duration_since(self.begun));
+        // The way of the answer takes some of a second: corrections below it would be noise, and
+        // each step back a time that is stored twice.
         if wrong_by.abs() < TimeDelta::seconds(1) {
             return None;
         }

@@ -1,11 +1,11 @@
-//! Keeps the graphs of running workflows: who may run, and what is put in for `${…}`.
+//! Keeps the graphs of running workflows: the order of tasks, and the values of `${…}`.
 //!
-//! Asked by the `ExecutionEngine` when a workflow comes and when tasks settle, and by the pipeline
-//! for the parameters of a task. Asks nobody.
+//! Asked by the `ExecutionEngine` when a workflow arrives and when tasks settle, and by the pipeline
+//! for the parameters of a task. Asks no other actor.
 //!
-//! Invariant: a task is answered as ready once, after all of its dependencies have settled as its
-//! policy demands. Its state is the truth about order, so it is not restarted after a panic: the
-//! system stops and recovers from the store.
+//! Invariant: a task is returned as ready once, after all of its dependencies have settled as its
+//! policy demands. This state is the truth about order, so the actor is not restarted after a panic:
+//! the system stops and recovers from the store.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -23,16 +23,16 @@ use gleitzeit_domain::{
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
-/// Adds workflows; the tasks that are ready at once come back.
+/// Adds workflows; returns the tasks of each that are ready at once.
 ///
 /// # Errors
-/// Each of its own: [`SubmitError::Invalid`] with the circle.
+/// Each workflow has its own: [`SubmitError::Invalid`] with the circle.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Result<Vec<u32>, SubmitError>>")]
 pub struct AddWorkflows(pub Vec<(RunKey, Arc<Plan>)>);
 
-/// Adds workflows as a store remembers them; of each, the tasks that may run come back, and those
-/// that others have decided.
+/// Adds stored workflows; returns the tasks of each that may run, and those that the outcomes of
+/// others have decided.
 ///
 /// # Errors
 /// As [`AddWorkflows`].
@@ -40,24 +40,24 @@ pub struct AddWorkflows(pub Vec<(RunKey, Arc<Plan>)>);
 #[rtype(result = "Vec<Result<Settlement, SubmitError>>")]
 pub struct RestoreWorkflows(pub Vec<StoredRun>);
 
-/// A workflow as a store remembers it.
+/// A workflow as it is stored.
 #[derive(Debug)]
 pub struct StoredRun {
-    /// Its key.
+    /// The key of the run.
     pub run: RunKey,
-    /// What it does.
+    /// The plan that was made from its spec.
     pub plan: Arc<Plan>,
-    /// Where its tasks stand.
+    /// The stored tasks, in the order of the spec.
     pub tasks: Vec<TaskRecord>,
 }
 
-/// Tells that tasks have settled; what follows from each comes back, in order.
+/// Settles tasks; returns the consequences of each, in order.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<(RunKey, Settlement)>")]
 pub struct SettleTasks(pub Vec<Settled>);
 
-/// Tells that tasks which had completed have failed after all, for the store does not take their
-/// results; what follows from each comes back, in order. None of their dependents has begun.
+/// Turns completed tasks into failed ones, because the store rejects their results; returns the
+/// consequences of each, in order. None of their dependents has begun.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<(RunKey, Settlement)>")]
 pub struct LoseResults(pub Vec<Settled>);
@@ -65,24 +65,24 @@ pub struct LoseResults(pub Vec<Settled>);
 /// A task that has settled.
 #[derive(Debug)]
 pub struct Settled {
-    /// Which task.
+    /// The task.
     pub task: TaskKey,
-    /// Where it ended, for those who refer to it.
+    /// The outcome, for tasks that refer to it.
     pub outcome: TaskOutcome,
 }
 
-/// What others can refer to of a settled task.
+/// The part of a settled task that others can refer to.
 #[derive(Debug, Clone)]
 pub struct TaskOutcome {
-    /// Where it ended.
+    /// The final status.
     pub status: TaskStatus,
-    /// What it gave.
+    /// The result of a completed task.
     pub result: Option<Arc<Value>>,
-    /// Why it failed.
+    /// The error of a failed task.
     pub error: Option<Arc<TaskError>>,
-    /// Seconds that its call took.
+    /// The time of its last call, in seconds.
     pub duration: Option<f64>,
-    /// Who ran it.
+    /// The provider of its last call.
     pub provider_id: Option<ProviderId>,
 }
 
@@ -98,20 +98,20 @@ impl From<&TaskRecord> for TaskOutcome {
     }
 }
 
-/// Asks for the parameters of tasks, references resolved.
+/// Returns the parameters of tasks with all references resolved.
 ///
 /// # Errors
-/// Each of its own: `TASK_PARAMETER_ERROR`, or `TASK_CANCELLED` when the workflow is gone.
+/// Each task has its own: `TASK_PARAMETER_ERROR`, or `TASK_CANCELLED` if the workflow is gone.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Result<Arc<Value>, TaskError>>")]
 pub struct ResolveParameters(pub Vec<TaskKey>);
 
-/// Forgets workflows.
+/// Removes workflows.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct RemoveWorkflows(pub Vec<RunKey>);
 
-/// Asks how many workflows are kept.
+/// Returns how many workflows are kept.
 #[derive(Debug, Message)]
 #[rtype(result = "usize")]
 pub struct CountWorkflows;
@@ -140,16 +140,18 @@ struct Kept {
 }
 
 impl Known {
-    /// Keeps an outcome for those who may still refer to it.
+    /// Keeps an outcome for the tasks that may still refer to it.
     fn keep(&mut self, task: u32, outcome: TaskOutcome) {
         let dependents = self.graph.dependents(task).iter();
         let needed_by = dependents.filter(|task| !self.graph.is_settled(**task)).count();
+        // Kept without a dependent, an outcome would stay until the end of the workflow: results of
+        // thousands of tasks may be larger than the memory.
         if needed_by > 0 {
             self.outcomes.insert(task, Kept { outcome, needed_by });
         }
     }
 
-    /// A task has settled now: what only it needed is dropped.
+    /// Drops the outcomes that only this task needed, which has settled now.
     fn release(&mut self, task: u32) {
         for before in self.graph.dependencies(task) {
             if let Some(kept) = self.outcomes.get_mut(before) {
@@ -163,8 +165,8 @@ impl Known {
 }
 
 impl DependencyResolver {
-    /// A resolver without workflows. `env` is what `${env.X}` may read; a name without a
-    /// value is one that is listed and not set.
+    /// A resolver without workflows. `env` holds the variables that `${env.X}` may read; a name
+    /// without a value is listed in the settings, but not set.
     pub fn new(env: HashMap<String, Option<String>>) -> Self {
         Self { runs: FxHashMap::default(), env: Arc::new(env) }
     }
@@ -175,6 +177,8 @@ impl DependencyResolver {
     ) -> Result<Settlement, SubmitError> {
         let mut graph = plan.graph()?;
         let settled = || tasks.iter().filter(|task| task.status.is_settled());
+        // A task that was decided by others is decided again by them: restored as settled by itself,
+        // it would count twice, and its dependents would be told another cause.
         let by_itself = |task: &&TaskRecord| {
             let because = task.error.as_ref().map(|error| error.code);
             task.status != TaskStatus::Skipped && because != Some(ErrorCode::TaskDependencyFailed)
@@ -272,10 +276,10 @@ impl Handler<RestoreWorkflows> for DependencyResolver {
 
     fn handle(
         &mut self,
-        RestoreWorkflows(remembered): RestoreWorkflows,
+        RestoreWorkflows(stored): RestoreWorkflows,
         _: &mut Self::Context,
     ) -> Self::Result {
-        MessageResult(remembered.into_iter().map(|one| self.restore(one)).collect())
+        MessageResult(stored.into_iter().map(|one| self.restore(one)).collect())
     }
 }
 
@@ -286,6 +290,8 @@ impl Handler<SettleTasks> for DependencyResolver {
         let settle = |Settled { task, outcome }: Settled| {
             let known = self.runs.get_mut(&task.run)?;
             let completed = outcome.status == TaskStatus::Completed;
+            // Cancelled meanwhile, or answered twice: settled again, it would release its
+            // dependents once more.
             if known.graph.is_settled(task.index) {
                 return Some((task.run, Settlement::default()));
             }
@@ -294,7 +300,8 @@ impl Handler<SettleTasks> for DependencyResolver {
             for (decided, _) in settlement.skipped.iter().chain(&settlement.failed) {
                 known.release(*decided);
             }
-            // Counts only those who may still refer to it, so it comes after those who cannot.
+            // After the consequences: a dependent that they have settled never refers to it, and the
+            // count would never reach zero.
             known.keep(task.index, outcome);
             Some((task.run, settlement))
         };
@@ -309,6 +316,7 @@ impl Handler<LoseResults> for DependencyResolver {
         let forget = |Settled { task, outcome }: Settled| {
             let known = self.runs.get_mut(&task.run)?;
             let settlement = known.graph.lose_result(task.index);
+            // The rejected result must not reach a dependent that runs in spite of the failure.
             known.outcomes.remove(&task.index);
             for (decided, _) in settlement.skipped.iter().chain(&settlement.failed) {
                 known.release(*decided);
@@ -340,6 +348,7 @@ impl Handler<RemoveWorkflows> for DependencyResolver {
             self.runs.remove(&run);
         }
         if self.runs.is_empty() {
+            // A map never shrinks by itself: after a burst it would keep its largest size for ever.
             self.runs.shrink_to(64);
         }
     }

@@ -1,11 +1,11 @@
-//! Hands events to whoever listens: commands that follow a workflow, servers, tests.
+//! Publishes events to all who subscribe: commands that follow a workflow, servers, tests.
 //!
-//! Told by the engine, the provider supervisors and the monitor; asks nobody, and nobody waits for
-//! it. What is handed out is not kept: a listener that came late or fell behind reads the store.
+//! The engine, the provider supervisors and the monitor publish; none of them waits for an answer.
+//! The bus keeps no event: a listener that subscribed late or was too slow reads the store.
 //!
-//! Invariants: a listener that is slow costs no more memory than it asked for, and nobody else any
-//! time; what it did not get is counted and told in its place. An event is looked at by the
-//! listeners of its workflow and those of all workflows, not by the rest.
+//! Invariants: a slow listener costs no more memory than its capacity, and others no time; the
+//! events that it missed are counted and reported at their place. An event is compared with the
+//! listeners of its workflow and those of all workflows, not with the rest.
 
 mod subscription;
 
@@ -21,24 +21,25 @@ use gleitzeit_domain::{
 use subscription::Sink;
 pub use subscription::{Delivery, Subscription};
 
-/// Tells of events, in the order in which they happened.
+/// Publishes events, in the order in which they happened.
 ///
-/// Where making them costs something, ask [`Audience::is_empty`] first.
+/// If events are costly to make, ask [`Audience::is_empty`] first.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Publish {
-    /// What happened.
+    /// The events.
     pub events: Vec<Event>,
 }
 
-/// Asks for the events to come; those published after the answer are not missed. Whoever names
-/// `engine:started` among the types, or `engine:*`, is told that one first: nobody can listen before.
+/// Subscribes to the events from now on; none that is published after the answer is missed. A filter
+/// with `engine:started` or `engine:*` among its types gets that event first, although it was
+/// published before: no one can subscribe before it.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Subscription")]
 pub struct Subscribe {
-    /// Which ones.
+    /// The events to deliver.
     pub filter: EventFilter,
-    /// How many may wait to be read, at least 1; beyond them events are dropped and counted.
+    /// Events that may wait to be read, at least 1; further ones are dropped and counted.
     pub capacity: usize,
 }
 
@@ -50,13 +51,12 @@ struct Unsubscribe {
     workflow_id: Option<WorkflowId>,
 }
 
-/// Which events a listener wants.
+/// The events that a listener wants.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EventFilter {
-    /// Only those of this workflow; `None` for all, also those of no workflow.
+    /// The workflow; `None` for all, and for events of no workflow.
     pub workflow_id: Option<WorkflowId>,
-    /// Only those of these types, such as `task:completed`, or `task:*` for all of a kind. Empty
-    /// for every type.
+    /// The types, such as `task:completed`, or `task:*` for all of a kind. Empty for every type.
     pub types: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ impl EventFilter {
         Self { workflow_id: Some(id), types: Vec::new() }
     }
 
-    /// True for an event that the listener wants.
+    /// True if the listener wants the event.
     pub fn matches(&self, event: &Event) -> bool {
         let of_workflow = self.workflow_id.is_none() || self.workflow_id == event.workflow_id;
         of_workflow && self.matches_type(event.data.event_type())
@@ -84,13 +84,13 @@ impl EventFilter {
 /// The actor. One per system, on the control arbiter.
 #[derive(Debug, Default)]
 pub struct EventBus {
-    /// Listeners of one workflow, by it; no list is empty.
+    /// Listeners of one workflow; no list is empty.
     by_workflow: HashMap<WorkflowId, Vec<Sink>>,
     /// Listeners of all workflows.
     of_all: Vec<Sink>,
     next_number: u64,
     subscribers: SubscriberCount,
-    /// The start of the engine, for those who come later and ask for it.
+    /// The start of the engine, for listeners that subscribe later and ask for it.
     started: Option<Arc<Event>>,
 }
 
@@ -100,25 +100,26 @@ impl EventBus {
         Self::default()
     }
 
-    /// How many listen, from now on; to be taken before the start.
+    /// The count of listeners, kept current; to be cloned before the actor starts.
     pub fn subscribers(&self) -> SubscriberCount {
         self.subscribers.clone()
     }
 
-    /// Those whose filter is to be asked about an event.
+    /// The listeners that may want an event.
     fn concerned(&self, event: &Event) -> impl Iterator<Item = &Sink> {
         let of_workflow = event.workflow_id.as_ref().and_then(|id| self.by_workflow.get(id));
         of_workflow.into_iter().flatten().chain(&self.of_all)
     }
 
     fn publish(&self, event: Event) {
+        // An `Arc` per event that no one wants would be the cost of every busy engine.
         if self.concerned(&event).next().is_some() {
             let event = Arc::new(event);
             self.concerned(&event).for_each(|sink| sink.offer(&event));
         }
     }
 
-    /// Counts the listeners anew; every change of the lists ends here.
+    /// Updates the count of listeners; every change of the lists ends here.
     fn count(&self, change: impl FnOnce(usize) -> usize) {
         self.subscribers.set(change(self.subscribers.len()));
     }
@@ -135,7 +136,7 @@ impl Actor for EventBus {
 }
 
 impl Supervised for EventBus {
-    /// Listeners stay: a new life has nothing else to begin with, and nothing is half done.
+    /// Keeps the listeners: dropped, their streams would end although the bus lives.
     fn restarting(&mut self, _: &mut Self::Context) {}
 }
 
@@ -162,7 +163,8 @@ impl Handler<Subscribe> for EventBus {
         let Subscribe { filter, capacity } = message;
         let number = self.next_number;
         self.next_number += 1;
-        // A listener to everything is not meant: what it counts begins with its question.
+        // A listener without types counts events from its subscription on: one from before would
+        // be one too many.
         let asks_for_start = !filter.types.is_empty();
         let leave = Unsubscribe { number, workflow_id: filter.workflow_id.clone() };
         let of = match &filter.workflow_id {

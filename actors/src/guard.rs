@@ -1,6 +1,6 @@
 //! Runs one provider call so that neither a panic nor a hang reaches the supervisor.
 //!
-//! The innermost of the three rings of supervision: what goes wrong in a call fails that call.
+//! The innermost of the three rings of supervision: a failure in a call fails that call only.
 
 use std::{
     any::Any,
@@ -12,10 +12,10 @@ use std::{
 use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
-/// Why a provider call gave no value.
+/// The reason why a provider call returned no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The provider did not answer in time; its future was dropped.
+    /// The provider did not answer within the limit; its future was dropped.
     #[error("no answer within {limit:?}")]
     TimedOut {
         /// The limit that passed.
@@ -29,18 +29,20 @@ pub enum CallError {
     },
 }
 
-/// Awaits `call` for at most `limit`, turning a panic into an error, also one in the destructor of
-/// a call that is dropped. A value that was given stands, whatever the destructor does.
+/// Awaits `call` for at most `limit`. A panic becomes an error, also in the destructor of a call that
+/// is dropped; a value that was returned before stands.
 ///
-/// A call that blocks its thread instead of awaiting cannot be interrupted by this.
+/// A call that blocks its thread instead of awaiting is not interrupted.
 ///
 /// # Errors
 /// [`CallError::TimedOut`] after `limit`; [`CallError::Panicked`] with the panic's message.
 pub async fn guarded<T>(limit: Duration, call: impl Future<Output = T>) -> Result<T, CallError> {
-    let mut place = pin!(Some(call));
-    let Some(call) = place.as_mut().as_pin_mut() else { unreachable!("it was just put there") };
+    // In an `Option`, so that its destructor can run under `catch_unwind`: dropped at the end of this
+    // function, a panic in it would unwind into the caller.
+    let mut slot = pin!(Some(call));
+    let Some(call) = slot.as_mut().as_pin_mut() else { unreachable!("it was just put there") };
     let answer = timeout(limit, AssertUnwindSafe(call).catch_unwind()).await;
-    let dropped = catch_unwind(AssertUnwindSafe(|| place.set(None)));
+    let dropped = catch_unwind(AssertUnwindSafe(|| slot.set(None)));
     let panicked = |panic: Box<dyn Any + Send>| CallError::Panicked { text: panic_text(&*panic) };
     match (answer, dropped) {
         (Ok(Ok(value)), _) => Ok(value),
@@ -49,13 +51,13 @@ pub async fn guarded<T>(limit: Duration, call: impl Future<Output = T>) -> Resul
     }
 }
 
-/// Drops a value whose destructor is a stranger's; the text of its panic, if it panicked.
+/// Drops a value with a foreign destructor; returns the text of its panic, if it panicked.
 pub fn discard<T>(value: T) -> Option<String> {
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(value)));
     dropped.err().map(|panic| panic_text(&*panic))
 }
 
-/// The message of a panic, as far as it has one: `panic!` carries a text, `panic_any` anything.
+/// The text of a panic, if it has one: `panic!` carries a text, `panic_any` any value.
 pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

@@ -1,13 +1,16 @@
-//! Knows the providers and chooses who serves a call.
+//! Knows the providers and chooses the one that serves a call.
 //!
 //! Asked by the pipeline for every call, by the engine to end calls, by the runtime's owner to add
-//! and remove providers; told by every `ProviderSupervisor` what it can promise. The choice is
-//! [`ProviderTable`]'s; this actor answers, and lets wait who cannot be served now: for a busy
-//! provider until it has room, for one that is down as long as [`WaitPolicy`] and the method say.
+//! and remove providers. Every `ProviderSupervisor` reports its state here. [`ProviderTable`] makes
+//! the choice. This actor answers, and queues a call that cannot be served now: for a busy provider
+//! until it has room, for a provider that is down as long as [`WaitPolicy`] and the method say.
 //!
 //! Invariant: a provider's calls in flight are the live [`ProviderTicket`]s.
 
 mod directory;
+mod settings;
+mod supervisors;
+mod ticket;
 mod waiting;
 mod watchdog;
 
@@ -16,34 +19,32 @@ use std::{collections::HashMap, pin::Pin, sync::Arc, task, time::Duration};
 use actix::prelude::*;
 use actix_rt::ArbiterHandle;
 use gleitzeit_domain::{
-    balance::{BalanceConfig, Pick, ProviderTable, Sample, Slot, Strategies, UnknownStrategy},
+    balance::{Pick, ProviderTable, Strategies, UnknownStrategy},
     error::TaskError,
     health::HealthStatus,
     id::{Capability, ProviderId},
     protocol::MethodRef,
-    provider::{ProviderSpec, Supervision},
-    restart::RestartBudget,
     run::TaskKey,
     task::Priority,
 };
-use tokio::{
-    sync::{oneshot, watch},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     event_bus::Publish,
-    provider_supervisor::{
-        CancelCalls, ProviderState, ProviderStatus, ProviderStatusChanged, ProviderSupervisor,
-    },
+    provider_supervisor::{CancelCalls, ProviderState, ProviderStatusChanged},
 };
 
 pub use directory::{
     GetProviders, GetServed, RegisterProvider, RegisterProviderError, RemoveProvider,
     RestartProvider, StopProviders,
 };
+use settings::WAIT_MAX;
+pub use settings::{BalancerSettings, WaitPolicy};
+use supervisors::ProviderHandle;
+pub use ticket::ProviderTicket;
+use ticket::ReleaseTicket;
 
-/// Asks for providers; each answer comes at once or waits.
+/// Asks for providers, one for each request, in order.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Picked>")]
 pub struct PickProviders(pub Vec<PickRequest>);
@@ -51,31 +52,31 @@ pub struct PickProviders(pub Vec<PickRequest>);
 /// One call that needs a provider.
 #[derive(Debug)]
 pub struct PickRequest {
-    /// Of which task.
+    /// The task that makes the call.
     pub task: TaskKey,
-    /// What is called.
+    /// The method to call.
     pub method: MethodRef,
-    /// Who is served first, where there is a wait.
+    /// The order among calls that wait.
     pub priority: Priority,
-    /// Where the last attempt failed; chosen only where nobody else is well enough.
+    /// The provider of a failed attempt: chosen only if no other one is well enough.
     pub avoid: Option<ProviderId>,
 }
 
 /// The answer to a [`PickRequest`].
 #[derive(Debug)]
 pub enum Picked {
-    /// This one.
+    /// A provider with room.
     Now(ProviderTicket),
-    /// It comes when one has room.
+    /// A place in the queue of the method.
     Waiting(Waiting),
-    /// Nobody will serve it.
+    /// No provider will serve the call.
     Refused(TaskError),
 }
 
-/// The wait for a provider; as a future it gives what [`ticket`](Self::ticket) gives.
+/// A wait for a provider; as a future it resolves with [`ticket`](Self::ticket).
 #[derive(Debug)]
 pub struct Waiting {
-    /// The provider, or why there is none; closes when the wait is cancelled.
+    /// The provider, or the error that ends the wait; closes if the wait is cancelled.
     pub ticket: oneshot::Receiver<Result<ProviderTicket, TaskError>>,
     /// Sent once if all providers of the method are down: the cause, as far as it is known. Closes
     /// empty if the wait ends before.
@@ -90,167 +91,40 @@ impl Future for Waiting {
     }
 }
 
-/// The right to make one call; it counts as in flight until it is dropped.
-#[derive(Debug)]
-pub struct ProviderTicket {
-    slot: Slot,
-    sample: Option<Sample>,
-    reach: Arc<Reach>,
-}
-
-/// How to reach a provider; shared by all of its tickets.
-#[derive(Debug)]
-struct Reach {
-    provider_id: ProviderId,
-    supervisor: Addr<ProviderSupervisor>,
-    balancer: Addr<LoadBalancer>,
-    /// Closes when nobody attends to the provider's calls any more.
-    attended: watch::Receiver<()>,
-}
-
-impl ProviderTicket {
-    /// Who was chosen.
-    pub fn provider_id(&self) -> &ProviderId {
-        &self.reach.provider_id
-    }
-
-    /// Where to send the call.
-    pub fn supervisor(&self) -> &Addr<ProviderSupervisor> {
-        &self.reach.supervisor
-    }
-
-    /// True when both are for one provider.
-    pub fn same_provider(&self, other: &Self) -> bool {
-        self.slot == other.slot
-    }
-
-    /// Comes when nobody attends to the provider's calls any more: its thread is blocked and given
-    /// up, or the provider was removed. A call that has no answer by then gets none.
-    pub async fn abandoned(&self) {
-        let mut attended = self.reach.attended.clone();
-        while attended.changed().await.is_ok() {}
-    }
-
-    /// Notes how the call went, for strategies that learn from it.
-    pub fn finished(&mut self, latency: Duration, ok: bool) {
-        self.sample = Some(Sample { latency, ok });
-    }
-}
-
-impl Drop for ProviderTicket {
-    fn drop(&mut self) {
-        self.reach.balancer.do_send(ReleaseTicket { slot: self.slot, sample: self.sample });
-    }
-}
-
-/// Sent by a dropped [`ProviderTicket`].
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct ReleaseTicket {
-    slot: Slot,
-    sample: Option<Sample>,
-}
-
-/// Ends the waits and the calls of cancelled tasks, wherever they run.
+/// Ends the waits and the calls of cancelled tasks, at every provider.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct CancelTasks(pub Arc<Vec<TaskKey>>);
-
-/// A longer wait for a provider is this long: far beyond any, and no instant overflows.
-const WAIT_MAX: Duration = Duration::from_hours(24 * 365 * 30);
-
-/// How long calls wait for providers that are down, where their method does not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WaitPolicy {
-    /// Each attempt waits `provider_wait`.
-    #[default]
-    EachAttempt,
-    /// As above, but calls wait only once for a provider that has never served: when
-    /// `provider_wait` has passed since the first call, further calls are refused at once. For a
-    /// process that runs one workflow and ends.
-    OnceForAbsent,
-    /// Without a limit: the limits of the task and of its workflow hold. For a process that serves.
-    Unlimited,
-}
-
-/// How the balancer runs.
-#[derive(Debug, Clone)]
-pub struct BalancerSettings {
-    /// Which strategy serves which protocol.
-    pub balance: BalanceConfig,
-    /// How long a call waits for a provider to come up; also for one of a method that no provider
-    /// serves.
-    pub provider_wait: Duration,
-    /// Which calls `provider_wait` holds for.
-    pub wait_policy: WaitPolicy,
-    /// How providers are watched that do not say it themselves.
-    pub supervision: Option<Supervision>,
-    /// Between two rounds that look for blocked threads.
-    pub watch_interval: Duration,
-}
-
-impl Default for BalancerSettings {
-    fn default() -> Self {
-        Self {
-            balance: BalanceConfig::default(),
-            provider_wait: Duration::from_secs(30),
-            wait_policy: WaitPolicy::default(),
-            supervision: None,
-            watch_interval: Duration::from_secs(5),
-        }
-    }
-}
-
-/// How to reach a provider, and what it was made from.
-struct ProviderHandle {
-    reach: Arc<Reach>,
-    supervisor: Addr<ProviderSupervisor>,
-    spec: Arc<ProviderSpec>,
-    /// Which of its supervisors is listened to.
-    tenure: u64,
-    /// As last told; `failed` here also when there is no supervisor any more.
-    status: ProviderStatus,
-    /// True when only a new supervisor can bring it back.
-    is_lost: bool,
-    /// True once it has served, under any of its supervisors.
-    has_served: bool,
-    /// Of a provider with a thread of its own.
-    thread: Option<actix_rt::Arbiter>,
-    /// True where a sign of life would come from this very thread.
-    is_local: bool,
-    last_pong: Instant,
-    /// How often it may block its thread.
-    blocks: RestartBudget,
-    /// Dropped when nobody attends to its calls any more.
-    attends: watch::Sender<()>,
-}
 
 /// The actor. One per system, on the control arbiter.
 pub struct LoadBalancer {
     settings: BalancerSettings,
     table: ProviderTable<ProviderHandle>,
-    waiting: HashMap<Capability, waiting::Line>,
+    /// Calls that wait, by method; no queue is empty.
+    waiting: HashMap<Capability, waiting::WaitQueue>,
+    /// Calls in all queues together.
     waiters: usize,
-    /// When a method was first asked for whose providers had never served.
+    /// The first request for a method whose providers had never served.
     first_missed: HashMap<Capability, Instant>,
     next_age: u64,
-    /// Waiters served since it was the turn of the oldest.
+    /// Waiters served since the last one that was chosen by age.
     served: u32,
     workers: Vec<ArbiterHandle>,
     next_worker: usize,
-    next_tenure: u64,
+    next_supervisor: u64,
     last_round: Instant,
     bus: Recipient<Publish>,
     clock: crate::Clock,
-    born: Instant,
+    started_at: Instant,
+    /// The timer for the next wait that may end.
     alarm: Option<(Instant, SpawnHandle)>,
 }
 
 impl LoadBalancer {
-    /// A balancer without providers; theirs will be dealt over `workers`.
+    /// A balancer without providers; it will spread them over the threads of `workers`.
     ///
     /// # Errors
-    /// [`UnknownStrategy`] when the settings name one that is not among `strategies`.
+    /// [`UnknownStrategy`] if the settings name a strategy that `strategies` does not have.
     pub fn new(
         mut settings: BalancerSettings,
         strategies: &Strategies,
@@ -258,6 +132,7 @@ impl LoadBalancer {
         bus: Recipient<Publish>,
         clock: crate::Clock,
     ) -> Result<Self, UnknownStrategy> {
+        // An instant plus a longer wait would overflow, which panics.
         settings.provider_wait = settings.provider_wait.min(WAIT_MAX);
         Ok(Self {
             table: ProviderTable::new(&settings.balance, strategies)?,
@@ -269,20 +144,20 @@ impl LoadBalancer {
             served: 0,
             workers,
             next_worker: 0,
-            next_tenure: 0,
+            next_supervisor: 0,
             last_round: Instant::now(),
             bus,
             clock,
-            born: Instant::now(),
+            started_at: Instant::now(),
             alarm: None,
         })
     }
 
     fn now(&self) -> Duration {
-        self.born.elapsed()
+        self.started_at.elapsed()
     }
 
-    /// Chooses for one call and counts it.
+    /// Chooses a provider for one call and counts the call.
     fn try_pick(
         &mut self,
         capability: &Capability,
@@ -291,28 +166,33 @@ impl LoadBalancer {
         let now = self.now();
         let pick = self.table.pick(capability, avoid, now);
         let Pick::Chosen(slot) = pick else { return Err(pick) };
+        // Counted before the ticket exists: a second pick of the same batch must see the first one,
+        // or both would get the last free slot.
         self.table.started(slot);
         let entry = self.table.get(slot).ok_or(pick)?;
-        Ok(ProviderTicket { slot, sample: None, reach: Arc::clone(&entry.handle.reach) })
+        Ok(ProviderTicket::new(slot, Arc::clone(&entry.handle.address)))
     }
 
     fn answer(&mut self, request: PickRequest, ctx: &mut Context<Self>) -> Picked {
         let capability = &request.method.capability;
-        // Whoever waits for this method came first.
-        let line = if self.waiters == 0 { None } else { self.waiting.get(&**capability) };
-        if let Some(line) = line.filter(|line| !line.is_empty()) {
-            let first_is_choosy = line.first_is_choosy();
+        // A call that is served past the queue of its method would overtake older ones for ever
+        // under load. Without any waiter, the common case, no lookup is made.
+        let queue = if self.waiters == 0 { None } else { self.waiting.get(&**capability) };
+        if let Some(queue) = queue.filter(|queue| !queue.is_empty()) {
+            let first_has_exclusions = queue.first_has_exclusions();
             let down = !self.table.is_up(capability);
             let capability = Arc::clone(capability);
-            let picked = self.wait_in_line(request, down, ctx);
-            if first_is_choosy {
-                self.serve_lines(vec![Capability::clone(&capability)]);
+            let picked = self.enqueue(request, down, ctx);
+            // The first waiter may only wait because it avoids the provider that is free. Without
+            // this the new one would not get that provider before the next release.
+            if first_has_exclusions {
+                self.serve_queues(vec![Capability::clone(&capability)]);
             }
             return picked;
         }
         match self.try_pick(capability, request.avoid.as_ref()) {
             Ok(ticket) => Picked::Now(ticket),
-            Err(pick) => self.wait_in_line(request, pick != Pick::Busy, ctx),
+            Err(pick) => self.enqueue(request, pick != Pick::Busy, ctx),
         }
     }
 }
@@ -322,11 +202,13 @@ impl Actor for LoadBalancer {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(crate::MAILBOX);
+        // A restart drops every timer: a handle that was kept would cancel a timer of this life,
+        // because actix numbers them from the start again.
         self.alarm = None;
         self.last_round = Instant::now();
         self.watch(ctx);
-        // After a panic: it may have hit while a line was served, and the timer is gone.
-        self.review_lines(ctx);
+        // The panic may have happened while a queue was served, and its timer is gone.
+        self.review_queues(ctx);
     }
 }
 
@@ -349,6 +231,8 @@ impl Handler<ReleaseTicket> for LoadBalancer {
 
     fn handle(&mut self, ReleaseTicket { slot, sample }: ReleaseTicket, _: &mut Self::Context) {
         let now = self.now();
+        // A slot of a provider that was replaced is unknown to the table, which ignores it: the new
+        // supervisor begins with no call in flight.
         self.table.finished(slot, sample, now);
         if self.waiters > 0 {
             self.serve_slot(slot);
@@ -359,24 +243,27 @@ impl Handler<ReleaseTicket> for LoadBalancer {
 impl Handler<ProviderStatusChanged> for LoadBalancer {
     type Result = ();
 
-    fn handle(&mut self, status: ProviderStatusChanged, ctx: &mut Self::Context) {
-        let ProviderStatusChanged { tenure, status } = status;
+    fn handle(&mut self, changed: ProviderStatusChanged, ctx: &mut Self::Context) {
+        let ProviderStatusChanged { supervisor_number, status } = changed;
         let id = status.provider_id.clone();
         let slot = self.table.find(&id);
-        let provider_handle = slot.and_then(|slot| self.table.handle_mut(slot));
-        let Some(provider_handle) = provider_handle
-            .filter(|provider_handle| provider_handle.tenure == tenure && !provider_handle.is_lost)
+        // A supervisor that was given up may wake up later; its reports would put the provider's
+        // new supervisor into a state that it is not in.
+        let Some(provider) = slot
+            .and_then(|slot| self.table.handle_mut(slot))
+            .filter(|it| it.supervisor_number == supervisor_number && !it.is_lost)
         else {
             return;
         };
         let serving = status.state == ProviderState::Serving;
+        // The health of an instance that does not serve says nothing about the next one.
         let health = if serving { status.health } else { HealthStatus::Unknown };
-        provider_handle.status = status;
-        provider_handle.has_served |= serving;
-        provider_handle.last_pong = Instant::now();
+        provider.status = status;
+        provider.has_served |= serving;
+        provider.last_pong = Instant::now();
         self.table.set_available(&id, serving);
         self.table.set_health(&id, health);
-        self.review_lines(ctx);
+        self.review_queues(ctx);
     }
 }
 
@@ -384,8 +271,10 @@ impl Handler<CancelTasks> for LoadBalancer {
     type Result = ();
 
     fn handle(&mut self, CancelTasks(tasks): CancelTasks, _: &mut Self::Context) {
-        self.leave_line(&tasks);
+        self.remove_waiters(&tasks);
         for (_, entry) in self.table.iter() {
+            // Nobody notes which provider has which task, so all that are busy are asked. A message
+            // to an idle one would wake its thread for nothing.
             if entry.in_flight() > 0 {
                 entry.handle.supervisor.do_send(CancelCalls(tasks.as_ref().clone()));
             }

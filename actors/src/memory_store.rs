@@ -1,11 +1,10 @@
-//! A store that forgets everything when it is dropped: for tests, and for embedding without a
-//! database.
+//! A store in memory, empty at each start: for tests, and for embedding without a database.
 //!
-//! Asked like every [`Store`]; asks nobody. Its futures are ready at the first poll: one lock for
-//! a whole batch, held only while records are moved in or cloned out.
+//! Asked like every [`Store`]; asks no one. Its futures are ready at the first poll: one lock for a
+//! whole batch, held only while records are moved in or cloned out.
 //!
-//! Invariant: at most `settled_max` settled workflows are kept, the oldest settled are dropped
-//! first with their events; a workflow that is not settled is never dropped.
+//! Invariant: at most `settled_max` settled workflows are kept; the oldest settled are dropped first,
+//! with their events. A workflow that is not settled is never dropped.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -30,7 +29,7 @@ mod lease_table;
 mod leases;
 mod tables;
 
-/// How many settled workflows [`MemoryStore::default`] keeps.
+/// Settled workflows that [`MemoryStore::default`] keeps.
 pub const SETTLED_MAX: usize = 1_000;
 
 /// Keeps workflows in memory.
@@ -46,10 +45,10 @@ pub const SETTLED_MAX: usize = 1_000;
 pub struct MemoryStore {
     /// `None` once closed.
     tables: Mutex<Option<Tables>>,
-    /// Changes when there is something for another engine.
+    /// Changes when another engine may have work.
     notifications: watch::Sender<()>,
-    /// True where a lease ends unless it is renewed.
-    leases_run_out: bool,
+    /// True if a lease expires unless it is renewed.
+    leases_expire: bool,
 }
 
 impl Default for MemoryStore {
@@ -64,34 +63,34 @@ impl MemoryStore {
         Self {
             tables: Mutex::new(Some(Tables::new(settled_max))),
             notifications: watch::Sender::new(()),
-            leases_run_out: false,
+            leases_expire: false,
         }
     }
 
-    /// The same, with leases that end when they are not renewed in time, by tokio's clock: several
-    /// engines over one such store are to each other what processes on one server are.
+    /// The same, with leases that expire unless they are renewed, by tokio's clock: several engines on
+    /// one such store share it as processes share a server.
     #[must_use]
     pub fn with_timed_leases(mut self) -> Self {
-        self.leases_run_out = true;
+        self.leases_expire = true;
         self
     }
 
-    /// Ends every lease as if its process had died: what it owned is there for the next claim. For
-    /// tests of a crash; an engine that is alive loses what it runs.
+    /// Expires every lease as if its process had died: its workflows are free for the next claim. For
+    /// tests of a crash; a live engine loses what it runs.
     pub fn end_leases(&self) {
-        // A closed store has none.
+        // A closed store has no leases: nothing to expire is no error.
         let _ = self.with(|tables| tables.lease_table.end_all());
-        self.ring();
+        self.notify();
     }
 
-    /// Tells other engines that there may be something for them.
-    fn ring(&self) {
+    /// Notifies the engines that they may have work.
+    fn notify(&self) {
         self.notifications.send_replace(());
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Tables>> {
-        // A panic under the lock can only come from running out of memory, half-way through
-        // nothing: every change is checked before the first one is applied.
+        // Every change is checked before the first one is applied, so that no panic leaves a batch
+        // half written. Without `into_inner`, one panic would refuse every later call.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,7 +106,7 @@ impl Store for MemoryStore {
     }
 
     fn is_fallible(&self) -> bool {
-        self.leases_run_out
+        self.leases_expire
     }
 
     fn leases(&self) -> Option<&dyn LeaseStore> {
@@ -124,7 +123,7 @@ impl Store for MemoryStore {
             Ok((answers, tables.take_surplus()))
         })??;
         if is_free {
-            self.ring();
+            self.notify();
         }
         // Freeing thousands of records takes longer than moving them in: not under the lock.
         drop(dropped);
@@ -136,6 +135,7 @@ impl Store for MemoryStore {
             for epoch in epochs(changes.iter().map(|change| change.epoch)) {
                 tables.lease_table.check(epoch)?;
             }
+            // All before the first is applied: the port promises a whole batch or none of it.
             for change in &changes {
                 tables.check(change)?;
             }
@@ -175,12 +175,13 @@ impl Store for MemoryStore {
 
     async fn close(&self, _limit: Duration) -> Result<(), StoreError> {
         let held = self.lock().take();
+        // Not under the lock: other callers would wait while thousands of records are freed.
         drop(held);
         Ok(())
     }
 }
 
-/// Each of the leases that a batch bears, which is one as a rule.
+/// The leases of a batch, mostly a single one; equal neighbours are returned once.
 fn epochs(all: impl Iterator<Item = Option<Epoch>>) -> impl Iterator<Item = Option<Epoch>> {
     let mut last = None;
     all.filter(move |epoch| last.replace(*epoch) != Some(*epoch))

@@ -1,10 +1,9 @@
 //! Measures the runtime: figures per method as calls end, and figures of the whole at intervals.
 //!
-//! Told of calls by the engine; asks, at intervals, whoever counts tasks and whoever knows the
-//! providers, and tells the event bus. Nobody waits for it.
+//! The engine reports calls. At intervals the monitor asks the engine for counts and the balancer
+//! for the health of providers, and publishes the measurement on the event bus.
 //!
-//! Invariant: at most one collection is under way, and the next one is armed when it has ended,
-//! however it ended.
+//! Invariant: at most one collection is under way, and its end arms the next one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,17 +25,17 @@ use tokio::time::{Instant, timeout};
 
 use crate::event_bus::Publish;
 
-/// Asks for the counts of the engine.
+/// Returns the counts of the engine.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "ExecutionStats")]
 pub struct GetStats;
 
-/// Asks how well each provider is.
+/// Returns the health of each provider.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "BTreeMap<ProviderId, HealthStatus>")]
 pub struct GetProviderHealth;
 
-/// Tells of calls that ended, well or not.
+/// Records calls that ended, successful or not.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct RecordCalls {
@@ -44,26 +43,26 @@ pub struct RecordCalls {
     pub calls: Vec<CallSample>,
 }
 
-/// What was measured of one call.
+/// The measurement of one call.
 #[derive(Debug, Clone)]
 pub struct CallSample {
-    /// What was called.
+    /// The method that was called.
     pub capability: Arc<Capability>,
     /// From its start to its answer, in seconds.
     pub seconds: f64,
-    /// Peak memory in bytes, where the provider knows it.
+    /// Peak memory in bytes; `None` if the provider does not know it.
     pub memory_bytes: Option<u64>,
-    /// By how much its memory grew, in bytes, where the provider knows it.
+    /// Growth of memory in bytes; `None` if the provider does not know it.
     pub memory_delta_bytes: Option<u64>,
 }
 
-/// Asks for the figures of every method that was called, by its capability.
+/// Returns the figures of every method that was called, by its capability.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "BTreeMap<String, MethodSummary>")]
 pub struct GetProfile;
 
-/// Asks for the last measurement at the interval; for one made now where there is none, before the
-/// first or without an interval. `None` where the engine or the balancer does not answer.
+/// Returns the last measurement of the interval. Before the first one, or without an interval, a
+/// measurement is made now. `None` if the engine or the balancer does not answer.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Option<Metrics>")]
 pub struct GetMetrics;
@@ -75,7 +74,7 @@ struct CollectMetrics {
     life: u64,
 }
 
-/// The answers to a collection; `None` from who did not answer.
+/// The answers to a collection; `None` from an actor that did not answer.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Collected {
@@ -84,7 +83,7 @@ struct Collected {
     health: Option<BTreeMap<ProviderId, HealthStatus>>,
 }
 
-/// The answers to a question outside of the intervals.
+/// The answers to a request between the intervals.
 #[derive(Debug, Message)]
 #[rtype(result = "Metrics")]
 struct Measure {
@@ -92,18 +91,18 @@ struct Measure {
     health: BTreeMap<ProviderId, HealthStatus>,
 }
 
-/// Whom the monitor asks and tells.
+/// The actors that the monitor addresses.
 #[derive(Clone)]
 pub struct MonitorConfig {
     /// Between the end of one measurement and the start of the next; zero measures nothing.
     pub interval: Duration,
-    /// Who counts tasks.
+    /// Counts tasks: the engine.
     pub stats: Recipient<GetStats>,
-    /// Who knows the providers.
+    /// Knows the providers: the balancer.
     pub health: Recipient<GetProviderHealth>,
-    /// Who is told of each measurement.
+    /// Gets each measurement: the event bus.
     pub events: Recipient<Publish>,
-    /// The memory of the process in MiB, where that can be known. Must not block.
+    /// Returns the memory of the process in MiB, if that can be known. Must not block.
     pub memory_mib: fn() -> Option<f64>,
 }
 
@@ -115,7 +114,7 @@ impl fmt::Debug for MonitorConfig {
 
 type Answers = (Option<ExecutionStats>, Option<BTreeMap<ProviderId, HealthStatus>>);
 
-/// Who is asked for figures has this long.
+/// The longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The actor. One per system, on the control arbiter.
@@ -126,12 +125,12 @@ pub struct Monitor {
     epoch: Instant,
     throughput: Throughput,
     last: Option<Metrics>,
-    /// Tells timers and answers of this life from those of the ones before.
+    /// The number of this life; timers and answers of earlier lives are ignored.
     life: u64,
 }
 
 impl Monitor {
-    /// A monitor that has measured nothing.
+    /// A monitor without measurements.
     pub fn new(config: MonitorConfig) -> Self {
         Self {
             config,
@@ -153,6 +152,7 @@ impl Monitor {
     fn ask(&self) -> impl Future<Output = Answers> + use<> {
         let (stats, health) = (self.config.stats.clone(), self.config.health.clone());
         async move {
+            // A busy engine may take longer; without the limit no further measurement would be made.
             let stats = timeout(ANSWER_LIMIT, stats.send(GetStats));
             let health = timeout(ANSWER_LIMIT, health.send(GetProviderHealth));
             let (stats, health) = join(stats, health).await;
@@ -184,13 +184,14 @@ impl Actor for Monitor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // An answer to the life before would arm a second timer, and each restart one more.
         self.life += 1;
         self.arm(ctx);
     }
 }
 
 impl Supervised for Monitor {
-    /// The figures stay: a half-counted call among thousands is no reason to forget them.
+    /// Keeps the figures: one call that is counted half is no reason to lose thousands.
     fn restarting(&mut self, _: &mut Self::Context) {}
 }
 
@@ -198,7 +199,8 @@ impl Handler<RecordCalls> for Monitor {
     type Result = ();
 
     fn handle(&mut self, RecordCalls { calls }: RecordCalls, _: &mut Self::Context) {
-        // Calls that end together are mostly of one method: it is looked up once.
+        // Calls that end together are mostly of one method. One lookup per call would hash its name
+        // for each of a million calls.
         for same in calls.chunk_by(|one, next| Arc::ptr_eq(&one.capability, &next.capability)) {
             let profile = self.profiles.entry(Arc::clone(&same[0].capability)).or_default();
             for CallSample { seconds, memory_bytes, memory_delta_bytes, .. } in same {
@@ -245,6 +247,7 @@ impl Handler<Measure> for Monitor {
         Measure { stats, health }: Measure,
         _: &mut Self::Context,
     ) -> Self::Result {
+        // Without a trace: read here, the rate of the next interval would begin at this request.
         let rate = self.throughput.glance(self.epoch.elapsed(), stats.tasks_processed);
         MessageResult(self.measure(&stats, health, rate))
     }
@@ -274,9 +277,10 @@ impl Handler<Collected> for Monitor {
         if life != self.life {
             return;
         }
+        // Before the answers are judged: a collection that failed must not be the last one.
         self.arm(ctx);
         let (Some(stats), Some(health)) = (stats, health) else {
-            tracing::warn!(stats = stats.is_some(), "no answer to a question for metrics");
+            tracing::warn!(stats = stats.is_some(), "metrics collection failed: no answer");
             return;
         };
         let rate = self.throughput.read(self.epoch.elapsed(), stats.tasks_processed);

@@ -1,10 +1,10 @@
 //! Knows the protocols: turns drafts into plans and checks the parameters of every call.
 //!
 //! Asked by the `ExecutionEngine` at admission, by the pipeline before every call, and by the
-//! runtime's owner to add, replace and list protocols. Asks nobody.
+//! runtime's owner to add, replace and list protocols. Asks no other actor.
 //!
-//! The knowledge is a [`ProtocolCatalog`]; a change makes a new catalog or leaves the old one as it was,
-//! so a restart of this actor loses nothing.
+//! Invariant: the [`ProtocolCatalog`] is replaced as a whole. A change that fails leaves the old
+//! catalog, so a restart of this actor loses nothing.
 
 use std::sync::{Arc, Weak};
 
@@ -23,13 +23,12 @@ use gleitzeit_domain::{
 };
 use serde_json::Value;
 
-/// Turns drafts into plans: every method found, every known parameter checked.
+/// Turns drafts into plans: all methods are found, and all known parameters are checked.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Result<Arc<Plan>, SubmitError>>")]
 pub struct ValidateWorkflows(pub Vec<Draft>);
 
-/// Turns stored workflows into plans, and says which of them cannot be run with the protocols that
-/// are here.
+/// Turns stored workflows into plans, or reports that this process's protocols cannot run them.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Replanned>")]
 pub struct ReplanWorkflows(pub Vec<StoredDraft>);
@@ -37,15 +36,16 @@ pub struct ReplanWorkflows(pub Vec<StoredDraft>);
 /// A stored workflow.
 #[derive(Debug)]
 pub struct StoredDraft {
-    /// What was submitted.
+    /// The submitted spec, checked for its shape.
     pub draft: Draft,
-    /// What it needs, as it was told then.
+    /// The methods and versions that it needs, as stored at its submission.
     pub needs: Needs,
-    /// The tasks that are settled, by their index.
+    /// True for each task that is settled, by index.
     pub settled: Vec<bool>,
 }
 
-/// Turns drafts into plans for whichever process takes them up: each with what is not known here.
+/// Turns drafts into plans for any process that claims them; each comes with the methods that this
+/// process does not know.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Result<(Arc<Plan>, Vec<Problem>), SubmitError>>")]
 pub struct PlanForOthers(pub Vec<Draft>);
@@ -58,35 +58,35 @@ pub struct ValidateCalls(pub Vec<CallCheck>);
 /// One call to be checked.
 #[derive(Debug)]
 pub struct CallCheck {
-    /// What is to be called.
+    /// The method, as it was planned.
     pub method: MethodRef,
-    /// Its parameters, references resolved.
+    /// The parameters, with references resolved.
     pub params: Arc<Value>,
 }
 
 /// Adds a protocol.
 ///
 /// # Errors
-/// [`RegisterError`] with everything wrong with it; then nothing changed.
+/// [`RegisterError`] with all problems; then nothing has changed.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<ProtocolId, RegisterError>")]
 pub struct RegisterProtocol(pub ProtocolSpec);
 
-/// Puts a protocol in the place of the one with the same id.
+/// Replaces the protocol with the same id.
 ///
 /// # Errors
-/// [`RegisterError`], also when tasks use the old one and the new one would not accept what it
-/// accepted.
+/// [`RegisterError`], also if tasks use the old protocol and the new one would reject parameters that
+/// the old one accepts.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), RegisterError>")]
 pub struct ReplaceProtocol(pub ProtocolSpec);
 
-/// Asks for the catalog as it is now.
+/// Returns the current catalog.
 #[derive(Debug, Message)]
 #[rtype(result = "Arc<ProtocolCatalog>")]
 pub struct GetCatalog;
 
-/// Asks what a protocol's providers can be asked.
+/// Returns the methods of a protocol.
 ///
 /// # Errors
 /// `PROTOCOL_NOT_FOUND`.
@@ -99,31 +99,33 @@ pub struct GetCapabilities(pub ProtocolId);
 pub struct ProtocolRegistry {
     catalog: Arc<ProtocolCatalog>,
     defaults: PlanDefaults,
-    /// Catalogs that hosts were given before the last change, and still hold.
-    earlier: Vec<Weak<ProtocolCatalog>>,
+    /// Catalogs before the last change that hosts still hold.
+    previous_catalogs: Vec<Weak<ProtocolCatalog>>,
     /// Methods that were replaced while tasks used them.
-    retired: Vec<Weak<Method>>,
+    replaced_methods: Vec<Weak<Method>>,
 }
 
 impl ProtocolRegistry {
     /// A registry of the protocols in `catalog`.
     pub fn new(catalog: ProtocolCatalog, defaults: PlanDefaults) -> Self {
-        Self { catalog: Arc::new(catalog), defaults, earlier: Vec::new(), retired: Vec::new() }
+        Self { catalog: Arc::new(catalog), defaults, previous_catalogs: Vec::new(), replaced_methods: Vec::new() }
     }
 
-    /// Puts a changed catalog in the place of the one before it.
+    /// Replaces the catalog.
     fn publish_catalog(&mut self, catalog: ProtocolCatalog) {
         let old = std::mem::replace(&mut self.catalog, Arc::new(catalog));
-        self.earlier.retain(|catalog| catalog.strong_count() > 0);
+        self.previous_catalogs.retain(|catalog| catalog.strong_count() > 0);
+        // A host holds it, and with it references to methods that no task has: uncounted, they would
+        // make each of its methods look used for as long.
         if Arc::strong_count(&old) > 1 {
-            self.earlier.push(Arc::downgrade(&old));
+            self.previous_catalogs.push(Arc::downgrade(&old));
         }
     }
 
-    /// True when somebody besides the catalogs refers to a method: the plan of an unsettled workflow.
+    /// True if a plan of an unsettled workflow refers to a method, besides the catalogs.
     fn is_in_use(&self, method: &MethodRef) -> bool {
         let capability = &method.capability;
-        let earlier: Vec<_> = self.earlier.iter().filter_map(Weak::upgrade).collect();
+        let earlier: Vec<_> = self.previous_catalogs.iter().filter_map(Weak::upgrade).collect();
         let catalogs = earlier.iter().chain([&self.catalog]);
         let holds = |catalog: &&Arc<ProtocolCatalog>| {
             catalog.method(capability).is_some_and(|held| Arc::ptr_eq(&held, method))
@@ -132,7 +134,7 @@ impl ProtocolRegistry {
         Arc::strong_count(method) > catalogs.filter(holds).count() + 1
     }
 
-    /// The methods of a protocol, and of those that inherit from it.
+    /// The methods of a protocol and of all that inherit from it.
     fn methods_below(&self, id: &ProtocolId) -> Vec<MethodRef> {
         let inherits = |mut of: ProtocolId| loop {
             if of == *id {
@@ -149,7 +151,7 @@ impl ProtocolRegistry {
         capabilities.filter_map(|capability| self.catalog.method(&capability)).collect()
     }
 
-    /// The method as it is now: its protocol may have been replaced since the workflow was planned.
+    /// The current method: its protocol may have been replaced since the workflow was planned.
     fn current(&self, planned: &MethodRef) -> Result<MethodRef, TaskError> {
         let capability = &planned.capability;
         let current = self.catalog.method(capability).ok_or_else(|| {
@@ -157,7 +159,7 @@ impl ProtocolRegistry {
             TaskError::new(ErrorCode::MethodNotFound, message)
         })?;
         if current.warns_now() {
-            tracing::warn!(%capability, "a deprecated method is used");
+            tracing::warn!(%capability, "deprecated method called");
         }
         Ok(current)
     }
@@ -240,7 +242,8 @@ impl Handler<ValidateCalls> for ProtocolRegistry {
         ValidateCalls(calls): ValidateCalls,
         _: &mut Self::Context,
     ) -> Self::Result {
-        // Calls that travel together are mostly of one method: it is looked up once.
+        // Calls of one batch are mostly of one method: a lookup for each would hash its name under
+        // every call.
         let mut last: Option<(&MethodRef, Result<MethodRef, TaskError>)> = None;
         let mut answers = Vec::with_capacity(calls.len());
         for call in &calls {
@@ -264,6 +267,7 @@ impl Handler<RegisterProtocol> for ProtocolRegistry {
         RegisterProtocol(spec): RegisterProtocol,
         _: &mut Self::Context,
     ) -> Self::Result {
+        // On a copy: a registration that fails half-way leaves the catalog as it was.
         let mut catalog = ProtocolCatalog::clone(&self.catalog);
         let id = catalog.register(spec)?;
         self.publish_catalog(catalog);
@@ -282,18 +286,20 @@ impl Handler<ReplaceProtocol> for ProtocolRegistry {
     ) -> Self::Result {
         let id = spec.protocol_id();
         let current = self.methods_below(&id);
-        // Tasks that were planned before an earlier replacement count as well.
-        let mut retired = std::mem::take(&mut self.retired);
+        // Tasks that were planned before an earlier replacement count as well: they are checked
+        // against the current methods when they run.
+        let mut retired = std::mem::take(&mut self.replaced_methods);
         retired.retain(|method| method.upgrade().is_some_and(|it| self.is_in_use(&it)));
-        self.retired = retired;
+        self.replaced_methods = retired;
         let concerns =
             |method: &MethodRef| current.iter().any(|it| it.capability == method.capability);
-        let retired = self.retired.iter().filter_map(Weak::upgrade).any(|it| concerns(&it));
+        let retired = self.replaced_methods.iter().filter_map(Weak::upgrade).any(|it| concerns(&it));
         let used: Vec<_> = current.iter().filter(|method| self.is_in_use(method)).collect();
         let in_use = retired || !used.is_empty();
         let mut catalog = ProtocolCatalog::clone(&self.catalog);
         catalog.replace(spec, in_use)?;
-        self.retired.extend(used.into_iter().map(Arc::downgrade));
+        // Only now: a replacement that fails has replaced nothing.
+        self.replaced_methods.extend(used.into_iter().map(Arc::downgrade));
         self.publish_catalog(catalog);
         tracing::info!(protocol = %id, in_use, "protocol replaced");
         Ok(())

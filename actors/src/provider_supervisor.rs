@@ -1,12 +1,12 @@
-//! Keeps one provider alive: builds it, runs its calls, checks its health, brings it back.
+//! Runs one provider: builds it, makes its calls, checks its health, and restarts it.
 //!
-//! Asked by the pipeline to execute calls and by the `LoadBalancer` to stop, restart or answer a
-//! ping; tells the `LoadBalancer` whenever what it can promise changes.
+//! Asked by the pipeline to execute calls, and by the `LoadBalancer` to stop, restart or answer a
+//! ping. Reports every change of its state to the `LoadBalancer`.
 //!
 //! Invariants: a panic, a hang or the loss of a call touches that call only; a call in flight
 //! stays with the instance that began it; an answer of an older generation changes nothing; health
-//! checks never overlap; an `initialize` or a check that fails never ends the tries, however long
-//! the peer is away: only panics and blocked threads count against the restart budget.
+//! checks never overlap. An `initialize` or a check that fails never ends the restarts, however long
+//! the peer is away: only panics in calls and blocked threads count against the restart budget.
 
 mod calls;
 mod lifecycle;
@@ -30,60 +30,61 @@ use calls::{CallKey, RunningCall};
 pub use calls::{CancelCalls, Execute, Execution, Finished};
 pub use lifecycle::{GetStatus, Restart, Stop};
 
-/// What a provider can promise now.
+/// The state of a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProviderState {
-    /// An instance is being made ready.
+    /// An instance is being built and initialized.
     Starting,
-    /// Calls are taken.
+    /// The instance accepts calls.
     Serving,
-    /// The next instance waits for its time.
+    /// The pause before the next instance.
     BackingOff,
-    /// It panicked or blocked its thread beyond the restart budget; only a [`Restart`] helps.
+    /// The provider panicked or blocked its thread beyond the restart budget; only a [`Restart`]
+    /// starts it again.
     Failed,
     /// Shut down.
     Stopped,
 }
 
-/// Which of a provider's supervisors one is. One whose thread is blocked is given up and has a
-/// successor; should it wake up, its word counts no more.
+/// Tells the supervisors of one provider apart. A supervisor whose thread is blocked is given up and
+/// replaced; if it wakes up, its reports are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SupervisorGeneration {
     /// Higher than that of every supervisor before it.
     pub number: u64,
-    /// Instances that those before it have had.
+    /// Instances of the supervisors before it.
     pub generation: u64,
-    /// Restarts before it.
+    /// Restarts under the supervisors before it.
     pub restarts: u64,
 }
 
-/// Tells the balancer that a provider's state or health changed.
+/// Sent to the balancer when a provider's state or health has changed.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct ProviderStatusChanged {
-    /// The number of the [`SupervisorGeneration`] of who says so.
-    pub tenure: u64,
-    /// How the provider is.
+    /// The [`SupervisorGeneration::number`] of the sender.
+    pub supervisor_number: u64,
+    /// The status after the change.
     pub status: ProviderStatus,
 }
 
-/// What is told of a provider.
+/// The status of a provider, as the balancer and operators see it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProviderStatus {
-    /// Its id.
+    /// The id of the provider.
     pub provider_id: ProviderId,
-    /// What kind it is.
+    /// The kind of the settings, such as `python`; `custom` for a provider of the host.
     pub kind: Arc<str>,
-    /// What it can promise.
+    /// The state.
     pub state: ProviderState,
-    /// How well it is; unknown unless it serves.
+    /// The judgement of the last health checks; unknown unless the provider serves.
     pub health: HealthStatus,
-    /// What the last check or failure said.
+    /// The text of the last check or failure; empty if there is none.
     pub detail: String,
-    /// How many instances it has had.
+    /// Instances so far.
     pub generation: u64,
-    /// Restarts since the start, asked for or not.
+    /// Restarts since the start, by request or after a failure.
     pub restarts: u64,
     /// Calls in flight.
     pub in_flight: usize,
@@ -103,23 +104,23 @@ pub struct ProviderSupervisor {
     events: EventSink,
     clock: crate::Clock,
     state: ProviderState,
-    tenure: u64,
+    supervisor_number: u64,
     generation: u64,
     instance: Option<Rc<dyn Provider>>,
-    /// What makes the instance ready, or checks it.
+    /// The `initialize` or health check under way.
     background_task: Option<JoinHandle<()>>,
-    /// Instances that were replaced and have calls in flight, by generation.
+    /// Replaced instances with calls in flight, by generation.
     retired: BTreeMap<u64, Rc<dyn Provider>>,
-    judge: HealthTracker,
+    health: HealthTracker,
     detail: String,
-    /// For panics.
+    /// Bounds restarts after panics in calls.
     budget: RestartBudget,
-    /// For everything else that keeps it from serving.
+    /// Spaces restarts after any other failure, without an end.
     backoff: PeerBackoff,
-    /// The cause that was logged last, while it does not serve.
+    /// The cause that was logged last, while the provider does not serve.
     logged: Option<String>,
     restarts: u64,
-    born: Instant,
+    started_at: Instant,
     running: BTreeMap<CallKey, RunningCall>,
     next_call: u64,
     calls_total: u64,
@@ -128,17 +129,17 @@ pub struct ProviderSupervisor {
 }
 
 impl ProviderSupervisor {
-    /// A supervisor that has built nothing yet.
+    /// A supervisor without an instance; `started` builds the first one.
     pub fn new(
         spec: Arc<ProviderSpec>,
         listener: Recipient<ProviderStatusChanged>,
         events: EventSink,
         clock: crate::Clock,
-        tenure: SupervisorGeneration,
+        supervisor_number: SupervisorGeneration,
     ) -> Self {
         let policy = RestartPolicy::from(&spec.supervision);
         Self {
-            judge: HealthTracker::new(spec.supervision.unhealthy_after),
+            health: HealthTracker::new(spec.supervision.unhealthy_after),
             budget: RestartBudget::new(policy),
             backoff: PeerBackoff::new(&policy),
             logged: None,
@@ -147,14 +148,14 @@ impl ProviderSupervisor {
             events,
             clock,
             state: ProviderState::Starting,
-            tenure: tenure.number,
-            generation: tenure.generation,
+            supervisor_number: supervisor_number.number,
+            generation: supervisor_number.generation,
             instance: None,
             background_task: None,
             retired: BTreeMap::new(),
             detail: String::new(),
-            restarts: tenure.restarts,
-            born: Instant::now(),
+            restarts: supervisor_number.restarts,
+            started_at: Instant::now(),
             running: BTreeMap::new(),
             next_call: 0,
             calls_total: 0,
@@ -167,14 +168,15 @@ impl ProviderSupervisor {
         &self.spec.id
     }
 
-    fn enter(&mut self, state: ProviderState) {
+    fn set_state(&mut self, state: ProviderState) {
         self.state = state;
-        self.tell();
+        self.notify_balancer();
     }
 
-    fn tell(&self) {
+    fn notify_balancer(&self) {
         let status = self.status();
-        self.listener.do_send(ProviderStatusChanged { tenure: self.tenure, status });
+        self.listener
+            .do_send(ProviderStatusChanged { supervisor_number: self.supervisor_number, status });
     }
 
     fn status(&self) -> ProviderStatus {
@@ -182,7 +184,7 @@ impl ProviderSupervisor {
             provider_id: self.id().clone(),
             kind: self.spec.kind.clone(),
             state: self.state,
-            health: self.judge.status(),
+            health: self.health.status(),
             detail: self.detail.clone(),
             generation: self.generation,
             restarts: self.restarts,
@@ -192,7 +194,7 @@ impl ProviderSupervisor {
         }
     }
 
-    /// False when only a word from outside brings it back, or nothing at all.
+    /// False if only a request brings the provider back, or nothing does.
     fn is_wanted(&self) -> bool {
         !matches!(self.state, ProviderState::Failed | ProviderState::Stopped)
     }
@@ -207,7 +209,8 @@ impl Actor for ProviderSupervisor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(crate::MAILBOX);
-        // After a panic of the actor itself: its timers are gone, its calls go on by themselves.
+        // Also after a panic of the actor itself: its timers are gone, so nothing else would build
+        // the next instance. Calls in flight run in tasks of their own and go on.
         if self.is_wanted() {
             self.begin(ctx);
         } else if self.stopping.is_some() {
@@ -217,7 +220,7 @@ impl Actor for ProviderSupervisor {
 }
 
 impl Supervised for ProviderSupervisor {
-    /// Whatever panicked here is no provider's; the instance is not trusted all the same.
+    /// Replaces the instance: a message may have changed it half-way before the panic.
     fn restarting(&mut self, _: &mut Self::Context) {
         self.retire();
         if self.is_wanted() {
@@ -227,7 +230,7 @@ impl Supervised for ProviderSupervisor {
     }
 }
 
-/// The answer of a call: what it gave, and how long it took.
+/// The outcome of a call, and the time that it took.
 pub(crate) type Answer = (Result<Outcome, TaskError>, Duration);
 
 /// The span in which a workflow was submitted; the spans of its calls are its children.
@@ -236,9 +239,9 @@ pub type CallerSpan = Option<Arc<tracing::Span>>;
 /// A call with the key of its task.
 #[derive(Debug)]
 pub struct KeyedCall {
-    /// The task.
+    /// The task that makes the call.
     pub task: TaskKey,
-    /// What is called.
+    /// The call with its parameters.
     pub call: Call,
     /// The span in which the workflow was submitted.
     pub span: CallerSpan,

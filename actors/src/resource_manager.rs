@@ -1,10 +1,12 @@
 //! Grants resource leases to tasks, by priority and age.
 //!
-//! Asked by the pipeline before it picks a provider; asks nobody. The counting and the order are
-//! [`LeaseQueue`]'s; this actor answers, and takes back what dropped leases return.
+//! Asked by the pipeline before it picks a provider; asks no other actor. [`LeaseQueue`] counts and
+//! orders; this actor answers, and frees the resources of dropped leases.
 //!
 //! A lease also counts one slot of `max_concurrent_tasks`, so that the bound on executing tasks is
-//! the same exact sum as that of every resource.
+//! an exact sum like that of every resource.
+//!
+//! Invariant: what is taken is the sum of all live leases.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,34 +19,34 @@ use gleitzeit_domain::{
 };
 use tokio::sync::oneshot;
 
-/// Asks for leases; each is granted at once, waits its turn, or is refused.
+/// Requests leases. Each is granted at once, queued, or refused.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Grant>")]
 pub struct Acquire(pub Vec<Need>);
 
-/// What one task needs.
+/// The request of one task.
 #[derive(Debug)]
 pub struct Need {
-    /// Which task.
+    /// The task that will hold the lease.
     pub task: TaskKey,
-    /// How much.
+    /// The amount of each resource.
     pub need: Resources,
-    /// Who is served first.
+    /// The order among tasks that wait.
     pub priority: Priority,
 }
 
 /// The answer to a [`Need`].
 #[derive(Debug)]
 pub enum Grant {
-    /// Here it is.
+    /// The lease.
     Leased(Lease),
-    /// It comes when its turn does; the channel closes when the wait is cancelled.
+    /// A place in the queue; the channel closes if the wait is cancelled.
     Waiting(oneshot::Receiver<Lease>),
-    /// No amount of waiting would help.
+    /// The machine has less in total: waiting would not help.
     Refused(ExceedsTotal),
 }
 
-/// Resources held by one task; dropping it gives them back.
+/// Resources that one task holds until this is dropped.
 #[derive(Debug)]
 pub struct Lease {
     held: Resources,
@@ -52,7 +54,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// What is held.
+    /// The resources that are held.
     pub fn held(&self) -> Resources {
         self.held
     }
@@ -60,6 +62,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        // `do_send`: a destructor cannot wait, and a refused message would lose the resources.
         self.manager.do_send(Release { held: self.held });
     }
 }
@@ -71,28 +74,28 @@ struct Release {
     held: Resources,
 }
 
-/// Ends the wait of cancelled tasks.
+/// Cancels the waits of these tasks; tasks that do not wait are ignored.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct CancelWaiting(pub Arc<Vec<TaskKey>>);
 
-/// Asks how much there is.
+/// Returns how much is taken, and how many tasks wait.
 #[derive(Debug, Message)]
 #[rtype(result = "ResourceReport")]
 pub struct GetResources;
 
-/// How much there is, and how many wait.
+/// The use of resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, MessageResponse)]
 pub struct ResourceReport {
-    /// All there is.
+    /// The resources of the machine.
     pub total: Resources,
-    /// What live leases hold.
+    /// The sum of all live leases.
     pub taken: Resources,
     /// Tasks that wait for a lease.
     pub waiting: usize,
 }
 
-/// Who waits; the channel is there once it is known that there is need of one.
+/// A task in the queue; `granted` is `None` for a request that is granted at once.
 #[derive(Debug)]
 struct Waiter {
     task: TaskKey,
@@ -114,14 +117,15 @@ impl ResourceManager {
 
     fn answer(&mut self, Need { task, need, priority }: Need, manager: &Addr<Self>) -> Grant {
         let lease = |held| Lease { held, manager: manager.clone() };
-        // The common case needs no channel.
+        // A channel costs an allocation: under load most requests are granted at once.
         let at_once = self.queue.waiting() == 0 && need.fits_in(self.queue.free());
         let (granted, awaited) = if at_once { (None, None) } else { some_pair(oneshot::channel()) };
         match self.queue.request(need, priority, Waiter { task, granted }) {
             Ok(Answer::Granted(Granted { held, .. })) => Grant::Leased(lease(held)),
             Ok(Answer::Waiting(ticket)) => {
                 self.tickets.insert(task, ticket);
-                // A closed channel reads as a cancelled wait.
+                // Without a channel the wait reads as cancelled; a request that the queue did not
+                // grant although it fits would otherwise never be answered.
                 Grant::Waiting(awaited.unwrap_or_else(|| oneshot::channel().1))
             }
             Err(refusal) => Grant::Refused(refusal),
@@ -129,12 +133,13 @@ impl ResourceManager {
     }
 
     fn hand_out(&mut self, granted: Vec<Granted<Waiter>>, manager: &Addr<Self>) {
-        // All leases before the first answer: should that panic, the rest come back.
+        // All leases before the first answer: if an answer panics, the leases that are left are
+        // dropped and released. Granted one by one, they would be lost to the count.
         let lease = |Granted { held, waiter }| (Lease { held, manager: manager.clone() }, waiter);
         let leases: Vec<(Lease, Waiter)> = granted.into_iter().map(lease).collect();
         for (lease, waiter) in leases {
             self.tickets.remove(&waiter.task);
-            // A waiter that has gone away drops its lease, which comes back as a `Release`.
+            // If the waiter is gone, the lease is dropped and returns as a `Release`.
             if let Some(granted) = waiter.granted {
                 let _ = granted.send(lease);
             }
@@ -182,6 +187,7 @@ impl Handler<CancelWaiting> for ResourceManager {
     fn handle(&mut self, CancelWaiting(tasks): CancelWaiting, ctx: &mut Self::Context) {
         for task in tasks.iter() {
             let ticket = self.tickets.remove(task);
+            // The head of the queue may have been this one: others behind it may fit now.
             if let Some((_, granted)) = ticket.and_then(|ticket| self.queue.cancel(ticket)) {
                 self.hand_out(granted, &ctx.address());
             }

@@ -1,10 +1,10 @@
-//! Names the provider whose future holds its thread, in the log.
+//! Names a provider in the log while its future holds a thread.
 //!
 //! Used by the `ProviderSupervisor` around every call, and by providers that run futures on
-//! threads of their own. A future marks its thread at the beginning and the end of each poll; a
-//! watch thread compares the marks of all threads with those of its last look. The watch thread
-//! starts with the first poll and ends after a second in which nothing was polled, so that an idle
-//! process has none. A mark costs two stores.
+//! threads of their own. A future marks its thread at the start and the end of each poll; a watch
+//! thread compares the marks of all threads with those of its last round. The watch thread starts
+//! with the first poll and ends after a second without one, so that an idle process has none. A mark
+//! costs two stores.
 //!
 //! Invariant: a poll that lasts longer than [`LIMIT`] is logged once, and once more when it ends.
 
@@ -21,11 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A poll that takes longer is named in the log.
+/// The longest poll that is not logged.
 pub const LIMIT: Duration = Duration::from_millis(100);
-/// Between two looks.
+/// Between two rounds of the watch thread.
 const ROUND: Duration = Duration::from_millis(25);
-/// Looks without any poll in between, after which the watch thread ends.
+/// Rounds without any poll after which the watch thread ends.
 const IDLE_ROUNDS: u32 = 40;
 
 /// A future whose polls are watched.
@@ -53,23 +53,24 @@ impl<F: Future + Unpin> Future for Watched<F> {
 
 /// Runs `poll`, which works for `provider`, under the watch.
 pub fn watched<T>(provider: &Arc<str>, poll: impl FnOnce() -> T) -> T {
-    let Some(_mark) = Mark::set(provider) else { return poll() };
+    let Some(_guard) = PollMark::set(provider) else { return poll() };
     poll()
 }
 
 /// A poll is under way on this thread until this is dropped, also by a panic.
-struct Mark;
+struct PollMark;
 
-impl Mark {
+impl PollMark {
     /// `None` within another watched poll, and while the thread ends.
     fn set(provider: &Arc<str>) -> Option<Self> {
         let is_set = OWN.try_with(|own| own.borrow_mut().begin(provider));
-        // Not `then_some`, whose mark would be dropped where it is not set.
+        // Not `then_some`: it makes the mark first, and dropping that would count a poll that has
+        // not begun.
         is_set.unwrap_or(false).then(|| Self)
     }
 }
 
-impl Drop for Mark {
+impl Drop for PollMark {
     fn drop(&mut self) {
         let _ = OWN.try_with(|own| own.borrow().slot.polls.fetch_add(1, Ordering::Release));
     }
@@ -80,14 +81,14 @@ impl Drop for Mark {
 struct Slot {
     /// Polls begun and ended; odd while one is under way.
     polls: AtomicU64,
-    /// Whose the last one is.
+    /// The provider of the last poll.
     provider: Mutex<Arc<str>>,
 }
 
 /// A thread's own mark.
 struct Own {
     slot: Arc<Slot>,
-    /// As in the slot: a thread that works for one provider takes no lock.
+    /// As in the slot, so that a thread that works for one provider takes no lock.
     provider: Arc<str>,
 }
 
@@ -110,8 +111,8 @@ impl Own {
             self.provider = Arc::clone(provider);
             *locked(&self.slot.provider) = Arc::clone(provider);
         }
-        // Ordered against `is_watched`: either the watch thread sees this mark before it ends, or
-        // it is seen here that it has ended.
+        // Both `SeqCst`: the watch thread sees this mark before it ends, or this thread sees that it
+        // has ended. With a weaker order both could miss it, and a blocked thread would not be named.
         self.slot.polls.store(count + 1, Ordering::SeqCst);
         if !WATCH.is_watched.load(Ordering::SeqCst) {
             WATCH.start();
@@ -132,7 +133,7 @@ struct Watch {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that is done under these locks can panic half-way.
+    // Nothing under these locks can panic half-way; an error here would end every call.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -144,7 +145,7 @@ impl Watch {
         }
         let thread = thread::Builder::new().name("gleitzeit-watch".into());
         if thread.spawn(|| self.watch()).is_err() {
-            // The next poll tries again: no thread is no reason to fail a call.
+            // The next poll tries again: a machine without a free thread must not fail a call.
             self.is_watched.store(false, Ordering::SeqCst);
         }
     }
@@ -156,17 +157,19 @@ impl Watch {
         loop {
             thread::sleep(ROUND);
             let now = Instant::now();
-            // On a machine without time for this thread, the others have none either.
+            // If this thread got no time, the others got none either: their polls are slow because
+            // of the machine, and the log would name a provider that blocks nothing.
             let is_late = now.duration_since(last) > 2 * ROUND;
             last = now;
-            if self.look(&mut seen, now, is_late) {
+            if self.compare(&mut seen, now, is_late) {
                 idle = 0;
                 continue;
             }
             idle += 1;
             if idle > IDLE_ROUNDS {
                 self.is_watched.store(false, Ordering::SeqCst);
-                let is_started = self.look(&mut seen, now, is_late)
+                // Once more: a poll that began before the store above has not started a thread.
+                let is_started = self.compare(&mut seen, now, is_late)
                     && !self.is_watched.swap(true, Ordering::SeqCst);
                 if !is_started {
                     return;
@@ -176,8 +179,8 @@ impl Watch {
         }
     }
 
-    /// Compares every thread with the last look; true where any has polled since.
-    fn look(&self, seen: &mut Vec<Seen>, now: Instant, is_late: bool) -> bool {
+    /// Compares every thread with the last round; true if any has polled since.
+    fn compare(&self, seen: &mut Vec<Seen>, now: Instant, is_late: bool) -> bool {
         let slots: Vec<Arc<Slot>> = {
             let mut slots = locked(&self.slots);
             slots.retain(|slot| slot.strong_count() > 0);
@@ -189,11 +192,11 @@ impl Watch {
             let at =
                 seen.iter().position(|seen| std::ptr::eq(seen.slot.as_ptr(), &raw const *slot));
             if let Some(at) = at {
-                is_busy |= seen[at].look(&slot, now, is_late);
+                is_busy |= seen[at].update(&slot, now, is_late);
             } else {
                 let polls = slot.polls.load(Ordering::SeqCst);
                 let slot = Arc::downgrade(&slot);
-                seen.push(Seen { slot, polls, since: now, told: None });
+                seen.push(Seen { slot, polls, since: now, logged: None });
                 is_busy = true;
             }
         }
@@ -201,21 +204,21 @@ impl Watch {
     }
 }
 
-/// What was seen of a thread.
+/// A thread as the last round saw it.
 struct Seen {
     slot: Weak<Slot>,
     polls: u64,
-    /// Since when the count is the same, with time in which the machine was busy left out.
+    /// Since when the count is unchanged, without time in which the machine was busy.
     since: Instant,
-    /// The provider that was named for this poll, and when it began.
-    told: Option<(Arc<str>, Instant)>,
+    /// The provider that was logged for this poll, and when the poll began.
+    logged: Option<(Arc<str>, Instant)>,
 }
 
 impl Seen {
-    fn look(&mut self, slot: &Slot, now: Instant, is_late: bool) -> bool {
+    fn update(&mut self, slot: &Slot, now: Instant, is_late: bool) -> bool {
         let polls = slot.polls.load(Ordering::SeqCst);
         if polls != self.polls {
-            if let Some((provider, since)) = self.told.take() {
+            if let Some((provider, since)) = self.logged.take() {
                 let held = now.duration_since(since);
                 tracing::info!(provider = &*provider, ?held, "provider released its thread");
             }
@@ -224,17 +227,17 @@ impl Seen {
             return true;
         }
         let is_polled = !polls.is_multiple_of(2);
-        if is_late && self.told.is_none() {
+        if is_late && self.logged.is_none() {
             self.since = now;
         }
-        if is_polled && self.told.is_none() && now.duration_since(self.since) >= LIMIT {
+        if is_polled && self.logged.is_none() && now.duration_since(self.since) >= LIMIT {
             let provider = Arc::clone(&locked(&slot.provider));
             tracing::warn!(
                 provider = &*provider,
                 limit = ?LIMIT,
                 "provider blocks its thread; calls that share the thread wait"
             );
-            self.told = Some((provider, self.since));
+            self.logged = Some((provider, self.since));
         }
         is_polled
     }
@@ -250,7 +253,7 @@ mod tests {
         OWN.with(|own| own.borrow().slot.polls.load(Ordering::SeqCst))
     }
 
-    /// A thread that is marked for ever would be named for ever.
+    /// A thread that stays marked would be logged without an end.
     #[test]
     fn a_poll_ends_however_it_ends() {
         let provider: Arc<str> = "p".into();

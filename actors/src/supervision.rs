@@ -4,11 +4,11 @@
 //! actor for good. [`start_supervised`] does the opposite: a panic is followed by a pause and
 //! [`Supervised::restarting`], an ordinary stop is final.
 //!
-//! What survives a restart: the address, the queued messages, the actor value (so `restarting`
-//! must reset it). What does not: the message being handled (its sender gets
-//! [`MailboxError::Closed`]), timers, spawned futures and every stored [`SpawnHandle`], whose
-//! numbers are reused. [`Actor::started`] runs in every life: timers are armed there. A panic in
-//! `started` or `restarting` counts like any other.
+//! A restart keeps the address, the queued messages and the actor value (so `restarting` must reset
+//! it). It loses the message being handled (the sender gets [`MailboxError::Closed`]), timers,
+//! spawned futures and every stored [`SpawnHandle`], whose numbers are reused. [`Actor::started`]
+//! runs in every life: timers are armed there. A panic in `started` or `restarting` counts like any
+//! other.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -22,20 +22,20 @@ use tokio::time::{Instant, sleep};
 
 use crate::guard::panic_text;
 
-/// Sent once, when the budget is spent and the actor is gone.
+/// Sent once, when the restart budget is spent and the actor is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct RestartLimitReached {
-    /// Type name of the actor.
+    /// The type name of the actor.
     pub actor: &'static str,
-    /// Text of the last panic.
+    /// The text of the last panic.
     pub panic: String,
 }
 
 /// Starts an actor on the current arbiter and restarts it after panics.
 ///
-/// With a policy of no restarts the first panic is escalated: for an actor whose state is the
-/// truth, going on with half of it is worse than stopping.
+/// With a policy of no restarts the first panic is escalated: if the actor's state is the truth, a
+/// stop is better than a state that was changed half-way.
 ///
 /// # Panics
 /// When called outside a `System`, as every actor start.
@@ -50,8 +50,8 @@ where
     start_supervised_in(Context::new(), policy, escalate_to, make)
 }
 
-/// The same for an actor whose context, and so its address, is there already: for two actors that
-/// know each other.
+/// The same for an actor whose context, and so its address, exists already: for two actors that
+/// address each other.
 ///
 /// # Panics
 /// When called outside a `System`, as every actor start.
@@ -67,8 +67,8 @@ where
     start_supervised_or(ctx, policy, move |gave_up| escalate_to.do_send(gave_up), make)
 }
 
-/// The same with any way to tell that the actor is gone: for one of many of the same type, which
-/// [`RestartLimitReached`] alone does not tell apart.
+/// The same with any function for the escalation: for one of many actors of a type, which
+/// [`RestartLimitReached`] does not distinguish.
 ///
 /// # Panics
 /// When called outside a `System`, as every actor start.
@@ -95,14 +95,15 @@ async fn supervise<A>(
     A: Supervised + Actor<Context = Context<A>>,
 {
     let actor = std::any::type_name::<A>();
-    let epoch = Instant::now();
+    let started_at = Instant::now();
     let mut budget = RestartBudget::new(policy);
     let mut ended = live(&mut life).await;
     while let Some(panic) = ended {
-        let Some(pause) = budget.spend(epoch.elapsed()) else {
-            tracing::error!(actor, panic, "actor gave up");
+        let Some(pause) = budget.spend(started_at.elapsed()) else {
+            tracing::error!(actor, panic, "actor failed: restart limit reached");
             give_up(RestartLimitReached { actor, panic });
-            // Dropping a life polls it once more, which may panic once more.
+            // The destructor of a context polls the actor once more, which may panic once more: while
+            // unwinding, that would abort the process.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(life)));
             return;
         };
@@ -110,14 +111,14 @@ async fn supervise<A>(
         sleep(pause).await;
         ended = match catch_unwind(AssertUnwindSafe(|| life.restart())) {
             Ok(true) => live(&mut life).await,
-            // The last address is gone: nobody could reach the new life.
+            // The last address is gone: a new life could never get a message, nor be stopped.
             Ok(false) => None,
             Err(panic) => Some(panic_text(&*panic)),
         };
     }
 }
 
-/// Runs an actor until it stops, or until it panics: then the panic's text.
+/// Runs an actor until it stops or panics; returns the panic's text.
 async fn live<A>(life: &mut ContextFut<A, Context<A>>) -> Option<String>
 where
     A: Actor<Context = Context<A>>,

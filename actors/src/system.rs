@@ -1,9 +1,8 @@
 //! Starts the actors bottom-up and stops them top-down; owns the worker threads and joins them.
 //!
-//! All control actors share the thread of the caller's `System`; providers are dealt over the
-//! worker threads. When an actor whose state is the truth panics, or another one panics beyond
-//! its budget, the owner is told through [`Actors::failed`] and must stop: what was acknowledged
-//! is in the store.
+//! All control actors share the thread of the caller's `System`; providers are spread over the
+//! worker threads. If an actor whose state is the truth panics, or another one panics beyond its
+//! budget, [`Actors::failed`] resolves and the owner must stop: acknowledged work is in the store.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -33,32 +32,32 @@ use crate::{
     supervision::{ESCALATE_AT_ONCE, RestartLimitReached, start_supervised, start_supervised_in},
 };
 
-/// Everything the actors are made from.
+/// The configuration of the actors.
 #[derive(Debug)]
 pub struct Parts {
-    /// How the engine runs.
+    /// Settings of the engine.
     pub engine: EngineSettings,
-    /// How providers are chosen.
+    /// Settings of the balancer.
     pub balancer: BalancerSettings,
     /// The strategies that settings may name.
     pub strategies: Strategies,
-    /// All there is of each resource; slots are the engine's `max_concurrent_tasks`.
+    /// The total of each resource; slots are the engine's `max_concurrent_tasks`.
     pub resources: Resources,
     /// The protocols.
     pub catalog: ProtocolCatalog,
-    /// What a task gets where nothing else says anything.
+    /// Values for tasks whose spec and method set none.
     pub defaults: PlanDefaults,
-    /// What `${env.X}` may read; a name without a value is one that is not set.
+    /// Variables that `${env.X}` may read; a name without a value is not set.
     pub env: HashMap<String, Option<String>>,
-    /// Between two measurements; zero measures nothing.
+    /// Between two measurements; zero for none.
     pub monitor_interval: Duration,
-    /// The memory of the process in MiB, where that can be known. Must not block.
+    /// Returns the memory of the process in MiB, if that can be known. Must not block.
     pub memory_mib: fn() -> Option<f64>,
     /// Threads for providers.
     pub workers: usize,
 }
 
-/// Restarts of an actor whose state survives a panic or is rebuilt.
+/// Restarts of an actor whose state survives a panic, or is rebuilt.
 const RESTARTS: RestartPolicy = RestartPolicy {
     restarts_max: 5,
     window: Duration::from_mins(1),
@@ -73,14 +72,14 @@ pub struct Actors {
     pub addresses: ActorAddresses,
     /// Reads what other processes run.
     pub follower: Follower,
-    /// Resolves when an actor is gone for good; the system is then of no use any more.
+    /// Resolves when an actor is gone for good; the system must stop then.
     pub failed: oneshot::Receiver<RestartLimitReached>,
     workers: Vec<Arbiter>,
 }
 
-/// Hears of actors that are gone for good.
+/// Forwards the first failure of an actor to the owner of the system.
 struct FailureWatcher {
-    tell: Option<oneshot::Sender<RestartLimitReached>>,
+    failed: Option<oneshot::Sender<RestartLimitReached>>,
 }
 
 impl Actor for FailureWatcher {
@@ -90,10 +89,10 @@ impl Actor for FailureWatcher {
 impl Handler<RestartLimitReached> for FailureWatcher {
     type Result = ();
 
-    fn handle(&mut self, gave_up: RestartLimitReached, _: &mut Self::Context) {
-        tracing::error!(actor = gave_up.actor, panic = gave_up.panic, "the system must stop");
-        if let Some(tell) = self.tell.take() {
-            let _ = tell.send(gave_up);
+    fn handle(&mut self, reached: RestartLimitReached, _: &mut Self::Context) {
+        tracing::error!(actor = reached.actor, panic = reached.panic, "actor failed; the system must stop");
+        if let Some(failed) = self.failed.take() {
+            let _ = failed.send(reached);
         }
     }
 }
@@ -101,20 +100,22 @@ impl Handler<RestartLimitReached> for FailureWatcher {
 /// Starts the actors on the current `System`.
 ///
 /// # Errors
-/// [`UnknownStrategy`] when the settings name a strategy that is not there.
+/// [`UnknownStrategy`] if the settings name a strategy that does not exist.
 ///
 /// # Panics
 /// When called outside a `System`.
 pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrategy> {
     let clock = Clock::start();
     let follower = Follower::new(Arc::clone(&store));
-    let (tell, failed) = oneshot::channel();
-    let overseer = FailureWatcher { tell: Some(tell) }.start();
-    let escalate = || overseer.clone().recipient();
+    let (failed_sender, failed) = oneshot::channel();
+    let failure_watcher = FailureWatcher { failed: Some(failed_sender) }.start();
+    let escalate = || failure_watcher.clone().recipient();
     let workers: Vec<Arbiter> = (0..parts.workers).map(|_| Arbiter::new()).collect();
     let handles = workers.iter().map(Arbiter::handle).collect();
 
     let bus = EventBus::new();
+    // Cloned before the start: afterwards only messages reach the bus, and the engine reads the
+    // count for every batch of events.
     let subscribers = bus.subscribers();
     let bus = start_supervised(RESTARTS, escalate(), |_| bus);
     let balancer = LoadBalancer::new(
@@ -132,7 +133,7 @@ pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrat
     });
     let resolver =
         start_supervised(ESCALATE_AT_ONCE, escalate(), |_| DependencyResolver::new(parts.env));
-    // Engine and monitor know each other.
+    // Engine and monitor address each other: one address must exist before its actor.
     let engine_context = Context::<ExecutionEngine>::new();
     let engine = engine_context.address();
     let monitor = start_supervised(RESTARTS, escalate(), |_| {
@@ -155,23 +156,25 @@ pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrat
 }
 
 impl Actors {
-    /// Takes nothing more in, lets executing tasks end within `deadline`, stops the providers and
-    /// joins the worker threads.
+    /// Rejects further work, lets executing tasks end within `deadline`, stops the providers and joins
+    /// the worker threads.
     pub async fn stop(self, deadline: Duration) -> StopReport {
         let report = self.addresses.engine.send(Shutdown { deadline }).await.unwrap_or_default();
-        // Calls that outlived the deadline were dropped with it.
+        // Zero: calls that outlived the engine's deadline were dropped with it, and a second deadline
+        // would double the time of a stop.
         let _ = self.addresses.balancer.send(StopProviders { deadline: Duration::ZERO }).await;
         for worker in &self.workers {
             worker.stop();
         }
+        // Joined on another thread: destructors of providers still need this one for their messages.
         let joined = actix_rt::task::spawn_blocking(move || {
             for worker in self.workers {
                 let _ = worker.join();
             }
         });
-        // A worker whose provider blocks it is left to end with the process.
+        // A worker that a provider blocks ends with the process; without the limit, neither would.
         if tokio::time::timeout(Duration::from_secs(2), joined).await.is_err() {
-            tracing::warn!("a provider blocks its thread; it was left behind");
+            tracing::warn!("worker thread not joined: a provider blocks it");
         }
         report
     }

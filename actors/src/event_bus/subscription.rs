@@ -1,6 +1,7 @@
 //! The two ends of a subscription: the bus's, which never waits, and the listener's, a stream.
 //!
-//! Invariant: what waits is in the order of publishing, with a mark wherever events were dropped.
+//! Invariant: deliveries wait in the order of publishing; dropped events leave a count at their
+//! place.
 
 use std::{
     collections::VecDeque,
@@ -16,20 +17,20 @@ use gleitzeit_domain::event::Event;
 
 use super::{EventBus, EventFilter, Unsubscribe};
 
-/// What a listener gets.
+/// An item of a subscription.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delivery {
     /// The next event.
     Event(Arc<Event>),
-    /// The listener was too slow: in this place so many events are missing. Those of a workflow
-    /// can be read from the store, by their sequence.
+    /// The listener was too slow: events are missing here. Those of a workflow can be read from the
+    /// store, by their sequence.
     Lagged {
-        /// How many.
+        /// The number of missing events.
         missed: u64,
     },
 }
 
-/// What waits to be read; shared by both ends.
+/// Deliveries that wait to be read; shared by both ends.
 #[derive(Debug, Default)]
 struct Buffer {
     waiting: VecDeque<Delivery>,
@@ -44,7 +45,8 @@ struct Shared(Mutex<Buffer>);
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Buffer> {
-        // No step under the lock leaves the buffer half changed.
+        // No step under the lock leaves the buffer half changed. A poisoned lock taken for an error
+        // would end every listener for the panic of one.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -59,17 +61,18 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Tells this listener from others.
+    /// The number of this listener, which no other one has.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Puts an event where the listener will find it, if it wants it and there is room.
+    /// Queues an event if the listener wants it; counts it as missed if there is no room.
     pub(super) fn offer(&self, event: &Arc<Event>) {
         if !self.filter.matches(event) {
             return;
         }
         let mut buffer = self.shared.lock();
+        // Never blocks: the bus would hold up every other listener, and the engine's memory with it.
         if buffer.waiting.len() >= self.capacity {
             buffer.missed += 1;
             return;
@@ -80,6 +83,7 @@ impl Sink {
         }
         buffer.waiting.push_back(Delivery::Event(Arc::clone(event)));
         let reader = buffer.reader.take();
+        // Woken without the lock: a waker may poll at once, which locks again.
         drop(buffer);
         if let Some(reader) = reader {
             reader.wake();
@@ -115,7 +119,7 @@ impl Subscription {
         poll_fn(|cx| self.poll_delivery(cx)).await
     }
 
-    /// What waits already, without waiting for more.
+    /// The next delivery if one waits already.
     pub fn try_next(&mut self) -> Option<Delivery> {
         take(&mut self.shared.lock())
     }
@@ -133,7 +137,7 @@ impl Subscription {
     }
 }
 
-/// The oldest that waits; behind the last one, the mark of what was dropped after it.
+/// The oldest delivery that waits; after the last one, the count of events dropped since.
 fn take(buffer: &mut Buffer) -> Option<Delivery> {
     let next = buffer.waiting.pop_front();
     if next.is_none() && buffer.missed > 0 {
@@ -158,7 +162,7 @@ impl Drop for Subscription {
     }
 }
 
-/// Both ends; `leave` is how the listener's end unsubscribes.
+/// Both ends; `leave` is the message by which the listener's end unsubscribes.
 pub(super) fn pair(
     number: u64,
     filter: EventFilter,

@@ -1,13 +1,13 @@
-//! Calls that wait for a provider: in line by method, by priority and age.
+//! Calls that wait for a provider: one queue per method, by priority and age.
 //!
-//! A call whose providers are all busy waits as long as it takes. One whose providers are all down
-//! waits from when it came or from when the last of them went down, whichever was later, for as long
-//! as its method or [`WaitPolicy`] says; after [`CAUSE_AFTER`] the caller learns why, so that others
-//! can see it.
+//! If all providers of a method are busy, its calls wait without a limit. If all are down, a call
+//! waits from its arrival or from the end of the last provider, whichever is later, for as long as
+//! the method or [`WaitPolicy`] says. After [`CAUSE_AFTER`] the caller is sent the cause, so that
+//! others can see it.
 //!
-//! The rule is that of the engine's ready queue, over all methods of a provider that has room: the
-//! most urgent first, then the oldest, and one in [`PICKS_PER_OLDEST`] is the oldest whatever its
-//! priority. Who waits for another provider than the one where it failed holds up nobody behind it.
+//! A provider with room serves all methods that it has as the engine's ready queue does: by priority,
+//! then by age, and one in [`PICKS_PER_OLDEST`] is the oldest whatever its priority. A waiter that
+//! avoids the free provider holds up none after it.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -33,61 +33,63 @@ use super::{
 };
 use crate::provider_supervisor::{ProviderState, ProviderStatus};
 
-/// So many waiters that avoid a free provider are looked at before the search is given up.
+/// Waiters that avoid a free provider and are passed over before the search ends: a longer search
+/// would cost more than the wait for the next release.
 const PASSED_OVER_MAX: usize = 128;
 
-/// A wait is reported when the providers have been down this long: without the delay each start of a
-/// provider would write a row for each task that is early.
+/// A wait is reported when the providers have been down this long: else each start of a provider
+/// would write a row for each task that is early.
 const CAUSE_AFTER: Duration = Duration::from_secs(1);
 
-/// An error names the causes of so many providers.
+/// Providers whose causes an error names.
 const CAUSES_MAX: usize = 3;
 
-/// Priority, then age.
-type Place = (Priority, u64);
+/// The order of waiters: priority, then age.
+type WaitKey = (Priority, u64);
 
-/// Who waits for one method.
+/// The calls that wait for one method.
 #[derive(Debug, Default)]
-pub(super) struct Line {
-    queue: BTreeMap<Place, Waiter>,
-    /// When its providers were last seen to go down; `None` while one is up.
+pub(super) struct WaitQueue {
+    calls: BTreeMap<WaitKey, Waiter>,
+    /// When the last of its providers went down; `None` while one is up.
     down_since: Option<Instant>,
 }
 
-impl Line {
+impl WaitQueue {
     pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.calls.is_empty()
     }
 
-    /// True when the first one avoids a provider, so that another one may be served before it.
-    pub(super) fn first_is_choosy(&self) -> bool {
-        self.queue.first_key_value().is_some_and(|(_, waiter)| waiter.avoid.is_some())
+    /// True if the first waiter avoids a provider, so that another one may be served before it.
+    pub(super) fn first_has_exclusions(&self) -> bool {
+        self.calls.first_key_value().is_some_and(|(_, waiter)| waiter.avoid.is_some())
     }
 
-    /// The first one, or the oldest, among those who avoid none of `busy`.
-    fn next(&self, oldest: bool, busy: &[ProviderId]) -> Option<Place> {
-        let fits = |(_, waiter): &(&Place, &Waiter)| {
+    /// The first waiter, or the oldest, among those that avoid none of `busy`.
+    fn next(&self, oldest: bool, busy: &[ProviderId]) -> Option<WaitKey> {
+        let fits = |(_, waiter): &(&WaitKey, &Waiter)| {
             waiter.avoid.as_ref().is_none_or(|avoid| !busy.contains(avoid))
         };
         if !oldest {
-            let found = self.queue.iter().take(PASSED_OVER_MAX).find(fits);
-            return found.map(|(place, _)| *place);
+            // Bounded: with many waiters that avoid one provider, each release would scan them all.
+            let found = self.calls.iter().take(PASSED_OVER_MAX).find(fits);
+            return found.map(|(key, _)| *key);
         }
         let of_each = Priority::ALL.into_iter().filter_map(|priority| {
-            let lane = self.queue.range((priority, 0)..=(priority, u64::MAX));
-            lane.take(PASSED_OVER_MAX).find(fits).map(|(place, _)| *place)
+            let lane = self.calls.range((priority, 0)..=(priority, u64::MAX));
+            lane.take(PASSED_OVER_MAX).find(fits).map(|(key, _)| *key)
         });
         of_each.min_by_key(|(_, age)| *age)
     }
 
-    /// When the next wait may end, or its cause is due. `limit` holds for methods without a limit of
+    /// When the next wait may end, or its cause is due. `limit` bounds methods without a limit of
     /// their own.
     fn next_due(&self, limit: Duration) -> Option<Instant> {
         let down = self.down_since?;
-        let dues = self.queue.values().flat_map(|waiter| {
+        let dues = self.calls.values().flat_map(|waiter| {
             let since = waiter.since.max(down);
-            let told = waiter.cause.is_some().then(|| down + CAUSE_AFTER);
-            [Some(since + waiter.limit.unwrap_or(limit)), told]
+            let cause = waiter.cause.is_some().then(|| down + CAUSE_AFTER);
+            [Some(since + waiter.limit.unwrap_or(limit)), cause]
         });
         dues.flatten().min()
     }
@@ -98,29 +100,29 @@ struct Waiter {
     task: TaskKey,
     /// From when the wait for a provider that is down counts.
     since: Instant,
-    /// What the method says.
+    /// The limit of the method, if it has one.
     limit: Option<Duration>,
     avoid: Option<ProviderId>,
-    /// Takes the cause of the wait; `None` once it was sent.
+    /// The channel for the cause of the wait; `None` once that was sent.
     cause: Option<oneshot::Sender<Arc<str>>>,
     answer: oneshot::Sender<Result<ProviderTicket, TaskError>>,
 }
 
-/// A line that is being served.
-struct Turn {
+/// How far the queue of a method has been served.
+struct ServeCursor {
     capability: Capability,
-    /// Providers that have no alternative with room; whoever avoids one of them cannot be served.
+    /// Providers without an alternative that has room: a waiter that avoids one cannot be served.
     busy: Vec<ProviderId>,
     done: bool,
 }
 
-/// Some wait may be over.
+/// A wait may be over, or a cause is due.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct EndWaits;
 
 impl LoadBalancer {
-    pub(super) fn wait_in_line(
+    pub(super) fn enqueue(
         &mut self,
         request: PickRequest,
         down: bool,
@@ -130,6 +132,8 @@ impl LoadBalancer {
         let limit = request.method.spec.provider_wait_seconds.map(|limit| limit.min(WAIT_MAX));
         let mut since = Instant::now();
         if down {
+            // Refused at once if the limit is over already: a waiter would be sent the same error
+            // one timer later.
             since = self.waits_since(capability, since);
             let wait = limit.unwrap_or_else(|| self.wait_limit(capability));
             if since + wait <= Instant::now() {
@@ -137,29 +141,30 @@ impl LoadBalancer {
             }
         }
         let (answer, ticket) = oneshot::channel();
-        let (told, cause) = oneshot::channel();
-        let line = self.waiting.entry(capability.clone()).or_default();
-        line.down_since = if down { line.down_since.or(Some(since)) } else { None };
+        let (cause_sender, cause) = oneshot::channel();
+        let queue = self.waiting.entry(capability.clone()).or_default();
+        queue.down_since = if down { queue.down_since.or(Some(since)) } else { None };
         let (task, avoid) = (request.task, request.avoid);
-        let waiter = Waiter { task, since, limit, avoid, cause: Some(told), answer };
+        let waiter = Waiter { task, since, limit, avoid, cause: Some(cause_sender), answer };
         self.next_age += 1;
-        line.queue.insert((request.priority, self.next_age), waiter);
+        queue.calls.insert((request.priority, self.next_age), waiter);
         self.waiters += 1;
         self.arm(ctx);
         Picked::Waiting(Waiting { ticket, cause })
     }
 
-    /// From when a wait that begins `now` counts.
+    /// The instant from which a wait that begins `now` counts.
     fn waits_since(&mut self, capability: &Capability, now: Instant) -> Instant {
         let absent = self.settings.wait_policy == WaitPolicy::OnceForAbsent
-            && !self.providers_of(capability).any(|provider_handle| provider_handle.has_served);
+            && !self.providers_of(capability).any(|provider| provider.has_served);
         if absent { *self.first_missed.entry(capability.clone()).or_insert(now) } else { now }
     }
 
-    /// How long a call waits whose method says nothing.
+    /// The limit of a method that sets none.
     fn wait_limit(&self, capability: &Capability) -> Duration {
         match self.settings.wait_policy {
-            // A method that no provider of this process serves is not worth an endless wait.
+            // Without the condition, a call of a method that no provider of this process has
+            // registered would never end, and its workflow would hang.
             WaitPolicy::Unlimited if self.table.supports(capability) => WAIT_MAX,
             _ => self.settings.provider_wait,
         }
@@ -175,94 +180,101 @@ impl LoadBalancer {
         self.table.iter().map(|(_, entry)| entry).filter(serves).map(|entry| &entry.handle)
     }
 
-    /// Serves those who wait for what a provider can do, as long as there is room.
+    /// Serves the waiters of all methods of a provider while it has room.
     pub(super) fn serve_slot(&mut self, slot: Slot) {
         if self.waiters == 0 {
             return;
         }
         let Some(entry) = self.table.get(slot) else { return };
-        let lines = entry.registration.capabilities.iter();
-        let lines: Vec<Capability> =
-            lines.filter(|capability| self.waiting.contains_key(capability)).cloned().collect();
-        self.serve_lines(lines);
+        let queues = entry.registration.capabilities.iter();
+        let queues: Vec<Capability> =
+            queues.filter(|capability| self.waiting.contains_key(capability)).cloned().collect();
+        self.serve_queues(queues);
     }
 
-    /// Serves these lines as one, as long as there is room.
-    pub(super) fn serve_lines(&mut self, lines: Vec<Capability>) {
-        let turn = |capability| Turn { capability, busy: Vec::new(), done: false };
-        let mut turns: Vec<Turn> = lines.into_iter().map(turn).collect();
-        while let Some((at, place)) = self.next_in_lines(&turns) {
-            let Turn { capability, busy, done } = &mut turns[at];
-            let waiter = self.waiting.get(capability).and_then(|line| line.queue.get(&place));
+    /// Serves these queues as one while there is room.
+    pub(super) fn serve_queues(&mut self, queues: Vec<Capability>) {
+        let turn = |capability| ServeCursor { capability, busy: Vec::new(), done: false };
+        let mut cursors: Vec<ServeCursor> = queues.into_iter().map(turn).collect();
+        while let Some((at, key)) = self.next_waiter(&cursors) {
+            let ServeCursor { capability, busy, done } = &mut cursors[at];
+            let waiter = self.waiting.get(capability).and_then(|queue| queue.calls.get(&key));
             let avoid = waiter.and_then(|waiter| waiter.avoid.clone());
             let Ok(ticket) = self.try_pick(capability, avoid.as_ref()) else {
+                // A waiter that avoids a provider says nothing about the others: only one without
+                // an exclusion proves that the method has no room left.
                 match avoid {
                     Some(avoided) => busy.push(avoided),
                     None => *done = true,
                 }
                 continue;
             };
-            let line = self.waiting.get_mut(capability);
-            if let Some(waiter) = line.and_then(|line| line.queue.remove(&place)) {
+            let queue = self.waiting.get_mut(capability);
+            if let Some(waiter) = queue.and_then(|queue| queue.calls.remove(&key)) {
                 self.waiters -= 1;
                 self.served = (self.served + 1) % PICKS_PER_OLDEST;
-                // A waiter that has gone away drops its ticket, which comes back as a `ReleaseTicket`.
+                // If the waiter is gone, the ticket is dropped and returns as a `ReleaseTicket`.
                 let _ = waiter.answer.send(Ok(ticket));
             }
         }
-        for Turn { capability, .. } in turns {
-            if self.waiting.get(&capability).is_some_and(Line::is_empty) {
+        for ServeCursor { capability, .. } in cursors {
+            if self.waiting.get(&capability).is_some_and(WaitQueue::is_empty) {
                 self.waiting.remove(&capability);
             }
         }
     }
 
-    /// Whose turn it is, and in which line.
-    fn next_in_lines(&self, turns: &[Turn]) -> Option<(usize, Place)> {
+    /// The next waiter, and the index of its queue.
+    fn next_waiter(&self, cursors: &[ServeCursor]) -> Option<(usize, WaitKey)> {
         let oldest = self.served + 1 == PICKS_PER_OLDEST;
-        let open = turns.iter().enumerate().filter(|(_, turn)| !turn.done);
+        let open = cursors.iter().enumerate().filter(|(_, turn)| !turn.done);
         let firsts = open.filter_map(|(at, turn)| {
             Some((at, self.waiting.get(&turn.capability)?.next(oldest, &turn.busy)?))
         });
         if oldest {
             firsts.min_by_key(|(_, (_, age))| *age)
         } else {
-            firsts.min_by_key(|(_, place)| *place)
+            firsts.min_by_key(|(_, key)| *key)
         }
     }
 
-    /// After a provider came, went or changed: who can be served, and whose providers are all down?
-    pub(super) fn review_lines(&mut self, ctx: &mut Context<Self>) {
+    /// Serves whom it can after a provider was added, removed or changed, and notes the methods whose
+    /// providers are all down.
+    pub(super) fn review_queues(&mut self, ctx: &mut Context<Self>) {
         if self.waiters > 0 {
-            let lines: Vec<Capability> = self.waiting.keys().cloned().collect();
-            self.serve_lines(lines);
+            let queues: Vec<Capability> = self.waiting.keys().cloned().collect();
+            self.serve_queues(queues);
             let now = Instant::now();
-            for (capability, line) in &mut self.waiting {
+            for (capability, queue) in &mut self.waiting {
                 let down = !self.table.is_up(capability);
-                line.down_since = if down { line.down_since.or(Some(now)) } else { None };
+                // Kept while it stays down: each change of another provider would else begin every
+                // wait again.
+                queue.down_since = if down { queue.down_since.or(Some(now)) } else { None };
             }
         }
         self.arm(ctx);
     }
 
-    pub(super) fn leave_line(&mut self, tasks: &[TaskKey]) {
+    pub(super) fn remove_waiters(&mut self, tasks: &[TaskKey]) {
+        // The common case: a cancelled workflow may have thousands of tasks, and none waits.
         if self.waiters == 0 {
             return;
         }
         let gone: HashSet<&TaskKey> = tasks.iter().collect();
-        for line in self.waiting.values_mut() {
-            let before = line.queue.len();
-            line.queue.retain(|_, waiter| !gone.contains(&waiter.task));
-            self.waiters -= before - line.queue.len();
+        for queue in self.waiting.values_mut() {
+            let before = queue.calls.len();
+            queue.calls.retain(|_, waiter| !gone.contains(&waiter.task));
+            self.waiters -= before - queue.calls.len();
         }
-        self.waiting.retain(|_, line| !line.is_empty());
+        self.waiting.retain(|_, queue| !queue.is_empty());
     }
 
-    /// Sets the alarm to the first wait that may end, or whose cause is due.
+    /// Sets the alarm to the first wait that may end, or to the first cause that is due.
     pub(super) fn arm(&mut self, ctx: &mut Context<Self>) {
         let dues = self.waiting.iter();
-        let due = dues.filter_map(|(it, line)| line.next_due(self.wait_limit(it))).min();
+        let due = dues.filter_map(|(it, queue)| queue.next_due(self.wait_limit(it))).min();
         match (due, self.alarm) {
+            // An alarm that is early sets itself again; one more timer for each call would not end.
             (Some(due), Some((at, _))) if at <= due => {}
             (Some(due), old) => {
                 if let Some((_, handle)) = old {
@@ -275,7 +287,7 @@ impl LoadBalancer {
         }
     }
 
-    /// Why nobody serves a method, as far as its providers' supervisors know.
+    /// The reasons why no provider serves a method, as far as their supervisors know.
     fn cause(&self, capability: &Capability) -> String {
         let mut causes: Vec<String> = self.providers_of(capability).map(why_down).collect();
         causes.truncate(CAUSES_MAX);
@@ -289,7 +301,7 @@ impl LoadBalancer {
             TaskError::new(ErrorCode::ProviderNotAvailable, message)
         } else {
             let message = format!(
-                "no provider serves {capability}, and none came within {wait:?}; a section \
+                "no provider serves {capability}, and none was added within {wait:?}; a section \
                  `[providers.<id>]` of the settings adds one of a built-in kind, and a program that \
                  embeds gleitzeit registers its own"
             );
@@ -298,9 +310,9 @@ impl LoadBalancer {
     }
 }
 
-/// What keeps a provider from serving.
-fn why_down(provider_handle: &ProviderHandle) -> String {
-    let ProviderStatus { provider_id, state, health, detail, .. } = &provider_handle.status;
+/// The reason why a provider does not serve.
+fn why_down(provider: &ProviderHandle) -> String {
+    let ProviderStatus { provider_id, state, health, detail, .. } = &provider.status;
     let what = match state {
         ProviderState::Starting if detail.is_empty() => "is starting",
         ProviderState::Starting | ProviderState::BackingOff => "is down",
@@ -322,32 +334,32 @@ impl Handler<EndWaits> for LoadBalancer {
     fn handle(&mut self, _: EndWaits, ctx: &mut Self::Context) {
         self.alarm = None;
         let now = Instant::now();
-        let lines: Vec<Capability> = self.waiting.keys().cloned().collect();
-        for capability in lines {
+        let queues: Vec<Capability> = self.waiting.keys().cloned().collect();
+        for capability in queues {
             let limit = self.wait_limit(&capability);
             let mut over = Vec::new();
-            let mut told = Vec::new();
-            let Some(line) = self.waiting.get_mut(&capability) else { continue };
-            let Some(down) = line.down_since else { continue };
+            let mut to_notify = Vec::new();
+            let Some(queue) = self.waiting.get_mut(&capability) else { continue };
+            let Some(down) = queue.down_since else { continue };
             let is_over =
                 |waiter: &Waiter| waiter.since.max(down) + waiter.limit.unwrap_or(limit) <= now;
-            over.extend(line.queue.extract_if(.., |_, waiter| is_over(waiter)));
+            over.extend(queue.calls.extract_if(.., |_, waiter| is_over(waiter)));
             if down + CAUSE_AFTER <= now {
-                told.extend(line.queue.values_mut().filter_map(|waiter| waiter.cause.take()));
+                to_notify.extend(queue.calls.values_mut().filter_map(|waiter| waiter.cause.take()));
             }
             for (_, waiter) in over {
                 self.waiters -= 1;
                 let error = self.unavailable(&capability, waiter.limit.unwrap_or(limit));
                 let _ = waiter.answer.send(Err(error));
             }
-            if !told.is_empty() {
+            if !to_notify.is_empty() {
                 let cause: Arc<str> = self.cause(&capability).into();
-                for waiter in told {
+                for waiter in to_notify {
                     let _ = waiter.send(Arc::clone(&cause));
                 }
             }
         }
-        self.waiting.retain(|_, line| !line.is_empty());
+        self.waiting.retain(|_, queue| !queue.is_empty());
         self.arm(ctx);
     }
 }

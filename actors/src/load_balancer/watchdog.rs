@@ -1,11 +1,10 @@
-//! Finds providers whose thread is blocked, and gives them a new one.
+//! Finds providers that block their thread, and starts a new supervisor for them.
 //!
-//! A provider that blocks its thread answers nothing: no call, no health check, no timeout of its
-//! own. So every supervisor on another thread is asked for a sign of life from here; one that owes
-//! it for longer than its health check may take is taken for lost: its calls are abandoned, and a
-//! new supervisor is started for it, on a thread of its own where the old one's is shared. So those
-//! that only share the thread with the one that blocks it come back too. One that is lost more than
-//! `restarts_max` times an hour has failed.
+//! A provider that blocks its thread answers nothing: no call, no health check, and none of its own
+//! timeouts fires. So the balancer pings every supervisor on another thread. If a supervisor owes an
+//! answer for longer than its health check may take, its calls are abandoned and a new supervisor
+//! starts, on a thread of its own. Providers that only share the blocked thread are replaced, too.
+//! A provider that blocks more than `restarts_max` times an hour has failed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,15 +17,15 @@ use gleitzeit_domain::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::{LoadBalancer, directory};
+use super::{LoadBalancer, supervisors::stop_thread};
 use crate::provider_supervisor::{GetStatus, ProviderStatus, Stop};
 
-/// Asks every provider for a sign of life.
+/// Pings every provider on another thread.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct PingAll;
 
-/// A provider gave one.
+/// The answer to a ping.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Pong {
@@ -35,7 +34,7 @@ struct Pong {
 }
 
 impl LoadBalancer {
-    /// Sees to the next round.
+    /// Arms the next round.
     pub(super) fn watch(&self, ctx: &mut Context<Self>) {
         ctx.notify_later(PingAll, self.settings.watch_interval);
     }
@@ -43,23 +42,25 @@ impl LoadBalancer {
     fn replace_blocked(&mut self, id: &ProviderId, ctx: &mut Context<Self>) {
         let now = self.now();
         let slot = self.table.find(id);
-        let Some(provider_handle) = slot.and_then(|slot| self.table.handle_mut(slot)) else {
+        let Some(provider) = slot.and_then(|slot| self.table.handle_mut(slot)) else {
             return;
         };
-        let generation = provider_handle.status.generation;
-        if provider_handle.blocks.spend(now).is_none() {
-            // Should its thread wake up, it finds that it has been given up; so do its callers now.
-            provider_handle.supervisor.do_send(Stop { deadline: Duration::ZERO });
-            directory::stop_thread(provider_handle.thread.take());
-            provider_handle.attends = watch::Sender::new(());
-            self.lose(id, "blocks its thread again and again".to_owned(), ctx);
+        let generation = provider.status.generation;
+        if provider.blocks.spend(now).is_none() {
+            // If its thread wakes up, it finds that it was given up; its callers find so now.
+            provider.supervisor.do_send(Stop { deadline: Duration::ZERO });
+            stop_thread(provider.thread.take());
+            // Dropping the old sender ends every wait for a call that will never be answered.
+            provider.liveness = watch::Sender::new(());
+            self.mark_failed(id, "blocks its thread again and again".to_owned(), ctx);
             return;
         }
-        let blocks = provider_handle.blocks.clone();
-        // What blocks once may block again: not on a shared thread any more.
+        let blocks = provider.blocks.clone();
+        // A provider that blocked once may block again: on a shared thread it would take others with
+        // it each time.
         let spec = Arc::new(ProviderSpec {
             placement: Placement::Dedicated,
-            ..ProviderSpec::clone(&provider_handle.spec)
+            ..ProviderSpec::clone(&provider.spec)
         });
         tracing::error!(provider = %id, generation, "provider's thread is blocked; it gets a new one");
         let event = EventData::ProviderRestarted {
@@ -78,21 +79,23 @@ impl Handler<PingAll> for LoadBalancer {
     fn handle(&mut self, _: PingAll, ctx: &mut Self::Context) {
         let now = Instant::now();
         let round = self.settings.watch_interval;
-        // Where this thread itself was held up, the signs of life may not have been read yet.
+        // If this thread itself was held up, the answers may wait in its mailbox: without this, one
+        // busy moment here would replace every provider.
         let late = now.saturating_duration_since(self.last_round) > 2 * round;
         self.last_round = now;
         let mut blocked = Vec::new();
         for (slot, entry) in self.table.iter() {
-            let provider_handle = &entry.handle;
-            if provider_handle.is_local || provider_handle.is_lost {
+            let provider = &entry.handle;
+            // This very thread runs, so it is not blocked now; a lost provider has no supervisor.
+            if provider.is_local || provider.is_lost {
                 continue;
             }
-            let limit = provider_handle.spec.supervision.health_timeout + round;
-            if !late && now.saturating_duration_since(provider_handle.last_pong) > limit {
+            let limit = provider.spec.supervision.health_timeout + round;
+            if !late && now.saturating_duration_since(provider.last_pong) > limit {
                 blocked.push(entry.registration.id.clone());
                 continue;
             }
-            let ping = provider_handle.supervisor.send(GetStatus);
+            let ping = provider.supervisor.send(GetStatus);
             let balancer = ctx.address();
             actix_rt::spawn(async move {
                 if let Ok(status) = ping.await {
@@ -111,12 +114,12 @@ impl Handler<Pong> for LoadBalancer {
     type Result = ();
 
     fn handle(&mut self, Pong { slot, status }: Pong, _: &mut Self::Context) {
-        // A provider with a new supervisor has a new place.
-        if let Some(provider_handle) = self.table.handle_mut(slot)
-            && !provider_handle.is_lost
+        // A provider with a new supervisor has a new slot: a late answer of the old one finds none.
+        if let Some(provider) = self.table.handle_mut(slot)
+            && !provider.is_lost
         {
-            provider_handle.last_pong = Instant::now();
-            provider_handle.status = status;
+            provider.last_pong = Instant::now();
+            provider.status = status;
         }
     }
 }

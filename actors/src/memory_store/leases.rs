@@ -20,13 +20,13 @@ use super::MemoryStore;
 #[async_trait]
 impl LeaseStore for MemoryStore {
     async fn open_lease(&self, owner: &str, term: Duration) -> Result<Lease, StoreError> {
-        let term = self.leases_run_out.then_some(term);
+        let term = self.leases_expire.then_some(term);
         let epoch = self.with(|tables| tables.lease_table.open(owner, term))?;
         Ok(Lease { epoch, term })
     }
 
     async fn renew_lease(&self, epoch: Epoch, term: Duration) -> Result<bool, StoreError> {
-        let term = self.leases_run_out.then_some(term);
+        let term = self.leases_expire.then_some(term);
         self.with(|tables| tables.lease_table.renew(epoch, term))
     }
 
@@ -36,7 +36,7 @@ impl LeaseStore for MemoryStore {
                 tables.free(epoch, false);
             }
         })?;
-        self.ring();
+        self.notify();
         Ok(())
     }
 
@@ -48,6 +48,7 @@ impl LeaseStore for MemoryStore {
     ) -> Result<Claimed, StoreError> {
         self.with(|tables| {
             tables.lease_table.check(Some(epoch))?;
+            // Before the claim: the workflows of a dead process are for this one.
             for dead in tables.lease_table.end_dead(epoch) {
                 tables.free(dead, true);
             }
@@ -82,7 +83,7 @@ impl LeaseStore for MemoryStore {
             tables.release(epoch, ids, why);
             Ok(())
         })??;
-        self.ring();
+        self.notify();
         Ok(())
     }
 
@@ -98,7 +99,7 @@ impl LeaseStore for MemoryStore {
             let detail = format!("no workflow has the id `{}`", request.workflow);
             Err(StoreError::Integrity { detail })
         })??;
-        self.ring();
+        self.notify();
         Ok(key)
     }
 
@@ -112,7 +113,7 @@ impl LeaseStore for MemoryStore {
 
     async fn answer(&self, key: RequestKey, answer: RequestAnswer) -> Result<(), StoreError> {
         self.with(|tables| tables.lease_table.answer(key, answer))?;
-        self.ring();
+        self.notify();
         Ok(())
     }
 
@@ -125,11 +126,11 @@ impl LeaseStore for MemoryStore {
     }
 
     fn notifications(&self) -> BoxStream<'static, ()> {
-        let heard = self.notifications.subscribe();
-        let rings = futures_util::stream::unfold(heard, async |mut heard| {
-            heard.changed().await.ok()?;
-            Some(((), heard))
+        let receiver = self.notifications.subscribe();
+        let changes = futures_util::stream::unfold(receiver, async |mut receiver| {
+            receiver.changed().await.ok()?;
+            Some(((), receiver))
         });
-        rings.boxed()
+        changes.boxed()
     }
 }

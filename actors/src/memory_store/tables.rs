@@ -1,4 +1,4 @@
-//! What the [`MemoryStore`](super::MemoryStore) holds under its lock: workflows by age and by id,
+//! The content of a [`MemoryStore`](super::MemoryStore) under its lock: workflows by age and by id,
 //! and the order in which they settled.
 
 use std::{
@@ -27,13 +27,13 @@ pub(super) struct Entry {
     record: WorkflowRecord,
     /// By sequence.
     events: Vec<Event>,
-    /// The number of its settling, while it is settled; its place in [`Tables::settled`].
+    /// The number of its settling, while it is settled; see [`Tables::settled`].
     settled: Option<u64>,
-    /// The lease that it belongs to.
+    /// The lease that owns it.
     owner: Option<Epoch>,
-    /// What a process must offer to claim it.
+    /// The offer that a claim must cover.
     needs: Needs,
-    /// The lease that died while it owned it.
+    /// The lease that expired while it owned the workflow.
     left_by: Option<Epoch>,
 }
 
@@ -51,15 +51,15 @@ pub(super) struct Tables {
     by_age: BTreeMap<u64, Entry>,
     /// The age of each.
     ages: HashMap<WorkflowId, u64>,
-    /// (number of the settling, age), oldest first. Holds stale pairs of workflows that were
-    /// reopened: a pair counts only while its entry names the same settling.
+    /// (number of the settling, age), oldest first. Has stale pairs of workflows that were reopened:
+    /// a pair is current while its entry has the same number.
     settled: VecDeque<(u64, u64)>,
-    /// How many entries are settled.
+    /// Entries that are settled.
     settled_count: usize,
     settled_max: usize,
     next_age: u64,
     next_settling: u64,
-    /// The ages of what is not settled and belongs to nobody.
+    /// The ages of unsettled workflows without an owner.
     free: BTreeSet<u64>,
     pub(super) lease_table: LeaseTable,
 }
@@ -84,7 +84,7 @@ impl Tables {
         let age = self.next_age;
         match self.ages.entry(record.id.clone()) {
             hash_map::Entry::Occupied(_) => return Submitted::Existed,
-            hash_map::Entry::Vacant(place) => place.insert(age),
+            hash_map::Entry::Vacant(entry) => entry.insert(age),
         };
         self.next_age += 1;
         let is_settled = record.status.is_settled();
@@ -98,7 +98,7 @@ impl Tables {
         Submitted::Created
     }
 
-    /// Refuses a change that names a task that its workflow does not have.
+    /// Rejects a change of a task that its workflow does not have.
     pub(super) fn check(&self, change: &WorkflowChange) -> Result<(), StoreError> {
         let Some(entry) = self.entry(&change.id) else { return Ok(()) };
         let count = entry.record.tasks.len();
@@ -113,8 +113,8 @@ impl Tables {
         }
     }
 
-    /// Applies a change that [`check`](Self::check) let pass. A workflow that is not there was
-    /// forgotten since; a repeated write of it does nothing.
+    /// Applies a change that [`check`](Self::check) has passed. A change of a workflow that was removed
+    /// meanwhile is ignored, as is a repeated write.
     pub(super) fn apply(&mut self, change: WorkflowChange) {
         let Some(&age) = self.ages.get(&change.id) else { return };
         let Some(entry) = self.by_age.get_mut(&age) else { return };
@@ -123,6 +123,7 @@ impl Tables {
             entry.record.tasks[at] = task;
         }
         let last = entry.events.last().map_or(0, |event| event.sequence);
+        // A write whose answer was lost is repeated: appended again, its events would be there twice.
         let known = change.events.partition_point(|event| event.sequence <= last);
         entry.events.extend(change.events.into_iter().skip(known));
         entry.record.last_sequence = entry.record.last_sequence.max(change.last_sequence);
@@ -152,14 +153,14 @@ impl Tables {
         self.settled.push_back((self.next_settling, age));
         self.next_settling += 1;
         self.settled_count += 1;
-        // Reopened workflows leave stale pairs behind; they must not pile up.
+        // Reopened workflows leave stale pairs; without this they would grow with every retry.
         if self.settled.len() > 2 * self.settled_count + 64 {
             let by_age = &self.by_age;
             self.settled.retain(|&(settling, age)| is_current(by_age, settling, age));
         }
     }
 
-    /// Takes out the oldest settled above the bound; the caller drops them outside the lock.
+    /// Removes the oldest settled workflows above the bound; the caller drops them outside the lock.
     pub(super) fn take_surplus(&mut self) -> Vec<Entry> {
         let mut taken = Vec::new();
         while self.settled_count > self.settled_max {
@@ -171,7 +172,7 @@ impl Tables {
         taken
     }
 
-    /// Takes out at most `limit` that settled before `before`, the oldest settled first.
+    /// Removes at most `limit` workflows that settled before `before`, the oldest settled first.
     pub(super) fn take_settled_before(
         &mut self,
         before: DateTime<Utc>,
@@ -211,11 +212,12 @@ impl Tables {
 
     // ---- leases ----
 
-    /// Frees what a lease owned that is gone; `is_dead` where it was not given up in order.
+    /// Frees the workflows of a lease that is gone; `is_dead` if it was not closed in order.
     pub(super) fn free(&mut self, epoch: Epoch, is_dead: bool) {
         for (age, entry) in &mut self.by_age {
             if entry.owner == Some(epoch) {
                 entry.owner = None;
+                // What was under way may have been done: the next owner must know.
                 entry.left_by = is_dead.then_some(epoch);
                 if entry.settled.is_none() {
                     self.free.insert(*age);
@@ -224,7 +226,7 @@ impl Tables {
         }
     }
 
-    /// Takes the oldest that are free and that the offer covers; true when there are more.
+    /// Claims the oldest free workflows that the offer covers; true if there are more.
     pub(super) fn claim(
         &mut self,
         epoch: Epoch,
@@ -236,6 +238,7 @@ impl Tables {
             let entry = self.by_age.get(*age);
             entry.is_some_and(|entry| offer.covers(&entry.needs)) && !refused.contains(*age)
         };
+        // One more than the limit shows whether there are more, without counting the rest.
         let mut ages: Vec<u64> = self.free.iter().filter(fits).take(limit + 1).copied().collect();
         let more = ages.len() > limit;
         ages.truncate(limit);
@@ -249,11 +252,12 @@ impl Tables {
         (claimed, more)
     }
 
-    /// Frees those that a lease owns, settled ones too.
+    /// Releases the workflows that a lease owns, settled ones too.
     pub(super) fn release(&mut self, epoch: Epoch, ids: &[WorkflowId], why: Release) {
         for id in ids {
             let Some(&age) = self.ages.get(id) else { continue };
             let Some(entry) = self.by_age.get_mut(&age) else { continue };
+            // Also if it is not the owner: the next claim would return the same workflow again.
             if why == Release::ForOthers {
                 self.lease_table.refuse(epoch, age);
             }
@@ -267,14 +271,14 @@ impl Tables {
         }
     }
 
-    /// Who has a workflow, and what it needs.
+    /// The owner and the needs of a workflow.
     pub(super) fn standing(&self, id: &WorkflowId) -> Option<Standing> {
         let entry = self.entry(id)?;
         let owner = self.runs_under(id).and_then(|epoch| self.lease_table.owner(epoch));
         Some(Standing { owner, needs: entry.needs.clone() })
     }
 
-    /// Takes one workflow, unless another lease runs it; a settled one only to be opened again.
+    /// Claims one workflow unless another lease owns it; a settled one only to be reopened.
     pub(super) fn claim_one(&mut self, epoch: Epoch, id: &WorkflowId, reopens: bool) -> ClaimedOne {
         let Some(age) = self.ages.get(id) else { return ClaimedOne::Unknown };
         let Some(entry) = self.by_age.get_mut(age) else { return ClaimedOne::Unknown };
@@ -288,7 +292,7 @@ impl Tables {
         ClaimedOne::Taken(Box::new(entry.claimed()))
     }
 
-    /// The lease that runs a workflow.
+    /// The lease that owns an unsettled workflow.
     pub(super) fn runs_under(&self, id: &WorkflowId) -> Option<Epoch> {
         self.entry(id).filter(|entry| entry.settled.is_none())?.owner
     }

@@ -1,7 +1,7 @@
-//! The calls of a provider: begun, guarded, cancelled.
+//! The calls of a provider: started, guarded, cancelled.
 //!
-//! A call that is done at its first poll is answered at once and costs no task of its own; any
-//! other runs in its own, so that no call waits for another.
+//! A call that is done at its first poll is answered at once and costs no task. Any other call runs
+//! in a task of its own, so that no call waits for another.
 
 use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, task};
 
@@ -21,28 +21,28 @@ use crate::{
     stall::Watched,
 };
 
-/// Runs calls; each is answered at once, or when it ends.
+/// Runs calls. Each is answered at once, or when it ends.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Execution>")]
 pub struct Execute(pub Vec<KeyedCall>);
 
-/// What became of one call of [`Execute`], in the same order.
+/// The answer to one call of [`Execute`], in the same order.
 #[derive(Debug)]
 pub enum Execution {
-    /// It has ended.
+    /// The call has ended.
     Ended(Finished),
-    /// It runs; the channel closes without an answer when it is cancelled.
+    /// The call runs; the channel closes without an answer if the call is cancelled.
     Running(oneshot::Receiver<Finished>),
-    /// It has not begun and never will: there is no instance that serves. The balancer knows.
+    /// The call was not started: no instance serves. The balancer has been notified.
     Refused,
 }
 
 /// The end of a call.
 #[derive(Debug)]
 pub struct Finished {
-    /// What it gave.
+    /// The result, or the error.
     pub outcome: Result<Outcome, TaskError>,
-    /// How long it took.
+    /// From its start to its end.
     pub duration: std::time::Duration,
 }
 
@@ -52,18 +52,18 @@ impl From<Answer> for Finished {
     }
 }
 
-/// Drops the calls of these tasks, where they run here.
+/// Drops the calls of these tasks; tasks that run at other providers are ignored.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct CancelCalls(pub Vec<TaskKey>);
 
-/// Names a call: its task, and a number, for an attempt may begin before the one before is over.
+/// Names a call: its task and a number, because an attempt may begin before the last one is over.
 pub(super) type CallKey = (TaskKey, u64);
 
-/// A call in its own task.
+/// A call that runs in its own task.
 #[derive(Debug)]
 pub(super) struct RunningCall {
-    /// Of which instance.
+    /// The generation of the instance that runs it.
     pub(super) generation: u64,
     handle: JoinHandle<()>,
 }
@@ -77,8 +77,8 @@ pub(super) struct CallEnded {
     panicked: Option<String>,
 }
 
-/// Says that a call has ended, however it ended: by an answer, by being dropped, or by a panic
-/// while it was dropped.
+/// Reports the end of a call, however it ends: by an answer, because it is dropped, or by a panic
+/// while it is dropped.
 struct Ending {
     supervisor: Addr<ProviderSupervisor>,
     ended: Option<CallEnded>,
@@ -94,7 +94,7 @@ impl Drop for Ending {
 
 type CallFuture = Pin<Box<dyn Future<Output = (Answer, Option<String>)>>>;
 
-/// Runs one call to its end; the text of a panic comes beside the answer.
+/// Runs one call to its end; returns the answer, and the text of a panic.
 fn call_future(
     provider: Rc<dyn Provider>,
     id: ProviderId,
@@ -116,12 +116,14 @@ fn call_future(
         let limit = call.timeout;
         let begun = Instant::now();
         gleitzeit_failpoint::failpoint!("provider.call.begins");
-        // In a block of its own, for a provider may panic before it has made a future.
-        let patience = limit.saturating_add(provider.grace().min(GRACE_MAX));
-        let ended = guarded(patience, async { provider.execute(call).await }).await;
+        // In a block of its own: a provider may panic before it returns a future, and that panic
+        // would otherwise unwind through the supervisor.
+        let limit_with_grace = limit.saturating_add(provider.grace().min(GRACE_MAX));
+        let ended = guarded(limit_with_grace, async { provider.execute(call).await }).await;
         gleitzeit_failpoint::failpoint!("provider.call.ended");
         let duration = begun.elapsed();
-        // The last call of an instance that was replaced drops it.
+        // The last call of a replaced instance runs its destructor, which is foreign code: a panic
+        // there would replace the answer.
         if let Some(text) = discard(provider) {
             tracing::warn!(provider = %id, text, "provider panicked while it was dropped");
         }
@@ -130,7 +132,7 @@ fn call_future(
             Err(CallError::TimedOut { .. }) => {
                 let message = format!(
                     "provider `{id}` did not answer {label} within {limit:?}; raise the task's \
-                     `timeout` or look at the provider"
+                     `timeout` or check the provider"
                 );
                 (Err(TaskError::new(ErrorCode::TaskTimeout, message)), None)
             }
@@ -154,8 +156,10 @@ impl ProviderSupervisor {
         self.calls_total += 1;
         let future = call_future(Rc::clone(provider), self.id().clone(), call, span.as_deref());
         let mut future = Watched::new(self.id().shared(), future);
-        let mut unwoken = task::Context::from_waker(task::Waker::noop());
-        if let task::Poll::Ready((answer, panic)) = Pin::new(&mut future).poll(&mut unwoken) {
+        // Polled here once: most in-process calls are done by then, and a spawn costs more than
+        // they do. A call that is not done is polled again by its task, with a real waker.
+        let mut context = task::Context::from_waker(task::Waker::noop());
+        if let task::Poll::Ready((answer, panic)) = Pin::new(&mut future).poll(&mut context) {
             self.calls_failed += u64::from(answer.0.is_err());
             if let Some(text) = panic {
                 self.replace(format!("panicked: {text}"), Trouble::Own, ctx);
@@ -170,7 +174,8 @@ impl ProviderSupervisor {
         let handle = actix_rt::spawn(async move {
             let (ended, panicked) = future.await;
             ending.ended = Some(CallEnded { call, failed: ended.0.is_err(), panicked });
-            // Before the answer, so that its reader finds the counts in order.
+            // Before the answer: a caller that reads the status next must not find its own call
+            // still in flight.
             drop(ending);
             gleitzeit_failpoint::failpoint!("provider.call.counted");
             let _ = answer.send(ended.into());
@@ -180,7 +185,7 @@ impl ProviderSupervisor {
         Execution::Running(answered)
     }
 
-    /// Drops every call in flight; each says so when it is gone.
+    /// Drops every call in flight; each reports its end when it is gone.
     pub(super) fn drop_calls(&self) {
         for call in self.running.values() {
             call.handle.abort();
@@ -194,7 +199,7 @@ impl Handler<Execute> for ProviderSupervisor {
     fn handle(&mut self, Execute(calls): Execute, ctx: &mut Self::Context) -> Self::Result {
         let mut executions = Vec::with_capacity(calls.len());
         for call in calls {
-            // Looked up anew for each: the call before may have ended the instance.
+            // For each call again: the call before may have panicked and ended the instance.
             let serving = self.instance.clone().filter(|_| self.state == ProviderState::Serving);
             executions.push(match serving {
                 Some(provider) => self.run_call(&provider, call, ctx),
@@ -212,6 +217,8 @@ impl Handler<CancelCalls> for ProviderSupervisor {
         for task in tasks {
             for (_, call) in self.running.range((task, 0)..=(task, u64::MAX)) {
                 gleitzeit_failpoint::failpoint!("provider.call.cancelled");
+                // Not removed here: `Ending` reports it once its destructors have run, and until
+                // then the instance must live.
                 call.handle.abort();
             }
         }
@@ -225,6 +232,7 @@ impl Handler<CallEnded> for ProviderSupervisor {
         let CallEnded { call, failed, panicked } = message;
         let Some(RunningCall { generation, .. }) = self.running.remove(&call) else { return };
         self.calls_failed += u64::from(failed);
+        // A panic of an older instance says nothing of the one that serves now.
         if let Some(text) = panicked
             && generation == self.generation
         {

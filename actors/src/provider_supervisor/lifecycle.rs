@@ -1,4 +1,4 @@
-//! The life of a provider: built, made ready, checked, replaced, stopped.
+//! The life of a provider: built, initialized, checked, replaced, stopped.
 
 use std::{panic::AssertUnwindSafe, rc::Rc, time::Duration};
 
@@ -14,33 +14,33 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use super::{ProviderState, ProviderStatus, ProviderSupervisor};
 use crate::guard::{discard, guarded, panic_text};
 
-/// Asks how the provider is. Answered at once by a thread that is not blocked.
+/// Returns the provider's status, at once unless the thread is blocked.
 #[derive(Debug, Message)]
 #[rtype(result = "ProviderStatus")]
 pub struct GetStatus;
 
-/// Builds a new instance now, with a fresh budget; calls in flight stay with the old one, which is
-/// shut down when the last of them has ended.
+/// Builds a new instance now, with a fresh budget. Calls in flight stay with the old instance, which
+/// is shut down after the last of them.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Restart;
 
-/// Takes no more calls, lets those in flight end within `deadline`, then shuts the provider down.
+/// Refuses further calls, lets those in flight end within `deadline`, then shuts the provider down.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Stop {
-    /// How long calls in flight may take.
+    /// The longest time for calls in flight.
     pub deadline: Duration,
 }
 
-/// The time for a new instance has come.
+/// Sent by the supervisor to itself: the pause before a new instance is over.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Begin {
     generation: u64,
 }
 
-/// An instance is ready, or could not be made so.
+/// An instance is initialized, or could not be.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Initialized {
@@ -48,14 +48,14 @@ struct Initialized {
     outcome: Result<(), String>,
 }
 
-/// The time for a health check has come.
+/// Sent by the supervisor to itself: the next health check is due.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct CheckHealth {
     generation: u64,
 }
 
-/// A health check was answered.
+/// The answer to a health check.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct HealthChecked {
@@ -63,14 +63,14 @@ struct HealthChecked {
     report: HealthReport,
 }
 
-/// Why an instance is replaced; decides how often that may happen.
+/// The kind of failure for which an instance is replaced; decides how often that may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// It could not be built or made ready, or its checks fail. Whatever it talks to may come back
-    /// at any time, so it is tried for ever. A panic there counts the same: no call is served by
-    /// such an instance, and the longest pause bounds what it costs.
+    /// The instance could not be built or initialized, or its checks fail. The peer may return at any
+    /// time, so restarts never end. A panic there counts the same: no call is served by such an
+    /// instance, and the longest pause bounds the cost.
     Peer,
-    /// It panicked in a call: the budget bounds how often others are drawn into that.
+    /// The instance panicked in a call: the budget bounds how often other calls are hit.
     Own,
 }
 
@@ -80,13 +80,14 @@ pub(super) enum Trouble {
 struct StopNow;
 
 impl ProviderSupervisor {
-    /// Builds an instance and makes it ready.
+    /// Builds an instance and begins to initialize it.
     pub(super) fn begin(&mut self, ctx: &mut Context<Self>) {
         self.generation += 1;
-        self.judge.reset();
-        self.enter(ProviderState::Starting);
+        self.health.reset();
+        self.set_state(ProviderState::Starting);
         let generation = self.generation;
         let factory = &self.spec.factory;
+        // Foreign code on this thread: an unwinding panic would end the supervisor.
         let built = std::panic::catch_unwind(AssertUnwindSafe(|| factory()));
         match built {
             Ok(Ok(provider)) => {
@@ -115,18 +116,21 @@ impl ProviderSupervisor {
         }
     }
 
-    /// Drops the instance and sees to a new one; calls in flight keep the old one alive.
+    /// Replaces the instance; calls in flight keep the old one alive.
     pub(super) fn replace(&mut self, reason: String, trouble: Trouble, ctx: &mut Context<Self>) {
+        // In any other state a replacement is under way, or nobody wants one: a second panic of the
+        // same batch must not spend the budget twice.
         if matches!(self.state, ProviderState::Starting | ProviderState::Serving) {
             self.back_off(reason, trouble, ctx);
         }
     }
 
-    /// Lets go of the instance: it is shut down when the last of its calls has ended.
+    /// Removes the instance; it is shut down after the last of its calls.
     pub(super) fn retire(&mut self) {
-        self.judge.reset();
+        self.health.reset();
         let background_task = self.background_task.take();
         let Some(old) = self.instance.take() else { return };
+        // Shut down now, an instance would break the calls that it still runs.
         if self.has_calls(self.generation) {
             if let Some(background_task) = background_task {
                 background_task.abort();
@@ -151,7 +155,7 @@ impl ProviderSupervisor {
         self.running.values().any(|call| call.generation == generation)
     }
 
-    /// Ends what is asked of an instance besides calls, then shuts it down; `done` hears of it.
+    /// Ends the check or initialization of an instance, then shuts it down and answers `done`.
     fn shut_down(
         &self,
         provider: Rc<dyn Provider>,
@@ -163,10 +167,11 @@ impl ProviderSupervisor {
         actix_rt::spawn(async move {
             if let Some(background_task) = background_task {
                 background_task.abort();
+                // Awaited: `shutdown` must not run beside a check of the same instance.
                 let _ = background_task.await;
             }
             if let Err(error) = guarded(limit, async { provider.shutdown().await }).await {
-                tracing::warn!(provider = %id, %error, "provider was not shut down in order");
+                tracing::warn!(provider = %id, %error, "provider shutdown failed");
             }
             if let Some(text) = discard(provider) {
                 tracing::warn!(provider = %id, text, "provider panicked while it was dropped");
@@ -177,12 +182,12 @@ impl ProviderSupervisor {
         });
     }
 
-    /// Lets go of the instance and builds the next one after a pause.
+    /// Removes the instance and builds the next one after a pause.
     pub(super) fn back_off(&mut self, reason: String, trouble: Trouble, ctx: &mut Context<Self>) {
         self.retire();
         let pause = match trouble {
             Trouble::Peer => self.backoff.failed(),
-            Trouble::Own => match self.budget.spend(self.born.elapsed()) {
+            Trouble::Own => match self.budget.spend(self.started_at.elapsed()) {
                 Some(pause) => pause,
                 None => return self.give_up(reason),
             },
@@ -191,7 +196,7 @@ impl ProviderSupervisor {
         self.restarts += 1;
         self.publish_restart(&reason);
         self.detail = reason;
-        self.enter(ProviderState::BackingOff);
+        self.set_state(ProviderState::BackingOff);
         ctx.notify_later(Begin { generation: self.generation }, pause);
     }
 
@@ -201,11 +206,11 @@ impl ProviderSupervisor {
         self.detail.clone_from(&reason);
         let reason = reason.into();
         self.publish(EventData::ProviderFailed { provider_id, generation, reason });
-        self.enter(ProviderState::Failed);
+        self.set_state(ProviderState::Failed);
     }
 
-    /// An outage is logged when it begins and when its cause changes, not at each try: at the
-    /// longest pause that would be 8,640 lines a day.
+    /// Logs an outage when it begins and when its cause changes. A line per restart would be 8,640 a
+    /// day at the longest pause.
     fn log_down(&mut self, reason: &str, trouble: Trouble, pause: Duration) {
         let (provider, generation) = (self.id().clone(), self.generation);
         if matches!(trouble, Trouble::Own) {
@@ -214,7 +219,7 @@ impl ProviderSupervisor {
             tracing::debug!(%provider, generation, reason, ?pause, "provider is still down");
         } else {
             tracing::warn!(
-                %provider, generation, reason, "provider is down; it is tried again until it serves"
+                %provider, generation, reason, "provider is down; restarted until it serves"
             );
             self.logged = Some(reason.to_owned());
         }
@@ -241,7 +246,7 @@ impl ProviderSupervisor {
         }));
     }
 
-    /// Ends a stop once no call is left.
+    /// Completes a stop once no call is left.
     pub(super) fn finish_stopping(&mut self) {
         if !self.running.is_empty() {
             return;
@@ -256,7 +261,7 @@ impl ProviderSupervisor {
         }
     }
 
-    /// Ends a stop whatever is in flight.
+    /// Completes a stop without waiting for calls in flight.
     pub(super) fn stop_now(&mut self) {
         self.drop_calls();
         self.finish_stopping();
@@ -267,6 +272,7 @@ impl Handler<Begin> for ProviderSupervisor {
     type Result = ();
 
     fn handle(&mut self, Begin { generation }: Begin, ctx: &mut Self::Context) {
+        // A `Restart` during the pause has built an instance already.
         if generation == self.generation && self.state == ProviderState::BackingOff {
             self.begin(ctx);
         }
@@ -286,7 +292,9 @@ impl Handler<Initialized> for ProviderSupervisor {
                 tracing::info!(provider = %self.id(), generation, "provider serves");
                 self.logged = None;
                 self.detail.clear();
-                self.enter(ProviderState::Serving);
+                self.set_state(ProviderState::Serving);
+                // At once: until the first answer the health is unknown, and the balancer prefers
+                // every healthy provider.
                 self.check_health(generation, ctx);
             }
             Err(error) => {
@@ -315,10 +323,12 @@ impl Handler<HealthChecked> for ProviderSupervisor {
             return;
         }
         self.detail.clone_from(&report.detail);
+        // Not when it begins to serve: an instance that initializes and then fails each check would
+        // be rebuilt at the shortest pause for ever.
         if report.status != HealthStatus::Unhealthy {
             self.backoff.reset();
         }
-        if let Some(health) = self.judge.judge(report.status) {
+        if let Some(health) = self.health.judge(report.status) {
             if health == HealthStatus::Unhealthy {
                 tracing::warn!(
                     provider = %self.id(), generation, report.detail, "provider is unhealthy"
@@ -334,19 +344,21 @@ impl Handler<HealthChecked> for ProviderSupervisor {
                 generation,
                 detail: report.detail.as_str().into(),
             });
-            self.tell();
+            self.notify_balancer();
         }
         let supervision = self.spec.supervision;
         let must_restart = report.status == HealthStatus::Unhealthy
-            && self.judge.failures() >= supervision.restart_after.max(1);
+            && self.health.failures() >= supervision.restart_after.max(1);
         if must_restart {
             let reason = format!(
                 "failed {} health checks in a row: {}",
-                self.judge.failures(),
+                self.health.failures(),
                 report.detail
             );
             self.replace(reason, Trouble::Peer, ctx);
         } else {
+            // Armed by the answer, not by an interval: a slow check would overlap with the next, and
+            // late ticks of an interval fire in a burst.
             ctx.notify_later(CheckHealth { generation }, supervision.health_interval);
         }
     }
@@ -373,8 +385,9 @@ impl Handler<Stop> for ProviderSupervisor {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, Stop { deadline }: Stop, ctx: &mut Self::Context) -> Self::Result {
-        self.enter(ProviderState::Stopped);
+        self.set_state(ProviderState::Stopped);
         let (stopped, done) = oneshot::channel();
+        // A second stop replaces the first, whose caller is answered then: its channel closes.
         self.stopping = Some(stopped);
         ctx.notify_later(StopNow, deadline);
         self.finish_stopping();
