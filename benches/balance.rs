@@ -1,4 +1,4 @@
-//! What it costs to choose a provider and to count its call, by strategy and number of providers.
+//! The cost of choosing a provider and counting its call, by strategy and number of providers.
 
 use std::{hint::black_box, time::Duration};
 

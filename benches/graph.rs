@@ -1,4 +1,4 @@
-//! How long a workflow's graph takes to be built, and to be settled to its end.
+//! The time to build a workflow's graph, and to settle all of its tasks.
 //!
 //! Claim: linear in tasks and edges, so that the time per task is the same for 10 and for 100,000.
 
@@ -19,7 +19,7 @@ fn chain(tasks: u32) -> Edges {
     (1..tasks).map(|task| (task, task - 1)).collect()
 }
 
-/// One task, many behind it, and one that waits for them all.
+/// One task, many that depend on it, and one that depends on them all.
 fn fan_out(tasks: u32) -> Edges {
     let last = tasks - 1;
     (1..last).flat_map(|task| [(task, 0), (last, task)]).collect()

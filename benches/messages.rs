@@ -1,7 +1,7 @@
-//! What it costs to ask an actor and to be answered: an actor that does nothing, from its own thread
-//! and from another, then each actor of the runtime with the smallest question it has.
+//! The cost of a message and its answer: to an actor that does nothing, from its own thread and from
+//! another, then to each actor of the runtime with its smallest message.
 //!
-//! A task passes all six of them, in batches that grow with the load; these are the figures for a
+//! A task passes all six actors, in batches that grow with the load; these are the figures for a
 //! batch of one.
 
 use std::{
@@ -25,14 +25,14 @@ use gleitzeit::{
     providers::echo,
 };
 
-/// Does nothing.
+/// An actor that does nothing.
 struct Idle;
 
 impl Actor for Idle {
     type Context = Context<Self>;
 }
 
-/// Asks for nothing.
+/// A message without a question.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Nothing;
@@ -43,7 +43,7 @@ impl Handler<Nothing> for Idle {
     fn handle(&mut self, Nothing: Nothing, _: &mut Self::Context) {}
 }
 
-/// The time of `rounds` questions, one after the other, without entering the runtime for each.
+/// The time of `rounds` messages, one after the other, without entering the runtime for each.
 async fn ask(actor: &Addr<Idle>, rounds: u64) -> Duration {
     let begun = Instant::now();
     for _ in 0..rounds {

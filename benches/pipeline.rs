@@ -1,5 +1,5 @@
-//! What a task costs from its submission to its end, through all actors and with nothing bypassed:
-//! the echo provider does no work, and the store is in memory.
+//! The cost of a task from its submission to its end, through all actors: the echo provider does no
+//! work, and the store is in memory.
 //!
 //! The shapes show what the cost depends on: one workflow of many tasks, many workflows of one task,
 //! tasks behind each other, and one, many, one. Cost per task must not grow with their number.
@@ -16,7 +16,7 @@ use gleitzeit::{
 };
 use serde_json::json;
 
-/// The workflows in which so many tasks come.
+/// The workflows that have this many tasks together.
 type Shape = fn(u64) -> Vec<WorkflowSpec>;
 
 /// Numbers of tasks.

@@ -1,4 +1,4 @@
-//! How long a task's parameters take to be read at submission and rendered at dispatch.
+//! The time to read a task's parameters at submission, and to render them at dispatch.
 //!
 //! Claims: a literal tree costs nothing to render, whatever its size; a tree with references costs
 //! its copy and the values put in.

@@ -1,5 +1,5 @@
-//! What a lease costs: with nothing waiting, with many waiting, and where nothing fits. And what
-//! the ready queue costs, full and nearly empty.
+//! The cost of a lease: without waiters, with many, and if none fits. And the cost of the ready
+//! queue, full and nearly empty.
 
 use std::{collections::VecDeque, hint::black_box};
 
@@ -16,7 +16,7 @@ fn cores(cores: u64, slots: u64) -> Resources {
     Resources { cpu_millicores: cores * 1000, ..Resources::default() }.with_slots(slots)
 }
 
-/// Asks for what is free for certain.
+/// Requests resources that are free for certain.
 fn take(queue: &mut LeaseQueue<u32>, need: Resources) -> Resources {
     match queue.request(need, Priority::Normal, 0) {
         Ok(Answer::Granted(granted)) => granted.held,

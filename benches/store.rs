@@ -1,4 +1,4 @@
-//! What it costs to take in one-task workflows and to write their outcomes, by store and durability.
+//! The cost of storing one-task workflows and their outcomes, by store and durability.
 //!
 //! Beside the figures of SQLite stand those of the database without the store, through sea-orm:
 //! `bare_commit`, a transaction of one small row, and `plain_loop`, the same rows as those of the
@@ -28,33 +28,33 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-/// Workflows, and what becomes of them.
+/// Workflows and their outcomes.
 type Work = (Vec<NewWorkflow>, Vec<WorkflowChange>);
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// `count` workflows of one task each that were not there before.
+/// `count` new workflows of one task each.
 fn work(count: u32, made: &Cell<u64>) -> Work {
-    let news: Vec<NewWorkflow> = (0..count)
+    let new_workflows: Vec<NewWorkflow> = (0..count)
         .map(|_| {
             made.set(made.get() + 1);
             sample::workflow(&format!("workflow-{:012}", made.get()), 1)
         })
         .collect();
-    let outcomes = news.iter().map(|new| WorkflowChange {
+    let outcomes = new_workflows.iter().map(|new| WorkflowChange {
         tasks: vec![sample::completed(&new.record.tasks[0], json!({"text": "done"}))],
         events: sample::events(&new.record.id, 2, 3),
         last_sequence: 4,
         ..sample::settles(new, WorkflowStatus::Completed, sample::at(5))
     });
     let outcomes = outcomes.collect();
-    (news, outcomes)
+    (new_workflows, outcomes)
 }
 
-async fn run(store: &dyn Store, (news, outcomes): Work) {
-    store.submit(news).await.expect("submitted");
+async fn run(store: &dyn Store, (new_workflows, outcomes): Work) {
+    store.submit(new_workflows).await.expect("submitted");
     store.record(outcomes).await.expect("recorded");
 }
 
@@ -124,9 +124,9 @@ fn plain(criterion: &mut Criterion) {
 }
 
 /// Submissions and outcomes in a transaction each, as [`run`] writes them.
-fn run_plain(runtime: &Runtime, plain: &mut Plain, (news, outcomes): &Work) -> Duration {
+fn run_plain(runtime: &Runtime, plain: &mut Plain, (new_workflows, outcomes): &Work) -> Duration {
     runtime.block_on(async {
-        let submitted = plain.write(news, &[]).await.expect("submitted");
+        let submitted = plain.write(new_workflows, &[]).await.expect("submitted");
         submitted + plain.write(&[], outcomes).await.expect("recorded")
     })
 }
@@ -137,9 +137,9 @@ fn share_of_plain(criterion: &mut Criterion) {
     const WORKFLOWS: u32 = 20_000;
     const GROUP: u32 = 512;
     const ROUNDS: usize = 5;
-    // Criterion itself only lists its benchmarks, or tries each once, unless it is told to measure.
-    let told = |word: &str| std::env::args().any(|argument| argument == word);
-    if !told("--bench") || told("--list") {
+    // Criterion itself only lists its benchmarks, or tries each once, unless an argument says to measure.
+    let has_argument = |word: &str| std::env::args().any(|argument| argument == word);
+    if !has_argument("--bench") || has_argument("--list") {
         return;
     }
     let runtime = runtime();

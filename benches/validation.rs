@@ -1,4 +1,4 @@
-//! What checking costs: parameters before each call, results after it, a whole registration.
+//! The cost of checks: parameters before each call, results after it, a whole registration.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -20,9 +20,9 @@ fn parameters(bench: &mut Criterion) {
     let chat = catalog.resolve(None, "llm/chat").expect("built in");
     let mut group = bench.benchmark_group("validation/params");
 
-    let given = complete();
-    assert!(Arc::ptr_eq(&execute.params.validate(&given).expect("valid"), &given));
-    group.bench_function("complete", |b| b.iter(|| execute.params.validate(black_box(&given))));
+    let params = complete();
+    assert!(Arc::ptr_eq(&execute.params.validate(&params).expect("valid"), &params));
+    group.bench_function("complete", |b| b.iter(|| execute.params.validate(black_box(&params))));
 
     let short = Arc::new(json!({"code": "result = 6 * 7"}));
     group.bench_function("one default filled", |b| {

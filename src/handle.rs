@@ -1,52 +1,40 @@
-//! What a host talks to: submit, wait, look, cancel, listen.
+//! The handle of a runtime: submit, wait, read, cancel, listen.
 //!
-//! Every question is a message to an actor; the handle holds nothing but addresses, so it can be
-//! cloned and used from any thread and any async runtime. Once the runtime has stopped, every
-//! question is answered with `SYSTEM_SHUTDOWN`.
+//! Every method sends messages to actors or reads the store. The handle has no state but addresses,
+//! so it can be cloned and used from any thread and any async runtime. Once the runtime has stopped,
+//! every method returns `SYSTEM_SHUTDOWN`.
 
+mod commands;
 mod elsewhere;
+mod figures;
 mod follow;
 mod health;
+mod providers;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod transaction;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
-use gleitzeit_actors::MailboxError;
 use gleitzeit_actors::{
     addresses::ActorAddresses,
     event_bus::{EventFilter, Subscribe, Subscription},
-    execution_engine::{
-        CallerSpan, Cancel, CancelTask, EngineCounts, GetEngineCounts, GetWorkflow, OfferChanged,
-        Recover, Recovered, Reopen, Submit, Wait, WaitAnswer,
-    },
+    execution_engine::{CallerSpan, GetWorkflow, Submit, Wait, WaitAnswer},
     follower::Follower,
-    load_balancer::{GetProviders, RegisterProvider, RemoveProvider, RestartProvider},
-    monitor::{GetMetrics, GetProfile, GetStats},
-    protocol_registry::{GetCapabilities, GetCatalog, RegisterProtocol, ReplaceProtocol},
-    provider_supervisor::ProviderStatus,
-    resource_manager::{GetResources, ResourceReport},
+    protocol_registry::GetCatalog,
 };
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     event::Event,
-    id::{ProtocolId, ProviderId, TaskId, WorkflowId},
-    metrics::{ExecutionStats, MethodSummary, Metrics},
+    id::WorkflowId,
     plan::{self, Draft, Plan},
     problem::SubmitError,
-    protocol::{
-        ProtocolSpec,
-        catalog::{ProtocolCatalog, RegisterError},
-    },
-    provider::ProviderSpec,
-    store::{ListFilter, Store, lease::Ask},
+    store::{ListFilter, Store},
     workflow::{WorkflowRecord, WorkflowSpec, WorkflowSummary},
 };
 use tokio::sync::oneshot;
 
 pub use elsewhere::Enqueued;
 pub(crate) use elsewhere::shared_now;
-use elsewhere::{Reached, is_not_here};
 pub use follow::Follow;
 pub use health::{EngineState, Health, StoreState};
 
@@ -69,19 +57,19 @@ impl std::fmt::Debug for Handle {
     }
 }
 
-/// Why a workflow file was not run.
+/// The reason why a workflow file is not run.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitFileError {
-    /// It cannot be read, or is wrong; the text shows the places.
+    /// The file cannot be read, or is invalid; the text shows the lines.
     #[error(transparent)]
     File(#[from] FileError),
-    /// It was not accepted.
+    /// The workflow is rejected.
     #[error(transparent)]
     Submit(#[from] SubmitError),
 }
 
 impl SubmitFileError {
-    /// The code of the table.
+    /// The code of the error table.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::File(error) => error.code(),
@@ -90,17 +78,17 @@ impl SubmitFileError {
     }
 }
 
-/// A workflow that could be submitted.
+/// A workflow that the runtime would accept.
 #[derive(Debug, Clone)]
 pub struct CheckedWorkflow {
-    /// Its tasks with what they call and need.
+    /// The tasks with their methods and needs.
     pub plan: Arc<Plan>,
-    /// Tasks by level: each level needs only those before it.
+    /// Indices of tasks by level: a level depends on earlier levels only.
     pub levels: Vec<Vec<u32>>,
 }
 
 impl CheckedWorkflow {
-    /// `(task, depends on)`, explicit and implied by references, each once.
+    /// `(task, dependency)` by index, explicit or implied by a reference, each once.
     pub fn edges(&self) -> Vec<(u32, u32)> {
         let mut edges = self.plan.edges.clone();
         edges.sort_unstable();
@@ -122,18 +110,18 @@ impl Handle {
         Self { addresses, store, follower }
     }
 
-    /// The addresses of the actors, for a host that sends messages of its own.
+    /// The addresses of the actors, for a host that sends its own messages.
     pub fn addresses(&self) -> &ActorAddresses {
         &self.addresses
     }
 
     // ---- workflows ----
 
-    /// Submits a workflow; it is stored when this returns. An id that was submitted before gives
-    /// the first submission.
+    /// Submits a workflow, which is stored when this returns. If the id was submitted before, the
+    /// first submission is returned.
     ///
-    /// The spans of its calls are children of the current `tracing` span, which therefore stays
-    /// open until the workflow has settled. A process that takes the workflow over has no such span.
+    /// The spans of its calls are children of the current `tracing` span, which stays open until the
+    /// workflow has settled. A process that takes the workflow over has no such span.
     ///
     /// # Errors
     /// [`SubmitError`].
@@ -149,9 +137,10 @@ impl Handle {
         answer.await.unwrap_or(Err(SubmitError::Stopped))
     }
 
-    /// Checks the shape; where that is wrong, everything else is told with it.
+    /// Checks the shape of a spec. If that is invalid, the other problems are returned with it.
     async fn draft(&self, spec: WorkflowSpec) -> Result<Draft, SubmitError> {
         let (draft, mut problems) = Draft::read(spec);
+        // The common case needs no catalog, and so no message to the registry.
         if problems.is_empty() {
             return Ok(draft);
         }
@@ -164,7 +153,7 @@ impl Handle {
     /// Reads a workflow file and submits it.
     ///
     /// # Errors
-    /// [`SubmitFileError`]; what is wrong with the workflow is told with its places in the file.
+    /// [`SubmitFileError`]; problems of the workflow name their lines in the file.
     pub async fn submit_file(&self, path: impl AsRef<Path>) -> Result<WorkflowId, SubmitFileError> {
         let catalog =
             self.addresses.registry.send(GetCatalog).await.map_err(|_| SubmitError::Stopped)?;
@@ -179,16 +168,17 @@ impl Handle {
         }
     }
 
-    /// Submits a workflow and waits for its end.
+    /// Submits a workflow and waits for its end. A workflow that fails is no error: the record has its
+    /// status.
     ///
     /// # Errors
-    /// Those of the submission; how it ended is in the record.
+    /// Those of the submission, as a [`TaskError`] with the code of the error table.
     pub async fn run(&self, spec: WorkflowSpec) -> Result<Arc<WorkflowRecord>, TaskError> {
         let draft = self.draft(spec).await?;
         self.run_draft(draft).await
     }
 
-    /// The same for a workflow whose shape is checked already.
+    /// Runs a workflow whose shape is checked already.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -203,10 +193,10 @@ impl Handle {
         answer.await.map_err(stopped)?
     }
 
-    /// Everything wrong with a workflow, without running it.
+    /// Checks a workflow without running it.
     ///
     /// # Errors
-    /// [`SubmitError::Invalid`] with all of it.
+    /// [`SubmitError::Invalid`] with all problems.
     pub async fn check(&self, spec: WorkflowSpec) -> Result<CheckedWorkflow, SubmitError> {
         let plan = self.plan(spec).await?;
         let levels = plan.graph()?.levels();
@@ -216,13 +206,14 @@ impl Handle {
     /// Waits for the end of a workflow.
     ///
     /// # Errors
-    /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is stored but does not run here.
+    /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` if the workflow is stored, does not run here, and
+    /// this runtime claims nothing from the store.
     pub async fn wait(&self, id: &WorkflowId) -> WaitAnswer {
         self.wait_for(id, false).await
     }
 
-    /// The same without the large results of tasks, which [`result`](Self::result) reads: all of
-    /// them together may be larger than the memory.
+    /// Waits as [`wait`](Self::wait), and leaves out the large results of tasks, which
+    /// [`result`](Self::result) reads: all of them together may be larger than the memory.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -236,7 +227,7 @@ impl Handle {
         answered.await.map_err(stopped)?
     }
 
-    /// A workflow as it is now; `None` where there is none of that id.
+    /// The current state of a workflow; `None` if no workflow has the id.
     ///
     /// # Errors
     /// Those of the store.
@@ -250,8 +241,8 @@ impl Handle {
         }
     }
 
-    /// A workflow as it is now, without the large results of its tasks: a completed task that has
-    /// none here has it in the store ([`TaskRecord::is_result_left_out`]).
+    /// The current state of a workflow without the large results of its tasks: a completed task
+    /// without a result here has one in the store ([`TaskRecord::is_result_left_out`]).
     ///
     /// # Errors
     /// Those of the store.
@@ -264,7 +255,7 @@ impl Handle {
         }
     }
 
-    /// The stored result of the task at place `index` of a workflow; `None` if there is none.
+    /// The stored result of the task with this index in its workflow; `None` if there is none.
     ///
     /// # Errors
     /// Those of the store.
@@ -276,14 +267,14 @@ impl Handle {
         Ok(self.store.result(id, index).await?)
     }
 
-    /// A workflow that runs here.
+    /// The state of a workflow that runs in this process.
     async fn running(&self, id: &WorkflowId) -> Option<Arc<WorkflowRecord>> {
         let (answer, answered) = oneshot::channel();
         self.addresses.engine.do_send(GetWorkflow { id: id.clone(), answer });
         answered.await.unwrap_or_default()
     }
 
-    /// Workflows by age, the newest first.
+    /// Lists workflows, the newest first.
     ///
     /// # Errors
     /// Those of the store.
@@ -291,7 +282,7 @@ impl Handle {
         Ok(self.store.list(filter).await?)
     }
 
-    /// A workflow's stored events with a sequence above `after`, in order.
+    /// A workflow's stored events with a sequence above `after`, in order, at most `limit`.
     ///
     /// # Errors
     /// Those of the store.
@@ -304,21 +295,21 @@ impl Handle {
         Ok(self.store.events(id, after, limit).await?)
     }
 
-    /// A workflow's events with a sequence above `after`: those stored, then those to come, up to
-    /// its end, none missing and none twice. Those of a workflow that another process runs are read
-    /// from the store, once for all who follow it here: after a notification of the store, and at
+    /// Follows a workflow's events with a sequence above `after`: stored ones, then new ones, up to its
+    /// end, none missing and none twice. Events of a workflow that another process runs are
+    /// read from the store, once for all who follow it here: after a notification of the store, and at
     /// intervals (100 ms, or 2 s if the store notifies of every commit).
     ///
     /// # Errors
-    /// `SYSTEM_SHUTDOWN`; others come with the events.
+    /// `SYSTEM_SHUTDOWN`; [`Follow::next`] returns further ones.
     pub async fn follow(&self, id: &WorkflowId, after: u64) -> Result<Follow, TaskError> {
         let live = self.subscribe(EventFilter::workflow(id.clone())).await?;
         Ok(Follow::new(self.clone(), id.clone(), after, live))
     }
 
-    /// Listens to events from now on. A listener that falls behind by more than 16,384 events is
-    /// told how many it missed; [`follow`](Self::follow) misses none. Whoever names
-    /// `engine:started` among the types is told it first, although it was before.
+    /// Subscribes to events from now on. A listener that is more than 16,384 events late gets the
+    /// number of events that it missed; [`follow`](Self::follow) misses none. A filter with
+    /// `engine:started` among its types gets that event first, although it was published before.
     ///
     /// # Errors
     /// `SYSTEM_SHUTDOWN`.
@@ -329,228 +320,10 @@ impl Handle {
             .await
             .map_err(stopped)
     }
-
-    /// Stops a workflow; its running calls end, also where another process runs it. One that is
-    /// stored but runs nowhere is stopped too.
-    ///
-    /// # Errors
-    /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is settled, or when the process that
-    /// runs it does not answer.
-    pub async fn cancel(&self, id: &WorkflowId, reason: &str) -> Result<(), TaskError> {
-        let cancel = || Cancel { id: id.clone(), reason: reason.into() };
-        let here = self.addresses.engine.send(cancel()).await.map_err(stopped)?;
-        if !is_not_here(&here) {
-            return here;
-        }
-        match self.take_or_ask(id, Ask::Cancel { reason: reason.into() }).await? {
-            Reached::Asked => Ok(()),
-            Reached::Here => self.addresses.engine.send(cancel()).await.map_err(stopped)?,
-        }
-    }
-
-    /// Stops one task; what depends on it follows its policy. In a workflow that is stored but does
-    /// not run anywhere it is stopped too, and nothing of it is run.
-    ///
-    /// # Errors
-    /// `WORKFLOW_NOT_FOUND`, `TASK_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is settled, or when
-    /// the process that runs it does not answer.
-    pub async fn cancel_task(
-        &self,
-        id: &WorkflowId,
-        task: &TaskId,
-        reason: &str,
-    ) -> Result<(), TaskError> {
-        let cancel = || CancelTask { id: id.clone(), task: task.clone(), reason: reason.into() };
-        let here = self.addresses.engine.send(cancel()).await.map_err(stopped)?;
-        if !is_not_here(&here) {
-            return here;
-        }
-        let ask = Ask::CancelTask { task: task.clone(), reason: reason.into() };
-        match self.take_or_ask(id, ask).await? {
-            Reached::Asked => Ok(()),
-            Reached::Here => self.addresses.engine.send(cancel()).await.map_err(stopped)?,
-        }
-    }
-
-    /// Goes on with a stored workflow that is not settled, or with all of them; those that another
-    /// live process runs are left to it.
-    ///
-    /// # Errors
-    /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when the one named is settled, or another
-    /// process runs it; those of the store.
-    pub async fn resume(&self, id: Option<&WorkflowId>) -> Result<Recovered, TaskError> {
-        let message = Recover { id: id.cloned(), hold: false };
-        let recovered = self.addresses.engine.send(message).await.map_err(stopped)??;
-        match id {
-            Some(id) if recovered.held > 0 => {
-                let message = format!("workflow `{id}` is run by another process");
-                Err(TaskError::new(ErrorCode::WorkflowInvalidState, message))
-            }
-            _ => Ok(recovered),
-        }
-    }
-
-    /// Runs again what did not complete in a settled workflow.
-    ///
-    /// # Errors
-    /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when it is not settled or all completed.
-    pub async fn retry(&self, id: &WorkflowId) -> Result<Recovered, TaskError> {
-        self.addresses.engine.send(Reopen(id.clone())).await.map_err(stopped)?
-    }
-
-    // ---- protocols ----
-
-    /// The protocols as they are now.
-    ///
-    /// # Errors
-    /// `SYSTEM_SHUTDOWN`.
-    pub async fn protocols(&self) -> Result<Arc<ProtocolCatalog>, TaskError> {
-        self.addresses.registry.send(GetCatalog).await.map_err(stopped)
-    }
-
-    /// Adds a protocol.
-    ///
-    /// # Errors
-    /// `INVALID_REQUEST` with everything wrong with it, also when another one has its id;
-    /// `PROTOCOL_NOT_FOUND` when it extends one that is not there.
-    pub async fn register_protocol(&self, spec: ProtocolSpec) -> Result<ProtocolId, TaskError> {
-        let answer = self.addresses.registry.send(RegisterProtocol(spec)).await.map_err(stopped)?;
-        self.addresses.engine.do_send(OfferChanged);
-        answer.map_err(|error| refused(&error))
-    }
-
-    /// Puts a protocol in the place of the one with the same id.
-    ///
-    /// # Errors
-    /// `INVALID_REQUEST` with everything wrong with it, also when tasks use the old one and the
-    /// new one would not accept what it accepted; `PROTOCOL_NOT_FOUND` when there is no old one.
-    pub async fn replace_protocol(&self, spec: ProtocolSpec) -> Result<(), TaskError> {
-        let answer = self.addresses.registry.send(ReplaceProtocol(spec)).await.map_err(stopped)?;
-        self.addresses.engine.do_send(OfferChanged);
-        answer.map_err(|error| refused(&error))
-    }
-
-    // ---- providers ----
-
-    /// Adds a provider and starts it.
-    ///
-    /// # Errors
-    /// `PROTOCOL_NOT_FOUND`; `CONFIGURATION_ERROR` when its id is taken or it serves nothing.
-    pub async fn register_provider(&self, spec: ProviderSpec) -> Result<(), TaskError> {
-        let mut capabilities = spec.capabilities.clone();
-        for protocol in &spec.protocols {
-            let question = GetCapabilities(protocol.clone());
-            capabilities.extend(self.addresses.registry.send(question).await.map_err(stopped)??);
-        }
-        capabilities.sort_unstable();
-        capabilities.dedup();
-        let message = RegisterProvider { spec, capabilities };
-        let answer = self.addresses.balancer.send(message).await.map_err(stopped)?;
-        self.addresses.engine.do_send(OfferChanged);
-        answer.map_err(|error| TaskError::new(ErrorCode::ConfigurationError, error.to_string()))
-    }
-
-    /// Adds a service: its protocol, unless that is there already, and its provider.
-    ///
-    /// # Errors
-    /// `CONFIGURATION_ERROR` when the service is wrong, or the id of its provider is taken;
-    /// `INVALID_REQUEST` when another protocol has its name and version.
-    #[cfg(feature = "typed")]
-    pub async fn register_service(
-        &self,
-        service: crate::service::Service,
-    ) -> Result<(), TaskError> {
-        let wrong = |error: crate::service::ServiceError| {
-            TaskError::new(ErrorCode::ConfigurationError, error.to_string())
-        };
-        let built = service.build().map_err(wrong)?;
-        self.register_protocol(built.protocol).await?;
-        self.register_provider(built.provider).await
-    }
-
-    /// Removes a provider; its calls in flight end within `deadline`.
-    ///
-    /// # Errors
-    /// `PROVIDER_NOT_FOUND`.
-    pub async fn remove_provider(
-        &self,
-        id: &ProviderId,
-        deadline: Duration,
-    ) -> Result<(), TaskError> {
-        let message = RemoveProvider { id: id.clone(), deadline };
-        self.addresses.balancer.send(message).await.map_err(stopped)?
-    }
-
-    /// Gives a provider a new instance, also one that has failed for good.
-    ///
-    /// # Errors
-    /// `PROVIDER_NOT_FOUND`.
-    pub async fn restart_provider(&self, id: &ProviderId) -> Result<(), TaskError> {
-        self.addresses.balancer.send(RestartProvider(id.clone())).await.map_err(stopped)?
-    }
-
-    /// How every provider is, by id.
-    ///
-    /// # Errors
-    /// `SYSTEM_SHUTDOWN`.
-    pub async fn providers(&self) -> Result<Vec<ProviderStatus>, TaskError> {
-        self.addresses.balancer.send(GetProviders).await.map_err(stopped)
-    }
-
-    // ---- figures ----
-
-    /// Counts since the start.
-    ///
-    /// # Errors
-    /// `SYSTEM_SHUTDOWN`.
-    pub async fn stats(&self) -> Result<ExecutionStats, TaskError> {
-        self.addresses.engine.send(GetStats).await.map_err(stopped)
-    }
-
-    /// What is leased and who waits.
-    ///
-    /// # Errors
-    /// `SYSTEM_SHUTDOWN`.
-    pub async fn resources(&self) -> Result<ResourceReport, TaskError> {
-        self.addresses.resources.send(GetResources).await.map_err(stopped)
-    }
-
-    /// The last measurement at `monitoring.interval`; before the first, and where the interval is 0,
-    /// one that is made now.
-    ///
-    /// # Errors
-    /// `SYSTEM_SHUTDOWN`; `INTERNAL_ERROR` when the engine does not answer.
-    pub async fn metrics(&self) -> Result<Metrics, TaskError> {
-        let measured = self.addresses.monitor.send(GetMetrics).await.map_err(stopped)?;
-        measured.ok_or_else(|| {
-            TaskError::new(ErrorCode::InternalError, "no measurement: the engine does not answer")
-        })
-    }
-
-    /// Times and memory of calls, by method.
-    ///
-    /// # Errors
-    /// `SYSTEM_SHUTDOWN`.
-    pub async fn profile(&self) -> Result<BTreeMap<String, MethodSummary>, TaskError> {
-        self.addresses.monitor.send(GetProfile).await.map_err(stopped)
-    }
-
-    /// Everything that the engine holds; all of it is 0 once every workflow has settled.
-    ///
-    /// # Errors
-    /// `SYSTEM_SHUTDOWN`.
-    pub async fn engine_counts(&self) -> Result<EngineCounts, TaskError> {
-        let answer: Result<_, MailboxError> = self.addresses.engine.send(GetEngineCounts).await;
-        answer.map_err(stopped)
-    }
 }
 
-/// The span that a workflow is submitted in; spans of its calls are children of it.
+/// The current span, if there is one: the parent of the spans of a workflow's calls.
 fn caller() -> CallerSpan {
     let span = tracing::Span::current();
     (!span.is_none()).then(|| Arc::new(span))
-}
-
-fn refused(error: &RegisterError) -> TaskError {
-    TaskError::new(error.code(), error.to_string())
 }

@@ -189,6 +189,7 @@ impl DependencyResolver {
             .collect();
         let settlement = graph.restore(&flags);
         let mut known = Known { plan, graph, outcomes: FxHashMap::default() };
+        // After the graph is restored: the count of dependents leaves out those that are settled.
         for task in settled() {
             known.keep(task.index, TaskOutcome::from(task));
         }

@@ -127,6 +127,7 @@ impl EventBus {
 
 impl Drop for EventBus {
     fn drop(&mut self) {
+        // The engine makes no events for a count of zero; after the bus, no one would read them.
         self.count(|_| 0);
     }
 }
@@ -144,6 +145,7 @@ impl Handler<Publish> for EventBus {
     type Result = ();
 
     fn handle(&mut self, Publish { events }: Publish, _: &mut Self::Context) {
+        // Looked for until it is found only: every later batch would be scanned for it.
         if self.started.is_none() {
             let start = |event: &&Event| matches!(event.data, EventData::EngineStarted { .. });
             self.started = events.iter().find(start).map(|event| Arc::new(event.clone()));
@@ -193,6 +195,7 @@ impl Handler<Unsubscribe> for EventBus {
             Some(id) => {
                 let Some(sinks) = self.by_workflow.get_mut(&id) else { return };
                 let left = sinks.extract_if(.., |sink| is_it(sink)).count();
+                // An empty list for each workflow that was ever followed would stay for ever.
                 if sinks.is_empty() {
                     self.by_workflow.remove(&id);
                 }

@@ -107,9 +107,12 @@ impl Follower {
         let (watch, must_start) = {
             let mut state = self.0.lock();
             let watched = state.watched.entry(id.clone()).or_insert_with(Watched::new);
+            // Stays set while anybody watches: results are read for all rather than twice.
             watched.is_whole |= is_whole;
             watched.is_new = true;
             let changes = watched.changes.subscribe();
+            // Under the lock in which the task ends: else it could end without seeing this watch, and
+            // no task would read for it.
             let must_start = !std::mem::replace(&mut state.is_running, true);
             (Watch::new(self.clone(), id.clone(), changes), must_start)
         };

@@ -45,6 +45,7 @@ pub async fn guarded<T>(limit: Duration, call: impl Future<Output = T>) -> Resul
     let dropped = catch_unwind(AssertUnwindSafe(|| slot.set(None)));
     let panicked = |panic: Box<dyn Any + Send>| CallError::Panicked { text: panic_text(&*panic) };
     match (answer, dropped) {
+        // The call was made, whatever its destructor does: an error would repeat it.
         (Ok(Ok(value)), _) => Ok(value),
         (Ok(Err(panic)), _) | (Err(_), Err(panic)) => Err(panicked(panic)),
         (Err(_), Ok(())) => Err(CallError::TimedOut { limit }),
@@ -59,6 +60,7 @@ pub fn discard<T>(value: T) -> Option<String> {
 
 /// The text of a panic, if it has one: `panic!` carries a text, `panic_any` any value.
 pub fn panic_text(panic: &(dyn Any + Send)) -> String {
+    // `panic!` with a literal carries a `&str`, with arguments a `String`.
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "a panic without a text".to_owned())

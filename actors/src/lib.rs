@@ -45,8 +45,8 @@ pub use actix::MailboxError;
 pub use clock::Clock;
 use event_bus::Publish;
 
-/// Capacity of every mailbox. Intake is bounded by the engine, and what is behind it by what was
-/// taken in; a full mailbox would only let later messages overtake earlier ones.
+/// Capacity of every mailbox. The engine bounds its intake, and so everything that follows from it;
+/// a full mailbox would only let later messages overtake earlier ones.
 pub(crate) const MAILBOX: usize = 1 << 24;
 
 /// An event that belongs to no workflow, ready to be published.

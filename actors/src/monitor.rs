@@ -257,11 +257,13 @@ impl Handler<CollectMetrics> for Monitor {
     type Result = ();
 
     fn handle(&mut self, CollectMetrics { life }: CollectMetrics, ctx: &mut Self::Context) {
+        // The timer of a life before: this one has a timer of its own.
         if life != self.life {
             return;
         }
         let asked = self.ask();
         let monitor = ctx.address();
+        // Not in the actor: it would take no calls while the engine is busy.
         actix_rt::spawn(async move {
             let (stats, health) = asked.await;
             monitor.do_send(Collected { life, stats, health });

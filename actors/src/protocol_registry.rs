@@ -108,7 +108,12 @@ pub struct ProtocolRegistry {
 impl ProtocolRegistry {
     /// A registry of the protocols in `catalog`.
     pub fn new(catalog: ProtocolCatalog, defaults: PlanDefaults) -> Self {
-        Self { catalog: Arc::new(catalog), defaults, previous_catalogs: Vec::new(), replaced_methods: Vec::new() }
+        Self {
+            catalog: Arc::new(catalog),
+            defaults,
+            previous_catalogs: Vec::new(),
+            replaced_methods: Vec::new(),
+        }
     }
 
     /// Replaces the catalog.
@@ -293,7 +298,8 @@ impl Handler<ReplaceProtocol> for ProtocolRegistry {
         self.replaced_methods = retired;
         let concerns =
             |method: &MethodRef| current.iter().any(|it| it.capability == method.capability);
-        let retired = self.replaced_methods.iter().filter_map(Weak::upgrade).any(|it| concerns(&it));
+        let retired =
+            self.replaced_methods.iter().filter_map(Weak::upgrade).any(|it| concerns(&it));
         let used: Vec<_> = current.iter().filter(|method| self.is_in_use(method)).collect();
         let in_use = retired || !used.is_empty();
         let mut catalog = ProtocolCatalog::clone(&self.catalog);

@@ -9,6 +9,7 @@
 //! the peer is away: only panics in calls and blocked threads count against the restart budget.
 
 mod calls;
+mod health;
 mod lifecycle;
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
@@ -174,6 +175,8 @@ impl ProviderSupervisor {
     }
 
     fn notify_balancer(&self) {
+        // The whole status, not the change: a report that is lost with a restart of the balancer is
+        // made good by the next one.
         let status = self.status();
         self.listener
             .do_send(ProviderStatusChanged { supervisor_number: self.supervisor_number, status });
@@ -208,6 +211,7 @@ impl Actor for ProviderSupervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // The default of 16 would let a later `do_send` overtake calls that wait for room.
         ctx.set_mailbox_capacity(crate::MAILBOX);
         // Also after a panic of the actor itself: its timers are gone, so nothing else would build
         // the next instance. Calls in flight run in tasks of their own and go on.
@@ -223,6 +227,7 @@ impl Supervised for ProviderSupervisor {
     /// Replaces the instance: a message may have changed it half-way before the panic.
     fn restarting(&mut self, _: &mut Self::Context) {
         self.retire();
+        // A failed or stopped provider stays so: it has no instance that could have been damaged.
         if self.is_wanted() {
             self.restarts += 1;
             self.publish_restart("its supervisor panicked");

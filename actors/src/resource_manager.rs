@@ -39,35 +39,35 @@ pub struct Need {
 #[derive(Debug)]
 pub enum Grant {
     /// The lease.
-    Leased(Lease),
+    Leased(ResourceLease),
     /// A place in the queue; the channel closes if the wait is cancelled.
-    Waiting(oneshot::Receiver<Lease>),
+    Waiting(oneshot::Receiver<ResourceLease>),
     /// The machine has less in total: waiting would not help.
     Refused(ExceedsTotal),
 }
 
 /// Resources that one task holds until this is dropped.
 #[derive(Debug)]
-pub struct Lease {
+pub struct ResourceLease {
     held: Resources,
     manager: Addr<ResourceManager>,
 }
 
-impl Lease {
+impl ResourceLease {
     /// The resources that are held.
     pub fn held(&self) -> Resources {
         self.held
     }
 }
 
-impl Drop for Lease {
+impl Drop for ResourceLease {
     fn drop(&mut self) {
         // `do_send`: a destructor cannot wait, and a refused message would lose the resources.
         self.manager.do_send(Release { held: self.held });
     }
 }
 
-/// Sent by a dropped [`Lease`].
+/// Sent by a dropped [`ResourceLease`].
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Release {
@@ -99,7 +99,7 @@ pub struct ResourceReport {
 #[derive(Debug)]
 struct Waiter {
     task: TaskKey,
-    granted: Option<oneshot::Sender<Lease>>,
+    granted: Option<oneshot::Sender<ResourceLease>>,
 }
 
 /// The actor. One per system, on the control arbiter.
@@ -116,7 +116,7 @@ impl ResourceManager {
     }
 
     fn answer(&mut self, Need { task, need, priority }: Need, manager: &Addr<Self>) -> Grant {
-        let lease = |held| Lease { held, manager: manager.clone() };
+        let lease = |held| ResourceLease { held, manager: manager.clone() };
         // A channel costs an allocation: under load most requests are granted at once.
         let at_once = self.queue.waiting() == 0 && need.fits_in(self.queue.free());
         let (granted, awaited) = if at_once { (None, None) } else { some_pair(oneshot::channel()) };
@@ -135,8 +135,9 @@ impl ResourceManager {
     fn hand_out(&mut self, granted: Vec<Granted<Waiter>>, manager: &Addr<Self>) {
         // All leases before the first answer: if an answer panics, the leases that are left are
         // dropped and released. Granted one by one, they would be lost to the count.
-        let lease = |Granted { held, waiter }| (Lease { held, manager: manager.clone() }, waiter);
-        let leases: Vec<(Lease, Waiter)> = granted.into_iter().map(lease).collect();
+        let lease =
+            |Granted { held, waiter }| (ResourceLease { held, manager: manager.clone() }, waiter);
+        let leases: Vec<(ResourceLease, Waiter)> = granted.into_iter().map(lease).collect();
         for (lease, waiter) in leases {
             self.tickets.remove(&waiter.task);
             // If the waiter is gone, the lease is dropped and returns as a `Release`.

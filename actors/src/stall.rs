@@ -53,14 +53,14 @@ impl<F: Future + Unpin> Future for Watched<F> {
 
 /// Runs `poll`, which works for `provider`, under the watch.
 pub fn watched<T>(provider: &Arc<str>, poll: impl FnOnce() -> T) -> T {
-    let Some(_guard) = PollMark::set(provider) else { return poll() };
+    let Some(_guard) = PollGuard::set(provider) else { return poll() };
     poll()
 }
 
 /// A poll is under way on this thread until this is dropped, also by a panic.
-struct PollMark;
+struct PollGuard;
 
-impl PollMark {
+impl PollGuard {
     /// `None` within another watched poll, and while the thread ends.
     fn set(provider: &Arc<str>) -> Option<Self> {
         let is_set = OWN.try_with(|own| own.borrow_mut().begin(provider));
@@ -70,7 +70,7 @@ impl PollMark {
     }
 }
 
-impl Drop for PollMark {
+impl Drop for PollGuard {
     fn drop(&mut self) {
         let _ = OWN.try_with(|own| own.borrow().slot.polls.fetch_add(1, Ordering::Release));
     }

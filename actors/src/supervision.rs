@@ -64,7 +64,7 @@ pub fn start_supervised_in<A>(
 where
     A: Supervised + Actor<Context = Context<A>>,
 {
-    start_supervised_or(ctx, policy, move |gave_up| escalate_to.do_send(gave_up), make)
+    start_supervised_or(ctx, policy, move |reached| escalate_to.do_send(reached), make)
 }
 
 /// The same with any function for the escalation: for one of many actors of a type, which
@@ -75,7 +75,7 @@ where
 pub fn start_supervised_or<A>(
     mut ctx: Context<A>,
     policy: RestartPolicy,
-    give_up: impl FnOnce(RestartLimitReached) + 'static,
+    escalate: impl FnOnce(RestartLimitReached) + 'static,
     make: impl FnOnce(&mut Context<A>) -> A,
 ) -> Addr<A>
 where
@@ -83,14 +83,14 @@ where
 {
     let actor = make(&mut ctx);
     let addr = ctx.address();
-    actix_rt::spawn(supervise(ctx.into_future(actor), policy, give_up));
+    actix_rt::spawn(supervise(ctx.into_future(actor), policy, escalate));
     addr
 }
 
 async fn supervise<A>(
     mut life: ContextFut<A, Context<A>>,
     policy: RestartPolicy,
-    give_up: impl FnOnce(RestartLimitReached),
+    escalate: impl FnOnce(RestartLimitReached),
 ) where
     A: Supervised + Actor<Context = Context<A>>,
 {
@@ -101,7 +101,7 @@ async fn supervise<A>(
     while let Some(panic) = ended {
         let Some(pause) = budget.spend(started_at.elapsed()) else {
             tracing::error!(actor, panic, "actor failed: restart limit reached");
-            give_up(RestartLimitReached { actor, panic });
+            escalate(RestartLimitReached { actor, panic });
             // The destructor of a context polls the actor once more, which may panic once more: while
             // unwinding, that would abort the process.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(life)));

@@ -34,7 +34,7 @@ use crate::{
 
 /// The configuration of the actors.
 #[derive(Debug)]
-pub struct Parts {
+pub struct SystemConfig {
     /// Settings of the engine.
     pub engine: EngineSettings,
     /// Settings of the balancer.
@@ -90,7 +90,11 @@ impl Handler<RestartLimitReached> for FailureWatcher {
     type Result = ();
 
     fn handle(&mut self, reached: RestartLimitReached, _: &mut Self::Context) {
-        tracing::error!(actor = reached.actor, panic = reached.panic, "actor failed; the system must stop");
+        tracing::error!(
+            actor = reached.actor,
+            panic = reached.panic,
+            "actor failed; the system must stop"
+        );
         if let Some(failed) = self.failed.take() {
             let _ = failed.send(reached);
         }
@@ -104,7 +108,7 @@ impl Handler<RestartLimitReached> for FailureWatcher {
 ///
 /// # Panics
 /// When called outside a `System`.
-pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrategy> {
+pub fn start(parts: SystemConfig, store: Arc<dyn Store>) -> Result<Actors, UnknownStrategy> {
     let clock = Clock::start();
     let follower = Follower::new(Arc::clone(&store));
     let (failed_sender, failed) = oneshot::channel();
@@ -151,6 +155,7 @@ pub fn start(parts: Parts, store: Arc<dyn Store>) -> Result<Actors, UnknownStrat
     });
     let addresses =
         ActorAddresses { engine, registry, resolver, resources, balancer, bus, monitor };
+    // The first message of the engine: a submission before it would find no other actor.
     addresses.engine.do_send(Connect(addresses.clone()));
     Ok(Actors { addresses, follower, failed, workers })
 }

@@ -1,7 +1,8 @@
-//! What a handle does about workflows that run in other processes, or in none yet.
+//! Submissions for other processes, and commands on workflows that run there or nowhere.
 //!
-//! A workflow that no live process runs is taken up here, without running its tasks, changed, and
-//! left to whoever claims it. The process that runs one is asked through the store.
+//! A workflow that no live process runs is loaded here without running its tasks, changed, and
+//! released for the next claim. If a process runs it, the command is stored as a request, and that
+//! process answers it.
 
 use std::{
     sync::Arc,
@@ -32,34 +33,33 @@ use gleitzeit_domain::{
 
 use super::{Handle, stopped};
 
-/// How long the process that runs a workflow may take to answer.
+/// The longest wait for an answer of the process that runs a workflow.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Between two looks whether the process that was asked still runs it.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// Between two checks whether another process still runs the workflow.
+const OWNER_CHECK: Duration = Duration::from_secs(1);
 
-/// Between two looks for the answer, if no notification arrives.
-const ANSWER_PAUSE: Duration = Duration::from_millis(250);
+/// Between two polls for the answer, if no notification arrives.
+const ANSWER_POLL: Duration = Duration::from_millis(250);
 
 impl Handle {
-    /// Stores a workflow for whichever process claims it: this one, where it runs what it finds in
-    /// the store, or another on the same database. An id that was submitted before gives the first
-    /// submission.
+    /// Stores a workflow for any process on the same store that claims it; this one claims it if it
+    /// runs workflows of the store. If the id was submitted before, the first submission is returned.
     ///
     /// # Errors
     /// [`SubmitError`].
     pub async fn enqueue(&self, spec: WorkflowSpec) -> Result<WorkflowId, SubmitError> {
         let plan = self.plan_for_others(spec).await?;
-        self.leave(plan).await
+        self.store_unowned(plan).await
     }
 
-    /// Stores a workflow for whoever claims it.
-    async fn leave(&self, plan: Arc<Plan>) -> Result<WorkflowId, SubmitError> {
+    /// Stores a workflow without an owner.
+    async fn store_unowned(&self, plan: Arc<Plan>) -> Result<WorkflowId, SubmitError> {
         let (id, spec) = (plan.id.clone(), Arc::clone(&plan.spec));
         let now = shared_now(&*self.store).await;
-        let fates =
+        let outcomes =
             self.store.submit(vec![unowned(plan, now)]).await.map_err(SubmitError::Store)?;
-        if fates.contains(&Submitted::Existed) {
+        if outcomes.contains(&Submitted::Existed) {
             let stored = self.store.workflow(&id).await.map_err(SubmitError::Store)?;
             if let Some(what) = stored.and_then(|stored| difference(&stored.spec, &spec)) {
                 return Err(SubmitError::Differs { id, what });
@@ -68,12 +68,12 @@ impl Handle {
         Ok(id)
     }
 
-    /// Stores a workflow for whichever process knows what it calls, which need not be this one: what
-    /// is not known here is told with the answer, and everything else is checked. The workflow stays
-    /// free until a process that knows all of its methods claims it.
+    /// Stores a workflow for any process that knows its methods; this one need not. Methods that are
+    /// unknown here are returned, and everything else is checked. The workflow stays free until a
+    /// process that knows all of its methods claims it.
     ///
     /// # Errors
-    /// [`SubmitError`]; what is wrong with methods that are built in, too.
+    /// [`SubmitError`], also for wrong calls of methods that are built in.
     pub async fn enqueue_for_others(&self, spec: WorkflowSpec) -> Result<Enqueued, SubmitError> {
         let draft = self.draft(spec).await?;
         let plans = self.addresses.registry.send(PlanForOthers(vec![draft])).await;
@@ -81,11 +81,11 @@ impl Handle {
         let (plan, unknown) = plan?;
         plan.graph()?;
         let needs = plan.needs.clone();
-        Ok(Enqueued { id: self.leave(plan).await?, needs, unknown })
+        Ok(Enqueued { id: self.store_unowned(plan).await?, needs, unknown })
     }
 
-    /// Who has a workflow, and what a process must know to take it up; `None` where there is none of
-    /// that id, or where the store is used by one process at a time.
+    /// The owner of a workflow, and the methods that a process must know to claim it. `None` if no
+    /// workflow has the id, or if one process at a time uses the store.
     ///
     /// # Errors
     /// Those of the store.
@@ -94,12 +94,12 @@ impl Handle {
         Ok(leases.standings(std::slice::from_ref(id)).await?.pop().flatten())
     }
 
-    /// A workflow with its methods and parameters checked.
+    /// Plans a workflow: its methods and parameters are checked.
     pub(super) async fn plan(&self, spec: WorkflowSpec) -> Result<Arc<Plan>, SubmitError> {
         self.plan_draft(self.draft(spec).await?).await
     }
 
-    /// The same for one that another process may run.
+    /// Plans a workflow that another process may run.
     pub(super) async fn plan_for_others(
         &self,
         spec: WorkflowSpec,
@@ -111,38 +111,39 @@ impl Handle {
     async fn plan_draft(&self, draft: Draft) -> Result<Arc<Plan>, SubmitError> {
         let plans = self.addresses.registry.send(ValidateWorkflows(vec![draft])).await;
         let plan = plans.unwrap_or_default().pop().unwrap_or(Err(SubmitError::Stopped))?;
-        // A circle is no mistake of a single task, so the registry lets it pass.
+        // The registry checks each task by itself, and a circle is a mistake of none of them. Stored
+        // unchecked, the workflow would be rejected by every process that claims it.
         plan.graph()?;
         Ok(plan)
     }
 
-    /// Ends a task whose outcome is unknown, by a person's word: it began before a crash and must
-    /// not run twice, so nobody else can say. What depends on it follows.
+    /// Resolves a task whose outcome is unknown: it began before a crash and must not run twice, so
+    /// only a person can decide. Its dependents follow.
     ///
     /// # Errors
-    /// `WORKFLOW_NOT_FOUND`, `TASK_NOT_FOUND`; `WORKFLOW_INVALID_STATE` when its outcome is known;
-    /// `TASK_RESULT_INVALID` when the result is not what the method returns.
+    /// `WORKFLOW_NOT_FOUND`, `TASK_NOT_FOUND`; `WORKFLOW_INVALID_STATE` if the outcome is known;
+    /// `TASK_RESULT_INVALID` if the result does not fit the method.
     pub async fn resolve(
         &self,
         id: &WorkflowId,
         task: &TaskId,
-        verdict: Resolution,
+        resolution: Resolution,
     ) -> Result<(), TaskError> {
         let resolve =
-            || ResolveUnknown { id: id.clone(), task: task.clone(), verdict: verdict.clone() };
+            || ResolveUnknown { id: id.clone(), task: task.clone(), verdict: resolution.clone() };
         let here = self.addresses.engine.send(resolve()).await.map_err(stopped)?;
         if !is_not_here(&here) {
             return here;
         }
-        let ask = Ask::Settle { task: task.clone(), verdict: verdict.clone() };
+        let ask = Ask::Settle { task: task.clone(), verdict: resolution.clone() };
         match self.take_or_ask(id, ask).await? {
             Reached::Asked => Ok(()),
             Reached::Here => self.addresses.engine.send(resolve()).await.map_err(stopped)?,
         }
     }
 
-    /// Takes up a stored workflow without running its tasks, or has the process that runs it do
-    /// what is asked.
+    /// Loads a stored workflow without running its tasks, or lets the process that runs it do what is
+    /// asked.
     pub(super) async fn take_or_ask(
         &self,
         id: &WorkflowId,
@@ -153,25 +154,27 @@ impl Handle {
             return Ok(Reached::Here);
         }
         let Some(leases) = self.store.leases() else { return Ok(Reached::Here) };
+        // Before the request is stored: the answer may be there before this is polled first.
         let mut notifications = leases.notifications();
         let key = leases.ask(Request { workflow: id.clone(), ask }).await?;
         gleitzeit_failpoint::failpoint!("handle.request.asked");
-        let mut next_look = Instant::now() + LOOK_PAUSE;
+        let mut next_check = Instant::now() + OWNER_CHECK;
         let reached = tokio::time::timeout(ANSWER_LIMIT, async {
             loop {
                 if let Some(answer) = leases.take_answer(key).await? {
                     gleitzeit_failpoint::failpoint!("handle.request.answered");
                     return answer.map(|()| Reached::Asked);
                 }
-                if Instant::now() >= next_look {
-                    // Whoever was asked may be dead since, or have let go of it.
+                if Instant::now() >= next_check {
+                    // The process may have died or released the workflow since: its request would
+                    // wait for an answer that no one gives.
                     if self.take_up(id).await? {
                         leases.withdraw(key).await?;
                         return Ok(Reached::Here);
                     }
-                    next_look = Instant::now() + LOOK_PAUSE;
+                    next_check = Instant::now() + OWNER_CHECK;
                 }
-                let _ = tokio::time::timeout(ANSWER_PAUSE, notifications.next()).await;
+                let _ = tokio::time::timeout(ANSWER_POLL, notifications.next()).await;
             }
         });
         match reached.await {
@@ -180,7 +183,7 @@ impl Handle {
         }
     }
 
-    /// Takes up a stored workflow without running its tasks; false where another process runs it.
+    /// Loads a stored workflow without running its tasks; false if another process runs it.
     async fn take_up(&self, id: &WorkflowId) -> Result<bool, TaskError> {
         let hold = Recover { id: Some(id.clone()), hold: true };
         let recovered = self.addresses.engine.send(hold).await.map_err(stopped)??;
@@ -188,49 +191,49 @@ impl Handle {
     }
 }
 
-/// A workflow that was stored for others.
+/// A workflow that is stored for another process.
 #[derive(Debug, Clone)]
 pub struct Enqueued {
-    /// Its id.
+    /// The id of the workflow.
     pub id: WorkflowId,
-    /// What the process that runs it must know.
+    /// The methods that a process must know to run it.
     pub needs: Needs,
-    /// What is not known here; empty where this process could run it.
+    /// The methods that are unknown here; empty if this process could run it.
     pub unknown: Vec<Problem>,
 }
 
-/// What a request came to.
+/// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reached {
-    /// The workflow is here now, held: the caller does it.
+    /// The workflow is loaded here and paused: the caller sends the command.
     Here,
     /// The process that runs it has done it.
     Asked,
 }
 
-/// True for the answer of an engine that does not have the workflow.
+/// True for the answer of an engine that does not run the workflow.
 pub(super) fn is_not_here<T>(answer: &Result<T, TaskError>) -> bool {
     answer.as_ref().is_err_and(|error| error.code == ErrorCode::WorkflowNotFound)
 }
 
-/// As it is stored before anyone runs it.
+/// A new workflow without an owner.
 pub(crate) fn unowned(plan: Arc<Plan>, now: DateTime<Utc>) -> NewWorkflow {
     Run::new(plan, SubscriberCount::default(), now).take_new()
 }
 
-/// The time that whoever runs a workflow goes by: its limit counts from its submission. A server
-/// that does not say has the clock of this machine believed.
+/// The store's time, which all processes on it share: a workflow's time limit counts from its
+/// submission, in whichever process. If the store does not answer, the time of this machine.
 pub(crate) async fn shared_now(store: &dyn Store) -> DateTime<Utc> {
     store.shared_time().await.ok().flatten().unwrap_or_else(gleitzeit_actors::clock::utc_now)
 }
 
-/// The request stays: whoever runs the workflow next reads it, also the same process once it is
-/// awake.
+/// The request stays stored: the next process that runs the workflow reads it, also the same one once
+/// it answers again.
 fn not_answered(id: &WorkflowId) -> TaskError {
     let message = format!(
         "the process that runs workflow `{id}` did not answer within {} s; the request is stored, \
          and is done as soon as that process answers again, or by the one that takes the workflow \
-         over; `gleitzeit show {id}` tells who runs it",
+         over; `gleitzeit show {id}` names the process",
         ANSWER_LIMIT.as_secs()
     );
     TaskError::new(ErrorCode::WorkflowInvalidState, message)

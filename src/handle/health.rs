@@ -1,4 +1,4 @@
-//! How the runtime is, for whoever watches the process: a supervisor, or a load balancer.
+//! The health of the runtime, for a supervisor or a load balancer that watches the process.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::Handle;
 
-/// An engine or a store that takes longer than this to answer is not well.
+/// The longest wait for an answer of the engine or the store.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// How the parts of a runtime are that it cannot work without. Providers are not among them: a
-/// model server that is away makes tasks wait, and is seen in [`Handle::providers`].
+/// The health of the parts that a runtime cannot work without. Providers are not among them: tasks
+/// wait for a model server that is down, and [`Handle::providers`] reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Health {
     /// The engine.
@@ -27,13 +27,13 @@ pub struct Health {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineState {
-    /// It answers and takes work.
+    /// The engine answers and accepts work.
     Ok,
-    /// It is on its way to a stop.
+    /// The engine stops; running tasks may still end.
     Stopping,
-    /// It did not answer within 2 seconds.
+    /// The engine did not answer within 2 seconds.
     Stuck,
-    /// It has ended.
+    /// The engine has stopped.
     Stopped,
 }
 
@@ -43,14 +43,14 @@ pub enum EngineState {
 pub enum StoreState {
     /// It answers, and took what was written last.
     Ok,
-    /// It answers, but refuses what is to be written.
+    /// The store answers reads and refuses writes.
     RefusesWrites,
-    /// It did not answer within 2 seconds, or with an error.
+    /// The store did not answer within 2 seconds, or answered with an error.
     Unreachable,
 }
 
 impl Health {
-    /// True if all of it is well.
+    /// True if engine, store and lease are all well.
     pub fn is_ok(&self) -> bool {
         self.engine == EngineState::Ok
             && self.store == StoreState::Ok
@@ -59,7 +59,7 @@ impl Health {
 }
 
 impl Handle {
-    /// Asks the engine and the store; answers within some seconds whatever they do.
+    /// Asks the engine and the store; returns within some seconds whatever they do.
     pub async fn health(&self) -> Health {
         let asked = self.addresses.engine.send(GetHealth);
         let (engine, lease, is_stored) = match tokio::time::timeout(LIMIT, asked).await {
@@ -68,7 +68,8 @@ impl Handle {
             Ok(Err(_)) => (EngineState::Stopped, None, true),
             Err(_) => (EngineState::Stuck, None, true),
         };
-        // One row by its key; that there is none is an answer, too.
+        // One row by its key, the cheapest read that reaches the database: a health check runs each
+        // second or so. That there is no such row is an answer.
         let nobody = WorkflowId::from("-");
         let read = self.store.workflow(&nobody);
         let store = match tokio::time::timeout(LIMIT, read).await {

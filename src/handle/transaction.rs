@@ -1,4 +1,4 @@
-//! What a handle writes within a transaction of its host.
+//! Submission within a transaction of the host.
 
 use std::sync::Arc;
 
@@ -18,24 +18,24 @@ use super::{
 use gleitzeit_storage::SqlStore;
 
 impl Handle {
-    /// Stores a workflow within a transaction of the host's own, in the database that workflows are
-    /// kept in: what the host writes there and the workflow are committed together, or neither is.
+    /// Stores a workflow within a transaction of the host, in the database of the workflows: the
+    /// host's writes and the workflow are committed together, or neither is.
     ///
-    /// Nobody sees the workflow before the commit. After it, an engine on the database takes it up
-    /// at once, this one or another, without polling; after a rollback there is nothing. An id that
-    /// was submitted before with the same content gives the first submission, and with another
-    /// [`SubmitError::Differs`].
+    /// No one sees the workflow before the commit. After the commit, an engine on the database is
+    /// notified and claims it at once, this one or another; after a rollback there is nothing. If the
+    /// id was submitted before with the same content, the first submission is returned; with other
+    /// content, [`SubmitError::Differs`].
     ///
-    /// Keep the transaction short. On SQLite nobody else writes while it is open, engines included;
+    /// Keep the transaction short. On SQLite no one else writes while it is open, engines included;
     /// begin it with `SqliteTransactionMode::Immediate`, or it may be refused after a read. On
-    /// PostgreSQL it holds back who submits the same id.
+    /// PostgreSQL it blocks other submissions of the same id.
     ///
-    /// Where the system cannot tell that a SQLite file was written to (other than on Linux), engines
-    /// look every five minutes; [`resume`](Self::resume) after the commit has this one look at once.
+    /// If the system cannot report writes to a SQLite file (other than on Linux), engines poll every
+    /// five minutes; [`resume`](Self::resume) after the commit makes this one poll at once.
     ///
     /// # Errors
-    /// [`SubmitError`]; `CONFIGURATION_ERROR` where workflows are not kept in the transaction's
-    /// database. Whatever it is, the transaction is as it was before, and may go on.
+    /// [`SubmitError`]; `CONFIGURATION_ERROR` if the workflows are not in the transaction's database.
+    /// After an error the transaction is unchanged and can be continued.
     pub async fn submit_in(
         &self,
         transaction: &DatabaseTransaction,
@@ -53,7 +53,8 @@ impl Handle {
         })?;
         let spec = Arc::clone(&plan.spec);
         let now = shared_now(store).await;
-        // Statements of many kinds make it large.
+        // Boxed: statements of many kinds make the future so large that it could overflow the stack
+        // of the caller's task.
         let fate = Box::pin(store.submit_in(transaction, unowned(plan, now))).await?;
         if fate == Submitted::Existed {
             let stored = Box::pin(store.spec_in(transaction, &id)).await?;

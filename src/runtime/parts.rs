@@ -6,7 +6,7 @@ use gleitzeit_actors::{
     execution_engine::EngineSettings,
     load_balancer::{BalancerSettings, WaitPolicy},
     memory_store::MemoryStore,
-    system::Parts,
+    system::SystemConfig,
 };
 use gleitzeit_domain::{
     balance::{BalanceConfig, Strategies, StrategyFactory},
@@ -126,7 +126,7 @@ pub(super) fn parts(
     catalog: ProtocolCatalog,
     takes_over: bool,
     wait_policy: WaitPolicy,
-) -> Parts {
+) -> SystemConfig {
     let engine = &settings.engine;
     let seed = engine.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
     let slots = engine.max_concurrent_tasks.get();
@@ -134,7 +134,7 @@ pub(super) fn parts(
         .into_iter()
         .fold(Strategies::default(), |all, (name, factory)| all.with(name, factory));
     let env = engine.env_allowed.iter().map(|name| (name.clone(), std::env::var(name).ok()));
-    Parts {
+    SystemConfig {
         engine: EngineSettings {
             max_concurrent_tasks: usize::try_from(slots).unwrap_or(usize::MAX),
             max_result_bytes: engine.max_result_mb.get().saturating_mul(1024 * 1024),

@@ -1,4 +1,4 @@
-//! The providers of a test: the service's own handlers, and fakes in their places.
+//! The providers of a test: the service's own handlers, and the fakes that replace some.
 
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
@@ -15,9 +15,10 @@ use crate::world::World;
 /// A call of a fake.
 #[derive(Debug, Clone)]
 pub struct FakeCall {
-    /// As a provider gets it.
+    /// The call as a provider gets it.
     pub call: Call,
-    /// Which call of its method this is, over all workflows, attempts and crashes, from 1.
+    /// The number of the call among those of its method, over all workflows, attempts and crashes,
+    /// from 1.
     pub number: usize,
 }
 
@@ -27,7 +28,7 @@ impl FakeCall {
         self.call.attempt
     }
 
-    /// A parameter by name; null where there is none.
+    /// A parameter by name; null if there is none.
     pub fn param(&self, name: &str) -> &Value {
         self.call.param(name).unwrap_or(&Value::Null)
     }
@@ -36,14 +37,14 @@ impl FakeCall {
 pub(crate) type Fake =
     Arc<dyn Fn(FakeCall) -> BoxFuture<'static, Result<Value, HandlerError>> + Send + Sync>;
 
-/// A fake of each method, by `protocol/method`.
+/// The fakes by `protocol/method`.
 pub(crate) type Fakes = HashMap<String, Fake>;
 
-/// One protocol's provider.
+/// The provider of one protocol.
 struct Routed {
     world: Arc<World>,
     fakes: Arc<Fakes>,
-    /// The service's own.
+    /// The provider of the service itself, for methods without a fake.
     inner: Option<Rc<dyn Provider>>,
 }
 
@@ -88,7 +89,8 @@ pub(crate) fn provider(
     let id = inner.map_or_else(|| protocol.into(), |inner| inner.id.clone());
     let spec = ProviderSpec::new(id, protocol, make).expect("it is the id of a protocol");
     let spec = ProviderSpec { max_concurrent: inner.and_then(|it| it.max_concurrent), ..spec };
-    // A check every thirty seconds would be most of what a virtual month consists of.
+    // A check every thirty seconds would be most of the events of a virtual month, and a test would
+    // spend its time on them.
     let health_interval = std::time::Duration::from_hours(24);
     spec.placement(Placement::Control)
         .supervision(Supervision { health_interval, ..Supervision::default() })

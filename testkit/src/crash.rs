@@ -1,10 +1,10 @@
-//! Where a test has its runtime crash.
+//! The crashes that a test plans for its runtime.
 
 use std::fmt;
 
 use gleitzeit::Event;
 
-/// An event as a test names it: its type, and the task where it is about one.
+/// An event as a test names it: its type, and the task if it is about one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
     event_type: String,
@@ -38,43 +38,43 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Where a runtime crashes, once. Events are named as they are in the documentation of events,
+/// A point at which a runtime crashes, once. Events are named as they are in the documentation of events,
 /// followed by the id of the task: `task:completed charge`.
 #[derive(Debug, Clone)]
 pub struct Crash {
-    pub(crate) place: Place,
-    /// How many more times the place is passed before.
+    pub(crate) point: CrashPoint,
+    /// How often the point is still passed before the crash.
     pub(crate) left: u32,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Place {
+pub(crate) enum CrashPoint {
     Before(Pattern),
     After(Pattern),
     During(String),
 }
 
 impl Crash {
-    fn at(place: Place) -> Self {
-        Self { place, left: 0 }
+    fn at(point: CrashPoint) -> Self {
+        Self { point, left: 0 }
     }
 
-    /// Right after the event is stored: nobody has been told of it, and nothing follows from it.
+    /// Right after the event is stored, before it is published and before anything follows from it.
     pub fn after(event: &str) -> Self {
-        Self::at(Place::After(Pattern::read(event)))
+        Self::at(CrashPoint::After(Pattern::read(event)))
     }
 
-    /// Right before the event would be stored: what it tells of has happened, and is forgotten.
+    /// Right before the event is stored: it has happened, and is lost.
     pub fn before(event: &str) -> Self {
-        Self::at(Place::Before(Pattern::read(event)))
+        Self::at(CrashPoint::Before(Pattern::read(event)))
     }
 
-    /// When the handler of this task has returned, and before the runtime hears of it.
+    /// After the handler of this task has returned, before the runtime gets its answer.
     pub fn during(task: &str) -> Self {
-        Self::at(Place::During(task.to_owned()))
+        Self::at(CrashPoint::During(task.to_owned()))
     }
 
-    /// Not the first time, but the `number`th, from 1.
+    /// The `number`th time instead of the first, from 1.
     #[must_use]
     pub fn the(mut self, number: u32) -> Self {
         self.left = number.saturating_sub(1);

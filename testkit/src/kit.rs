@@ -19,9 +19,9 @@ use crate::{
     world::World,
 };
 
-/// A life that takes longer waits for something that never comes.
+/// The longest life, in virtual time: a longer one waits for something that never happens.
 const LIFE_MAX: Duration = Duration::from_hours(24 * 60);
-/// Crashes of one workflow beyond this are a circle.
+/// The most crashes of one workflow: more are a circle.
 const CRASHES_MAX: usize = 1_000;
 
 type Configure = Box<dyn Fn(RuntimeBuilder) -> RuntimeBuilder>;
@@ -56,14 +56,14 @@ impl TestKit {
         Self::with_settings("")
     }
 
-    /// The same with settings, as in `gleitzeit.toml`; those of the store are not used.
+    /// A kit with settings, as in `gleitzeit.toml`; those of the store are not used.
     ///
     /// # Panics
-    /// If the settings are wrong.
+    /// If the settings are invalid.
     pub fn with_settings(text: &str) -> Self {
         let mut settings =
             Settings::from_toml(text).unwrap_or_else(|error| panic!("settings: {error}"));
-        // What wakes up by itself would be most of what happens on a clock that jumps.
+        // Timers that fire by themselves would be most of what happens on a clock that jumps.
         settings.monitoring.interval = Duration::ZERO;
         settings.storage.retention_days = 0;
         settings.engine.seed.get_or_insert(1);
@@ -82,7 +82,7 @@ impl TestKit {
     /// Adds a service: its protocol and its own handlers, for methods that have no fake.
     ///
     /// # Panics
-    /// If the service is wrong.
+    /// If the service is invalid.
     pub fn service(&mut self, service: Service) -> &mut Self {
         let built = service.on_one_thread().build().unwrap_or_else(|error| panic!("{error}"));
         self.services.push(built);
@@ -95,8 +95,8 @@ impl TestKit {
         self
     }
 
-    /// Puts `fake` in the place of the handler of `method`, written `protocol/method`. A protocol
-    /// that nobody has added takes any parameters and gives any result.
+    /// Replaces the handler of `method`, written `protocol/method`, by `fake`. A protocol that was not
+    /// added accepts any parameters and any result.
     pub fn fake(
         &mut self,
         method: &str,
@@ -105,7 +105,7 @@ impl TestKit {
         self.fake_async(method, move |call| std::future::ready(fake(call)))
     }
 
-    /// The same for a fake that awaits: `tokio::time::sleep` takes virtual time.
+    /// Replaces a handler by a fake that awaits: `tokio::time::sleep` takes virtual time.
     ///
     /// # Panics
     /// If `method` is not `protocol/method`.
@@ -123,7 +123,7 @@ impl TestKit {
         self
     }
 
-    /// Changes the builder of each life's runtime: other providers, strategies.
+    /// Changes the builder of each life's runtime, for other providers or strategies.
     pub fn configure(
         &mut self,
         change: impl Fn(RuntimeBuilder) -> RuntimeBuilder + 'static,
@@ -141,8 +141,8 @@ impl TestKit {
     /// Runs a workflow to its end, through every crash that is planned.
     ///
     /// # Panics
-    /// If the workflow is refused, or does not settle; a task whose outcome is unknown waits for a
-    /// person, whom [`live`](Self::live) lets a test play.
+    /// If the workflow is rejected, or does not settle. A task whose outcome is unknown waits for a
+    /// person; [`live`](Self::live) lets a test decide instead.
     #[track_caller]
     pub fn run(&mut self, spec: WorkflowSpec) -> Ended {
         self.run_to(spec, None)
@@ -183,8 +183,8 @@ impl TestKit {
         panic!("workflow `{id}` crashed {CRASHES_MAX} times");
     }
 
-    /// One life: a runtime starts on the store, `story` talks to it, and it stops in order. `None`
-    /// where it crashed before the end of the story.
+    /// Runs one life: a runtime starts on the store, `story` uses it, and it stops in order. `None` if
+    /// it crashed before the end of the story.
     ///
     /// # Panics
     /// If the runtime does not start, or if the story takes longer than 60 days.
@@ -205,8 +205,8 @@ impl TestKit {
                 let started = started.unwrap_or_else(|error| panic!("no runtime: {error}"));
                 let handle = started.handle();
                 runtime = Some(started);
-                let told = tokio::time::timeout(LIFE_MAX, story(handle)).await;
-                told.unwrap_or_else(|_| panic!("nothing more happens: {}", open_tasks(&world)))
+                let ended = tokio::time::timeout(LIFE_MAX, story(handle)).await;
+                ended.unwrap_or_else(|_| panic!("nothing more happens: {}", open_tasks(&world)))
             };
             let ended = tokio::select! {
                 biased;
@@ -221,7 +221,8 @@ impl TestKit {
             world.end_life();
             ended
         });
-        // What still runs is gone with the thread's tasks, as with a process.
+        // The thread's tasks end with it, as with a process: one that went on would write to the store
+        // of the next life.
         drop(system);
         drop(runtime);
         self.world.store.end_leases();
@@ -250,7 +251,7 @@ impl TestKit {
         self.configure.iter().fold(builder, |builder, change| change(builder))
     }
 
-    /// Protocols of fakes that belong to no other.
+    /// The protocols of fakes whose protocol was not added.
     fn made_up(&self, names: &[String]) -> Vec<ProtocolSpec> {
         let mut made: Vec<ProtocolSpec> = Vec::new();
         let mut methods: Vec<&String> = self.fakes.keys().collect();
@@ -274,7 +275,7 @@ impl TestKit {
     /// A workflow as it is stored now, with its events.
     ///
     /// # Panics
-    /// If there is none of this id.
+    /// If no workflow has the id.
     #[track_caller]
     pub fn ended(&self, id: &WorkflowId) -> Ended {
         let record = at_once(self.world.store.workflow(id));
@@ -287,17 +288,17 @@ impl TestKit {
         self.world.calls(method)
     }
 
-    /// A method was called so many times.
+    /// Asserts that a method was called `count` times.
     ///
     /// # Panics
-    /// If it was not.
+    /// If it was called more or less often.
     #[track_caller]
     pub fn assert_calls(&self, method: &str, expected: usize) {
         let calls = self.calls(method).len();
         assert_eq!(calls, expected, "`{method}` was called {calls} times");
     }
 
-    /// Every planned crash has taken place.
+    /// Asserts that every planned crash has happened.
     ///
     /// # Panics
     /// If one has not: its event was misspelled, or did not happen.
@@ -312,13 +313,13 @@ impl TestKit {
         self.world.elapsed()
     }
 
-    /// How many runtimes there were.
+    /// The number of lives so far.
     pub fn lives(&self) -> usize {
         self.lives
     }
 }
 
-/// Submits, or goes on with what an earlier life stored; waits for the end.
+/// Submits the workflow, or resumes it if an earlier life stored it; waits for the end.
 async fn run_here(handle: &Handle, spec: WorkflowSpec, id: &WorkflowId) {
     let stored = handle.workflow(id).await.unwrap_or_else(|error| panic!("{error}"));
     let ended = match stored {
@@ -338,18 +339,18 @@ async fn happens(world: &World, id: &WorkflowId, pattern: &Pattern) {
         if events.iter().any(|event| pattern.fits(event)) {
             return;
         }
-        // The sender is as old as the world.
+        // The sender lives as long as the world: an error here cannot happen.
         let _ = stored.changed().await;
     }
 }
 
-/// What a store in memory answers.
+/// The answer of a store in memory, which is ready at the first poll.
 fn at_once<T>(answer: impl Future<Output = Result<T, gleitzeit::StoreError>>) -> T {
     let answer = answer.now_or_never().expect("a store in memory answers at once");
     answer.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// For a person who looks for what a test waits for.
+/// The unsettled tasks, for the message of a test that waits without an end.
 fn open_tasks(world: &World) -> String {
     let unsettled = at_once(world.store.unsettled());
     let tasks = |record: &WorkflowRecord| {

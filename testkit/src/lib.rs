@@ -2,8 +2,8 @@
 //!
 //! A [`TestKit`] is a gleitzeit runtime on the thread of the test, on a virtual clock: time passes
 //! only when nothing is left to do, so that an hour of retries takes a millisecond. It has the
-//! service's own handlers or fakes of them, it crashes where it is told to, and starts again on
-//! the same store.
+//! service's own handlers or fakes of them, it crashes at the points that a test plans, and starts
+//! again on the same store.
 //!
 //! ```
 //! use std::time::Duration;
@@ -38,7 +38,7 @@ mod store;
 mod story;
 mod world;
 
-/// What every store and every provider must do.
+/// The conformance suites of stores and providers.
 pub mod conformance {
     pub use gleitzeit::{domain::store::conformance as store, providers::conformance as provider};
 }

@@ -1,4 +1,4 @@
-//! The store of a test: in memory, outlives its runtimes, and is where they crash.
+//! The store of a test: in memory; it outlives its runtimes, and they crash at its writes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::world::World;
 pub(crate) struct KitStore(pub(crate) Arc<World>);
 
 impl KitStore {
-    /// Writes, unless the process dies before; it may die right after.
+    /// Writes unless the process dies before; the process may die right after.
     async fn write<T>(
         &self,
         events: Vec<Event>,
@@ -42,7 +42,7 @@ impl Store for KitStore {
         self.0.store.leases()
     }
 
-    /// The virtual time, which goes on from one life to the next.
+    /// The virtual time, which continues from one life to the next.
     async fn shared_time(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         Ok(Some(self.0.now()))
     }
@@ -94,7 +94,7 @@ impl Store for KitStore {
         self.0.store.prune(before, limit).await
     }
 
-    /// The next life goes on with it.
+    /// Does nothing: the next life uses the same store.
     async fn close(&self, _: Duration) -> Result<(), StoreError> {
         Ok(())
     }

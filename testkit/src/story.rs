@@ -1,4 +1,4 @@
-//! What became of a workflow, and assertions on its events.
+//! The outcome of a workflow, and assertions on its events.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -6,12 +6,12 @@ use gleitzeit::{Event, WorkflowRecord};
 
 use crate::crash::Pattern;
 
-/// What became of a workflow: its record, and its events over all lives.
+/// The outcome of a workflow: its record, and its events over all lives.
 #[derive(Debug, Clone)]
 pub struct Ended {
     /// The workflow as it is stored.
     pub record: Arc<WorkflowRecord>,
-    /// Its events, in order.
+    /// The events of the workflow, in order.
     pub events: Vec<Event>,
 }
 
@@ -33,16 +33,16 @@ impl Ended {
         self.events.iter().map(line).collect()
     }
 
-    /// How many events are so named; without a task, those of all tasks.
+    /// The number of events with this name; without a task, those of all tasks count.
     pub fn count(&self, event: &str) -> usize {
         let pattern = Pattern::read(event);
         self.events.iter().filter(|event| pattern.fits(event)).count()
     }
 
-    /// These events happened, in this order, whatever happened between them.
+    /// Asserts that these events happened in this order; others may be between them.
     ///
     /// # Panics
-    /// If one is missing behind those before it; the text shows all events.
+    /// If one is missing after those before it; the text shows all events.
     #[track_caller]
     pub fn assert_order(&self, expected: &[&str]) {
         let mut events = self.events.iter();
@@ -58,7 +58,7 @@ impl Ended {
         }
     }
 
-    /// The event did not happen.
+    /// Asserts that the event did not happen.
     ///
     /// # Panics
     /// If it did; the text shows all events.

@@ -1,4 +1,4 @@
-//! What outlives a crash: the store, the calls that were made, the time that has passed.
+//! The state that outlives a crash: the store, the calls so far, the time that has passed.
 
 use std::{
     collections::VecDeque,
@@ -10,13 +10,13 @@ use chrono::{DateTime, Utc};
 use gleitzeit::{Call, Event, MemoryStore, actors::clock::utc_now};
 use tokio::{sync::watch, time::Instant};
 
-use crate::crash::{Crash, Pattern, Place};
+use crate::crash::{Crash, CrashPoint, Pattern};
 
-/// Settled workflows that a test may want to read.
+/// Settled workflows that the store keeps for a test to read.
 const SETTLED_MAX: usize = 1_000_000;
 
-/// A new process is ahead of the machine's clock by so much at least. An engine leaves a clock as
-/// it is that differs by less than a second, and then pauses would seem shorter than they are.
+/// The least difference between a new process and the machine's clock. An engine ignores a difference
+/// below a second, and then pauses would seem shorter than they are.
 const RESTART: Duration = Duration::from_secs(2);
 
 pub(crate) struct World {
@@ -24,7 +24,7 @@ pub(crate) struct World {
     state: Mutex<State>,
     /// True while the process of this life is dead.
     dead: watch::Sender<bool>,
-    /// The events that were stored, as a count.
+    /// The number of events that were stored.
     stored: watch::Sender<u64>,
 }
 
@@ -56,7 +56,7 @@ impl World {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A test that panics under the lock has failed already.
+        // A test that panics under the lock has failed already; a second panic would hide the first.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -75,7 +75,7 @@ impl World {
         state.life = Some(Instant::now());
     }
 
-    /// Within the life's runtime, whose clock it is.
+    /// Must be called within the life's runtime, because its clock is read.
     pub(crate) fn end_life(&self) {
         let mut state = self.state();
         if let Some(begun) = state.life.take() {
@@ -95,7 +95,7 @@ impl World {
 
     // ---- calls ----
 
-    /// Notes a call; which one of its method it is, from 1.
+    /// Notes a call; returns its number among those of its method, from 1.
     pub(crate) fn called(&self, call: Call) -> usize {
         let mut state = self.state();
         let method = method_of(&call);
@@ -113,12 +113,12 @@ impl World {
         self.state().crashes.push_back(crash);
     }
 
-    /// True where a planned crash takes place here: it is used up then.
-    fn is_due(&self, fits: impl Fn(&Place) -> usize) -> bool {
+    /// True if a planned crash is due at this point; it is used up then.
+    fn is_due(&self, fits: impl Fn(&CrashPoint) -> usize) -> bool {
         let mut state = self.state();
         let mut due = None;
         for (at, crash) in state.crashes.iter_mut().enumerate() {
-            let times = u32::try_from(fits(&crash.place)).unwrap_or(u32::MAX);
+            let times = u32::try_from(fits(&crash.point)).unwrap_or(u32::MAX);
             if times > crash.left {
                 due = Some(at);
                 break;
@@ -129,34 +129,34 @@ impl World {
     }
 
     pub(crate) fn dies_before(&self, events: &[Event]) -> bool {
-        self.is_due(|place| match place {
-            Place::Before(pattern) => count(events, pattern),
+        self.is_due(|point| match point {
+            CrashPoint::Before(pattern) => count(events, pattern),
             _ => 0,
         })
     }
 
     pub(crate) fn dies_after(&self, events: &[Event]) -> bool {
         self.stored.send_modify(|count| *count += events.len() as u64);
-        self.is_due(|place| match place {
-            Place::After(pattern) => count(events, pattern),
+        self.is_due(|point| match point {
+            CrashPoint::After(pattern) => count(events, pattern),
             _ => 0,
         })
     }
 
     pub(crate) fn dies_during(&self, call: &Call) -> bool {
-        self.is_due(|place| match place {
-            Place::During(task) => usize::from(call.task_id.as_str() == task),
+        self.is_due(|point| match point {
+            CrashPoint::During(task) => usize::from(call.task_id.as_str() == task),
             _ => 0,
         })
     }
 
-    /// The crash that nothing of this life survives.
+    /// Ends the life: nothing of it survives.
     pub(crate) async fn die(&self) -> std::convert::Infallible {
         self.dead.send_replace(true);
         std::future::pending().await
     }
 
-    /// Waits for ever once the process is dead.
+    /// Never resolves once the process is dead: a write of a dead process must not return.
     pub(crate) async fn lives(&self) {
         if *self.dead.borrow() {
             std::future::pending::<()>().await;
@@ -165,16 +165,16 @@ impl World {
 
     pub(crate) async fn crashed(&self) {
         let mut dead = self.dead.subscribe();
-        // The sender is as old as this world.
+        // The sender lives as long as this world: an error here cannot happen.
         let _ = dead.wait_for(|dead| *dead).await;
     }
 
-    /// Wakes with each event that is stored.
+    /// Changes with each event that is stored.
     pub(crate) fn stored(&self) -> watch::Receiver<u64> {
         self.stored.subscribe()
     }
 
-    /// Crashes that have not taken place.
+    /// The planned crashes that have not happened.
     pub(crate) fn planned(&self) -> Vec<Crash> {
         self.state().crashes.iter().cloned().collect()
     }

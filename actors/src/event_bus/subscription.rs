@@ -77,6 +77,7 @@ impl Sink {
             buffer.missed += 1;
             return;
         }
+        // Before the event: the count stands for what was dropped in front of it.
         if buffer.missed > 0 {
             let missed = std::mem::take(&mut buffer.missed);
             buffer.waiting.push_back(Delivery::Lagged { missed });
@@ -130,6 +131,8 @@ impl Subscription {
             Some(delivery) => Poll::Ready(Some(delivery)),
             None if buffer.closed => Poll::Ready(None),
             None => {
+                // Under the lock: an event that is queued between the check and this would wake no
+                // one.
                 buffer.reader = Some(cx.waker().clone());
                 Poll::Pending
             }

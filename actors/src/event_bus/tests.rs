@@ -55,7 +55,7 @@ async fn filters_are_kept() {
 
 /// Nobody can listen before the engine has started: whoever asks for that is told it all the same.
 #[actix::test]
-async fn the_start_of_the_engine_is_told_to_whoever_asks_for_it() {
+async fn the_start_of_the_engine_is_sent_to_late_subscribers() {
     let bus = EventBus::new().start();
     let start =
         Event { data: EventData::EngineStarted { max_concurrent_tasks: 7 }, ..event(None, 9) };
@@ -78,7 +78,7 @@ async fn the_start_of_the_engine_is_told_to_whoever_asks_for_it() {
 /// A listener that does not read holds its capacity and no more; it learns how many are missing
 /// and where, and goes on.
 #[actix::test]
-async fn a_slow_listener_is_told_what_it_missed() {
+async fn a_slow_listener_gets_the_count_of_missed_events() {
     let bus = EventBus::new().start();
     let mut slow = subscribe(&bus, EventFilter::default(), 3).await;
     let mut quick = subscribe(&bus, EventFilter::default(), 100).await;
@@ -93,7 +93,7 @@ async fn a_slow_listener_is_told_what_it_missed() {
 
 /// A listener that missed the last event there will ever be does not wait for ever for a word.
 #[actix::test]
-async fn the_mark_comes_without_a_further_event() {
+async fn the_count_is_delivered_without_a_further_event() {
     let bus = EventBus::new().start();
     let mut slow = subscribe(&bus, EventFilter::default(), 1).await;
     publish(&bus, vec![event(None, 1), event(None, 2)]).await;
@@ -147,7 +147,7 @@ async fn dropped_listeners_leave_nothing_behind() {
 
 /// Of ten thousand who follow a workflow each, an event concerns the one of its own.
 #[actix::test]
-async fn listeners_of_other_workflows_are_not_looked_at() {
+async fn listeners_of_other_workflows_are_not_compared() {
     let nobody = EventBus::new().start().downgrade();
     let mut bus = EventBus::new();
     let mut subscriptions = Vec::new();

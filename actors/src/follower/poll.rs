@@ -163,13 +163,13 @@ impl Shared {
 
     async fn read_one(&self, task: &Task) -> Result<(), StoreError> {
         // Before the state: it then tells of an event at least what the events do.
-        let (mut has_news, mut has_ended) = (false, false);
+        let (mut has_events, mut has_ended) = (false, false);
         if let Some(mut last) = task.last {
             loop {
                 let events = self.store.events(&task.id, last, PAGE).await?;
                 let Some(newest) = events.last() else { break };
                 last = newest.sequence;
-                has_news = true;
+                has_events = true;
                 has_ended = events.iter().any(|event| is_end(&event.data));
                 let is_all = events.len() < PAGE;
                 self.publish_events(&task.id, last, events);
@@ -179,7 +179,7 @@ impl Shared {
             }
         }
         let is_old = || self.lock().watched.get(&task.id).is_some_and(Watched::is_state_old);
-        if task.needs_state || has_ended || (!has_news && is_old()) {
+        if task.needs_state || has_ended || (!has_events && is_old()) {
             self.read_state(task).await?;
         }
         Ok(())

@@ -101,6 +101,7 @@ impl Handler<RegisterProvider> for LoadBalancer {
 
     fn handle(&mut self, message: RegisterProvider, ctx: &mut Self::Context) -> Self::Result {
         let RegisterProvider { mut spec, capabilities } = message;
+        // Only for what the provider leaves open: a kind that needs long checks knows better.
         if let Some(general) = self.settings.supervision {
             spec.supervise_by_default(general);
         }
@@ -171,8 +172,10 @@ fn query_status(
     let asked =
         (!provider.is_lost).then(|| provider.supervisor.send(GetStatus).timeout(ANSWER_WAIT));
     let mut last = provider.status.clone();
+    // Counted here: a blocked supervisor cannot report the calls that it holds up.
     last.in_flight = entry.in_flight() as usize;
     async move {
+        // A supervisor that is gone would cost the whole wait, for each such provider.
         let Some(asked) = asked else { return last };
         asked.await.unwrap_or_else(|_| {
             last.detail = format!("no answer within {ANSWER_WAIT:?}: its thread may be blocked");
@@ -216,6 +219,7 @@ impl Handler<StopProviders> for LoadBalancer {
             self.table.iter().map(|(_, entry)| entry.registration.id.clone()).collect();
         let mut stopping = Vec::new();
         for id in ids {
+            // Removed at once: a call that is released during the stop must not be given to it.
             if let Some(provider) = self.table.remove(&id) {
                 stopping.push(stop(provider, deadline));
             }

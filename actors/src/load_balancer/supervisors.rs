@@ -98,10 +98,10 @@ impl LoadBalancer {
             let context = Context::with_receiver(receiver);
             let listener = balancer.clone().recipient();
             let (id, supervisor_number) = (made_from.id.clone(), generation.number);
-            let give_up = move |RestartLimitReached { panic, .. }| {
+            let escalate = move |RestartLimitReached { panic, .. }| {
                 balancer.do_send(SupervisorLost { id, supervisor_number, panic });
             };
-            start_supervised_or(context, SUPERVISOR_RESTARTS, give_up, |_| {
+            start_supervised_or(context, SUPERVISOR_RESTARTS, escalate, |_| {
                 ProviderSupervisor::new(made_from, listener, events, clock, generation)
             });
         };

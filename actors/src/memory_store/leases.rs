@@ -32,6 +32,7 @@ impl LeaseStore for MemoryStore {
 
     async fn close_lease(&self, epoch: Epoch) -> Result<(), StoreError> {
         self.with(|tables| {
+            // A lease that another engine has ended owns nothing any more.
             if tables.lease_table.close(epoch) {
                 tables.free(epoch, false);
             }
@@ -126,6 +127,8 @@ impl LeaseStore for MemoryStore {
     }
 
     fn notifications(&self) -> BoxStream<'static, ()> {
+        // A watch, not a queue: notifications that no one has read yet are one, and an engine that is
+        // busy does not pile them up.
         let receiver = self.notifications.subscribe();
         let changes = futures_util::stream::unfold(receiver, async |mut receiver| {
             receiver.changed().await.ok()?;

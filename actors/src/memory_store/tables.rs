@@ -87,6 +87,8 @@ impl Tables {
             hash_map::Entry::Vacant(entry) => entry.insert(age),
         };
         self.next_age += 1;
+        // An imported workflow may be settled already: without its place among the settled it would
+        // never be dropped.
         let is_settled = record.status.is_settled();
         let entry = Entry { record, events, settled: None, owner: epoch, needs, left_by: None };
         self.by_age.insert(age, entry);
@@ -126,6 +128,8 @@ impl Tables {
         // A write whose answer was lost is repeated: appended again, its events would be there twice.
         let known = change.events.partition_point(|event| event.sequence <= last);
         entry.events.extend(change.events.into_iter().skip(known));
+        // `max`: a repeated older write must not set the count back, or two events would share a
+        // number.
         entry.record.last_sequence = entry.record.last_sequence.max(change.last_sequence);
         let Some(state) = change.workflow else { return };
         entry.record.status = state.status;
@@ -137,6 +141,7 @@ impl Tables {
             (true, false) => {
                 entry.settled = None;
                 self.settled_count -= 1;
+                // Opened again under a lease it belongs to that; else any engine may claim it.
                 if entry.owner.is_none() {
                     self.free.insert(age);
                 }
@@ -148,6 +153,7 @@ impl Tables {
     fn settle(&mut self, age: u64) {
         let Some(entry) = self.by_age.get_mut(&age) else { return };
         entry.settled = Some(self.next_settling);
+        // A settled workflow belongs to no lease: a lease that ends would free it for a claim.
         entry.owner = None;
         self.free.remove(&age);
         self.settled.push_back((self.next_settling, age));
@@ -244,6 +250,7 @@ impl Tables {
         ages.truncate(limit);
         let mut claimed = Vec::with_capacity(ages.len());
         for age in ages {
+            // Together with the owner: left in the list, the next claim would return it, too.
             self.free.remove(&age);
             let Some(entry) = self.by_age.get_mut(&age) else { continue };
             entry.owner = Some(epoch);
@@ -325,6 +332,7 @@ impl Tables {
 
     pub(super) fn events(&self, id: &WorkflowId, after: u64, limit: usize) -> Vec<Event> {
         let Some(entry) = self.entry(id) else { return Vec::new() };
+        // Sorted by sequence, so that a follower's page does not cost a scan of all events.
         let from = entry.events.partition_point(|event| event.sequence <= after);
         entry.events[from..].iter().take(limit).cloned().collect()
     }

@@ -222,7 +222,7 @@ impl Handler<RestartLimitReached> for Nobody {
 
 /// An answer to a question of the life before must not start a second row of timers.
 #[actix::test]
-async fn a_restart_goes_on_with_one_measurement_an_interval() {
+async fn a_restart_keeps_one_measurement_an_interval() {
     let Scene { config, sources, mut events } = scene(INTERVAL).await;
     let to = Nobody.start().recipient();
     let monitor = start_supervised(RestartPolicy::default(), to, |_| Monitor::new(config));

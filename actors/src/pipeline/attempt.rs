@@ -18,7 +18,7 @@ use super::{
     route::Route,
 };
 use crate::{
-    load_balancer::ProviderTicket, provider_supervisor::CallerSpan, resource_manager::Lease,
+    load_balancer::ProviderTicket, provider_supervisor::CallerSpan, resource_manager::ResourceLease,
 };
 
 /// A dispatched task on its way.
@@ -167,7 +167,7 @@ pub(super) struct ValidatedTask {
 /// An attempt that may run once it has a provider.
 pub(super) struct TaskWithResources {
     pub(super) checked: ValidatedTask,
-    pub(super) lease: Lease,
+    pub(super) lease: ResourceLease,
 }
 
 /// An attempt that has all it needs.

@@ -51,7 +51,7 @@ async fn drop_cancelled(
 }
 
 /// Sends back what must not begin now: nobody may be sure any more that it runs here only, or too
-/// many outcomes wait for the store. Lease and ticket are given back.
+/// many outcomes wait for the store. Lease and ticket are released.
 fn pass_gate(picked: Vec<AssignedTask>, ends: &mut FinishedBatch) -> Vec<AssignedTask> {
     if picked.iter().all(|it| it.leased.checked.attempt.may_begin()) {
         return picked;

@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{
     load_balancer::{CancelTasks, ProviderTicket, Waiting},
-    resource_manager::{Acquire, CancelWaiting, Grant, Lease},
+    resource_manager::{Acquire, CancelWaiting, Grant, ResourceLease},
 };
 
 pub(super) async fn wait_for_lease(
     route: Rc<Route>,
     mut checked: ValidatedTask,
-    lease: oneshot::Receiver<Lease>,
+    lease: oneshot::Receiver<ResourceLease>,
 ) {
     let mut ends = FinishedBatch::new(&route);
     let parked = WaitingGuard::parked(&route);
@@ -98,7 +98,7 @@ async fn wait_while_down(
 async fn finish_wait(
     route: &Rc<Route>,
     checked: ValidatedTask,
-    placed: Result<(ProviderTicket, Lease), TaskError>,
+    placed: Result<(ProviderTicket, ResourceLease), TaskError>,
     ends: &mut FinishedBatch,
 ) {
     match placed {
@@ -111,7 +111,7 @@ async fn finish_wait(
     }
 }
 
-async fn reacquire(route: &Rc<Route>, checked: &ValidatedTask) -> Result<Lease, TaskError> {
+async fn reacquire(route: &Rc<Route>, checked: &ValidatedTask) -> Result<ResourceLease, TaskError> {
     let grants = route.acquire.send(Acquire(vec![need(checked)])).await.unwrap_or_default();
     match grants.into_iter().next() {
         Some(Grant::Leased(lease)) => Ok(lease),

@@ -3,12 +3,7 @@
 use std::{panic::AssertUnwindSafe, rc::Rc, time::Duration};
 
 use actix::prelude::*;
-use gleitzeit_domain::{
-    error::TaskError,
-    event::EventData,
-    health::{HealthReport, HealthStatus},
-    provider::Provider,
-};
+use gleitzeit_domain::{error::TaskError, event::EventData, provider::Provider};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{ProviderState, ProviderStatus, ProviderSupervisor};
@@ -46,21 +41,6 @@ struct Begin {
 struct Initialized {
     generation: u64,
     outcome: Result<(), String>,
-}
-
-/// Sent by the supervisor to itself: the next health check is due.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct CheckHealth {
-    generation: u64,
-}
-
-/// The answer to a health check.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct HealthChecked {
-    generation: u64,
-    report: HealthReport,
 }
 
 /// The kind of failure for which an instance is replaced; decides how often that may happen.
@@ -189,7 +169,7 @@ impl ProviderSupervisor {
             Trouble::Peer => self.backoff.failed(),
             Trouble::Own => match self.budget.spend(self.started_at.elapsed()) {
                 Some(pause) => pause,
-                None => return self.give_up(reason),
+                None => return self.fail(reason),
             },
         };
         self.log_down(&reason, trouble, pause);
@@ -200,7 +180,7 @@ impl ProviderSupervisor {
         ctx.notify_later(Begin { generation: self.generation }, pause);
     }
 
-    fn give_up(&mut self, reason: String) {
+    fn fail(&mut self, reason: String) {
         let (provider_id, generation) = (self.id().clone(), self.generation);
         tracing::error!(provider = %provider_id, generation, reason, "provider failed");
         self.detail.clone_from(&reason);
@@ -231,19 +211,6 @@ impl ProviderSupervisor {
             generation: self.generation,
             reason: reason.into(),
         });
-    }
-
-    fn check_health(&mut self, generation: u64, ctx: &mut Context<Self>) {
-        let Some(provider) = self.instance.clone() else { return };
-        let limit = self.spec.supervision.health_timeout;
-        let supervisor = ctx.address();
-        self.background_task = Some(actix_rt::spawn(async move {
-            let report = match guarded(limit, async { provider.health_check().await }).await {
-                Ok(report) => report,
-                Err(error) => HealthReport::unhealthy(error.to_string()),
-            };
-            supervisor.do_send(HealthChecked { generation, report });
-        }));
     }
 
     /// Completes a stop once no call is left.
@@ -300,66 +267,6 @@ impl Handler<Initialized> for ProviderSupervisor {
             Err(error) => {
                 self.back_off(format!("could not be made ready: {error}"), Trouble::Peer, ctx);
             }
-        }
-    }
-}
-
-impl Handler<CheckHealth> for ProviderSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, CheckHealth { generation }: CheckHealth, ctx: &mut Self::Context) {
-        if generation == self.generation && self.state == ProviderState::Serving {
-            self.check_health(generation, ctx);
-        }
-    }
-}
-
-impl Handler<HealthChecked> for ProviderSupervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: HealthChecked, ctx: &mut Self::Context) {
-        let HealthChecked { generation, report } = message;
-        if generation != self.generation || self.state != ProviderState::Serving {
-            return;
-        }
-        self.detail.clone_from(&report.detail);
-        // Not when it begins to serve: an instance that initializes and then fails each check would
-        // be rebuilt at the shortest pause for ever.
-        if report.status != HealthStatus::Unhealthy {
-            self.backoff.reset();
-        }
-        if let Some(health) = self.health.judge(report.status) {
-            if health == HealthStatus::Unhealthy {
-                tracing::warn!(
-                    provider = %self.id(), generation, report.detail, "provider is unhealthy"
-                );
-            } else {
-                tracing::info!(
-                    provider = %self.id(), generation, %health, report.detail, "health changed"
-                );
-            }
-            self.publish(EventData::ProviderHealth {
-                provider_id: self.id().clone(),
-                health,
-                generation,
-                detail: report.detail.as_str().into(),
-            });
-            self.notify_balancer();
-        }
-        let supervision = self.spec.supervision;
-        let must_restart = report.status == HealthStatus::Unhealthy
-            && self.health.failures() >= supervision.restart_after.max(1);
-        if must_restart {
-            let reason = format!(
-                "failed {} health checks in a row: {}",
-                self.health.failures(),
-                report.detail
-            );
-            self.replace(reason, Trouble::Peer, ctx);
-        } else {
-            // Armed by the answer, not by an interval: a slow check would overlap with the next, and
-            // late ticks of an interval fire in a burst.
-            ctx.notify_later(CheckHealth { generation }, supervision.health_interval);
         }
     }
 }

@@ -98,8 +98,8 @@ impl Actor for Escalations {
 impl Handler<RestartLimitReached> for Escalations {
     type Result = ();
 
-    fn handle(&mut self, gave_up: RestartLimitReached, _: &mut Self::Context) {
-        let _ = self.0.send(gave_up);
+    fn handle(&mut self, reached: RestartLimitReached, _: &mut Self::Context) {
+        let _ = self.0.send(reached);
     }
 }
 
@@ -155,15 +155,15 @@ async fn a_spent_budget_is_escalated_once() {
         assert_eq!(counter.send(Fail).await, Err(MailboxError::Closed));
     }
     assert_eq!(counter.send(Count).await, Err(MailboxError::Closed));
-    let gave_up = escalated.recv().await.unwrap();
-    assert_eq!(gave_up.panic, "on purpose");
-    assert!(gave_up.actor.ends_with("Counter"), "{gave_up:?}");
+    let reached = escalated.recv().await.unwrap();
+    assert_eq!(reached.panic, "on purpose");
+    assert!(reached.actor.ends_with("Counter"), "{reached:?}");
     assert_eq!(escalated.recv().await, None, "and not a second time");
 }
 
 /// Panics that are far enough apart are never too many.
 #[actix::test]
-async fn the_budget_refills_as_time_goes_by() {
+async fn the_budget_refills_over_time() {
     let Scene { counter, mut escalated, .. } = start(POLICY, 0);
     for _ in 0..10 {
         assert_eq!(counter.send(Fail).await, Err(MailboxError::Closed));

@@ -57,7 +57,7 @@ async fn a_cancelled_workflow_stops_all_its_calls() {
     assert!(statuses(&record).iter().all(|status| *status == Cancelled));
     harness.catch_up().await;
     assert_eq!(harness.script.running(), 20, "only those of the other workflow run");
-    assert_eq!(harness.told(&id).last().map(String::as_str), Some("workflow:cancelled"));
+    assert_eq!(harness.published(&id).last().map(String::as_str), Some("workflow:cancelled"));
     assert_eq!(left.end().await.status, WorkflowStatus::Completed);
     harness.finish().await;
 }

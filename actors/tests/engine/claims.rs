@@ -136,7 +136,7 @@ async fn a_process_that_learns_a_method_takes_up_what_waits_for_it() {
 /// Another schema, or a workflow whose needs nobody wrote down: found at the take-up only. It is given
 /// back once, and neither failed nor taken again and again.
 #[actix::test]
-async fn what_cannot_be_planned_after_all_is_given_back_once() {
+async fn a_workflow_that_cannot_be_planned_is_released_once() {
     tokio::time::pause();
     let memory = shared();
     let older = RefusingStore::new(Arc::clone(&memory), 0);

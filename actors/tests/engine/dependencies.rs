@@ -51,7 +51,7 @@ async fn a_diamond_joins_after_both_sides() {
 
 /// A thousand tasks fan out and join without one lost, and the join sees all of their results.
 #[actix::test]
-async fn a_fan_of_a_thousand_comes_back_whole() {
+async fn a_fan_of_a_thousand_completes() {
     let mut harness = Harness::open().await;
     let mut spec = WorkflowSpec::new("fan").task(task("first", json!({"value": 1})));
     let mut join = quick("last");

@@ -30,7 +30,7 @@ async fn a_submission_is_acknowledged_only_when_it_is_stored() {
     let mut sent = harness.send(two_steps());
     harness.catch_up().await;
     assert_eq!(sent.taken.try_recv().unwrap_err(), TryRecvError::Empty);
-    assert_eq!((harness.told(&sent.id).len(), harness.script.calls().len()), (0, 0));
+    assert_eq!((harness.published(&sent.id).len(), harness.script.calls().len()), (0, 0));
     store.pass_submits(1);
     harness.until_task("task:started", "one").await;
     assert_eq!(sent.taken.try_recv().unwrap(), Ok(sent.id.clone()));
@@ -41,19 +41,19 @@ async fn a_submission_is_acknowledged_only_when_it_is_stored() {
 
 /// Until the store has an outcome, no event tells it, no dependent starts, nobody who waits hears.
 #[actix::test]
-async fn an_outcome_is_told_only_when_it_is_stored() {
+async fn an_outcome_is_published_only_when_it_is_stored() {
     let store = FlakyStore::gated();
     store.pass_submits(1);
     let mut harness = over(&store).await;
     let mut sent = harness.submit(two_steps()).await.unwrap();
     harness.catch_up().await;
     let begun = ["workflow:submitted", "task:queued one", "workflow:started", "task:started one"];
-    assert_eq!(harness.told(&sent.id), begun);
+    assert_eq!(harness.published(&sent.id), begun);
     assert_eq!((harness.script.order(), store.records_arrived()), (vec!["one".to_owned()], 1));
     store.pass_records(1);
     harness.until_task("task:started", "two").await;
     harness.catch_up().await;
-    assert_eq!(harness.told(&sent.id).last().map(String::as_str), Some("task:started two"));
+    assert_eq!(harness.published(&sent.id).last().map(String::as_str), Some("task:started two"));
     assert_eq!(sent.end.try_recv().unwrap_err(), TryRecvError::Empty);
     assert_eq!(statuses(&harness.stored(&sent.id).await)[0], Completed);
     store.pass_records(1);
@@ -158,7 +158,7 @@ async fn outcomes_survive_a_store_that_fails_for_a_while() {
     let mut harness = over(&store).await;
     let mut sent = harness.submit(two_steps()).await.unwrap();
     harness.catch_up().await;
-    assert_eq!(harness.told(&sent.id).last().map(String::as_str), Some("task:started one"));
+    assert_eq!(harness.published(&sent.id).last().map(String::as_str), Some("task:started one"));
     assert_eq!(sent.end.try_recv().unwrap_err(), TryRecvError::Empty);
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed, Completed]);
@@ -226,7 +226,7 @@ async fn a_query_is_answered_from_what_is_stored() {
     let mut harness = over(&store).await;
     let sent = harness.submit(two_steps()).await.unwrap();
     harness.catch_up().await;
-    let mut asking = Box::pin(harness.look(&sent.id));
+    let mut asking = Box::pin(harness.state(&sent.id));
     assert!(tokio::time::timeout(secs(1), &mut asking).await.is_err(), "told what is not stored");
     store.pass_records(1);
     let seen = asking.await.expect("it runs here");
@@ -235,6 +235,6 @@ async fn a_query_is_answered_from_what_is_stored() {
     let stored = store.workflow(&sent.id).await.unwrap().unwrap();
     assert_eq!(stored.tasks[0].status, Completed);
     sent.end().await;
-    assert!(harness.look(&stored.id).await.is_none(), "it does not run here any more");
+    assert!(harness.state(&stored.id).await.is_none(), "it does not run here any more");
     harness.finish().await;
 }

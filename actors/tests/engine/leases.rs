@@ -88,7 +88,7 @@ async fn a_free_workflow_is_claimed_when_notifications_arrive() {
 
 /// A process that stops in order hands over at once; nobody waits for a lease to run out.
 #[actix::test]
-async fn what_a_stopped_engine_leaves_goes_on_elsewhere_at_once() {
+async fn workflows_of_a_stopped_engine_continue_elsewhere_at_once() {
     let memory = shared();
     let mut first = own(&memory).await;
     let second = worker(&memory).await;
@@ -269,7 +269,7 @@ async fn a_persons_word_settles_a_task_of_unknown_outcome() {
     first.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
     let mut second = worker(&memory).await;
     second.catch_up().await;
-    let record = second.look(&"once".into()).await.unwrap();
+    let record = second.state(&"once".into()).await.unwrap();
     assert_eq!(statuses(&record)[..3], [OutcomeUnknown; 3]);
     let settle = async |task: &str, verdict| {
         let settle = ResolveUnknown { id: "once".into(), task: task.into(), verdict };

@@ -124,7 +124,7 @@ async fn those_who_wait_hold_up_nobody() {
 /// Where as many wait for a provider as may, the next one is dispatched as soon as one of them
 /// has its turn, and not only when that one has ended.
 #[actix::test]
-async fn dispatch_goes_on_when_a_waiting_task_gets_its_turn() {
+async fn dispatch_continues_when_a_waiting_task_is_served() {
     let engine = EngineSettings { max_parked_tasks: 1, ..EngineSettings::default() };
     let mut harness = with_engine(engine).open().await;
     let late = TaskSpec::new("late", "other/run").params(json!({"sleep": 100}));
@@ -155,15 +155,15 @@ async fn a_full_queue_refuses_and_recovers() {
         assert_eq!(refused, Some(SubmitError::QueueFull { waiting: 8, limit: 10 }));
         assert_eq!(refused.unwrap().code(), ErrorCode::QueueFull);
     }
-    let told = harness.until("queue:full", |_| true).await;
-    assert_eq!(told.data, EventData::QueueFull { waiting: 8, limit: 10 });
+    let published = harness.until("queue:full", |_| true).await;
+    assert_eq!(published.data, EventData::QueueFull { waiting: 8, limit: 10 });
     let fits = harness.submit(wide("c", 2)).await.unwrap();
     harness.script.open("g");
     first.end().await;
     fits.end().await;
     harness.run(wide("d", 10)).await;
-    let told = harness.events.iter().filter(|event| event.data.event_type() == "queue:full");
-    assert_eq!(told.count(), 1, "one period of refusals is told once");
+    let published = harness.events.iter().filter(|event| event.data.event_type() == "queue:full");
+    assert_eq!(published.count(), 1, "one period of refusals is told once");
     harness.finish().await;
 }
 
@@ -174,8 +174,11 @@ async fn a_workflow_beyond_the_whole_limit_is_refused_for_good() {
     let mut harness = with_engine(engine).open().await;
     let refused = harness.submit(wide("w", 3)).await.err().unwrap();
     assert_eq!(refused, SubmitError::TooLarge { tasks: 3, limit: 2 });
-    let told = refused.to_string();
-    assert!(told.contains("engine.max_queued_tasks") && !told.contains("later"), "{told}");
+    let published = refused.to_string();
+    assert!(
+        published.contains("engine.max_queued_tasks") && !published.contains("later"),
+        "{published}"
+    );
     harness.run(wide("w", 2)).await;
     harness.finish().await;
 }

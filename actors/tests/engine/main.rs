@@ -13,8 +13,6 @@ mod clocks;
 #[cfg(test)]
 mod dependencies;
 #[cfg(test)]
-mod doubts;
-#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod error_codes;
@@ -46,6 +44,8 @@ mod submission;
 mod support;
 #[cfg(test)]
 mod timeouts;
+#[cfg(test)]
+mod unknown_writes;
 #[cfg(test)]
 mod unstored;
 #[cfg(test)]

@@ -16,14 +16,14 @@ async fn one_at_a_time() -> Harness {
     Setup { engine, ..Setup::default() }.open().await
 }
 
-/// A workflow of tasks, one for each priority, named after their place.
+/// A workflow of tasks, one for each priority, named after their position.
 fn of_priorities(name: &str, priorities: &[Priority]) -> WorkflowSpec {
     let tasks = priorities.iter().enumerate();
     let tasks = tasks.map(|(at, priority)| quick(&format!("{name}{at}")).priority(*priority));
     tasks.fold(WorkflowSpec::new(name), WorkflowSpec::task)
 }
 
-/// Submits while the only place is taken, then frees it; the order of everything behind.
+/// Submits while the only position is taken, then frees it; the order of everything behind.
 async fn order_of(harness: &mut Harness, specs: Vec<WorkflowSpec>) -> Vec<String> {
     let first = WorkflowSpec::new("first").task(task("first", json!({"gate": "g"})));
     let mut sent = vec![harness.submit(first).await.unwrap()];
@@ -66,10 +66,10 @@ async fn a_low_task_is_not_starved() {
     let mut harness = one_at_a_time().await;
     let specs = vec![of_priorities("low", &[Low]), of_priorities("u", &[Urgent; 100])];
     let order = order_of(&mut harness, specs).await;
-    let place = order.iter().position(|id| id == "low0").unwrap();
+    let position = order.iter().position(|id| id == "low0").unwrap();
     // It is the oldest: the next pick that goes by age is its own.
-    assert!(place < PICKS_PER_OLDEST as usize, "it came {place}th");
-    assert!(place > 0, "an urgent one went first");
+    assert!(position < PICKS_PER_OLDEST as usize, "it came {position}th");
+    assert!(position > 0, "an urgent one went first");
     harness.finish().await;
 }
 

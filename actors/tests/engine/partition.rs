@@ -186,7 +186,7 @@ async fn a_renewal_that_is_late_within_the_term_ends_no_call() {
     let record = sent.end().await;
     assert_eq!(record.status, WorkflowStatus::Completed);
     assert!(record.tasks.iter().all(|task| task.attempts == 1));
-    assert!(harness.told(&record.id).iter().all(|it| !it.starts_with("task:interrupted")));
+    assert!(harness.published(&record.id).iter().all(|it| !it.starts_with("task:interrupted")));
     harness.finish().await;
 }
 

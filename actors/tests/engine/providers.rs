@@ -68,7 +68,7 @@ async fn without_a_wait_a_missing_provider_fails_at_once() {
 
 /// A provider that appears while tasks wait for it serves them at once, by priority.
 #[actix::test]
-async fn a_provider_that_comes_late_serves_those_who_wait() {
+async fn a_provider_that_is_added_late_serves_waiting_tasks() {
     let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("late").task(other("a")).task(other("b"));
     let sent = harness.submit(spec).await.unwrap();
@@ -146,7 +146,7 @@ async fn calls_not_begun_go_to_another_provider() {
 /// A provider that breaks down for good takes only the calls that made it do so; the others wait
 /// their time for it.
 #[actix::test]
-async fn a_provider_that_fails_for_good_is_waited_for_and_given_up() {
+async fn a_wait_for_a_provider_that_fails_for_good_ends() {
     let setup = Setup { provider_wait: secs(20), ..Setup::default() };
     let mut harness = setup.open().await;
     // One more than the restarts that are allowed.
@@ -177,7 +177,7 @@ async fn a_panic_can_be_retried() {
 
 /// After a failed attempt another provider is preferred, if there is one.
 #[actix::test]
-async fn a_retry_goes_to_another_provider() {
+async fn a_retry_uses_another_provider() {
     let providers = vec![("one", None), ("two", None)];
     let mut harness = Setup { providers, ..Setup::default() }.open().await;
     let tasks = (0..10).map(|n| {

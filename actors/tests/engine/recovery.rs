@@ -50,7 +50,7 @@ async fn crash(harness: Harness, store: &FlakyStore) -> Script {
 /// What has completed is not run again, and what it gave is there for those who refer to it; what
 /// was executing, waiting or not yet ready goes on.
 #[actix::test]
-async fn an_engine_goes_on_where_another_stopped() {
+async fn an_engine_continues_the_work_of_another() {
     let memory = Arc::new(MemoryStore::default());
     let (mut harness, store) = first(&memory).await;
     let spec = WorkflowSpec::new("cut")

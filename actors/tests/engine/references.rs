@@ -96,7 +96,7 @@ async fn a_missing_path_names_the_reference_and_the_keys() {
 
 /// Who runs after a failed task has only fallbacks and metadata of it.
 #[actix::test]
-async fn a_failed_task_gives_only_what_is_known_of_it() {
+async fn a_failed_task_has_only_the_fields_that_are_known() {
     let mut harness = Harness::open().await;
     let spec = WorkflowSpec::new("after failure")
         .task(failing("bad"))

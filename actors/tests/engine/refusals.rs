@@ -86,9 +86,13 @@ async fn a_refused_last_result_ends_the_workflow_as_failed() {
         (record.status, &*statuses(&record)),
         (WorkflowStatus::Failed, &[Completed, Failed][..])
     );
-    let told = harness.told(&record.id);
-    assert_eq!(told.iter().filter(|it| it.starts_with("workflow:")).count(), 3, "{told:?}");
-    assert_eq!(told.last().map(String::as_str), Some("workflow:failed"));
+    let published = harness.published(&record.id);
+    assert_eq!(
+        published.iter().filter(|it| it.starts_with("workflow:")).count(),
+        3,
+        "{published:?}"
+    );
+    assert_eq!(published.last().map(String::as_str), Some("workflow:failed"));
     harness.finish().await;
 }
 
@@ -159,7 +163,7 @@ async fn a_refused_early_result_fails_its_task_and_not_the_submission() {
 
 /// A workflow of which the store takes nothing at all is given up, as before.
 #[actix::test]
-async fn what_is_refused_without_its_result_is_given_up() {
+async fn a_change_that_is_refused_without_its_result_is_abandoned() {
     let refused = StoreError::Refused { detail: "never".into() };
     let store = FlakyStore::flaky(Vec::new(), vec![refused; 2]);
     let setup = Setup { store: Arc::<FlakyStore>::clone(&store), ..Setup::default() };

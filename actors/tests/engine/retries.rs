@@ -70,8 +70,8 @@ async fn a_task_completes_on_a_later_attempt() {
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed, Completed]);
     assert_eq!((of(&record, "t").attempts, &of(&record, "t").error), (3, &None));
-    let told = harness.told(&id);
-    let of_t: Vec<&str> = told.iter().filter_map(|it| it.strip_suffix(" t")).collect();
+    let published = harness.published(&id);
+    let of_t: Vec<&str> = published.iter().filter_map(|it| it.strip_suffix(" t")).collect();
     let attempt = ["task:queued", "task:started", "task:retry_scheduled"];
     let expected = [&attempt[..], &attempt, &attempt[..2], &["task:completed"]].concat();
     assert_eq!(of_t, expected);
@@ -191,7 +191,7 @@ async fn jitter_follows_the_seed() {
 
 /// The event tells when the next attempt is due, so that a person need not guess.
 #[actix::test]
-async fn a_scheduled_retry_tells_its_time() {
+async fn a_scheduled_retry_reports_its_time() {
     let mut harness = Harness::open().await;
     let failing = task("t", json!({"fail": "CONNECTION_LOST", "times": 1}));
     let spec: TaskSpec = failing.retry(retries(4, Fixed, secs(30)));

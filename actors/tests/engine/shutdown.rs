@@ -56,8 +56,8 @@ async fn what_does_not_end_in_time_is_abandoned() {
     assert_eq!(report.abandoned, [("w".into(), "runs".into())]);
     harness.catch_up().await;
     assert_eq!(harness.script.calls_of("runs")[0].ending, Ending::Dropped);
-    let told = harness.until("engine:stopped", |_| true).await;
-    assert_eq!(told.data, EventData::EngineStopped { abandoned_tasks: 1 });
+    let published = harness.until("engine:stopped", |_| true).await;
+    assert_eq!(published.data, EventData::EngineStopped { abandoned_tasks: 1 });
     assert!(
         !harness.stored(&"w".into()).await.status.is_settled(),
         "the next start goes on with it"
@@ -97,7 +97,7 @@ async fn waiting_tasks_do_not_begin_during_a_stop() {
 
 /// Everything that is asked during and after a stop is answered.
 #[actix::test]
-async fn whoever_waits_is_answered_when_the_engine_stops() {
+async fn callers_are_answered_when_the_engine_stops() {
     let store = Arc::new(MemoryStore::default());
     let setup = Setup { store: Arc::<MemoryStore>::clone(&store), ..Setup::default() };
     let mut harness = setup.open().await;

@@ -40,9 +40,9 @@ async fn a_different_workflow_of_the_same_id_is_refused() {
     let second = WorkflowSpec::new("second").id("w").task(quick("b")).task(quick("c"));
     let refused = harness.submit(second).await.map(|sent| sent.id).unwrap_err();
     assert_eq!(refused.code(), ErrorCode::WorkflowInvalidState);
-    let told = refused.to_string();
-    assert!(told.contains("`w` was submitted before and differs"), "{told}");
-    assert!(told.contains("name") && told.contains("task"), "{told}");
+    let published = refused.to_string();
+    assert!(published.contains("`w` was submitted before and differs"), "{published}");
+    assert!(published.contains("name") && published.contains("task"), "{published}");
     assert_eq!(harness.wait(&"w".into()).await.unwrap().name, first.name);
     assert_eq!(harness.script.order(), ["a"]);
     harness.finish().await;

@@ -13,13 +13,13 @@ use crate::support::{Ending, Harness, assert_at, code, of, quick, retries, secs,
 
 /// The scopes and limits of the timeouts told of a task.
 fn timeouts(harness: &Harness, task: &str) -> Vec<(String, f64)> {
-    let told = harness.events.iter().filter_map(|event| match &event.data {
+    let published = harness.events.iter().filter_map(|event| match &event.data {
         EventData::TaskTimeout { task_id, scope, limit, .. } if task_id.as_str() == task => {
             Some((scope.to_string(), *limit))
         }
         _ => None,
     });
-    told.collect()
+    published.collect()
 }
 
 /// An attempt that takes too long is cut off then, its call dropped, and it may be tried again.
@@ -126,7 +126,7 @@ async fn a_workflow_ends_at_its_limit() {
     assert_eq!(call.ending, Ending::Dropped);
     assert_at(call.ended.unwrap(), secs(60));
     assert_eq!(timeouts(&harness, "calling"), [("workflow".to_owned(), 60.0)]);
-    assert_eq!(harness.told(&id).last().map(String::as_str), Some("workflow:failed"));
+    assert_eq!(harness.published(&id).last().map(String::as_str), Some("workflow:failed"));
     harness.finish().await;
 }
 
@@ -142,6 +142,6 @@ async fn limits_that_are_kept_do_nothing() {
     let record = sent.end().await;
     assert_eq!(record.status, WorkflowStatus::Completed);
     tokio::time::sleep(secs(100)).await;
-    assert_eq!(harness.told(&id).last().map(String::as_str), Some("workflow:completed"));
+    assert_eq!(harness.published(&id).last().map(String::as_str), Some("workflow:completed"));
     harness.finish().await;
 }

@@ -34,10 +34,10 @@ fn at_once(max_concurrent_tasks: usize) -> EngineSettings {
 #[actix::test]
 async fn calls_with_an_effect_wait_for_the_outcomes_before_them() {
     tokio::time::pause();
-    for (places, bound) in [(16, 1_024), (400, 1_600)] {
+    for (slots, bound) in [(16, 1_024), (400, 1_600)] {
         let store = FlakyStore::gated();
         store.pass_submits(1);
-        let mut harness = over(&store, at_once(places)).await;
+        let mut harness = over(&store, at_once(slots)).await;
         let sent = harness.submit(many(3_000, quick)).await.unwrap();
         tokio::time::sleep(secs(1)).await;
         assert_eq!(harness.script.calls().len(), bound);
@@ -100,10 +100,10 @@ async fn no_effect_begins_while_the_store_refuses_outcomes() {
 async fn a_result_beyond_the_limit_fails_its_own_task() {
     let engine = EngineSettings { max_result_bytes: 1_000, ..EngineSettings::default() };
     let mut harness = Setup { engine, ..Setup::default() }.open().await;
-    let gives = |id: &str, size: usize| task(id, json!({"value": "x".repeat(size)}));
+    let returning = |id: &str, size: usize| task(id, json!({"value": "x".repeat(size)}));
     let spec = WorkflowSpec::new("w")
-        .task(gives("fits", 998))
-        .task(gives("too-long", 999))
+        .task(returning("fits", 998))
+        .task(returning("too-long", 999))
         .task(quick("after").after("fits"));
     let record = harness.run(spec).await;
     assert_eq!(statuses(&record), [Completed, Failed, Completed]);
@@ -129,7 +129,7 @@ async fn results_in_the_store_are_not_kept_in_memory() {
         .task(task("c", json!({"gate": "g", "value": "${a.id}-${b.id}"})).after("b"));
     let sent = harness.submit(spec).await.unwrap();
     harness.until_task("task:started", "c").await;
-    assert!(harness.look(&sent.id).await.is_none(), "the store has the results");
+    assert!(harness.state(&sent.id).await.is_none(), "the store has the results");
     harness.script.open("g");
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed; 3]);

@@ -149,7 +149,7 @@ async fn a_supervisor_that_panics_is_restarted_under_its_address() {
 
 /// One supervisor beyond its budget takes nobody with it, is told of, and can be brought back.
 #[actix::test]
-async fn a_supervisor_that_is_gone_is_visible_and_comes_back_by_message() {
+async fn a_supervisor_that_is_gone_is_visible_and_restarts_by_message() {
     tokio::time::pause();
     let mut harness = Harness::new(Setup::default());
     harness.employ(Script::default().spec("p")).await;
@@ -233,7 +233,7 @@ async fn a_strategy_that_panics_costs_an_attempt() {
 /// Panics when it is told of the first call that ended.
 #[derive(Default)]
 struct Deaf {
-    was_told: bool,
+    has_failed: bool,
 }
 
 impl LoadBalancingStrategy for Deaf {
@@ -246,7 +246,7 @@ impl LoadBalancingStrategy for Deaf {
     }
 
     fn finished(&mut self, _: &ProviderId, _: Sample, _: Duration) {
-        assert!(std::mem::replace(&mut self.was_told, true), "told for the first time");
+        assert!(std::mem::replace(&mut self.has_failed, true), "told for the first time");
     }
 }
 
@@ -278,9 +278,9 @@ async fn a_control_actor_beyond_its_budget_is_reported() {
         make_panic(&harness.addresses.resources, GetResources).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
-    let gave_up = harness.actors.failed.await.unwrap();
-    assert!(gave_up.actor.contains("ResourceManager"), "{gave_up:?}");
-    assert_eq!(gave_up.panic, "the answer is poison");
+    let reached = harness.actors.failed.await.unwrap();
+    assert!(reached.actor.contains("ResourceManager"), "{reached:?}");
+    assert_eq!(reached.panic, "the answer is poison");
 }
 
 /// Going on with half the truth is worse than stopping: what was acknowledged is in the store.
@@ -288,8 +288,8 @@ async fn a_control_actor_beyond_its_budget_is_reported() {
 async fn a_resolver_that_panics_stops_the_system() {
     let harness = Harness::new(Setup::default());
     make_panic(&harness.addresses.resolver, SettleTasks(Vec::new())).await;
-    let gave_up = harness.actors.failed.await.unwrap();
-    assert!(gave_up.actor.contains("DependencyResolver"), "{gave_up:?}");
+    let reached = harness.actors.failed.await.unwrap();
+    assert!(reached.actor.contains("DependencyResolver"), "{reached:?}");
 }
 
 /// The same for the engine.
@@ -297,8 +297,8 @@ async fn a_resolver_that_panics_stops_the_system() {
 async fn an_engine_that_panics_stops_the_system() {
     let harness = Harness::new(Setup::default());
     make_panic(&harness.addresses.engine, IsIdle).await;
-    let gave_up = harness.actors.failed.await.unwrap();
-    assert!(gave_up.actor.contains("ExecutionEngine"), "{gave_up:?}");
+    let reached = harness.actors.failed.await.unwrap();
+    assert!(reached.actor.contains("ExecutionEngine"), "{reached:?}");
 }
 
 /// Panics at the first writes, at once or after a pause; then works.

@@ -156,9 +156,9 @@ async fn a_call_is_dropped_only_after_the_grace_of_its_provider() {
     let script = Script { grace: Duration::from_secs(3), ..script };
     harness.employ(script.spec("p")).await;
     let limit = Duration::from_secs(7);
-    let told = harness.run_task(task("late").timeout(limit)).await.error.unwrap();
-    assert_eq!(told.code, ErrorCode::TaskTimeout);
-    assert!(told.message.contains("output kept"), "{told}");
+    let published = harness.run_task(task("late").timeout(limit)).await.error.unwrap();
+    assert_eq!(published.code, ErrorCode::TaskTimeout);
+    assert!(published.message.contains("output kept"), "{published}");
 
     let begun = tokio::time::Instant::now();
     let hung = harness.run_task(task("hang").timeout(limit)).await.error.unwrap();

@@ -38,7 +38,7 @@ fn finding(script: Script, found: &'static [HealthStatus]) -> Script {
     Script { health, ..script }
 }
 
-fn told(events: &mut Events) -> Vec<HealthStatus> {
+fn published(events: &mut Events) -> Vec<HealthStatus> {
     let health = |event| match event {
         EventData::ProviderHealth { health, .. } => Some(health),
         _ => None,
@@ -48,7 +48,7 @@ fn told(events: &mut Events) -> Vec<HealthStatus> {
 
 /// Whoever follows the events sees each change, and no change that was none.
 #[actix::test]
-async fn a_flapping_provider_is_told_of_once_for_each_change() {
+async fn a_flapping_provider_is_reported_once_for_each_change() {
     use HealthStatus::{Degraded, Healthy, Unhealthy};
     tokio::time::pause();
     let harness = Harness::new(Setup::default());
@@ -61,7 +61,7 @@ async fn a_flapping_provider_is_told_of_once_for_each_change() {
     harness.register(script.spec("p")).await;
     script.diary.until("answer", 14).await;
     harness.settle().await;
-    let changes = told(&mut events);
+    let changes = published(&mut events);
     assert_eq!(changes, [Healthy, Degraded, Unhealthy, Healthy, Degraded, Healthy]);
     let status = harness.status("p").await;
     assert_eq!((status.generation, status.restarts), (1, 0));
@@ -69,7 +69,7 @@ async fn a_flapping_provider_is_told_of_once_for_each_change() {
 
 /// An unhealthy provider gets no calls, goes on being checked, and serves again after one good one.
 #[actix::test]
-async fn an_unhealthy_provider_comes_back_by_itself() {
+async fn an_unhealthy_provider_recovers_by_itself() {
     use HealthStatus::{Healthy, Unhealthy};
     tokio::time::pause();
     let wait =
@@ -115,7 +115,7 @@ async fn checks_never_overlap_and_go_on_after_a_slow_one() {
     harness.settle().await;
     let gaps: Vec<u64> = script.diary.gaps("check").iter().map(Duration::as_secs).collect();
     assert_eq!(gaps, [30, 39, 40, 30, 30]);
-    assert_eq!(told(&mut events), [Healthy, Degraded, Healthy]);
+    assert_eq!(published(&mut events), [Healthy, Degraded, Healthy]);
     assert_eq!(harness.status("p").await.generation, 1);
 }
 

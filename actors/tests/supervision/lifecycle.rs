@@ -32,14 +32,14 @@ fn patient() -> Setup {
 }
 
 /// The first instance fails as `script` says; the second one serves.
-async fn comes_back(script: Script, reason: &str) {
+async fn recovers(script: Script, reason: &str) {
     tokio::time::pause();
     let harness = Harness::new(patient());
     let mut events = harness.events().await;
     harness.register(script.spec("p")).await;
     let (_, waiting) = harness.submit(one(task("waits"))).await;
-    let told = events.restarted("p").await;
-    assert!(told.contains(reason), "{told}");
+    let published = events.restarted("p").await;
+    assert!(published.contains(reason), "{published}");
     assert_completed(waiting.await);
     let status = harness.status("p").await;
     assert_eq!((status.state, status.generation), (ProviderState::Serving, 2));
@@ -54,7 +54,7 @@ async fn a_panic_while_it_is_built_is_tried_again() {
         assert!(instance > 1, "no such model");
         Ok(())
     });
-    comes_back(Script { build, ..Script::default() }, "panicked while it was built: no such model")
+    recovers(Script { build, ..Script::default() }, "panicked while it was built: no such model")
         .await;
 }
 
@@ -65,7 +65,7 @@ async fn an_error_while_it_is_built_is_tried_again() {
         1 => Err(TaskError::new(ErrorCode::ConnectionRefused, "nobody listens")),
         _ => Ok(()),
     });
-    comes_back(Script { build, ..Script::default() }, "nobody listens").await;
+    recovers(Script { build, ..Script::default() }, "nobody listens").await;
 }
 
 /// Nor is a panic there.
@@ -76,7 +76,7 @@ async fn a_panic_while_it_is_made_ready_is_tried_again() {
         assert!(instance > 1, "no connection");
         Ok(())
     });
-    comes_back(Script { initialize, ..Script::default() }, "no connection").await;
+    recovers(Script { initialize, ..Script::default() }, "no connection").await;
 }
 
 /// A peer that never answers holds nobody up for longer than the limit.
@@ -88,7 +88,7 @@ async fn a_hang_while_it_is_made_ready_is_tried_again() {
         }
         Ok(())
     });
-    comes_back(Script { initialize, ..Script::default() }, "no answer within 20s").await;
+    recovers(Script { initialize, ..Script::default() }, "no answer within 20s").await;
 }
 
 /// Neither costs the next instance anything, and a removal ends all the same.
@@ -185,8 +185,8 @@ async fn panics_in_calls_spend_the_budget() {
     assert!(refused.message.contains("provider `p` has failed"), "{refused}");
     assert!(refused.message.contains("on purpose"), "{refused}");
     assert_eq!(script.diary.count("built"), 6);
-    let told = events.so_far().into_iter();
-    assert!(!told.into_iter().any(|it| matches!(
+    let published = events.so_far().into_iter();
+    assert!(!published.into_iter().any(|it| matches!(
         it,
         EventData::ProviderFailed { .. } | EventData::ProviderRestarted { .. }
     )));
@@ -234,8 +234,11 @@ async fn an_outage_never_ends_in_failed() {
         assert_completed(waiting.await);
         let status = harness.status("p").await;
         assert_eq!((status.state, status.generation), (ProviderState::Serving, 60), "{how}");
-        let told = events.so_far();
-        assert!(!told.iter().any(|it| matches!(it, EventData::ProviderFailed { .. })), "{how}");
+        let published = events.so_far();
+        assert!(
+            !published.iter().any(|it| matches!(it, EventData::ProviderFailed { .. })),
+            "{how}"
+        );
     }
 }
 
@@ -353,8 +356,11 @@ async fn late_answers_of_an_old_instance_change_nothing() {
     assert_eq!((status.generation, status.restarts), (3, 2));
     assert_eq!((status.state, status.health), (ProviderState::Serving, HealthStatus::Healthy));
     // Neither the late refusal nor the late finding was told.
-    let told = events.so_far();
-    assert!(!told.iter().any(|it| matches!(it, EventData::ProviderHealth { .. })), "{told:?}");
+    let published = events.so_far();
+    assert!(
+        !published.iter().any(|it| matches!(it, EventData::ProviderHealth { .. })),
+        "{published:?}"
+    );
 }
 
 /// A task that is retried does not care which instance serves it.

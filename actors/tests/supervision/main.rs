@@ -6,6 +6,8 @@ mod actors;
 #[cfg(test)]
 mod calls;
 #[cfg(test)]
+mod down;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod lifecycle;

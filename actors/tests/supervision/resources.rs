@@ -11,7 +11,7 @@ use std::{
 use futures_util::FutureExt as _;
 use gleitzeit_actors::{
     execution_engine::Shutdown,
-    resource_manager::{Acquire, CancelWaiting, Grant, Lease, Need},
+    resource_manager::{Acquire, CancelWaiting, Grant, Need, ResourceLease},
 };
 use gleitzeit_domain::{
     error::ErrorCode,
@@ -56,7 +56,7 @@ fn working() -> Script {
     })
 }
 
-/// The sum of the live leases is exact at every moment that anyone looks.
+/// The sum of the live leases is exact at every moment that anyone samples.
 #[actix::test]
 async fn a_thousand_tasks_never_take_more_than_there_is() {
     tokio::time::pause();
@@ -73,14 +73,14 @@ async fn a_thousand_tasks_never_take_more_than_there_is() {
     };
     let spec = many(1_000, |at| task(&format!("t{at}")).resources(needs(at)));
     let (_, mut ending) = harness.submit(spec).await;
-    let mut looks = 0;
+    let mut samples = 0;
     let mut most = Resources::default();
     let record = loop {
         let report = harness.resources().await;
         assert!(report.taken.fits_in(&report.total), "{report:?}");
         most.memory_mib = most.memory_mib.max(report.taken.memory_mib);
         most.cpu_millicores = most.cpu_millicores.max(report.taken.cpu_millicores);
-        looks += 1;
+        samples += 1;
         tokio::select! {
             record = &mut ending => break record,
             () = tokio::time::sleep(Duration::from_millis(1)) => {}
@@ -88,7 +88,7 @@ async fn a_thousand_tasks_never_take_more_than_there_is() {
     };
     assert_completed(Arc::clone(&record));
     assert_eq!(record.tasks.len(), 1_000);
-    assert!(looks > 1_000, "looked {looks} times");
+    assert!(samples > 1_000, "looked {samples} times");
     // There was contention, and what there is was used.
     assert_eq!((most.memory_mib, most.cpu_millicores), (100, 4_000));
     // Each had what it asked for.
@@ -151,14 +151,18 @@ fn mib(memory_mib: u64) -> Resources {
     Resources { memory_mib, ..Resources::default() }
 }
 
-async fn lease(harness: &Harness, amount: u64) -> Lease {
+async fn lease(harness: &Harness, amount: u64) -> ResourceLease {
     match acquire(harness, mib(amount), Priority::Normal).await {
         Grant::Leased(lease) => lease,
         other => panic!("not granted at once: {other:?}"),
     }
 }
 
-async fn wait(harness: &Harness, amount: u64, priority: Priority) -> oneshot::Receiver<Lease> {
+async fn wait(
+    harness: &Harness,
+    amount: u64,
+    priority: Priority,
+) -> oneshot::Receiver<ResourceLease> {
     match acquire(harness, mib(amount), priority).await {
         Grant::Waiting(lease) => lease,
         other => panic!("does not wait: {other:?}"),
@@ -237,7 +241,7 @@ fn all(id: &str) -> TaskSpec {
 
 /// On no path does a lease get lost: after each the next task gets all there is.
 #[actix::test]
-async fn a_lease_comes_back_on_every_path() {
+async fn a_lease_is_released_on_every_path() {
     tokio::time::pause();
     let harness = Harness::new(small());
     let gate = Gate::default();
@@ -295,7 +299,7 @@ async fn who_waits_for_a_provider_holds_nothing() {
 
 /// Each attempt leases anew; the pause between two holds nothing.
 #[actix::test]
-async fn a_retry_leases_anew() {
+async fn a_retry_acquires_a_new_lease() {
     tokio::time::pause();
     let harness = Harness::new(small());
     let attempts = Arc::new(AtomicU32::new(0));
@@ -328,7 +332,7 @@ async fn a_retry_leases_anew() {
 
 /// Stopping abandons the call, and its lease with it.
 #[actix::test]
-async fn an_abandoned_call_gives_its_lease_back() {
+async fn an_abandoned_call_releases_its_lease() {
     tokio::time::pause();
     let harness = Harness::new(small());
     let gate = Gate::default();

@@ -64,7 +64,7 @@ fn on(placement: Placement, spec: ProviderSpec) -> ProviderSpec {
 /// Nobody waits for a thread that does not come back: its calls fail, and everyone who lived on it
 /// moves to a new one.
 #[actix::test]
-async fn providers_of_a_blocked_thread_come_back_on_new_ones() {
+async fn providers_of_a_blocked_thread_restart_on_new_ones() {
     let harness = Harness::new(watchful(2));
     let (script, unblock) = blocking();
     let (far, neighbour) = (Script::default(), Script::default());

@@ -7,16 +7,12 @@ use std::{
 
 use futures_util::FutureExt as _;
 use gleitzeit_actors::load_balancer::{
-    BalancerSettings, CancelTasks, PickRequest, Picked, ProviderTicket, RemoveProvider, WaitPolicy,
-    Waiting,
+    CancelTasks, PickRequest, Picked, ProviderTicket, RemoveProvider, Waiting,
 };
 use gleitzeit_domain::{
-    error::{ErrorCode, TaskError},
-    event::EventData,
+    error::ErrorCode,
     health::{HealthReport, HealthStatus},
-    retry::RetryPolicy,
     task::{Priority, TaskStatus},
-    workflow::TaskSpec,
 };
 use tokio::time::Instant;
 
@@ -26,12 +22,10 @@ use crate::support::{
     task,
 };
 
-const RUN: &str = "work/v1.0:run";
+pub(crate) const RUN: &str = "work/v1.0:run";
 const OTHER: &str = "work/v1.0:other";
-/// Its method says that a call waits 5 s for a provider.
-const SHORT: &str = "work/v1.0:short";
 
-async fn wait(harness: &Harness, request: PickRequest) -> Waiting {
+pub(crate) async fn wait(harness: &Harness, request: PickRequest) -> Waiting {
     match harness.pick_as(request).await {
         Picked::Waiting(ticket) => ticket,
         other => panic!("does not wait: {other:?}"),
@@ -108,7 +102,7 @@ async fn max_concurrent_is_exact_under_load() {
 
 /// The most urgent first, then the oldest; one in eight is the oldest, whatever its priority.
 #[actix::test]
-async fn the_line_goes_by_priority_then_age() {
+async fn the_queue_is_ordered_by_priority_then_age() {
     use Priority::{High, Low, Normal, Urgent};
     let (harness, held) = full(Setup::default()).await;
     let mut waiting = Vec::new();
@@ -140,7 +134,7 @@ async fn the_line_goes_by_priority_then_age() {
 
 /// A provider's methods share its room: none of them starves another one.
 #[actix::test]
-async fn lines_of_several_methods_are_served_as_one() {
+async fn queues_of_several_methods_are_served_as_one() {
     use Priority::{Normal, Urgent};
     let (harness, held) = full(Setup::default()).await;
     let mut waiting = Vec::new();
@@ -163,7 +157,7 @@ async fn lines_of_several_methods_are_served_as_one() {
 
 /// Who waits for another provider than the one that is free stands in nobody's way.
 #[actix::test]
-async fn who_avoids_the_free_one_holds_up_nobody() {
+async fn a_waiter_that_avoids_the_free_provider_holds_up_none() {
     tokio::time::pause();
     let harness = Harness::new(Setup::default());
     for id in ["p", "q"] {
@@ -190,7 +184,7 @@ async fn who_avoids_the_free_one_holds_up_nobody() {
 
 /// A cancelled wait ends at once, and its turn goes to the next one.
 #[actix::test]
-async fn a_cancelled_wait_leaves_the_line() {
+async fn a_cancelled_wait_leaves_the_queue() {
     let (harness, held) = full(Setup::default()).await;
     let cancelled = harness.request(RUN);
     let key = cancelled.task;
@@ -204,7 +198,7 @@ async fn a_cancelled_wait_leaves_the_line() {
 
 /// The same from outside: a workflow is cancelled while its task waits for a provider.
 #[actix::test]
-async fn a_workflow_cancelled_in_line_ends_and_others_are_served() {
+async fn a_workflow_cancelled_in_a_queue_ends_and_others_are_served() {
     tokio::time::pause();
     let harness = Harness::new(Setup::default());
     let gate = Gate::default();
@@ -233,7 +227,7 @@ async fn a_workflow_cancelled_in_line_ends_and_others_are_served() {
 
 /// Who was better than another one and is removed leaves its line to that one.
 #[actix::test]
-async fn a_line_goes_to_who_is_left() {
+async fn a_queue_is_served_by_the_provider_that_is_left() {
     let (harness, _held) = full(Setup::default()).await;
     let health = step(|_| async { HealthReport::degraded("slow") });
     let script = Script { health, ..Script::default() };
@@ -251,7 +245,7 @@ async fn a_line_goes_to_who_is_left() {
 
 /// The last provider of a method is removed: who waits is told so, in time.
 #[actix::test]
-async fn a_line_without_any_provider_ends() {
+async fn a_queue_without_a_provider_ends() {
     let (harness, _held) = full(Setup::default()).await;
     let waiting = wait(&harness, harness.request(RUN)).await;
     tokio::time::sleep(Duration::from_secs(100)).await;
@@ -265,7 +259,7 @@ async fn a_line_without_any_provider_ends() {
 
 /// A provider that comes while they wait serves them.
 #[actix::test]
-async fn a_line_without_any_provider_is_served_by_one_that_comes() {
+async fn a_queue_without_a_provider_is_served_by_one_that_is_added() {
     tokio::time::pause();
     let harness = Harness::new(Setup::default());
     let waiting = wait(&harness, harness.request(RUN)).await;
@@ -282,176 +276,6 @@ async fn a_busy_provider_is_waited_for_without_limit() {
     tokio::time::sleep(Duration::from_hours(2)).await;
     assert!((&mut waiting).now_or_never().is_none());
     drop(held);
-    assert!(waiting.await.unwrap().is_ok());
-}
-
-/// Down is: each call waits its time, from when it came or from when the last one went down.
-#[actix::test]
-async fn each_wait_for_a_provider_that_is_down_has_its_own_end() {
-    tokio::time::pause();
-    let harness = Harness::new(Setup::default());
-    let initialize = step(|_| async { Err(TaskError::failed("down")) });
-    harness.register(Script { initialize, ..Script::default() }.spec("p")).await;
-    let begun = Instant::now();
-    let (_, first) = harness.submit(one(task("first"))).await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let (_, second) = harness.submit(one(task("second"))).await;
-    for (ending, after) in [(first, 30), (second, 40)] {
-        let record = ending.await;
-        assert_eq!(begun.elapsed().as_secs(), after);
-        let error = record.tasks[0].error.as_ref().unwrap();
-        assert_eq!(error.code, ErrorCode::ProviderNotAvailable);
-        assert!(error.is_retryable());
-    }
-    harness.assert_nothing_left().await;
-}
-
-/// Serves from its instance `number` on.
-fn down_before(number: u64) -> Script {
-    let initialize = step(move |instance| async move {
-        if instance < number { Err(TaskError::failed("nobody listens there")) } else { Ok(()) }
-    });
-    Script { initialize, ..Script::default() }
-}
-
-fn waiting_by(wait_policy: WaitPolicy) -> Setup {
-    Setup {
-        balancer: BalancerSettings { wait_policy, ..BalancerSettings::default() },
-        ..Setup::default()
-    }
-}
-
-/// The refusal says what the provider's supervisor knows: the person who reads it may have no other
-/// way to ask.
-#[actix::test]
-async fn a_refusal_names_the_cause() {
-    tokio::time::pause();
-    let harness = Harness::new(Setup::default());
-    harness.register(down_before(u64::MAX).spec("p")).await;
-    harness.register(down_before(u64::MAX).spec("q")).await;
-    let error = harness.run_task(task("t")).await.error.unwrap();
-    assert_eq!(error.code, ErrorCode::ProviderNotAvailable);
-    for part in
-        ["work/v1.0:run", "within 30s", "provider `p` is down", "`q`", "nobody listens there"]
-    {
-        assert!(error.message.contains(part), "{part}: {error}");
-    }
-}
-
-/// A process that runs one workflow waits once for a provider that has never been there, not once for
-/// each attempt; for one that was there each attempt waits.
-#[actix::test]
-async fn an_absent_provider_is_waited_for_once() {
-    tokio::time::pause();
-    let harness = Harness::new(waiting_by(WaitPolicy::OnceForAbsent));
-    harness.register(down_before(20).spec("p")).await;
-    let begun = Instant::now();
-    let retry = RetryPolicy { max_attempts: 3, jitter: false, ..RetryPolicy::default() };
-    let (_, tried) = harness.submit(one(task("tried").retry(retry))).await;
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    let (_, late) = harness.submit(one(task("late"))).await;
-    assert_eq!(late.await.tasks[0].status, TaskStatus::Failed);
-    assert_eq!(begun.elapsed().as_secs(), 30);
-    let tried = tried.await;
-    assert_eq!(tried.tasks[0].attempts, 3);
-    assert!(begun.elapsed().as_secs() < 40, "{:?}", begun.elapsed());
-    // It comes, and goes again.
-    let mut events = harness.events().await;
-    events.health(&"p".into(), HealthStatus::Healthy).await;
-    assert_completed(harness.run(one(task("served"))).await);
-    harness.restart("p").await;
-    harness.assert_nothing_left().await;
-}
-
-/// A process that serves waits as long as the task's own limits allow, but not for a method that none
-/// of its providers serves; a method may say how long.
-#[actix::test]
-async fn a_process_that_serves_waits_without_a_limit_of_its_own() {
-    tokio::time::pause();
-    let harness = Harness::new(waiting_by(WaitPolicy::Unlimited));
-    let begun = Instant::now();
-    let unserved = harness.run_task(task("unserved")).await.error.unwrap();
-    assert_eq!(unserved.code, ErrorCode::MethodNotSupported);
-    assert!(unserved.message.contains("[providers.<id>]"), "{unserved}");
-    assert_eq!(begun.elapsed().as_secs(), 30);
-
-    harness.register(down_before(2_000).spec("p")).await;
-    let (_, patient) = harness.submit(one(task("patient"))).await;
-    let limited = task("limited").total_timeout(Duration::from_mins(10));
-    let limited = harness.run_task(limited).await.error.unwrap();
-    assert_eq!(limited.code, ErrorCode::TaskTimeout);
-    assert!(limited.message.contains("nobody listens there"), "{limited}");
-    let short = Instant::now();
-    let error = harness.run_task(TaskSpec::new("short", SHORT)).await.error.unwrap();
-    assert_eq!((error.code, short.elapsed().as_secs()), (ErrorCode::ProviderNotAvailable, 5));
-    assert_completed(patient.await);
-    assert!(begun.elapsed() > Duration::from_hours(2), "{:?}", begun.elapsed());
-    harness.assert_nothing_left().await;
-}
-
-/// Who looks from outside sees what such a task waits for, and no more of it when the wait is over.
-#[actix::test]
-async fn a_wait_for_a_provider_that_is_down_is_written_down() {
-    tokio::time::pause();
-    let harness = Harness::new(waiting_by(WaitPolicy::Unlimited));
-    let script = down_before(10);
-    harness.register(script.spec("p")).await;
-    let mut events = harness.events().await;
-    let (id, ending) = harness.submit(one(task("t"))).await;
-    let told = events.until(|it| matches!(it, EventData::TaskWaiting { .. })).await;
-    let EventData::TaskWaiting { reason, .. } = told else { unreachable!() };
-    assert!(reason.contains("nobody listens there"), "{reason}");
-    harness.settle().await;
-    let stored = harness.store.workflow(&id).await.unwrap().unwrap();
-    let error = stored.tasks[0].error.as_ref().unwrap();
-    assert_eq!(stored.tasks[0].status, TaskStatus::Queued);
-    assert!(error.message.starts_with("waits for a provider: "), "{error}");
-    assert!(error.message.contains("nobody listens there"), "{error}");
-    let record = ending.await;
-    assert_completed(&record);
-    assert_eq!(record.tasks[0].error, None);
-    assert_eq!(record.tasks[0].attempts, 1);
-    let count = |events: Vec<EventData>| {
-        events.iter().filter(|it| matches!(it, EventData::TaskWaiting { .. })).count()
-    };
-    assert_eq!(count(events.so_far()), 0, "once a wait");
-    harness.assert_nothing_left().await;
-}
-
-/// An outage of one provider is nothing to the tasks of all others, however many wait for it.
-#[actix::test]
-async fn tasks_of_a_provider_that_is_down_hold_up_no_others() {
-    tokio::time::pause();
-    let mut setup = waiting_by(WaitPolicy::Unlimited);
-    setup.engine.max_concurrent_tasks = 2;
-    setup.engine.max_parked_tasks = 4;
-    let harness = Harness::new(setup);
-    harness.register(down_before(100).spec("p")).await;
-    harness.employ(Script::default().spec_of("q", "play/v1.0")).await;
-    let (_, away) = harness.submit(many(200, |at| task(&format!("t{at}")))).await;
-    tokio::time::sleep(Duration::from_mins(2)).await;
-    let begun = Instant::now();
-    assert_completed(harness.run(one(TaskSpec::new("other", "play/v1.0:run"))).await);
-    assert_eq!(begun.elapsed().as_secs(), 0);
-    assert_completed(away.await);
-    harness.assert_nothing_left().await;
-}
-
-/// Where the settings say that nobody waits, the answer is there at once.
-#[actix::test]
-async fn without_a_wait_the_refusal_comes_at_once() {
-    tokio::time::pause();
-    let balancer =
-        BalancerSettings { provider_wait: Duration::ZERO, ..BalancerSettings::default() };
-    let harness = Harness::new(Setup { balancer, ..Setup::default() });
-    assert!(matches!(
-        harness.pick_as(harness.request(RUN)).await,
-        Picked::Refused(error) if error.code == ErrorCode::MethodNotSupported
-    ));
-    let forever = BalancerSettings { provider_wait: Duration::MAX, ..BalancerSettings::default() };
-    let harness = Harness::new(Setup { balancer: forever, ..Setup::default() });
-    let waiting = wait(&harness, harness.request(RUN)).await;
-    harness.register(Script::default().spec("p")).await;
     assert!(waiting.await.unwrap().is_ok());
 }
 

@@ -90,18 +90,18 @@ fn crashes_follow_each_other() {
 fn an_unknown_outcome_is_settled_by_the_test() {
     let mut kit = kit(Effect::AtMostOnce);
     kit.crash(Crash::during("charge"));
-    let doubtful = kit.run_until(order(), "task:outcome_unknown charge");
-    assert_eq!(doubtful.task("charge").unwrap().status, TaskStatus::OutcomeUnknown);
+    let unknown = kit.run_until(order(), "task:outcome_unknown charge");
+    assert_eq!(unknown.task("charge").unwrap().status, TaskStatus::OutcomeUnknown);
     kit.assert_calls("bank/charge", 1);
     kit.assert_calls("post/ship", 0);
-    let id = doubtful.id.clone();
+    let id = unknown.id.clone();
     kit.live(async |handle| {
-        let verdict = Resolution::Completed { result: json!("the bank says so") };
-        handle.resolve(&id, &"charge".into(), verdict).await.unwrap();
+        let resolution = Resolution::Completed { result: json!("the bank says so") };
+        handle.resolve(&id, &"charge".into(), resolution).await.unwrap();
         handle.wait(&id).await.unwrap();
     })
     .unwrap();
-    let ended = kit.ended(&doubtful.id);
+    let ended = kit.ended(&unknown.id);
     assert_eq!(ended.status, WorkflowStatus::Completed);
     kit.assert_calls("bank/charge", 1);
     kit.assert_calls("post/ship", 1);
@@ -111,7 +111,7 @@ fn an_unknown_outcome_is_settled_by_the_test() {
 /// A misspelled event would make a test pass that tests nothing.
 #[test]
 #[should_panic(expected = "did not take place")]
-fn a_crash_that_does_not_take_place_is_told() {
+fn a_crash_that_does_not_happen_is_reported() {
     let mut kit = kit(Effect::Pure);
     kit.crash(Crash::after("task:complete charge"));
     kit.run(order());
@@ -121,6 +121,6 @@ fn a_crash_that_does_not_take_place_is_told() {
 /// The text of a failed assertion is what a person needs to see.
 #[test]
 #[should_panic(expected = "no `task:failed ship` in its place among the events of `workflow-1`")]
-fn a_missing_event_is_told_with_all_others() {
+fn a_missing_event_is_reported_with_all_others() {
     kit(Effect::Pure).run(order()).assert_order(&["task:completed charge", "task:failed ship"]);
 }

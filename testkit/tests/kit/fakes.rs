@@ -1,4 +1,4 @@
-//! A fake stands in the place of one method, and under the same contract.
+//! A fake replaces one method, under the same contract.
 
 use gleitzeit::{
     ErrorCode, Handle, ListFilter, TaskSpec, WorkflowSpec,

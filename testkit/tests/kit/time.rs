@@ -65,7 +65,7 @@ fn a_slow_fake_runs_into_the_tasks_timeout() {
     assert!(kit.elapsed() >= HOUR / 2 && kit.elapsed() < HOUR, "{:?}", kit.elapsed());
 }
 
-/// What waits for ever is told, not waited for.
+/// A wait without an end is reported, not waited for.
 #[test]
 #[should_panic(expected = "in `workflow-1`, task `pay` is executing")]
 fn a_workflow_that_never_ends_fails_its_test() {

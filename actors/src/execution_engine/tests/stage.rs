@@ -29,7 +29,7 @@ use crate::{
     execution_engine::{EngineCounts, EngineSettings, GetEngineCounts, Submit, WaitAnswer},
     load_balancer::{BalancerSettings, RegisterProvider},
     memory_store::MemoryStore,
-    system::{self, Actors, Parts},
+    system::{self, Actors, SystemConfig},
 };
 
 /// What a [`HeldStore`] does with a write.
@@ -242,7 +242,7 @@ pub(super) fn hang() -> Value {
 
 impl Stage {
     pub(super) async fn open(engine: EngineSettings, store: Arc<HeldStore>) -> Self {
-        let parts = Parts {
+        let parts = SystemConfig {
             engine,
             balancer: BalancerSettings::default(),
             strategies: Strategies::default(),

@@ -1,4 +1,4 @@
-//! A harness with all actors, scripted providers and everything that happened on it.
+//! The harness: all actors, scripted providers, and every event that was published.
 //!
 //! All of it lives on one thread, so that the paused clock holds for all: time passes only when
 //! nobody has anything left to do.
@@ -9,8 +9,9 @@ mod invariants;
 mod remote;
 mod script;
 mod stores;
+mod values;
 
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use gleitzeit_actors::{
     dependency_resolver::CountWorkflows,
@@ -22,11 +23,11 @@ use gleitzeit_actors::{
     load_balancer::{BalancerSettings, RegisterProvider},
     memory_store::MemoryStore,
     resource_manager::{GetResources, ResourceReport},
-    system::{self, Actors, Parts},
+    system::{self, Actors, SystemConfig},
 };
 use gleitzeit_domain::{
     balance::{BalanceConfig, Strategies},
-    error::{ErrorCode, TaskError},
+    error::TaskError,
     event::Event,
     id::{ProtocolId, WorkflowId},
     plan::{Draft, PlanDefaults},
@@ -34,12 +35,9 @@ use gleitzeit_domain::{
     protocol::{Effect, MethodSpec, ParameterSpec, ProtocolSpec, catalog::ProtocolCatalog},
     provider::{Placement, ProviderSpec, Supervision},
     resources::Resources,
-    retry::{Backoff, RetryPolicy},
     store::Store,
-    task::{TaskRecord, TaskStatus},
-    workflow::{TaskSpec, WorkflowRecord, WorkflowSpec},
+    workflow::{WorkflowRecord, WorkflowSpec},
 };
-use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 pub(crate) use hooked_store::{Decision, Hook, HookedStore, Operation};
@@ -47,51 +45,12 @@ use invariants::{check_events, check_sequences};
 pub(crate) use remote::{LinkState, RemoteStore};
 pub(crate) use script::{Ending, Script};
 pub(crate) use stores::{FlakyStore, POISON, RefusingStore, StrictStore};
+use values::TIMEOUT;
+pub(crate) use values::{
+    assert_at, code, failing, of, quick, result, retries, secs, statuses, task, within,
+};
 
-/// So long may anything take on the paused clock before a test gives up on it.
-const TIMEOUT: Duration = Duration::from_hours(6);
-
-/// A task that calls the scripted provider; what happens is in its parameters (see [`script`]).
-pub(crate) fn task(id: &str, script: Value) -> TaskSpec {
-    TaskSpec::new(id, "test/run").params(script)
-}
-
-/// A task that completes at once.
-pub(crate) fn quick(id: &str) -> TaskSpec {
-    task(id, json!({}))
-}
-
-/// A task whose only attempt fails.
-pub(crate) fn failing(id: &str) -> TaskSpec {
-    task(id, json!({"fail": "TASK_EXECUTION_FAILED"}))
-}
-
-/// A policy without jitter and cap, so that times are exact.
-pub(crate) fn retries(max_attempts: u32, backoff: Backoff, base: Duration) -> RetryPolicy {
-    RetryPolicy {
-        max_attempts,
-        backoff,
-        base_delay: base,
-        max_delay: Duration::from_hours(24),
-        jitter: false,
-        ..RetryPolicy::default()
-    }
-}
-
-pub(crate) const fn secs(count: u64) -> Duration {
-    Duration::from_secs(count)
-}
-
-/// Timers are exact to the millisecond, and a chain of a few adds up.
-pub(crate) fn assert_at(actual: Duration, expected: Duration) {
-    let late = actual.checked_sub(expected);
-    assert!(
-        late.is_some_and(|late| late < Duration::from_millis(20)),
-        "at {actual:?} instead of {expected:?}"
-    );
-}
-
-/// What a harness is built from.
+/// The parts of a harness.
 pub(crate) struct Setup {
     pub(crate) engine: EngineSettings,
     pub(crate) provider_wait: Duration,
@@ -155,7 +114,7 @@ impl Setup {
 
     /// Opens a further harness where the clock is paused already.
     pub(crate) async fn open_again(self) -> Harness {
-        let parts = Parts {
+        let parts = SystemConfig {
             engine: self.engine,
             balancer: BalancerSettings {
                 balance: BalanceConfig::default(),
@@ -278,7 +237,7 @@ impl Harness {
     }
 
     /// The state of a workflow that runs here.
-    pub(crate) async fn look(&self, id: &WorkflowId) -> Option<Arc<WorkflowRecord>> {
+    pub(crate) async fn state(&self, id: &WorkflowId) -> Option<Arc<WorkflowRecord>> {
         let (answer, answered) = oneshot::channel();
         self.actors.addresses.engine.do_send(GetWorkflow { id: id.clone(), answer });
         within(answered).await.unwrap()
@@ -350,7 +309,7 @@ impl Harness {
     }
 
     /// What was told of a workflow, by the names of the events: `task:started a`.
-    pub(crate) fn told(&mut self, id: &WorkflowId) -> Vec<String> {
+    pub(crate) fn published(&mut self, id: &WorkflowId) -> Vec<String> {
         self.collect();
         let of_it = self.events.iter().filter(|event| event.workflow_id.as_ref() == Some(id));
         of_it
@@ -403,19 +362,19 @@ impl Harness {
         for id in &self.waits {
             let Some(record) = self.store.workflow(id).await.unwrap() else { continue };
             let stored = self.store.events(id, 0, usize::MAX).await.unwrap();
-            let told: Vec<Event> = self
+            let published: Vec<Event> = self
                 .events
                 .iter()
                 .filter(|event| event.workflow_id.as_ref() == Some(id))
                 .map(|event| Event::clone(event))
                 .collect();
             // Times are kept to the microsecond.
-            let pairs = stored.iter().zip(&told);
-            for (stored, told) in pairs {
-                assert_eq!((stored.sequence, &stored.data), (told.sequence, &told.data));
+            let pairs = stored.iter().zip(&published);
+            for (stored, published) in pairs {
+                assert_eq!((stored.sequence, &stored.data), (published.sequence, &published.data));
             }
             if record.status.is_settled() {
-                assert_eq!(stored.len(), told.len(), "{id}: stored and told");
+                assert_eq!(stored.len(), published.len(), "{id}: stored and told");
             }
             check_events(&record, &stored);
             self.script.check_attempts(&record);
@@ -440,29 +399,4 @@ impl Sent {
     pub(crate) async fn refusal(self) -> TaskError {
         within(self.end).await.expect("an answer").expect_err("it was refused")
     }
-}
-
-/// Awaits something that must come; on the paused clock, waiting for ever takes no time.
-pub(crate) async fn within<T>(it: impl Future<Output = T>) -> T {
-    tokio::time::timeout(TIMEOUT, it).await.expect("it never came")
-}
-
-/// A task of a record, by its id.
-pub(crate) fn of<'a>(record: &'a WorkflowRecord, task: &str) -> &'a TaskRecord {
-    record.tasks.iter().find(|it| it.id.as_str() == task).expect("a task of this id")
-}
-
-/// The statuses of all tasks, in order.
-pub(crate) fn statuses(record: &WorkflowRecord) -> Vec<TaskStatus> {
-    record.tasks.iter().map(|task| task.status).collect()
-}
-
-/// The code that a task ended with.
-pub(crate) fn code(record: &WorkflowRecord, task: &str) -> Option<ErrorCode> {
-    of(record, task).error.as_ref().map(|error| error.code)
-}
-
-/// The result of a completed task.
-pub(crate) fn result<'a>(record: &'a WorkflowRecord, task: &str) -> &'a Value {
-    of(record, task).result.as_ref().expect("a result")
 }

@@ -27,7 +27,7 @@ use gleitzeit_actors::{
     memory_store::MemoryStore,
     provider_supervisor::ProviderStatus,
     resource_manager::{GetResources, ResourceReport},
-    system::{self, Actors, Parts},
+    system::{self, Actors, SystemConfig},
 };
 use gleitzeit_domain::{
     balance::Strategies,
@@ -120,7 +120,7 @@ impl Harness {
             (name, catalog.method(&capability).unwrap())
         };
         let methods = ["work/v1.0:run", "work/v1.0:other", "play/v1.0:run"].map(method).into();
-        let parts = Parts {
+        let parts = SystemConfig {
             engine: setup.engine,
             balancer: setup.balancer,
             strategies: setup.strategies,

@@ -58,7 +58,7 @@ async fn status(memory: &MemoryStore, id: &str) -> Option<WorkflowStatus> {
 /// hears of the doubt, and the workflow runs when the store is back, whether it was stored before
 /// or not.
 #[actix::test]
-async fn a_doubt_is_settled_when_the_store_is_back() {
+async fn an_unknown_write_is_settled_when_the_store_is_back() {
     tokio::time::pause();
     for first in [LinkState::AnswerLost, LinkState::Lost] {
         let (memory, remote, mut harness) = open_again(false).await;
@@ -80,7 +80,7 @@ async fn a_doubt_is_settled_when_the_store_is_back() {
 
 /// Who submits the same again is told the truth, and its end.
 #[actix::test]
-async fn the_same_submitted_again_settles_the_doubt() {
+async fn the_same_submission_again_settles_an_unknown_write() {
     let (memory, remote, mut harness) = open(false).await;
     harness.run(one("before")).await;
     remote.spoil_submits(vec![LinkState::AnswerLost]);
@@ -96,7 +96,7 @@ async fn the_same_submitted_again_settles_the_doubt() {
 
 /// The read that would tell whose it is fails: that is a doubt as well.
 #[actix::test]
-async fn a_doubt_whose_owner_cannot_be_read_is_settled_later() {
+async fn an_unknown_write_without_a_readable_owner_is_settled_later() {
     let (memory, remote, mut harness) = open(false).await;
     harness.run(one("before")).await;
     // The second write finds it there, and the remote breaks before it can be read.
@@ -112,7 +112,7 @@ async fn a_doubt_whose_owner_cannot_be_read_is_settled_later() {
 /// The lease is lost between the commit and the next write: the workflow bears a lease that is gone,
 /// and is claimed by its id.
 #[actix::test]
-async fn a_doubt_under_a_lease_that_is_gone_is_claimed() {
+async fn an_unknown_write_under_an_expired_lease_is_claimed() {
     let (memory, remote, mut harness) = open(false).await;
     harness.run(one("before")).await;
     remote.spoil_submits(vec![LinkState::AnswerLost]);
