@@ -37,7 +37,7 @@ pub struct ResultFiles {
     pub markdown: PathBuf,
 }
 
-/// Why results were not written.
+/// The reason why results are not written.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
     /// The settings do not permit the directory that is stored with the workflow.
@@ -58,7 +58,7 @@ pub enum ResultsError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! The wall clock, told by the monotonic one.
+//! A wall clock that follows the monotonic clock.
 
 use std::time::SystemTime;
 

@@ -178,7 +178,7 @@ impl DependencyResolver {
         let mut graph = plan.graph()?;
         let settled = || tasks.iter().filter(|task| task.status.is_settled());
         // A task that was decided by others is decided again by them: restored as settled by itself,
-        // it would count twice, and its dependents would be told another cause.
+        // it would count twice, and its dependents would get another cause.
         let by_itself = |task: &&TaskRecord| {
             let because = task.error.as_ref().map(|error| error.code);
             task.status != TaskStatus::Skipped && because != Some(ErrorCode::TaskDependencyFailed)

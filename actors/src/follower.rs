@@ -66,7 +66,7 @@ pub enum Change {
 
 struct Shared {
     store: Arc<dyn Store>,
-    /// Where the task runs: a watcher may be on a thread without a runtime of tokio.
+    /// The runtime of the task: a watcher may be on a thread without a runtime of tokio.
     runtime: runtime::Handle,
     state: Mutex<State>,
     /// Wakes the task for a new watch, and after the last one.

@@ -106,7 +106,7 @@ mod tests {
         }
     }
 
-    /// A call that timed out is cancelled before its caller is told.
+    /// A call that timed out is cancelled before its caller is answered.
     #[actix::test]
     async fn a_timed_out_call_is_dropped() {
         tokio::time::pause();

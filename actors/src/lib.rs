@@ -11,11 +11,10 @@
 //! | [`EventBus`](event_bus::EventBus) | engine, supervisors, monitor | telling subscribers |
 //! | [`Monitor`](monitor::Monitor) | engine | measuring |
 //!
-//! When one fails: a panic of registry, resource manager, balancer, bus, monitor or a supervisor
-//! is followed by a restart with the same address and queue, within a budget; whoever waited for
-//! the lost answer fails that attempt, which may be repeated. Engine and resolver hold the truth
-//! about running workflows: their panic stops the system, and the next start recovers from the
-//! store.
+//! A panic of the registry, the resource manager, the balancer, the bus, the monitor or a supervisor
+//! is followed by a restart with the same address and queue, within a budget; an attempt that waited
+//! for the lost answer fails and may be retried. Engine and resolver hold the truth about running
+//! workflows: their panic stops the system, and the next start recovers from the store.
 
 pub mod addresses;
 pub mod clock;

@@ -67,7 +67,7 @@ impl MemoryStore {
         }
     }
 
-    /// The same, with leases that expire unless they are renewed, by tokio's clock: several engines on
+    /// Sets that leases expire unless they are renewed, by tokio's clock: several engines on
     /// one such store share it as processes share a server.
     #[must_use]
     pub fn with_timed_leases(mut self) -> Self {

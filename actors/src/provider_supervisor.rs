@@ -48,7 +48,7 @@ pub enum ProviderState {
     Stopped,
 }
 
-/// Tells the supervisors of one provider apart. A supervisor whose thread is blocked is given up and
+/// Distinguishes the supervisors of one provider. A supervisor whose thread is blocked is given up and
 /// replaced; if it wakes up, its reports are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SupervisorGeneration {

@@ -50,7 +50,7 @@ where
     start_supervised_in(Context::new(), policy, escalate_to, make)
 }
 
-/// The same for an actor whose context, and so its address, exists already: for two actors that
+/// Starts an actor whose context, and so its address, exists already: for two actors that
 /// address each other.
 ///
 /// # Panics
@@ -67,7 +67,7 @@ where
     start_supervised_or(ctx, policy, move |reached| escalate_to.do_send(reached), make)
 }
 
-/// The same with any function for the escalation: for one of many actors of a type, which
+/// Starts an actor with any function for the escalation: for one of many actors of a type, which
 /// [`RestartLimitReached`] does not distinguish.
 ///
 /// # Panics

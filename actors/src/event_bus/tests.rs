@@ -1,4 +1,4 @@
-//! Claims about [`EventBus`]: who hears what, in which order, and what a slow listener costs.
+//! Claims about [`EventBus`]: the events that a listener gets, their order, and the cost of a slow one.
 
 use chrono::DateTime;
 use futures_util::StreamExt as _;
@@ -24,7 +24,7 @@ async fn publish(bus: &Addr<EventBus>, events: Vec<Event>) {
     bus.send(Publish { events }).await.unwrap();
 }
 
-/// What waits: sequences, and marks as negative numbers.
+/// The waiting deliveries: sequences, and missed counts as negative numbers.
 fn waiting(subscription: &mut Subscription) -> Vec<i64> {
     let number = |delivery| match delivery {
         Delivery::Event(event) => event.sequence.cast_signed(),
@@ -53,7 +53,7 @@ async fn filters_are_kept() {
     assert_eq!(waiting(&mut exact), [1]);
 }
 
-/// Nobody can listen before the engine has started: whoever asks for that is told it all the same.
+/// No one can subscribe before the engine has started: a late subscriber gets that event, too.
 #[actix::test]
 async fn the_start_of_the_engine_is_sent_to_late_subscribers() {
     let bus = EventBus::new().start();
@@ -121,7 +121,7 @@ async fn a_listener_on_another_thread_is_woken_and_ended() {
     assert_eq!(done.await.unwrap().len(), 1);
 }
 
-/// Who has gone is forgotten, and a publisher sees at once that nobody is left.
+/// A listener that is gone is removed, and a publisher sees at once that none is left.
 #[actix::test]
 async fn dropped_listeners_leave_nothing_behind() {
     let bus = EventBus::new();

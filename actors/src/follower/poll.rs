@@ -20,7 +20,7 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 /// Between two polls of a store that does not notify of every commit.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The same for one that does: for a notification that is lost.
+/// Between two polls of a store that does, for a notification that is lost.
 const POLL_RARELY: Duration = Duration::from_secs(2);
 
 /// A round is followed by a pause of so many times its length: however many workflows are watched,
@@ -64,7 +64,7 @@ impl Drop for Running {
     }
 }
 
-/// What is to be read of one workflow.
+/// A workflow to read, and how.
 struct Task {
     id: WorkflowId,
     last: Option<u64>,
@@ -162,7 +162,7 @@ impl Shared {
     }
 
     async fn read_one(&self, task: &Task) -> Result<(), StoreError> {
-        // Before the state: it then tells of an event at least what the events do.
+        // Before the state, which is then at least as new as the events.
         let (mut has_events, mut has_ended) = (false, false);
         if let Some(mut last) = task.last {
             loop {
@@ -193,8 +193,8 @@ impl Shared {
         };
         if let Some(watched) = self.lock().watched.get_mut(&task.id) {
             watched.state_read = Some(Instant::now());
-            // From here on, events come one after the other; what is before them, each watcher has
-            // in the state or reads itself.
+            // From here on, every event is read; a watcher has the earlier ones in the state or reads
+            // them itself.
             watched.last = watched.last.or(record.as_ref().map(|it| it.last_sequence));
             let record = record.map(Arc::new);
             let _ = watched.changes.send(Change::State { record, is_whole: task.is_whole });

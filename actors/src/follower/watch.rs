@@ -55,7 +55,7 @@ impl Drop for Watch {
         let is_idle = state.watched.is_empty();
         drop(state);
         if is_idle {
-            // Without it the task would go on until its next poll.
+            // Without this the task would run until its next poll.
             self.follower.0.changed.notify_one();
         }
     }

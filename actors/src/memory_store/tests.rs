@@ -1,4 +1,4 @@
-//! What a bound on memory must not break.
+//! Claims about the bound on settled workflows.
 
 use std::sync::Arc;
 

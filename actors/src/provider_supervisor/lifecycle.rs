@@ -98,7 +98,7 @@ impl ProviderSupervisor {
 
     /// Replaces the instance; calls in flight keep the old one alive.
     pub(super) fn replace(&mut self, reason: String, trouble: Trouble, ctx: &mut Context<Self>) {
-        // In any other state a replacement is under way, or nobody wants one: a second panic of the
+        // In any other state a replacement is under way, or none is wanted: a second panic of the
         // same batch must not spend the budget twice.
         if matches!(self.state, ProviderState::Starting | ProviderState::Serving) {
             self.back_off(reason, trouble, ctx);

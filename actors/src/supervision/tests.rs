@@ -1,4 +1,4 @@
-//! Claims about [`start_supervised`]: what survives a panic, what does not, and when it gives up.
+//! Claims about [`start_supervised`]: the state that survives a panic, and the limit of restarts.
 
 use tokio::sync::mpsc;
 
@@ -29,7 +29,7 @@ struct Quit;
 #[rtype(result = "()")]
 struct Tick;
 
-/// Counts; `ticks` hears of each tick of a timer armed in `started`.
+/// Counts; `ticks` gets each tick of a timer that `started` arms.
 struct Counter {
     count: u32,
     fail_restarts: u32,
@@ -173,7 +173,7 @@ async fn the_budget_refills_over_time() {
     assert!(escalated.try_recv().is_err());
 }
 
-/// The first panic of an actor that must not go on with half a state is told at once.
+/// The first panic of an actor whose state is the truth is escalated at once.
 #[actix::test]
 async fn no_restart_is_made_where_none_is_allowed() {
     let Scene { counter, mut escalated, .. } = start(ESCALATE_AT_ONCE, 0);

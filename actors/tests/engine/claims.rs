@@ -1,4 +1,4 @@
-//! Who takes a workflow up: only whoever can run it, and what a process leaves of it when it dies.
+//! Claims: only a process that can run a workflow claims it, and a dead process leaves it to others.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ fn shared() -> Arc<MemoryStore> {
     Arc::new(MemoryStore::default().with_timed_leases())
 }
 
-/// An engine that takes over what nobody runs.
+/// An engine that claims free workflows.
 fn worker(store: &Arc<RefusingStore>) -> Setup {
     let owner: Arc<str> = "worker".into();
     let engine =
@@ -104,7 +104,7 @@ async fn what_a_process_does_not_know_is_left_to_one_that_does() {
     tokio::time::sleep(Duration::from_hours(1)).await;
     assert!(is_free(&memory, "o").await);
     assert_eq!(strangers.released(), 0, "it was never taken");
-    // Knowing the protocol is not enough where nobody serves it.
+    // A protocol without a provider is not enough.
     let store = RefusingStore::new(Arc::clone(&memory), 0);
     let mut knows = Setup { catalog: catalog(9), ..worker(&store) }.open_again().await;
     assert_eq!(knows.recover().await.workflows, 0);
@@ -116,7 +116,7 @@ async fn what_a_process_does_not_know_is_left_to_one_that_does() {
     stranger.finish().await;
 }
 
-/// A rolling upgrade of a process that runs: it takes up what it has learnt.
+/// A rolling upgrade of a running process: it claims workflows of the methods that were added.
 #[actix::test]
 async fn a_process_that_learns_a_method_takes_up_what_waits_for_it() {
     tokio::time::pause();
@@ -133,7 +133,7 @@ async fn a_process_that_learns_a_method_takes_up_what_waits_for_it() {
     harness.finish().await;
 }
 
-/// Another schema, or a workflow whose needs nobody wrote down: found at the take-up only. It is given
+/// Another schema, or a workflow without stored needs, is found after the claim only. It is released
 /// back once, and neither failed nor taken again and again.
 #[actix::test]
 async fn a_workflow_that_cannot_be_planned_is_released_once() {
@@ -205,12 +205,12 @@ async fn who_only_changes_a_workflow_does_not_keep_it() {
     assert!(changer.script.now() < secs(1), "{:?}", changer.script.now());
     let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
     assert_eq!(statuses(&record), [Pending, Cancelled, Skipped, Pending]);
-    // It may be changed once more, and is given back once more; also where nothing comes of it.
+    // It may be changed once more, and is released once more, also if the command fails.
     let hold = || Recover { id: Some("w".into()), hold: true };
     within(changer.actors.addresses.engine.send(hold())).await.unwrap().unwrap();
     let refused = changer.cancel_task(&"w".into(), "stopped").await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::WorkflowInvalidState);
-    // And nobody says anything.
+    // And no notification follows.
     within(changer.actors.addresses.engine.send(hold())).await.unwrap().unwrap();
     let store = RefusingStore::new(Arc::clone(&memory), 0);
     let mut harness = worker(&store).open_again().await;
@@ -262,7 +262,7 @@ async fn a_long_call_is_seen_from_elsewhere() {
     harness.finish().await;
 }
 
-/// A process that dies: its lease runs out, and nothing of what it would still have written comes.
+/// A process that dies: its lease expires, and none of its further writes arrives.
 async fn dies(harness: Harness, store: &RefusingStore) {
     store.cut();
     harness.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
@@ -303,8 +303,8 @@ async fn a_task_that_kills_its_process_uses_up_its_attempts() {
     assert_eq!((count("workflow:recovered"), count("task:interrupted")), (4, 3));
 }
 
-/// What a process hands over in order has not been cut off: nothing is written ahead for it, and
-/// nothing is told of a recovery.
+/// A workflow that is handed over in order was not cut off: nothing is written ahead for it, and
+/// no recovery is reported.
 #[actix::test]
 async fn what_is_handed_over_is_not_recovered() {
     tokio::time::pause();

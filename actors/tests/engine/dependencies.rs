@@ -33,7 +33,7 @@ async fn a_chain_runs_in_order() {
     harness.finish().await;
 }
 
-/// The join of a diamond waits for both sides, and its sides for nobody but the top.
+/// The join of a diamond waits for both sides, and its sides wait for the top only.
 #[actix::test]
 async fn a_diamond_joins_after_both_sides() {
     let mut harness = Harness::open().await;
@@ -68,7 +68,7 @@ async fn a_fan_of_a_thousand_completes() {
     harness.finish().await;
 }
 
-/// A slow task on one branch holds up nobody on another, however deep that one is.
+/// A slow task on one branch holds up no other branch, however deep.
 #[actix::test]
 async fn there_is_no_barrier_between_levels() {
     let mut harness = Harness::open().await;

@@ -1,4 +1,4 @@
-//! Nothing is told, and nothing follows, before it is stored; a store that fails loses nothing.
+//! Nothing is published, and nothing follows, before it is stored; a store that fails loses nothing.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ fn two_steps() -> WorkflowSpec {
     WorkflowSpec::new("steps").task(quick("one")).task(quick("two").after("one"))
 }
 
-/// Until the store has it, a submission is neither acknowledged nor told nor begun.
+/// Before it is stored, a submission is neither acknowledged nor published nor started.
 #[actix::test]
 async fn a_submission_is_acknowledged_only_when_it_is_stored() {
     let store = FlakyStore::gated();
@@ -39,7 +39,7 @@ async fn a_submission_is_acknowledged_only_when_it_is_stored() {
     harness.finish().await;
 }
 
-/// Until the store has an outcome, no event tells it, no dependent starts, nobody who waits hears.
+/// Before an outcome is stored, no event reports it, no dependent starts, no caller is answered.
 #[actix::test]
 async fn an_outcome_is_published_only_when_it_is_stored() {
     let store = FlakyStore::gated();
@@ -89,7 +89,7 @@ async fn a_cancellation_is_acknowledged_only_when_it_is_stored() {
     harness.finish().await;
 }
 
-/// The same for the cancellation of one task.
+/// Nor does anything follow from the cancellation of one task.
 #[actix::test]
 async fn a_cancelled_task_is_acknowledged_only_when_it_is_stored() {
     let store = FlakyStore::gated();
@@ -149,7 +149,7 @@ fn unknown() -> StoreError {
     StoreError::Unknown { detail: "no answer".into() }
 }
 
-/// Writes that fail are written again until they succeed; meanwhile nothing is told.
+/// Failed writes are repeated until they succeed; meanwhile nothing is published.
 #[actix::test]
 async fn outcomes_survive_a_store_that_fails_for_a_while() {
     let write = StoreError::Write { detail: "disk full".into() };
@@ -166,7 +166,7 @@ async fn outcomes_survive_a_store_that_fails_for_a_while() {
     harness.finish().await;
 }
 
-/// A hundred workflows through a store that fails every now and then: none lost, none told early.
+/// A hundred workflows on a store that fails now and then: none is lost, none is published early.
 #[actix::test]
 async fn many_workflows_survive_a_store_that_fails_now_and_then() {
     let store = FlakyStore::flaky(Vec::new(), (0..20).map(|_| unknown()).collect());
@@ -218,7 +218,7 @@ async fn a_submission_whose_answer_was_lost_runs_once() {
     harness.finish().await;
 }
 
-/// What is asked about a running workflow is answered as it is stored.
+/// A read of a running workflow returns its stored state.
 #[actix::test]
 async fn a_query_is_answered_from_what_is_stored() {
     let store = FlakyStore::gated();

@@ -176,7 +176,7 @@ async fn storage(seen: &mut Seen) {
     seen.refusal(harness.submit(WorkflowSpec::new("w").task(quick("t"))).await);
 }
 
-/// The table is whole, and every code that the engine can give, it gives.
+/// The table is complete, and the engine returns every code that it can.
 #[actix::test]
 async fn every_error_code_that_can_occur_is_reached() {
     let mut listed: Vec<ErrorCode> = ENGINE.to_vec();
@@ -218,7 +218,7 @@ async fn what_a_provider_raises_arrives_as_it_was() {
 }
 
 /// A stored workflow whose method is gone since is left as it was, for a process that knows it; who
-/// asks for it by name is told why.
+/// resumes it by name gets the reason.
 #[actix::test]
 async fn a_workflow_whose_method_is_gone_is_left_as_it_was() {
     let memory = Arc::new(MemoryStore::default());

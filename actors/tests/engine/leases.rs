@@ -40,7 +40,7 @@ async fn own(memory: &Arc<MemoryStore>) -> Harness {
     on(memory, false).open().await
 }
 
-/// One more, that takes over what nobody runs.
+/// One more engine, that claims free workflows.
 async fn worker(memory: &Arc<MemoryStore>) -> Harness {
     let mut harness = on(memory, true).open_again().await;
     harness.recover().await;
@@ -71,7 +71,7 @@ async fn settled(memory: &MemoryStore, id: &str) -> WorkflowStatus {
     .await
 }
 
-/// What another process stores for nobody in particular is run at once, without polling.
+/// A workflow that another process stores without an owner is run at once, without polling.
 #[actix::test]
 async fn a_free_workflow_is_claimed_when_notifications_arrive() {
     let memory = shared();
@@ -86,7 +86,7 @@ async fn a_free_workflow_is_claimed_when_notifications_arrive() {
     bystander.finish().await;
 }
 
-/// A process that stops in order hands over at once; nobody waits for a lease to run out.
+/// A process that stops in order hands over at once: no lease has to expire.
 #[actix::test]
 async fn workflows_of_a_stopped_engine_continue_elsewhere_at_once() {
     let memory = shared();
@@ -107,7 +107,7 @@ async fn workflows_of_a_stopped_engine_continue_elsewhere_at_once() {
     second.finish().await;
 }
 
-/// A lease that nobody renews is ended when its term is over, and not before.
+/// A lease that is not renewed expires at the end of its term, and not before.
 #[actix::test]
 async fn a_dead_processes_workflows_are_taken_over_when_its_term_is_over() {
     let memory = shared();
@@ -142,7 +142,7 @@ async fn a_lease_is_renewed_while_there_is_work() {
 }
 
 /// A process that slept past its lease: what it writes late is refused and counted, what it ran is
-/// dropped, and whoever waits there is told how it ended elsewhere.
+/// dropped, and callers that wait there get the end from elsewhere.
 #[actix::test]
 async fn an_engine_that_lost_its_lease_writes_nothing_and_drops_what_it_ran() {
     let memory = shared();
@@ -168,7 +168,7 @@ async fn an_engine_that_lost_its_lease_writes_nothing_and_drops_what_it_ran() {
     assert_eq!(statuses(&record), [Completed, Completed]);
     assert!(record.tasks.iter().all(|task| task.attempts == 1), "the late attempt counts nowhere");
     second.check_stored(&"w".into()).await;
-    // It goes on serving, under a new lease.
+    // It continues to serve, under a new lease.
     let next = WorkflowSpec::new("next").id("next").task(quick("a"));
     first.submit(next).await.unwrap().end().await;
     assert_eq!(settled(&memory, "next").await, WorkflowStatus::Completed);
@@ -176,7 +176,7 @@ async fn an_engine_that_lost_its_lease_writes_nothing_and_drops_what_it_ran() {
     first.actors.stop(secs(0)).await;
 }
 
-/// Nobody was told of a submission that met a lost lease; it is stored under the next one.
+/// A submission under a lost lease is not acknowledged; it is stored under the next one.
 #[actix::test]
 async fn a_submission_that_meets_a_lost_lease_is_stored_under_the_next() {
     let memory = shared();
@@ -206,7 +206,7 @@ async fn a_lease_that_is_refused_at_once_is_an_error_and_no_wait() {
     harness.finish().await;
 }
 
-/// More than is claimed at once: each is taken up, and run once.
+/// More workflows than one claim takes: each is claimed, and run once.
 #[actix::test]
 async fn many_workflows_are_taken_up_part_by_part() {
     const COUNT: usize = 2_500;
@@ -295,7 +295,7 @@ async fn a_persons_word_settles_a_task_of_unknown_outcome() {
     second.finish().await;
 }
 
-/// A workflow of unknown outcome that nobody settles can still be cancelled.
+/// A workflow with an unknown outcome can be cancelled before that is resolved.
 #[actix::test]
 async fn a_task_of_unknown_outcome_can_be_cancelled() {
     let memory = shared();

@@ -85,7 +85,7 @@ async fn resources_are_never_overdrawn() {
     harness.finish().await;
 }
 
-/// What would never fit is refused at once, not waited for.
+/// A request that can never fit is refused at once.
 #[actix::test]
 async fn a_need_above_the_total_is_refused_at_once() {
     let mut harness = one_gib().open().await;
@@ -99,7 +99,7 @@ async fn a_need_above_the_total_is_refused_at_once() {
     harness.finish().await;
 }
 
-/// A task that waits for resources, and one whose provider is missing, hold up nobody else, not
+/// A task that waits for resources, and one whose provider is missing, hold up no others, not
 /// even where one task may run at once.
 #[actix::test]
 async fn those_who_wait_hold_up_nobody() {
@@ -121,7 +121,7 @@ async fn those_who_wait_hold_up_nobody() {
     harness.finish().await;
 }
 
-/// Where as many wait for a provider as may, the next one is dispatched as soon as one of them
+/// If the most tasks that may wait for a provider do, the next one is dispatched as soon as one of them
 /// has its turn, and not only when that one has ended.
 #[actix::test]
 async fn dispatch_continues_when_a_waiting_task_is_served() {
@@ -142,7 +142,7 @@ async fn dispatch_continues_when_a_waiting_task_is_served() {
     harness.finish().await;
 }
 
-/// Intake is refused whole beyond its bound, told once, and open again as soon as there is room.
+/// Intake beyond its bound is refused, reported once, and open again as soon as there is room.
 #[actix::test]
 async fn a_full_queue_refuses_and_recovers() {
     let engine = EngineSettings { max_queued_tasks: 10, ..EngineSettings::default() };
@@ -167,7 +167,7 @@ async fn a_full_queue_refuses_and_recovers() {
     harness.finish().await;
 }
 
-/// What can never fit is not told to wait.
+/// The refusal of a workflow that can never fit does not say to wait.
 #[actix::test]
 async fn a_workflow_beyond_the_whole_limit_is_refused_for_good() {
     let engine = EngineSettings { max_queued_tasks: 2, ..EngineSettings::default() };

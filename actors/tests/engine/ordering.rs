@@ -38,7 +38,7 @@ async fn order_of(harness: &mut Harness, specs: Vec<WorkflowSpec>) -> Vec<String
     harness.script.order().split_off(1)
 }
 
-/// Urgent before high before normal before low, whatever came first and whosever it is.
+/// Urgent before high before normal before low, whatever the order and the workflow.
 #[actix::test]
 async fn urgent_tasks_go_first() {
     let mut harness = one_at_a_time().await;

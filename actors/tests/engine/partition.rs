@@ -40,7 +40,7 @@ async fn at_the_end_of(remote: &Arc<RemoteStore>, script: &Script) -> Harness {
     Setup { store: Arc::<RemoteStore>::clone(remote), ..setup }.open().await
 }
 
-/// Another one, beside the store, that takes over what nobody runs.
+/// Another engine, beside the store, that claims free workflows.
 async fn beside(memory: &Arc<MemoryStore>, script: &Script) -> Harness {
     let providers = vec![("second", None)];
     let setup =
@@ -93,7 +93,7 @@ async fn a_cut_off_engine_and_the_one_that_takes_over_never_call_at_once() {
     first.actors.stop(secs(0)).await;
 }
 
-/// Where nobody has taken it over, the engine goes on after the next renewal: what was cut off
+/// If no other process claimed its work, the engine continues after the next renewal: what was cut off
 /// begins again, except what must not run twice. A pure call is never cut off.
 #[actix::test]
 async fn a_lease_that_is_renewed_late_lets_the_work_go_on() {
@@ -130,8 +130,8 @@ async fn a_lease_that_is_renewed_late_lets_the_work_go_on() {
     harness.finish().await;
 }
 
-/// A start that is being stored when the remote stalls is no call: it waits, and nobody has to say
-/// what became of it.
+/// A start that is being stored when the connection stalls is no call: it waits, and no one has to
+/// resolve it.
 #[actix::test]
 async fn a_call_whose_start_was_stored_too_late_waits_for_the_next_renewal() {
     let memory = shared();

@@ -141,7 +141,7 @@ impl RandomTask {
             (_, Skip) if unmet => (Skipped, 0),
             (_, Fail) if unmet => (Failed, 0),
             (Kind::Works, _) => (Completed, 1),
-            // Nobody knows what a cut connection left behind: such a call is not repeated.
+            // The outcome behind a cut connection is unknown: such a call is not repeated.
             (Kind::Fails | Kind::FailsFirst(_) | Kind::PanicsOnce, _) if self.at_most_once => {
                 (Failed, 1)
             }

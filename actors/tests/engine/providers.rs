@@ -1,4 +1,4 @@
-//! Providers that are missing, come late, panic or go away: who waits, who fails, who goes on.
+//! Providers that are missing, added late, panic or are removed: the tasks that wait, fail or continue.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn other(id: &str) -> TaskSpec {
     TaskSpec::new(id, "other/run").params(json!({}))
 }
 
-/// A method that nobody serves fails its task once `provider_wait` has passed, by its name.
+/// A task whose method no provider serves fails after `provider_wait`, with the method's name.
 #[actix::test]
 async fn a_method_without_a_provider_fails_after_the_wait() {
     let setup = Setup { provider_wait: secs(12), ..Setup::default() };
@@ -35,7 +35,7 @@ async fn a_method_without_a_provider_fails_after_the_wait() {
     harness.finish().await;
 }
 
-/// A provider that never comes up counts as unavailable, which may be tried again.
+/// A provider that is never ready counts as unavailable, which may be retried.
 #[actix::test]
 async fn a_provider_that_is_down_is_unavailable_after_the_wait() {
     let setup = Setup { provider_wait: secs(12), ..Setup::default() };
@@ -56,7 +56,7 @@ async fn a_provider_that_is_down_is_unavailable_after_the_wait() {
     harness.finish().await;
 }
 
-/// With no wait allowed, a missing provider is told at once.
+/// Without a wait, a missing provider is reported at once.
 #[actix::test]
 async fn without_a_wait_a_missing_provider_fails_at_once() {
     let mut harness = Setup { provider_wait: Duration::ZERO, ..Setup::default() }.open().await;

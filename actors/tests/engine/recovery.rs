@@ -1,4 +1,4 @@
-//! What a second engine makes of what a first one left in the store.
+//! Recovery: a second engine continues the stored work of a first one.
 
 use std::sync::Arc;
 
@@ -47,8 +47,8 @@ async fn crash(harness: Harness, store: &FlakyStore) -> Script {
     script
 }
 
-/// What has completed is not run again, and what it gave is there for those who refer to it; what
-/// was executing, waiting or not yet ready goes on.
+/// A completed task is not run again, and its result is there for references; a task that
+/// was executing, waiting or not yet ready continues.
 #[actix::test]
 async fn an_engine_continues_the_work_of_another() {
     let memory = Arc::new(MemoryStore::default());
@@ -86,7 +86,7 @@ async fn an_engine_continues_the_work_of_another() {
     harness.finish().await;
 }
 
-/// A pause between two attempts goes on over a restart: the next attempt comes when it was due.
+/// A pause between two attempts survives a restart: the next attempt starts when it was due.
 #[actix::test]
 async fn a_pending_retry_keeps_its_time_and_its_count() {
     let memory = Arc::new(MemoryStore::default());
@@ -223,7 +223,7 @@ async fn a_failed_workflow_can_be_run_again() {
     harness.finish().await;
 }
 
-/// What has nothing left to run, or is not there, cannot be run again.
+/// A workflow that is completed, or does not exist, cannot be retried.
 #[actix::test]
 async fn a_completed_workflow_cannot_be_run_again() {
     let mut harness = Harness::open().await;

@@ -1,4 +1,4 @@
-//! What goes into a call and what comes out of it: references, parameters, results.
+//! The input and output of calls: references, parameters, results.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Harness, Setup, code, failing, of, result, statuses, task};
 
-/// What the provider saw of one task.
+/// The parameters of a task as its provider got them.
 fn seen(harness: &Harness, id: &str) -> Value {
     Value::clone(&harness.script.calls_of(id)[0].params)
 }
@@ -58,7 +58,7 @@ async fn references_keep_their_types_on_the_way() {
     harness.finish().await;
 }
 
-/// Text that comes out of a result is never expanded again, and an escaped reference is text.
+/// Text from a result is never expanded again, and an escaped reference is text.
 #[actix::test]
 async fn text_of_a_result_is_not_expanded() {
     let mut harness = Harness::open().await;
@@ -94,7 +94,7 @@ async fn a_missing_path_names_the_reference_and_the_keys() {
     harness.finish().await;
 }
 
-/// Who runs after a failed task has only fallbacks and metadata of it.
+/// A task that runs after a failed one has only fallbacks and metadata of it.
 #[actix::test]
 async fn a_failed_task_has_only_the_fields_that_are_known() {
     let mut harness = Harness::open().await;
@@ -118,7 +118,7 @@ async fn a_failed_task_has_only_the_fields_that_are_known() {
     harness.finish().await;
 }
 
-/// The same beside a task that is skipped for it: what that one needed no more, this one does.
+/// Beside a task that is skipped for it: this one still needs what the skipped one does not.
 #[actix::test]
 async fn a_failed_task_can_be_referred_to_where_others_are_skipped_for_it() {
     let mut harness = Harness::open().await;

@@ -1,4 +1,4 @@
-//! A store that refuses what a task gave: the task fails, its workflow goes on, and nobody else
+//! A store that refuses the result of a task: the task fails, its workflow continues, and no one else
 //! notices.
 
 use std::sync::Arc;
@@ -64,7 +64,7 @@ async fn a_refused_result_fails_its_own_task() {
     harness.finish().await;
 }
 
-/// What must not run twice has run, and is not doubtful: it failed.
+/// A task that must not run twice has run, and its outcome is known: it failed.
 #[actix::test]
 async fn a_refused_result_of_a_call_that_must_not_repeat_is_a_failure() {
     let mut harness = over(&StrictStore::new()).await;

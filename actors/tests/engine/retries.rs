@@ -134,7 +134,7 @@ async fn used_up_attempts_end_as_retry_exhausted() {
     harness.finish().await;
 }
 
-/// What would fail again is not tried again, unless the policy asks for it by code.
+/// A failure that would repeat is not retried, unless the policy asks for it by code.
 #[actix::test]
 async fn only_errors_worth_it_are_retried() {
     let mut harness = Harness::open().await;
@@ -159,7 +159,7 @@ async fn only_errors_worth_it_are_retried() {
     harness.finish().await;
 }
 
-/// A provider that says when to come back is believed, where that is later than the policy.
+/// A provider's `retry_after` counts if it is later than the policy.
 #[actix::test]
 async fn a_providers_retry_after_is_honoured() {
     let mut harness = Harness::open().await;
@@ -170,7 +170,7 @@ async fn a_providers_retry_after_is_honoured() {
     harness.finish().await;
 }
 
-/// The jitter comes from the seed of the settings: the same seed, the same pauses, each between
+/// The jitter depends on the seed of the settings: the same seed, the same pauses, each between
 /// half and all of what the policy says.
 #[actix::test]
 async fn jitter_follows_the_seed() {
@@ -189,7 +189,7 @@ async fn jitter_follows_the_seed() {
     harness.finish().await;
 }
 
-/// The event tells when the next attempt is due, so that a person need not guess.
+/// The event has the time of the next attempt, so that a person need not guess.
 #[actix::test]
 async fn a_scheduled_retry_reports_its_time() {
     let mut harness = Harness::open().await;

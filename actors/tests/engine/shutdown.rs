@@ -1,4 +1,4 @@
-//! A stop: what runs may end, what does not end in time is cut off and told, nothing new begins.
+//! A stop: running tasks may end, late ones are cut off and reported, no new one starts.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ async fn executing_tasks_may_end() {
     assert_eq!(harness.script.order(), ["runs"]);
 }
 
-/// What has not ended by the deadline is cut off, and named in the report and in the event.
+/// A task that has not ended by the deadline is cut off, and named in the report and in the event.
 #[actix::test]
 async fn what_does_not_end_in_time_is_abandoned() {
     let mut harness = Harness::open().await;
@@ -65,7 +65,7 @@ async fn what_does_not_end_in_time_is_abandoned() {
 }
 
 /// Tasks that wait for resources or a provider do not begin once the engine stops, also where
-/// what they wait for is given back by the last task that ends.
+/// the last task that ends releases what they wait for.
 #[actix::test]
 async fn waiting_tasks_do_not_begin_during_a_stop() {
     let resources = Resources { memory_mib: 100, ..Resources::UNLIMITED };

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::{Harness, quick, task, within};
 
-/// The same id again, while it is on its way, runs, or is long over: one run, and one answer for
+/// A submission of the same id, while it is on its way, runs, or is long over: one run, and one answer for
 /// all who ask.
 #[actix::test]
 async fn the_same_id_runs_once() {
@@ -57,7 +57,7 @@ async fn an_unknown_workflow_cannot_be_waited_for() {
     harness.finish().await;
 }
 
-/// Everything wrong with methods and parameters is told at once, and nothing of it runs.
+/// All problems of methods and parameters are returned at once, and no task runs.
 #[actix::test]
 async fn a_wrong_workflow_is_refused_with_all_that_is_wrong() {
     let mut harness = Harness::open().await;
@@ -115,7 +115,7 @@ async fn a_circle_is_refused() {
     harness.finish().await;
 }
 
-/// What can be seen without protocols is told before anything is sent.
+/// A problem that needs no protocol to be found is returned before any message is sent.
 #[test]
 fn a_wrong_shape_is_refused_at_once() {
     let refused = |spec: WorkflowSpec| Draft::new(spec).unwrap_err();

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::support::{Ending, Harness, assert_at, code, of, quick, retries, secs, statuses, task};
 
-/// The scopes and limits of the timeouts told of a task.
+/// The scopes and limits of the timeouts that were published of a task.
 fn timeouts(harness: &Harness, task: &str) -> Vec<(String, f64)> {
     let published = harness.events.iter().filter_map(|event| match &event.data {
         EventData::TaskTimeout { task_id, scope, limit, .. } if task_id.as_str() == task => {

@@ -1,5 +1,5 @@
 //! Submissions of which the store did not say whether they are stored: none of them is left where
-//! nobody runs it.
+//! no process runs it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -39,7 +39,7 @@ fn one(id: &str) -> WorkflowSpec {
     WorkflowSpec::new("one").id(id).task(quick("a"))
 }
 
-/// Ends a harness whose workflow was taken up from the store.
+/// Ends a harness whose workflow was claimed from the store.
 async fn finish(mut harness: Harness, ids: impl IntoIterator<Item = WorkflowId>) {
     for id in ids {
         harness.leave_out(&id);
@@ -78,7 +78,7 @@ async fn an_unknown_write_is_settled_when_the_store_is_back() {
     }
 }
 
-/// Who submits the same again is told the truth, and its end.
+/// A caller that submits the same again gets the right answer, and the end.
 #[actix::test]
 async fn the_same_submission_again_settles_an_unknown_write() {
     let (memory, remote, mut harness) = open(false).await;
@@ -94,7 +94,7 @@ async fn the_same_submission_again_settles_an_unknown_write() {
     finish(harness, ["w".into()]).await;
 }
 
-/// The read that would tell whose it is fails: that is a doubt as well.
+/// The read that would find the owner fails: the write stays unknown.
 #[actix::test]
 async fn an_unknown_write_without_a_readable_owner_is_settled_later() {
     let (memory, remote, mut harness) = open(false).await;
@@ -126,17 +126,17 @@ async fn an_unknown_write_under_an_expired_lease_is_claimed() {
     finish(harness, ["w".into()]).await;
 }
 
-/// What happens to one submission.
+/// The faults of one submission.
 #[derive(Debug, Clone)]
 struct Step {
-    /// What becomes of its writes.
+    /// The state of the connection at its writes.
     writes: Vec<LinkState>,
-    /// What the remote is like from then on, and for how long.
+    /// The state of the connection from then on, and its duration.
     remote: LinkState,
     millis: u64,
-    /// Who holds a lease loses it before.
+    /// The engine loses its lease before.
     loses_lease: bool,
-    /// The same is submitted twice.
+    /// The workflow is submitted twice.
     again: bool,
 }
 
@@ -176,7 +176,7 @@ async fn nothing_is_left(steps: Vec<Step>, takes_over: bool) {
     let mut sent = Vec::new();
     for (number, step) in steps.into_iter().enumerate() {
         if step.loses_lease {
-            // As after a takeover; the engine hears of it at its next write.
+            // As after a takeover; the engine finds out at its next write.
             memory.close_lease(Epoch(number as u64 + 1)).await.unwrap();
         }
         remote.spoil_submits(step.writes);
@@ -197,7 +197,7 @@ async fn nothing_is_left(steps: Vec<Step>, takes_over: bool) {
         let is_accepted = within(sent.taken).await.unwrap().is_ok();
         *acknowledged.entry(sent.id).or_insert(false) |= is_accepted;
     }
-    // Longer than the next look for what a lost lease left.
+    // Longer than the next poll for workflows of a lost lease.
     tokio::time::sleep(4 * TERM).await;
     let filter = ListFilter { limit: usize::MAX, ..ListFilter::default() };
     let stored = memory.list(filter).await.unwrap();

@@ -95,7 +95,7 @@ async fn no_effect_begins_while_the_store_refuses_outcomes() {
     harness.finish().await;
 }
 
-/// What the store could not hold is no result: its own task fails, and no other.
+/// A result that the store could not hold fails its own task, and no other.
 #[actix::test]
 async fn a_result_beyond_the_limit_fails_its_own_task() {
     let engine = EngineSettings { max_result_bytes: 1_000, ..EngineSettings::default() };
@@ -114,7 +114,7 @@ async fn a_result_beyond_the_limit_fails_its_own_task() {
     harness.finish().await;
 }
 
-/// Large results are dropped here once they are stored; whoever needs one, or asks for it, has it
+/// Large results are dropped here once they are stored; a task or a caller that needs one gets it
 /// all the same.
 #[actix::test]
 async fn results_in_the_store_are_not_kept_in_memory() {

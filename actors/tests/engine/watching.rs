@@ -202,7 +202,7 @@ async fn a_busy_store_is_read_ten_times_a_second_at_most() {
     assert!((5..=11).contains(&events), "{events} reads in a second");
 }
 
-/// Nobody watches: nothing is read, and no task waits to do so.
+/// Without a watcher nothing is read, and no task runs.
 #[actix::test]
 async fn the_last_watcher_ends_the_reads() {
     tokio::time::pause();
@@ -220,7 +220,7 @@ async fn the_last_watcher_ends_the_reads() {
     notify(&memory);
     tokio::time::sleep(secs(3_600)).await;
     assert_eq!(store.reads(), rested);
-    // The next watch begins anew.
+    // The next watch starts the reads again.
     change(&memory).await;
     let mut third = follower.watch(&"w".into(), false);
     let first = within(third.next()).await;

@@ -1,5 +1,5 @@
 //! The outer ring: an actor that panics is restarted under its address; where it holds the truth,
-//! the system is told to stop.
+//! the owner of the system must stop it.
 //!
 //! An actor panics here by answering a question whose asker cannot be woken.
 
@@ -116,7 +116,7 @@ async fn a_bus_that_panics_is_survived() {
     .await;
 }
 
-/// Measuring goes on.
+/// Measurements continue.
 #[actix::test]
 async fn a_monitor_that_panics_is_survived() {
     survives(async |harness| make_panic(&harness.addresses.monitor, GetMetrics).await).await;
@@ -147,7 +147,7 @@ async fn a_supervisor_that_panics_is_restarted_under_its_address() {
     harness.assert_nothing_left().await;
 }
 
-/// One supervisor beyond its budget takes nobody with it, is told of, and can be brought back.
+/// A supervisor beyond its budget takes no other with it, is reported, and can be restarted.
 #[actix::test]
 async fn a_supervisor_that_is_gone_is_visible_and_restarts_by_message() {
     tokio::time::pause();
@@ -230,7 +230,7 @@ async fn a_strategy_that_panics_costs_an_attempt() {
     ));
 }
 
-/// Panics when it is told of the first call that ended.
+/// Panics at the end of the first call.
 #[derive(Default)]
 struct Deaf {
     has_failed: bool,
@@ -250,7 +250,7 @@ impl LoadBalancingStrategy for Deaf {
     }
 }
 
-/// Who waits in line is served after the restart, although no other event will ever come.
+/// Waiting calls are served after the restart, although no other event follows.
 #[actix::test]
 async fn a_line_is_served_after_a_panic_over_the_end_of_a_call() {
     tokio::time::pause();
@@ -267,7 +267,7 @@ async fn a_line_is_served_after_a_panic_over_the_end_of_a_call() {
     harness.assert_nothing_left().await;
 }
 
-/// Beyond its budget even a control actor ends the system: the owner is told.
+/// Beyond its budget even a control actor ends the system: its failure is escalated.
 #[actix::test]
 async fn a_control_actor_beyond_its_budget_is_reported() {
     tokio::time::pause();
@@ -292,7 +292,7 @@ async fn a_resolver_that_panics_stops_the_system() {
     assert!(reached.actor.contains("DependencyResolver"), "{reached:?}");
 }
 
-/// The same for the engine.
+/// So does the engine.
 #[actix::test]
 async fn an_engine_that_panics_stops_the_system() {
     let harness = Harness::new(Setup::default());
@@ -331,7 +331,7 @@ impl Hook for Panicking {
     }
 }
 
-/// A write that panicked is written again; nothing is told that is not stored.
+/// A write that panicked is repeated; nothing is published before it is stored.
 #[actix::test]
 async fn a_store_that_panics_is_asked_again() {
     tokio::time::pause();

@@ -93,13 +93,13 @@ async fn panic_beside_others(panicking: &str) {
     harness.assert_nothing_left().await;
 }
 
-/// Everything else that the provider does goes on; the instance is shut down after its last call.
+/// All other calls of the provider continue; the instance is shut down after its last call.
 #[actix::test]
 async fn a_panic_at_the_first_step_fails_that_call_only() {
     panic_beside_others("panic").await;
 }
 
-/// The same for a call that has its own task.
+/// So is one in a call that runs in its own task.
 #[actix::test]
 async fn a_panic_at_a_later_step_fails_that_call_only() {
     panic_beside_others("panic later").await;
@@ -278,7 +278,7 @@ impl Provider for Hasty {
     }
 }
 
-/// The supervisor is not touched by it, and goes on.
+/// The supervisor is not affected.
 #[actix::test]
 async fn a_panic_before_there_is_a_future_is_caught_everywhere() {
     tokio::time::pause();

@@ -20,10 +20,10 @@ use crate::support::{
 };
 use crate::waiting::{RUN, wait};
 
-/// Its method says that a call waits 5 s for a provider.
+/// A method whose calls wait 5 s for a provider.
 const SHORT: &str = "work/v1.0:short";
 
-/// Down is: each call waits its time, from when it came or from when the last one went down.
+/// Each call waits its limit, from its arrival or from the end of the last provider.
 #[actix::test]
 async fn each_wait_for_a_provider_that_is_down_has_its_own_end() {
     tokio::time::pause();
@@ -93,7 +93,7 @@ async fn an_absent_provider_is_waited_for_once() {
     let tried = tried.await;
     assert_eq!(tried.tasks[0].attempts, 3);
     assert!(begun.elapsed().as_secs() < 40, "{:?}", begun.elapsed());
-    // It comes, and goes again.
+    // It serves, and is down again.
     let mut events = harness.events().await;
     events.health(&"p".into(), HealthStatus::Healthy).await;
     assert_completed(harness.run(one(task("served"))).await);
@@ -127,7 +127,7 @@ async fn a_process_that_serves_waits_without_a_limit_of_its_own() {
     harness.assert_nothing_left().await;
 }
 
-/// Who samples from outside sees what such a task waits for, and no more of it when the wait is over.
+/// An operator sees what such a task waits for, and sees it no more when the wait is over.
 #[actix::test]
 async fn a_wait_for_a_provider_that_is_down_is_written_down() {
     tokio::time::pause();
@@ -175,7 +175,7 @@ async fn tasks_of_a_provider_that_is_down_hold_up_no_others() {
     harness.assert_nothing_left().await;
 }
 
-/// Where the settings say that nobody waits, the answer is there at once.
+/// If the settings allow no wait, the answer is immediate.
 #[actix::test]
 async fn without_a_wait_the_refusal_is_immediate() {
     tokio::time::pause();

@@ -1,4 +1,4 @@
-//! Health checks: told once, never two at a time, never the last word.
+//! Health checks: each change is reported once, checks never overlap, and none is final.
 
 use std::{
     future::pending,
@@ -22,7 +22,7 @@ use crate::support::{
     task,
 };
 
-/// What each check finds, in order; the last finding is repeated.
+/// The findings of the checks, in order; the last one is repeated.
 fn finding(script: Script, found: &'static [HealthStatus]) -> Script {
     let next = Arc::new(AtomicUsize::new(0));
     let health = step(move |_| {
@@ -46,7 +46,7 @@ fn published(events: &mut Events) -> Vec<HealthStatus> {
     events.so_far().into_iter().filter_map(health).collect()
 }
 
-/// Whoever follows the events sees each change, and no change that was none.
+/// A listener gets each change once, and no event without a change.
 #[actix::test]
 async fn a_flapping_provider_is_reported_once_for_each_change() {
     use HealthStatus::{Degraded, Healthy, Unhealthy};
@@ -67,7 +67,7 @@ async fn a_flapping_provider_is_reported_once_for_each_change() {
     assert_eq!((status.generation, status.restarts), (1, 0));
 }
 
-/// An unhealthy provider gets no calls, goes on being checked, and serves again after one good one.
+/// An unhealthy provider gets no calls, is still checked, and serves again after one good check.
 #[actix::test]
 async fn an_unhealthy_provider_recovers_by_itself() {
     use HealthStatus::{Healthy, Unhealthy};
@@ -119,7 +119,7 @@ async fn checks_never_overlap_and_go_on_after_a_slow_one() {
     assert_eq!(harness.status("p").await.generation, 1);
 }
 
-/// What fails its checks for too long is replaced, and the new instance is asked anew.
+/// An instance that fails its checks for too long is replaced, and the new one is checked.
 #[actix::test]
 async fn a_row_of_failed_checks_replaces_the_instance() {
     tokio::time::pause();

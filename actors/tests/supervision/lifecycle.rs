@@ -1,4 +1,4 @@
-//! The middle ring: a provider that breaks comes back by itself, within its budget.
+//! The middle ring: a provider that breaks is restarted, within its budget.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -79,7 +79,7 @@ async fn a_panic_while_it_is_made_ready_is_tried_again() {
     recovers(Script { initialize, ..Script::default() }, "no connection").await;
 }
 
-/// A peer that never answers holds nobody up for longer than the limit.
+/// A peer that never answers holds up a start for the limit at the most.
 #[actix::test]
 async fn a_hang_while_it_is_made_ready_is_tried_again() {
     let initialize = step(|instance| async move {
@@ -259,7 +259,7 @@ async fn checks_that_fail_do_not_spend_the_budget() {
     assert_eq!((status.state, status.generation), (ProviderState::Serving, 30));
 }
 
-/// A peer that is down when we start may come up any time, however long that takes.
+/// A peer that is down at the start may be up at any time, however long that takes.
 #[actix::test]
 async fn what_was_down_since_the_start_is_tried_for_ever() {
     tokio::time::pause();
@@ -317,7 +317,7 @@ async fn a_restart_by_message_leaves_calls_in_flight_alone() {
     assert_eq!((status.generation, status.restarts, status.calls_failed), (2, 1, 0));
 }
 
-/// What was asked of the old instance is not answered to the new one.
+/// An answer of the old instance is not taken for one of the new.
 #[actix::test]
 async fn late_answers_of_an_old_instance_change_nothing() {
     tokio::time::pause();
@@ -355,7 +355,7 @@ async fn late_answers_of_an_old_instance_change_nothing() {
     let status = harness.status("p").await;
     assert_eq!((status.generation, status.restarts), (3, 2));
     assert_eq!((status.state, status.health), (ProviderState::Serving, HealthStatus::Healthy));
-    // Neither the late refusal nor the late finding was told.
+    // Neither the late refusal nor the late finding was published.
     let published = events.so_far();
     assert!(
         !published.iter().any(|it| matches!(it, EventData::ProviderHealth { .. })),

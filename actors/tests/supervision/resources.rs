@@ -119,7 +119,7 @@ async fn a_need_above_the_total_is_refused_at_once_and_not_repeated() {
     harness.assert_nothing_left().await;
 }
 
-/// It gets its turn although small ones keep coming, and they go on before and after it.
+/// A large request is served although small ones keep arriving, before and after it.
 #[actix::test]
 async fn a_large_task_is_neither_starved_nor_in_the_way() {
     tokio::time::pause();
@@ -281,7 +281,7 @@ async fn a_lease_is_released_on_every_path() {
     harness.assert_nothing_left().await;
 }
 
-/// What waits for a provider holds no lease: others can work.
+/// A task that waits for a provider holds no lease: others can run.
 #[actix::test]
 async fn who_waits_for_a_provider_holds_nothing() {
     tokio::time::pause();
@@ -297,7 +297,7 @@ async fn who_waits_for_a_provider_holds_nothing() {
     harness.assert_nothing_left().await;
 }
 
-/// Each attempt leases anew; the pause between two holds nothing.
+/// Each attempt acquires a lease of its own; the pause between two holds none.
 #[actix::test]
 async fn a_retry_acquires_a_new_lease() {
     tokio::time::pause();

@@ -1,4 +1,4 @@
-//! Who gets a call: fractions and preferences, through the real balancer.
+//! The choice of providers: fractions and preferences, through the real balancer.
 
 use std::{
     collections::HashMap,
@@ -90,7 +90,7 @@ async fn weighted_random_follows_the_weights() {
     }
 }
 
-/// A weight of 0 is better than nobody.
+/// A provider of weight 0 is better than none.
 #[actix::test]
 async fn zero_weights_serve_where_nobody_else_has_room() {
     tokio::time::pause();
@@ -127,7 +127,7 @@ async fn least_connections_counts_what_is_in_flight() {
     assert_eq!(served, ["p", "q", "r"]);
 }
 
-/// What is measured is the calls themselves.
+/// The latency that is measured is that of the calls themselves.
 #[actix::test]
 async fn peak_ewma_prefers_the_fast_one() {
     tokio::time::pause();
@@ -226,7 +226,7 @@ async fn healthy_beats_degraded_beats_none() {
     assert!(harness.statuses().await.iter().all(|it| it.state == ProviderState::Serving));
 }
 
-/// Where the last attempt failed is chosen again only where nobody else is well enough.
+/// The provider of the failed attempt is chosen again only if no other one is well enough.
 #[actix::test]
 async fn a_provider_to_avoid_is_the_last_choice() {
     let harness = with_providers(Setup::default(), &["p", "q"]).await;

@@ -61,7 +61,7 @@ fn on(placement: Placement, spec: ProviderSpec) -> ProviderSpec {
     })
 }
 
-/// Nobody waits for a thread that does not come back: its calls fail, and everyone who lived on it
+/// No one waits for a blocked thread: its calls fail, and every provider that shared it
 /// moves to a new one.
 #[actix::test]
 async fn providers_of_a_blocked_thread_restart_on_new_ones() {

@@ -1,4 +1,4 @@
-//! Calls that wait for a provider: whose turn it is, and for how long.
+//! Calls that wait for a provider with room: their order, and the end of their wait.
 
 use std::{
     sync::{Arc, Mutex},
@@ -155,7 +155,7 @@ async fn queues_of_several_methods_are_served_as_one() {
     assert_eq!(order, ["run 2", "other 3", "other 1", "run 1", "other 2"]);
 }
 
-/// Who waits for another provider than the one that is free stands in nobody's way.
+/// A waiter that avoids the free provider holds up no other one.
 #[actix::test]
 async fn a_waiter_that_avoids_the_free_provider_holds_up_none() {
     tokio::time::pause();
@@ -171,7 +171,7 @@ async fn a_waiter_that_avoids_the_free_provider_holds_up_none() {
     let easy = easy.await.unwrap().unwrap();
     assert_eq!(easy.provider_id().as_str(), "p");
     assert!((&mut choosy).now_or_never().is_none(), "q has no room");
-    // Also one that comes while the other one waits.
+    // Also one that arrives while the other one waits.
     drop(easy);
     harness.settle().await;
     let Picked::Waiting(late) = harness.pick_as(harness.request(RUN)).await else {
@@ -196,7 +196,7 @@ async fn a_cancelled_wait_leaves_the_queue() {
     assert!(next.await.unwrap().is_ok());
 }
 
-/// The same from outside: a workflow is cancelled while its task waits for a provider.
+/// From outside, a workflow is cancelled while its task waits for a provider.
 #[actix::test]
 async fn a_workflow_cancelled_in_a_queue_ends_and_others_are_served() {
     tokio::time::pause();
@@ -225,7 +225,7 @@ async fn a_workflow_cancelled_in_a_queue_ends_and_others_are_served() {
     harness.assert_nothing_left().await;
 }
 
-/// Who was better than another one and is removed leaves its line to that one.
+/// A queue of a provider that is removed is served by the one that is left.
 #[actix::test]
 async fn a_queue_is_served_by_the_provider_that_is_left() {
     let (harness, _held) = full(Setup::default()).await;
@@ -243,7 +243,7 @@ async fn a_queue_is_served_by_the_provider_that_is_left() {
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
-/// The last provider of a method is removed: who waits is told so, in time.
+/// The last provider of a method is removed: waiting calls are refused in time.
 #[actix::test]
 async fn a_queue_without_a_provider_ends() {
     let (harness, _held) = full(Setup::default()).await;
@@ -257,7 +257,7 @@ async fn a_queue_without_a_provider_ends() {
     assert!(error.message.contains("no provider serves work/v1.0:run"), "{error}");
 }
 
-/// A provider that comes while they wait serves them.
+/// A provider that is added while calls wait serves them.
 #[actix::test]
 async fn a_queue_without_a_provider_is_served_by_one_that_is_added() {
     tokio::time::pause();
@@ -279,7 +279,7 @@ async fn a_busy_provider_is_waited_for_without_limit() {
     assert!(waiting.await.unwrap().is_ok());
 }
 
-/// Whoever gave up waiting without a word does not keep the provider.
+/// A waiter that is gone does not keep the provider.
 #[actix::test]
 async fn a_waiter_that_has_gone_keeps_no_provider() {
     let (harness, held) = full(Setup::default()).await;

@@ -41,7 +41,7 @@ pub(crate) enum Operation<'a> {
     OtherLease,
 }
 
-/// What becomes of a call.
+/// The decision about a call.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// The call is done and answered.

@@ -1,4 +1,4 @@
-//! What must hold of a workflow's events, whatever happened to it.
+//! The invariants of a workflow's events, whatever happened to it.
 
 use std::collections::HashMap;
 
@@ -62,7 +62,7 @@ pub(crate) fn check_events(record: &WorkflowRecord, events: &[Event]) {
     }
 }
 
-/// Where an event brings its task; `None` where it tells of no step.
+/// The status after an event; `None` if the event is no step of a task.
 fn status_after(data: &EventData) -> Option<TaskStatus> {
     Some(match data {
         EventData::TaskQueued { .. } => TaskStatus::Queued,

@@ -1,7 +1,7 @@
 //! The harness: all actors, scripted providers, and every event that was published.
 //!
 //! All of it lives on one thread, so that the paused clock holds for all: time passes only when
-//! nobody has anything left to do.
+//! no actor has anything left to do.
 
 #[path = "../../support/hooked_store.rs"]
 mod hooked_store;
@@ -161,9 +161,9 @@ pub(crate) struct Harness {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) script: Script,
     subscription: Subscription,
-    /// Every event that was told since the harness opened.
+    /// Every event that was published since the harness opened.
     pub(crate) events: Vec<Arc<Event>>,
-    /// What was submitted.
+    /// The submitted workflows.
     waits: Vec<WorkflowId>,
 }
 
@@ -204,7 +204,7 @@ impl Harness {
         Sent { id, taken, end }
     }
 
-    /// Submits; the answer comes once the workflow is stored.
+    /// Submits, and returns once the workflow is stored.
     pub(crate) async fn submit(&mut self, spec: WorkflowSpec) -> Result<Sent, SubmitError> {
         let mut sent = self.send(spec);
         within(&mut sent.taken).await.unwrap().map(|_| sent)
@@ -229,7 +229,7 @@ impl Harness {
         within(self.send_wait(id)).await.unwrap()
     }
 
-    /// Asks for the end; the answer comes through the channel.
+    /// Asks for the end; the channel gets the answer.
     pub(crate) fn send_wait(&self, id: &WorkflowId) -> oneshot::Receiver<WaitAnswer> {
         let (answer, answered) = oneshot::channel();
         self.actors.addresses.engine.do_send(Wait { id: id.clone(), answer, outline: false });
@@ -248,14 +248,14 @@ impl Harness {
         within(self.actors.addresses.engine.send(recover)).await.unwrap().unwrap()
     }
 
-    /// Does not compare what is told of a workflow with what is stored of it: some of it may be told
-    /// by nobody.
+    /// Excludes a workflow from the comparison of published and stored events: some may not have been
+    /// published.
     pub(crate) fn leave_out(&mut self, id: &WorkflowId) {
         self.waits.retain(|known| known != id);
     }
 
-    /// Opens a workflow again. Its events then go on behind its end: the test itself has to look
-    /// at them.
+    /// Opens a workflow again. Further events follow its end: the test itself has to check
+    /// them.
     pub(crate) async fn reopen(&mut self, id: &WorkflowId) -> Result<Recovered, TaskError> {
         self.leave_out(id);
         within(self.actors.addresses.engine.send(Reopen(id.clone()))).await.unwrap()
@@ -278,7 +278,7 @@ impl Harness {
         }
     }
 
-    /// Waits for an event of this type that `is_it` accepts; one that came before counts.
+    /// Waits for an event of this type that `is_it` accepts; an earlier one counts.
     pub(crate) async fn until(&mut self, kind: &str, is_it: impl Fn(&Event) -> bool) -> Arc<Event> {
         let mut seen = 0;
         loop {
@@ -308,7 +308,7 @@ impl Harness {
         self.collect();
     }
 
-    /// What was told of a workflow, by the names of the events: `task:started a`.
+    /// The published events of a workflow by name: `task:started a`.
     pub(crate) fn published(&mut self, id: &WorkflowId) -> Vec<String> {
         self.collect();
         let of_it = self.events.iter().filter(|event| event.workflow_id.as_ref() == Some(id));
@@ -355,7 +355,7 @@ impl Harness {
         check_sequences(&record, &events);
     }
 
-    /// Checks what must hold at any time: what was told is what is stored, and both make sense.
+    /// Checks the invariants of any time: the published events are the stored ones, in a valid order.
     pub(crate) async fn check(&mut self) {
         self.collect();
         self.script.check();

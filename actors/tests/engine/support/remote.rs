@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::hooked_store::{Decision, Hook, HookedStore, Operation};
 
-/// What becomes of a call.
+/// The state of the connection to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkState {
     /// It arrives and is answered.

@@ -28,7 +28,7 @@ use tokio::{sync::Semaphore, time::Instant};
 pub(crate) enum Ending {
     /// It runs.
     Running,
-    /// It gave a result or an error, or panicked.
+    /// It returned a result or an error, or panicked.
     Done,
     /// Its future was dropped before.
     Dropped,
@@ -63,7 +63,7 @@ struct Notes {
     escapes_expected: bool,
 }
 
-/// What scripted providers write down, and the gates that hold them.
+/// The calls that scripted providers noted, and the gates that hold them.
 #[derive(Debug, Clone)]
 pub(crate) struct Script(Arc<Mutex<Notes>>);
 
@@ -110,7 +110,7 @@ impl Script {
         spec
     }
 
-    /// Lets pass everybody who waits at a gate, and whoever comes there later.
+    /// Lets pass all calls that wait at a gate, and all later ones.
     pub(crate) fn open(&self, gate: &str) {
         self.gate(gate).add_permits(Semaphore::MAX_PERMITS >> 4);
     }

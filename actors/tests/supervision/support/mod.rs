@@ -1,5 +1,5 @@
 //! The harness for tests of supervision, balancing and resources: all actors on this thread, and
-//! providers that do what a test tells them.
+//! providers that follow the script of a test.
 
 #[path = "../../support/hooked_store.rs"]
 pub(crate) mod hooked_store;
@@ -48,7 +48,7 @@ use tokio::sync::oneshot;
 /// The protocol of every test.
 pub(crate) const PROTOCOL: &str = "work/v1.0";
 
-/// What a harness is made from.
+/// The parts of a harness.
 pub(crate) struct Setup {
     pub(crate) engine: EngineSettings,
     pub(crate) balancer: BalancerSettings,
@@ -207,7 +207,7 @@ impl Harness {
         }
     }
 
-    /// Picks and gives back at once, `count` times; how often each was chosen.
+    /// Picks and releases `count` times; returns how often each provider was chosen.
     pub(crate) async fn shares(&self, method: &'static str, count: u32) -> HashMap<String, u32> {
         let mut shares = HashMap::new();
         for _ in 0..count {
@@ -219,7 +219,7 @@ impl Harness {
 
     // ---- workflows ----
 
-    /// Submits; the end comes through the channel. Answers once it is accepted.
+    /// Submits, and returns once the workflow is accepted; the channel gets the end.
     pub(crate) async fn submit(&self, spec: WorkflowSpec) -> (WorkflowId, Ending) {
         let (accepted, is_accepted) = oneshot::channel();
         let (settled, ending) = oneshot::channel();
@@ -264,7 +264,7 @@ impl Harness {
         Events(self.addresses.bus.send(subscribe).await.unwrap())
     }
 
-    /// Lets everything that is under way on this thread come to rest, without time passing.
+    /// Lets all that is under way on this thread end, without time passing.
     pub(crate) async fn settle(&self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -337,7 +337,7 @@ impl Events {
         reason
     }
 
-    /// What has happened up to now and was not read.
+    /// The events up to now that were not read.
     pub(crate) fn so_far(&mut self) -> Vec<EventData> {
         let mut context = Context::from_waker(Waker::noop());
         let mut events = Vec::new();
@@ -376,7 +376,7 @@ impl Wake for Poison {
     }
 }
 
-/// A waker that panics when it is woken, which happens inside whoever answers.
+/// A waker that panics when it is woken, which happens inside the actor that answers.
 pub(crate) fn poison() -> Waker {
     Waker::from(Arc::new(Poison))
 }

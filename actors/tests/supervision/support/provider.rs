@@ -1,4 +1,4 @@
-//! A provider that follows a script, and tells what becomes of it.
+//! A provider that follows a script, and notes what happens to it.
 
 use std::{
     cell::Cell,
@@ -23,12 +23,12 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::PROTOCOL;
 
-/// What an instance is told: its number, from 1.
+/// A step of the script; gets the number of the instance, from 1.
 type Step<T> = Arc<dyn Fn(u64) -> LocalBoxFuture<'static, T> + Send + Sync>;
 type Run =
     Arc<dyn Fn(u64, Call) -> LocalBoxFuture<'static, Result<Value, TaskError>> + Send + Sync>;
 
-/// What happened to instances, each with its number and when: `built`, `ready`, `call`, `check`,
+/// The notes about instances, each with its number and time: `built`, `ready`, `call`, `check`,
 /// `shut down`, `dropped`.
 #[derive(Clone, Default)]
 pub(crate) struct Diary {
@@ -75,7 +75,7 @@ impl Diary {
     }
 }
 
-/// What a provider does; by default all is well and a call answers at once with its parameters.
+/// The steps of a provider; by default all is well and a call returns its parameters at once.
 #[derive(Clone)]
 pub(crate) struct Script {
     pub(crate) build: Arc<dyn Fn(u64) -> Result<(), TaskError> + Send + Sync>,
