@@ -1,6 +1,6 @@
 //! What can be said at the command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
@@ -12,7 +12,7 @@ use gleitzeit_domain::{
 };
 use serde_json::Value;
 
-use super::{bench::BenchArgs, global::Global, init::Init, version};
+use super::{global::Global, init::Init, version};
 
 /// Runs workflows of typed tasks: durable, supervised, without a server.
 #[derive(Debug, Parser)]
@@ -83,7 +83,12 @@ pub(crate) enum Command {
     /// Print the settings in force, secrets hidden.
     Config,
     /// Measure the engine on this machine; in memory unless `--store` says otherwise.
-    Bench(BenchArgs),
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Bench {
+        /// Options of `gleitzeit-bench`, the program that measures; `--help` lists them.
+        #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Print a script that completes commands in a shell.
     Completions {
         /// The shell.
@@ -106,12 +111,9 @@ impl Command {
     /// True for what brings new work to a database, and so makes it ready for that.
     pub(crate) const fn may_migrate(&self) -> bool {
         match self {
-            Self::Run(_)
-            | Self::Submit(_)
-            | Self::Serve(_)
-            | Self::Exec(_)
-            | Self::Batch(_)
-            | Self::Bench(_) => true,
+            Self::Run(_) | Self::Submit(_) | Self::Serve(_) | Self::Exec(_) | Self::Batch(_) => {
+                true
+            }
             #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Self::Db(Db::Import { .. }) => true,
             _ => false,

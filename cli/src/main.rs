@@ -38,7 +38,6 @@ mod version;
 use std::{env, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser as _};
-use gleitzeit::settings::StoreUrl;
 use gleitzeit_domain::printable;
 use serde_json::json;
 
@@ -107,7 +106,7 @@ fn not_understood(error: &clap::Error) -> ExitCode {
 
 /// Runs the command on a runtime of its own; the library brings the threads for the work.
 fn start(cli: Cli) -> Outcome {
-    let Cli { mut global, command } = cli;
+    let Cli { global, command } = cli;
     if let Command::Completions { shell } = command {
         return Ok(completions(shell));
     }
@@ -115,8 +114,8 @@ fn start(cli: Cli) -> Outcome {
     if let Command::Init(init) = &command {
         return init::init(init, global.json);
     }
-    if matches!(command, Command::Bench(_)) {
-        global.store.get_or_insert_with(StoreUrl::memory);
+    if let Command::Bench { arguments } = command {
+        return Err(bench::become_bench(&global, &arguments));
     }
     let says = match &command {
         Command::Providers { .. } => Says::Warnings,
@@ -153,7 +152,6 @@ async fn dispatch(session: Session, command: Command) -> Outcome {
         Command::Graph(graph) => check::graph(&session, &graph),
         Command::Exec(exec) => exec::exec(&session, exec).await,
         Command::Batch(batch) => batch::batch(session, batch).await,
-        Command::Bench(args) => bench::bench(session, args).await,
         Command::List(list) => query::list(&session, list).await,
         Command::Show(show) => query::show(&session, &show.id).await,
         Command::Events(events) => query::events(&session, &events).await,
@@ -172,7 +170,8 @@ async fn dispatch(session: Session, command: Command) -> Outcome {
         #[cfg(feature = "python")]
         Command::Doctor => doctor::doctor(&session).await,
         Command::Config => session.show(),
-        Command::Completions { shell } => Ok(completions(shell)),
+        // They have ended before there was a session.
+        Command::Bench { .. } | Command::Completions { .. } => Ok(Exit::Success),
     }
 }
 

@@ -3,12 +3,13 @@
 use std::sync::LazyLock;
 
 /// Each feature of the package, and whether this build has it.
-const FEATURES: [(&str, bool); 5] = [
+const FEATURES: [(&str, bool); 6] = [
     ("sqlite", cfg!(feature = "sqlite")),
     ("postgres", cfg!(feature = "postgres")),
     ("python", cfg!(feature = "python")),
     ("docker", cfg!(feature = "docker")),
     ("ollama", cfg!(feature = "ollama")),
+    ("server", cfg!(feature = "server")),
 ];
 
 /// The lines after the name of the program.

@@ -1,4 +1,4 @@
-//! One connection: its place among others, its deadline, and the size of its request's head.
+//! One connection: its permit, its deadline, and the size of its request's head.
 //!
 //! actix-http has no deadline for a whole connection, and takes heads of 128 KiB. Here the head is
 //! read first, within the limits, and then served to actix-http together with what follows it.
@@ -39,9 +39,9 @@ pub(crate) fn service(
     api: Api,
     limits: Limits,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = ()> {
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let permits = Arc::new(Semaphore::new(limits.connections));
     fn_factory(move || {
-        let (api, places) = (api.clone(), Arc::clone(&places));
+        let (api, permits) = (api.clone(), Arc::clone(&permits));
         async move {
             let app = App::new()
                 .configure(|config| api.configure(config))
@@ -53,15 +53,15 @@ pub(crate) fn service(
                 .h1(map_config(app, |()| AppConfig::default()));
             let http = Rc::new(http.new_service(()).await?);
             Ok(fn_service(move |stream: TcpStream| {
-                let place = Arc::clone(&places).try_acquire_owned();
+                let permit = Arc::clone(&permits).try_acquire_owned();
                 let http = Rc::clone(&http);
                 async move {
-                    // Closed without an answer: to answer is what there is no room for.
-                    let Ok(place) = place else { return Ok(()) };
+                    // Closed without an answer: an answer would take the memory that the limit protects.
+                    let Ok(permit) = permit else { return Ok(()) };
                     // A client that is slow or gone is no error of the server.
                     let served = serve(stream, &*http, limits.head_bytes);
                     let _ = tokio::time::timeout(limits.deadline, served).await;
-                    drop(place);
+                    drop(permit);
                     Ok(())
                 }
             }))
@@ -86,7 +86,7 @@ where
     Ok(())
 }
 
-/// What a connection begins with.
+/// The beginning of a connection.
 enum Head {
     /// A whole head, and what came with it.
     Whole(Vec<u8>),

@@ -11,7 +11,7 @@ use gleitzeit::Handle;
 
 use crate::{Api, connection};
 
-/// What one client may take of a server.
+/// Limits of a server, which protect it from its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once; the server closes more without an answer.

@@ -128,7 +128,7 @@ async fn a_slow_client_is_disconnected_at_the_deadline() {
     site.stop().await;
 }
 
-/// Silent connections take their places and no more: another one is closed without an answer, and
+/// Silent connections take their permits and no more: another one is closed without an answer, and
 /// is served when they are gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_above_the_limit_are_closed() {
@@ -191,9 +191,13 @@ async fn healthz_is_503_while_the_store_fails() {
         answer = site.ask(GET).await;
     }
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
-    let told: Value = body(&answer);
-    assert_eq!((&told["status"], &told["engine"]), (&json!("unhealthy"), &json!("ok")), "{told}");
-    assert_eq!(told["store"], "unreachable", "{told}");
+    let report: Value = body(&answer);
+    assert_eq!(
+        (&report["status"], &report["engine"]),
+        (&json!("unhealthy"), &json!("ok")),
+        "{report}"
+    );
+    assert_eq!(report["store"], "unreachable", "{report}");
 
     support::rename(&url, "hidden", "gleitzeit_workflows").await;
     let mut answer = site.ask(GET).await;
@@ -252,8 +256,8 @@ async fn a_host_mounts_the_routes() {
     assert_eq!(test::read_body(own).await, "the host's");
     let mounted = call(test::TestRequest::with_uri("/jobs/healthz")).await;
     assert_eq!(mounted.status(), 200);
-    let told: Value = test::read_body_json(mounted).await;
-    assert_eq!(told["status"], "ok");
+    let report: Value = test::read_body_json(mounted).await;
+    assert_eq!(report["status"], "ok");
     let posted = call(test::TestRequest::post().uri("/jobs/healthz")).await;
     assert_eq!(posted.status(), 405);
     let unknown = call(test::TestRequest::with_uri("/jobs/other")).await;

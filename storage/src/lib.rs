@@ -16,6 +16,8 @@ mod assemble;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod call;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod connection;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod database_file;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod encode;
@@ -46,8 +48,6 @@ mod open;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod patience;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub mod plain;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod prune;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod read;
@@ -74,6 +74,7 @@ mod writer;
 pub use self::url::{Durability, StoreUrl, StoreUrlError};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use self::{
+    connection::connect,
     look::ReadOnlyStore,
     store::{SqlOptions, SqlStore},
 };

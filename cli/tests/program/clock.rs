@@ -3,34 +3,11 @@
 //! `clock_gettime` is replaced by one that tells a time of long ago, for the program and whatever it
 //! starts.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::Path};
 
-use crate::support::{Answer, Place};
+use crate::support::{Answer, Place, old_clock};
 
-/// A day before 1970, for a clock of 2026.
-const SHIM: &str = r"
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <time.h>
-int clock_gettime(clockid_t id, struct timespec *now) {
-    static int (*real)(clockid_t, struct timespec *);
-    if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, `clock_gettime`);
-    int status = real(id, now);
-    if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) now->tv_sec = now->tv_sec % 1000 - 86400;
-    return status;
-}
-";
-
-fn shim(place: &Place) -> PathBuf {
-    let source = place.file("clock.c", &SHIM.replace('`', "\""));
-    let library = place.path("clock.so");
-    let mut command = Command::new("cc");
-    command.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl");
-    assert!(command.status().expect("a C compiler, which SQLite needs, too").success());
-    library
-}
-
-fn run_by_old_clock(place: &Place, shim: &PathBuf, arguments: &[&str]) -> Answer {
+fn run_by_old_clock(place: &Place, shim: &Path, arguments: &[&str]) -> Answer {
     let mut command = place.command(arguments);
     command.env("LD_PRELOAD", shim).env("GLEITZEIT__PROVIDERS__PYTHON__ENABLED", "false");
     command.env("GLEITZEIT__ENGINE__PROVIDER_WAIT_TIMEOUT", "1");
@@ -48,7 +25,7 @@ fn run_by_old_clock(place: &Place, shim: &PathBuf, arguments: &[&str]) -> Answer
 #[test]
 fn a_clock_before_1970_is_named_or_borne() {
     let place = Place::new();
-    let shim = shim(&place);
+    let shim = old_clock::build(&place.path(""));
     let file = place.file(
         "w.yaml",
         "name: w\nid: w\ntasks:\n  - {id: a, method: echo/echo, params: {v: 1}}\n  \
@@ -71,7 +48,6 @@ fn a_clock_before_1970_is_named_or_borne() {
         &["db", "check"],
         &["db", "export", "out.jsonl"],
         &["-vv", "exec", "-c", "1", "--help"],
-        &["--store", "memory", "bench", "--tasks", "10", "--workload", "latency"],
     ] {
         let answer = run_by_old_clock(&place, &shim, arguments);
         assert_eq!(answer.status, 0, "{arguments:?}: {}{}", answer.stdout, answer.stderr);

@@ -7,6 +7,8 @@ pub(crate) mod child;
 #[cfg(feature = "docker")]
 #[path = "../../../sandbox/tests/support/engine.rs"]
 pub(crate) mod engine;
+#[path = "../../../tests/support/old_clock.rs"]
+pub(crate) mod old_clock;
 pub(crate) mod ollama_server;
 mod place;
 #[cfg(feature = "postgres")]

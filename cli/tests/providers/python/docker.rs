@@ -223,22 +223,3 @@ async fn the_program_reads_the_settings_and_doctor_tells_them() {
     let error = told["python"][0]["error"].as_str().unwrap();
     assert!(error.contains("image `gleitzeit-test:missing` is not at"), "{error}");
 }
-
-/// Tasks in containers stand beside `docker run` of the same image, where there is such a program.
-#[tokio::test]
-async fn bench_holds_containers_against_docker_run() {
-    let Some(docker) = containers().await else { return };
-    let place = crate::support::Place::new();
-    let arguments = ["bench", "--workload", "python", "--tasks", "4", "--sandbox", "docker"];
-    let arguments = [&arguments[..], &["--docker-image", &docker.image, "--json"]].concat();
-    let mut command = place.command(&arguments);
-    let output = command.env("DOCKER_HOST", docker.host.unwrap()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let python = &told["python"];
-    assert_eq!((&told["tasks"], &python["sandbox"]), (&json!(4), &json!("docker")), "{told}");
-    assert!(python["parallel_per_second"].as_f64().unwrap() > 0.0, "{told}");
-    if std::process::Command::new("docker").arg("--version").output().is_ok() {
-        assert!(python["share_of_docker_run"].as_f64().unwrap() < 0.5, "{told}");
-    }
-}

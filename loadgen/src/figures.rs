@@ -6,15 +6,15 @@ use serde::Serialize;
 
 /// A figure over several rounds: the median, the least and the greatest.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Spread {
-    pub(super) median: f64,
-    pub(super) least: f64,
-    pub(super) greatest: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) greatest: f64,
 }
 
 impl Spread {
     /// `None` for no figures.
-    pub(super) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = figures.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
         let (least, greatest) = (*sorted.first()?, *sorted.last()?);
@@ -23,7 +23,7 @@ impl Spread {
 }
 
 /// The median; 0 for no figures.
-pub(super) fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
+pub(crate) fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     Spread::of(figures).map_or(0.0, |spread| spread.median)
 }
 
@@ -34,24 +34,24 @@ fn middle(sorted: &[f64]) -> f64 {
 }
 
 /// Milliseconds.
-pub(super) fn ms(span: Duration) -> f64 {
+pub(crate) fn ms(span: Duration) -> f64 {
     span.as_secs_f64() * 1e3
 }
 
 /// How many a second.
 #[expect(clippy::cast_precision_loss, reason = "a rate of counts")]
-pub(super) fn rate(count: u64, span: Duration) -> f64 {
+pub(crate) fn rate(count: u64, span: Duration) -> f64 {
     count as f64 / span.as_secs_f64()
 }
 
 /// How many for each.
 #[expect(clippy::cast_precision_loss, reason = "a ratio of counts")]
-pub(super) fn each(count: u64, of: u64) -> f64 {
+pub(crate) fn each(count: u64, of: u64) -> f64 {
     count as f64 / of as f64
 }
 
 /// Milliseconds that `share` percent stay under.
-pub(super) fn percentile(sorted: &[Duration], share: usize) -> f64 {
+pub(crate) fn percentile(sorted: &[Duration], share: usize) -> f64 {
     let at = (sorted.len() * share).div_ceil(100).saturating_sub(1);
     sorted.get(at).map_or(0.0, |span| ms(*span))
 }

@@ -12,23 +12,23 @@ use anyhow::bail;
 use gleitzeit::{Handle, WorkflowRecord, WorkflowSpec, WorkflowStatus, domain::plan::Draft};
 use tokio::task::JoinSet;
 
-/// What was seen of one run.
+/// The times of one run.
 #[derive(Debug)]
-pub(super) struct Measurement {
+pub(crate) struct Measurement {
     /// From the first submission, with its spec made, to the last answer.
-    pub(super) elapsed: Duration,
+    pub(crate) elapsed: Duration,
     /// From submission to end, of each workflow; of a chain, from the end of one task to that of the
     /// next.
-    pub(super) latencies: Vec<Duration>,
+    pub(crate) latencies: Vec<Duration>,
     /// One of the workflows.
-    pub(super) sample: Option<Arc<WorkflowRecord>>,
+    pub(crate) sample: Option<Arc<WorkflowRecord>>,
 }
 
 /// Runs one workflow.
 ///
 /// # Errors
 /// When it does not complete.
-pub(super) async fn one(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result<Measurement> {
+pub(crate) async fn one(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result<Measurement> {
     let begun = Instant::now();
     let sample = run(handle, spec).await?;
     let elapsed = begun.elapsed();
@@ -39,7 +39,7 @@ pub(super) async fn one(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result<M
 ///
 /// # Errors
 /// When it does not complete.
-pub(super) async fn chain(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result<Measurement> {
+pub(crate) async fn chain(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result<Measurement> {
     let mut driven = one(handle, spec).await?;
     if let Some(record) = &driven.sample {
         let ends: Vec<_> = record.tasks.iter().filter_map(|task| task.completed_at).collect();
@@ -53,7 +53,7 @@ pub(super) async fn chain(handle: &Handle, spec: WorkflowSpec) -> anyhow::Result
 ///
 /// # Errors
 /// When it does not complete.
-pub(super) async fn run(
+pub(crate) async fn run(
     handle: &Handle,
     spec: WorkflowSpec,
 ) -> anyhow::Result<Arc<WorkflowRecord>> {
@@ -69,7 +69,7 @@ pub(super) async fn run(
 ///
 /// # Errors
 /// When one of them does not complete.
-pub(super) async fn many(
+pub(crate) async fn many(
     handle: &Handle,
     count: u64,
     in_flight: u64,

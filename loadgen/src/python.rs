@@ -1,4 +1,4 @@
-//! Python tasks through the engine, beside what else runs Python: a cold interpreter, and, where
+//! Python tasks through the engine, beside others that run Python: a cold interpreter and, if
 //! tasks run in containers, `docker run`.
 //!
 //! Invariant: what is compared is measured in turns, so that a burst of the machine hits all of it.
@@ -10,18 +10,18 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use gleitzeit::{Handle, providers::python};
+use gleitzeit::{Handle, Settings, providers::python};
 use gleitzeit_sandbox::Interpreter;
 use serde::Serialize;
 use serde_json::json;
 use tokio::process::Command;
 
-use super::{
-    BenchArgs, Measurement, drive,
+use crate::{
+    drive::{self, Measurement},
     figures::{each, percentile, rate},
+    options::BenchArgs,
     work,
 };
-use crate::session::Session;
 
 /// Cold starts, at most.
 const COLD_MAX: u64 = 200;
@@ -34,37 +34,36 @@ const WARMING: Duration = Duration::from_millis(500);
 
 /// Figures of Python tasks; of times, p50 and p99 in milliseconds.
 #[derive(Debug, Serialize)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     /// The level that tasks ran at.
-    pub(super) sandbox: String,
+    pub(crate) sandbox: String,
     /// `python3 -I -S -E -c pass`.
-    pub(super) cold_ms: Option<[f64; 2]>,
+    pub(crate) cold_ms: Option<[f64; 2]>,
     /// A task's p50, of that.
-    pub(super) share_of_cold: Option<f64>,
+    pub(crate) share_of_cold: Option<f64>,
     /// `docker run` of the same image.
-    pub(super) docker_run_ms: Option<[f64; 2]>,
+    pub(crate) docker_run_ms: Option<[f64; 2]>,
     /// A task's p50, of that.
-    pub(super) share_of_docker_run: Option<f64>,
+    pub(crate) share_of_docker_run: Option<f64>,
     /// Processor time of this process and all below it; of containers, the engine's is not seen.
-    pub(super) cpu_ms_per_task: f64,
+    pub(crate) cpu_ms_per_task: f64,
     /// Side by side, and how many.
-    pub(super) parallel_per_second: f64,
-    pub(super) parallel: u64,
+    pub(crate) parallel_per_second: f64,
+    pub(crate) parallel: u64,
 }
 
-/// What tasks are held against.
+/// The references that tasks are compared with.
 #[derive(Debug)]
-pub(super) struct Reference {
+pub(crate) struct Reference {
     interpreter: Option<PathBuf>,
-    /// The engine's address and the image, where tasks run in containers.
+    /// The engine's address and the image, if tasks run in containers.
     containers: Option<(String, String)>,
     level: String,
 }
 
-/// Sets what the command line says of the sandbox.
-pub(super) fn set(args: &BenchArgs, session: &mut Session) -> anyhow::Result<()> {
+/// Puts the options of the sandbox over the settings.
+pub(crate) fn set(args: &BenchArgs, settings: &mut Settings) -> anyhow::Result<()> {
     use gleitzeit::domain::security::SandboxLevel;
-    let settings = &mut session.settings;
     let providers = settings.providers.values_mut();
     let configs = providers.filter(|provider| provider.kind == "python");
     for config in configs.map(|provider| &mut provider.config.0) {
@@ -91,9 +90,9 @@ pub(super) fn set(args: &BenchArgs, session: &mut Session) -> anyhow::Result<()>
 }
 
 impl Reference {
-    /// Finds what there is to be held against.
-    pub(super) async fn find(session: &Session) -> anyhow::Result<Self> {
-        let specs = session.settings.provider_specs()?;
+    /// Finds the references of this machine.
+    pub(crate) async fn find(settings: &Settings) -> anyhow::Result<Self> {
+        let specs = settings.provider_specs()?;
         let level = specs
             .iter()
             .find_map(|spec| spec.config.get("sandbox"))
@@ -105,7 +104,7 @@ impl Reference {
         #[cfg(not(feature = "docker"))]
         let containers = None;
         let named = specs.iter().find_map(python::interpreter);
-        // What is in an image is not on this machine: its own will do.
+        // An interpreter of an image is not on this machine: that of the machine stands for it.
         let named = named.filter(|_| containers.is_none()).unwrap_or_else(|| "python3".into());
         let found = Interpreter::probe(&named).await.ok();
         let interpreter = found.map(|interpreter| interpreter.path().to_owned());
@@ -116,7 +115,7 @@ impl Reference {
     ///
     /// # Errors
     /// When a task does not complete, or an interpreter does not start.
-    pub(super) async fn drive(
+    pub(crate) async fn drive(
         &self,
         args: &BenchArgs,
         handle: &Handle,
@@ -128,7 +127,7 @@ impl Reference {
         let mut spent = 0.0;
         let mut done = 0;
         while done < args.tasks {
-            // What the reading takes, which is of this process, is outside: its own is read last and
+            // The reading takes time of this process, which must not count: its own is read last and
             // then first.
             let before = seconds_below() + own_seconds();
             for _ in 0..step.min(args.tasks - done) {
@@ -154,7 +153,7 @@ impl Reference {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
         let most = if self.containers.is_some() { CONTAINERS_MAX } else { u64::MAX };
         let count = args.tasks.min(most);
-        let beside = drive::many(handle, count, parallel, work::python).await?;
+        let side_by_side = drive::many(handle, count, parallel, work::python).await?;
         let mut tasks = driven.latencies.clone();
         let p50 = pair(&mut tasks).map_or(0.0, |[p50, _]| p50);
         let (cold, docker_run) = (pair(&mut cold), pair(&mut docker_run));
@@ -165,13 +164,13 @@ impl Reference {
             docker_run_ms: docker_run,
             share_of_docker_run: docker_run.map(|[run, _]| p50 / run),
             cpu_ms_per_task: spent * 1e3 / each(args.tasks.max(1), 1),
-            parallel_per_second: rate(count, beside.elapsed),
+            parallel_per_second: rate(count, side_by_side.elapsed),
             parallel,
         };
         Ok((driven, figures))
     }
 
-    /// `None` where there is no `docker` to run.
+    /// `None` if there is no `docker` to run.
     async fn docker_run(&self) -> Option<Duration> {
         let (address, image) = self.containers.as_ref()?;
         let begun = Instant::now();

@@ -3,15 +3,14 @@
 use std::fmt;
 
 use anyhow::bail;
-use gleitzeit::Handle;
+use gleitzeit::{Handle, Settings};
 use serde::Serialize;
 
-use super::{BenchArgs, Measurement};
-use crate::session::Session;
+use crate::{drive::Measurement, options::BenchArgs};
 
 /// There are none.
 #[derive(Debug, Serialize)]
-pub(super) enum Figures {}
+pub(crate) enum Figures {}
 
 impl fmt::Display for Figures {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,15 +18,15 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Nothing to be held against.
+/// No reference.
 #[derive(Debug)]
-pub(super) struct Reference;
+pub(crate) struct Reference;
 
-/// Nothing is set.
+/// Sets nothing.
 ///
 /// # Errors
-/// When something is to be.
-pub(super) fn set(args: &BenchArgs, _: &mut Session) -> anyhow::Result<()> {
+/// If an option of the sandbox is given.
+pub(crate) fn set(args: &BenchArgs, _: &mut Settings) -> anyhow::Result<()> {
     if args.sandbox.is_some() || args.docker_image.is_some() {
         bail!("this build has no Python provider; build it with the feature `python`");
     }
@@ -36,12 +35,12 @@ pub(super) fn set(args: &BenchArgs, _: &mut Session) -> anyhow::Result<()> {
 
 impl Reference {
     #[expect(clippy::unused_async, reason = "that with the feature asks")]
-    pub(super) async fn find(_: &Session) -> anyhow::Result<Self> {
+    pub(crate) async fn find(_: &Settings) -> anyhow::Result<Self> {
         Ok(Self)
     }
 
     #[expect(clippy::unused_async, reason = "that with the feature drives")]
-    pub(super) async fn drive(
+    pub(crate) async fn drive(
         &self,
         _: &BenchArgs,
         _: &Handle,

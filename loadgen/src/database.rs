@@ -11,11 +11,12 @@ use gleitzeit::{
     domain::event::Event,
     runtime,
     settings::StoreUrl,
-    storage::{SqlOptions, SqlStore, plain::Plain},
+    storage::{SqlOptions, SqlStore},
 };
 
-use super::{
-    price::{self, Prices},
+use crate::{
+    baseline::Baseline,
+    commit_cost::{self, CommitCosts},
     replay::{self, Shape},
 };
 
@@ -23,7 +24,7 @@ use super::{
 const COMMITS: usize = 101;
 
 /// The database of the settings.
-pub(super) struct BenchDatabase {
+pub(crate) struct BenchDatabase {
     url: StoreUrl,
     options: SqlOptions,
     /// The store that was opened last; `None` for one in memory.
@@ -31,17 +32,17 @@ pub(super) struct BenchDatabase {
 }
 
 impl BenchDatabase {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         let storage = &settings.storage;
         let options = SqlOptions { durability: storage.durability, ..SqlOptions::default() };
         Self { url: storage.url.clone(), options, sql: None }
     }
 
-    /// Opens the store that is to be measured; whoever runs it closes it.
+    /// Opens the store to be measured; its runtime closes it.
     ///
     /// # Errors
-    /// When that cannot be.
-    pub(super) async fn open(&mut self, settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    /// If it cannot be opened.
+    pub(crate) async fn open(&mut self, settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
         if self.url.is_memory() {
             return Ok(runtime::open_store(settings).await?);
         }
@@ -51,12 +52,12 @@ impl BenchDatabase {
     }
 
     /// Transactions that the store has committed since it was opened.
-    pub(super) fn commits(&self) -> Option<u64> {
+    pub(crate) fn commits(&self) -> Option<u64> {
         Some(self.sql.as_ref()?.commits())
     }
 
-    /// Bytes of the files of a database that is one; its log and its index among them.
-    pub(super) fn bytes(&self) -> Option<u64> {
+    /// Bytes of the database with its log and its index; `None` if it is no file.
+    pub(crate) fn bytes(&self) -> Option<u64> {
         let path = self.url.sqlite_path()?.as_os_str().to_owned();
         let size = |suffix: &str| {
             let mut path = path.clone();
@@ -66,31 +67,31 @@ impl BenchDatabase {
         Some(["", "-wal", "-shm"].into_iter().map(size).sum())
     }
 
-    /// What disk and database charge now. Nothing else may write meanwhile.
+    /// The cost of a commit now. Nothing else may write meanwhile.
     ///
     /// # Errors
-    /// What they say.
-    pub(super) async fn prices(&self) -> anyhow::Result<Prices> {
-        let mut prices = Prices::default();
+    /// Those of the disk and the database.
+    pub(crate) async fn costs(&self) -> anyhow::Result<CommitCosts> {
+        let mut costs = CommitCosts::default();
         if self.url.is_memory() {
-            return Ok(prices);
+            return Ok(costs);
         }
         if let Some(folder) = self.folder() {
-            prices.raw_flushes = price::flush(&folder)?;
+            costs.raw_flushes = commit_cost::flush(&folder)?;
         }
-        let plain = Plain::open(&self.url, self.options).await?;
+        let baseline = Baseline::open(&self.url, self.options).await?;
         for _ in 0..COMMITS {
-            prices.bare_commits.push(plain.commit_one().await?);
+            costs.bare_commits.push(baseline.commit_one().await?);
         }
-        plain.close().await?;
-        Ok(prices)
+        baseline.close().await?;
+        Ok(costs)
     }
 
-    /// Writes the rows of `shape` in a plain loop; how long the database took.
+    /// Writes the rows of `shape` in a plain loop; returns how long the database took.
     ///
     /// # Errors
-    /// What the database says.
-    pub(super) async fn replay(
+    /// Those of the database.
+    pub(crate) async fn replay(
         &self,
         sample: &WorkflowRecord,
         events: &[Event],
@@ -99,13 +100,13 @@ impl BenchDatabase {
         if self.url.is_memory() {
             return Ok(None);
         }
-        let mut plain = Plain::open(&self.url, self.options).await?;
-        let took = replay::replay(&mut plain, sample, events, shape).await;
-        plain.close().await?;
+        let baseline = Baseline::open(&self.url, self.options).await?;
+        let took = replay::replay(&baseline, &sample.id, events, shape).await;
+        baseline.close().await?;
         took.map(Some)
     }
 
-    /// Where the file is, for a database that is one.
+    /// The folder of the file; `None` if the database is no file.
     fn folder(&self) -> Option<PathBuf> {
         let folder = self.url.sqlite_path()?.parent()?;
         Some(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.to_owned())

@@ -1,4 +1,4 @@
-//! What the disk and the database charge, measured beside what the engine makes of it.
+//! The cost of a commit: what the disk and the database charge, beside what the engine makes of it.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::figures::{median, ms};
+use crate::figures::{median, ms};
 
 /// Flushes that are timed in a row.
 const FLUSHES: usize = 50;
@@ -20,43 +20,43 @@ const PAGE: usize = 4096;
 /// Pages of the file, written over and over, as a log is.
 const PAGES: usize = 256;
 
-/// Prices in milliseconds, medians.
+/// What a commit costs, in milliseconds: medians.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Price {
-    /// Of one page written into a file that is there, and `fdatasync`; where the database is a
+pub(crate) struct CommitCost {
+    /// Of one page written into an existing file, and `fdatasync`; `None` if the database is no
     /// file.
-    pub(super) raw_flush_ms: Option<f64>,
+    pub(crate) raw_flush_ms: Option<f64>,
     /// Of a transaction of one small row, through sea-orm, in the same database.
-    pub(super) bare_commit_ms: f64,
+    pub(crate) bare_commit_ms: f64,
 }
 
-/// Prices as they were met, before and behind each round.
+/// Commits and flushes that were timed before and after each round.
 #[derive(Debug, Default)]
-pub(super) struct Prices {
-    pub(super) raw_flushes: Vec<Duration>,
-    pub(super) bare_commits: Vec<Duration>,
+pub(crate) struct CommitCosts {
+    pub(crate) raw_flushes: Vec<Duration>,
+    pub(crate) bare_commits: Vec<Duration>,
 }
 
-impl Prices {
-    pub(super) fn add(&mut self, more: Self) {
+impl CommitCosts {
+    pub(crate) fn add(&mut self, more: Self) {
         self.raw_flushes.extend(more.raw_flushes);
         self.bare_commits.extend(more.bare_commits);
     }
 
-    /// `None` where there is no database.
-    pub(super) fn medians(&self) -> Option<Price> {
+    /// `None` if there is no database.
+    pub(crate) fn medians(&self) -> Option<CommitCost> {
         let of = |spans: &[Duration]| median(spans.iter().copied().map(ms));
         let raw_flush_ms = (!self.raw_flushes.is_empty()).then(|| of(&self.raw_flushes));
         (!self.bare_commits.is_empty())
-            .then(|| Price { raw_flush_ms, bare_commit_ms: of(&self.bare_commits) })
+            .then(|| CommitCost { raw_flush_ms, bare_commit_ms: of(&self.bare_commits) })
     }
 }
 
-/// Flushes a file in `folder`, which is removed again.
+/// Times flushes of a file in `folder`, which is removed again.
 ///
 /// # Errors
-/// What the system says.
-pub(super) fn flush(folder: &Path) -> io::Result<Vec<Duration>> {
+/// Those of the system.
+pub(crate) fn flush(folder: &Path) -> io::Result<Vec<Duration>> {
     let path = folder.join(format!("gleitzeit-bench-{}.tmp", std::process::id()));
     let mut file = File::create_new(&path)?;
     let flushed = time_flushes(&mut file);
@@ -80,9 +80,9 @@ fn time_flushes(file: &mut File) -> io::Result<Vec<Duration>> {
     Ok(flushes)
 }
 
-/// How many processes have run or waited for a core in the last minute, on average, where the
-/// system tells it: a figure of a busy machine is no figure.
-pub(super) fn load() -> Option<f64> {
+/// The load: processes that ran or waited for a core, averaged over the last minute; `None` if the
+/// system does not report it. A figure of a busy machine is no figure.
+pub(crate) fn load() -> Option<f64> {
     let load = std::fs::read_to_string("/proc/loadavg").ok()?;
     load.split_whitespace().next()?.parse().ok()
 }

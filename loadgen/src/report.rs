@@ -1,92 +1,130 @@
-//! What `gleitzeit bench` says: for a person, and as JSON.
+//! The report: for a person, and as JSON.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use super::{Workload, figures::Spread, price::Price, python, work::CallEffect};
+use crate::{
+    commit_cost::{self, CommitCost},
+    figures::Spread,
+    options::{BenchArgs, Workload},
+    python,
+    work::CallEffect,
+};
 
-/// What was measured; medians over the rounds.
+/// The figures; medians over the rounds.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) workload: Workload,
+pub(crate) struct Report {
+    pub(crate) workload: Workload,
     /// Of one round.
-    pub(super) tasks: u64,
-    pub(super) rounds: u32,
-    pub(super) seconds: f64,
-    pub(super) per_second: f64,
+    pub(crate) tasks: u64,
+    pub(crate) rounds: u32,
+    pub(crate) seconds: f64,
+    pub(crate) per_second: f64,
     /// Of the slowest round and the fastest.
-    pub(super) per_second_range: [f64; 2],
+    pub(crate) per_second_range: [f64; 2],
     /// Of workflows; of the hops of a chain.
-    pub(super) p50_ms: f64,
-    pub(super) p99_ms: f64,
-    pub(super) durability: String,
-    /// What its calls do outside, where they are those of the benchmark.
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) durability: String,
+    /// Effect of its calls outside, if they are those of the benchmark.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) effect: Option<CallEffect>,
+    pub(crate) effect: Option<CallEffect>,
     /// Calls that the provider was asked for, over all rounds.
-    pub(super) executed: u64,
+    pub(crate) executed: u64,
     /// Of the machine, over the last minute.
-    pub(super) load: Option<f64>,
+    pub(crate) load: Option<f64>,
     /// `None` for the store in memory.
-    pub(super) price: Option<Price>,
+    pub(crate) price: Option<CommitCost>,
     /// Transactions that wrote, of one round.
-    pub(super) commits: Option<f64>,
+    pub(crate) commits: Option<f64>,
     #[serde(flatten)]
-    pub(super) ratios: Ratios,
+    pub(crate) ratios: Ratios,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) recovery: Option<Recovery>,
+    pub(crate) recovery: Option<Recovery>,
     /// Of the last round.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) python: Option<python::Figures>,
+    pub(crate) python: Option<python::Figures>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) tenths: Vec<Slice>,
+    pub(crate) tenths: Vec<Slice>,
+}
+
+impl Report {
+    /// A report without figures; the load is that before them.
+    pub(crate) fn blank(args: &BenchArgs, is_memory: bool) -> Self {
+        Self {
+            workload: args.workload,
+            tasks: match args.workload {
+                Workload::FanOut => args.tasks + 2,
+                _ => args.tasks,
+            },
+            rounds: args.rounds.get(),
+            seconds: 0.0,
+            per_second: 0.0,
+            per_second_range: [0.0; 2],
+            p50_ms: 0.0,
+            p99_ms: 0.0,
+            durability: if is_memory { "none".to_owned() } else { args.durability.clone() },
+            effect: match args.workload {
+                Workload::Python | Workload::Recovery | Workload::RecoveryOne => None,
+                _ => Some(args.effect),
+            },
+            executed: 0,
+            load: commit_cost::load(),
+            price: None,
+            commits: None,
+            ratios: Ratios::default(),
+            recovery: None,
+            python: None,
+            tenths: Vec::new(),
+        }
+    }
 }
 
 /// Figures that mean the same on every disk. Each stands with the workloads that it is about.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Ratios {
+pub(crate) struct Ratios {
     /// Commits for each task of a chain.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) flushes_per_hop: Option<Spread>,
+    pub(crate) flushes_per_hop: Option<Spread>,
     /// From the end of one task of a chain to that of the next, in bare commits; medians of both.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) hop_in_bare_commits: Option<Spread>,
+    pub(crate) hop_in_bare_commits: Option<Spread>,
     /// From submission to end of a workflow alone, in bare commits; medians of both.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) p50_in_bare_commits: Option<Spread>,
-    /// What a plain loop writes a second, of the same rows.
+    pub(crate) p50_in_bare_commits: Option<Spread>,
+    /// Workflows or tasks a second that a plain loop over the same rows writes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) plain_per_second: Option<Spread>,
-    /// What the engine does, of that.
+    pub(crate) plain_per_second: Option<Spread>,
+    /// The pace of the engine, of that.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) share_of_plain: Option<Spread>,
+    pub(crate) share_of_plain: Option<Spread>,
     /// The last tenth's pace, of the first one's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) last_to_first: Option<f64>,
+    pub(crate) last_to_first: Option<f64>,
 }
 
 /// How a killed process was continued, in seconds after the start of the next one.
 #[derive(Debug, Serialize)]
-pub(super) struct Recovery {
-    pub(super) workflows: u64,
+pub(crate) struct Recovery {
+    pub(crate) workflows: u64,
     /// The store was open.
-    pub(super) opened: f64,
+    pub(crate) opened: f64,
     /// A provider was called.
-    pub(super) first_call: f64,
+    pub(crate) first_call: f64,
     /// Every task was in line again, or executing.
-    pub(super) taken_up: Spread,
+    pub(crate) taken_up: Spread,
     /// Every task had completed.
-    pub(super) completed: f64,
+    pub(crate) completed: f64,
 }
 
 /// A tenth of a long run, at its end.
 #[derive(Debug, Serialize)]
-pub(super) struct Slice {
+pub(crate) struct Slice {
     /// The median of its ten slices.
-    pub(super) per_second: f64,
-    pub(super) memory_mib: Option<f64>,
-    pub(super) store_mib: Option<f64>,
+    pub(crate) per_second: f64,
+    pub(crate) memory_mib: Option<f64>,
+    pub(crate) store_mib: Option<f64>,
 }
 
 impl fmt::Display for Report {
@@ -107,7 +145,7 @@ impl fmt::Display for Report {
         if let Some(load) = self.load {
             write!(out, ", load {load:.2}")?;
         }
-        if let Some(Price { raw_flush_ms, bare_commit_ms }) = self.price {
+        if let Some(CommitCost { raw_flush_ms, bare_commit_ms }) = self.price {
             write!(out, "\nprice: bare commit {bare_commit_ms:.3} ms")?;
             if let Some(raw_flush_ms) = raw_flush_ms {
                 write!(out, ", raw flush {raw_flush_ms:.3} ms")?;
@@ -123,8 +161,8 @@ impl fmt::Display for Report {
         if let Some(python) = &self.python {
             write!(out, "\n{python}")?;
         }
-        for (number, tenth) in (1..).zip(&self.tenths) {
-            write!(out, "\n{number:>3}/10 {tenth}")?;
+        for (number, slice) in (1..).zip(&self.tenths) {
+            write!(out, "\n{number:>3}/10 {slice}")?;
         }
         Ok(())
     }

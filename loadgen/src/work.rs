@@ -7,7 +7,7 @@ use gleitzeit::{Effect, MethodSpec, ProtocolSpec, TaskSpec, WorkflowSpec};
 use serde::Serialize;
 use serde_json::json;
 
-/// What a call does outside, as its method declares it.
+/// Effect of a call outside, as its method declares it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum CallEffect {
@@ -39,26 +39,26 @@ impl CallEffect {
     }
 
     /// One task.
-    pub(super) fn single(self) -> WorkflowSpec {
+    pub(crate) fn single(self) -> WorkflowSpec {
         WorkflowSpec::new("single").task(self.task("only"))
     }
 
     /// Tasks that need nothing of each other.
-    pub(super) fn burn_down(self, tasks: u64) -> WorkflowSpec {
+    pub(crate) fn burn_down(self, tasks: u64) -> WorkflowSpec {
         (0..tasks)
             .fold(WorkflowSpec::new("burn-down"), |spec, n| spec.task(self.task(format!("t{n}"))))
     }
 
-    /// Tasks each behind the one before.
-    pub(super) fn chain(self, tasks: u64) -> WorkflowSpec {
+    /// Tasks, each after the one before.
+    pub(crate) fn chain(self, tasks: u64) -> WorkflowSpec {
         (0..tasks).fold(WorkflowSpec::new("chain"), |spec, n| {
             let task = self.task(format!("t{n}"));
             spec.task(if n == 0 { task } else { task.after(format!("t{}", n - 1)) })
         })
     }
 
-    /// One task, `tasks` behind it, and one behind all of those.
-    pub(super) fn fan_out(self, tasks: u64) -> WorkflowSpec {
+    /// One task, `tasks` after it, and one after all of those.
+    pub(crate) fn fan_out(self, tasks: u64) -> WorkflowSpec {
         let spread = (0..tasks)
             .fold(WorkflowSpec::new("fan-out").task(self.task("first")), |spec, n| {
                 spec.task(self.task(format!("t{n}")).after("first"))
@@ -69,7 +69,7 @@ impl CallEffect {
 }
 
 /// `bench/v1.0`: an echo that says to have an effect.
-pub(super) fn protocol() -> anyhow::Result<ProtocolSpec> {
+pub(crate) fn protocol() -> anyhow::Result<ProtocolSpec> {
     let echo = MethodSpec {
         effect: Effect::AtLeastOnce,
         additional_params: true,
@@ -79,7 +79,7 @@ pub(super) fn protocol() -> anyhow::Result<ProtocolSpec> {
 }
 
 /// One task of Python code.
-pub(super) fn python() -> WorkflowSpec {
+pub(crate) fn python() -> WorkflowSpec {
     let task = TaskSpec::new("only", "python/execute").params(json!({ "code": "result = 1" }));
     WorkflowSpec::new("python").task(task)
 }

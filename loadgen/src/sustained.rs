@@ -11,15 +11,15 @@ use std::{
 use gleitzeit::{Handle, Store, telemetry};
 use tokio::task::JoinSet;
 
-use super::{BenchArgs, database::BenchDatabase, drive, figures, report::Slice};
+use crate::{database::BenchDatabase, drive, figures, options::BenchArgs, report::Slice};
 
-/// Slices of a tenth; its figure is their median.
-const SLICES: u64 = 10;
+/// Paces that the figure of a tenth is the median of.
+const PACES: u64 = 10;
 
-/// Between two rounds of forgetting.
+/// Between two rounds of pruning.
 const ROUND: Duration = Duration::from_millis(250);
 
-/// Workflows forgotten in one go.
+/// Workflows deleted in one call.
 const BATCH: usize = 5_000;
 
 /// Latencies that are kept: as few, that they are not what grows.
@@ -27,33 +27,33 @@ const LATENCIES: u64 = 100_000;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// What was seen.
-pub(super) struct Sustained {
-    pub(super) elapsed: Duration,
-    pub(super) latencies: Vec<Duration>,
-    pub(super) tenths: Vec<Slice>,
-    pub(super) last_to_first: Option<f64>,
+/// The figures of a long run.
+pub(crate) struct Sustained {
+    pub(crate) elapsed: Duration,
+    pub(crate) latencies: Vec<Duration>,
+    pub(crate) tenths: Vec<Slice>,
+    pub(crate) last_to_first: Option<f64>,
 }
 
-/// Runs the workflows; those that settled `args.keep` seconds ago are forgotten meanwhile.
+/// Runs the workflows; those that settled `args.keep` seconds ago are deleted meanwhile.
 ///
 /// # Errors
 /// When one of them does not complete.
-pub(super) async fn sustained(
+pub(crate) async fn sustained(
     args: &BenchArgs,
     handle: &Handle,
-    ground: &BenchDatabase,
+    database: &BenchDatabase,
     store: Arc<dyn Store>,
 ) -> anyhow::Result<Sustained> {
-    let tidying = tokio::spawn(forget(store, Duration::from_secs_f64(args.keep)));
-    let done = run(args, handle, ground).await;
-    tidying.abort();
+    let pruning = tokio::spawn(prune_all(store, Duration::from_secs_f64(args.keep)));
+    let done = run(args, handle, database).await;
+    pruning.abort();
     done
 }
 
-async fn forget(store: Arc<dyn Store>, age: Duration) {
+async fn prune_all(store: Arc<dyn Store>, age: Duration) {
     loop {
-        let before = gleitzeit_actors::clock::utc_now() - age;
+        let before = gleitzeit::actors::clock::utc_now() - age;
         while let Ok(BATCH) = store.prune(before, BATCH).await {}
         tokio::time::sleep(ROUND).await;
     }
@@ -62,12 +62,12 @@ async fn forget(store: Arc<dyn Store>, age: Duration) {
 async fn run(
     args: &BenchArgs,
     handle: &Handle,
-    ground: &BenchDatabase,
+    database: &BenchDatabase,
 ) -> anyhow::Result<Sustained> {
     let begun = Instant::now();
     let left = Arc::new(AtomicU64::new(args.tasks));
     let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
-    let called = args.effect;
+    let effect = args.effect;
     let mut lanes = JoinSet::new();
     for _ in 0..args.in_flight.clamp(1, args.tasks.max(1)) {
         let (handle, left, ends) = (handle.clone(), Arc::clone(&left), ends.clone());
@@ -75,7 +75,7 @@ async fn run(
             let take = |left: u64| left.checked_sub(1);
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
                 let begun = Instant::now();
-                drive::run(&handle, called.single()).await?;
+                drive::run(&handle, effect.single()).await?;
                 let now = Instant::now();
                 let _ = ends.send((now, now - begun));
             }
@@ -84,7 +84,7 @@ async fn run(
     }
     drop(ends);
     let stride = args.tasks.div_ceil(LATENCIES);
-    let slice = (args.tasks / (10 * SLICES)).max(1);
+    let slice_size = (args.tasks / (10 * PACES)).max(1);
     let mut done = Sustained {
         elapsed: Duration::ZERO,
         latencies: Vec::new(),
@@ -97,12 +97,12 @@ async fn run(
         if count % stride == 0 {
             done.latencies.push(latency);
         }
-        if count % slice == 0 {
-            paces.push(figures::rate(slice, at.saturating_duration_since(since)));
+        if count % slice_size == 0 {
+            paces.push(figures::rate(slice_size, at.saturating_duration_since(since)));
             since = at;
         }
-        if count % (slice * SLICES) == 0 {
-            done.tenths.push(tenth(std::mem::take(&mut paces), ground));
+        if count % (slice_size * PACES) == 0 {
+            done.tenths.push(slice(std::mem::take(&mut paces), database));
         }
     }
     done.elapsed = begun.elapsed();
@@ -115,11 +115,11 @@ async fn run(
     Ok(done)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a size to be shown")]
-fn tenth(paces: Vec<f64>, ground: &BenchDatabase) -> Slice {
+#[expect(clippy::cast_precision_loss, reason = "a size for a person")]
+fn slice(paces: Vec<f64>, database: &BenchDatabase) -> Slice {
     Slice {
         per_second: figures::median(paces),
         memory_mib: telemetry::process_memory_mib(),
-        store_mib: ground.bytes().map(|bytes| bytes as f64 / MIB),
+        store_mib: database.bytes().map(|bytes| bytes as f64 / MIB),
     }
 }

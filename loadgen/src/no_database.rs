@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use gleitzeit::{Settings, Store, WorkflowRecord, domain::event::Event, runtime};
 
-use super::{price::Prices, replay::Shape};
+use crate::{commit_cost::CommitCosts, replay::Shape};
 
 /// Nothing stands beside a store in memory.
-pub(super) struct BenchDatabase;
+pub(crate) struct BenchDatabase;
 
 #[expect(
     clippy::unused_async,
@@ -16,27 +16,27 @@ pub(super) struct BenchDatabase;
     reason = "the same shape in every build"
 )]
 impl BenchDatabase {
-    pub(super) fn new(_settings: &Settings) -> Self {
+    pub(crate) fn new(_settings: &Settings) -> Self {
         Self
     }
 
-    pub(super) async fn open(&mut self, settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    pub(crate) async fn open(&mut self, settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
         Ok(runtime::open_store(settings).await?)
     }
 
-    pub(super) fn commits(&self) -> Option<u64> {
+    pub(crate) fn commits(&self) -> Option<u64> {
         None
     }
 
-    pub(super) fn bytes(&self) -> Option<u64> {
+    pub(crate) fn bytes(&self) -> Option<u64> {
         None
     }
 
-    pub(super) async fn prices(&self) -> anyhow::Result<Prices> {
-        Ok(Prices::default())
+    pub(crate) async fn costs(&self) -> anyhow::Result<CommitCosts> {
+        Ok(CommitCosts::default())
     }
 
-    pub(super) async fn replay(
+    pub(crate) async fn replay(
         &self,
         _sample: &WorkflowRecord,
         _events: &[Event],
