@@ -136,7 +136,7 @@ fn collect(value: &Value, file_access: &FileAccess, named: &mut Vec<usize>) {
         }
         Value::Array(items) => items.iter().for_each(|item| collect(item, file_access, named)),
         Value::Object(fields) => {
-            fields.values().for_each(|field| collect(field, file_access, named))
+            fields.values().for_each(|field| collect(field, file_access, named));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
