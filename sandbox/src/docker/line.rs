@@ -185,8 +185,8 @@ mod tests {
     fn nonsense_is_refused() {
         for (line, reason) in [
             (message(b'?', b""), "unknown kind, 0x3f"),
-            (message(b'r', b"x"), "a message of 1 bytes where 0"),
-            (message(b'x', &[b' '; 5000]), "a message of 5000 bytes where 4096"),
+            (message(b'r', b"x"), "a message of 1 bytes, more than 0"),
+            (message(b'x', &[b' '; 5000]), "a message of 5000 bytes, more than 4096"),
             (message(b'x', b"{}"), "invalid report: missing field"),
         ] {
             let seen = all(&[&line]).unwrap_err();
