@@ -14,7 +14,8 @@ use gleitzeit_domain::{
     id::WorkflowId,
     needs::Offer,
     store::{
-        Epoch, LeaseStore, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
+        Amendment, Deletion, Epoch, LeaseStore, ListFilter, NewWorkflow, Store, StoreError,
+        Submitted, WorkflowChange,
         lease::{
             Ask, Claimed, ClaimedOne, Lease, Release, Request, RequestAnswer, RequestKey, Standing,
         },
@@ -102,6 +103,18 @@ impl Store for GuardedStore {
 
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
         caught(async || self.0.list(filter).await, unread).await
+    }
+
+    async fn ids(&self, prefix: &str, limit: usize) -> Result<Vec<WorkflowId>, StoreError> {
+        caught(async || self.0.ids(prefix, limit).await, unread).await
+    }
+
+    async fn amend(&self, amendment: Amendment) -> Result<bool, StoreError> {
+        caught(async || self.0.amend(amendment).await, unknown).await
+    }
+
+    async fn delete(&self, ids: &[WorkflowId]) -> Result<Vec<Deletion>, StoreError> {
+        caught(async || self.0.delete(ids).await, unknown).await
     }
 
     async fn events(

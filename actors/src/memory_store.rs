@@ -17,7 +17,8 @@ use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
     store::{
-        Epoch, LeaseStore, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
+        Amendment, Deletion, Epoch, LeaseStore, ListFilter, NewWorkflow, Store, StoreError,
+        Submitted, WorkflowChange,
     },
     workflow::{WorkflowRecord, WorkflowSummary},
 };
@@ -157,6 +158,17 @@ impl Store for MemoryStore {
 
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
         self.with(|tables| tables.list(&filter))
+    }
+
+    async fn amend(&self, amendment: Amendment) -> Result<bool, StoreError> {
+        self.with(|tables| tables.amend(amendment))
+    }
+
+    async fn delete(&self, ids: &[WorkflowId]) -> Result<Vec<Deletion>, StoreError> {
+        let (answers, deleted) = self.with(|tables| tables.delete(ids))?;
+        self.notify();
+        drop(deleted);
+        Ok(answers)
     }
 
     async fn events(

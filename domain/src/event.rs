@@ -105,6 +105,8 @@ pub enum EventData {
     /// `owner` is the name of the new process, `epoch` its lease, `left_by` the lease of the dead
     /// one
     WorkflowRecovered { owner: Arc<str>, epoch: Epoch, left_by: Epoch },
+    /// `workflow:inputs_changed`: a settled workflow is retried with these inputs instead of its own
+    WorkflowInputsChanged { inputs: serde_json::Map<String, Value> },
     /// `workflow:completed`
     WorkflowCompleted { duration: f64 },
     /// `workflow:failed`; `status` is `failed` or `timed_out`
@@ -186,6 +188,7 @@ impl EventData {
             Self::WorkflowSubmitted { .. } => "workflow:submitted",
             Self::WorkflowStarted {} => "workflow:started",
             Self::WorkflowRecovered { .. } => "workflow:recovered",
+            Self::WorkflowInputsChanged { .. } => "workflow:inputs_changed",
             Self::WorkflowCompleted { .. } => "workflow:completed",
             Self::WorkflowFailed { .. } => "workflow:failed",
             Self::WorkflowCancelled { .. } => "workflow:cancelled",

@@ -17,7 +17,7 @@ use crate::{
     id::WorkflowId,
     needs::Needs,
     task::TaskRecord,
-    workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
+    workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus, WorkflowSummary},
 };
 
 pub mod audit;
@@ -88,6 +88,10 @@ pub struct ListFilter {
     pub status: Option<WorkflowStatus>,
     /// Only of this name.
     pub name: Option<String>,
+    /// Only those submitted at this time or later.
+    pub since: Option<DateTime<Utc>>,
+    /// Only those submitted before this time.
+    pub until: Option<DateTime<Utc>>,
     /// At most so many, the newest first.
     pub limit: usize,
     /// Skips so many of the newest.
@@ -96,8 +100,40 @@ pub struct ListFilter {
 
 impl Default for ListFilter {
     fn default() -> Self {
-        Self { status: None, name: None, limit: 50, offset: 0 }
+        Self { status: None, name: None, since: None, until: None, limit: 50, offset: 0 }
     }
+}
+
+impl ListFilter {
+    /// True for a workflow of this status, name and time of submission.
+    pub fn covers(&self, status: WorkflowStatus, name: &str, created_at: DateTime<Utc>) -> bool {
+        self.status.is_none_or(|wanted| wanted == status)
+            && self.name.as_deref().is_none_or(|wanted| wanted == name)
+            && self.since.is_none_or(|since| since <= created_at)
+            && self.until.is_none_or(|until| created_at < until)
+    }
+}
+
+/// Another submission of a settled workflow, and the event that tells of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Amendment {
+    /// The workflow.
+    pub id: WorkflowId,
+    /// The new submission; its tasks are those of the old one.
+    pub spec: Arc<WorkflowSpec>,
+    /// Its sequence is the one after the workflow's last.
+    pub event: Event,
+}
+
+/// The outcome of a deletion, for one workflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// The workflow is gone, with its tasks, results and events.
+    Deleted,
+    /// No workflow has the id.
+    Unknown,
+    /// The workflow is not settled, or a process is about to run it again; nothing of it was deleted.
+    Unsettled,
 }
 
 /// Why a store did not do what it was asked.
@@ -293,6 +329,19 @@ pub trait Store: Send + Sync + 'static {
     /// Any [`StoreError`] but those of writing.
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError>;
 
+    /// The ids that begin with `prefix`, in the order of their bytes, at most `limit`.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but those of writing.
+    async fn ids(&self, prefix: &str, limit: usize) -> Result<Vec<WorkflowId>, StoreError> {
+        let all = self.list(ListFilter { limit: usize::MAX, ..ListFilter::default() }).await?;
+        let mut ids: Vec<WorkflowId> = all.into_iter().map(|summary| summary.id).collect();
+        ids.retain(|id| id.as_str().starts_with(prefix));
+        ids.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        ids.truncate(limit);
+        Ok(ids)
+    }
+
     /// A workflow's events with a sequence above `after`, in order, at most `limit`.
     ///
     /// # Errors
@@ -309,6 +358,29 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Any [`StoreError`].
     async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError>;
+
+    /// Deletes settled workflows with all that only they refer to, in one transaction, and notifies
+    /// other processes; an answer for each id, in order. A later submission of the id is a new workflow.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; then none was deleted, or that is not known: it may be repeated.
+    /// [`StoreError::Refused`] from a store that deletes nothing.
+    async fn delete(&self, ids: &[WorkflowId]) -> Result<Vec<Deletion>, StoreError> {
+        let _ = ids;
+        Err(StoreError::Refused { detail: format!("`{}` deletes no workflows", self.describe()) })
+    }
+
+    /// Changes the submission of a settled workflow, with the event, in one transaction. False if the
+    /// workflow is not there, not settled, about to run again, or has another last event: then nothing
+    /// was written.
+    ///
+    /// # Errors
+    /// Any [`StoreError`]; [`StoreError::Refused`] from a store that changes none.
+    async fn amend(&self, amendment: Amendment) -> Result<bool, StoreError> {
+        let id = amendment.id;
+        let detail = format!("`{}` cannot change the inputs of workflow `{id}`", self.describe());
+        Err(StoreError::Refused { detail })
+    }
 
     /// Waits until the store can never be used again although nobody closed it, and says why:
     /// [`StoreError::Gone`]. A runtime stops then. Most stores cannot be lost, and never answer.

@@ -25,6 +25,7 @@ mod m20261124_000002_heirs;
 mod m20261129_000001_needs;
 mod m20261130_000001_epochs;
 mod m20261130_000002_lease_transfers;
+mod m20261130_000003_id_order;
 
 /// The table of applied migrations.
 const APPLIED: &str = "gleitzeit_migrations";
@@ -45,6 +46,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000001_needs::Migration),
             Box::new(m20261130_000001_epochs::Migration),
             Box::new(m20261130_000002_lease_transfers::Migration),
+            Box::new(m20261130_000003_id_order::Migration),
         ]
     }
 

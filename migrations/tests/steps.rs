@@ -12,12 +12,13 @@ use sea_orm_migration::{
 };
 
 /// The steps after the first one.
-const LATER: [&str; 5] = [
+const LATER: [&str; 6] = [
     "m20261124_000001_leases",
     "m20261124_000002_heirs",
     "m20261129_000001_needs",
     "m20261130_000001_epochs",
     "m20261130_000002_lease_transfers",
+    "m20261130_000003_id_order",
 ];
 
 async fn connect(url: &str) -> DatabaseConnection {
@@ -36,7 +37,7 @@ async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
 /// way back brings again.
 async fn leases_come_and_go(db: &DatabaseConnection) {
     let empty = look(db).await.unwrap();
-    assert_eq!((empty.version(), empty.pending().len()), (None, 6));
+    assert_eq!((empty.version(), empty.pending().len()), (None, 7));
     Migrator::up(db, Some(1)).await.unwrap();
     let first = look(db).await.unwrap();
     assert_eq!(first.version(), Some("m20261123_000001_workflows"));
@@ -65,7 +66,7 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
     // Back to before the needs, over the steps that rename a table and move the count of epochs.
     let transfer = "SELECT COUNT(*) FROM gleitzeit_lease_transfers WHERE from_epoch = to_epoch";
     assert_eq!(number(db, transfer).await, 0);
-    Migrator::down(db, Some(3)).await.unwrap();
+    Migrator::down(db, Some(4)).await.unwrap();
     assert!(db.execute_unprepared(known).await.is_err());
     // What was inherited is free, once nobody knows of heirs.
     let heir = format!("INSERT INTO gleitzeit_heirs (epoch, heir) VALUES ({first}, {first} + 1)");
@@ -80,7 +81,7 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
     assert_eq!(number(db, free).await, 1);
     assert_eq!(migrate(db).await.unwrap(), LATER);
     Migrator::down(db, None).await.unwrap();
-    assert_eq!(migrate(db).await.unwrap().len(), 6);
+    assert_eq!(migrate(db).await.unwrap().len(), 7);
 }
 
 #[cfg(feature = "sqlite")]

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::StoreUrl;
 
+mod activity;
 mod check;
 mod export;
 mod import;
@@ -29,6 +30,7 @@ mod status;
 mod upkeep;
 
 pub use self::{
+    activity::{Activity, ProviderActivity, Settled, TaskCounts, activity},
     check::{Checked, Finding, Rule, check},
     export::{Exported, export},
     import::{ImportError, Imported, import},

@@ -46,6 +46,8 @@ mod serve;
 mod sql;
 mod watch;
 
+pub(super) use sql::is_there;
+
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 

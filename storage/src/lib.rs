@@ -12,6 +12,8 @@
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub mod admin;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod amend;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod assemble;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod call;
@@ -19,6 +21,8 @@ mod call;
 mod connection;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod database_file;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod delete;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod encode;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -123,6 +123,10 @@ impl Store for ReadOnlyStore {
         self.reader.soon(self.reader.list(filter)).await.map_err(told)
     }
 
+    async fn ids(&self, prefix: &str, limit: usize) -> Result<Vec<WorkflowId>, StoreError> {
+        self.reader.soon(self.reader.ids(prefix, limit)).await.map_err(told)
+    }
+
     async fn events(
         &self,
         id: &WorkflowId,

@@ -137,7 +137,8 @@ fn locked<C: ConnectionTrait>(db: &C, found: Select<workflow::Entity>) -> Select
     }
 }
 
-async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr> {
+/// Removes workflows with all that only they refer to.
+pub(super) async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr> {
     let blobs = blobs_of(db, &keys).await?;
     gleitzeit_failpoint::failpoint!("store.prune.referred");
     event::Entity::delete_many()
@@ -157,12 +158,7 @@ async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr>
     workflow::Entity::delete_many().filter(workflow::Column::Key.is_in(keys)).exec(db).await?;
     gleitzeit_failpoint::failpoint!("store.prune.workflows");
     if !blobs.is_empty() {
-        if db.get_database_backend() == DbBackend::Postgres {
-            // A host may take its time with a transaction that submits: to forget can wait, and
-            // what is queued behind it cannot.
-            db.execute_unprepared("SET LOCAL lock_timeout = '1s'").await?;
-        }
-        lock_blobs(db, "pg_advisory_xact_lock").await?;
+        lock_unused(db).await?;
         gleitzeit_failpoint::failpoint!("store.prune.locked");
     }
     let blobs: Vec<Vec<u8>> = blobs.into_iter().collect();
@@ -173,8 +169,21 @@ async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr>
     Ok(())
 }
 
+/// Keeps everybody else from writing blobs, which may refer to one that is about to be removed.
+pub(super) async fn lock_unused<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
+    if db.get_database_backend() == DbBackend::Postgres {
+        // A host may take its time with a transaction that submits: to forget can wait, and what is
+        // queued after it cannot.
+        db.execute_unprepared("SET LOCAL lock_timeout = '1s'").await?;
+    }
+    lock_blobs(db, "pg_advisory_xact_lock").await
+}
+
 /// Removes those of the blobs that nothing refers to any more.
-async fn remove_unused<C: ConnectionTrait>(db: &C, blobs: &[Vec<u8>]) -> Result<(), DbErr> {
+pub(super) async fn remove_unused<C: ConnectionTrait>(
+    db: &C,
+    blobs: &[Vec<u8>],
+) -> Result<(), DbErr> {
     let used_by_task = Query::select()
         .column(task::Column::ResultBlob)
         .from(task::Entity)

@@ -5,6 +5,7 @@
 //! A workflow that cannot be put together is left out, logged once, and named by whoever asks for it
 //! alone: one broken row must not keep all the others from being seen and run.
 
+mod ids;
 mod outline;
 
 use std::{
@@ -445,6 +446,12 @@ impl Reader {
         if let Some(name) = &filter.name {
             select = select.filter(Column::Name.eq(&*escape(name)));
         }
+        if let Some(since) = filter.since {
+            select = select.filter(Column::CreatedAt.gte(ceil_micros(since)));
+        }
+        if let Some(until) = filter.until {
+            select = select.filter(Column::CreatedAt.lt(ceil_micros(until)));
+        }
         let to_i64 = |number: usize| u64::try_from(number).unwrap_or(u64::MAX).min(i64::MAX as u64);
         let select = select
             .order_by_desc(Column::Key)
@@ -579,6 +586,11 @@ impl Reader {
         snapshot.commit().await?;
         Ok(events)
     }
+}
+
+/// Rows have microseconds: the first one at this time or later.
+fn ceil_micros(at: DateTime<Utc>) -> i64 {
+    at.timestamp_micros().saturating_add(i64::from(at.timestamp_subsec_nanos() % 1_000 > 0))
 }
 
 /// A row of a list, and its key; its tasks are not counted yet.

@@ -16,7 +16,10 @@ use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
-    store::{LeaseStore, ListFilter, NewWorkflow, Store, StoreError, Submitted, WorkflowChange},
+    store::{
+        Amendment, Deletion, LeaseStore, ListFilter, NewWorkflow, Store, StoreError, Submitted,
+        WorkflowChange,
+    },
     workflow::{WorkflowRecord, WorkflowSummary},
 };
 use tokio::{
@@ -235,6 +238,19 @@ impl Store for SqlStore {
 
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
         self.read(|reader| async move { reader.soon(reader.list(filter)).await }).await
+    }
+
+    async fn ids(&self, prefix: &str, limit: usize) -> Result<Vec<WorkflowId>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.read(move |reader| async move { reader.soon(reader.ids(&prefix, limit)).await }).await
+    }
+
+    async fn amend(&self, amendment: Amendment) -> Result<bool, StoreError> {
+        self.ask_writer(|reply| Request::Amend(Box::new(amendment), reply)).await
+    }
+
+    async fn delete(&self, ids: &[WorkflowId]) -> Result<Vec<Deletion>, StoreError> {
+        self.ask_writer(|reply| Request::Delete(ids.to_vec(), reply)).await
     }
 
     async fn events(

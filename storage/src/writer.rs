@@ -23,7 +23,10 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use gleitzeit_domain::{id::WorkflowId, store::StoreError};
+use gleitzeit_domain::{
+    id::WorkflowId,
+    store::{Amendment, Deletion, StoreError},
+};
 use sea_orm::{
     ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait as _,
@@ -35,7 +38,7 @@ use super::{
     database_file::{self, DatabaseFile},
     fault::{Cause, Fault},
     group::{self, Answer, CommitEffects, Places},
-    leases::{self, LeaseTable},
+    leases::{self, LeaseTable, Reply},
     location::Location,
     needs::{self, Unused},
     notifier,
@@ -66,6 +69,10 @@ pub(super) enum Request {
     Write(Call, oneshot::Sender<Answer>),
     /// To forget what settled long ago.
     Prune(Prune),
+    /// To change the submission of a settled workflow.
+    Amend(Box<Amendment>, Reply<bool>),
+    /// To delete workflows.
+    Delete(Vec<WorkflowId>, Reply<Vec<Deletion>>),
     /// To forget needs that no workflow has.
     ForgetNeeds(Unused),
     /// To do something about a lease.
@@ -216,6 +223,14 @@ impl Writer {
                 Request::Prune(prune) => {
                     self.commit(std::mem::take(&mut group)).await;
                     self.pruning.push_back(prune);
+                }
+                Request::Amend(amendment, answer) => {
+                    self.commit(std::mem::take(&mut group)).await;
+                    let _ = answer.send(Box::pin(self.amend(&amendment)).await);
+                }
+                Request::Delete(ids, answer) => {
+                    self.commit(std::mem::take(&mut group)).await;
+                    let _ = answer.send(Box::pin(self.delete(&ids)).await);
                 }
                 Request::ForgetNeeds(unused) => {
                     self.commit(std::mem::take(&mut group)).await;
@@ -466,6 +481,12 @@ impl Writer {
 
     pub(super) fn forget_place(&mut self, id: &WorkflowId) {
         self.places.forget(std::slice::from_ref(id));
+    }
+
+    /// Workflows were removed, and others are notified: of their needs some may be nobody's now.
+    pub(super) fn note_removed(&self) {
+        self.pruned.notify_one();
+        self.lease_table.ring();
     }
 
     pub(super) fn reader(&self) -> Arc<Reader> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gleitzeit::{
     Event, ListFilter, Store, StoreError, WorkflowId, WorkflowRecord, WorkflowSummary,
-    domain::store::{LeaseStore, NewWorkflow, Submitted, WorkflowChange},
+    domain::store::{Amendment, Deletion, LeaseStore, NewWorkflow, Submitted, WorkflowChange},
 };
 
 use crate::world::World;
@@ -79,6 +79,19 @@ impl Store for KitStore {
 
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
         self.0.store.list(filter).await
+    }
+
+    async fn ids(&self, prefix: &str, limit: usize) -> Result<Vec<WorkflowId>, StoreError> {
+        self.0.store.ids(prefix, limit).await
+    }
+
+    async fn amend(&self, amendment: Amendment) -> Result<bool, StoreError> {
+        let event = vec![amendment.event.clone()];
+        self.write(event, self.0.store.amend(amendment)).await
+    }
+
+    async fn delete(&self, ids: &[WorkflowId]) -> Result<Vec<Deletion>, StoreError> {
+        self.0.store.delete(ids).await
     }
 
     async fn events(

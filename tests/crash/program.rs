@@ -30,7 +30,8 @@ const APART: Duration = Duration::from_micros(50);
 const ROUNDS: u32 = 20;
 
 /// More workflows than a test has.
-const ALL: ListFilter = ListFilter { status: None, name: None, limit: 1_000_000, offset: 0 };
+const ALL: ListFilter =
+    ListFilter { status: None, name: None, since: None, until: None, limit: 1_000_000, offset: 0 };
 
 /// The whole life of a process.
 #[tokio::main(flavor = "current_thread")]

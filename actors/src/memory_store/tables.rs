@@ -12,7 +12,7 @@ use gleitzeit_domain::{
     id::WorkflowId,
     needs::{Needs, Offer},
     store::{
-        Epoch, ListFilter, NewWorkflow, StoreError, Submitted, WorkflowChange,
+        Amendment, Deletion, Epoch, ListFilter, NewWorkflow, StoreError, Submitted, WorkflowChange,
         lease::{ClaimedOne, ClaimedWorkflow, Release, Standing},
     },
     task::{TaskRecord, TaskStatus},
@@ -199,6 +199,37 @@ impl Tables {
         ages.into_iter().filter_map(|age| self.take(age)).collect()
     }
 
+    /// Changes the submission of a settled workflow; false if it is not as the amendment expects.
+    pub(super) fn amend(&mut self, Amendment { id, spec, event }: Amendment) -> bool {
+        let Some(entry) = self.ages.get(&id).and_then(|age| self.by_age.get_mut(age)) else {
+            return false;
+        };
+        let is_next = entry.record.last_sequence + 1 == event.sequence;
+        if entry.settled.is_none() || entry.owner.is_some() || !is_next {
+            return false;
+        }
+        entry.record.spec = spec;
+        entry.record.last_sequence = event.sequence;
+        entry.events.push(event);
+        true
+    }
+
+    /// Takes out those of the workflows that are settled and that no lease is about to reopen.
+    pub(super) fn delete(&mut self, ids: &[WorkflowId]) -> (Vec<Deletion>, Vec<Entry>) {
+        let mut deleted = Vec::new();
+        let mut delete = |id: &WorkflowId| {
+            let Some(entry) = self.entry(id) else { return Deletion::Unknown };
+            if entry.settled.is_none() || entry.owner.is_some() {
+                return Deletion::Unsettled;
+            }
+            let age = self.ages.get(id).copied();
+            deleted.extend(age.and_then(|age| self.take(age)));
+            Deletion::Deleted
+        };
+        let answers = ids.iter().map(&mut delete).collect();
+        (answers, deleted)
+    }
+
     fn take(&mut self, age: u64) -> Option<Entry> {
         let entry = self.by_age.remove(&age)?;
         self.ages.remove(&entry.record.id);
@@ -322,8 +353,7 @@ impl Tables {
             .values()
             .rev()
             .map(|entry| &entry.record)
-            .filter(|record| filter.status.is_none_or(|status| status == record.status))
-            .filter(|record| filter.name.as_deref().is_none_or(|name| *name == *record.name))
+            .filter(|record| filter.covers(record.status, &record.name, record.created_at))
             .skip(filter.offset)
             .take(filter.limit)
             .map(summary)

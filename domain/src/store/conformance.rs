@@ -18,6 +18,7 @@ mod events;
 mod keeping;
 mod leases;
 mod lists;
+mod removal;
 pub mod sample;
 mod writes;
 
@@ -122,6 +123,10 @@ where
         lists::a_reopened_workflow_is_found_again,
         lists::pruning_forgets_what_settled_before,
         lists::pruning_keeps_what_others_refer_to,
+        removal::ids_are_found_by_their_beginning,
+        removal::a_list_is_bounded_by_times,
+        removal::a_settled_workflow_may_be_amended,
+        removal::settled_workflows_are_deleted,
         leases::an_epoch_is_never_given_twice,
         leases::a_lost_lease_writes_nothing_more,
         leases::a_lost_lease_holds_nobody_else_up,

@@ -184,7 +184,7 @@ pub(super) async fn keep<C: ConnectionTrait>(db: &C, epoch: Epoch) -> Result<boo
 }
 
 /// Whether a lease is there.
-pub(super) async fn is_there<C: ConnectionTrait>(db: &C, epoch: i64) -> Result<bool, DbErr> {
+pub(crate) async fn is_there<C: ConnectionTrait>(db: &C, epoch: i64) -> Result<bool, DbErr> {
     let select = "SELECT 1 FROM gleitzeit_leases WHERE epoch = $1";
     Ok(db.query_one_raw(statement(db, select, [epoch.into()])).await?.is_some())
 }

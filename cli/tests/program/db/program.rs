@@ -59,6 +59,7 @@ async fn a_schema_is_brought_up_once() {
                 "m20261129_000001_needs",
                 "m20261130_000001_epochs",
                 "m20261130_000002_lease_transfers",
+                "m20261130_000003_id_order",
             ]
         );
         let again = site.run(&["migrate"]);

@@ -29,7 +29,7 @@ async fn everything_is_counted() {
         fill(&url).await;
         let told = status(&url).await;
         assert_eq!(told.url, url.to_string());
-        assert_eq!(told.schema.version.as_deref(), Some("m20261130_000002_lease_transfers"));
+        assert_eq!(told.schema.version.as_deref(), Some("m20261130_000003_id_order"));
         assert_eq!((told.schema.pending.len(), told.schema.newer.len()), (0, 0));
         assert!(told.size.bytes > 10_000, "{:?}", told.size);
         let is_file = url.sqlite_path().is_some();
@@ -96,7 +96,7 @@ async fn a_newer_or_an_empty_schema_is_told() {
         let url = database.empty().await;
         if url.sqlite_path().is_none() {
             let empty = status(&url).await;
-            assert_eq!((empty.schema.version, empty.schema.pending.len()), (None, 6));
+            assert_eq!((empty.schema.version, empty.schema.pending.len()), (None, 7));
             assert!(empty.contents.is_none());
         }
         fill(&url).await;

@@ -20,6 +20,9 @@ const PYTHON_STATUSES: [&str; 8] = [
     "killed",
 ];
 
+/// Characters of inline code: 256 Ki.
+const CODE_MAX: usize = 256 * 1024;
+
 /// `python/v1.0`: runs and checks Python code.
 pub fn python() -> ProtocolSpec {
     ProtocolSpec {
@@ -37,7 +40,7 @@ fn python_execute() -> MethodSpec {
             "code",
             ParameterSpec::string()
                 .min_length(1)
-                .max_length(10_000)
+                .max_length(CODE_MAX)
                 .optional()
                 .describe("Python code to execute; exactly one of `code` and `file` is given"),
         )
