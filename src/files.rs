@@ -29,6 +29,7 @@ mod keys;
 mod node;
 mod older;
 mod scalar;
+mod schema;
 mod shared_fields;
 mod source;
 mod span;
@@ -47,7 +48,8 @@ use gleitzeit_domain::{error::ErrorCode, problem::Problem, workflow::WorkflowSpe
 pub use batch::{BatchError, BatchWork, batch_spec, batch_spec_without};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use diagram::{dot, mermaid};
-pub use input::{Input, input, json_value};
+pub use input::{Input, input, json_value, put_inputs};
+pub use schema::json_schema;
 pub use source::Source;
 
 use context::FileContext;

@@ -10,6 +10,7 @@ mod figures;
 mod follow;
 mod health;
 mod providers;
+mod retry;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod transaction;
 
@@ -37,6 +38,7 @@ pub use elsewhere::Enqueued;
 pub(crate) use elsewhere::shared_now;
 pub use follow::Follow;
 pub use health::{EngineState, Health, StoreState};
+pub use retry::RetryError;
 
 use crate::files::{self, FileError};
 

@@ -76,7 +76,8 @@ pub use gleitzeit_storage as storage;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use gleitzeit_storage::sea_orm;
 pub use handle::{
-    CheckedWorkflow, EngineState, Enqueued, Follow, Handle, Health, StoreState, SubmitFileError,
+    CheckedWorkflow, EngineState, Enqueued, Follow, Handle, Health, RetryError, StoreState,
+    SubmitFileError,
 };
 pub use runtime::{BlockingRuntime, LocalRuntime, Runtime, RuntimeBuilder, StartError};
 /// For the types of typed handlers.

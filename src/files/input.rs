@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use gleitzeit_domain::problem::push_pointer;
+use gleitzeit_domain::{problem::push_pointer, workflow::WorkflowSpec};
 use serde_json::Value;
 
 use super::{
@@ -73,6 +73,19 @@ fn read(text: &str) -> Read {
         }
         (Some(_), Some(why)) => Read::Wrong(why),
         (None, why) => Read::Text(why.unwrap_or_default()),
+    }
+}
+
+/// Puts inputs over those of a workflow, with how their numbers were written.
+pub fn put_inputs(spec: &mut WorkflowSpec, inputs: &[(String, Input)]) {
+    for (name, Input { value, spellings }) in inputs {
+        let mut pointer = String::new();
+        push_pointer(&mut pointer, name);
+        let within = format!("{pointer}/");
+        spec.spellings.retain(|at, _| *at != pointer && !at.starts_with(&within));
+        let spelled = spellings.iter().map(|(at, text)| (format!("{pointer}{at}"), text.clone()));
+        spec.spellings.extend(spelled);
+        spec.inputs.insert(name.clone(), value.clone());
     }
 }
 
