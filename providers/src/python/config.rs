@@ -2,7 +2,7 @@
 //!
 //! Asked by [`spec`](super::spec). Sizes are MiB or KiB as their names say.
 
-use std::{collections::BTreeMap, path::PathBuf, thread, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, thread, time::Duration};
 
 use gleitzeit_domain::{provider::Call, security::SandboxLevel};
 #[cfg(feature = "docker")]
@@ -19,6 +19,9 @@ use super::{
 };
 use crate::reach::Rules;
 
+/// Workers of each core if tasks may use the network and `max_workers` is absent.
+const NETWORK_WORKERS: u32 = 4;
+
 /// Settings of a Python provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -26,7 +29,8 @@ pub struct PythonConfig {
     /// The interpreter: a path, or a name looked up in `PATH`. That of a virtual environment brings
     /// its packages. Versions 3.9 to 3.14.
     pub interpreter: PathBuf,
-    /// Tasks running at once; `None` uses the number of cores.
+    /// Tasks running at once. If absent: as many as there are cores, and four times as many with
+    /// `network`, because such tasks mostly wait for other machines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_workers: Option<u32>,
     /// A virtual environment whose interpreter and packages are used, instead of `interpreter`.
@@ -241,7 +245,9 @@ impl PythonConfig {
     /// Tasks running at once.
     pub(super) fn workers(&self) -> u32 {
         self.max_workers.unwrap_or_else(|| {
-            thread::available_parallelism().map_or(1, |cores| cores.get().try_into().unwrap_or(1))
+            let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            let cores = u32::try_from(cores).unwrap_or(1);
+            if self.network { cores.saturating_mul(NETWORK_WORKERS) } else { cores }
         })
     }
 
@@ -328,5 +334,17 @@ mod tests {
         }
         assert!(serde_json::from_value::<PythonConfig>(json!({"interpeter": "x"})).is_err());
         assert_eq!(PythonConfig::default().check(), Ok(()));
+    }
+
+    /// Tasks with the network wait for other machines: more of them than there are cores.
+    #[test]
+    fn workers_follow_the_cores_and_the_network() {
+        let cores = u32::try_from(thread::available_parallelism().unwrap().get()).unwrap();
+        let workers = |max_workers, network| {
+            PythonConfig { max_workers, network, ..PythonConfig::default() }.workers()
+        };
+        assert_eq!(workers(None, false), cores);
+        assert_eq!(workers(None, true), 4 * cores);
+        assert_eq!((workers(Some(3), true), workers(Some(3), false)), (3, 3));
     }
 }
