@@ -1,18 +1,21 @@
 //! What can be said at the command line.
 
+mod stored;
+mod values;
+
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
-use gleitzeit::files::{self, Input};
-use gleitzeit_domain::{
-    duration,
-    id::{ProviderId, TaskId, WorkflowId},
-    workflow::WorkflowStatus,
-};
+use gleitzeit::files::Input;
+use gleitzeit_domain::id::{ProviderId, WorkflowId};
 use serde_json::Value;
 
-use super::{global::Global, init::Init, version};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use super::top::Top;
+use super::{delete::Delete, global::Global, init::Init, version};
+
+pub(crate) use stored::{Cancel, Events, List, Logs, Resolve, Resume, Retry, Show};
 
 /// Runs workflows of typed tasks: durable, supervised, without a server.
 #[derive(Debug, Parser)]
@@ -50,7 +53,10 @@ pub(crate) enum Command {
     /// List workflows, the newest first.
     List(List),
     /// Show a workflow and its tasks.
-    Show(Id),
+    Show(Show),
+    /// Show what runs now; on a terminal again and again.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    Top(Top),
     /// Show what happened in a workflow.
     Events(Events),
     /// Print what the code of a workflow's tasks wrote.
@@ -64,6 +70,8 @@ pub(crate) enum Command {
     Resume(Resume),
     /// Run the failed, skipped and cancelled tasks of a workflow again.
     Retry(Retry),
+    /// Delete settled workflows with their tasks, results and events.
+    Delete(Delete),
     /// Look into the database itself, and care for it.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     #[command(subcommand)]
@@ -82,6 +90,8 @@ pub(crate) enum Command {
     Doctor,
     /// Print the settings in force, secrets hidden.
     Config,
+    /// Print the JSON Schema of workflow files, for editors.
+    Schema,
     /// Measure the engine on this machine; in memory unless `--store` says otherwise.
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Bench {
@@ -108,6 +118,20 @@ pub(crate) enum ProviderAction {
 }
 
 impl Command {
+    /// The id of a stored workflow that it names, as it was written.
+    pub(crate) fn stored_id_mut(&mut self) -> Option<&mut WorkflowId> {
+        match self {
+            Self::Show(it) => Some(&mut it.id),
+            Self::Events(it) => Some(&mut it.id),
+            Self::Logs(it) => Some(&mut it.id),
+            Self::Cancel(it) => Some(&mut it.id),
+            Self::Resolve(it) => Some(&mut it.id),
+            Self::Resume(it) => it.id.as_mut(),
+            Self::Retry(it) => Some(&mut it.id),
+            _ => None,
+        }
+    }
+
     /// True for what brings new work to a database, and so makes it ready for that.
     pub(crate) const fn may_migrate(&self) -> bool {
         match self {
@@ -131,7 +155,7 @@ pub(crate) struct FileAndInputs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) input_file: Option<PathBuf>,
     /// Set `${inputs.NAME}`; the value is JSON where it is some, else text.
-    #[arg(long = "input", value_name = "NAME=VALUE", value_parser = input)]
+    #[arg(long = "input", value_name = "NAME=VALUE", value_parser = values::input)]
     pub(crate) inputs: Vec<(String, Input)>,
 }
 
@@ -153,8 +177,11 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) workflow: FileAndInputs,
     /// Id of the workflow, instead of the file's own or a new one.
-    #[arg(long, value_parser = id)]
+    #[arg(long, value_parser = values::id)]
     pub(crate) id: Option<WorkflowId>,
+    /// Write how each task ended to a file in JUnit's XML, for a build server.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) junit: Option<PathBuf>,
     /// Whether output is shown.
     #[command(flatten)]
     pub(crate) logs: ShowLogs,
@@ -167,7 +194,7 @@ pub(crate) struct Submit {
     #[command(flatten)]
     pub(crate) workflow: FileAndInputs,
     /// Id of the workflow, instead of the file's own or a new one.
-    #[arg(long, value_parser = id)]
+    #[arg(long, value_parser = values::id)]
     pub(crate) id: Option<WorkflowId>,
     /// Wait for its end, as `run` does.
     #[arg(long)]
@@ -181,27 +208,8 @@ pub(crate) struct Serve {
     #[arg(long, required = true)]
     pub(crate) engine: bool,
     /// Answer `GET /healthz` at this address: 200 while engine, store and lease are well, else 503.
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::address)]
     pub(crate) health: Option<SocketAddr>,
-}
-
-/// `gleitzeit resolve`.
-#[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("verdict").required(true).args(["completed", "failed", "retry"]))]
-pub(crate) struct Resolve {
-    /// Id of the workflow.
-    pub(crate) id: WorkflowId,
-    /// Id of the task.
-    pub(crate) task: TaskId,
-    /// It completed, with this result.
-    #[arg(long, value_name = "JSON", value_parser = json)]
-    pub(crate) completed: Option<Value>,
-    /// It failed, for this reason.
-    #[arg(long, value_name = "MESSAGE")]
-    pub(crate) failed: Option<String>,
-    /// Run it again.
-    #[arg(long)]
-    pub(crate) retry: bool,
 }
 
 /// `gleitzeit graph`.
@@ -236,10 +244,10 @@ pub(crate) struct Exec {
     #[arg(short, long, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) code: Option<String>,
     /// JSON object that the code sees as `context`.
-    #[arg(long, value_name = "JSON", value_parser = object)]
+    #[arg(long, value_name = "JSON", value_parser = values::object)]
     pub(crate) context: Option<Value>,
     /// Time that the code may take, in seconds or with a unit: `90`, `5m`.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
     pub(crate) timeout: Option<f64>,
 }
 
@@ -270,94 +278,12 @@ pub(crate) struct Batch {
     pub(crate) output: PathBuf,
 }
 
-/// `gleitzeit list`.
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Only workflows of this status.
-    #[arg(long, value_parser = status)]
-    pub(crate) status: Option<WorkflowStatus>,
-    /// Only workflows of this name.
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// At most so many.
-    #[arg(long, default_value_t = 50)]
-    pub(crate) limit: usize,
-    /// Skip so many of the newest.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) offset: usize,
-}
-
-/// `gleitzeit logs`.
-#[derive(Debug, Args)]
-pub(crate) struct Logs {
-    /// Id of the workflow.
-    pub(crate) id: WorkflowId,
-    /// Only this task; its lines are printed as they are.
-    pub(crate) task: Option<TaskId>,
-}
-
-/// `gleitzeit retry`.
-#[derive(Debug, Args)]
-pub(crate) struct Retry {
-    /// Id of the workflow.
-    pub(crate) id: WorkflowId,
-    /// Whether output is shown.
-    #[command(flatten)]
-    pub(crate) logs: ShowLogs,
-}
-
 /// Whether the output of tasks is shown.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct ShowLogs {
     /// Print what each task wrote, on standard error, when the task ends.
     #[arg(long)]
     pub(crate) logs: bool,
-}
-
-/// A workflow's id.
-#[derive(Debug, Args)]
-pub(crate) struct Id {
-    /// Id of the workflow.
-    pub(crate) id: WorkflowId,
-}
-
-/// `gleitzeit events`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Events {
-    /// Id of the workflow.
-    pub(crate) id: WorkflowId,
-    /// Go on until the workflow has settled.
-    #[arg(long, short)]
-    pub(crate) follow: bool,
-    /// Only events after this number.
-    #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
-    pub(crate) after: u64,
-    /// At most so many.
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<usize>,
-}
-
-/// `gleitzeit cancel`.
-#[derive(Debug, Args)]
-pub(crate) struct Cancel {
-    /// Id of the workflow.
-    pub(crate) id: WorkflowId,
-    /// Only this task and what waits for it.
-    #[arg(long)]
-    pub(crate) task: Option<TaskId>,
-    /// Why; kept with the workflow.
-    #[arg(long, default_value = "cancelled at the command line")]
-    pub(crate) reason: String,
-}
-
-/// `gleitzeit resume`.
-#[derive(Debug, Args)]
-pub(crate) struct Resume {
-    /// Id of the workflow; without it, every workflow that is not settled.
-    pub(crate) id: Option<WorkflowId>,
-    /// Whether output is shown.
-    #[command(flatten)]
-    pub(crate) logs: ShowLogs,
 }
 
 /// `gleitzeit db`.
@@ -426,52 +352,6 @@ pub(crate) struct ProtocolFile {
     pub(crate) protocol_file: Vec<PathBuf>,
 }
 
-fn input(text: &str) -> Result<(String, Input), String> {
-    let (name, value) =
-        text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
-    if name.is_empty() {
-        return Err(format!("`{text}` has no name before the `=`"));
-    }
-    Ok((name.to_owned(), files::input(value)?))
-}
-
-fn id(text: &str) -> Result<WorkflowId, String> {
-    if text.is_empty() {
-        return Err("an id has at least one character".to_owned());
-    }
-    Ok(WorkflowId::from(text))
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:8080".to_owned())
-}
-
-fn json(text: &str) -> Result<Value, String> {
-    files::json_value(text)
-}
-
-fn object(text: &str) -> Result<Value, String> {
-    match files::json_value(text)? {
-        value @ Value::Object(_) => Ok(value),
-        _ => Err("it is JSON, but no object".to_owned()),
-    }
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match duration::parse(text) {
-        Ok(span) if !span.is_zero() => Ok(span.as_secs_f64()),
-        Ok(_) => Err("expected a number of seconds above 0".to_owned()),
-        Err(why) => Err(format!("{why}; expected {}", duration::EXPECTED)),
-    }
-}
-
-fn status(text: &str) -> Result<WorkflowStatus, String> {
-    WorkflowStatus::from_name(text).ok_or_else(|| {
-        let known = WorkflowStatus::ALL.map(WorkflowStatus::as_str).join(", ");
-        format!("expected one of {known}")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -488,14 +368,14 @@ mod tests {
     /// `--input n=3` gives a number, `--input city=Berlin` a text.
     #[test]
     fn inputs_are_json_where_they_can_be() {
-        let value = |text: &str| input(text).unwrap().1.value;
-        assert_eq!(input("n=3").unwrap().0, "n");
+        let value = |text: &str| values::input(text).unwrap().1.value;
+        assert_eq!(values::input("n=3").unwrap().0, "n");
         assert_eq!(value("n=3"), json!(3));
         assert_eq!(value("city=Berlin"), json!("Berlin"));
         assert_eq!(value("list=[1]"), json!([1]));
         assert_eq!(value("eq=a=b"), json!("a=b"));
-        assert!(input("n=18446744073709551616").is_err());
-        assert!(input("nothing").is_err());
-        assert!(input("=x").is_err());
+        assert!(values::input("n=18446744073709551616").is_err());
+        assert!(values::input("nothing").is_err());
+        assert!(values::input("=x").is_err());
     }
 }

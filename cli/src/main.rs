@@ -11,6 +11,7 @@ mod catalog;
 mod check;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod db;
+mod delete;
 #[cfg(feature = "python")]
 mod doctor;
 #[cfg(test)]
@@ -18,8 +19,10 @@ mod documents;
 mod drive;
 mod exec;
 mod global;
+mod ids;
 mod init;
 mod interrupt;
+mod junit;
 mod output;
 mod progress;
 mod project;
@@ -30,10 +33,14 @@ mod restart;
 mod run;
 mod serve;
 mod session;
+mod show;
 mod source;
 mod standing;
 mod stored;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod top;
 mod version;
+mod when;
 
 use std::{env, process::ExitCode};
 
@@ -110,6 +117,9 @@ fn start(cli: Cli) -> Outcome {
     if let Command::Completions { shell } = command {
         return Ok(completions(shell));
     }
+    if matches!(command, Command::Schema) {
+        return Ok(schema());
+    }
     // Settings that cannot be read must not keep anybody from making new ones.
     if let Command::Init(init) = &command {
         return init::init(init, global.json);
@@ -142,7 +152,10 @@ fn start(cli: Cli) -> Outcome {
     outcome
 }
 
-async fn dispatch(session: Session, command: Command) -> Outcome {
+async fn dispatch(session: Session, mut command: Command) -> Outcome {
+    if let Some(id) = command.stored_id_mut() {
+        *id = ids::resolve(&session, id).await?;
+    }
     match command {
         Command::Init(init) => init::init(&init, session.json),
         Command::Run(run) => run::run(session, run).await,
@@ -153,7 +166,7 @@ async fn dispatch(session: Session, command: Command) -> Outcome {
         Command::Exec(exec) => exec::exec(&session, exec).await,
         Command::Batch(batch) => batch::batch(session, batch).await,
         Command::List(list) => query::list(&session, list).await,
-        Command::Show(show) => query::show(&session, &show.id).await,
+        Command::Show(show) => show::show(&session, &show).await,
         Command::Events(events) => query::events(&session, &events).await,
         Command::Logs(logs) => query::logs(&session, &logs).await,
         Command::Cancel(cancel) => run::cancel(&session, cancel).await,
@@ -169,10 +182,18 @@ async fn dispatch(session: Session, command: Command) -> Outcome {
         }
         #[cfg(feature = "python")]
         Command::Doctor => doctor::doctor(&session).await,
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        Command::Top(top) => top::top(&session, &top).await,
+        Command::Delete(delete) => delete::delete(&session, delete).await,
         Command::Config => session.show(),
         // They have ended before there was a session.
-        Command::Bench { .. } | Command::Completions { .. } => Ok(Exit::Success),
+        Command::Schema | Command::Bench { .. } | Command::Completions { .. } => Ok(Exit::Success),
     }
+}
+
+fn schema() -> Exit {
+    output::document(&gleitzeit::files::json_schema());
+    Exit::Success
 }
 
 fn completions(shell: clap_complete::Shell) -> Exit {

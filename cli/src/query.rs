@@ -1,4 +1,4 @@
-//! `list`, `show`, `events`, `logs` and `providers`: looks without touching.
+//! `list`, `events`, `logs` and `providers`: looks without touching.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use gleitzeit_domain::{
     store::{ListFilter, Store, StoreError, lease::Standing},
 };
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     Outcome,
@@ -22,10 +22,9 @@ use super::{
     interrupt::Interrupts,
     output::{self, Exit, Failure},
     report,
-    run::{find, find_whole, refuse_unknown, tell},
+    run::{find_whole, refuse_unknown},
     session::{Session, close},
     standing::{self, LOOK_PAUSE, Watch},
-    stored::StoredResults,
 };
 
 /// Events asked for at once.
@@ -39,9 +38,14 @@ const FIRST_CHECKS: Duration = Duration::from_secs(10);
 
 /// Lists workflows, the newest first.
 pub(crate) async fn list(session: &Session, list: List) -> Outcome {
-    let List { status, name, limit, offset } = list;
-    let is_narrowed = status.is_some() || name.is_some() || offset > 0 || limit == 0;
-    let filter = ListFilter { status, name, limit, offset };
+    let List { status, name, since, until, limit, offset } = list;
+    let is_narrowed = status.is_some()
+        || name.is_some()
+        || since.is_some()
+        || until.is_some()
+        || offset > 0
+        || limit == 0;
+    let filter = ListFilter { status, name, since, until, limit, offset };
     let (found, standings) = match session.store().await? {
         None => (Vec::new(), Vec::new()),
         Some(store) => {
@@ -67,42 +71,6 @@ pub(crate) async fn list(session: &Session, list: List) -> Outcome {
         if !waiting.is_empty() {
             output::text(waiting.trim_start());
         }
-    }
-    Ok(Exit::Success)
-}
-
-/// Shows a workflow and its tasks, however it stands.
-pub(crate) async fn show(session: &Session, id: &WorkflowId) -> Outcome {
-    let record = find(session, id).await?;
-    let standing = match session.store().await? {
-        Some(store) if !record.status.is_settled() => {
-            let standing = standing::of(&*store, id).await;
-            close(store).await?;
-            standing?
-        }
-        Some(store) => {
-            close(store).await?;
-            None
-        }
-        None => None,
-    };
-    if session.json {
-        let fields = standing::fields(standing.as_ref()).into_iter();
-        let mut more: Map<String, Value> = fields.map(|(key, it)| (key.to_owned(), it)).collect();
-        if standing.is_some() {
-            more.insert("running".to_owned(), standing::running(&record));
-        }
-        let results = StoredResults::of(session, [&record]).await?;
-        results.print_document(&record, &more).await?;
-        results.close().await?;
-        return Ok(Exit::Success);
-    }
-    tell(session, &record).await?;
-    output::text(report::times(&record));
-    // What is shown is what was stored last, and a task that says `executing` may be one that a dead
-    // process had begun.
-    if let Some(standing) = standing {
-        output::text(standing::line(&record, &standing));
     }
     Ok(Exit::Success)
 }

@@ -43,7 +43,8 @@ pub(crate) const fn style(status: TaskStatus) -> Style {
     }
 }
 
-fn shortened(text: &str, limit: usize) -> String {
+/// The beginning of a text, on one line.
+pub(crate) fn shortened(text: &str, limit: usize) -> String {
     let line = text.lines().map(str::trim_end).collect::<Vec<_>>().join(" ⏎ ");
     if line.chars().count() <= limit {
         return line;

@@ -4,6 +4,7 @@
 use std::{borrow::Cow, path::Path, process, sync::Arc};
 
 use gleitzeit::{
+    RetryError,
     files::{Diagnostics, WorkflowFile},
     results::{self, ResultFiles},
 };
@@ -24,17 +25,20 @@ use super::{
     args::{Cancel, Resolve, Resume, Retry, Run},
     drive::{RunSession, STOPPING, settled},
     interrupt::Interrupts,
+    junit,
     output::{self, Exit, Failure},
     report,
     session::{Session, close},
-    source::read,
+    source::{self, read},
     standing::{self, LOOK_PAUSE},
     stored::StoredResults,
 };
 
 /// Runs a workflow file to its end.
-pub(crate) async fn run(mut session: Session, Run { workflow, id, logs }: Run) -> Outcome {
+pub(crate) async fn run(mut session: Session, run: Run) -> Outcome {
+    let Run { workflow, id, junit, logs } = run;
     session.logs = logs.logs;
+    session.junit = junit;
     let mut file = read(&session, &workflow)?;
     if id.is_some() {
         file.spec.id = id;
@@ -252,17 +256,22 @@ async fn resume_all(session: &Session) -> Outcome {
 }
 
 /// Runs the failed, skipped and cancelled tasks of a workflow again.
-pub(crate) async fn retry(mut session: Session, Retry { id, logs }: &Retry) -> Outcome {
+pub(crate) async fn retry(mut session: Session, retry: &Retry) -> Outcome {
+    let Retry { id, input_file, inputs, logs } = retry;
     session.logs = logs.logs;
+    let inputs = source::inputs(input_file.as_deref(), inputs)?;
     let record = find(&session, id).await?;
     if record.status == WorkflowStatus::Completed {
         let message = format!("workflow {id} is completed: there is nothing to retry");
         return Err(TaskError::new(ErrorCode::WorkflowInvalidState, message).into());
     }
     let drive = RunSession::new(&session, session.start_for([&*record.spec]).await?).await?;
-    if let Err(error) = drive.handle().retry(id).await {
+    if let Err(error) = drive.handle().retry_with_inputs(id, &inputs).await {
         drive.stop().await;
-        return Err(error.into());
+        return Err(match error {
+            RetryError::Submit(error) => error.into(),
+            RetryError::Task(error) => error.into(),
+        });
     }
     let done = record.tasks.iter().filter(|it| it.status == TaskStatus::Completed).count();
     let ended = drive.follow_one(id, record.tasks.len(), done).await?;
@@ -368,6 +377,9 @@ pub(crate) fn shown_in_file(found: &Diagnostics) -> Failure {
 pub(crate) async fn finish(session: &Session, record: &WorkflowRecord) -> Outcome {
     let exit = tell(session, record).await?;
     tell_results(session, record).await?;
+    if let Some(file) = &session.junit {
+        junit::write(file, record)?;
+    }
     Ok(exit)
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Session {
     pub(crate) progress: Shown,
     /// True shows what tasks wrote when they end.
     pub(crate) logs: bool,
+    /// The file that the end of a workflow is reported to.
+    pub(crate) junit: Option<PathBuf>,
 }
 
 impl Session {
@@ -79,7 +81,7 @@ impl Session {
         } else {
             Shown::Lines
         };
-        Ok(Self { settings, json, progress, logs: false })
+        Ok(Self { settings, json, progress, logs: false, junit: None })
     }
 
     /// `config`: prints what is in force.

@@ -13,10 +13,7 @@ use gleitzeit::{
     runtime,
 };
 use gleitzeit_domain::{
-    plan,
-    problem::{Problem, push_pointer},
-    protocol::catalog::ProtocolCatalog,
-    workflow::WorkflowSpec,
+    plan, problem::Problem, protocol::catalog::ProtocolCatalog, workflow::WorkflowSpec,
 };
 
 use super::{args::FileAndInputs, output::Failure, run::shown_in_file, session::Session};
@@ -61,7 +58,7 @@ fn read_by(
     let catalog = runtime::protocols(&session.settings)?;
     let judge = |spec: &WorkflowSpec| {
         let mut spec = spec.clone();
-        put_inputs(&mut spec, &inputs);
+        files::put_inputs(&mut spec, &inputs);
         problems(&spec, &catalog)
     };
     let is_ours = |file: &Path| session.settings.is_guarded(file);
@@ -71,7 +68,7 @@ fn read_by(
         files::read_without(&workflow.file, &judge, &is_ours)
     };
     let mut file = read.map_err(unread)?;
-    put_inputs(&mut file.spec, &inputs);
+    files::put_inputs(&mut file.spec, &inputs);
     Ok(file)
 }
 
@@ -117,17 +114,4 @@ fn limited(from: impl io::Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Puts inputs over those of a workflow.
-pub(crate) fn put_inputs(spec: &mut WorkflowSpec, inputs: &[(String, Input)]) {
-    for (name, Input { value, spellings }) in inputs {
-        let mut pointer = String::new();
-        push_pointer(&mut pointer, name);
-        let within = format!("{pointer}/");
-        spec.spellings.retain(|at, _| *at != pointer && !at.starts_with(&within));
-        let spelled = spellings.iter().map(|(at, text)| (format!("{pointer}{at}"), text.clone()));
-        spec.spellings.extend(spelled);
-        spec.inputs.insert(name.clone(), value.clone());
-    }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
 mod bench;
+mod browse;
 mod checks;
 #[cfg(all(feature = "ollama", target_os = "linux", target_env = "gnu"))]
 mod clock;
@@ -15,6 +16,7 @@ mod documents;
 mod large;
 mod places;
 mod project;
+mod reports;
 mod resolve;
 mod resume;
 mod serve;
