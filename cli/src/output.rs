@@ -7,7 +7,7 @@ mod stream;
 mod style;
 mod table;
 
-use std::{fmt::Display, fs::File, io, path::Path, process::ExitCode};
+use std::{fmt::Display, process::ExitCode};
 
 use comfy_table::{ContentArrangement, presets};
 use gleitzeit::{runtime::StartError, settings::SettingsError};
@@ -187,19 +187,6 @@ impl From<TaskError> for Failure {
 /// `{"code","name","message","data"}`.
 pub(crate) fn error_json(error: &TaskError) -> Value {
     gleitzeit::results::error_document(error)
-}
-
-/// Makes a file, or empties the one that is there; a new one only its owner may read, for inputs,
-/// prompts and results are nobody else's.
-///
-/// # Errors
-/// What the system says.
-pub(crate) fn private_file(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 /// Writes the one JSON document.

@@ -25,6 +25,19 @@ use super::{
 /// Bytes that are written or read at a time.
 const BUFFER: usize = 1 << 20;
 
+/// Makes a file, or empties the one that is there; a new one only its owner may read, for inputs,
+/// prompts and results are nobody else's.
+///
+/// # Errors
+/// What the system says.
+fn private_file(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 /// Writes all workflows to a file, which is there when it is whole.
 pub(super) async fn export(session: &Session, file: &Path) -> Outcome {
     let exported = if is_standard(file) {
@@ -66,8 +79,7 @@ async fn to_file(session: &Session, file: &Path) -> Result<Exported, Failure> {
     let failed = |error: io::Error| {
         Failure::infrastructure(format!("cannot write `{}`: {error}", unfinished.display()))
     };
-    let mut out =
-        BufWriter::with_capacity(BUFFER, output::private_file(&unfinished).map_err(failed)?);
+    let mut out = BufWriter::with_capacity(BUFFER, private_file(&unfinished).map_err(failed)?);
     let exported = match write(session, &mut out).await {
         Ok(exported) => exported,
         Err(failure) => {
