@@ -10,10 +10,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use actix::prelude::*;
+pub use gleitzeit_domain::engine::{Settled, TaskOutcome};
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     graph::{Graph, Settlement},
-    id::ProviderId,
     plan::Plan,
     problem::SubmitError,
     reference::{EnvValue, Scope, TaskView},
@@ -61,42 +61,6 @@ pub struct SettleTasks(pub Vec<Settled>);
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<(RunKey, Settlement)>")]
 pub struct LoseResults(pub Vec<Settled>);
-
-/// A task that has settled.
-#[derive(Debug)]
-pub struct Settled {
-    /// The task.
-    pub task: TaskKey,
-    /// The outcome, for tasks that refer to it.
-    pub outcome: TaskOutcome,
-}
-
-/// The part of a settled task that others can refer to.
-#[derive(Debug, Clone)]
-pub struct TaskOutcome {
-    /// The final status.
-    pub status: TaskStatus,
-    /// The result of a completed task.
-    pub result: Option<Arc<Value>>,
-    /// The error of a failed task.
-    pub error: Option<Arc<TaskError>>,
-    /// The time of its last call, in seconds.
-    pub duration: Option<f64>,
-    /// The provider of its last call.
-    pub provider_id: Option<ProviderId>,
-}
-
-impl From<&TaskRecord> for TaskOutcome {
-    fn from(task: &TaskRecord) -> Self {
-        Self {
-            status: task.status,
-            result: task.result.clone(),
-            error: task.error.clone(),
-            duration: task.duration,
-            provider_id: task.provider_id.clone(),
-        }
-    }
-}
 
 /// Returns the parameters of tasks with all references resolved.
 ///

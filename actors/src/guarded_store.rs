@@ -17,7 +17,8 @@ use gleitzeit_domain::{
         Amendment, Deletion, Epoch, LeaseStore, ListFilter, NewWorkflow, Store, StoreError,
         Submitted, WorkflowChange,
         lease::{
-            Ask, Claimed, ClaimedOne, Lease, Release, Request, RequestAnswer, RequestKey, Standing,
+            Claimed, ClaimedOne, Command, Lease, Release, Request, RequestAnswer, RequestKey,
+            Standing,
         },
     },
     workflow::{WorkflowRecord, WorkflowSummary},
@@ -28,6 +29,7 @@ use crate::guard::panic_text;
 /// The store with its panics caught. For a store that cannot fail nothing is kept for another try, so
 /// its panic passes and stops the system.
 pub(crate) fn guarded(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    // Without this a store in memory would pay for a wrapper on each call.
     if store.is_fallible() { Arc::new(GuardedStore(store)) } else { store }
 }
 
@@ -62,6 +64,7 @@ impl Store for GuardedStore {
     }
 
     fn leases(&self) -> Option<&dyn LeaseStore> {
+        // Itself, and not the inner one: the leases must be guarded as well.
         self.0.leases().is_some().then_some(self as &dyn LeaseStore)
     }
 
@@ -74,6 +77,7 @@ impl Store for GuardedStore {
     }
 
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
+        // Unknown: it may have committed before it panicked.
         caught(async || self.0.submit(new).await, unknown).await
     }
 
@@ -82,6 +86,7 @@ impl Store for GuardedStore {
     }
 
     async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
+        // A read has changed nothing, and is not in doubt.
         caught(async || self.0.unsettled().await, unread).await
     }
 
@@ -138,6 +143,7 @@ impl Store for GuardedStore {
 impl GuardedStore {
     /// Called only if the store reported leases.
     fn leased(&self) -> Result<&dyn LeaseStore, StoreError> {
+        // The port does not say that leases stay; a store that loses them fails the call only.
         let none = || StoreError::Open { detail: "the store has no leases any more".into() };
         self.0.leases().ok_or_else(none)
     }
@@ -208,15 +214,19 @@ impl LeaseStore for GuardedStore {
         caught(async || self.leased()?.withdraw(key).await, unknown).await
     }
 
-    async fn ask_all(&self, ask: Ask) -> Result<RequestKey, StoreError> {
-        caught(async || self.leased()?.ask_all(ask).await, unknown).await
+    async fn ask_all(&self, command: Command) -> Result<RequestKey, StoreError> {
+        caught(async || self.leased()?.ask_all(command).await, unknown).await
     }
 
     async fn asked_of_all(
         &self,
         after: RequestKey,
-    ) -> Result<Vec<(RequestKey, Ask, bool)>, StoreError> {
+    ) -> Result<Vec<(RequestKey, Command, bool)>, StoreError> {
         caught(async || self.leased()?.asked_of_all(after).await, unread).await
+    }
+
+    fn notifies_every_commit(&self) -> bool {
+        self.0.leases().is_some_and(LeaseStore::notifies_every_commit)
     }
 
     fn notifications(&self) -> BoxStream<'static, ()> {

@@ -33,6 +33,7 @@ pub mod protocol_registry;
 pub mod provider_supervisor;
 pub mod resource_manager;
 pub mod stall;
+mod store_writes;
 pub mod supervision;
 pub mod system;
 

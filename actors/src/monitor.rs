@@ -24,6 +24,7 @@ use gleitzeit_domain::{
 use tokio::time::{Instant, timeout};
 
 use crate::event_bus::Publish;
+pub use gleitzeit_domain::metrics::CallSample;
 
 /// Returns the counts of the engine.
 #[derive(Debug, Clone, Copy, Message)]
@@ -41,19 +42,6 @@ pub struct GetProviderHealth;
 pub struct RecordCalls {
     /// The calls, in any order.
     pub calls: Vec<CallSample>,
-}
-
-/// The measurement of one call.
-#[derive(Debug, Clone)]
-pub struct CallSample {
-    /// The method that was called.
-    pub capability: Arc<Capability>,
-    /// From its start to its answer, in seconds.
-    pub seconds: f64,
-    /// Peak memory in bytes; `None` if the provider does not know it.
-    pub memory_bytes: Option<u64>,
-    /// Growth of memory in bytes; `None` if the provider does not know it.
-    pub memory_delta_bytes: Option<u64>,
 }
 
 /// Returns the figures of every method that was called, by its capability.

@@ -57,6 +57,7 @@ pub use self::{
 
 /// Runs a group of dispatched tasks.
 pub async fn run(route: Rc<Route>, batch: Vec<Attempt>) {
+    // Reports on every way out, so that a panic in the middle leaves no task behind.
     let mut ends = FinishedBatch::new(&route);
     gleitzeit_failpoint::failpoint!("pipeline.begun");
     let resolved = resolve(&route, batch, &mut ends).await;
@@ -84,6 +85,7 @@ async fn resolve(
     let literal = |attempt: &Attempt| attempt.of.planned().template.is_literal();
     let open: Vec<TaskKey> =
         batch.iter().filter(|attempt| !literal(attempt)).map(|attempt| attempt.of.task).collect();
+    // Most templates have no references: the resolver is not asked for nothing.
     let mut answers = if open.is_empty() {
         Vec::new().into_iter()
     } else {
@@ -123,6 +125,7 @@ async fn check(
             Err(error) => ends.push(attempt.fail(TaskError::clone(&error))),
         }
     }
+    // An empty message would cost a round trip.
     if known.is_empty() {
         return Vec::new();
     }
@@ -163,6 +166,7 @@ async fn acquire(
     if checked.is_empty() {
         return Vec::new();
     }
+    // All needs in one message: the answer has a grant for each, in the same order.
     let needs = checked.iter().map(need).collect();
     let mut grants = route.acquire.send(Acquire(needs)).await.unwrap_or_default().into_iter();
     let mut leased = Vec::with_capacity(checked.len());
@@ -170,6 +174,7 @@ async fn acquire(
         match grants.next() {
             Some(Grant::Leased(lease)) => leased.push(TaskWithResources { checked, lease }),
             Some(Grant::Waiting(lease)) => {
+                // On its own: the others of the group must not wait with it.
                 actix_rt::spawn(wait_for_lease(Rc::clone(route), checked, lease));
             }
             Some(Grant::Refused(refusal)) => ends.push(checked.attempt.fail(refused(&refusal))),
@@ -194,6 +199,8 @@ async fn pick(
             task: leased.checked.attempt.of.task,
             method: Arc::clone(&leased.checked.method),
             priority: leased.checked.attempt.of.priority(),
+            // After a failure another provider is preferred, so that a broken one does not use up
+            // all attempts.
             avoid: leased.checked.attempt.of.avoid.clone(),
         })
         .collect();
@@ -205,6 +212,8 @@ async fn pick(
             Some(Picked::Now(ticket)) => picked.push(AssignedTask { leased, ticket }),
             Some(Picked::Waiting(waiting)) => {
                 let TaskWithResources { checked, lease } = leased;
+                // Given back before the wait: a task without a provider must not keep resources
+                // from one that has.
                 drop(lease);
                 actix_rt::spawn(wait_for_provider(Rc::clone(route), checked, waiting));
             }

@@ -12,7 +12,6 @@ use actix::prelude::*;
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
     id::{Capability, ProtocolId},
-    needs::Needs,
     plan::{Draft, Plan, PlanDefaults, Replanned},
     problem::{Problem, SubmitError},
     protocol::{
@@ -23,6 +22,8 @@ use gleitzeit_domain::{
 };
 use serde_json::Value;
 
+pub use gleitzeit_domain::engine::StoredDraft;
+
 /// Turns drafts into plans: all methods are found, and all known parameters are checked.
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Result<Arc<Plan>, SubmitError>>")]
@@ -32,17 +33,6 @@ pub struct ValidateWorkflows(pub Vec<Draft>);
 #[derive(Debug, Message)]
 #[rtype(result = "Vec<Replanned>")]
 pub struct ReplanWorkflows(pub Vec<StoredDraft>);
-
-/// A stored workflow.
-#[derive(Debug)]
-pub struct StoredDraft {
-    /// The submitted spec, checked for its shape.
-    pub draft: Draft,
-    /// The methods and versions that it needs, as stored at its submission.
-    pub needs: Needs,
-    /// True for each task that is settled, by index.
-    pub settled: Vec<bool>,
-}
 
 /// Turns drafts into plans for any process that claims them; each comes with the methods that this
 /// process does not know.

@@ -156,7 +156,7 @@ pub fn start(parts: SystemConfig, store: Arc<dyn Store>) -> Result<Actors, Unkno
     let addresses =
         ActorAddresses { engine, registry, resolver, resources, balancer, bus, monitor };
     // The first message of the engine: a submission before it would find no other actor.
-    addresses.engine.do_send(Connect(addresses.clone()));
+    addresses.engine.do_send(Connect(addresses.peers()));
     Ok(Actors { addresses, follower, failed, workers })
 }
 

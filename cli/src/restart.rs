@@ -7,7 +7,7 @@ use gleitzeit_domain::{
     id::ProviderId,
     store::{
         LeaseStore, Store,
-        lease::{Ask, RequestAnswer, RequestKey},
+        lease::{Command, RequestAnswer, RequestKey},
     },
 };
 use serde_json::json;
@@ -64,7 +64,7 @@ async fn ask(
     provider: &ProviderId,
 ) -> Result<Option<RequestAnswer>, Failure> {
     let Some(leases) = store.leases() else { return Ok(None) };
-    let key = leases.ask_all(Ask::RestartProvider { provider: provider.clone() }).await?;
+    let key = leases.ask_all(Command::RestartProvider { provider: provider.clone() }).await?;
     let answered = wait(leases, key).await;
     if matches!(answered, Ok(true)) {
         sleep(FOR_OTHERS).await;

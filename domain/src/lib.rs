@@ -7,6 +7,7 @@
 //! | module | what it decides |
 //! |---|---|
 //! | [`id`] | the names of things |
+//! | [`command`] | what a person may have done to what runs |
 //! | [`protocol`] | what can be called: specs, inheritance, validation |
 //! | [`workflow`], [`task`] | what is submitted, where it stands, which steps are allowed |
 //! | [`event`], [`error`], [`metrics`], [`health`] | what is told |
@@ -23,6 +24,7 @@
 //! | [`provider`], [`store`] | the ports to the world |
 
 pub mod balance;
+pub mod command;
 pub mod difference;
 pub mod duration;
 pub mod engine;

@@ -2,12 +2,16 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{health::HealthStatus, id::ProviderId};
+use crate::{
+    health::HealthStatus,
+    id::{Capability, ProviderId},
+};
 
 /// One timed measurement of the runtime.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -67,6 +71,19 @@ pub struct ExecutionStats {
     pub leases_lost: u64,
     /// Changes of workflows that the store refused, because another process runs them by now.
     pub fenced_writes: u64,
+}
+
+/// What was measured of one call.
+#[derive(Debug, Clone)]
+pub struct CallSample {
+    /// The method that was called.
+    pub capability: Arc<Capability>,
+    /// From its start to its answer, in seconds.
+    pub seconds: f64,
+    /// Peak memory in bytes; `None` if the provider does not measure it.
+    pub memory_bytes: Option<u64>,
+    /// By how much its memory grew, in bytes; `None` if the provider does not measure it.
+    pub memory_delta_bytes: Option<u64>,
 }
 
 /// The figures of one method; times in seconds, memory in bytes.

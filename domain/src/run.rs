@@ -292,6 +292,12 @@ impl Run {
         &self.record.tasks[index as usize]
     }
 
+    /// True while this attempt of a task executes.
+    pub fn is_executing(&self, index: u32, attempt: u32) -> bool {
+        let task = self.task(index);
+        task.status == TaskStatus::Executing && task.attempts == attempt
+    }
+
     /// The signal that attempts watch.
     pub fn signal(&self) -> &Arc<CancelSignal> {
         &self.signal

@@ -9,6 +9,9 @@
 //! Invariant: [`NAMES`] are the places in the code, each once; a name that is not among them does
 //! not compile.
 
+/// True if failpoints do something.
+pub const ENABLED: bool = cfg!(feature = "enabled");
+
 #[cfg(feature = "enabled")]
 mod names;
 #[cfg(feature = "enabled")]
@@ -33,5 +36,5 @@ macro_rules! failpoint {
 #[cfg(not(feature = "enabled"))]
 #[macro_export]
 macro_rules! failpoint {
-    ($name:literal) => {};
+    ($name:literal) => {{}};
 }

@@ -1,17 +1,13 @@
 //! Commands on workflows: cancel, resume, retry.
 
-use gleitzeit_actors::execution_engine::{Cancel, CancelTask, Recover, Recovered, Reopen};
+use gleitzeit_actors::execution_engine::{Recover, Recovered, Reopen};
 use gleitzeit_domain::{
+    command::Command,
     error::{ErrorCode, TaskError},
     id::{TaskId, WorkflowId},
-    store::lease::Ask,
 };
 
-use super::{
-    Handle,
-    elsewhere::{Reached, is_not_here},
-    stopped,
-};
+use super::{Handle, stopped};
 
 impl Handle {
     /// Cancels a workflow; its running calls end, in this process or another. A workflow that is
@@ -21,15 +17,7 @@ impl Handle {
     /// `WORKFLOW_NOT_FOUND`; `WORKFLOW_INVALID_STATE` if the workflow is settled, or if the process
     /// that runs it does not answer.
     pub async fn cancel(&self, id: &WorkflowId, reason: &str) -> Result<(), TaskError> {
-        let cancel = || Cancel { id: id.clone(), reason: reason.into() };
-        let here = self.addresses.engine.send(cancel()).await.map_err(stopped)?;
-        if !is_not_here(&here) {
-            return here;
-        }
-        match self.take_or_ask(id, Ask::Cancel { reason: reason.into() }).await? {
-            Reached::Asked => Ok(()),
-            Reached::Here => self.addresses.engine.send(cancel()).await.map_err(stopped)?,
-        }
+        self.apply(id, Command::Cancel { reason: reason.into() }).await
     }
 
     /// Cancels one task; its dependents follow their policy. A task of a workflow that is stored and
@@ -44,16 +32,7 @@ impl Handle {
         task: &TaskId,
         reason: &str,
     ) -> Result<(), TaskError> {
-        let cancel = || CancelTask { id: id.clone(), task: task.clone(), reason: reason.into() };
-        let here = self.addresses.engine.send(cancel()).await.map_err(stopped)?;
-        if !is_not_here(&here) {
-            return here;
-        }
-        let ask = Ask::CancelTask { task: task.clone(), reason: reason.into() };
-        match self.take_or_ask(id, ask).await? {
-            Reached::Asked => Ok(()),
-            Reached::Here => self.addresses.engine.send(cancel()).await.map_err(stopped)?,
-        }
+        self.apply(id, Command::CancelTask { task: task.clone(), reason: reason.into() }).await
     }
 
     /// Resumes a stored workflow that is not settled, or all of them. Workflows that another live

@@ -12,7 +12,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use gleitzeit_actors::{
-    execution_engine::{Recover, ResolveUnknown},
+    execution_engine::{Apply, Recover},
     protocol_registry::{PlanForOthers, ValidateWorkflows},
 };
 use gleitzeit_domain::{
@@ -26,7 +26,7 @@ use gleitzeit_domain::{
     run::Run,
     store::{
         NewWorkflow, Store, Submitted,
-        lease::{Ask, Request, Resolution, Standing},
+        lease::{Command, Request, Resolution, Standing},
     },
     workflow::WorkflowSpec,
 };
@@ -129,16 +129,20 @@ impl Handle {
         task: &TaskId,
         resolution: Resolution,
     ) -> Result<(), TaskError> {
-        let resolve =
-            || ResolveUnknown { id: id.clone(), task: task.clone(), verdict: resolution.clone() };
-        let here = self.addresses.engine.send(resolve()).await.map_err(stopped)?;
+        self.apply(id, Command::Resolve { task: task.clone(), resolution }).await
+    }
+
+    /// Carries out a command about a workflow: here, or in the process that runs it.
+    pub(super) async fn apply(&self, id: &WorkflowId, command: Command) -> Result<(), TaskError> {
+        let apply = || Apply { id: id.clone(), command: command.clone() };
+        let here = self.addresses.engine.send(apply()).await.map_err(stopped)?;
         if !is_not_here(&here) {
             return here;
         }
-        let ask = Ask::Settle { task: task.clone(), verdict: resolution.clone() };
-        match self.take_or_ask(id, ask).await? {
+        match self.take_or_ask(id, command.clone()).await? {
             Reached::Asked => Ok(()),
-            Reached::Here => self.addresses.engine.send(resolve()).await.map_err(stopped)?,
+            // Loaded by now, and paused: the same command finds it here.
+            Reached::Here => self.addresses.engine.send(apply()).await.map_err(stopped)?,
         }
     }
 
@@ -147,7 +151,7 @@ impl Handle {
     pub(super) async fn take_or_ask(
         &self,
         id: &WorkflowId,
-        ask: Ask,
+        command: Command,
     ) -> Result<Reached, TaskError> {
         gleitzeit_failpoint::failpoint!("handle.elsewhere.before");
         if self.take_up(id).await? {
@@ -156,7 +160,7 @@ impl Handle {
         let Some(leases) = self.store.leases() else { return Ok(Reached::Here) };
         // Before the request is stored: the answer may be there before this is polled first.
         let mut notifications = leases.notifications();
-        let key = leases.ask(Request { workflow: id.clone(), ask }).await?;
+        let key = leases.ask(Request { workflow: id.clone(), command }).await?;
         gleitzeit_failpoint::failpoint!("handle.request.asked");
         let mut next_check = Instant::now() + OWNER_CHECK;
         let reached = tokio::time::timeout(ANSWER_LIMIT, async {

@@ -13,7 +13,7 @@ use gleitzeit_domain::{
     needs::Needs,
     store::{
         StoreError,
-        lease::{Ask, RequestAnswer, Resolution},
+        lease::{Command, RequestAnswer, Resolution},
     },
     task::TaskRecord,
     workflow::{TaskSpec, WorkflowSpec},
@@ -174,11 +174,11 @@ pub(super) fn needs_of(body: &str) -> Needs {
 }
 
 /// What is asked of the process that runs a workflow.
-pub(super) fn ask(ask: &Ask) -> Result<String, StoreError> {
-    if let Ask::Settle { verdict: Resolution::Completed { result }, .. } = ask {
+pub(super) fn command(command: &Command) -> Result<String, StoreError> {
+    if let Command::Resolve { resolution: Resolution::Completed { result }, .. } = command {
         check_nesting(result, "a result")?;
     }
-    json(ask)
+    json(command)
 }
 
 /// The answer to a request.

@@ -21,7 +21,8 @@ use gleitzeit_domain::{
     store::{
         Epoch, LeaseStore, StoreError,
         lease::{
-            Ask, Claimed, ClaimedOne, Lease, Release, Request, RequestAnswer, RequestKey, Standing,
+            Claimed, ClaimedOne, Command, Lease, Release, Request, RequestAnswer, RequestKey,
+            Standing,
         },
     },
 };
@@ -151,19 +152,19 @@ impl LeaseStore for SqlStore {
     }
 
     async fn ask(&self, request: Request) -> Result<RequestKey, StoreError> {
-        let body = encode::ask(&request.ask)?;
+        let body = encode::command(&request.command)?;
         self.call(|reply| Call::Ask { workflow: request.workflow, body, reply }).await
     }
 
-    async fn ask_all(&self, ask: Ask) -> Result<RequestKey, StoreError> {
-        let body = encode::ask(&ask)?;
+    async fn ask_all(&self, command: Command) -> Result<RequestKey, StoreError> {
+        let body = encode::command(&command)?;
         self.call(|reply| Call::AskAll { body, reply }).await
     }
 
     async fn asked_of_all(
         &self,
         after: RequestKey,
-    ) -> Result<Vec<(RequestKey, Ask, bool)>, StoreError> {
+    ) -> Result<Vec<(RequestKey, Command, bool)>, StoreError> {
         self.read(move |reader| async move { reader.soon(reader.asked_of_all(after)).await }).await
     }
 

@@ -20,7 +20,7 @@ use gleitzeit_domain::{
     id::WorkflowId,
     store::{
         Epoch, ListFilter, StoreError,
-        lease::{Ask, Request, RequestAnswer, RequestKey},
+        lease::{Command, Request, RequestAnswer, RequestKey},
     },
     task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowStatus, WorkflowSummary},
@@ -527,7 +527,7 @@ impl Reader {
         for row in self.db().query_all_raw(self.statement(select, epoch)).await? {
             let workflow = unescape(row.try_get_by_index(1)?).into();
             let body: String = row.try_get_by_index(2)?;
-            let request = Request { workflow, ask: parse(&body)? };
+            let request = Request { workflow, command: parse(&body)? };
             requests.push((RequestKey(count_of(row.try_get_by_index(0)?)?), request));
         }
         Ok(requests)
@@ -537,7 +537,7 @@ impl Reader {
     pub(super) async fn asked_of_all(
         &self,
         after: RequestKey,
-    ) -> Answer<Vec<(RequestKey, Ask, bool)>> {
+    ) -> Answer<Vec<(RequestKey, Command, bool)>> {
         let select = "SELECT key, body, answer IS NOT NULL FROM gleitzeit_requests \
                       WHERE workflow_key = 0 AND key > $1 ORDER BY key";
         let after = i64::try_from(after.0).unwrap_or(i64::MAX);

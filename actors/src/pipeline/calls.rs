@@ -32,6 +32,8 @@ async fn drop_cancelled(
         let mut asked = Vec::with_capacity(picked.len());
         for it in &mut picked {
             let attempt = &mut it.leased.checked.attempt;
+            // Before the question, so that a cancellation while it is answered is seen by the
+            // loop.
             attempt.of.epoch = attempt.of.signal.epoch();
             asked.push((attempt.of.task, attempt.of.attempt));
         }
@@ -75,6 +77,7 @@ async fn announce(
     ends: &mut FinishedBatch,
 ) -> Vec<AssignedTask> {
     for it in &mut picked {
+        // From here on only the end of the lease holds it back: its start may be stored.
         it.leased.checked.attempt.is_announced = true;
     }
     let once = |it: &AssignedTask| {
@@ -94,6 +97,7 @@ async fn announce(
     gleitzeit_failpoint::failpoint!("pipeline.start.saving");
     let (saved, committed) = oneshot::channel();
     route.started.do_send(TasksStarted { starts, saved: Some(saved) });
+    // A method that must not run twice begins only after this: a crash before leaves no start.
     if committed.await.is_ok() {
         gleitzeit_failpoint::failpoint!("pipeline.start.saved");
         return picked;
@@ -167,6 +171,7 @@ async fn execute_group(route: &Rc<Route>, group: Vec<AssignedTask>, ends: &mut F
     gleitzeit_failpoint::failpoint!("pipeline.call.before");
     let calls = group.iter().map(call).collect();
     let longest = group.iter().map(|it| it.leased.checked.attempt.of.planned().timeout).max();
+    // The longest of the group: the provider enforces the limit of each call itself.
     let limit = longest.unwrap_or_default().saturating_add(BLOCKED_GRACE);
     let asked = tokio::time::timeout(limit, supervisor.send(Execute(calls)));
     let answers = tokio::select! {
@@ -228,6 +233,7 @@ async fn await_call(route: Rc<Route>, it: AssignedTask, answer: oneshot::Receive
 }
 
 fn abandon(mut it: AssignedTask, what: &str) -> TaskEnd {
+    // Counts as a failure, or the balancer would prefer a provider that is blocked.
     it.ticket.finished(Duration::ZERO, false);
     // Should its thread wake up: the call is not to go on beside the next attempt.
     it.ticket.supervisor().do_send(CancelCalls(vec![it.leased.checked.attempt.of.task]));
@@ -263,6 +269,7 @@ fn finish_call(mut it: AssignedTask, Finished { outcome, duration }: Finished) -
         outcome.as_ref().err().is_none_or(|error| !is_provider_failure(error.code)),
     );
     let TaskWithResources { checked: ValidatedTask { attempt, method, .. }, lease } = it.leased;
+    // Before the result is checked: the next task need not wait for that.
     drop(lease);
     let checked = |outcome: Outcome| method.check_result(&outcome.value).map(|()| outcome);
     let outcome = outcome.and_then(checked).map(|mut outcome| {

@@ -57,6 +57,8 @@ impl EffectGate {
     pub fn has_lease(&self) -> bool {
         match self.lease.get() {
             LeaseBound::Never => true,
+            // The monotonic clock: a wall clock that is set back would keep the gate open past the
+            // term.
             LeaseBound::At(end) => Instant::now() < end,
             LeaseBound::Now => false,
         }

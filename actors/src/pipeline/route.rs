@@ -54,6 +54,7 @@ impl Route {
             + Handler<WaitingCountChanged>
             + Handler<TaskWaits>,
     {
+        // Recipients are boxed: made once per engine, and not for each batch.
         Rc::new(Self {
             resolve: peers.resolver.clone().recipient(),
             validate: peers.registry.clone().recipient(),

@@ -22,6 +22,8 @@ pub(super) async fn wait_for_lease(
     lease: oneshot::Receiver<ResourceLease>,
 ) {
     let mut ends = FinishedBatch::new(&route);
+    // Counted before the first await, or dispatch would take the place for occupied by a running
+    // call.
     let parked = WaitingGuard::parked(&route);
     gleitzeit_failpoint::failpoint!("pipeline.lease.waits");
     let lease = if is_still_scheduled(&route, &mut checked.attempt).await {
@@ -53,18 +55,19 @@ pub(super) async fn wait_for_provider(
     }
     let Waiting { mut ticket, cause } = waiting;
     let answer = tokio::select! {
+        // The ticket first: a task that has its provider must not be stored as waiting.
         biased;
         answer = &mut ticket => answer.unwrap_or_else(|_| Err(cancelled())),
         Ok(reason) = cause => {
             return wait_while_down(route, checked.attempt, ticket, parked, reason).await;
         }
     };
-    let placed = match answer {
+    let granted = match answer {
         Ok(ticket) => reacquire(&route, &checked).await.map(|lease| (ticket, lease)),
         Err(error) => Err(error),
     };
     drop(parked);
-    finish_wait(&route, checked, placed, &mut ends).await;
+    finish_wait(&route, checked, granted, &mut ends).await;
 }
 
 type AwaitedTicket = oneshot::Receiver<Result<ProviderTicket, TaskError>>;
@@ -86,22 +89,24 @@ async fn wait_while_down(
         Ok(ticket) => ticket,
         Err(error) => return ends.push(attempt.fail(error)),
     };
+    // Counted again before it is counted off: the task never counts as running while it waits.
     let parked = WaitingGuard::parked(&route);
     drop(away);
+    // Again, because the parameters were dropped for the wait; references give the same values.
     let resolved = resolve(&route, vec![attempt], &mut ends).await;
     let Some(checked) = check(&route, resolved, &mut ends).await.pop() else { return };
-    let placed = reacquire(&route, &checked).await.map(|lease| (ticket, lease));
+    let granted = reacquire(&route, &checked).await.map(|lease| (ticket, lease));
     drop(parked);
-    finish_wait(&route, checked, placed, &mut ends).await;
+    finish_wait(&route, checked, granted, &mut ends).await;
 }
 
 async fn finish_wait(
     route: &Rc<Route>,
     checked: ValidatedTask,
-    placed: Result<(ProviderTicket, ResourceLease), TaskError>,
+    granted: Result<(ProviderTicket, ResourceLease), TaskError>,
     ends: &mut FinishedBatch,
 ) {
-    match placed {
+    match granted {
         Ok((ticket, lease)) => {
             gleitzeit_failpoint::failpoint!("pipeline.provider.granted");
             let ready = AssignedTask { leased: TaskWithResources { checked, lease }, ticket };
@@ -133,6 +138,7 @@ async fn is_still_scheduled(route: &Rc<Route>, attempt: &mut Attempt) -> bool {
             route.cancel_pick.do_send(CancelTasks(tasks));
             return false;
         }
+        // The epoch of before the question: a cancellation during it is asked about once more.
         attempt.of.epoch = epoch;
     }
     true

@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use gleitzeit_actors::{
-    execution_engine::{CancelTask, EngineSettings, OfferChanged, Recover, Shutdown},
+    execution_engine::{Apply, EngineSettings, OfferChanged, Recover, Shutdown},
     load_balancer::RegisterProvider,
     memory_store::MemoryStore,
     protocol_registry::RegisterProtocol,
 };
 use gleitzeit_domain::{
+    command::Command,
     error::ErrorCode,
     id::WorkflowId,
     needs::Needs,
@@ -194,7 +195,8 @@ async fn who_only_changes_a_workflow_does_not_keep_it() {
     let hold = Recover { id: Some("w".into()), hold: true };
     within(changer.actors.addresses.engine.send(hold)).await.unwrap().unwrap();
     assert!(!is_free(&memory, "w").await);
-    let cancel = CancelTask { id: "w".into(), task: "stopped".into(), reason: "enough".into() };
+    let command = Command::CancelTask { task: "stopped".into(), reason: "enough".into() };
+    let cancel = Apply { id: "w".into(), command };
     within(changer.actors.addresses.engine.send(cancel)).await.unwrap().unwrap();
     within(async {
         while !is_free(&memory, "w").await {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gleitzeit_actors::{
-    execution_engine::{EngineSettings, Recover, ResolveUnknown, Shutdown},
+    execution_engine::{Apply, EngineSettings, Recover, Shutdown},
     memory_store::MemoryStore,
     monitor::GetStats,
 };
@@ -13,7 +13,7 @@ use gleitzeit_domain::{
     store::{
         Epoch, LeaseStore as _, NewWorkflow, Store as _,
         conformance::sample,
-        lease::{Ask, Request, Resolution},
+        lease::{Command, Request, Resolution},
     },
     task::TaskStatus::{Cancelled, Completed, Failed, OutcomeUnknown},
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
@@ -231,10 +231,10 @@ async fn requests_of_other_processes_are_done_and_answered() {
     let sent = harness.submit(spec).await.unwrap();
     harness.until_task("task:started", "a").await;
     let verdict = Resolution::Failed { message: "no".into() };
-    let settle = Ask::Settle { task: "a".into(), verdict };
-    let refused = memory.ask(Request { workflow: "w".into(), ask: settle }).await.unwrap();
-    let cancel = Ask::Cancel { reason: "enough".into() };
-    let done = memory.ask(Request { workflow: "w".into(), ask: cancel }).await.unwrap();
+    let settle = Command::Resolve { task: "a".into(), resolution: verdict };
+    let refused = memory.ask(Request { workflow: "w".into(), command: settle }).await.unwrap();
+    let cancel = Command::Cancel { reason: "enough".into() };
+    let done = memory.ask(Request { workflow: "w".into(), command: cancel }).await.unwrap();
     let record = sent.end().await;
     assert_eq!(record.status, WorkflowStatus::Cancelled);
     harness.catch_up().await;
@@ -272,7 +272,8 @@ async fn a_persons_word_settles_a_task_of_unknown_outcome() {
     let record = second.state(&"once".into()).await.unwrap();
     assert_eq!(statuses(&record)[..3], [OutcomeUnknown; 3]);
     let settle = async |task: &str, verdict| {
-        let settle = ResolveUnknown { id: "once".into(), task: task.into(), verdict };
+        let command = Command::Resolve { task: task.into(), resolution: verdict };
+        let settle = Apply { id: "once".into(), command };
         within(second.actors.addresses.engine.send(settle)).await.unwrap()
     };
     settle("good", Resolution::Completed { result: json!({"n": 7}) }).await.unwrap();

@@ -4,10 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use gleitzeit_actors::{
-    execution_engine::{EngineSettings, ResolveUnknown},
+    execution_engine::{Apply, EngineSettings},
     memory_store::MemoryStore,
 };
 use gleitzeit_domain::{
+    command::Command,
     event::EventData,
     store::{Store as _, lease::Resolution},
     task::TaskStatus::{Completed, Executing, OutcomeUnknown},
@@ -114,12 +115,10 @@ async fn a_lease_that_is_renewed_late_lets_the_work_go_on() {
     assert_eq!(script.running(), 0);
     remote.set(LinkState::Whole);
     harness.until_task("task:outcome_unknown", "once").await;
-    let word = ResolveUnknown {
-        id: sent.id.clone(),
-        task: "once".into(),
-        verdict: Resolution::Completed { result: json!(1) },
-    };
-    harness.actors.addresses.engine.send(word).await.unwrap().unwrap();
+    let resolution = Resolution::Completed { result: json!(1) };
+    let command = Command::Resolve { task: "once".into(), resolution };
+    let apply = Apply { id: sent.id.clone(), command };
+    harness.actors.addresses.engine.send(apply).await.unwrap().unwrap();
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed, Completed, Completed]);
     assert_eq!((of(&record, "again").attempts, of(&record, "pure").attempts), (2, 1));
@@ -210,12 +209,10 @@ async fn a_renewal_that_is_late_beyond_the_term_lets_calls_begin_again() {
     assert_eq!((first.ending, first.attempt, second.attempt), (Ending::Dropped, 1, 2));
     assert!(first.ended.unwrap() >= TERM && second.began >= whole, "{again:?}");
     assert!(second.began < whole + secs(1), "it waited for another renewal: {again:?}");
-    let word = ResolveUnknown {
-        id: sent.id.clone(),
-        task: "once".into(),
-        verdict: Resolution::Completed { result: json!(1) },
-    };
-    harness.actors.addresses.engine.send(word).await.unwrap().unwrap();
+    let resolution = Resolution::Completed { result: json!(1) };
+    let command = Command::Resolve { task: "once".into(), resolution };
+    let apply = Apply { id: sent.id.clone(), command };
+    harness.actors.addresses.engine.send(apply).await.unwrap().unwrap();
     let record = sent.end().await;
     assert_eq!(statuses(&record), [Completed; 3]);
     let attempts = |task: &str| (of(&record, task).attempts, script.calls_of(task).len());

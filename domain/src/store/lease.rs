@@ -11,17 +11,17 @@
 //!
 //! Invariant: an unsettled workflow belongs to nobody, or to a lease that is there.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::StoreError;
+pub use crate::command::{Command, Resolution};
 use crate::{
     error::TaskError,
-    id::{ProviderId, TaskId, WorkflowId},
+    id::WorkflowId,
     needs::{Needs, Offer},
     workflow::WorkflowRecord,
 };
@@ -116,61 +116,13 @@ pub struct Owner {
     pub is_alive: bool,
 }
 
-/// What is asked of the process that runs a workflow.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "ask")]
-pub enum Ask {
-    /// To stop the workflow.
-    Cancel {
-        /// Why.
-        reason: Arc<str>,
-    },
-    /// To stop one task.
-    CancelTask {
-        /// Which.
-        task: TaskId,
-        /// Why.
-        reason: Arc<str>,
-    },
-    /// To end a task whose outcome is unknown.
-    Settle {
-        /// Which.
-        task: TaskId,
-        /// How.
-        verdict: Resolution,
-    },
-    /// To give a provider a new instance and a fresh budget; asked of every process.
-    RestartProvider {
-        /// Which.
-        provider: ProviderId,
-    },
-}
-
-/// What a person says became of a task whose outcome is unknown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "as")]
-pub enum Resolution {
-    /// It completed, with this result.
-    Completed {
-        /// The result.
-        result: Value,
-    },
-    /// It failed.
-    Failed {
-        /// In the person's words.
-        message: Arc<str>,
-    },
-    /// It is to run again.
-    Retry,
-}
-
 /// A request to the process that runs a workflow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// About which workflow.
     pub workflow: WorkflowId,
-    /// What.
-    pub ask: Ask,
+    /// What is to be done.
+    pub command: Command,
 }
 
 /// Names a stored request.
@@ -279,8 +231,8 @@ pub trait LeaseStore: Send + Sync {
     ///
     /// # Errors
     /// Any [`StoreError`] of writing; [`StoreError::Closed`] of a store that has no other processes.
-    async fn ask_all(&self, ask: Ask) -> Result<RequestKey, StoreError> {
-        let _ = ask;
+    async fn ask_all(&self, command: Command) -> Result<RequestKey, StoreError> {
+        let _ = command;
         Err(StoreError::Closed)
     }
 
@@ -292,7 +244,7 @@ pub trait LeaseStore: Send + Sync {
     async fn asked_of_all(
         &self,
         after: RequestKey,
-    ) -> Result<Vec<(RequestKey, Ask, bool)>, StoreError> {
+    ) -> Result<Vec<(RequestKey, Command, bool)>, StoreError> {
         let _ = after;
         Ok(Vec::new())
     }

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use futures_util::TryStreamExt as _;
-use gleitzeit_domain::store::{StoreError, lease::Ask};
+use gleitzeit_domain::store::{StoreError, lease::Command};
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement,
     StreamTrait as _,
@@ -261,7 +261,7 @@ async fn requests(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Res
         let key: i64 = row.try_get_by_index(0)?;
         let (body, answer): (String, Option<String>) =
             (row.try_get_by_index(1)?, row.try_get_by_index(2)?);
-        if let Err(error) = parse::<Ask>(&body) {
+        if let Err(error) = parse::<Command>(&body) {
             report.find(Rule::Request, None, format!("request {key}: {}", detail_of(error)));
         }
         if let Some(Err(error)) = answer.as_deref().map(encode::answer_of) {

@@ -27,7 +27,7 @@ use gleitzeit_domain::{
     store::{
         Epoch, LeaseStore as _, NewWorkflow, Store as _, StoreError, Submitted, WorkflowChange,
         conformance::sample,
-        lease::{Ask, Claimed, ClaimedOne, Request},
+        lease::{Claimed, ClaimedOne, Command, Request},
     },
     workflow::{WorkflowRecord, WorkflowStatus},
 };
@@ -198,7 +198,8 @@ async fn a_request_crosses_and_is_answered(url: &StoreUrl) {
     let epoch = lease(&owner).await;
     owner.submit(vec![owned("a", epoch)]).await.unwrap();
     let (mut at_owner, mut at_other) = (is_listening(&owner).await, is_listening(&other).await);
-    let request = Request { workflow: "a".into(), ask: Ask::Cancel { reason: "enough".into() } };
+    let request =
+        Request { workflow: "a".into(), command: Command::Cancel { reason: "enough".into() } };
     let key = other.ask(request.clone()).await.unwrap();
     let mut asked = Vec::new();
     while asked.is_empty() {

@@ -51,7 +51,8 @@ pub(super) async fn what_an_successor_leaves_is_inherited_again(test: &str, url:
     let first = store.claim(epoch, 3, &Offer::everything()).await.unwrap();
     assert_eq!((ids(&first).join(" "), first.more), ("w0 w1 w2".into(), true));
     assert_eq!(owners(url).await, [(epoch, 5)]);
-    let ask = Request { workflow: "w4".into(), ask: Ask::Cancel { reason: "enough".into() } };
+    let ask =
+        Request { workflow: "w4".into(), command: Command::Cancel { reason: "enough".into() } };
     store.ask(ask.clone()).await.unwrap();
     let asked = store.requests(epoch).await.unwrap();
     assert_eq!(asked.into_iter().map(|(_, request)| request).collect::<Vec<_>>(), [ask]);

@@ -17,8 +17,8 @@ use gleitzeit_actors::{
     dependency_resolver::CountWorkflows,
     event_bus::{Delivery, EventFilter, Subscribe, Subscription},
     execution_engine::{
-        Cancel, CancelTask, EngineCounts, EngineSettings, GetEngineCounts, GetWorkflow, Recover,
-        Recovered, Reopen, Submit, Wait, WaitAnswer,
+        Apply, EngineCounts, EngineSettings, GetEngineCounts, GetWorkflow, Recover, Recovered,
+        Reopen, Submit, Wait, WaitAnswer,
     },
     load_balancer::{BalancerSettings, RegisterProvider},
     memory_store::MemoryStore,
@@ -27,6 +27,7 @@ use gleitzeit_actors::{
 };
 use gleitzeit_domain::{
     balance::{BalanceConfig, Strategies},
+    command::Command,
     error::TaskError,
     event::Event,
     id::{ProtocolId, WorkflowId},
@@ -216,12 +217,14 @@ impl Harness {
     }
 
     pub(crate) async fn cancel(&self, id: &WorkflowId) -> Result<(), TaskError> {
-        let cancel = Cancel { id: id.clone(), reason: "enough".into() };
+        let command = Command::Cancel { reason: "enough".into() };
+        let cancel = Apply { id: id.clone(), command };
         within(self.actors.addresses.engine.send(cancel)).await.unwrap()
     }
 
     pub(crate) async fn cancel_task(&self, id: &WorkflowId, task: &str) -> Result<(), TaskError> {
-        let cancel = CancelTask { id: id.clone(), task: task.into(), reason: "enough".into() };
+        let command = Command::CancelTask { task: task.into(), reason: "enough".into() };
+        let cancel = Apply { id: id.clone(), command };
         within(self.actors.addresses.engine.send(cancel)).await.unwrap()
     }
 

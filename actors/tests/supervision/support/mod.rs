@@ -19,7 +19,7 @@ use futures_util::StreamExt as _;
 use gleitzeit_actors::{
     addresses::ActorAddresses,
     event_bus::{Delivery, EventFilter, Subscribe, Subscription},
-    execution_engine::{Cancel, EngineCounts, EngineSettings, GetEngineCounts, Submit, WaitAnswer},
+    execution_engine::{Apply, EngineCounts, EngineSettings, GetEngineCounts, Submit, WaitAnswer},
     load_balancer::{
         BalancerSettings, GetProviders, PickProviders, PickRequest, Picked, ProviderTicket,
         RegisterProvider, RestartProvider,
@@ -31,6 +31,7 @@ use gleitzeit_actors::{
 };
 use gleitzeit_domain::{
     balance::Strategies,
+    command::Command,
     event::EventData,
     health::HealthStatus,
     id::{Capability, ProviderId, WorkflowId},
@@ -239,8 +240,8 @@ impl Harness {
     }
 
     pub(crate) async fn cancel(&self, id: WorkflowId) {
-        let reason = "by the test".into();
-        self.addresses.engine.send(Cancel { id, reason }).await.unwrap().unwrap();
+        let command = Command::Cancel { reason: "by the test".into() };
+        self.addresses.engine.send(Apply { id, command }).await.unwrap().unwrap();
     }
 
     pub(crate) async fn resources(&self) -> ResourceReport {

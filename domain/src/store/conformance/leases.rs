@@ -17,7 +17,7 @@ use crate::{
     needs::{Needs, Offer},
     store::{
         Epoch, LeaseStore, NewWorkflow, Store, StoreError, Submitted, WorkflowChange,
-        lease::{Ask, ClaimedOne, ClaimedWorkflow, Release, Request, Resolution},
+        lease::{ClaimedOne, ClaimedWorkflow, Command, Release, Request, Resolution},
     },
     workflow::{WorkflowRecord, WorkflowStatus},
 };
@@ -354,12 +354,13 @@ pub(super) async fn requests_reach_the_owner(store: &dyn Store) -> Outcome {
     let leases = leases_of!(store);
     let (owner, other) = (open(leases, "a").await?, open(leases, "b").await?);
     store.submit(vec![owned("a", owner)]).await?;
-    let settle = Ask::Settle {
+    let settle = Command::Resolve {
         task: "t0".into(),
-        verdict: Resolution::Completed { result: json!({"n": "a\u{0}b"}) },
+        resolution: Resolution::Completed { result: json!({"n": "a\u{0}b"}) },
     };
-    let settle = Request { workflow: "a".into(), ask: settle };
-    let cancel = Request { workflow: "a".into(), ask: Ask::Cancel { reason: "enough".into() } };
+    let settle = Request { workflow: "a".into(), command: settle };
+    let cancel =
+        Request { workflow: "a".into(), command: Command::Cancel { reason: "enough".into() } };
     let first = leases.ask(settle.clone()).await?;
     let second = leases.ask(cancel.clone()).await?;
     same!(leases.requests(other).await?, [], "those of another one");
@@ -374,7 +375,7 @@ pub(super) async fn requests_reach_the_owner(store: &dyn Store) -> Outcome {
     same!(leases.take_answer(first).await?, None, "an answer that was taken");
     leases.withdraw(second).await?;
     same!(leases.requests(owner).await?, [], "those not withdrawn");
-    let stray = Request { workflow: "b".into(), ask: Ask::Cancel { reason: "x".into() } };
+    let stray = Request { workflow: "b".into(), command: Command::Cancel { reason: "x".into() } };
     match leases.ask(stray).await {
         Err(StoreError::Integrity { .. }) => Ok(()),
         other => Err(Broken(format!("about a workflow that is not there: {other:?}"))),
@@ -389,8 +390,8 @@ pub(super) async fn notifications_arrive_for_what_is_free(store: &dyn Store) -> 
     let epoch = open(leases, "a").await?;
     same!(claim(leases, epoch, 10).await?, ["a"], "claimed");
     let mut notifications = leases.notifications();
-    let ask = Ask::Cancel { reason: "enough".into() };
-    leases.ask(Request { workflow: "a".into(), ask }).await?;
+    let command = Command::Cancel { reason: "enough".into() };
+    leases.ask(Request { workflow: "a".into(), command }).await?;
     same!(notifications.next().await, Some(()), "for a request");
     let mut notifications = leases.notifications();
     leases.close_lease(epoch).await?;

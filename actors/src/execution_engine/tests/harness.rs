@@ -211,7 +211,7 @@ async fn serve(calls: Calls, call: Call) -> Result<Value, TaskError> {
     Ok(call.param("answer").cloned().unwrap_or_default())
 }
 
-pub(super) struct Stage {
+pub(super) struct Harness {
     pub(super) actors: Actors,
     pub(super) store: Arc<HeldStore>,
     pub(super) calls: Calls,
@@ -240,7 +240,7 @@ pub(super) fn hang() -> Value {
     json!({"hang": true})
 }
 
-impl Stage {
+impl Harness {
     pub(super) async fn open(engine: EngineSettings, store: Arc<HeldStore>) -> Self {
         let parts = SystemConfig {
             engine,
@@ -312,7 +312,7 @@ impl Stage {
 }
 
 /// Everything that can happen without time passing has happened after this.
-pub(super) async fn quiet() {
+pub(super) async fn run_until_idle() {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
