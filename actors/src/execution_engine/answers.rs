@@ -207,8 +207,6 @@ impl Handler<GetHealth> for ExecutionEngine {
     }
 }
 
-// ---- the end ----
-
 impl Handler<Shutdown> for ExecutionEngine {
     type Result = ResponseFuture<StopReport>;
 
