@@ -179,7 +179,7 @@ pub(crate) struct Run {
     /// Id of the workflow, instead of the file's own or a new one.
     #[arg(long, value_parser = values::id)]
     pub(crate) id: Option<WorkflowId>,
-    /// Write how each task ended to a file in JUnit's XML, for a build server.
+    /// Write how each task ended to a file in the XML of `JUnit`, for a build server.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) junit: Option<PathBuf>,
     /// Whether output is shown.

@@ -88,7 +88,7 @@ pub(crate) fn graph(session: &Session, graph: &Graph) -> Outcome {
 
 /// The dependencies of a valid workflow, as `(dependency, task)` by index.
 fn edges(checker: &WorkflowChecker, file: &WorkflowFile) -> Result<Vec<(usize, usize)>, Failure> {
-    let checked = checker.check(file.spec.clone()).map_err(|error| invalid(file, error))?;
-    let edges = checked.edges();
+    let plan = checker.check(file.spec.clone()).map_err(|error| invalid(file, error))?;
+    let edges = plan.edges();
     Ok(edges.into_iter().map(|(task, needed)| (needed as usize, task as usize)).collect())
 }

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Rates are those of this span.
-const SPAN: Duration = Duration::from_secs(60);
+const SPAN: Duration = Duration::from_mins(1);
 
 /// `gleitzeit top`.
 #[derive(Debug, Args)]

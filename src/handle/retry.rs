@@ -131,9 +131,9 @@ fn refuse_stale(
             None => changed.keys().next().cloned(),
         })
     };
-    let completed = record.tasks.iter().filter(|task| task.status == TaskStatus::Completed);
+    let mut completed = record.tasks.iter().filter(|task| task.status == TaskStatus::Completed);
     let stale: Option<(&TaskId, String)> =
-        completed.filter_map(|task| Some((&task.id, reads(task.index)?))).next();
+        completed.find_map(|task| Some((&task.id, reads(task.index)?)));
     let Some((task, input)) = stale else { return Ok(()) };
     let message = format!(
         "workflow `{}` is not retried with another `{input}`: task `{task}` completed with the old one \

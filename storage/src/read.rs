@@ -590,7 +590,8 @@ impl Reader {
 
 /// Rows have microseconds: the first one at this time or later.
 fn ceil_micros(at: DateTime<Utc>) -> i64 {
-    at.timestamp_micros().saturating_add(i64::from(at.timestamp_subsec_nanos() % 1_000 > 0))
+    at.timestamp_micros()
+        .saturating_add(i64::from(!at.timestamp_subsec_nanos().is_multiple_of(1_000)))
 }
 
 /// A row of a list, and its key; its tasks are not counted yet.
