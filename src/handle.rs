@@ -40,7 +40,10 @@ pub use follow::Follow;
 pub use health::{EngineState, Health, StoreState};
 pub use retry::RetryError;
 
-use crate::files::{self, FileError};
+use crate::{
+    chosen_store::ChosenStore,
+    files::{self, FileError},
+};
 
 /// Events that may wait for a listener of [`Handle::subscribe`] before some are dropped.
 const LISTENER_CAPACITY: usize = 16_384;
@@ -51,6 +54,9 @@ pub struct Handle {
     addresses: ActorAddresses,
     store: Arc<dyn Store>,
     follower: Follower,
+    /// The same store, if it takes part in transactions of the host.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    submit_in: Option<Arc<dyn gleitzeit_storage::SubmitIn>>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -104,12 +110,14 @@ fn stopped<E>(_: E) -> TaskError {
 }
 
 impl Handle {
-    pub(crate) fn new(
-        addresses: ActorAddresses,
-        store: Arc<dyn Store>,
-        follower: Follower,
-    ) -> Self {
-        Self { addresses, store, follower }
+    pub(crate) fn new(addresses: ActorAddresses, store: ChosenStore, follower: Follower) -> Self {
+        Self {
+            addresses,
+            store: store.store,
+            follower,
+            #[cfg(any(feature = "sqlite", feature = "postgres"))]
+            submit_in: store.submit_in,
+        }
     }
 
     /// The addresses of the actors, for a host that sends its own messages.

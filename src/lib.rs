@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod chosen_store;
 pub mod files;
 pub mod handle;
 pub mod protocol_files;

@@ -4,7 +4,7 @@
 //! answered. A write that panicked may have been committed or not; like every write of
 //! which that is not known, it is written again, which the port allows.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -66,10 +66,6 @@ impl Store for GuardedStore {
     fn leases(&self) -> Option<&dyn LeaseStore> {
         // Itself, and not the inner one: the leases must be guarded as well.
         self.0.leases().is_some().then_some(self as &dyn LeaseStore)
-    }
-
-    fn as_any(&self) -> Option<&dyn Any> {
-        self.0.as_any()
     }
 
     async fn shared_time(&self) -> Result<Option<DateTime<Utc>>, StoreError> {

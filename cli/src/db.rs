@@ -59,7 +59,7 @@ async fn check(session: &Session) -> Outcome {
     let count: u64 = checked.findings.values().sum();
     if json {
         output::document(&json!({
-            "sound": checked.is_sound(), "checked": checked, "findings": findings,
+            "sound": checked.is_consistent(), "checked": checked, "findings": findings,
         }));
     } else {
         output::text(format_args!(
@@ -68,7 +68,7 @@ async fn check(session: &Session) -> Outcome {
             if count == 0 { "nothing wrong".to_owned() } else { format!("{count} findings") },
         ));
     }
-    Ok(if checked.is_sound() { Exit::Success } else { Exit::Failed })
+    Ok(if checked.is_consistent() { Exit::Success } else { Exit::Failed })
 }
 
 async fn plan(session: &Session) -> Outcome {

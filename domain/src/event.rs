@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
 use serde_json::Value;
 
 use crate::{
+    epoch::Epoch,
     error::ErrorCode,
     health::HealthStatus,
     id::{Capability, ProviderId, TaskId, WorkflowId},
     metrics::Metrics,
-    store::Epoch,
     task::Priority,
 };
 

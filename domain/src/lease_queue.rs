@@ -1,19 +1,18 @@
-//! Who gets resources next: waiting requests over a [`ResourceLedger`].
+//! The queue for resources: waiting requests over a [`ResourceLedger`].
 //!
-//! Asked by the `ResourceManager`. Pure: it counts and decides, and hands waiters back to be
-//! answered.
+//! The `ResourceManager` uses it. It is pure: it counts, decides, and returns the waiters to answer.
 //!
-//! The rule. Waiters stand in order of priority, then age; the first of them is the *head*. Who
-//! does not fit in what is free is passed over, and a smaller one behind gets its turn. But while a
-//! waiter is the head, or the oldest of all, every lease that goes to another one is counted
-//! against it, and at [`OVERTAKES_MAX`] it is *reserved*: nobody else gets a lease until it has
-//! got its own. So a large request is not starved by small ones, a low one not by urgent ones, and
-//! neither blocks the others for longer than it takes to free what it needs.
+//! The rule: waiters are ordered by priority, then age; the first is the *head*. A waiter that does
+//! not fit into the free resources is passed over for a smaller one after it. While a waiter is the
+//! head, or the oldest of all, every lease of another one is counted; at [`OVERTAKES_MAX`] it is
+//! *reserved*, and nobody else gets a lease before it. So small requests do not starve a large one,
+//! nor urgent ones a low one, and neither blocks the others for longer than it takes to free its
+//! resources.
 //!
 //! Invariants:
-//! - taken = the sum of what was granted and not given back; never above the total;
+//! - taken = the sum of all leases that are not released; never above the total;
 //! - at most one waiter is reserved. At most `OVERTAKES_MAX + 1` leases go to others while a waiter
-//!   is the head or the oldest: the one more where both are due at once, for the head goes first;
+//!   is the head or the oldest: one more if both are due at once, because the head goes first;
 //! - hence a waiter that finds `k` others waiting gets its lease after at most
 //!   `(k + 1) * (OVERTAKES_MAX + 2)` leases, for each of those older than it is the oldest once;
 //! - after every call, none of the first [`PASSED_OVER_MAX`] waiters could be served.
@@ -25,48 +24,48 @@ use crate::{
     task::Priority,
 };
 
-/// So many leases may go to others while a waiter is the head or the oldest; then it is reserved.
+/// Leases of others while a waiter is the head or the oldest, after which it is reserved.
 pub const OVERTAKES_MAX: u32 = 64;
 
-/// So many waiters that do not fit are looked at before a search for one that does is given up.
+/// Waiters that a search for a fitting one passes over before it ends.
 pub const PASSED_OVER_MAX: usize = 128;
 
-/// The place of a waiter; names it for [`LeaseQueue::cancel`]. Orders by priority, then age.
+/// The ticket of a waiter, for [`LeaseQueue::cancel`]. Ordered by priority, then age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     priority: Priority,
     age: u64,
 }
 
-/// Resources taken for a waiter.
+/// The resources of a waiter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted<W> {
-    /// What was taken, to be given back as it is. At least one slot.
+    /// The resources, to release unchanged. At least one slot.
     pub held: Resources,
-    /// Who asked for it.
+    /// The waiter.
     pub waiter: W,
 }
 
-/// What became of a request.
+/// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer<W> {
-    /// The resources are taken.
+    /// The resources are granted.
     Granted(Granted<W>),
-    /// The request waits; it is granted by a later call.
+    /// The request waits; a later call grants it.
     Waiting(Ticket),
 }
 
-/// Waiting would not help: all there is would not do.
+/// A request above the total, which no wait would grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{}", excess(need, total))]
 pub struct ExceedsTotal {
-    /// What was asked for.
+    /// The requested resources.
     pub need: Resources,
-    /// All there is.
+    /// The total.
     pub total: Resources,
 }
 
-/// Each resource of which there is too little, as files and settings name it.
+/// The resources above the total, by their names in files and settings.
 fn excess(need: &Resources, total: &Resources) -> String {
     let needs: Vec<String> = need
         .excess(total)
@@ -81,12 +80,12 @@ fn excess(need: &Resources, total: &Resources) -> String {
     )
 }
 
-/// A ledger with a queue in front of it. `W` is what the caller needs to answer a waiter.
+/// A ledger with a queue. `W` is the caller's value to answer a waiter.
 #[derive(Debug)]
 pub struct LeaseQueue<W> {
     ledger: ResourceLedger,
     waiting: BTreeMap<Ticket, Waiting<W>>,
-    /// The one that alone may be served.
+    /// The only waiter that may be served.
     reserved: Option<Ticket>,
     next_age: u64,
     overtakes_max: u32,
@@ -96,12 +95,12 @@ pub struct LeaseQueue<W> {
 struct Waiting<W> {
     need: Resources,
     waiter: W,
-    /// Leases that went to others while this one was the head or the oldest.
+    /// Leases of others while this one was the head or the oldest.
     overtaken: u32,
 }
 
 impl<W> LeaseQueue<W> {
-    /// A queue over `total`, all of it free.
+    /// A queue over `total`, with all of it free.
     pub const fn new(total: Resources) -> Self {
         Self {
             ledger: ResourceLedger::new(total),
@@ -112,10 +111,10 @@ impl<W> LeaseQueue<W> {
         }
     }
 
-    /// Asks for `need`, and for one slot where it names none: every lease takes one.
+    /// Requests `need`, with one slot if it names none: every lease takes one.
     ///
     /// # Errors
-    /// [`ExceedsTotal`] when no amount of waiting would help; `waiter` is dropped.
+    /// [`ExceedsTotal`] if no wait would help; `waiter` is dropped.
     pub fn request(
         &mut self,
         need: Resources,
@@ -157,7 +156,7 @@ impl<W> LeaseQueue<W> {
         Some((cancelled.waiter, self.serve()))
     }
 
-    /// All there is.
+    /// The total.
     pub const fn total(&self) -> &Resources {
         self.ledger.total()
     }

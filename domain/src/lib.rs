@@ -28,6 +28,7 @@ pub mod command;
 pub mod difference;
 pub mod duration;
 pub mod engine;
+pub mod epoch;
 pub mod error;
 pub mod event;
 pub mod file_access;

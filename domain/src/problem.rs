@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{ErrorCode, TaskError},
     id::WorkflowId,
-    store::StoreError,
+    store::error::StoreError,
 };
 
 /// One thing wrong with a workflow.

@@ -1,18 +1,19 @@
-//! The port to what remembers: workflows, their tasks and their events, over restarts.
+//! The port to a store, which keeps workflows, tasks and events over restarts.
 //!
-//! Asked by the engine only, in batches. Whatever a call reports as done is committed; a call that
-//! fails has changed nothing that a later read could see, or says [`StoreError::Unknown`].
+//! The engine writes to it, in batches; handles, the runtime and the command line read it. A call
+//! that returns `Ok` is committed. A call that fails has changed nothing that a later read could see,
+//! or returns [`StoreError::Unknown`].
 //!
-//! A store keeps times to the microsecond; finer parts may be cut off.
+//! A store keeps times to the microsecond, and may cut off finer parts.
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{ErrorCode, TaskError},
+    error::TaskError,
     event::Event,
     id::WorkflowId,
     needs::Needs,
@@ -22,79 +23,82 @@ use crate::{
 
 pub mod audit;
 pub mod conformance;
+pub mod error;
 pub mod lease;
 mod parts;
 
-pub use lease::{Epoch, LeaseStore};
+pub use crate::epoch::Epoch;
+pub use error::StoreError;
+pub use lease::LeaseStore;
 
-/// A workflow to be written for the first time, with the events of its submission.
+/// A new workflow, with the events of its submission.
 #[derive(Debug, Clone)]
 pub struct NewWorkflow {
-    /// The workflow and its tasks; `last_sequence` is that of the last event.
+    /// The workflow and its tasks; its `last_sequence` is that of the last event.
     pub record: WorkflowRecord,
-    /// Its first events.
+    /// The events of its submission.
     pub events: Vec<Event>,
-    /// The lease that it belongs to; `None` leaves it to whoever claims it.
+    /// The lease that owns it; `None` leaves it free for any claim.
     pub epoch: Option<Epoch>,
-    /// What a process must offer to be given it by a claim.
+    /// The methods that a process must offer to claim it.
     pub needs: Needs,
 }
 
-/// What became of a submission.
+/// The outcome of a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Submitted {
-    /// Written now.
+    /// The workflow was written.
     Created,
-    /// A workflow of this id was there before; nothing was written.
+    /// A workflow of this id existed; nothing was written.
     Existed,
 }
 
-/// What changed of one workflow; written whole or not at all.
+/// A change of one workflow, written whole or not at all.
 #[derive(Debug, Clone)]
 pub struct WorkflowChange {
-    /// Which workflow.
+    /// The id of the workflow.
     pub id: WorkflowId,
-    /// The workflow's own new state, where it changed.
+    /// The workflow's own new state; `None` if it did not change.
     pub workflow: Option<WorkflowState>,
     /// The new state of each task that changed.
     pub tasks: Vec<TaskRecord>,
-    /// What happened, in order; follows what was written before without a gap.
+    /// The new events, in order; they follow the written ones without a gap.
     pub events: Vec<Event>,
-    /// The number of the last event written or about to be; kept even where `events` is empty.
+    /// The sequence of the last event that is or will be written; stored even if `events` is empty.
     pub last_sequence: u64,
-    /// The lease that the workflow belongs to, as the fencing token of this write. `None` where the
-    /// store is used by one process, and nothing need be checked.
+    /// The lease that owns the workflow, as the fencing token of this write; `None` in a store that
+    /// one process uses, which checks nothing.
     pub epoch: Option<Epoch>,
 }
 
-/// The part of a workflow that changes.
+/// The changing part of a workflow's own state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkflowState {
-    /// Where it stands.
+    /// The status.
     pub status: WorkflowStatus,
-    /// When its first task began.
+    /// The time at which its first task started.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it settled.
+    /// The time at which it settled.
     pub completed_at: Option<DateTime<Utc>>,
-    /// Why it did not complete.
+    /// The error of a workflow that did not complete.
     pub error: Option<Arc<TaskError>>,
 }
 
-/// Which workflows a list shows.
+/// The filter of a list of workflows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ListFilter {
-    /// Only of this status.
+    /// Lists workflows of this status only.
     pub status: Option<WorkflowStatus>,
-    /// Only of this name.
+    /// Lists workflows of this name only.
     pub name: Option<String>,
     /// Only those submitted at this time or later.
     pub since: Option<DateTime<Utc>>,
     /// Only those submitted before this time.
     pub until: Option<DateTime<Utc>>,
-    /// At most so many, the newest first.
+    /// Upper limit of the listed workflows, the newest first.
     pub limit: usize,
-    /// Skips so many of the newest.
+    /// The number of newest workflows to skip.
     pub offset: usize,
 }
 
@@ -136,126 +140,27 @@ pub enum Deletion {
     Unsettled,
 }
 
-/// Why a store did not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// It cannot be used as it is: a wrong address, or a schema of a newer program.
-    #[error("store cannot be opened: {detail}")]
-    Open {
-        /// What is wrong, and what to do.
-        detail: String,
-    },
-    /// It cannot be reached; asking again may help.
-    #[error("store cannot be reached: {detail}")]
-    Unavailable {
-        /// What the driver said.
-        detail: String,
-    },
-    /// It takes no writes now: disk full, read-only.
-    #[error("store refused a write: {detail}")]
-    Write {
-        /// What the driver said.
-        detail: String,
-    },
-    /// It refused what was to be written, and will again: too large, a constraint. Other writes pass.
-    #[error("store refused what was to be written: {detail}; writing the same again will not help")]
-    Refused {
-        /// What the driver said.
-        detail: String,
-    },
-    /// It could not read.
-    #[error("store could not read: {detail}")]
-    Read {
-        /// What the driver said.
-        detail: String,
-    },
-    /// Whether a write was committed is not known; writing the same again is safe.
-    #[error("store did not say whether it committed: {detail}")]
-    Unknown {
-        /// What the driver said.
-        detail: String,
-    },
-    /// The lease that a write bears is gone: another process may run its workflows by now. Take a
-    /// new one, and claim what is to be claimed.
-    #[error("lease {epoch} is gone; another process may run its workflows by now")]
-    LeaseLost {
-        /// The lease.
-        epoch: Epoch,
-    },
-    /// It is gone while it was in use, and nothing that is written now would be found again: the
-    /// file of a database was removed or replaced. Stop.
-    #[error("store is gone: {detail}")]
-    Gone {
-        /// What became of it, and what to do.
-        detail: String,
-    },
-    /// What is stored contradicts itself.
-    #[error("stored data contradicts itself: {detail}")]
-    Integrity {
-        /// What was found.
-        detail: String,
-    },
-    /// The store was closed.
-    #[error("store is closed")]
-    Closed,
-}
-
-impl StoreError {
-    /// The code that a caller of the runtime sees.
-    pub const fn code(&self) -> ErrorCode {
-        match self {
-            Self::Open { .. } => ErrorCode::ConfigurationError,
-            Self::Unavailable { .. } | Self::Gone { .. } => ErrorCode::PersistenceConnectionFailed,
-            Self::Write { .. } | Self::Refused { .. } => ErrorCode::PersistenceWriteFailed,
-            Self::Read { .. } => ErrorCode::PersistenceReadFailed,
-            Self::Unknown { .. } => ErrorCode::PersistenceTransactionFailed,
-            Self::Integrity { .. } => ErrorCode::PersistenceIntegrityError,
-            Self::LeaseLost { .. } => ErrorCode::WorkflowInvalidState,
-            Self::Closed => ErrorCode::SystemShutdown,
-        }
-    }
-
-    /// True when writing the same again may succeed and cannot do harm.
-    pub const fn is_transient(&self) -> bool {
-        !matches!(
-            self,
-            Self::Open { .. }
-                | Self::Refused { .. }
-                | Self::Gone { .. }
-                | Self::Integrity { .. }
-                | Self::LeaseLost { .. }
-                | Self::Closed
-        )
-    }
-}
-
-impl From<StoreError> for TaskError {
-    fn from(error: StoreError) -> Self {
-        Self::new(error.code(), error.to_string())
-    }
-}
-
-/// What remembers. Whoever writes one runs [`conformance::check`] over it.
+/// A store of workflows. An implementation must pass [`conformance::check`].
 ///
-/// Writes take effect in the order of the calls. Every write may be repeated without harm: the
-/// engine writes again what was reported as failed, as it was.
+/// Writes take effect in the order of the calls. Every write may be repeated: the engine repeats a
+/// failed write unchanged.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// What it is, for a person: `memory`, `sqlite:gleitzeit.db`.
+    /// The name of the store for a person: `memory`, `sqlite:gleitzeit.db`.
     fn describe(&self) -> String;
 
-    /// False when no write can fail, so that nothing need be kept for a second try.
+    /// False if no write can fail, so that the engine keeps nothing for a retry.
     fn is_fallible(&self) -> bool {
         true
     }
 
-    /// How several processes share it; `None` for a store that is used by one process at a time.
+    /// The leases by which several processes share it; `None` for a store of one process.
     fn leases(&self) -> Option<&dyn LeaseStore> {
         None
     }
 
-    /// The time by the clock that all processes on this store share: the server's. `None` where they
-    /// share this machine's. What several of them compare goes by it, whatever their own clocks say.
+    /// The time of the clock that all processes on this store share, which is the server's; `None` if
+    /// they share this machine's. Times that several processes compare are taken from it.
     ///
     /// # Errors
     /// Any [`StoreError`] of reading.
@@ -263,45 +168,37 @@ pub trait Store: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Itself, for whoever asks for more than a store of any kind can do: only the store in a
-    /// database writes within a transaction of its caller. A store around another one passes on
-    /// what that one says.
-    fn as_any(&self) -> Option<&dyn Any> {
-        None
-    }
-
-    /// Writes new workflows, all in one transaction; answers for each, in order. The same id
-    /// twice, here or before, is written once.
+    /// Writes new workflows in one transaction; returns an outcome for each, in order. A second
+    /// workflow of an id, here or stored, is not written.
     ///
     /// # Errors
-    /// Any [`StoreError`]; then none of them is written. [`StoreError::LeaseLost`] where one bears a
-    /// lease that is gone.
+    /// Any [`StoreError`]; then none of them is written. [`StoreError::LeaseLost`] if the lease of one
+    /// is gone.
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError>;
 
-    /// Writes what changed, all in one transaction. A change of a workflow that is not there is
-    /// passed over: it was forgotten since, and the write is a repeated one.
+    /// Writes changes in one transaction. A change of a workflow that does not exist is skipped: the
+    /// workflow was deleted, and the write is a repeated one.
     ///
     /// # Errors
-    /// Any [`StoreError`]; then none of it is written. [`StoreError::Integrity`] where a change
-    /// names a task that its workflow does not have, or could not be read back;
-    /// [`StoreError::Refused`] where it cannot be stored at all.
-    /// [`StoreError::LeaseLost`] where one bears a lease that is gone.
+    /// Any [`StoreError`]; then none of them is written. [`StoreError::Integrity`] if a change names a
+    /// task that its workflow does not have, or could not be read back; [`StoreError::Refused`] if
+    /// the database rejects it; [`StoreError::LeaseLost`] if the lease of one is gone.
     async fn record(&self, changes: Vec<WorkflowChange>) -> Result<(), StoreError>;
 
-    /// Every workflow that is not settled, in the order of submission, with its tasks.
+    /// All unsettled workflows with their tasks, in the order of submission.
     ///
     /// # Errors
     /// Any [`StoreError`] but those of writing.
     async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError>;
 
-    /// One workflow with its tasks.
+    /// One workflow with its tasks; `None` if there is none.
     ///
     /// # Errors
     /// Any [`StoreError`] but those of writing.
     async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError>;
 
-    /// One workflow with its tasks, without its large results: a completed task that has no result
-    /// here has it in the store, and [`result`](Self::result) reads it.
+    /// One workflow with its tasks and without its large results. If a completed task has no result
+    /// here, [`result`](Self::result) reads it.
     ///
     /// # Errors
     /// Any [`StoreError`] but those of writing.
@@ -309,7 +206,7 @@ pub trait Store: Send + Sync + 'static {
         self.workflow(id).await
     }
 
-    /// The result of the task at place `index` of a workflow; `None` if there is none.
+    /// The result of the task at `index` of a workflow; `None` if there is none.
     ///
     /// # Errors
     /// Any [`StoreError`] but those of writing.
@@ -323,7 +220,7 @@ pub trait Store: Send + Sync + 'static {
         Ok(task.and_then(|task| task.result))
     }
 
-    /// Workflows in the order of submission, the newest first.
+    /// Workflows by their submission, the newest first.
     ///
     /// # Errors
     /// Any [`StoreError`] but those of writing.
@@ -353,7 +250,7 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Event>, StoreError>;
 
-    /// Forgets workflows that settled before `before`, at most `limit` of them; says how many.
+    /// Deletes workflows that settled before `before`, at most `limit` of them; returns their number.
     ///
     /// # Errors
     /// Any [`StoreError`].
@@ -382,16 +279,16 @@ pub trait Store: Send + Sync + 'static {
         Err(StoreError::Refused { detail })
     }
 
-    /// Waits until the store can never be used again although nobody closed it, and says why:
-    /// [`StoreError::Gone`]. A runtime stops then. Most stores cannot be lost, and never answer.
+    /// Waits until the store is lost without a close, and returns [`StoreError::Gone`]; a runtime then
+    /// stops. By default it never returns.
     async fn lost(&self) -> StoreError {
         std::future::pending().await
     }
 
-    /// Waits until every write before this call is committed, then lets go of what it holds.
-    /// Every later call but this one says [`StoreError::Closed`].
+    /// Waits until every write before this call is committed, then releases the resources of the
+    /// store. Every later call but this one returns [`StoreError::Closed`].
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when that took longer than `limit`; it goes on all the same.
+    /// [`StoreError::Unavailable`] after `limit`; the close continues in the background.
     async fn close(&self, limit: Duration) -> Result<(), StoreError>;
 }

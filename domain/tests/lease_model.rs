@@ -20,6 +20,12 @@ mod properties;
 mod protocol;
 #[path = "lease_model/state.rs"]
 mod state;
+#[path = "lease_model/token_properties.rs"]
+mod token_properties;
+#[path = "lease_model/token_state.rs"]
+mod token_state;
+#[path = "lease_model/tokens.rs"]
+mod tokens;
 
 use std::time::Instant;
 
@@ -28,6 +34,7 @@ use properties::{KEPT, KNOWN, LATE, NOT_STUCK, ONE_CALL, ONE_END, ONE_OWNER, OWN
 use protocol::{Flaw, Holding, Protocol};
 use state::{PROCESSES, WORKFLOWS};
 use stateright::{Checker as _, HasDiscoveries, Model as _};
+use tokens::Tokens;
 
 /// Three workflows, one of which must not be called twice.
 const THREE: [Option<bool>; WORKFLOWS] = [Some(true), Some(false), Some(false)];
@@ -142,7 +149,7 @@ fn a_claim_on_whatever_is_free_is_caught() {
 
 /// A successor that keeps what it cannot run keeps it from everybody.
 #[test]
-fn an_successor_that_keeps_what_it_does_not_know_is_caught() {
+fn a_successor_that_keeps_what_it_does_not_know_is_caught() {
     check_flaw(Holding::Locked, Flaw::KeepsAll, &[NOT_STUCK]);
 }
 
@@ -195,4 +202,32 @@ fn a_call_before_its_start_is_stored_is_caught() {
 #[test]
 fn a_takeover_that_ignores_the_lock_is_caught() {
     check_flaw(Holding::Locked, Flaw::LockIgnored, &[ONE_OWNER, LATE, KEPT]);
+}
+
+fn tokens(holding: Holding) -> Tokens {
+    Tokens { holding, once: TWO, laggards_max: 1, answers_get_lost: false, ignores_tokens: false }
+}
+
+/// A lease of two numbers keeps the same rules: a taker holds several leases, and a process that was
+/// stopped writes nothing under a lease whose token was raised.
+#[test]
+fn leases_of_two_numbers_keep_the_rules() {
+    for once in [true, false] {
+        let timed = Tokens { once: [Some(once), None, None], ..tokens(Holding::Timed) };
+        token_properties::check_all("3 processes, timed leases of two numbers", timed, 1_000);
+    }
+    let locked = Tokens { answers_get_lost: true, ..tokens(Holding::Locked) };
+    token_properties::check_all(
+        "3 processes, 2 workflows, locked leases of two numbers",
+        locked,
+        500,
+    );
+}
+
+/// Without the token, a stopped process writes under the lease that another one took over: both name
+/// it by the same id.
+#[test]
+fn a_takeover_without_a_token_is_caught() {
+    let flawed = Tokens { ignores_tokens: true, ..tokens(Holding::Timed) };
+    token_properties::check_flaw(flawed, &[LATE, KEPT]);
 }

@@ -1,13 +1,13 @@
-//! Named crash points: places at which a test has the process killed, to see how the next process
+//! Failpoints: named points of the code at which a test kills the process, to check how the next one
 //! recovers.
 //!
-//! `failpoint!("store.commit.after")` marks one. Without the feature `enabled` it compiles to
+//! `failpoint!("store.commit.after")` defines one. Without the feature `enabled` it compiles to
 //! nothing. With it, `GLEITZEIT_FAILPOINT=store.commit.after:3` kills the process by SIGKILL at its
-//! third passage, `…:3:stop` stops it there by SIGSTOP, and `=count` counts the passages of every
-//! place. A place that nobody asked for costs one load.
+//! third pass, `…:3:stop` stops it there by SIGSTOP, and `=count` counts the passes of every
+//! failpoint. Without the variable a pass costs one load.
 //!
-//! Invariant: [`NAMES`] are the places in the code, each once; a name that is not among them does
-//! not compile.
+//! Invariant: [`NAMES`] has the failpoints of the code, each once; a name that it lacks does not
+//! compile.
 
 /// True if failpoints do something.
 pub const ENABLED: bool = cfg!(feature = "enabled");
@@ -20,19 +20,19 @@ mod passes;
 #[cfg(feature = "enabled")]
 pub use names::NAMES;
 #[cfg(feature = "enabled")]
-pub use passes::{VARIABLE, pass, passes, place};
+pub use passes::{VARIABLE, index_of, pass, passes};
 
-/// Marks the place of this name in [`NAMES`].
+/// Passes the failpoint of this name in [`NAMES`].
 #[cfg(feature = "enabled")]
 #[macro_export]
 macro_rules! failpoint {
     ($name:literal) => {{
-        const PLACE: usize = $crate::place($name);
-        $crate::pass(PLACE);
+        const INDEX: usize = $crate::index_of($name);
+        $crate::pass(INDEX);
     }};
 }
 
-/// Marks a place; nothing without the feature `enabled`.
+/// Does nothing without the feature `enabled`.
 #[cfg(not(feature = "enabled"))]
 #[macro_export]
 macro_rules! failpoint {

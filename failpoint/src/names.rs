@@ -1,6 +1,6 @@
-//! The names of all failpoints, by the part that they are in.
+//! The names of all failpoints, by component.
 
-/// All places: part, step, moment.
+/// All failpoints: component, step, moment.
 pub const NAMES: &[&str] = &[
     "store.open.before",
     "store.open.connected",

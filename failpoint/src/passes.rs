@@ -1,4 +1,4 @@
-//! Counts how often the process passes each failpoint, and signals it at the one asked for.
+//! Counts the passes of each failpoint, and signals the process at the chosen one.
 
 use std::sync::{
     LazyLock,
@@ -9,36 +9,37 @@ use nix::sys::signal::{Signal, raise};
 
 use crate::NAMES;
 
-/// What the process is to do, in its environment.
+/// The environment variable with the instruction.
 pub const VARIABLE: &str = "GLEITZEIT_FAILPOINT";
 
-/// False once it is known that nobody asks.
-static IS_ASKED: AtomicBool = AtomicBool::new(true);
+/// False once the variable is known to be absent.
+static IS_ACTIVE: AtomicBool = AtomicBool::new(true);
 
-static WISH: LazyLock<Option<Wish>> = LazyLock::new(|| {
-    let wish = std::env::var(VARIABLE).ok().map(|text| {
-        Wish::read(&text).unwrap_or_else(|| {
+static INSTRUCTION: LazyLock<Option<Instruction>> = LazyLock::new(|| {
+    let instruction = std::env::var(VARIABLE).ok().map(|text| {
+        Instruction::read(&text).unwrap_or_else(|| {
             panic!(
-                "{VARIABLE} is `{text}`; it must be `count`, or a known place and a number from 1, \
-                 as in `{}:1`, and then `:stop`",
+                "{VARIABLE} is `{text}`; it must be `count`, or a failpoint and a number from 1, as \
+                 in `{}:1`, and optionally `:stop`",
                 NAMES[0]
             )
         })
     });
-    IS_ASKED.store(wish.is_some(), Ordering::Relaxed);
-    wish
+    IS_ACTIVE.store(instruction.is_some(), Ordering::Relaxed);
+    instruction
 });
 
-/// What the environment asks for.
+/// The instruction of the environment.
 #[derive(Debug)]
-struct Wish {
-    /// Where to be signalled, and at which time; never, where passes are only counted.
+struct Instruction {
+    /// The failpoint and the pass at which the process is signalled; `None` if passes are only
+    /// counted.
     end: Option<(usize, u64)>,
     signal: Signal,
     passes: Vec<AtomicU64>,
 }
 
-impl Wish {
+impl Instruction {
     fn read(text: &str) -> Option<Self> {
         let passes = NAMES.iter().map(|_| AtomicU64::new(0)).collect();
         if text == "count" {
@@ -49,16 +50,17 @@ impl Wish {
             None => (text, Signal::SIGKILL),
         };
         let (name, nth) = text.rsplit_once(':')?;
-        let place = NAMES.iter().position(|known| *known == name)?;
+        let index = NAMES.iter().position(|known| *known == name)?;
         let nth = nth.parse().ok().filter(|nth| *nth > 0)?;
-        Some(Self { end: Some((place, nth)), signal, passes })
+        Some(Self { end: Some((index, nth)), signal, passes })
     }
 
-    fn pass(&self, place: usize) {
-        let pass = self.passes[place].fetch_add(1, Ordering::Relaxed) + 1;
-        if self.end == Some((place, pass)) {
-            // It cannot fail: every process may signal itself. It goes to this thread, which does
-            // nothing else before; one that goes to the process may reach another thread first.
+    fn pass(&self, index: usize) {
+        let pass = self.passes[index].fetch_add(1, Ordering::Relaxed) + 1;
+        if self.end == Some((index, pass)) {
+            // To this thread, which then executes nothing more. A signal to the process may reach
+            // another thread first, and this one would run past the failpoint. It cannot fail: a
+            // process may always signal itself.
             let _ = raise(self.signal);
             if self.signal == Signal::SIGKILL {
                 loop {
@@ -69,17 +71,17 @@ impl Wish {
     }
 }
 
-/// How often the process has come to each place, where it was asked for anything.
+/// The number of passes of each failpoint; empty without the variable.
 pub fn passes() -> Vec<(&'static str, u64)> {
-    let counts = WISH.iter().flat_map(|wish| &wish.passes);
+    let counts = INSTRUCTION.iter().flat_map(|it| &it.passes);
     NAMES.iter().copied().zip(counts.map(|count| count.load(Ordering::Relaxed))).collect()
 }
 
-/// The place of this name in [`NAMES`].
+/// The index of this name in [`NAMES`].
 ///
 /// # Panics
-/// Where there is none: while compiling.
-pub const fn place(name: &str) -> usize {
+/// At compile time, if there is none.
+pub const fn index_of(name: &str) -> usize {
     let mut at = 0;
     while at < NAMES.len() {
         if is_same(NAMES[at].as_bytes(), name.as_bytes()) {
@@ -104,18 +106,18 @@ const fn is_same(left: &[u8], right: &[u8]) -> bool {
     true
 }
 
-/// Comes to a place.
+/// Passes a failpoint.
 #[inline]
-pub fn pass(place: usize) {
-    if IS_ASKED.load(Ordering::Relaxed) {
-        asked(place);
+pub fn pass(index: usize) {
+    if IS_ACTIVE.load(Ordering::Relaxed) {
+        pass_active(index);
     }
 }
 
 #[cold]
-fn asked(place: usize) {
-    if let Some(wish) = &*WISH {
-        wish.pass(place);
+fn pass_active(index: usize) {
+    if let Some(instruction) = &*INSTRUCTION {
+        instruction.pass(index);
     }
 }
 
@@ -124,32 +126,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_names_a_place_and_a_number() {
-        assert_eq!(Wish::read("count").unwrap().end, None);
+    fn an_instruction_has_a_failpoint_and_a_number() {
+        assert_eq!(Instruction::read("count").unwrap().end, None);
         let last = NAMES.len() - 1;
-        assert_eq!(Wish::read(&format!("{}:3", NAMES[last])).unwrap().end, Some((last, 3)));
-        assert_eq!(Wish::read(&format!("{}:3:stop", NAMES[0])).unwrap().signal, Signal::SIGSTOP);
+        assert_eq!(Instruction::read(&format!("{}:3", NAMES[last])).unwrap().end, Some((last, 3)));
+        assert_eq!(
+            Instruction::read(&format!("{}:3:stop", NAMES[0])).unwrap().signal,
+            Signal::SIGSTOP
+        );
         for wrong in
-            ["", "count:1", ":stop", "no.such.place:1", NAMES[0], &format!("{}:0", NAMES[0])]
+            ["", "count:1", ":stop", "no.such.point:1", NAMES[0], &format!("{}:0", NAMES[0])]
         {
-            assert!(Wish::read(wrong).is_none(), "{wrong}");
+            assert!(Instruction::read(wrong).is_none(), "{wrong}");
         }
     }
 
-    /// A test that asks for one place must not be killed at another.
+    /// A test that chooses one failpoint must not be killed at another.
     #[test]
-    fn every_place_has_a_name_of_its_own() {
+    fn every_failpoint_has_a_name_of_its_own() {
         for (at, name) in NAMES.iter().enumerate() {
-            assert_eq!(place(name), at);
+            assert_eq!(index_of(name), at);
         }
     }
 
     #[test]
-    fn passes_are_counted_by_place() {
-        let wish = Wish::read("count").unwrap();
-        wish.pass(1);
-        wish.pass(1);
-        let counts: Vec<u64> = wish.passes.iter().map(|it| it.load(Ordering::Relaxed)).collect();
+    fn passes_are_counted_by_failpoint() {
+        let instruction = Instruction::read("count").unwrap();
+        instruction.pass(1);
+        instruction.pass(1);
+        let counts: Vec<u64> =
+            instruction.passes.iter().map(|it| it.load(Ordering::Relaxed)).collect();
         assert_eq!(counts[..3], [0, 2, 0]);
     }
 }

@@ -1,11 +1,11 @@
 //! The database schema of gleitzeit, as migrations that run at start.
 //!
-//! Asked by the root package's storage and by `gleitzeit db`; knows no entity, so that a migration
-//! stays what it was when an entity changes. Tables and the list of applied migrations bear names
-//! of their own (`gleitzeit_…`): they may share a database with the tables of a host service.
+//! The storage and `gleitzeit db` run them. They use no entity, so that a migration does not change
+//! with an entity. Tables and the list of applied migrations have names of their own
+//! (`gleitzeit_…`): they may share a database with the tables of a host service.
 //!
-//! Invariant: all pending migrations are applied in one transaction under a lock, so that a
-//! database is never half migrated, and two processes that start together migrate it once.
+//! Invariant: all pending migrations are applied in one transaction under a lock. A database is never
+//! partly migrated, and two processes that start together migrate it once.
 
 use std::time::SystemTime;
 
@@ -30,10 +30,10 @@ mod m20261130_000003_id_order;
 /// The table of applied migrations.
 const APPLIED: &str = "gleitzeit_migrations";
 
-/// The key of the advisory lock that a PostgreSQL database is migrated under.
+/// The key of the advisory lock of a migration on PostgreSQL.
 const LOCK: i64 = 0x676c_6569_747a_6974;
 
-/// Knows every migration, in order.
+/// All migrations, in order.
 #[derive(Debug)]
 pub struct Migrator;
 
@@ -55,10 +55,10 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Why a database has not the schema of this program.
+/// The failure of a migration.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// A newer program has migrated it; nothing was touched.
+    /// A newer program has migrated the database; nothing was changed.
     #[error(
         "the database was migrated by a newer gleitzeit (its schema has `{version}`, which this \
          program does not know); use that program, or another database"
@@ -67,7 +67,7 @@ pub enum MigrateError {
         /// The first migration that this program does not know.
         version: String,
     },
-    /// The list of applied migrations holds times from 1970 on; nothing was touched.
+    /// The clock is before 1970, and the list of migrations holds later times only; nothing was changed.
     #[error(
         "the database cannot be migrated: the clock of this machine says {now}, and the list of \
          migrations holds no time before 1970; set the clock"
@@ -76,26 +76,26 @@ pub enum MigrateError {
         /// The time of the machine's clock.
         now: ChronoDateTimeUtc,
     },
-    /// The database refused.
+    /// The database failed.
     #[error("the database could not be migrated: {0}")]
     Database(#[from] DbErr),
 }
 
-/// One migration and whether a database has it.
+/// One migration, and whether a database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Its name.
+    /// The name of the migration.
     pub name: String,
-    /// True when the database has it.
+    /// True if the database has it.
     pub applied: bool,
 }
 
-/// The schema of a database, as its list of applied migrations tells it.
+/// The schema of a database, by its list of applied migrations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
     /// The migrations of this program, in order.
     pub steps: Vec<Step>,
-    /// Those that only a newer program knows.
+    /// The applied migrations of a newer program.
     pub newer: Vec<String>,
 }
 
@@ -106,13 +106,13 @@ impl Schema {
         self.newer.iter().chain(known).max().map(String::as_str)
     }
 
-    /// What a start would apply, in order.
+    /// The migrations that a start would apply, in order.
     pub fn pending(&self) -> Vec<&str> {
         let pending = self.steps.iter().filter(|step| !step.applied);
         pending.map(|step| step.name.as_str()).collect()
     }
 
-    /// True when it is the one that this program works with.
+    /// True if it is the schema of this program.
     pub fn is_current(&self) -> bool {
         self.newer.is_empty() && self.steps.iter().all(|step| step.applied)
     }
@@ -123,7 +123,7 @@ pub fn names() -> Vec<String> {
     Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
 }
 
-/// Brings the schema up to this program's; the migrations that it took, in order.
+/// Migrates the schema to that of this program; returns the applied migrations, in order.
 ///
 /// # Errors
 /// [`MigrateError`]; then nothing was changed.
@@ -149,12 +149,12 @@ fn check_clock() -> Result<(), MigrateError> {
     Ok(())
 }
 
-/// The schema that a database has, newer than this program's or not. It writes nothing, takes no
-/// lock, and may be asked on a connection that only reads.
+/// Reads the schema of a database, which may be newer than this program's. Writes nothing and takes
+/// no lock; the connection may be read-only.
 ///
 /// # Errors
-/// What the database says.
-pub async fn look<C: ConnectionTrait>(db: &C) -> Result<Schema, DbErr> {
+/// The error of the database.
+pub async fn inspect<C: ConnectionTrait>(db: &C) -> Result<Schema, DbErr> {
     let backend = db.get_database_backend();
     let exists = match backend {
         DbBackend::Postgres => format!("SELECT 1 WHERE to_regclass('{APPLIED}') IS NOT NULL"),
@@ -173,7 +173,7 @@ pub async fn look<C: ConnectionTrait>(db: &C) -> Result<Schema, DbErr> {
     Ok(Schema { steps: steps.collect(), newer })
 }
 
-/// What [`migrate`] would do; changes nothing.
+/// The steps of a [`migrate`]; changes nothing.
 ///
 /// # Errors
 /// [`MigrateError`].
@@ -184,15 +184,18 @@ pub async fn status(db: &DatabaseConnection) -> Result<Vec<Step>, MigrateError> 
     Ok(steps)
 }
 
-/// Begins a transaction that no other migrating process can be in at the same time.
+/// Begins a transaction that excludes other migrating processes.
 async fn begin(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     let options = TransactionOptions {
+        // The write lock of SQLite from the start: a second process waits here, and then reads the
+        // migrations that the first one applied.
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..TransactionOptions::default()
     };
     let transaction = db.begin_with_options(options).await?;
     if transaction.get_database_backend() == DbBackend::Postgres {
-        // A step over a large table takes its time, and so does another process with the same.
+        // Without a limit: a step over a large table, or the wait for another process with the same
+        // step, may exceed the statement timeout of the connection.
         transaction.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
         transaction.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
     }

@@ -1,8 +1,7 @@
-//! Leases: which process runs which workflow, and what others ask of it.
+//! Leases: which process runs which workflow; and requests of other processes.
 //!
-//! A workflow names the lease that owns it by its epoch, 0 being nobody. One row a process is
-//! renewed, however many workflows it owns; so the owner and the time that the first schema gave to
-//! each workflow go.
+//! A workflow has the epoch of the lease that owns it, or 0. A process renews one row for any number of
+//! workflows, so this migration removes the owner and the time of each workflow of the first schema.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
@@ -51,8 +50,8 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// `AUTOINCREMENT`: an epoch is never given twice, for it is what fences off the writes of a lease
-/// that is gone.
+/// `AUTOINCREMENT`: an epoch is never used twice. A reused one would let the late writes of a lease
+/// that is gone through.
 const SQLITE: &[&str] = &[
     "CREATE TABLE gleitzeit_leases (
         epoch INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,

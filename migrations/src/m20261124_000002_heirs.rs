@@ -1,9 +1,10 @@
-//! Heirs: who took over what an ended lease owned, without a write for each workflow.
+//! The successors of ended leases, so that a takeover costs no write for each workflow. A later
+//! migration renames the table to `gleitzeit_lease_transfers`.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
 
-/// Ended leases and their heirs.
+/// Ended leases and their successors.
 #[derive(Debug)]
 pub(crate) struct Migration;
 
@@ -46,7 +47,7 @@ const POSTGRES: &str = "CREATE TABLE gleitzeit_heirs (
         heir BIGINT NOT NULL
     )";
 
-/// What was inherited is free again: the first schema of leases knows no heirs.
+/// Frees the inherited workflows: the first schema of leases has no successors.
 const DOWN: &[&str] = &[
     "UPDATE gleitzeit_workflows SET lease_epoch = 0
         WHERE lease_epoch IN (SELECT epoch FROM gleitzeit_heirs)",

@@ -1,5 +1,5 @@
-//! Lease transfers: the table of who took over what an ended lease owned gets the names that the
-//! program has for it.
+//! Lease transfers: renames the table of ended leases and their successors, and its columns, to the
+//! names of the program.
 
 use sea_orm_migration::prelude::*;
 

@@ -5,7 +5,7 @@
 #![cfg(any(feature = "sqlite", feature = "postgres"))]
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
-use gleitzeit_migrations::{Migrator, look, migrate, status};
+use gleitzeit_migrations::{Migrator, inspect, migrate, status};
 use sea_orm_migration::{
     MigratorTrait as _,
     sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement},
@@ -36,10 +36,10 @@ async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
 /// A workflow of the first schema belongs to nobody, and can be claimed; what a step takes away its
 /// way back brings again.
 async fn leases_come_and_go(db: &DatabaseConnection) {
-    let empty = look(db).await.unwrap();
+    let empty = inspect(db).await.unwrap();
     assert_eq!((empty.version(), empty.pending().len()), (None, 7));
     Migrator::up(db, Some(1)).await.unwrap();
-    let first = look(db).await.unwrap();
+    let first = inspect(db).await.unwrap();
     assert_eq!(first.version(), Some("m20261123_000001_workflows"));
     assert_eq!((first.pending(), first.is_current()), (LATER.to_vec(), false));
     let insert = "INSERT INTO gleitzeit_workflows (id, name, status, created_at, task_count, \
@@ -48,7 +48,7 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
     db.execute_unprepared(insert).await.unwrap();
     assert_eq!(migrate(db).await.unwrap(), LATER);
     assert!(status(db).await.unwrap().iter().all(|step| step.applied));
-    assert!(look(db).await.unwrap().is_current());
+    assert!(inspect(db).await.unwrap().is_current());
     let free = "SELECT COUNT(*) FROM gleitzeit_workflows WHERE lease_epoch = 0 \
                 AND status IN ('pending', 'running')";
     assert_eq!(number(db, free).await, 1);

@@ -15,7 +15,6 @@ use super::{
     Handle,
     elsewhere::{shared_now, unowned},
 };
-use gleitzeit_storage::SqlStore;
 
 impl Handle {
     /// Stores a workflow within a transaction of the host, in the database of the workflows: the
@@ -43,8 +42,7 @@ impl Handle {
     ) -> Result<WorkflowId, SubmitError> {
         let plan = self.plan_for_others(spec).await?;
         let id = plan.id.clone();
-        let store = self.store.as_any().and_then(|store| store.downcast_ref::<SqlStore>());
-        let store = store.ok_or_else(|| StoreError::Open {
+        let store = self.submit_in.as_deref().ok_or_else(|| StoreError::Open {
             detail: format!(
                 "workflows are kept in `{}`, which takes part in no transaction; name a database \
                  in `storage.url`",

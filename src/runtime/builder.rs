@@ -9,7 +9,7 @@ use gleitzeit_domain::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Runtime, blocking::BlockingRuntime, control::control_thread, error::StartError};
-use crate::settings::Settings;
+use crate::{chosen_store::ChosenStore, settings::Settings};
 
 /// Collects what is added to the settings before the start.
 pub struct RuntimeBuilder {
@@ -19,7 +19,7 @@ pub struct RuntimeBuilder {
     #[cfg(feature = "typed")]
     pub(super) services: Vec<crate::service::Service>,
     pub(super) strategies: Vec<(String, StrategyFactory)>,
-    pub(super) store: Option<Arc<dyn Store>>,
+    pub(super) store: Option<ChosenStore>,
     pub(super) recover: bool,
     pub(super) wait_policy: WaitPolicy,
     pub(super) settings_providers: bool,
@@ -64,10 +64,19 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Uses this store, whatever the settings say.
+    /// Uses this store instead of the one of the settings. `Handle::submit_in` then rejects every
+    /// transaction; for a store in a database use `sql_store`.
     #[must_use]
     pub fn store(mut self, store: Arc<dyn Store>) -> Self {
-        self.store = Some(store);
+        self.store = Some(ChosenStore::new(store));
+        self
+    }
+
+    /// Uses this store in a database instead of the one of the settings.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    #[must_use]
+    pub fn sql_store(mut self, store: Arc<gleitzeit_storage::SqlStore>) -> Self {
+        self.store = Some(ChosenStore::in_database(store));
         self
     }
 

@@ -110,10 +110,11 @@ pub(super) async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> 
         Some(levels)
     };
     gleitzeit_failpoint::failpoint!("runtime.start.before");
-    let store = match store {
-        Some(store) => store,
-        None => parts::open_store(&settings).await?,
+    let chosen = match store {
+        Some(chosen) => chosen,
+        None => parts::choose_store(&settings).await?,
     };
+    let store = Arc::clone(&chosen.store);
     gleitzeit_failpoint::failpoint!("runtime.start.store");
     let mut parts = parts::parts(&settings, strategies, catalog, recover, wait_policy);
     if is_local {
@@ -131,7 +132,7 @@ pub(super) async fn begin(builder: RuntimeBuilder) -> Result<Begun, StartError> 
             return Err(unknown.into());
         }
     };
-    let handle = Handle::new(actors.addresses.clone(), Arc::clone(&store), actors.follower.clone());
+    let handle = Handle::new(actors.addresses.clone(), chosen, actors.follower.clone());
     gleitzeit_failpoint::failpoint!("runtime.start.actors");
     let mut begun = register_and_recover(&handle, specs, recover).await;
     if let (Ok(_), Some(levels)) = (&begun, levels)

@@ -17,7 +17,7 @@ use gleitzeit_domain::{
 };
 
 use super::error::StartError;
-use crate::{handle::shared_now, protocol_files, settings::Settings};
+use crate::{chosen_store::ChosenStore, handle::shared_now, protocol_files, settings::Settings};
 
 /// The pause between two clean-ups of settled workflows.
 const RETENTION_ROUND: Duration = Duration::from_hours(1);
@@ -51,15 +51,21 @@ pub(super) fn catalog(
 /// # Errors
 /// [`StartError::Store`] and [`StartError::StoreKind`].
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    choose_store(settings).await.map(|chosen| chosen.store)
+}
+
+/// The store of the settings, as a runtime keeps it.
+pub(super) async fn choose_store(settings: &Settings) -> Result<ChosenStore, StartError> {
     let url = &settings.storage.url();
     if url.is_memory() {
-        return Ok(Arc::new(MemoryStore::new(settings.storage.memory_history_max)));
+        let memory = MemoryStore::new(settings.storage.memory_history_max);
+        return Ok(ChosenStore::new(Arc::new(memory)));
     }
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     {
         use gleitzeit_storage::SqlStore;
         match SqlStore::connect(url, settings.storage.sql_options()).await {
-            Ok(store) => Ok(Arc::new(store)),
+            Ok(store) => Ok(ChosenStore::in_database(Arc::new(store))),
             Err(error) => Err(StartError::Store { url: url.to_string(), error }),
         }
     }

@@ -1,30 +1,29 @@
-//! A database under an operator's hand: what is in it, whether it is sound, and its upkeep.
+//! Administration of a database: status, check, export, import, migration and vacuum.
 //!
-//! Asked by `gleitzeit db`, and by a host that has tools of its own; on any tokio runtime. Needs no
-//! store and no engine, and works beside those that are open. Each call opens a connection of its
-//! own and lets go of it.
+//! For `gleitzeit db`, and for the tools of a host; on any tokio runtime. It needs no store and no
+//! engine, and works while others are open. Each call opens a connection of its own and closes it.
 //!
-//! Invariant: [`status`], [`check`] and [`export`] write nothing, and make no file; what they hold in
-//! memory does not grow with the number of workflows.
+//! Invariant: [`status`], [`check`] and [`export`] write nothing and create no file, and their memory
+//! does not grow with the number of workflows.
 
 use gleitzeit_domain::store::StoreError;
-use gleitzeit_migrations::Schema;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement, Value,
 };
 
 use super::{
+    StoreUrl,
     fault::Fault,
     location::Location,
-    open::{Connector, Use},
+    open::{Connector, Role},
+    schema::rejection,
 };
-use crate::StoreUrl;
 
 mod activity;
 mod check;
 mod export;
+mod export_format;
 mod import;
-mod line;
 mod pages;
 mod status;
 mod upkeep;
@@ -34,11 +33,12 @@ pub use self::{
     check::{Checked, Finding, Rule, check},
     export::{Exported, export},
     import::{ImportError, Imported, import},
-    status::{Contents, Holder, SchemaStatus, Size, Span, Status, holder, status},
+    status::{Contents, SchemaStatus, Size, Span, Status, holder, status},
     upkeep::{MigrationPlan, Vacuumed, migrate, migrate_existing, plan_migration, vacuum},
 };
+pub use super::leases::Holder;
 
-/// The tables of the store, by their names.
+/// The tables of the store.
 const TABLES: [&str; 8] = [
     "gleitzeit_blobs",
     "gleitzeit_events",
@@ -50,19 +50,21 @@ const TABLES: [&str; 8] = [
     "gleitzeit_workflows",
 ];
 
-/// A database that is there.
-struct Place {
+/// A connection to an existing database.
+struct OpenDatabase {
     location: Location,
-    /// Without the password.
+    /// The URL without the password.
     name: String,
     db: DatabaseConnection,
 }
 
-impl Place {
-    /// Opens a database; makes and migrates nothing.
-    async fn open(url: &StoreUrl, to: Use) -> Result<Self, StoreError> {
+impl OpenDatabase {
+    /// Opens a database; creates and migrates nothing.
+    async fn open(url: &StoreUrl, role: Role) -> Result<Self, StoreError> {
         let location = Location::of(url)?;
         location.check_build()?;
+        // Checked here: the error of SQLite about a missing file names neither the file nor a
+        // remedy.
         if let Location::Sqlite(path) = &location
             && !path.exists()
         {
@@ -70,20 +72,20 @@ impl Place {
             let detail = format!("there is no file `{path}`; name the database with --store");
             return Err(StoreError::Open { detail });
         }
-        let connector = Connector::past_any_store(location.clone());
-        let db = connector.one(to).await?;
+        let connector = Connector::without_store(location.clone());
+        let db = connector.connect(role).await?;
         Ok(Self { location, name: url.to_string(), db })
     }
 
-    /// Opens one whose schema is that of this program.
-    async fn open_current(url: &StoreUrl, to: Use) -> Result<Self, StoreError> {
-        let place = Self::open(url, to).await?;
-        let schema = gleitzeit_migrations::look(&place.db).await.map_err(of_read)?;
-        match refusal(&schema) {
-            None => Ok(place),
+    /// Opens a database whose schema is that of this program.
+    async fn open_current(url: &StoreUrl, role: Role) -> Result<Self, StoreError> {
+        let database = Self::open(url, role).await?;
+        let schema = gleitzeit_migrations::inspect(&database.db).await.map_err(of_read)?;
+        match rejection(&schema) {
+            None => Ok(database),
             Some(why) => {
-                let detail = format!("`{}` {why}", place.name);
-                place.close().await;
+                let detail = format!("`{}` {why}", database.name);
+                database.close().await;
                 Err(StoreError::Open { detail })
             }
         }
@@ -91,28 +93,9 @@ impl Place {
 
     async fn close(self) {
         if let Err(error) = self.db.close().await {
-            tracing::debug!(%error, "connection closed with an error");
+            tracing::debug!(%error, "connection close failed");
         }
     }
-}
-
-/// Why a database of this schema cannot be read by this program.
-pub(super) fn refusal(schema: &Schema) -> Option<String> {
-    if let Some(newer) = schema.newer.first() {
-        return Some(format!(
-            "was migrated by a newer gleitzeit (its schema has `{newer}`, which this program does \
-             not know); use that program"
-        ));
-    }
-    if schema.version().is_none() {
-        return Some(
-            "holds no workflows of gleitzeit; `gleitzeit db migrate` makes its tables".into(),
-        );
-    }
-    let pending = schema.pending();
-    (!pending.is_empty()).then(|| {
-        format!("lacks {}; `gleitzeit db migrate` brings its schema up to date", pending.join(", "))
-    })
 }
 
 fn of_read(error: DbErr) -> StoreError {
@@ -123,7 +106,7 @@ fn of_write(error: DbErr) -> StoreError {
     Fault::from(error).of_write()
 }
 
-/// All rows of a statement that gives few.
+/// All rows of a statement that returns few.
 async fn rows<C: ConnectionTrait>(
     db: &C,
     sql: impl Into<String>,
@@ -133,7 +116,7 @@ async fn rows<C: ConnectionTrait>(
     db.query_all_raw(statement).await
 }
 
-/// The one number that a statement gives; 0 where it gives none.
+/// The number that a statement returns; 0 if it returns none.
 async fn number<C: ConnectionTrait>(db: &C, sql: impl Into<String>) -> Result<i64, DbErr> {
     match rows(db, sql, Vec::new()).await?.first() {
         Some(row) => Ok(row.try_get_by_index::<Option<i64>>(0)?.unwrap_or(0)),
@@ -141,7 +124,7 @@ async fn number<C: ConnectionTrait>(db: &C, sql: impl Into<String>) -> Result<i6
     }
 }
 
-/// What a database takes on disk, in bytes: the file and its log, or the tables with their indexes.
+/// The bytes of a database on disk: the file and its log, or the tables with their indexes.
 async fn size(db: &DatabaseConnection, location: &Location) -> Result<Size, DbErr> {
     let mut size = Size::default();
     match location {
@@ -157,6 +140,8 @@ async fn size(db: &DatabaseConnection, location: &Location) -> Result<Size, DbEr
         }
         Location::Postgres(_) => {
             for table in TABLES {
+                // `to_regclass` returns null for a missing table: the size of an older schema is no
+                // error.
                 let total = format!("SELECT pg_total_relation_size(to_regclass('{table}'))");
                 let total = u64::try_from(number(db, total).await?).unwrap_or(0);
                 size.tables.insert(table.to_owned(), total);
@@ -167,7 +152,7 @@ async fn size(db: &DatabaseConnection, location: &Location) -> Result<Size, DbEr
     Ok(size)
 }
 
-/// The name and the version of the database's program.
+/// The name and version of the database's program.
 async fn product(db: &DatabaseConnection) -> Result<String, DbErr> {
     let (name, sql) = match db.get_database_backend() {
         DbBackend::Postgres => ("PostgreSQL", "SHOW server_version"),

@@ -1,14 +1,13 @@
 //! A connection of a host's own to the database of a store.
 //!
 //! Its settings are those of the store's writer, so that a host's transactions wait for locks and
-//! survive a loss of power as the store's do. [`SqlStore::submit_in`](super::SqlStore::submit_in)
+//! survive a loss of power as the store's do. [`SubmitIn`](super::SubmitIn)
 //! takes part in them.
 
 use gleitzeit_domain::store::StoreError;
 use sea_orm::DatabaseConnection;
 
-use super::{SqlOptions, location::Location, open::Connector};
-use crate::StoreUrl;
+use super::{StoreUrl, location::Location, open::Connector, options::SqlOptions};
 
 /// Opens one connection, which writes. Makes the database and brings its schema up to date as
 /// `options` say.

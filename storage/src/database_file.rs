@@ -1,14 +1,14 @@
-//! Knows the file of a SQLite database, and notices when its path no longer leads to it.
+//! Identifies the file of a SQLite database, and detects that its path no longer leads to it.
 //!
-//! Asked by [`open`](super::open) before SQLite touches the file, and by the
-//! [`writer`](super::writer) before each commit. SQLite itself never looks again: after the file
-//! was removed, renamed or replaced it goes on writing to what nobody finds any more, and after
-//! `-wal`, `-shm` or `-leases` was removed two processes write without seeing each other.
+//! [`open`](super::open) checks the file before SQLite opens it, and the [`writer`](super::writer)
+//! before each commit. SQLite itself never checks again: after the file was removed, renamed or
+//! replaced it writes to a file that nobody finds, and after `-wal`, `-shm` or `-leases` was removed
+//! two processes write without seeing each other.
 //!
-//! The file is never opened here. A process that opens and closes it drops the locks that SQLite
+//! This module never opens the file. A process that opens and closes it drops the locks that SQLite
 //! holds for the same process (`fcntl(2)`), and two writers would get in.
 //!
-//! Invariant: a database that is in use has one name, and that name is not a mount of its own.
+//! Invariant: a database in use has one name, and that name is not a mount of its own.
 
 use std::{
     ffi::OsString,
@@ -18,10 +18,10 @@ use std::{
 
 use gleitzeit_domain::store::StoreError;
 
-/// What SQLite keeps beside the file while it is in use.
-const BESIDE: [&str; 2] = ["-wal", "-shm"];
+/// The files of SQLite beside the database while it is in use.
+const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
-/// One file, whatever it is called: its device and its number there.
+/// The identity of a file: its device, and its inode there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     device: u64,
@@ -33,15 +33,15 @@ pub(super) struct Identity {
 pub(super) struct DatabaseFile {
     path: PathBuf,
     identity: Identity,
-    /// Those of [`BESIDE`], with what they were when they were first seen.
-    beside: [(PathBuf, Option<Identity>); 2],
+    /// The paths of [`COMPANIONS`], with their identities at the first check that found them.
+    companions: [(PathBuf, Option<Identity>); 2],
 }
 
 impl DatabaseFile {
     /// The file that SQLite has just opened at `path`.
     ///
     /// # Errors
-    /// [`StoreError::Open`] where it has several names, is mounted by itself, or is gone already.
+    /// [`StoreError::Open`] if it has several names, is a mount of its own, or is gone already.
     pub(super) fn of_open(path: &Path) -> Result<Self, StoreError> {
         let path = path.canonicalize().map_err(|error| refused(path, &error.to_string()))?;
         let found = stat(&path).map_err(|error| refused(&path, &error.to_string()))?;
@@ -54,36 +54,39 @@ impl DatabaseFile {
         if is_mounted_alone(&path) {
             return Err(refused(
                 &path,
-                "this file is mounted by itself, and the files that belong to it (`-wal`, `-shm`, \
-                 `-leases`) would stay behind when the mount goes; mount its folder instead",
+                "this file is a mount of its own, and its companions (`-wal`, `-shm`, `-leases`) \
+                 would stay behind when the mount ends; mount its folder instead",
             ));
         }
-        let beside = BESIDE.map(|behind| (named(&path, behind), None));
-        Ok(Self { path, identity, beside })
+        let companions = COMPANIONS.map(|suffix| (named(&path, suffix), None));
+        Ok(Self { path, identity, companions })
     }
 
-    /// Why the database can no longer be used; `None` while all is in its place. A few calls of
-    /// `stat(2)`, each about a microsecond.
+    /// The reason why the database can no longer be used; `None` while its files are unchanged. Costs a
+    /// few calls of `stat(2)`, each about a microsecond.
     pub(super) fn loss(&mut self) -> Option<String> {
         let path = self.path.display().to_string();
         match stat(&self.path) {
             Ok(Some(found)) if found.identity != self.identity => {
                 return Some(format!("`{path}` was replaced by another file {IN_USE}"));
             }
+            // A process that opens the file by its second name uses another log, and neither sees
+            // the commits of the other.
             Ok(Some(Found { names: 2.., .. })) => {
                 return Some(format!("`{path}` was given a second name (a hard link) {IN_USE}"));
             }
             Ok(Some(_)) => {}
             Ok(None) => return Some(format!("`{path}` was removed or renamed {IN_USE}")),
-            // A folder that cannot be read for a moment has lost nothing.
+            // Not a loss: a folder that cannot be read for a moment would stop the store for ever.
             Err(_) => return None,
         }
-        for (path, known) in &mut self.beside {
+        for (path, known) in &mut self.companions {
             let found = match stat(path) {
                 Ok(found) => found.map(|found| found.identity),
                 Err(_) => continue,
             };
             match (*known, found) {
+                // Seen for the first time: SQLite creates the log with its first read or write.
                 (None, found) => *known = found,
                 (Some(known), Some(found)) if known == found => {}
                 (Some(_), _) => {
@@ -95,27 +98,28 @@ impl DatabaseFile {
         None
     }
 
-    /// A connection was closed, which may have been the last one: then SQLite removes what lies
-    /// beside the file, and makes it again.
-    pub(super) fn forget_beside(&mut self) {
-        for (_, known) in &mut self.beside {
+    /// Forgets the companions: a connection was closed, and with the last one SQLite removes them and
+    /// creates new ones.
+    pub(super) fn forget_companions(&mut self) {
+        for (_, known) in &mut self.companions {
             *known = None;
         }
     }
 }
 
-/// The byte of `-shm` that a connection locks while it writes.
+/// The byte of `-shm` that a writing connection locks.
 #[cfg(target_os = "linux")]
 const WRITE_LOCK: u64 = 120;
 
-/// Says which process is writing to a database, where the system tells: it may have been stopped in
-/// the middle of a transaction, and everybody else waits for it.
+/// Names the process that is writing to a database, if the system shows it: a process that was
+/// stopped within a transaction blocks all others.
 pub(super) fn who_writes(database: &Path) -> Option<String> {
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::fs::MetadataExt as _;
 
         let shared = named(&database.canonicalize().ok()?, "-shm").metadata().ok()?;
+        // From the kernel: SQLite reports that a file is locked, not by which process.
         let locks = std::fs::read_to_string("/proc/locks").ok()?;
         let process = locks.lines().find_map(|line| writer_of(line, shared.ino()))?;
         let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
@@ -142,11 +146,11 @@ fn writer_of(line: &str, number: u64) -> Option<i32> {
     process.parse().ok().filter(|process| is_it && *process > 0)
 }
 
-/// Ends the sentence about what became of a file.
+/// The end of a sentence about the loss of a file.
 const IN_USE: &str = "while it was in use; what was stored is in the file that was there before: \
                       stop every process that uses it, put it back, and start again";
 
-/// What the system says of a path.
+/// The file at a path.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     identity: Identity,
@@ -155,7 +159,7 @@ struct Found {
 
 #[cfg(unix)]
 impl Identity {
-    /// Of a file that is described.
+    /// The identity of a file with this metadata.
     pub(super) fn of(described: &std::fs::Metadata) -> Self {
         use std::os::unix::fs::MetadataExt as _;
 
@@ -163,11 +167,12 @@ impl Identity {
     }
 }
 
-/// What is at a path; `None` where there is nothing.
+/// The file at a path; `None` if there is none.
 #[cfg(unix)]
 fn stat(path: &Path) -> io::Result<Option<Found>> {
     use std::os::unix::fs::MetadataExt as _;
 
+    // Without following links: the path is canonical, so a link at it has replaced the file.
     match std::fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(Found { identity: Identity::of(&found), names: found.nlink() })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -175,32 +180,33 @@ fn stat(path: &Path) -> io::Result<Option<Found>> {
     }
 }
 
-/// Elsewhere a file that is open cannot be removed or renamed.
+/// On other systems an open file cannot be removed or renamed.
 #[cfg(not(unix))]
 fn stat(_path: &Path) -> io::Result<Option<Found>> {
     Ok(Some(Found { identity: Identity { device: 0, number: 0 }, names: 1 }))
 }
 
-/// Makes an empty file that only its owner may read, where there is none. SQLite gives `-wal` and
+/// Creates an empty file that only its owner may read, if there is none. SQLite gives `-wal` and
 /// `-shm` the mode of the file.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub(super) fn make_private(path: &Path) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
+    // `create_new`: an existing file keeps its mode, which its owner has chosen.
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(path) {
-        // Nobody had it open before: no lock of this process goes with its end.
+        // Safe to close here: a new file has no locks of this process to drop.
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Says once where a database may be read by everybody on the machine, which also lets everybody
-/// lock it and hold up those who write.
+/// Warns of a database that every user of the machine may read: each of them may also lock it, and
+/// block its writers.
 pub(super) fn warn_if_open_to_all(path: &Path) {
     #[cfg(unix)]
     {
@@ -212,7 +218,7 @@ pub(super) fn warn_if_open_to_all(path: &Path) {
             tracing::warn!(
                 file = %path.display(),
                 mode = format_args!("{mode:o}"),
-                "database can be read by every user of this machine; `chmod 600` it, and what lies \
+                "database can be read by every user of this machine; `chmod 600` it and the files \
                  beside it"
             );
         }
@@ -221,10 +227,10 @@ pub(super) fn warn_if_open_to_all(path: &Path) {
     let _ = path;
 }
 
-/// True where a file is a mount point: `docker run -v /srv/a.db:/data/a.db`.
+/// True if a file is a mount point: `docker run -v /srv/a.db:/data/a.db`.
 #[cfg(target_os = "linux")]
 fn is_mounted_alone(path: &Path) -> bool {
-    // Without `/proc` nobody can tell.
+    // Without `/proc` it counts as none: the store must work in a minimal container.
     std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| is_mount(&mounts, path))
 }
 
@@ -233,14 +239,14 @@ fn is_mounted_alone(_path: &Path) -> bool {
     false
 }
 
-/// True where a table of mounts (`proc_pid_mountinfo(5)`) has the path for a mount point.
+/// True if a table of mounts (`proc_pid_mountinfo(5)`) has the path as a mount point.
 #[cfg(target_os = "linux")]
 fn is_mount(mounts: &str, path: &Path) -> bool {
     let Some(path) = path.to_str() else { return false };
     mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| unescaped(at) == path)
 }
 
-/// A path of the table, in which a few characters stand as `\040`.
+/// Decodes a path of the table, which has a few characters as `\040`.
 #[cfg(target_os = "linux")]
 fn unescaped(text: &str) -> String {
     let mut path = text.to_owned();
@@ -250,10 +256,10 @@ fn unescaped(text: &str) -> String {
     path
 }
 
-/// `path` with something behind its name.
-pub(super) fn named(path: &Path, behind: &str) -> PathBuf {
+/// `path` with a suffix.
+pub(super) fn named(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
-    name.push(behind);
+    name.push(suffix);
     PathBuf::from(name)
 }
 
@@ -275,19 +281,19 @@ mod tests {
     use super::*;
 
     #[expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-    fn place() -> (tempfile::TempDir, PathBuf) {
+    fn database() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().canonicalize().unwrap().join("a.db");
         make_private(&path).unwrap();
-        for behind in BESIDE {
-            fs::write(named(&path, behind), "").unwrap();
+        for suffix in COMPANIONS {
+            fs::write(named(&path, suffix), "").unwrap();
         }
         (folder, path)
     }
 
-    /// What a commit would be lost to, each by its name.
+    /// A commit after any of these changes would be lost.
     #[test]
-    fn a_file_that_is_no_longer_where_it_was_is_noticed() {
+    fn a_file_that_was_moved_or_replaced_is_detected() {
         type Change = fn(&Path);
         let changes: [(Change, &str); 6] = [
             (|path| fs::remove_file(path).unwrap(), "removed"),
@@ -304,7 +310,7 @@ mod tests {
             (|path| fs::remove_file(named(path, "-shm")).unwrap(), "a.db-shm` was removed"),
         ];
         for (change, what) in changes {
-            let (_folder, path) = place();
+            let (_folder, path) = database();
             let mut file = DatabaseFile::of_open(&path).unwrap();
             assert_eq!(file.loss(), None);
             assert_eq!(file.loss(), None);
@@ -314,42 +320,42 @@ mod tests {
         }
     }
 
-    /// SQLite makes them when they are needed, and removes them with the last connection.
+    /// SQLite creates them when it needs them, and removes them with the last connection.
     #[test]
-    fn what_lies_beside_a_file_may_come_and_go_with_a_connection() {
-        let (_folder, path) = place();
+    fn companions_may_change_with_a_connection() {
+        let (_folder, path) = database();
         fs::remove_file(named(&path, "-wal")).unwrap();
         let mut file = DatabaseFile::of_open(&path).unwrap();
         assert_eq!(file.loss(), None);
         fs::write(named(&path, "-wal"), "").unwrap();
         assert_eq!(file.loss(), None);
         fs::remove_file(named(&path, "-wal")).unwrap();
-        file.forget_beside();
+        file.forget_companions();
         assert_eq!(file.loss(), None);
     }
 
-    /// Two names have two logs.
+    /// SQLite would keep a log for each of the two names.
     #[test]
-    fn a_file_of_two_names_is_refused() {
-        let (_folder, path) = place();
+    fn a_file_with_two_names_is_rejected() {
+        let (_folder, path) = database();
         fs::hard_link(&path, named(&path, "2")).unwrap();
         let error = DatabaseFile::of_open(&path).unwrap_err();
         assert!(matches!(error, StoreError::Open { .. }));
         assert!(error.to_string().contains("2 names"), "{error}");
     }
 
-    /// Prompts, answers and inputs are in it.
+    /// The file has prompts, results and inputs.
     #[test]
-    fn a_new_file_is_for_its_owner_only() {
-        let (_folder, path) = place();
+    fn a_new_file_is_private() {
+        let (_folder, path) = database();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         make_private(&path).unwrap();
         let mode = path.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o640, "one that was there is its owner's to set");
+        assert_eq!(mode, 0o640, "the mode of an existing file stays");
     }
 
-    /// Who waits for a lock is to know for whom.
+    /// The error about a lock must name the process that holds it.
     #[cfg(target_os = "linux")]
     #[test]
     fn the_process_that_writes_is_found_among_locks() {
@@ -363,7 +369,7 @@ mod tests {
         assert_eq!(of("1: OFDLCK ADVISORY  WRITE -1 fe:01:5678 120 120"), None);
     }
 
-    /// As the kernel writes it, with a space in a path.
+    /// The format of the kernel, with a space in a path.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_mount_point_is_found_in_the_table() {

@@ -1,7 +1,7 @@
-//! Records as the values of rows, and back.
+//! Encodes records as the values of rows, and decodes them.
 //!
-//! Invariant: what [`encode`](self) lets through can be read back exactly, to the microsecond; what
-//! could not is refused before anything is written, so that no row can keep a store from opening.
+//! Invariant: an encoded value can be read back exactly, with times to the microsecond. A value that
+//! could not is rejected before anything is written, so that no row can keep a store from opening.
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -21,22 +21,23 @@ use gleitzeit_domain::{
 use sea_orm::Value;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// JSON longer than this many bytes is kept as a blob.
+/// Upper limit of the bytes of JSON in a row; longer JSON becomes a blob.
 const INLINE_MAX: usize = 64 * 1024;
 
-/// Objects and arrays within each other that a stored value may have: reading stops at 128, and
-/// the value stands within a few of the record's own.
+/// Upper limit of the nesting of a stored value: serde_json stops at 128, and the record adds a few
+/// levels of its own.
 const NESTING_MAX: usize = 112;
 
-/// The hash that a large payload is kept under.
+/// The hash of a large payload, and its key.
 pub(super) type Hash = [u8; 32];
 
-/// Large payloads to be written, by hash.
+/// Large payloads to write, by hash.
 pub(super) type Blobs = BTreeMap<Hash, String>;
 
-/// Replaces what a text column of PostgreSQL cannot hold. Reversible; most texts stay as they are.
+/// Escapes NUL, which a text column of PostgreSQL cannot hold. Most texts stay unchanged.
 pub(super) fn escape(text: &str) -> Cow<'_, str> {
     if text.contains(['\0', '\\']) {
+        // Backslashes first: the one that stands for NUL must not be escaped itself.
         Cow::Owned(text.replace('\\', "\\\\").replace('\0', "\\0"))
     } else {
         Cow::Borrowed(text)
@@ -45,6 +46,7 @@ pub(super) fn escape(text: &str) -> Cow<'_, str> {
 
 /// Undoes [`escape`].
 pub(super) fn unescape(text: String) -> String {
+    // Most texts have no escape, and are returned without a copy.
     if !text.contains('\\') {
         return text;
     }
@@ -68,7 +70,7 @@ pub(super) fn text(text: &str) -> Value {
     Value::String(Some(escape(text).into_owned()))
 }
 
-/// A column with one of the names of a status.
+/// A column with the name of a status.
 pub(super) fn name(name: &'static str) -> Value {
     Value::String(Some(name.to_owned()))
 }
@@ -80,6 +82,8 @@ pub(super) fn time(at: Option<DateTime<Utc>>) -> Value {
 
 /// A column with a count.
 pub(super) fn count(number: u64) -> Result<Value, StoreError> {
+    // An error instead of a cast: a negative count could not be read back, and would break its
+    // workflow.
     match i64::try_from(number) {
         Ok(number) => Ok(Value::BigInt(Some(number))),
         Err(_) => Err(refused(format!("{number} is too large for a count"))),
@@ -102,7 +106,7 @@ pub(super) fn count_of<T: TryFrom<i64>>(number: i64) -> Result<T, StoreError> {
     T::try_from(number).map_err(|_| refused(format!("{number} is no count")))
 }
 
-/// Reads stored JSON.
+/// Parses stored JSON.
 pub(super) fn parse<T: DeserializeOwned>(json: &str) -> Result<T, StoreError> {
     serde_json::from_str(json).map_err(|error| refused(format!("cannot read stored JSON: {error}")))
 }
@@ -121,6 +125,7 @@ fn payload(json: String, blobs: &mut Blobs) -> [Value; 2] {
     if json.len() <= INLINE_MAX {
         return [Value::String(Some(json)), Value::Bytes(None)];
     }
+    // By content: tasks with equal payloads share one blob.
     let hash = Hash::from(blake3::hash(json.as_bytes()));
     blobs.insert(hash, json);
     [Value::String(None), Value::Bytes(Some(hash.to_vec()))]
@@ -142,21 +147,23 @@ pub(super) fn result(task: &TaskRecord, blobs: &mut Blobs) -> Result<[Value; 2],
     let Some(result) = task.result.as_deref() else {
         return Ok([Value::String(None), Value::Bytes(None)]);
     };
+    // Before the JSON is written: serde_json writes any depth, and then fails to read it.
     check_nesting(result, "a result")?;
     Ok(payload(json(result)?, blobs))
 }
 
-/// The hash that needs are kept under; 0 for what nobody knows.
+/// The hash of needs, and their key; 0 for unknown needs.
 pub(super) fn needs_hash(needs: &Needs) -> i64 {
     if needs.is_unknown() {
         return 0;
     }
     let hash = Hash::from(blake3::hash(needs_body(needs).as_bytes()));
+    // Positive and not 0: the column is signed, and 0 means unknown.
     let first = hash.iter().take(8).fold(0_i64, |all, byte| (all << 8) | i64::from(*byte));
     (first & i64::MAX).max(1)
 }
 
-/// The text that needs are kept as: a method a line.
+/// The stored text of needs: a method a line.
 pub(super) fn needs_body(needs: &Needs) -> String {
     let mut body = String::new();
     for method in needs.methods() {
@@ -168,12 +175,12 @@ pub(super) fn needs_body(needs: &Needs) -> String {
     body
 }
 
-/// Reads needs.
+/// Decodes needs.
 pub(super) fn needs_of(body: &str) -> Needs {
     body.lines().map(Arc::from).collect()
 }
 
-/// What is asked of the process that runs a workflow.
+/// The body of a request.
 pub(super) fn command(command: &Command) -> Result<String, StoreError> {
     if let Command::Resolve { resolution: Resolution::Completed { result }, .. } = command {
         check_nesting(result, "a result")?;
@@ -189,13 +196,14 @@ pub(super) fn answer(answer: &RequestAnswer) -> Result<String, StoreError> {
     json(&answer.as_ref().err())
 }
 
-/// Reads the answer to a request.
+/// Decodes the answer to a request.
 pub(super) fn answer_of(text: &str) -> Result<RequestAnswer, StoreError> {
     Ok(parse::<Option<TaskError>>(text)?.map_or(Ok(()), Err))
 }
 
 /// The columns `first_sequence`, `event_count` and `body`.
 pub(super) fn events(events: &[Event]) -> Result<[Value; 3], StoreError> {
+    // A row has the sequence of its first event only: a gap would renumber every event after it.
     let first = events.first().map_or(0, |event| event.sequence);
     for (event, expected) in events.iter().zip(first..) {
         if event.sequence != expected {
@@ -210,7 +218,7 @@ pub(super) fn events(events: &[Event]) -> Result<[Value; 3], StoreError> {
     Ok([count(first)?, count(events.len() as u64)?, Value::String(Some(json(&body)?))])
 }
 
-/// The events of a row, and the sequence of each.
+/// Decodes the events of a row.
 pub(super) fn events_of(
     id: &WorkflowId,
     first_sequence: u64,
@@ -226,9 +234,10 @@ pub(super) fn events_of(
         .collect()
 }
 
-/// The task at `index` as its workflow's spec describes it: what a task without a row is.
+/// The task at `index` by the spec of its workflow: a task without a row.
 pub(super) fn waiting(index: u32, spec: &TaskSpec) -> TaskRecord {
     let id: Arc<str> = if spec.id.is_empty() {
+        // The id that a task without one gets at its submission: another would be another task.
         format!("task-{}", u64::from(index) + 1).into()
     } else {
         spec.id.as_str().into()
@@ -237,7 +246,7 @@ pub(super) fn waiting(index: u32, spec: &TaskSpec) -> TaskRecord {
     TaskRecord::pending(index, gleitzeit_domain::id::TaskId::new(id), name)
 }
 
-/// True when [`waiting`] gives `task`; without making it, for this runs for every task submitted.
+/// True if [`waiting`] returns `task`. It does not build the task: this runs for every submitted one.
 pub(super) fn is_waiting(task: &TaskRecord, index: u32, spec: &TaskSpec) -> bool {
     let id = task.id.as_str();
     let same_id = if spec.id.is_empty() {
@@ -287,7 +296,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// A name that comes back otherwise would be another workflow.
+        /// A name that is read back changed would be another workflow.
         #[test]
         fn escaping_is_reversible_and_leaves_no_nul(text in "[a\\\\0\0é]{0,12}") {
             let escaped = escape(&text).into_owned();
@@ -296,9 +305,9 @@ mod tests {
         }
     }
 
-    /// What is let through must be readable within the records that it stands in.
+    /// An accepted value must be readable as part of its record.
     #[test]
-    fn the_deepest_value_that_is_let_through_can_be_read() {
+    fn the_deepest_accepted_value_can_be_read() {
         let mut value = json!(1);
         for _ in 0..NESTING_MAX {
             value = json!([value]);
@@ -308,13 +317,13 @@ mod tests {
         let [column, _] = spec(&spec_of(value.clone()), &mut blobs).unwrap();
         let Value::String(Some(column)) = column else { panic!("{column:?}") };
         assert_eq!(parse::<WorkflowSpec>(&column).unwrap(), spec_of(value.clone()));
-        let refused = spec(&spec_of(json!([value])), &mut blobs);
-        assert!(matches!(refused, Err(StoreError::Integrity { .. })), "{refused:?}");
+        let rejected = spec(&spec_of(json!([value])), &mut blobs);
+        assert!(matches!(rejected, Err(StoreError::Integrity { .. })), "{rejected:?}");
     }
 
-    /// Only what is large pays for a second table.
+    /// A small payload must not cost a row in a second table.
     #[test]
-    fn large_payloads_become_blobs_and_are_kept_once() {
+    fn large_payloads_become_blobs_and_are_stored_once() {
         let mut blobs = Blobs::new();
         let [inline, none] = payload("x".repeat(INLINE_MAX), &mut blobs);
         assert!(matches!((inline, none), (Value::String(Some(_)), Value::Bytes(None))));
@@ -324,7 +333,7 @@ mod tests {
         assert_eq!(blobs.len(), 1);
     }
 
-    /// A task without a row must be told from one that has something to remember.
+    /// A task that differs from its spec in any field needs a row.
     #[test]
     fn a_task_as_submitted_needs_no_row() {
         for spec in [TaskSpec::new("", "b/c"), TaskSpec::new("x", "b/c").named("X")] {

@@ -1,7 +1,7 @@
 //! The tables as sea-orm entities.
 //!
-//! Readers and the prune job ask through them; the writer's own statements are checked against
-//! their columns by a test. A host service may read them too; only the store writes them.
+//! Readers and the deletion of settled workflows use them; a test compares the statements of the
+//! writer with their columns. A host service may read them; only the store writes them.
 
 pub mod blob;
 pub mod event;

@@ -1,30 +1,30 @@
-//! What a database's complaint means: for the caller, and for the writer that must decide whether
-//! to try again, to write one by one, or to give up.
+//! Classifies the errors of a database: for the caller, and for the writer, which retries, writes
+//! the calls one by one, or fails.
 
 use gleitzeit_domain::store::StoreError;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-/// What the writer can do about a complaint.
+/// The cause of a database error, by the reaction of the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// Something in what was written: the rest of the group may pass without it.
-    Content,
-    /// Another process was in the way: the same again passes.
+    /// A value in the group: the other calls of the group pass without it.
+    Data,
+    /// A conflict with another process: the same group passes when repeated.
     Contention,
-    /// Another process holds the file, and was waited for long enough.
+    /// Another process held the lock of the file until the busy timeout.
     Locked,
-    /// The connection: a new one may pass.
+    /// The connection: the group may pass on a new one.
     Connection,
-    /// The disk under a file is full. A commit that met it has certainly not happened: its last
-    /// page was not written.
+    /// The disk of a SQLite file is full. A commit that failed with it certainly did not happen:
+    /// SQLite could not write its last page.
     Full,
-    /// The database takes no writes at all: full, read-only, broken.
+    /// The database accepts no writes: full, read-only, corrupt.
     Database,
-    /// The database is no longer where it was.
+    /// The file of the database was removed or replaced.
     Gone,
 }
 
-/// A complaint and what it means.
+/// A database error and its cause.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) cause: Cause,
@@ -38,7 +38,7 @@ impl From<DbErr> for Fault {
 }
 
 impl Fault {
-    /// What the writer itself found: nothing may be written any more.
+    /// A loss that the writer found: it writes nothing more.
     pub(super) fn gone(error: &StoreError) -> Self {
         let detail = match error {
             StoreError::Gone { detail } => detail.clone(),
@@ -47,49 +47,91 @@ impl Fault {
         Self { cause: Cause::Gone, detail }
     }
 
-    /// True when what was rolled back may be tried again at once.
-    pub(super) fn may_pass_again(&self) -> bool {
+    /// True if a transaction that was rolled back may be repeated at once.
+    pub(super) fn is_retryable(&self) -> bool {
         matches!(self.cause, Cause::Contention | Cause::Connection)
     }
 
-    /// As the answer to a write that was rolled back.
+    /// The answer to a write that was rolled back.
     pub(super) fn of_write(self) -> StoreError {
         match self.cause {
             Cause::Connection | Cause::Contention | Cause::Locked => {
                 StoreError::Unavailable { detail: self.detail }
             }
             Cause::Full => StoreError::Write {
-                detail: format!("{}; make room on the disk: it is tried again", self.detail),
+                detail: format!("{}; free disk space: the write is repeated", self.detail),
             },
-            // The same again is refused again, whatever else is stored.
-            Cause::Content => StoreError::Refused { detail: self.detail },
+            // Not `Write`, which the engine repeats: the same values would be rejected for ever.
+            Cause::Data => StoreError::Refused { detail: self.detail },
             Cause::Database => StoreError::Write { detail: self.detail },
             Cause::Gone => StoreError::Gone { detail: self.detail },
         }
     }
 
-    /// As the answer to a read.
+    /// The answer to a read.
     pub(super) fn of_read(self) -> StoreError {
         match self.cause {
             Cause::Connection | Cause::Contention | Cause::Locked => {
                 StoreError::Unavailable { detail: self.detail }
             }
-            Cause::Content | Cause::Full | Cause::Database => {
-                StoreError::Read { detail: self.detail }
-            }
+            Cause::Data | Cause::Full | Cause::Database => StoreError::Read { detail: self.detail },
             Cause::Gone => StoreError::Gone { detail: self.detail },
         }
     }
 
-    /// As the answer to a commit: only a database that answered, and refused, has surely not
-    /// committed.
+    /// The answer to a commit that failed.
     pub(super) fn of_commit(self) -> StoreError {
         match self.cause {
+            // The commit may have reached the disk before the connection or the I/O failed: as a
+            // plain error, the caller could report a stored workflow as not stored.
             Cause::Connection | Cause::Database => StoreError::Unknown { detail: self.detail },
-            Cause::Contention | Cause::Locked | Cause::Content | Cause::Full | Cause::Gone => {
+            Cause::Contention | Cause::Locked | Cause::Data | Cause::Full | Cause::Gone => {
                 self.of_write()
             }
         }
+    }
+}
+
+/// A [`StoreError`] of a read; `?` converts a database error into it.
+#[derive(Debug)]
+pub(super) struct ReadError(pub(super) StoreError);
+
+impl From<DbErr> for ReadError {
+    fn from(error: DbErr) -> Self {
+        Self(Fault::from(error).of_read())
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self(error)
+    }
+}
+
+/// The failure of one request within its transaction.
+#[derive(Debug)]
+pub(super) enum RequestError {
+    /// The database failed: the request may be repeated.
+    Database(DbErr),
+    /// The request is rejected with this answer.
+    Answer(StoreError),
+}
+
+impl From<DbErr> for RequestError {
+    fn from(error: DbErr) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<StoreError> for RequestError {
+    fn from(error: StoreError) -> Self {
+        Self::Answer(error)
+    }
+}
+
+impl From<ReadError> for RequestError {
+    fn from(ReadError(error): ReadError) -> Self {
+        Self::Answer(error)
     }
 }
 
@@ -103,11 +145,11 @@ fn cause(error: &DbErr) -> Cause {
                 | sqlx::Error::Decode(_)
                 | sqlx::Error::ColumnDecode { .. }
                 | sqlx::Error::RowNotFound
-                | sqlx::Error::InvalidArgument(_) => Cause::Content,
+                | sqlx::Error::InvalidArgument(_) => Cause::Data,
                 _ => Cause::Connection,
             }
         }
-        _ => Cause::Content,
+        _ => Cause::Data,
     }
 }
 
@@ -119,7 +161,7 @@ fn of_code(code: &str) -> Cause {
             5 | 6 => Cause::Locked,
             13 => Cause::Full,
             // too big, constraint, wrong type, out of range
-            18 | 19 | 20 | 25 => Cause::Content,
+            18 | 19 | 20 | 25 => Cause::Data,
             // no memory, read-only, interrupted, I/O, corrupt, cannot open, not a database; an error
             // in a statement, as after a table was dropped: no item is at fault
             _ => Cause::Database,
@@ -127,7 +169,7 @@ fn of_code(code: &str) -> Cause {
         _ => match code {
             // serialization failure, deadlock, lock not available
             "40001" | "40P01" | "55P03" => Cause::Contention,
-            // this process stood still within a transaction
+            // this process sent no statement within a transaction until the server's idle limit
             "25P03" => Cause::Connection,
             // read-only transaction
             "25006" => Cause::Database,
@@ -135,7 +177,7 @@ fn of_code(code: &str) -> Cause {
                 // connection, operator intervention (shutdown, crash)
                 Some("08" | "57") => Cause::Connection,
                 // data, integrity, limits of the program, a trigger's own complaint
-                Some("22" | "23" | "54" | "P0") => Cause::Content,
+                Some("22" | "23" | "54" | "P0") => Cause::Data,
                 // resources (disk full, too many connections), system, configuration, internal, or a
                 // table that is not there: no item is at fault
                 _ => Cause::Database,
@@ -148,10 +190,10 @@ fn of_code(code: &str) -> Cause {
 mod tests {
     use super::*;
 
-    /// The runtime refuses intake, repeats or gives up by this; a full disk must never be taken
-    /// for a bad item.
+    /// The runtime rejects submissions, repeats or fails by the cause; a full disk must never count
+    /// as invalid data.
     #[test]
-    fn codes_of_both_databases_are_told_apart() {
+    fn codes_of_both_databases_have_their_causes() {
         for (code, cause) in [
             ("5", Cause::Locked),
             ("517", Cause::Locked),
@@ -159,20 +201,20 @@ mod tests {
             ("8", Cause::Database),
             ("1032", Cause::Database),
             ("778", Cause::Database),
-            ("787", Cause::Content),
-            ("1555", Cause::Content),
+            ("787", Cause::Data),
+            ("1555", Cause::Data),
             ("40P01", Cause::Contention),
             ("53100", Cause::Database),
             ("57P01", Cause::Connection),
             ("25P03", Cause::Connection),
             ("08006", Cause::Connection),
             ("25006", Cause::Database),
-            ("18", Cause::Content),
+            ("18", Cause::Data),
             ("1", Cause::Database),
-            ("23505", Cause::Content),
-            ("54000", Cause::Content),
+            ("23505", Cause::Data),
+            ("54000", Cause::Data),
             ("42P01", Cause::Database),
-            ("22021", Cause::Content),
+            ("22021", Cause::Data),
         ] {
             assert_eq!(of_code(code), cause, "{code}");
         }
@@ -185,7 +227,7 @@ mod tests {
         assert!(matches!(fault(Cause::Connection).of_commit(), StoreError::Unknown { .. }));
         assert!(matches!(fault(Cause::Database).of_commit(), StoreError::Unknown { .. }));
         assert!(matches!(fault(Cause::Full).of_commit(), StoreError::Write { .. }));
-        assert!(matches!(fault(Cause::Content).of_commit(), StoreError::Refused { .. }));
+        assert!(matches!(fault(Cause::Data).of_commit(), StoreError::Refused { .. }));
         assert!(matches!(fault(Cause::Contention).of_commit(), StoreError::Unavailable { .. }));
     }
 }

@@ -1,4 +1,4 @@
-//! Where a database is, read from the URL of the settings.
+//! The location of a database, parsed from the URL of the settings.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use gleitzeit_domain::store::StoreError;
 
 use crate::StoreUrl;
 
-/// Where a database is.
+/// The location of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Location {
-    /// One file.
+    /// A file.
     Sqlite(PathBuf),
     /// A server, as `postgres://…`.
     Postgres(String),
@@ -34,7 +34,7 @@ impl Location {
 }
 
 impl Location {
-    /// Refuses what this build was made without.
+    /// Rejects a kind of database that this build lacks.
     pub(super) fn check_build(&self) -> Result<(), StoreError> {
         let (kind, feature, is_there) = match self {
             Self::Sqlite(_) => ("SQLite", "sqlite", cfg!(feature = "sqlite")),
@@ -59,9 +59,9 @@ mod tests {
         Location::of(&url.parse().unwrap())
     }
 
-    /// All the ways in which people write the same file.
+    /// All forms in which people write a file.
     #[test]
-    fn a_path_is_taken_as_it_is_written() {
+    fn a_path_is_not_changed() {
         for (url, path) in [
             ("sqlite:a.db", "a.db"),
             ("sqlite://a.db", "a.db"),
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(of("postgresql://h/n"), Ok(Location::Postgres("postgres://h/n".into())));
     }
 
-    /// It is a store, and none in a database.
+    /// The store in memory has no database.
     #[test]
     fn memory_is_no_database() {
         assert!(matches!(of("memory"), Err(StoreError::Open { .. })));

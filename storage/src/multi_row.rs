@@ -1,15 +1,16 @@
 //! Statements over many rows, in few shapes.
 //!
-//! Invariant: a statement has as many rows as one of [`SIZES`] says, so that a connection prepares
-//! each statement in few shapes and finds it prepared ever after. Two or three statements take any
-//! number of rows up to the greatest: each costs a message to the database.
+//! Invariant: the number of rows of a statement is one of [`SIZES`], so that a connection prepares
+//! few shapes of each statement, each once. Two or three statements take any number of rows up to the
+//! largest size; each costs a message to the database.
 
 use std::sync::OnceLock;
 
 use sea_orm::{DbBackend, Statement, Value};
 
-/// From one size to the next it is a quarter or less. 14 columns of the greatest stay far below the
-/// parameters that SQLite (32,766) and PostgreSQL (65,535) take.
+/// The numbers of rows of a statement; each is at most a quarter above the one before, from 4 on. The
+/// largest with 14 columns stays far below the parameter limits of SQLite (32,766) and PostgreSQL
+/// (65,535).
 const SIZES: [usize; 28] = [
     1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160,
     192, 224, 256,
@@ -19,11 +20,11 @@ const SIZES: [usize; 28] = [
 #[derive(Debug)]
 pub(super) struct MultiRow {
     backend: DbBackend,
-    /// What stands before the rows.
+    /// The text before the rows.
     head: &'static str,
-    /// Parameters of a row.
+    /// The parameters of a row.
     columns: usize,
-    /// What stands behind the rows.
+    /// The text after the rows.
     tail: &'static str,
     texts: [OnceLock<String>; SIZES.len()],
 }
@@ -48,18 +49,19 @@ impl MultiRow {
         self.columns
     }
 
-    /// The statements that together take `rows`, all of one table.
+    /// The statements for `rows` of one table.
     pub(super) fn part(&self, rows: Vec<Value>) -> Part {
         Part { rows: rows.len() / self.columns, statements: self.statements(rows).collect() }
     }
 
-    /// The same, with at most about so many bytes of text in a statement, or one row: a driver copies
-    /// what a statement holds, and a server refuses a message of a gigabyte.
+    /// The same with at most about `bytes_max` bytes of text in a statement, or one row: a driver
+    /// copies the values of a statement, and PostgreSQL rejects a message of a gigabyte.
     pub(super) fn part_within(&self, rows: Vec<Value>, bytes_max: usize) -> Part {
         let length = |value: &Value| match value {
             Value::String(Some(text)) => text.len(),
             _ => 0,
         };
+        // The usual case, without a second copy of the rows.
         if rows.iter().map(length).sum::<usize>() <= bytes_max {
             return self.part(rows);
         }
@@ -78,11 +80,12 @@ impl MultiRow {
             chunk.extend(row);
         }
         statements.extend(self.statements(chunk));
-        // Not cut like the parts of as many rows: it is joined with none.
+        // Its statements have other sizes than those of a part with as many rows: `join` must not
+        // pair them.
         Part { rows: usize::MAX, statements }
     }
 
-    /// The statements that together take `rows`, each a multiple of the columns.
+    /// The statements for `rows`, whose length is a multiple of the columns.
     pub(super) fn statements(&self, rows: Vec<Value>) -> impl Iterator<Item = Statement> {
         debug_assert!(rows.len().is_multiple_of(self.columns), "a row is not whole");
         let mut left = rows.len() / self.columns;
@@ -91,6 +94,7 @@ impl MultiRow {
             if left == 0 {
                 return None;
             }
+            // The largest size that fits; there is one, because 1 is a size.
             let shape = SIZES.partition_point(|size| *size <= left) - 1;
             left -= SIZES[shape];
             let values: Vec<Value> = rows.by_ref().take(self.columns * SIZES[shape]).collect();
@@ -98,8 +102,9 @@ impl MultiRow {
         })
     }
 
-    /// The text for as many rows as the shape has.
+    /// The text for the number of rows of a shape.
     fn text(&self, shape: usize) -> &str {
+        // Built once for each shape: the text for 256 rows has thousands of placeholders.
         self.texts[shape].get_or_init(|| {
             let mut text = String::from(self.head);
             let mut number = 0;
@@ -126,7 +131,8 @@ impl MultiRow {
     }
 }
 
-/// Values up to which all statements are joined: a row of each table, so that there are few shapes.
+/// Upper limit of the values of statements that are all joined: about a row of each table. Above it
+/// the joined texts would have too many shapes.
 const JOINED_MAX: usize = 32;
 
 /// The statements for the rows of one table.
@@ -136,11 +142,11 @@ pub(super) struct Part {
     pub(super) statements: Vec<Statement>,
 }
 
-/// Makes one statement of several, the first of them, where that makes sense; in their order.
+/// Joins statements into one if that is faster; keeps their order. The first part gets the result.
 ///
-/// SQLite runs several statements that come as one, and a message to its thread costs more than a
-/// small statement does, and on a busy machine more than a large one. A server takes one statement
-/// with parameters at a time.
+/// SQLite runs several statements in one text. A message to its thread costs more than a small
+/// statement, and on a busy machine more than a large one. PostgreSQL takes one statement with
+/// parameters at a time.
 pub(super) fn join<const PARTS: usize>(backend: DbBackend, parts: &mut [Part; PARTS]) {
     let values = |statement: &Statement| statement.values.as_ref().map_or(0, |it| it.0.len());
     let count: usize = parts.iter().flat_map(|part| &part.statements).map(values).sum();
@@ -152,7 +158,8 @@ pub(super) fn join<const PARTS: usize>(backend: DbBackend, parts: &mut [Part; PA
         parts[0].statements = vec![one_of(backend, all)];
         return;
     }
-    // Parts of as many rows are cut alike: each statement of the first has its like in the others.
+    // Parts with the same number of rows have statements of the same sizes: joined one by one, they
+    // have as many shapes as a single table.
     let mut parts = parts.iter_mut().filter(|part| part.rows > 0);
     let Some(first) = parts.next() else { return };
     let alike = parts.take_while(|part| part.rows == first.rows);
@@ -164,7 +171,7 @@ pub(super) fn join<const PARTS: usize>(backend: DbBackend, parts: &mut [Part; PA
     }
 }
 
-/// One statement that does what all do.
+/// One statement with the texts and values of all.
 fn one_of(backend: DbBackend, statements: Vec<Statement>) -> Statement {
     let mut text = String::new();
     let mut all = Vec::new();
@@ -188,7 +195,7 @@ mod tests {
         insert.statements(values).map(|statement| statement.sql).collect()
     }
 
-    /// Placeholders are written as each database wants them.
+    /// Each database has its own form of placeholders.
     #[test]
     fn a_statement_has_a_placeholder_for_each_value() {
         assert_eq!(
@@ -201,7 +208,7 @@ mod tests {
         );
     }
 
-    /// No row is lost, none is written twice, and both shapes and statements are few.
+    /// No row is lost or written twice, and both shapes and statements are few.
     #[test]
     fn any_number_of_rows_is_cut_into_few_sizes() {
         assert!(texts(DbBackend::Sqlite, 0).is_empty());
@@ -221,7 +228,7 @@ mod tests {
         }
     }
 
-    /// Large texts are spread over statements, in their order; a row is never cut.
+    /// Large texts are spread over statements, in their order; a row is never split.
     #[test]
     fn no_statement_holds_more_text_than_is_allowed() {
         let insert = MultiRow::new(DbBackend::Postgres, "INSERT INTO t VALUES", 2, "");
@@ -253,7 +260,7 @@ mod tests {
         update.part((0..rows).map(Value::from).collect())
     }
 
-    /// What a lone task writes is one message.
+    /// The rows of a single task are one message.
     #[test]
     fn small_statements_go_to_a_file_as_one() {
         let backend = DbBackend::Sqlite;
@@ -271,7 +278,7 @@ mod tests {
         assert_eq!(values.0, [0, 1, 2, 3, 0].map(|it: i64| Value::from(it)));
     }
 
-    /// Where each workflow has a row in each table, the tables are written together.
+    /// If each workflow has a row in each table, the tables are written together.
     #[test]
     fn statements_of_as_many_rows_go_to_a_file_together() {
         let backend = DbBackend::Sqlite;
@@ -297,12 +304,12 @@ mod tests {
             .collect();
         assert_eq!(values(&parts[1]), expected);
         assert!(parts[2].statements.is_empty());
-        // What follows one that differs stays behind it.
+        // A part after one of another size is not joined: it must run after it.
         assert_eq!(texts(&parts[3]).len(), 1);
         assert_eq!(texts(&parts[4]), updates_as);
     }
 
-    /// What a server gets stays as it is.
+    /// PostgreSQL takes one statement at a time.
     #[test]
     fn a_server_gets_each_statement_alone() {
         let backend = DbBackend::Postgres;

@@ -1,12 +1,12 @@
-//! Forgets the needs that no workflow has any more.
+//! Deletes the needs without a workflow.
 //!
-//! Lives beside the [`writer`](super::writer), and is woken when workflows were forgotten. It looks
-//! for needs without a workflow on a connection that reads, because that may take a look at every
-//! workflow, and has the writer remove them, which looks at the workflows that came since.
+//! Runs beside the [`writer`](super::writer), after workflows were deleted. It finds needs without a
+//! workflow on a reading connection, because that may scan all workflows; the writer deletes them
+//! after a check of the workflows added since.
 //!
-//! Another process may take needs for stored that are removed here, and write a workflow that bears
-//! their hash. Such a workflow may be claimed by anybody (`leases::fit`), as one whose needs nobody
-//! wrote down; so nothing is lost by it but a try.
+//! Another process may cache needs as stored that are deleted here, and then submit a workflow with
+//! their hash. Every process may claim such a workflow (`leases::fit`), like one without recorded
+//! needs; a process that cannot run it releases it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,25 +16,18 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     encode,
-    read::{ReadError, Reader},
-    writer::Request,
+    fault::ReadError,
+    queue::{Request, UnusedNeeds},
+    read::Reader,
 };
 
-/// Between two looks: needs are few and small.
+/// The pause between two searches: needs are few and small.
 const PAUSE: Duration = Duration::from_hours(1);
 
-/// Needs that are removed at a time.
+/// Upper limit of the needs deleted at a time.
 const REMOVED_MAX: i64 = 500;
 
-/// Needs without a workflow.
-#[derive(Debug)]
-pub(super) struct Unused {
-    pub(super) hashes: Vec<i64>,
-    /// The key of the newest workflow that was looked at.
-    newest: i64,
-}
-
-/// Stays as long as there is a writer.
+/// Runs until the writer ends.
 pub(super) async fn keep_used(
     reader: Arc<Reader>,
     writer: mpsc::WeakUnboundedSender<Request>,
@@ -45,22 +38,26 @@ pub(super) async fn keep_used(
         match find(&reader).await {
             Ok(unused) if unused.hashes.is_empty() => {}
             Ok(unused) => {
+                // A weak sender: a strong one would keep the writer running after the store was
+                // dropped.
                 let Some(writer) = writer.upgrade() else { return };
-                if writer.send(Request::ForgetNeeds(unused)).is_err() {
+                if writer.send(Request::DeleteNeeds(unused)).is_err() {
                     return;
                 }
             }
             Err(ReadError(error)) => {
-                tracing::warn!(%error, "needs without a workflow were not found");
+                tracing::warn!(%error, "search for unused needs failed");
             }
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn find(reader: &Reader) -> Result<Unused, ReadError> {
+async fn find(reader: &Reader) -> Result<UnusedNeeds, ReadError> {
     let snapshot = reader.snapshot().await?;
     let backend = snapshot.get_database_backend();
+    // In the same snapshot as the needs: the deletion checks the workflows after this one, and a
+    // gap between the two would hide a workflow from both.
     let newest = "SELECT COALESCE(MAX(key), 0) FROM gleitzeit_workflows";
     let newest = snapshot.query_one_raw(Statement::from_string(backend, newest)).await?;
     let newest = newest.map_or(Ok(0), |row| row.try_get_by_index(0))?;
@@ -70,13 +67,13 @@ async fn find(reader: &Reader) -> Result<Unused, ReadError> {
     );
     let rows = snapshot.query_all_raw(Statement::from_string(backend, unused)).await?;
     let hashes: Result<Vec<i64>, DbErr> = rows.iter().map(|row| row.try_get_by_index(0)).collect();
-    let unused = Unused { hashes: hashes?, newest };
+    let unused = UnusedNeeds { hashes: hashes?, newest };
     snapshot.commit().await?;
     Ok(unused)
 }
 
-/// Removes needs that no workflow has got meanwhile.
-pub(super) async fn remove<C: ConnectionTrait>(db: &C, unused: &Unused) -> Result<(), DbErr> {
+/// Deletes the needs that no newer workflow has.
+pub(super) async fn remove<C: ConnectionTrait>(db: &C, unused: &UnusedNeeds) -> Result<(), DbErr> {
     for hash in &unused.hashes {
         let delete = "DELETE FROM gleitzeit_needs WHERE hash = $1 AND NOT EXISTS \
                       (SELECT 1 FROM gleitzeit_workflows WHERE key > $2 AND needs = $1)";
@@ -87,7 +84,7 @@ pub(super) async fn remove<C: ConnectionTrait>(db: &C, unused: &Unused) -> Resul
     Ok(())
 }
 
-/// The needs of a hash; nothing where nobody wrote them down.
+/// The needs of a hash; empty if none are stored.
 pub(super) async fn of_hash<C: ConnectionTrait>(db: &C, hash: i64) -> Result<Needs, DbErr> {
     let select = "SELECT body FROM gleitzeit_needs WHERE hash = $1";
     let select = Statement::from_sql_and_values(db.get_database_backend(), select, [hash.into()]);
@@ -96,9 +93,9 @@ pub(super) async fn of_hash<C: ConnectionTrait>(db: &C, hash: i64) -> Result<Nee
     Ok(encode::needs_of(&body))
 }
 
-/// What was not removed is found again after the next forgetting.
+/// Logs a failed deletion; the next search finds the same needs again.
 pub(super) fn report(removed: Result<(), StoreError>) {
     if let Err(error) = removed {
-        tracing::warn!(%error, "needs without a workflow were not forgotten");
+        tracing::warn!(%error, "deletion of unused needs failed");
     }
 }

@@ -1,7 +1,10 @@
-//! Opens databases: the connection that writes, those that read, and the schema.
+//! Opens databases: the writing connection, the reading ones, and the schema.
 //!
-//! Invariants: of all connections of a store, one writes; those that read cannot. Who only looks
-//! makes nothing, migrates nothing, and waits for no lock.
+//! Invariants: one connection of a store writes; the others cannot. A command that only shows a
+//! database creates nothing, migrates nothing, and waits for no lock.
+
+mod options;
+mod rejection;
 
 use std::{
     path::Path,
@@ -12,49 +15,32 @@ use futures_util::future::try_join;
 use gleitzeit_domain::store::StoreError;
 use gleitzeit_migrations::{MigrateError, Schema};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr,
-    RuntimeErr, Statement, sqlx,
+    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, Statement,
 };
 
 use super::{
-    SqlOptions,
-    admin::refusal,
     database_file::{self, DatabaseFile},
-    fault::Fault,
     location::Location,
-    patience::Patience,
+    options::SqlOptions,
+    schema,
+    statement_timeout::StatementTimeout,
 };
-use crate::Durability;
 
-/// Connections that read.
-const READERS: u32 = 4;
+use self::rejection::{check_writable, is_locked, is_unwritable};
 
-/// How long a reader waits for one of the connections, on a file.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a connection to a server may take to come about.
+/// Limit on opening a connection to a server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The same for the connection that writes when it was lost: intake waits for it, and is to be told
-/// soon. What is kept is tried again.
+/// Limit of the server on the wait for the next statement of a transaction: a process that has
+/// stopped within one holds its locks no longer, and others can take over its work.
+const IDLE_IN_TX_TIMEOUT: &str = "3s";
+
+/// Limit on replacing the writing connection: a submission waits for it, and must fail soon. The
+/// engine repeats the writes that it keeps.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a server waits for the next statement of a transaction. A process that stands still
-/// within one holds its locks no longer than that: others wait for them to take over its work.
-const STANDSTILL: &str = "3s";
-
-/// Each statement has an index to go by, in its order. A table that has just grown has no statistics
-/// yet, and the planner would walk through all of it, or sort all that is free, for each page; what
-/// it then takes for expensive is not worth compiling either.
-#[cfg(feature = "postgres")]
-const PLANS: [(&str, &str); 3] =
-    [("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("jit", "off")];
-
-/// Before a file that others are making is opened again.
+/// The pause before another attempt to open a file that other processes are creating.
 const LOCKED_PAUSE: Duration = Duration::from_millis(10);
-
-/// Statements that a connection keeps prepared: more than the writer has shapes.
-const PREPARED: usize = 512;
 
 /// Opens connections to one database.
 #[derive(Debug, Clone)]
@@ -63,45 +49,44 @@ pub(super) struct Connector {
     pub(super) options: SqlOptions,
 }
 
-/// What a connection is for.
+/// The role of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    /// By the store's writer.
+pub(super) enum Role {
+    /// The writer of a store.
     Write,
-    /// By those who ask the store.
+    /// The readers of a store.
     Read,
-    /// By someone who looks at some of it, past any store; cannot write.
-    Look,
-    /// By someone who looks through all of it, once; cannot write.
+    /// A query without a store; cannot write.
+    Show,
+    /// A scan of whole tables without a store; cannot write.
     Inspect,
-    /// By upkeep.
+    /// Maintenance by an operator.
     Maintain,
 }
 
-impl Use {
+impl Role {
     fn is_reading(self) -> bool {
-        matches!(self, Self::Read | Self::Look | Self::Inspect)
+        matches!(self, Self::Read | Self::Show | Self::Inspect)
     }
 }
 
 impl Connector {
-    /// For whoever opens no store: what a commit survives matters to nobody who commits nothing of
-    /// the store's.
-    pub(super) fn past_any_store(location: Location) -> Self {
+    /// A connector for use without a store, with the default options.
+    pub(super) fn without_store(location: Location) -> Self {
         Self { location, options: SqlOptions::default() }
     }
 
-    /// How long a statement may go unanswered. SQLite answers by itself: it waits for locks for a
-    /// known time, and for nothing else.
-    pub(super) fn patience(&self) -> Patience {
+    /// The limit on the answer to a statement; none on SQLite, which waits for locks for a known time,
+    /// and for nothing else.
+    pub(super) fn timeout(&self) -> StatementTimeout {
         match self.location {
-            Location::Sqlite(_) => Patience::endless(),
-            Location::Postgres(_) => Patience::of(self.options.statement_timeout),
+            Location::Sqlite(_) => StatementTimeout::none(),
+            Location::Postgres(_) => StatementTimeout::of(self.options.statement_timeout),
         }
     }
 
-    /// Opens the connection that writes. Makes what is missing and brings the schema up to date,
-    /// unless that is left to a person.
+    /// Opens the writing connection. Creates a missing database and migrates its schema if the
+    /// options say so.
     pub(super) async fn open(&self) -> Result<DatabaseConnection, StoreError> {
         if self.options.auto_migrate {
             return self.migrate().await.map(|(db, _)| db);
@@ -111,7 +96,7 @@ impl Connector {
         {
             return Err(StoreError::Open {
                 detail: format!(
-                    "there is no file `{}`; `gleitzeit db migrate` makes it, for \
+                    "there is no file `{}`; create it with `gleitzeit db migrate`, because \
                      storage.auto_migrate is false",
                     path.display()
                 ),
@@ -119,42 +104,46 @@ impl Connector {
         }
         let db = self.first_writer().await?;
         let schema = self.schema(&db).await?;
-        match refusal(&schema) {
+        match schema::rejection(&schema) {
             None => Ok(db),
             Some(why) => Err(StoreError::Open { detail: format!("the database {why}") }),
         }
     }
 
-    /// Opens the connection that writes as [`open`](Self::open) does, and those that read.
+    /// Opens the writing connection, as [`open`](Self::open) does, and the reading ones.
     pub(super) async fn open_all(
         &self,
     ) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
         match self.location {
-            // Without the file there is nothing to read.
+            // One after the other: a reader cannot open a file that does not exist yet.
             Location::Sqlite(_) => Ok((self.open().await?, self.readers().await?)),
-            // Secure connections to a server take longer to come about than all that follows.
+            // Together: two TLS handshakes take longer than the rest of the start.
             Location::Postgres(_) => {
+                // Before the pool, which would retry a closed port until its limit.
                 self.check_reachable().await?;
                 let (writer, readers) = try_join(self.open(), self.readers()).await?;
                 let checked = self.check_session(&writer, &readers);
-                let checked = self.patience().wait_for_one(checked).await;
+                let checked = self.timeout().wait_for_one(checked).await;
                 checked.map_err(|silent| self.cannot_open(silent))??;
                 Ok((writer, readers))
             }
         }
     }
 
-    /// The connection that writes, with the migrations that it took.
+    /// Opens the writing connection and migrates the schema; returns the applied migrations.
     pub(super) async fn migrate(&self) -> Result<(DatabaseConnection, Vec<String>), StoreError> {
         if let Location::Sqlite(path) = &self.location {
-            make_folder(path)?;
+            create_folder(path)?;
+            // Before SQLite creates it, with a mode by the umask that lets others read it.
             database_file::make_private(path).map_err(|error| StoreError::Open {
-                detail: format!("cannot make `{}`: {error}", path.display()),
+                detail: format!("cannot create `{}`: {error}", path.display()),
             })?;
         }
         gleitzeit_failpoint::failpoint!("store.open.before");
         let db = self.first_writer().await?;
         gleitzeit_failpoint::failpoint!("store.open.connected");
+        // Read first: most starts have nothing to migrate, and need not wait for the lock of a
+        // migration.
         let applied = if self.schema(&db).await?.is_current() {
             Vec::new()
         } else {
@@ -164,12 +153,12 @@ impl Connector {
         Ok((db, applied))
     }
 
-    /// Brings the schema up to date; returns the names of the migrations that it took.
+    /// Migrates the schema; returns the names of the applied migrations.
     async fn apply_migrations(&self, db: &DatabaseConnection) -> Result<Vec<String>, StoreError> {
         match gleitzeit_migrations::migrate(db).await {
             Ok(applied) => {
                 if !applied.is_empty() {
-                    tracing::info!(?applied, "database schema brought up to date");
+                    tracing::info!(?applied, "database schema migrated");
                 }
                 Ok(applied)
             }
@@ -180,14 +169,14 @@ impl Connector {
         }
     }
 
-    /// The schema that a database has.
+    /// Reads the schema of a database.
     pub(super) async fn schema(&self, db: &DatabaseConnection) -> Result<Schema, StoreError> {
-        let patience = self.patience();
-        let schema = patience.wait_for_one(gleitzeit_migrations::look(db)).await;
+        let timeout = self.timeout();
+        let schema = timeout.wait_for_one(gleitzeit_migrations::inspect(db)).await;
         schema.flatten().map_err(|error| self.cannot_open(error))
     }
 
-    /// The file that the connections have opened; `None` on a server.
+    /// The open file; `None` on a server.
     pub(super) fn file(&self) -> Result<Option<DatabaseFile>, StoreError> {
         match &self.location {
             Location::Sqlite(path) => DatabaseFile::of_open(path).map(Some),
@@ -195,38 +184,46 @@ impl Connector {
         }
     }
 
-    /// One connection for a person's questions, or for upkeep; nothing is made or migrated.
-    pub(super) async fn one(&self, to: Use) -> Result<DatabaseConnection, StoreError> {
+    /// Opens one connection without a store; creates and migrates nothing.
+    pub(super) async fn connect(&self, role: Role) -> Result<DatabaseConnection, StoreError> {
         self.check_reachable().await?;
         let Location::Sqlite(path) = &self.location else {
-            return Database::connect(self.options(to)).await.map_err(|it| self.cannot_open(it));
+            return Database::connect(self.options(role)).await.map_err(|it| self.cannot_open(it));
         };
-        match readable(self.options(to)).await {
+        match readable(self.options(role)).await {
             Ok(db) => Ok(db),
-            Err(error) if to.is_reading() && is_unwritable(&error) => self.frozen(path, to).await,
+            Err(error) if role.is_reading() && is_unwritable(&error) => {
+                self.connect_frozen(path, role).await
+            }
             Err(error) => Err(self.cannot_open(error)),
         }
     }
 
-    /// A connection to a file where nothing can be written. To read beside those who write SQLite
-    /// needs `-shm`, which cannot be made there; but then nobody writes, either.
-    async fn frozen(&self, path: &Path, to: Use) -> Result<DatabaseConnection, StoreError> {
+    /// Opens a file in a folder that cannot be written. SQLite needs `-shm` beside it to read while
+    /// others write; nobody can write there, so the file is opened as immutable.
+    async fn connect_frozen(
+        &self,
+        path: &Path,
+        role: Role,
+    ) -> Result<DatabaseConnection, StoreError> {
+        // An immutable file is read without its log: the commits in the log would be missing.
         let log = database_file::named(path, "-wal");
         if log.metadata().is_ok_and(|found| found.len() > 0) {
             return Err(StoreError::Open {
                 detail: format!(
-                    "`{}` lies where nothing can be written, and its log `{}` holds what was not \
-                     moved into it yet; copy both to a place that can be written, and look there",
+                    "`{}` is in a folder that cannot be written, and its log `{}` holds commits \
+                     that are not in it yet; copy both to a writable folder, and open the copy",
                     path.display(),
                     log.display()
                 ),
             });
         }
-        readable(self.options_for(to, true)).await.map_err(|error| self.cannot_open(error))
+        readable(self.options_for(role, true)).await.map_err(|error| self.cannot_open(error))
     }
 
-    /// The connection that writes, however many processes make the file at once: while one of them
-    /// turns the log on, the others are refused at once, whatever time they would wait.
+    /// Opens the first writing connection of a store. Several processes may create the file at once:
+    /// while one of them switches its journal mode, SQLite rejects the others at once, whatever their
+    /// busy timeout, so this retries.
     async fn first_writer(&self) -> Result<DatabaseConnection, StoreError> {
         if let Location::Sqlite(path) = &self.location {
             check_writable(path)?;
@@ -243,187 +240,31 @@ impl Connector {
         }
     }
 
-    /// The connection that writes.
+    /// Opens a writing connection.
     async fn writer(&self) -> Result<DatabaseConnection, DbErr> {
-        Database::connect(self.options(Use::Write)).await
+        Database::connect(self.options(Role::Write)).await
     }
 
-    /// Another connection that writes, for one that was lost.
-    pub(super) async fn writer_again(&self) -> Result<DatabaseConnection, DbErr> {
-        let mut options = self.options(Use::Write);
+    /// Opens a writing connection in place of a lost one.
+    pub(super) async fn reconnect_writer(&self) -> Result<DatabaseConnection, DbErr> {
+        let mut options = self.options(Role::Write);
         options.connect_timeout(RECONNECT_TIMEOUT).acquire_timeout(RECONNECT_TIMEOUT);
         Database::connect(options).await
     }
 
-    /// The connections that read.
+    /// Opens the reading connections.
     pub(super) async fn readers(&self) -> Result<DatabaseConnection, StoreError> {
-        Database::connect(self.options(Use::Read)).await.map_err(|error| self.cannot_open(error))
+        Database::connect(self.options(Role::Read)).await.map_err(|error| self.cannot_open(error))
     }
 
-    /// Others that read, for some of which one did not answer. Each comes about when it is needed.
-    pub(super) async fn readers_again(&self) -> Result<DatabaseConnection, DbErr> {
-        let mut options = self.options(Use::Read);
+    /// Opens reading connections in place of silent ones; each is opened when it is first needed.
+    pub(super) async fn reconnect_readers(&self) -> Result<DatabaseConnection, DbErr> {
+        let mut options = self.options(Role::Read);
         options.connect_lazy(true);
         Database::connect(options).await
     }
 
-    fn cannot_open(&self, error: DbErr) -> StoreError {
-        let is_read_only = is_read_only(&error);
-        let is_of_pooler = is_of_pooler(&error);
-        let Fault { detail, .. } = error.into();
-        let (place, detail) = match &self.location {
-            Location::Sqlite(path) => (format!("`{}`", path.display()), detail),
-            // The address is left out: it may hold a password.
-            Location::Postgres(_) => ("PostgreSQL".to_owned(), detail),
-        };
-        if is_read_only {
-            return read_only(&place, &detail);
-        }
-        if is_of_pooler || detail.contains("unsupported startup parameter") {
-            return StoreError::Open { detail: format!("{place}: {detail}; {NO_POOLER}") };
-        }
-        if detail.contains("invalid peer certificate") {
-            return StoreError::Open { detail: format!("{place}: {detail}; {TRUST}") };
-        }
-        StoreError::Unavailable { detail: format!("{place}: {detail}") }
-    }
-
-    fn options(&self, to: Use) -> ConnectOptions {
-        self.options_for(to, false)
-    }
-
-    /// `is_frozen` has SQLite take it that nobody changes the file.
-    fn options_for(&self, to: Use, is_frozen: bool) -> ConnectOptions {
-        let mut options = match &self.location {
-            Location::Sqlite(_) => ConnectOptions::new("sqlite:"),
-            Location::Postgres(url) => ConnectOptions::new(url),
-        };
-        let acquire_timeout = match (to, &self.location) {
-            // The writer has its connection for itself: it waits for the server alone.
-            (Use::Write, _) => CONNECT_TIMEOUT,
-            // The patience of who asks ends before, and then all of them are replaced.
-            (_, Location::Postgres(_)) => self.options.statement_timeout * 2,
-            (_, Location::Sqlite(_)) => ACQUIRE_TIMEOUT,
-        };
-        options
-            .sqlx_logging(false)
-            .record_stmt_in_spans(false)
-            .max_connections(if to == Use::Read { READERS } else { 1 })
-            .min_connections(u32::from(to == Use::Write))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .acquire_timeout(acquire_timeout)
-            // Connections stay: an idle store wakes up for nothing.
-            .idle_timeout(None)
-            .max_lifetime(None)
-            // A lost connection shows in the first statement, which is then tried on a new one.
-            .test_before_acquire(false);
-        match &self.location {
-            Location::Sqlite(path) => self.sqlite(&mut options, path, to, is_frozen),
-            Location::Postgres(_) => self.postgres(&mut options, to),
-        }
-        options
-    }
-
-    #[cfg(feature = "sqlite")]
-    fn sqlite(&self, options: &mut ConnectOptions, path: &Path, to: Use, is_frozen: bool) {
-        use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-
-        /// Rows that SQLite's thread may be ahead of whoever reads them. With few of them, the two
-        /// wake each other more than they work.
-        const ROWS: usize = 2_048;
-
-        /// The same for someone who looks through everything, and must not hold much of it.
-        const ROWS_INSPECTED: usize = 16;
-
-        /// How long a statement waits for another process that writes to the same file.
-        const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-        let synchronous = match self.options.durability {
-            Durability::Full => SqliteSynchronous::Full,
-            Durability::Normal => SqliteSynchronous::Normal,
-        };
-        let path = path.to_owned();
-        options.map_sqlx_sqlite_opts(move |_| {
-            // Not from a URL: a path may hold any character.
-            let sqlite = SqliteConnectOptions::new()
-                .filename(&path)
-                .create_if_missing(to == Use::Write)
-                .busy_timeout(BUSY_TIMEOUT)
-                .foreign_keys(true)
-                .row_buffer_size(if to == Use::Inspect { ROWS_INSPECTED } else { ROWS })
-                .statement_cache_capacity(PREPARED);
-            match to {
-                Use::Write => sqlite
-                    .journal_mode(SqliteJournalMode::Wal)
-                    .synchronous(synchronous)
-                    // The pages that a statement would put back if it failed: by default they go
-                    // through a file, and more is written there than to the log.
-                    .pragma("temp_store", "memory")
-                    // 16 MiB of log between checkpoints, 32 MiB of cache.
-                    .pragma("wal_autocheckpoint", "4096")
-                    .pragma("journal_size_limit", "67108864")
-                    .pragma("cache_size", "-32768"),
-                Use::Read | Use::Look | Use::Inspect if is_frozen => {
-                    sqlite.read_only(true).immutable(true)
-                }
-                Use::Read | Use::Look | Use::Inspect => sqlite.pragma("query_only", "on"),
-                Use::Maintain => sqlite,
-            }
-        });
-    }
-
-    #[cfg(not(feature = "sqlite"))]
-    #[expect(clippy::unused_self, reason = "the same shape in every build")]
-    fn sqlite(&self, _options: &mut ConnectOptions, _path: &Path, _to: Use, _is_frozen: bool) {}
-
-    #[cfg(feature = "postgres")]
-    fn postgres(&self, options: &mut ConnectOptions, to: Use) {
-        let synchronous_commit = match self.options.durability {
-            Durability::Full => "on",
-            Durability::Normal => "off",
-        };
-        let limit = format!("{}ms", self.options.statement_timeout.as_millis().max(1));
-        let Location::Postgres(url) = &self.location else { return };
-        let url: std::sync::Arc<str> = url.as_str().into();
-        let of_pool = std::sync::Arc::clone(&url);
-        options.map_sqlx_postgres_pool_opts(move |pool| {
-            let url = std::sync::Arc::clone(&of_pool);
-            pool.after_connect(move |connection, _| {
-                let url = std::sync::Arc::clone(&url);
-                Box::pin(async move { super::server::prepare(connection, &url).await })
-            })
-        });
-        options.map_sqlx_postgres_opts(move |postgres| {
-            let postgres = super::server::trusting(postgres, &url)
-                .application_name("gleitzeit")
-                .statement_cache_capacity(PREPARED)
-                .options([("synchronous_commit", synchronous_commit)]);
-            let postgres = match to {
-                Use::Write | Use::Read | Use::Look => postgres.options(PLANS),
-                // Where whole tables are read, the planner knows best.
-                Use::Inspect | Use::Maintain => postgres,
-            };
-            match to {
-                // The server's own limit: what it works on for a client that has given up would
-                // hold its locks, and each new try would wait behind it.
-                Use::Write => postgres.options([
-                    ("idle_in_transaction_session_timeout", STANDSTILL),
-                    ("statement_timeout", &limit),
-                ]),
-                Use::Read | Use::Look | Use::Inspect => {
-                    postgres.options([("default_transaction_read_only", "on")])
-                }
-                Use::Maintain => postgres,
-            }
-        });
-    }
-
-    #[cfg(not(feature = "postgres"))]
-    #[expect(clippy::unused_self, reason = "the same shape in every build")]
-    fn postgres(&self, _options: &mut ConnectOptions, _to: Use) {}
-
-    /// Says at once where nobody listens: a pool would go on trying until its time is over.
-    #[cfg(feature = "postgres")]
+    /// Fails at once if nobody listens: a pool would try again until its limit.
     async fn check_reachable(&self) -> Result<(), StoreError> {
         match &self.location {
             Location::Sqlite(_) => Ok(()),
@@ -436,68 +277,10 @@ impl Connector {
     async fn check_reachable(&self) -> Result<(), StoreError> {
         Ok(())
     }
-
-    /// Refuses a server that takes no writes, and one behind a pooler that gives each transaction
-    /// another session: prepared statements, locks and `LISTEN` belong to a session, and would fail
-    /// later, one after the other.
-    async fn check_session(
-        &self,
-        writer: &DatabaseConnection,
-        readers: &DatabaseConnection,
-    ) -> Result<(), StoreError> {
-        // The last one says whether the parameters arrived that a connection begins with.
-        let select = "SELECT pg_backend_pid(), current_setting('transaction_read_only'), \
-                      CASE WHEN current_setting('default_transaction_read_only') = 'on' \
-                      OR current_setting('idle_in_transaction_session_timeout') = $1 \
-                      THEN 1 ELSE 0 END";
-        let values = [STANDSTILL.into()];
-        let select = Statement::from_sql_and_values(DbBackend::Postgres, select, values);
-        let mut sessions = Vec::new();
-        for db in [writer, readers] {
-            let row = db.query_one_raw(select.clone()).await;
-            let row = row.map_err(|error| self.cannot_open(error))?;
-            let session = row.map(|row| -> Result<(i32, String, i32), DbErr> {
-                Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?, row.try_get_by_index(2)?))
-            });
-            sessions.extend(session.transpose().map_err(|error| self.cannot_open(error))?);
-        }
-        if let [(ours, read_only_now, is_ours), (theirs, _, is_theirs)] = sessions.as_slice() {
-            let refused = |what: &str| {
-                Err(StoreError::Open { detail: format!("PostgreSQL: {what}; {NO_POOLER}") })
-            };
-            if ours == theirs {
-                return refused("two connections share a session");
-            }
-            if (*is_ours, *is_theirs) != (1, 1) {
-                return refused("the parameters of a session do not reach the server");
-            }
-            if read_only_now == "on" {
-                return Err(read_only("PostgreSQL", "a standby, or default_transaction_read_only"));
-            }
-        }
-        Ok(())
-    }
 }
 
-/// What to do about a pooler.
-const NO_POOLER: &str = "a pooler such as pgbouncer in transaction mode stands between, which \
-                         cannot be used: name the server itself, or a pool in session mode that \
-                         passes startup parameters on";
-
-/// What to do about a server that nobody here vouches for.
-const TRUST: &str = "name the certificate of its authority: storage.ca_file, sslrootcert= in the \
-                     URL, or the variable SSL_CERT_FILE";
-
-fn read_only(place: &str, detail: &str) -> StoreError {
-    StoreError::Open {
-        detail: format!(
-            "{place} is read-only ({detail}); `gleitzeit list`, `show` and `db export` can read \
-             it, and whatever runs or stores workflows needs one that can be written"
-        ),
-    }
-}
-
-/// Opens a file and reads from it: only the first statement opens its log.
+/// Opens a file and reads from it: SQLite opens the log with the first statement, and its error would
+/// otherwise appear later.
 async fn readable(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> {
     let db = Database::connect(options).await?;
     let first = Statement::from_string(DbBackend::Sqlite, "SELECT 1 FROM sqlite_master LIMIT 1");
@@ -505,74 +288,12 @@ async fn readable(options: ConnectOptions) -> Result<DatabaseConnection, DbErr> 
     Ok(db)
 }
 
-/// Refuses a file that cannot be written, before SQLite opens it as one that is only read.
-#[cfg(target_os = "linux")]
-fn check_writable(path: &Path) -> Result<(), StoreError> {
-    use nix::{
-        errno::Errno,
-        unistd::{AccessFlags, access},
-    };
-
-    match access(path, AccessFlags::W_OK) {
-        Err(error @ (Errno::EROFS | Errno::EACCES)) => {
-            Err(read_only(&format!("`{}`", path.display()), error.desc()))
-        }
-        // Whatever else is wrong, SQLite says.
-        _ => Ok(()),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-#[expect(clippy::unnecessary_wraps, reason = "the same shape on every system")]
-fn check_writable(_path: &Path) -> Result<(), StoreError> {
-    Ok(())
-}
-
-/// What the database calls the error.
-fn code(error: &DbErr) -> Option<String> {
-    let (DbErr::Conn(RuntimeErr::SqlxError(error))
-    | DbErr::Exec(RuntimeErr::SqlxError(error))
-    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
-    else {
-        return None;
-    };
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.map(std::borrow::Cow::into_owned)
-}
-
-/// The low byte of SQLite's extended result code.
-fn sqlite_code(error: &DbErr) -> Option<u32> {
-    let code = code(error).filter(|code| code.len() < 5)?;
-    code.parse::<u32>().ok().map(|code| code & 0xff)
-}
-
-/// True where SQLite says that another process is in the way.
-fn is_locked(error: &DbErr) -> bool {
-    matches!(sqlite_code(error), Some(5 | 6))
-}
-
-/// True where SQLite could not make what it needs beside a file: read-only, cannot open.
-fn is_unwritable(error: &DbErr) -> bool {
-    matches!(sqlite_code(error), Some(8 | 14))
-}
-
-/// True where a prepared statement is there that was not made, or not there that was: the session is
-/// another one with each transaction.
-fn is_of_pooler(error: &DbErr) -> bool {
-    matches!(code(error).as_deref(), Some("42P05" | "26000"))
-}
-
-/// True where the database takes no writes.
-fn is_read_only(error: &DbErr) -> bool {
-    sqlite_code(error) == Some(8) || code(error).as_deref() == Some("25006")
-}
-
-fn make_folder(path: &Path) -> Result<(), StoreError> {
+fn create_folder(path: &Path) -> Result<(), StoreError> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
         return Ok(());
     };
     std::fs::create_dir_all(folder).map_err(|error| StoreError::Open {
-        detail: format!("cannot make the folder `{}`: {error}", folder.display()),
+        detail: format!("cannot create the folder `{}`: {error}", folder.display()),
     })
 }
 
@@ -582,6 +303,7 @@ mod tests {
     use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 
     use super::*;
+    use crate::Durability;
 
     async fn pragma(db: &DatabaseConnection, name: &str) -> String {
         let statement = Statement::from_string(DbBackend::Sqlite, format!("PRAGMA {name}"));
@@ -591,9 +313,9 @@ mod tests {
             .unwrap()
     }
 
-    /// The setting says what a loss of power costs: it must reach the connection that writes.
+    /// Durability decides what a loss of power costs: it must reach the writing connection.
     #[tokio::test]
-    async fn durability_reaches_the_connection_that_writes() {
+    async fn durability_reaches_the_writing_connection() {
         let folder = tempfile::TempDir::new().unwrap();
         for (durability, synchronous) in [(Durability::Full, "2"), (Durability::Normal, "1")] {
             let location = Location::Sqlite(folder.path().join(format!("{durability}.db")));
@@ -606,12 +328,12 @@ mod tests {
         }
     }
 
-    /// One writer, by construction: a second one would meet "database is locked".
+    /// A second writing connection would fail with "database is locked".
     #[tokio::test]
-    async fn connections_that_read_cannot_write() {
+    async fn reading_connections_cannot_write() {
         let folder = tempfile::TempDir::new().unwrap();
         let location = Location::Sqlite(folder.path().join("a.db"));
-        let connector = Connector::past_any_store(location);
+        let connector = Connector::without_store(location);
         let writer = connector.open().await.unwrap();
         let readers = connector.readers().await.unwrap();
         let refused = readers.execute_unprepared("DELETE FROM gleitzeit_workflows").await;

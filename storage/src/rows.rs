@@ -1,32 +1,41 @@
-//! The rows that a group of calls writes: encoded before the first statement runs, so that what
-//! cannot be stored is known by then.
+//! Encodes submissions and changes as rows.
+//!
+//! Rows are encoded before the first statement runs, so that a value that cannot be stored rejects
+//! its call and not the transaction. They may be encoded before the keys of their workflows are
+//! known ([`Prepared`]): until then each row bears the number of its change in place of a key.
 
-use std::collections::{BTreeMap, HashSet};
+mod new;
 
 use gleitzeit_domain::{
     event::Event,
     id::WorkflowId,
-    needs::Needs,
-    store::{Epoch, NewWorkflow, StoreError, WorkflowChange, WorkflowState},
+    store::{StoreError, WorkflowChange, WorkflowState},
     task::TaskRecord,
-    workflow::WorkflowRecord,
 };
 use sea_orm::Value;
 
 use super::{
-    call::Prepared,
     encode::{self, Blobs, refused},
-    group::Place,
+    key_cache::WorkflowKey,
     multi_row::{MultiRow, Part},
-    statements::{
-        EVENT_COLUMNS, SEQUENCE_COLUMNS, STATE_COLUMNS, Statements, TASK_COLUMNS, WORKFLOW_COLUMNS,
-    },
+    statements::{EVENT_COLUMNS, SEQUENCE_COLUMNS, STATE_COLUMNS, Statements, TASK_COLUMNS},
 };
 
-/// Bytes of large payloads that one statement writes.
+pub(super) use new::{Encoded, EncodedNew, Submissions, encode_all};
+
+/// The rows of a call, encoded before the writer serves it.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// The rows of each new workflow.
+    Submit(Vec<EncodedNew>),
+    /// The rows of changes; each bears the number of its change in place of a key.
+    Record(Rows),
+}
+
+/// Bytes of large payloads in one statement.
 const BLOBS_MAX: usize = 8 * 1024 * 1024;
 
-/// A row with what it is found by: its workflow's key, and its number within that workflow.
+/// A row with its position: the key of its workflow, and its number within that workflow.
 #[derive(Debug)]
 pub(super) struct Row<const COLUMNS: usize> {
     key: i64,
@@ -36,18 +45,18 @@ pub(super) struct Row<const COLUMNS: usize> {
 }
 
 impl<const COLUMNS: usize> Row<COLUMNS> {
-    /// Moves the row to the workflow of `key`.
+    /// Sets the key of the row's workflow.
     fn set_key(&mut self, key: i64) {
         self.key = key;
         self.values[0] = key.into();
     }
 }
 
-fn place_at(places: &[Place], number: i64) -> Option<Place> {
-    places.get(usize::try_from(number).ok()?).copied()
+fn key_at(keys: &[WorkflowKey], number: i64) -> Option<WorkflowKey> {
+    keys.get(usize::try_from(number).ok()?).copied()
 }
 
-/// Rows to be written, in the order of the calls.
+/// Rows of all tables, in the order of the calls.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) blobs: Blobs,
@@ -58,7 +67,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Adds what a call writes.
+    /// Adds the rows of a later call.
     pub(super) fn append(&mut self, mut more: Self) {
         self.blobs.append(&mut more.blobs);
         self.tasks.append(&mut more.tasks);
@@ -67,15 +76,16 @@ impl Rows {
         self.sequences.append(&mut more.sequences);
     }
 
-    /// How many there are, blobs aside.
+    /// The number of rows without blobs.
     pub(super) fn len(&self) -> usize {
         self.tasks.len() + self.events.len() + self.states.len() + self.sequences.len()
     }
 
-    /// The statements that write them, table by table: blobs, tasks, events, states, sequences.
+    /// The statements for each table: blobs, tasks, events, states, sequences.
     pub(super) fn parts(self, statements: &Statements) -> [Part; 5] {
         let blobs =
             self.blobs.into_iter().flat_map(|(hash, body)| [hash.to_vec().into(), body.into()]);
+        // By bytes: 256 blobs in one statement could exceed the size of a message.
         let blobs = statements.add_blobs.part_within(blobs.collect(), BLOBS_MAX);
         let parts: [(&MultiRow, Vec<Value>); 4] = [
             (&statements.set_tasks, last_of_each(self.tasks)),
@@ -87,29 +97,32 @@ impl Rows {
         [blobs, tasks, events, states, sequences]
     }
 
-    /// Puts keys in the place of numbers; `None` when a task is not one of its workflow.
-    fn placed(mut self, places: &[Place]) -> Option<Self> {
+    /// Replaces the numbers of changes by keys; `None` if a workflow does not have one of the tasks.
+    fn with_keys(mut self, keys: &[WorkflowKey]) -> Option<Self> {
         for row in &mut self.tasks {
-            let place = place_at(places, row.key)?;
-            if row.number >= u64::from(place.task_count) {
+            let workflow = key_at(keys, row.key)?;
+            // Checked here: the number of tasks is known with the key only.
+            if row.number >= u64::from(workflow.task_count) {
                 return None;
             }
-            row.set_key(place.key);
+            row.set_key(workflow.key);
         }
         for row in &mut self.events {
-            row.set_key(place_at(places, row.key)?.key);
+            row.set_key(key_at(keys, row.key)?.key);
         }
         for row in &mut self.states {
-            row.set_key(place_at(places, row.key)?.key);
+            row.set_key(key_at(keys, row.key)?.key);
         }
         for row in &mut self.sequences {
-            row.set_key(place_at(places, row.key)?.key);
+            row.set_key(key_at(keys, row.key)?.key);
         }
         Some(self)
     }
 
     fn add_events(&mut self, key: i64, events: &[Event]) -> Result<(), StoreError> {
         if let Some(first) = events.first() {
+            // One row for all events of a change: a row for each would cost more than the row of
+            // the task.
             let [sequence, count, body] = encode::events(events)?;
             let values = [key.into(), sequence, count, body];
             self.events.push(Row { key, number: first.sequence, values });
@@ -123,6 +136,7 @@ impl Rows {
             key.into(),
             i64::from(task.index).into(),
             encode::text(task.id.as_str()),
+            // NULL for a name that equals the id, as most do: it would double the texts of the row.
             if *task.name == *task.id.as_str() {
                 None::<String>.into()
             } else {
@@ -163,195 +177,73 @@ impl Rows {
         Ok(())
     }
 
-    fn add_change(&mut self, place: Place, change: &WorkflowChange) -> Result<(), StoreError> {
+    fn add_change(
+        &mut self,
+        workflow: WorkflowKey,
+        change: &WorkflowChange,
+    ) -> Result<(), StoreError> {
         for task in &change.tasks {
-            if task.index >= place.task_count {
+            if task.index >= workflow.task_count {
                 return Err(refused(format!(
                     "it has {} tasks, and none of index {}",
-                    place.task_count, task.index
+                    workflow.task_count, task.index
                 )));
             }
-            self.add_task(place.key, task)?;
+            self.add_task(workflow.key, task)?;
         }
-        self.add_events(place.key, &change.events)?;
+        self.add_events(workflow.key, &change.events)?;
         match &change.workflow {
-            Some(state) => self.add_state(place.key, state, change.last_sequence),
-            // The events themselves tell the last sequence: no need to touch the workflow's row.
+            Some(state) => self.add_state(workflow.key, state, change.last_sequence),
+            // The last sequence follows from the events. An update of the workflow's row would be
+            // one more write for every task.
             None if !change.events.is_empty() => Ok(()),
             None => {
-                let values = [place.key.into(), encode::count(change.last_sequence)?];
-                self.sequences.push(Row { key: place.key, number: 0, values });
+                let values = [workflow.key.into(), encode::count(change.last_sequence)?];
+                self.sequences.push(Row { key: workflow.key, number: 0, values });
                 Ok(())
             }
         }
     }
 }
 
-/// A new workflow, ready to be written once its key is known.
-#[derive(Debug)]
-pub(super) struct Encoded {
-    pub(super) task_count: u32,
-    rows: Rows,
-}
-
-impl Encoded {
-    /// What is written beside the workflow's own row.
-    pub(super) fn place(self, key: i64) -> Rows {
-        let mut rows = self.rows;
-        rows.tasks.iter_mut().for_each(|row| row.set_key(key));
-        rows.events.iter_mut().for_each(|row| row.set_key(key));
-        rows
-    }
-}
-
-/// The new workflows of all calls of a group, each id once.
-#[derive(Debug, Default)]
-pub(super) struct Submissions<'a> {
-    /// In the order of the calls.
-    pub(super) new: Vec<(&'a WorkflowId, Encoded)>,
-    /// Their own rows, in the same order.
-    pub(super) workflow_rows: Vec<[Value; WORKFLOW_COLUMNS]>,
-    /// What they need, each once.
-    pub(super) needs: BTreeMap<i64, &'a Needs>,
-    seen: HashSet<&'a WorkflowId>,
-}
-
-impl<'a> Submissions<'a> {
-    /// Takes in a call, whole or not at all.
-    pub(super) fn add(
-        &mut self,
-        news: &'a [NewWorkflow],
-        prepared: Option<Prepared>,
-    ) -> Result<(), StoreError> {
-        let encoded = match prepared {
-            Some(Prepared::Submit(encoded)) => encoded,
-            _ => encode_all(news)?,
-        };
-        for (new, EncodedNew { row, rest, needs }) in news.iter().zip(encoded) {
-            // The first one of an id counts.
-            if self.seen.insert(&new.record.id) {
-                if needs != 0 {
-                    self.needs.insert(needs, &new.needs);
-                }
-                self.workflow_rows.push(row);
-                self.new.push((&new.record.id, rest));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A new workflow's own row, and what belongs to it.
-#[derive(Debug)]
-pub(super) struct EncodedNew {
-    row: [Value; WORKFLOW_COLUMNS],
-    rest: Encoded,
-    /// The hash of what it needs.
-    needs: i64,
-}
-
-/// The rows of each new workflow.
-pub(super) fn encode_all(news: &[NewWorkflow]) -> Result<Vec<EncodedNew>, StoreError> {
-    // Those that come together mostly need the same.
-    let mut last: Option<(&Needs, i64)> = None;
-    let mut encoded = Vec::with_capacity(news.len());
-    for new in news {
-        let hash = match last {
-            Some((needs, hash)) if *needs == new.needs => hash,
-            _ => encode::needs_hash(&new.needs),
-        };
-        last = Some((&new.needs, hash));
-        encoded.push(encode_new(new, hash).map_err(|error| naming(&new.record.id, error))?);
-    }
-    Ok(encoded)
-}
-
-fn encode_new(
-    NewWorkflow { record, events, epoch, .. }: &NewWorkflow,
-    needs: i64,
-) -> Result<EncodedNew, StoreError> {
-    let mut rows = Rows::default();
-    let task_count = u32::try_from(record.tasks.len())
-        .map_err(|_| refused(format!("{} tasks are too many", record.tasks.len())))?;
-    for (task, index) in record.tasks.iter().zip(0..) {
-        if task.index != index {
-            return Err(refused(format!("task {} stands where task {index} belongs", task.index)));
-        }
-        let spec = record.spec.tasks.get(index as usize);
-        if !spec.is_some_and(|spec| encode::is_waiting(task, index, spec)) {
-            rows.add_task(0, task)?;
-        }
-    }
-    rows.add_events(0, events)?;
-    let row = workflow_row(record, task_count, *epoch, needs, &mut rows.blobs)?;
-    Ok(EncodedNew { row, rest: Encoded { task_count, rows }, needs })
-}
-
-fn workflow_row(
-    record: &WorkflowRecord,
-    task_count: u32,
-    epoch: Option<Epoch>,
-    needs: i64,
-    blobs: &mut Blobs,
-) -> Result<[Value; WORKFLOW_COLUMNS], StoreError> {
-    let [spec, spec_blob] = encode::spec(&record.spec, blobs)?;
-    // What is settled belongs to nobody.
-    let owner = epoch.filter(|_| !record.status.is_settled());
-    Ok([
-        encode::text(record.id.as_str()),
-        encode::text(&record.name),
-        encode::name(record.status.as_str()),
-        encode::time(Some(record.created_at)),
-        encode::time(record.started_at),
-        encode::time(record.completed_at),
-        i64::from(task_count).into(),
-        encode::count(record.last_sequence)?,
-        encode::count(owner.map_or(0, |epoch| epoch.0))?,
-        encode::error(record.error.as_ref())?,
-        spec,
-        spec_blob,
-        needs.into(),
-    ])
-}
-
-/// What a call that records writes; changes of workflows without a place are passed over.
+/// Encodes changes; those of workflows without a key are skipped.
 pub(super) fn of_changes(
     changes: &[WorkflowChange],
-    place: impl Fn(&WorkflowId) -> Option<Place>,
+    find: impl Fn(&WorkflowId) -> Option<WorkflowKey>,
 ) -> Result<Rows, StoreError> {
     let mut rows = Rows::default();
     for change in changes {
-        if let Some(place) = place(&change.id) {
-            rows.add_change(place, change).map_err(|error| naming(&change.id, error))?;
+        if let Some(workflow) = find(&change.id) {
+            rows.add_change(workflow, change).map_err(|error| naming(&change.id, error))?;
         }
     }
     Ok(rows)
 }
 
-/// The rows of changes, each with the number of its change for a key, from `first` on.
+/// Encodes changes with their numbers, from `first` on, in place of keys.
 pub(super) fn by_number(changes: &[WorkflowChange], first: i64) -> Result<Rows, StoreError> {
     let mut rows = Rows::default();
     for (change, number) in changes.iter().zip(first..) {
-        rows.add_change(Place { key: number, task_count: u32::MAX }, change)?;
+        rows.add_change(WorkflowKey { key: number, task_count: u32::MAX }, change)?;
     }
     Ok(rows)
 }
 
-/// What a call that records writes: its prepared rows, where all of its workflows have a place and
-/// all of its tasks are theirs.
+/// The rows of a call: its prepared ones if every workflow has a key and every task exists, else
+/// encoded again, so that only the affected changes are skipped or rejected.
 pub(super) fn of_call(
     changes: &[WorkflowChange],
     prepared: Option<Prepared>,
-    place: impl Fn(&WorkflowId) -> Option<Place>,
+    find: impl Fn(&WorkflowId) -> Option<WorkflowKey>,
 ) -> Result<Rows, StoreError> {
     if let Some(Prepared::Record(rows)) = prepared
-        && let Some(places) =
-            changes.iter().map(|change| place(&change.id)).collect::<Option<Vec<_>>>()
-        && let Some(rows) = rows.placed(&places)
+        && let Some(keys) =
+            changes.iter().map(|change| find(&change.id)).collect::<Option<Vec<_>>>()
+        && let Some(rows) = rows.with_keys(&keys)
     {
         return Ok(rows);
     }
-    of_changes(changes, place)
+    of_changes(changes, find)
 }
 
 fn naming(id: &WorkflowId, error: StoreError) -> StoreError {
@@ -361,24 +253,26 @@ fn naming(id: &WorkflowId, error: StoreError) -> StoreError {
     }
 }
 
-/// The values of all rows, by workflow and number: neighbours in the table are written together.
+/// The values of all rows, sorted by workflow and number: rows of the same page are written
+/// together, and two processes lock them in the same order.
 fn sorted<const COLUMNS: usize>(mut rows: Vec<Row<COLUMNS>>) -> Vec<Value> {
     rows.sort_by_key(|row| (row.key, row.number));
     rows.into_iter().flat_map(|row| row.values).collect()
 }
 
-/// The same, with the last one of rows that are written to the same place: no statement can
-/// update a row twice.
+/// The same, with only the last of several rows of one position: PostgreSQL rejects a statement that
+/// updates a row twice.
 fn last_of_each<const COLUMNS: usize>(mut rows: Vec<Row<COLUMNS>>) -> Vec<Value> {
     rows.sort_by_key(|row| (row.key, row.number));
     let mut values: Vec<Value> = Vec::with_capacity(rows.len() * COLUMNS);
-    let mut before = None;
+    let mut previous = None;
+    // The sort is stable: of equal positions, the row of the latest call comes last.
     for row in rows {
-        let here = (row.key, row.number);
-        if before == Some(here) {
+        let position = (row.key, row.number);
+        if previous == Some(position) {
             values.truncate(values.len() - COLUMNS);
         }
-        before = Some(here);
+        previous = Some(position);
         values.extend(row.values);
     }
     values
@@ -386,46 +280,45 @@ fn last_of_each<const COLUMNS: usize>(mut rows: Vec<Row<COLUMNS>>) -> Vec<Value>
 
 #[cfg(test)]
 mod tests {
-    use gleitzeit_domain::store::conformance::sample;
+    use gleitzeit_domain::store::{NewWorkflow, conformance::sample};
     use serde_json::json;
 
     use super::*;
 
-    fn row(key: i64, number: u64, mark: &str) -> Row<2> {
-        Row { key, number, values: [key.into(), mark.into()] }
+    fn row(key: i64, number: u64, text: &str) -> Row<2> {
+        Row { key, number, values: [key.into(), text.into()] }
     }
 
-    /// PostgreSQL refuses a statement that updates a row twice, and the last word must stand.
+    /// PostgreSQL rejects a statement that updates a row twice, and the last write must win.
     #[test]
-    fn the_last_row_of_each_place_stands() {
+    fn the_last_row_of_each_position_is_kept() {
         let rows = vec![row(2, 0, "a"), row(1, 1, "b"), row(2, 0, "c"), row(1, 0, "d")];
         let expected: Vec<Value> =
             vec![1_i64.into(), "d".into(), 1_i64.into(), "b".into(), 2_i64.into(), "c".into()];
         assert_eq!(last_of_each(rows), expected);
     }
 
-    /// Encoded before their places were known, rows are those that are encoded with them; where
-    /// that cannot be, the answer is the same as well.
+    /// Rows encoded before and after their keys are known are equal, and so are the errors.
     #[test]
-    fn prepared_rows_are_those_that_are_encoded_in_place() {
-        let news = [sample::workflow("a", 2), sample::workflow("b", 1)];
+    fn prepared_rows_equal_those_encoded_with_their_keys() {
+        let workflows = [sample::workflow("a", 2), sample::workflow("b", 1)];
         let change = |new: &NewWorkflow| WorkflowChange {
             tasks: new.record.tasks.iter().map(|it| sample::completed(it, json!(1))).collect(),
             events: sample::events(&new.record.id, 2, 3),
             ..sample::change(&new.record.id, 4)
         };
-        let changes = [change(&news[1]), change(&news[0])];
+        let changes = [change(&workflows[1]), change(&workflows[0])];
         let prepared = || Some(Prepared::Record(by_number(&changes, 0).unwrap()));
-        let place = |tasks| {
+        let find = |tasks| {
             move |id: &WorkflowId| match id.as_str() {
-                "a" => Some(Place { key: 7, task_count: tasks }),
-                _ => (tasks > 0).then_some(Place { key: 5, task_count: 1 }),
+                "a" => Some(WorkflowKey { key: 7, task_count: tasks }),
+                _ => (tasks > 0).then_some(WorkflowKey { key: 5, task_count: 1 }),
             }
         };
         for tasks in [2, 1, 0] {
             let text = |rows| format!("{rows:?}");
-            let with = of_call(&changes, prepared(), place(tasks)).map(text);
-            let without = of_changes(&changes, place(tasks)).map(text);
+            let with = of_call(&changes, prepared(), find(tasks)).map(text);
+            let without = of_changes(&changes, find(tasks)).map(text);
             assert_eq!(with, without, "{tasks} tasks");
             assert_eq!(with.is_ok(), tasks == 2, "{with:?}");
         }

@@ -1,11 +1,10 @@
-//! The way to a PostgreSQL server: whether somebody listens, whose certificates count, and what
-//! the kernel is to do about the socket of a connection.
+//! Prepares connections to a PostgreSQL server: reachability, certificates, and socket options.
 //!
-//! Asked by [`open`](super::open) and by the listener of [`notifier`](super::notifier).
+//! [`open`](super::open) and the listener of [`notify`](super::notify) use it.
 //!
-//! The driver (sqlx 0.9.0) has no option for a socket, so it is looked for among the files of this
-//! process. Where it is not found, as elsewhere than on Linux, the connection stays as it is, and
-//! what has become of it shows when a statement is not answered.
+//! The driver (sqlx 0.9.0) has no socket options, so the socket is searched among the open files of
+//! this process. If it is not found, as on other systems than Linux, the connection keeps its
+//! options, and a lost one is noticed by the statement timeout.
 
 use std::{io, str::FromStr as _, time::Duration};
 
@@ -17,27 +16,27 @@ use sea_orm::sqlx::{
 };
 use tokio::{net::TcpStream, time::timeout};
 
-/// How long the first question on a connection may take.
+/// Limit on the first query of a connection.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
-/// Certificates that are trusted besides the built-in ones, as in other programs.
+/// The variable with a file of trusted certificates, as in other programs.
 const CERTIFICATES: &str = "SSL_CERT_FILE";
 
-/// The driver's own name for the same.
+/// The driver's own variable for the same.
 const CERTIFICATES_OF_DRIVER: &str = "PGSSLROOTCERT";
 
-/// Reads the URL of a server.
+/// Parses the URL of a server.
 ///
 /// # Errors
-/// [`StoreError::Open`]; it does not hold the URL, which may have a password.
+/// [`StoreError::Open`], without the URL, which may have a password.
 pub(super) fn read(url: &str) -> Result<PgConnectOptions, StoreError> {
     PgConnectOptions::from_str(url).map_err(|error| StoreError::Open {
         detail: format!("the URL of the PostgreSQL server cannot be read: {error}"),
     })
 }
 
-/// Trusts the certificates of the environment, unless the URL or the driver's own variable names
-/// some. They count where the URL says `sslmode=verify-ca` or `verify-full`.
+/// Adds the trusted certificates of the environment, unless the URL or the driver's own variable
+/// names some. They apply to the modes `verify-ca` and `verify-full`.
 pub(super) fn trusting(options: PgConnectOptions, url: &str) -> PgConnectOptions {
     let names_some =
         ["sslrootcert=", "ssl-root-cert=", "ssl-ca="].iter().any(|it| url.contains(it))
@@ -49,7 +48,7 @@ pub(super) fn trusting(options: PgConnectOptions, url: &str) -> PgConnectOptions
     }
 }
 
-/// Says at once where nobody listens.
+/// Fails at once if nobody listens.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] with the address, which holds no password.
@@ -73,7 +72,7 @@ pub(super) async fn check_reachable(url: &str, limit: Duration) -> Result<(), St
     })
 }
 
-/// Refuses TLS by a clock before 1970: no certificate is valid then, and the driver's TLS library
+/// Rejects TLS with a clock before 1970: no certificate is valid then, and the driver's TLS library
 /// panics.
 fn check_clock(options: &PgConnectOptions, now: DateTime<Utc>) -> Result<(), StoreError> {
     if now >= DateTime::UNIX_EPOCH || matches!(options.get_ssl_mode(), PgSslMode::Disable) {
@@ -87,7 +86,7 @@ fn check_clock(options: &PgConnectOptions, now: DateTime<Utc>) -> Result<(), Sto
     })
 }
 
-/// The path of the server's socket, where it is reached by one.
+/// The path of the server's Unix socket, if it is reached by one.
 fn socket_of(options: &PgConnectOptions) -> Option<String> {
     let folder = match options.get_socket() {
         Some(folder) => folder.to_str()?.to_owned(),
@@ -107,13 +106,14 @@ async fn reach_local(_path: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the kernel send at once what a connection is given, and look whether the other end is still
-/// there.
+/// Sets `TCP_NODELAY` and keepalive on a connection.
 ///
-/// The driver leaves Nagle's algorithm on, which holds the end of a large statement back until the
-/// server has acknowledged its beginning, and the server waits 40 ms with that.
+/// The driver leaves Nagle's algorithm on, which delays the end of a large statement until the server
+/// has acknowledged its beginning, and the server delays the acknowledgement by 40 ms.
 pub(super) async fn prepare(connection: &mut PgConnection, url: &str) -> Result<(), sqlx::Error> {
-    // As the server sees it: the number of our end, unless somebody stands between.
+    // The port of our end as the server sees it; that of a proxy, if there is one.
+    // Not persistent: the query runs once for each connection, and would take a place in the cache
+    // of statements.
     let port = sqlx::query_scalar("SELECT inet_client_port()").persistent(false);
     let port = timeout(FIRST_ANSWER, port.fetch_one(connection)).await;
     let port: Option<i32> =
@@ -121,9 +121,9 @@ pub(super) async fn prepare(connection: &mut PgConnection, url: &str) -> Result<
     let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else { return Ok(()) };
     let server = PgConnectOptions::from_str(url).map(|options| options.get_port()).ok();
     match socket::prepare(port, server) {
-        Ok(0) => tracing::debug!(port, "socket of a connection was not found"),
+        Ok(0) => tracing::debug!(port, "socket of a connection not found"),
         Ok(_) => {}
-        Err(error) => tracing::debug!(port, %error, "connection is left as the driver made it"),
+        Err(error) => tracing::debug!(port, %error, "socket options of a connection not set"),
     }
     Ok(())
 }
@@ -141,24 +141,24 @@ mod socket {
     use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-    /// After so long without a word the kernel asks the other end whether it is there, and again so
-    /// often, with pauses of so long, in seconds.
+    /// Keepalive: the idle time before the first probe, the pause between two, both in seconds, and the
+    /// number of probes.
     const IDLE: u32 = 15;
     const PAUSE: u32 = 5;
     const ASKS: u32 = 3;
 
-    /// What is not acknowledged for so long, in milliseconds, never will be.
+    /// Limit on the acknowledgement of sent data, in milliseconds.
     const UNACKNOWLEDGED: u32 = 20_000;
 
-    /// Which end of a connection a number names.
+    /// The end of a connection to which a port belongs.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum End {
         Ours = 1,
         Theirs = 2,
     }
 
-    /// Prepares the connected socket that has `ours` at this end. Where there is none, somebody
-    /// stands between: then all that lead to the number of the server. How many there were.
+    /// Prepares the connected socket with the local port `ours`; behind a proxy there is none, and this
+    /// prepares all sockets to the port of the server. Returns their number.
     pub(super) fn prepare(ours: u16, server: Option<u16>) -> io::Result<usize> {
         match prepare_all(End::Ours, ours)? {
             0 => server.map_or(Ok(0), |port| prepare_all(End::Theirs, port)),
@@ -169,12 +169,12 @@ mod socket {
     fn prepare_all(end: End, port: u16) -> io::Result<usize> {
         let mut count = 0;
         for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-            // The second one is not there without IPv6.
+            // The second one does not exist without IPv6.
             let Ok(table) = std::fs::read_to_string(table) else { continue };
             for name in table.lines().filter_map(|line| connected(line, end, port)) {
                 let Some(number) = file(&format!("socket:[{name}]"))? else { continue };
-                let stream = TcpStream::from(another(number)?);
-                // The number may have become that of another file meanwhile.
+                let stream = TcpStream::from(duplicate(number)?);
+                // Checked again: since the search the number may have been reused for another file.
                 let address = match end {
                     End::Ours => stream.local_addr(),
                     End::Theirs => stream.peer_addr(),
@@ -198,10 +198,10 @@ mod socket {
         Ok(())
     }
 
-    /// Another descriptor of an open file that is known by number alone. It is passed through a
-    /// pair of sockets, for the kernel answers to a number that is not open with an error, and what
-    /// comes out belongs to the caller.
-    fn another(number: i32) -> io::Result<OwnedFd> {
+    /// Duplicates the descriptor of an open file that is known by its number only. It is sent through
+    /// a pair of sockets: the kernel rejects a number that is not open, and the received descriptor
+    /// belongs to the caller.
+    fn duplicate(number: i32) -> io::Result<OwnedFd> {
         let (ours, theirs) = UnixStream::pair()?;
         let number = [number];
         let message = [ControlMessage::ScmRights(&number)];
@@ -219,8 +219,7 @@ mod socket {
         passed.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
-    /// The name of a connected socket that has `port` at one end, from a line of the kernel's
-    /// table: `0: 0100007F:1538 0100007F:DE5E 01 … … … … … name …`.
+    /// The inode of a connected socket with `port` at one end, from a line of the kernel's table: `0: 0100007F:1538 0100007F:DE5E 01 … … … … … name …`.
     fn connected(line: &str, end: End, port: u16) -> Option<u64> {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let (_, number) = fields.get(end as usize)?.rsplit_once(':')?;
@@ -228,11 +227,11 @@ mod socket {
         is_it.then(|| fields.get(9)?.parse().ok())?
     }
 
-    /// The number of the open file of this name.
+    /// The descriptor of the open file with this name.
     fn file(name: &str) -> io::Result<Option<i32>> {
         for entry in std::fs::read_dir("/proc/self/fd")? {
             let entry = entry?;
-            // It may be closed by now.
+            // Closed since the folder was read.
             let Ok(target) = std::fs::read_link(entry.path()) else { continue };
             if target.as_os_str() == name {
                 return Ok(entry.file_name().to_str().and_then(|number| number.parse().ok()));
@@ -249,7 +248,7 @@ mod socket {
 
         use super::*;
 
-        /// The right one among several, and only it.
+        /// Only the socket of the port is prepared.
         #[test]
         fn the_socket_of_a_port_is_found() {
             let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -264,20 +263,20 @@ mod socket {
             assert_eq!(prepare(1, None).unwrap(), 0);
         }
 
-        /// The server sees the number of whoever stands between, and not ours.
+        /// The server sees the port of the proxy, not ours.
         #[test]
-        fn behind_a_proxy_all_that_lead_to_the_server_are_prepared() {
+        fn with_a_proxy_all_sockets_to_the_server_are_prepared() {
             let server = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = server.local_addr().unwrap();
             let ours = TcpStream::connect(address).unwrap();
-            assert_eq!(prepare(1, Some(address.port())).unwrap(), 1, "the one that listens is not");
+            assert_eq!(prepare(1, Some(address.port())).unwrap(), 1, "the listening one is not");
             assert!(getsockopt(&ours, sockopt::KeepAlive).unwrap());
         }
 
-        /// A number that is closed by then is an error, and not somebody else's file.
+        /// A closed number is an error, not another file.
         #[test]
-        fn a_number_that_is_not_open_is_refused() {
-            assert_eq!(another(i32::MAX).unwrap_err().raw_os_error(), Some(nix::libc::EBADF));
+        fn a_number_that_is_not_open_is_rejected() {
+            assert_eq!(duplicate(i32::MAX).unwrap_err().raw_os_error(), Some(nix::libc::EBADF));
         }
     }
 }
@@ -293,11 +292,11 @@ mod socket {
 mod tests {
     use super::*;
 
-    /// A connection with TLS panics by a clock before 1970, deep in the driver.
+    /// A TLS connection with a clock before 1970 panics, deep in the driver.
     #[test]
-    fn tls_by_a_clock_before_1970_is_refused() {
+    fn tls_with_a_clock_before_1970_is_rejected() {
         let before = DateTime::from_timestamp(-86_400, 0).unwrap();
-        for (mode, now, is_refused) in [
+        for (mode, now, is_rejected) in [
             ("require", before, true),
             ("verify-full", before, true),
             ("prefer", before, true),
@@ -306,7 +305,7 @@ mod tests {
         ] {
             let options = read(&format!("postgres://me@localhost/x?sslmode={mode}")).unwrap();
             let error = check_clock(&options, now).err().map(|error| error.to_string());
-            assert_eq!(error.is_some(), is_refused, "{mode}: {error:?}");
+            assert_eq!(error.is_some(), is_rejected, "{mode}: {error:?}");
             assert!(error.is_none_or(|it| it.contains("1969-12-31")), "{mode}");
         }
     }

@@ -1,4 +1,4 @@
-//! The server's clock, as of the last time that it was asked.
+//! The clock of a PostgreSQL server, cached between two queries.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,19 +7,24 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-/// After so long the server is asked again: clocks of machines drift apart by milliseconds a minute.
+/// The server's time in microseconds since 1970, as SQL.
+pub(super) const SERVER_NOW: &str = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::BIGINT";
+
+/// The age after which the time is queried again: clocks of machines drift by milliseconds a minute.
 const GOOD_FOR: Duration = Duration::from_mins(1);
 
-/// What it said, and when by the monotonic clock: this machine's own clock may be set meanwhile.
+/// The server's last time, and its moment by the monotonic clock: the wall clock of this machine may
+/// be set meanwhile.
 #[derive(Debug, Default)]
 pub(super) struct ServerClock(Mutex<Option<(DateTime<Utc>, Instant)>>);
 
 impl ServerClock {
-    /// The time; `None` where it must be asked for.
+    /// The time; `None` if it must be queried.
     pub(super) fn now(&self) -> Option<DateTime<Utc>> {
-        let (told, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let (then, at) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        // By the monotonic clock: a change of the wall clock would shift the time of the server.
         let since = at.elapsed();
-        (since < GOOD_FOR).then(|| told + since)
+        (since < GOOD_FOR).then(|| then + since)
     }
 
     pub(super) fn set(&self, now: Option<DateTime<Utc>>) {

@@ -1,22 +1,22 @@
-//! The writer's own statements; each takes many rows.
+//! The statements of the writer; each takes many rows.
 //!
-//! Written as SQL, for the shape of a statement and not its content decides what it costs: see
-//! [`MultiRow`]. Both databases understand the same texts.
+//! They are texts because the shape of a statement decides its cost, not its content: see
+//! [`MultiRow`]. Both databases accept the same texts.
 
 use sea_orm::DbBackend;
 
 use super::multi_row::MultiRow;
 
-/// Every statement of the writer.
+/// The statements of the writer.
 #[derive(Debug)]
 pub(super) struct Statements {
     /// `hash, body`
     pub(super) add_blobs: MultiRow,
     /// `hash, body`
     pub(super) add_needs: MultiRow,
-    /// [`WORKFLOW_COLUMNS`]; answers `id, key` for those that were not there before.
+    /// [`WORKFLOW_COLUMNS`]; returns `id, key` of the workflows that did not exist.
     pub(super) add_workflows: MultiRow,
-    /// The key and [`WORKFLOW_COLUMNS`]; a file alone takes them.
+    /// The key and [`WORKFLOW_COLUMNS`]; for SQLite only.
     pub(super) add_keyed_workflows: MultiRow,
     /// [`TASK_COLUMNS`]
     pub(super) set_tasks: MultiRow,
@@ -26,24 +26,24 @@ pub(super) struct Statements {
     pub(super) set_states: MultiRow,
     /// [`SEQUENCE_COLUMNS`]: `key, last_sequence`
     pub(super) raise_sequences: MultiRow,
-    /// `id`; answers `id, key, task_count, status`, the lease that owns it, `last_sequence`, and keeps
-    /// them from being pruned or claimed
+    /// `id`; returns `id, key, task_count, status`, the lease that owns the workflow, `last_sequence`;
+    /// locks the rows against deletion and claims.
     pub(super) find_workflows: MultiRow,
 }
 
-/// The columns of a row of `add_workflows`.
+/// The columns of `add_workflows`.
 pub(super) const WORKFLOW_COLUMNS: usize = 13;
 
-/// The columns of a row of `set_tasks`.
+/// The columns of `set_tasks`.
 pub(super) const TASK_COLUMNS: usize = 14;
 
-/// The columns of a row of `add_events`.
+/// The columns of `add_events`.
 pub(super) const EVENT_COLUMNS: usize = 4;
 
-/// The columns of a row of `set_states`.
+/// The columns of `set_states`.
 pub(super) const STATE_COLUMNS: usize = 6;
 
-/// The columns of a row of `raise_sequences`.
+/// The columns of `raise_sequences`.
 pub(super) const SEQUENCE_COLUMNS: usize = 2;
 
 impl Statements {
@@ -90,6 +90,7 @@ impl Statements {
                 "INSERT INTO gleitzeit_events (workflow_key, first_sequence, event_count, body) \
                  VALUES",
                 EVENT_COLUMNS,
+                // A repeated write finds its own rows: an error here would fail its whole group.
                 " ON CONFLICT DO NOTHING",
             ),
             set_states: rows(
@@ -103,15 +104,19 @@ impl Statements {
             raise_sequences: rows(
                 "UPDATE gleitzeit_workflows SET last_sequence = v.column2 FROM (VALUES",
                 SEQUENCE_COLUMNS,
+                // Never backwards: a repeated write may arrive after a later one.
                 ") AS v WHERE gleitzeit_workflows.key = v.column1 \
                  AND gleitzeit_workflows.last_sequence < v.column2",
             ),
             find_workflows: rows(
-                "SELECT id, key, task_count, status, COALESCE((SELECT to_epoch FROM gleitzeit_lease_transfers \
-                 WHERE from_epoch = lease_epoch), lease_epoch), last_sequence \
+                "SELECT id, key, task_count, status, COALESCE((SELECT to_epoch \
+                 FROM gleitzeit_lease_transfers WHERE from_epoch = lease_epoch), lease_epoch), \
+                 last_sequence \
                  FROM gleitzeit_workflows WHERE id IN (VALUES",
                 1,
                 if backend == DbBackend::Postgres {
+                    // Sorted: two processes that lock the same workflows in different orders would
+                    // deadlock.
                     ") ORDER BY key FOR NO KEY UPDATE"
                 } else {
                     ")"
@@ -139,14 +144,14 @@ mod tests {
         E::Column::iter().map(|column| column.as_str()).collect()
     }
 
-    /// What a submission sets.
+    /// The columns that a submission sets.
     fn submitted() -> Vec<&'static str> {
         let mut table = columns::<workflow::Entity>();
         table.retain(|column| *column != "left_by");
         table
     }
 
-    /// A column that an entity has and an insert forgets would be read as if it were never set.
+    /// A column of an entity that an insert lacks would be read as if it were never set.
     #[test]
     fn inserts_name_the_columns_of_their_entities() {
         let statements = Statements::new(DbBackend::Sqlite);
@@ -159,7 +164,7 @@ mod tests {
             assert_eq!(named(insert.head()), table);
             assert_eq!(insert.columns(), table.len());
         }
-        // The key is not the submission's to set.
+        // The database chooses the key.
         let mut table = submitted();
         table.retain(|column| *column != "key");
         assert_eq!(named(statements.add_workflows.head()), table);

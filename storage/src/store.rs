@@ -1,7 +1,9 @@
-//! The store in a database, as the engine sees it: it hands requests to the thread and waits.
+//! The store in a database: sends requests to the store's thread and waits for the replies.
+
+mod leases;
+mod submit_in;
 
 use std::{
-    any::Any,
     fmt,
     future::Future,
     sync::{
@@ -28,64 +30,41 @@ use tokio::{
 };
 
 use crate::{
-    Durability, StoreUrl,
-    call::{Call, Write},
-    leases::{Renewals, Reply},
+    StoreUrl,
+    fault::ReadError,
     location::Location,
-    notifier::Notifier,
+    notify::Notifier,
     open::Connector,
-    read::{ReadError, Reader},
+    options::SqlOptions,
+    queue::{Prune, Renewals, Reply, Request},
+    read::Reader,
     server_clock::ServerClock,
     thread,
-    writer::{Prune, Request},
+    write_call::{Write, WriteCall},
 };
 
-/// How a database is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SqlOptions {
-    /// What a commit survives.
-    pub durability: Durability,
-    /// Above so many bytes in use, the oldest settled workflows are forgotten; `None` for any size.
-    pub max_bytes: Option<u64>,
-    /// True makes the database and brings its schema up to date where that is needed; false refuses
-    /// one that is not ready.
-    pub auto_migrate: bool,
-    /// A statement that a server has not answered by then is given up, and its connection replaced.
-    pub statement_timeout: Duration,
-}
+pub use submit_in::SubmitIn;
 
-impl Default for SqlOptions {
-    fn default() -> Self {
-        Self {
-            durability: Durability::default(),
-            max_bytes: None,
-            auto_migrate: true,
-            statement_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-/// Keeps workflows in a database.
+/// A store in a database.
 ///
-/// Dropping it ends it too: what was asked before is written, in the background. [`Store::close`]
-/// waits for that.
+/// A dropped store completes its requests in the background; [`Store::close`] waits for them.
 pub struct SqlStore {
-    /// Without the password.
-    pub(crate) name: String,
-    pub(crate) requests: mpsc::UnboundedSender<Request>,
-    pub(crate) reader: Arc<Reader>,
-    /// That of the store's thread.
-    pub(crate) runtime: Handle,
-    pub(crate) is_closed: AtomicBool,
-    /// True once the thread has let go of the database.
+    /// The URL without the password.
+    name: String,
+    requests: mpsc::UnboundedSender<Request>,
+    reader: Arc<Reader>,
+    /// The runtime of the store's thread.
+    runtime: Handle,
+    is_closed: AtomicBool,
+    /// True after the thread has released the database.
     ended: watch::Receiver<bool>,
     commits: Arc<AtomicU64>,
-    pub(crate) location: Location,
-    pub(crate) notifier: Arc<Notifier>,
-    pub(crate) renewals: Arc<Renewals>,
-    pub(crate) server_clock: ServerClock,
+    location: Location,
+    notifier: Arc<Notifier>,
+    renewals: Arc<Renewals>,
+    server_clock: ServerClock,
     lost: watch::Receiver<Option<StoreError>>,
-    pub(crate) statement_timeout: Duration,
+    statement_timeout: Duration,
 }
 
 impl fmt::Debug for SqlStore {
@@ -95,13 +74,13 @@ impl fmt::Debug for SqlStore {
 }
 
 impl SqlStore {
-    /// Opens the database, makes what is missing (the file, its folder, the tables), and brings
-    /// its schema up to date, unless [`SqlOptions::auto_migrate`] is false.
+    /// Opens the database. Creates the file, its folder and the tables if they are missing, and
+    /// migrates the schema, unless [`SqlOptions::auto_migrate`] is false.
     ///
     /// # Errors
-    /// [`StoreError::Open`] where the URL names no database, this build does not know the kind of
-    /// database, a newer program has migrated it, it is read-only, or its file has several names or
-    /// is mounted by itself; [`StoreError::Unavailable`] where it cannot be reached.
+    /// [`StoreError::Open`] if the URL names no database, this build lacks its kind, a newer program
+    /// has migrated it, it is read-only, or its file has several names or is a mount of its own;
+    /// [`StoreError::Unavailable`] if it cannot be reached.
     pub async fn connect(url: &StoreUrl, options: SqlOptions) -> Result<Self, StoreError> {
         let location = Location::of(url)?;
         location.check_build()?;
@@ -124,21 +103,21 @@ impl SqlStore {
         })
     }
 
-    /// Transactions that wrote and were committed, since it was opened; each costs one flush
-    /// where durability is full.
+    /// Committed transactions since the store was opened; each costs one flush if durability is
+    /// full.
     pub fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn check_open(&self) -> Result<(), StoreError> {
+    fn check_open(&self) -> Result<(), StoreError> {
         if self.is_closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(()) }
     }
 
-    pub(crate) async fn write(&self, write: Write) -> Result<Vec<Submitted>, StoreError> {
-        self.ask_writer(|reply| Request::Write(Call::new(write), reply)).await
+    async fn write(&self, write: Write) -> Result<Vec<Submitted>, StoreError> {
+        self.ask_writer(|reply| Request::Write(WriteCall::new(write), reply)).await
     }
 
-    pub(crate) async fn ask_writer<T>(
+    async fn ask_writer<T>(
         &self,
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T, StoreError> {
@@ -148,7 +127,7 @@ impl SqlStore {
         answered.await.unwrap_or_else(|_| Err(self.unanswered()))
     }
 
-    /// The writer has gone without an answer.
+    /// The error of a request that the writer dropped.
     fn unanswered(&self) -> StoreError {
         if self.is_closed.load(Ordering::Acquire) {
             return StoreError::Closed;
@@ -156,11 +135,9 @@ impl SqlStore {
         StoreError::Unknown { detail: "the thread of the store ended before it answered".into() }
     }
 
-    /// Reads on the store's own thread. A caller that goes away does not stop it half-way.
-    pub(crate) async fn read<T, F>(
-        &self,
-        ask: impl FnOnce(Arc<Reader>) -> F,
-    ) -> Result<T, StoreError>
+    /// Reads on the store's thread: a caller that is dropped does not leave a connection in the
+    /// middle of an answer.
+    async fn read<T, F>(&self, ask: impl FnOnce(Arc<Reader>) -> F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, ReadError>> + Send + 'static,
@@ -168,7 +145,7 @@ impl SqlStore {
         self.check_open()?;
         match self.runtime.spawn(ask(Arc::clone(&self.reader))).await {
             Ok(Ok(answer)) => Ok(answer),
-            // The connections may have been closed meanwhile.
+            // `Closed` hides the error of a connection that the close took away.
             Ok(Err(ReadError(error))) => self.check_open().and(Err(error)),
             Err(ended) => {
                 self.check_open()?;
@@ -188,19 +165,15 @@ impl Store for SqlStore {
         Some(self)
     }
 
-    fn as_any(&self) -> Option<&dyn Any> {
-        Some(self)
-    }
-
     async fn shared_time(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         if let Some(now) = self.server_clock.now() {
             return Ok(Some(now));
         }
-        let asked = Instant::now();
+        let sent = Instant::now();
         let now =
             self.read(|reader| async move { reader.soon(reader.server_time()).await }).await?;
-        // The server read its clock on half of the way.
-        let now = now.map(|now| now + asked.elapsed() / 2);
+        // The server read its clock about halfway through the round trip.
+        let now = now.map(|now| now + sent.elapsed() / 2);
         self.server_clock.set(now);
         Ok(now)
     }
@@ -265,8 +238,8 @@ impl Store for SqlStore {
     }
 
     async fn prune(&self, before: DateTime<Utc>, limit: usize) -> Result<usize, StoreError> {
-        self.ask_writer(|answer| {
-            Request::Prune(Prune { before: Some(before), limit, count: 0, answer })
+        self.ask_writer(|reply| {
+            Request::Prune(Prune { before: Some(before), limit, count: 0, reply })
         })
         .await
     }
@@ -279,18 +252,19 @@ impl Store for SqlStore {
         };
         match gone {
             Some(gone) => gone,
-            // Closed in order.
+            // The store was closed: nothing is lost.
             None => std::future::pending().await,
         }
     }
 
     async fn close(&self, limit: Duration) -> Result<(), StoreError> {
+        // Before the request: a call after `close` must fail also while the writer is busy.
         self.is_closed.store(true, Ordering::Release);
-        // It is gone already where this fails.
+        // Fails only if the writer has ended already.
         let _ = self.requests.send(Request::Close);
         let mut ended = self.ended.clone();
-        // The timer is that of the store's thread, for the caller's runtime may have none. It goes
-        // with the thread: to find it gone is to see the end.
+        // The timer runs on the store's thread: the caller's runtime may have none. An error of the
+        // task means that the thread, and its runtime with it, has ended.
         let waiting = self.runtime.spawn(async move {
             tokio::time::timeout(limit, ended.wait_for(|ended| *ended)).await.is_ok()
         });
@@ -298,7 +272,7 @@ impl Store for SqlStore {
             return Ok(());
         }
         Err(StoreError::Unavailable {
-            detail: format!("`{}` did not finish its writes within {limit:?}", self.name),
+            detail: format!("`{}` did not complete its writes within {limit:?}", self.name),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Where workflows are kept, and what a commit survives: both as settings name them.
+//! The URL and the durability of a store, as in the settings.
 
 use std::{
     fmt::{self, Write as _},
@@ -9,35 +9,36 @@ use std::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Shown instead of a password.
+/// The text in place of a password.
 const HIDDEN: &str = "***";
 
-/// Where workflows are kept: `memory`, `sqlite:PATH` or `postgres://…`.
+/// The URL of a store: `memory`, `sqlite:PATH` or `postgres://…`.
 ///
-/// Shown without its password; [`expose`](Self::expose) tells all.
+/// Its text has no password; only [`expose`](Self::expose) returns it.
 #[derive(Clone)]
 pub struct StoreUrl(SecretString);
 
 impl StoreUrl {
-    /// Everything in memory, gone with the process.
+    /// The store in memory, which ends with the process.
     pub fn memory() -> Self {
         Self(SecretString::from("memory"))
     }
 
-    /// With the password.
+    /// The URL with its password.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// The file, where it is a SQLite database.
+    /// The path of a SQLite database.
     pub fn sqlite_path(&self) -> Option<&Path> {
         let path = self.expose().strip_prefix("sqlite:")?;
+        // People write both `sqlite:a.db` and `sqlite://a.db` for the same file.
         let path = path.strip_prefix("//").unwrap_or(path);
         Some(Path::new(path.strip_suffix("?mode=rwc").unwrap_or(path)))
     }
 
-    /// The same server, whose certificate is checked by those in a file as well; unless the URL
-    /// names a file itself. Others stay as they are.
+    /// Adds a file of trusted certificates to the URL of a server, unless the URL names one. Other URLs
+    /// stay unchanged.
     #[must_use]
     pub fn with_ca_file(self, file: &Path) -> Self {
         let text = self.expose();
@@ -45,8 +46,9 @@ impl StoreUrl {
         if !text.starts_with("postgres") || names_some.iter().any(|it| text.contains(it)) {
             return self;
         }
-        let mark = if text.contains('?') { '&' } else { '?' };
+        let separator = if text.contains('?') { '&' } else { '?' };
         let mut escaped = String::new();
+        // Percent-encoded: a space or `&` in the path would end the parameter.
         for byte in file.as_os_str().as_encoded_bytes() {
             match byte {
                 b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
@@ -57,35 +59,35 @@ impl StoreUrl {
                 }
             }
         }
-        Self(SecretString::from(format!("{text}{mark}sslrootcert={escaped}")))
+        Self(SecretString::from(format!("{text}{separator}sslrootcert={escaped}")))
     }
 
-    /// Any URL without its password, as a store's is shown.
+    /// The text of any URL without its password.
     pub fn hide_password(url: &str) -> String {
         Self(SecretString::from(url)).to_string()
     }
 
-    /// True when nothing is kept beyond the process.
+    /// True for the store in memory.
     pub fn is_memory(&self) -> bool {
         self.expose() == "memory"
     }
 }
 
-/// A text that names no store.
+/// The error about a text that is no URL of a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{url}` {why}")]
 pub struct StoreUrlError {
-    /// Without the password.
+    /// The text without its password.
     url: String,
     why: String,
 }
 
-/// Why a text of an unknown form names no store.
+/// The fault of a text of unknown form.
 const UNKNOWN: &str =
     "names no store; expected `memory`, `sqlite:PATH` or `postgres://user:password@host/name`";
 
-/// What is wrong with the path of a SQLite database. What would make a file of an odd name, or be
-/// a setting that does nothing, is a mistake.
+/// The fault of the path of a SQLite database. A path that would create a file with an odd name, or
+/// that has a parameter without effect, is a mistake.
 fn wrong_path(path: &str) -> Option<&'static str> {
     if path.is_empty() || path.ends_with('/') {
         Some("names no file; expected `sqlite:PATH`")
@@ -102,7 +104,7 @@ fn wrong_path(path: &str) -> Option<&'static str> {
     }
 }
 
-/// What is wrong with the URL of a server, as far as this build can tell.
+/// The fault of the URL of a server, as far as this build can parse it.
 fn wrong_server(url: &str) -> Option<String> {
     #[cfg(feature = "postgres")]
     if let Err(error) = sea_orm::sqlx::postgres::PgConnectOptions::from_str(url) {
@@ -140,7 +142,7 @@ impl fmt::Display for StoreUrl {
         let text = self.expose();
         let Some((scheme, rest)) = text.split_once("://") else { return out.write_str(text) };
         write!(out, "{scheme}://")?;
-        // The last `@` ends the user's part: a password may hold one that was not escaped.
+        // The last `@`: a password may contain one that was not escaped, and its rest would be shown.
         let host = match rest.rsplit_once('@') {
             None => rest,
             Some((user, host)) => {
@@ -152,6 +154,7 @@ impl fmt::Display for StoreUrl {
             }
         };
         match host.split_once('?') {
+            // All of the query: the text of a password in it may have any form.
             Some((before, query)) if query.contains("password=") => {
                 write!(out, "{before}?{HIDDEN}")
             }
@@ -162,6 +165,7 @@ impl fmt::Display for StoreUrl {
 
 impl fmt::Debug for StoreUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // As text without the password: a derived form would hide the whole URL, which logs need.
         write!(out, "\"{self}\"")
     }
 }
@@ -186,19 +190,19 @@ impl<'de> Deserialize<'de> for StoreUrl {
     }
 }
 
-/// What a commit survives.
+/// The failures that a commit survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
-    /// The loss of power.
+    /// A loss of power.
     #[default]
     Full,
-    /// The death of the process; the last moments may be lost with the power.
+    /// The end of the process; a loss of power may lose the last commits.
     Normal,
 }
 
 impl Durability {
-    /// Its name in files and output.
+    /// The name in files and output.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -217,35 +221,35 @@ impl fmt::Display for Durability {
 mod tests {
     use super::*;
 
-    fn shown(url: &str) -> String {
+    fn text_of(url: &str) -> String {
         url.parse::<StoreUrl>().unwrap().to_string()
     }
 
-    /// Settings end up in logs and in bug reports.
+    /// Settings are copied into logs and bug reports.
     #[test]
     fn no_form_of_a_url_shows_its_password() {
-        assert_eq!(shown("postgres://me:pa@ss@host:5432/db"), "postgres://me:***@host:5432/db");
-        assert_eq!(shown("postgres://me@host/db"), "postgres://me@host/db");
-        assert_eq!(shown("postgres://host/db?user=me&password=x"), "postgres://host/db?***");
-        assert_eq!(shown("sqlite:a.db"), "sqlite:a.db");
+        assert_eq!(text_of("postgres://me:pa@ss@host:5432/db"), "postgres://me:***@host:5432/db");
+        assert_eq!(text_of("postgres://me@host/db"), "postgres://me@host/db");
+        assert_eq!(text_of("postgres://host/db?user=me&password=x"), "postgres://host/db?***");
+        assert_eq!(text_of("sqlite:a.db"), "sqlite:a.db");
         let url: StoreUrl = "postgres://me:geheim@host/db".parse().unwrap();
         assert!(!format!("{url:?}").contains("geheim"));
         assert!(!serde_json::to_string(&url).unwrap().contains("geheim"));
         assert!(url.expose().contains("geheim"));
     }
 
-    /// A typing error in the scheme must not make a file of an odd name.
+    /// A typing error in the scheme must not create a file with an odd name.
     #[test]
-    fn unknown_stores_are_refused() {
+    fn unknown_stores_are_rejected() {
         for text in ["", "sqlite", "sqlite:", "mysql://x/y", "postgres:x", "postgres://", "Memory"]
         {
             assert!(text.parse::<StoreUrl>().is_err(), "{text}");
         }
     }
 
-    /// What a command would pass over in silence is told by all of them.
+    /// A path with another meaning elsewhere is an error, not ignored.
     #[test]
-    fn paths_that_mean_something_else_are_refused() {
+    fn paths_with_another_meaning_are_rejected() {
         for (text, what) in [
             ("sqlite::memory:", "write `memory`"),
             ("sqlite:a.db?cache=shared", "has parameters"),
@@ -259,17 +263,17 @@ mod tests {
         assert!("sqlite:/var/a.db?mode=rwc".parse::<StoreUrl>().is_ok());
     }
 
-    /// The mistake is told without the password.
+    /// The error has no password in it.
     #[cfg(feature = "postgres")]
     #[test]
-    fn a_server_that_cannot_be_read_is_refused() {
+    fn an_invalid_server_url_is_rejected() {
         let error =
             "postgres://me:geheim@host:port/db".parse::<StoreUrl>().unwrap_err().to_string();
         assert!(error.contains("me:***@host:port"), "{error}");
         assert!(!error.contains("geheim"), "{error}");
     }
 
-    /// A file that the URL names itself comes first.
+    /// A file in the URL takes precedence.
     #[test]
     fn a_file_of_certificates_becomes_part_of_the_url() {
         let with = |url: &str| {

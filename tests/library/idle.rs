@@ -4,7 +4,6 @@
 //! Measured from outside, in a process of its own, where nothing else runs.
 
 use std::{
-    any::Any,
     path::Path,
     sync::{
         Arc,
@@ -50,10 +49,6 @@ impl Counting {
 impl Store for Counting {
     fn describe(&self) -> String {
         self.store.describe()
-    }
-
-    fn as_any(&self) -> Option<&dyn Any> {
-        self.store.as_any()
     }
 
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {

@@ -1,9 +1,9 @@
-//! What must hold of one stored workflow by itself, whatever store it lies in.
+//! The rules of one stored workflow, in any store.
 //!
-//! Asked by whoever checks a database, or takes workflows in from a file.
+//! The check of a database and an import use them.
 //!
-//! A workflow that is not settled while all of its tasks are lies between two writes, and is sound:
-//! the next one to run it settles it.
+//! An unsettled workflow whose tasks are all settled is valid: it is between two writes, and the next
+//! engine that runs it settles it.
 
 use crate::{
     plan::Draft,
@@ -11,11 +11,11 @@ use crate::{
     workflow::{TaskSpec, WorkflowRecord, WorkflowStatus},
 };
 
-/// So many tasks of one workflow are told of by name; the rest of them by number.
+/// Upper limit of the tasks of a workflow that a finding names; it counts the others.
 const NAMED_MAX: usize = 5;
 
-/// Everything in a record that contradicts the rest of it; nothing in a sound one. Whether a task
-/// has a result counts, and not which.
+/// The contradictions in a record; none in a valid one. It checks that a task has a result, not
+/// which.
 pub fn contradictions(record: &WorkflowRecord) -> Vec<String> {
     let mut found = shape(record);
     tasks(record, &mut found);
@@ -23,7 +23,7 @@ pub fn contradictions(record: &WorkflowRecord) -> Vec<String> {
     found
 }
 
-/// The spec for itself, and against the record.
+/// Checks the spec, and compares it with the record.
 fn shape(record: &WorkflowRecord) -> Vec<String> {
     let (draft, problems) = Draft::read((*record.spec).clone());
     let mut found: Vec<String> = problems
@@ -38,7 +38,7 @@ fn shape(record: &WorkflowRecord) -> Vec<String> {
     found
 }
 
-/// Each task for itself, and against its spec.
+/// Checks each task, and compares it with its spec.
 fn tasks(record: &WorkflowRecord, found: &mut Vec<String>) {
     let mut wrong = Named::default();
     for (at, task) in record.tasks.iter().enumerate() {
@@ -58,10 +58,10 @@ fn tasks(record: &WorkflowRecord, found: &mut Vec<String>) {
             wrong.add(|| format!("task `{}` is {} and has no {what}", task.id, task.status));
         }
     }
-    wrong.tell("tasks", found);
+    wrong.report("tasks", found);
 }
 
-/// What a task of this status must have, and has not.
+/// The field that a task of this status must have, and lacks.
 fn missing(task: &TaskRecord) -> Option<&'static str> {
     match task.status {
         status if status.is_settled() && task.completed_at.is_none() => Some("time of its end"),
@@ -75,7 +75,7 @@ fn missing(task: &TaskRecord) -> Option<&'static str> {
     }
 }
 
-/// The workflow's status against those of its tasks.
+/// Compares the workflow's status with those of its tasks.
 fn outcome(record: &WorkflowRecord, found: &mut Vec<String>) {
     let status = record.status;
     if status.is_settled() != record.completed_at.is_some() {
@@ -89,7 +89,7 @@ fn outcome(record: &WorkflowRecord, found: &mut Vec<String>) {
     for task in record.tasks.iter().filter(|task| !task.status.is_settled()) {
         open.add(|| format!("it is {status}, and its task `{}` is {}", task.id, task.status));
     }
-    open.tell("open tasks", found);
+    open.report("open tasks", found);
     let completed = record.tasks.iter().all(|task| task.status == TaskStatus::Completed);
     match status {
         WorkflowStatus::Completed if open.count == 0 && !completed => {
@@ -102,14 +102,14 @@ fn outcome(record: &WorkflowRecord, found: &mut Vec<String>) {
     }
 }
 
-/// The id and the name that a spec gives its task.
+/// The id and the name of a task by its spec.
 fn called(at: usize, spec: &TaskSpec) -> (String, String) {
     let id = if spec.id.is_empty() { format!("task-{}", at + 1) } else { spec.id.clone() };
     let name = spec.name.clone().unwrap_or_else(|| id.clone());
     (id, name)
 }
 
-/// The first few of a kind, and how many there are.
+/// The first few of a kind, and their number.
 #[derive(Default)]
 struct Named {
     first: Vec<String>,
@@ -124,7 +124,7 @@ impl Named {
         self.count += 1;
     }
 
-    fn tell(&self, what: &str, found: &mut Vec<String>) {
+    fn report(&self, what: &str, found: &mut Vec<String>) {
         found.extend_from_slice(&self.first);
         if self.count > self.first.len() {
             found.push(format!("so are {} more {what}", self.count - self.first.len()));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_records_have_nothing_against_them() {
+    fn valid_records_have_no_contradiction() {
         // The last one lies between two writes.
         for status in
             [WorkflowStatus::Completed, WorkflowStatus::Cancelled, WorkflowStatus::Running]
@@ -159,9 +159,9 @@ mod tests {
         assert_eq!(contradictions(&sample::workflow("w", 2).record), [""; 0]);
     }
 
-    /// Each by itself, so that no finding hides behind another one.
+    /// Each by itself, so that no finding hides another one.
     #[test]
-    fn each_contradiction_is_told() {
+    fn each_contradiction_is_found() {
         type Break = fn(&mut WorkflowRecord);
         let breaks: [(&str, Break); 9] = [
             ("`t1` is executing", |it| it.tasks[1].status = TaskStatus::Executing),
@@ -181,11 +181,11 @@ mod tests {
                 it.spec = std::sync::Arc::new(spec);
             }),
         ];
-        for (told, alter) in breaks {
+        for (text, alter) in breaks {
             let mut broken = record(WorkflowStatus::Completed);
             alter(&mut broken);
             let found = contradictions(&broken);
-            assert!(matches!(&*found, [one] if one.contains(told)), "{told}: {found:?}");
+            assert!(matches!(&*found, [one] if one.contains(text)), "{text}: {found:?}");
         }
         let mut circle = record(WorkflowStatus::Completed);
         let mut spec = (*circle.spec).clone();

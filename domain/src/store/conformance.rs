@@ -1,6 +1,6 @@
-//! What every [`Store`] must do, as checks that run over any of them.
+//! The rules of every [`Store`], as checks that run over any of them.
 //!
-//! The stores of gleitzeit pass it; run it over your own:
+//! The stores of gleitzeit pass them; run them over your own:
 //!
 //! ```text
 //! #[tokio::test]
@@ -22,7 +22,7 @@ mod removal;
 pub mod sample;
 mod writes;
 
-/// How long a store may take to close.
+/// Limit on closing a store.
 const CLOSING: Duration = Duration::from_secs(30);
 
 /// A rule that a store breaks.
@@ -30,7 +30,7 @@ const CLOSING: Duration = Duration::from_secs(30);
 pub struct Violation {
     /// The rule, as the name of its check.
     pub rule: &'static str,
-    /// What was seen.
+    /// The observed behaviour.
     pub detail: String,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Why a check failed.
+/// The failure of a check.
 #[derive(Debug)]
 struct Broken(String);
 
@@ -50,10 +50,10 @@ impl From<StoreError> for Broken {
     }
 }
 
-/// What a check says.
+/// The result of a check.
 type Outcome = Result<(), Broken>;
 
-/// Says what is broken unless both are equal.
+/// Fails the check unless both are equal.
 macro_rules! same {
     ($left:expr, $right:expr, $($what:tt)+) => {{
         let (left, right) = (&$left, &$right);
@@ -66,7 +66,7 @@ macro_rules! same {
 }
 use same;
 
-/// A record of thousands of tasks helps nobody.
+/// Shortens the text of a record, which may have thousands of tasks.
 fn shorten(detail: String) -> String {
     match detail.char_indices().nth(4_000) {
         Some((at, _)) => format!("{}…", &detail[..at]),
@@ -74,9 +74,9 @@ fn shorten(detail: String) -> String {
     }
 }
 
-/// Runs every check, each over an empty store that `fresh` gives; what is broken, if anything.
+/// Runs every check, each over an empty store that `fresh` returns; returns the violations.
 ///
-/// Takes some seconds over a database. Stores are closed when their check is done.
+/// It takes some seconds over a database, and closes each store after its check.
 pub async fn check<Fresh, Given>(fresh: Fresh) -> Vec<Violation>
 where
     Fresh: Fn() -> Given,

@@ -1,24 +1,24 @@
-//! Which process runs which workflow, where several share a store.
+//! Leases: which process runs which workflow of a shared store.
 //!
-//! A process takes one *lease*, named by its *epoch*: a number that is never given twice. What it
-//! submits and claims belongs to that lease. Every write about an owned workflow carries the epoch
-//! as its fencing token: once the lease is gone, nothing that bears its number is written any more.
-//! A lease is gone when it is closed, or when it is dead and another process asks for work: its time
-//! has run out, or its process has ended. All that it owned is then free to be claimed, or belongs to
-//! the lease of that process at once.
+//! A process opens one *lease*, whose number, its *epoch*, is never used again. The lease owns the
+//! workflows that the process submits and claims. Every write about an owned workflow carries the
+//! epoch as its fencing token: after the lease is gone, the store rejects every write with its
+//! epoch. A lease is gone after its close, or after another process claims once its term or its
+//! process has ended. Its workflows are then free, or belong to the lease of that process at once.
 //!
 //! The idea of a fencing token: M. Kleppmann, "How to do distributed locking", 2016.
 //!
-//! Invariant: an unsettled workflow belongs to nobody, or to a lease that is there.
+//! Invariant: an unsettled workflow is free, or a lease that exists owns it.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::StoreError;
+use super::error::StoreError;
 pub use crate::command::{Command, Resolution};
+pub use crate::epoch::Epoch;
 use crate::{
     error::TaskError,
     id::WorkflowId,
@@ -26,106 +26,93 @@ use crate::{
     workflow::WorkflowRecord,
 };
 
-/// Names a lease, and is the fencing token of its writes; larger for a later lease, never 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Epoch(pub u64);
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(out)
-    }
-}
-
-/// A lease that was taken.
+/// An open lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// Its name.
+    /// The number of the lease.
     pub epoch: Epoch,
-    /// How long it is good for without being renewed; `None` where it ends with its process only.
+    /// The time until it expires without a renewal; `None` if it ends with its process only.
     pub term: Option<Duration>,
 }
 
-/// A workflow that was claimed.
+/// A claimed workflow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClaimedWorkflow {
-    /// As it is stored.
+    /// The stored state.
     pub record: WorkflowRecord,
-    /// What it needs, as it was told at its submission.
+    /// The methods that it calls, as recorded at its submission.
     pub needs: Needs,
-    /// The lease that died while it owned the workflow, where nobody has given it up in order since:
-    /// what was ready to run may have been under way then. `None` for what was never run, or was
-    /// handed over.
+    /// The lease that expired while it owned the workflow, unless another has released it since: its
+    /// ready tasks may have been executing. `None` for a workflow that never ran, or that was
+    /// released.
     pub left_by: Option<Epoch>,
 }
 
-/// What there was to claim.
+/// The result of a claim.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Claimed {
-    /// Workflows that belong to the lease from now on, in the order of submission.
+    /// The workflows that the lease now owns, in the order of submission.
     pub workflows: Vec<ClaimedWorkflow>,
-    /// True when there may be more.
+    /// True if there may be more to claim.
     pub more: bool,
-    /// When to ask again, because the lease of another process may be dead by then; `None` while
-    /// no other process holds one.
+    /// The time until the lease of another process may have ended, and a claim may find more; `None`
+    /// while no other process has a lease.
     pub ask_again_in: Option<Duration>,
 }
 
-/// What became of a claim on one workflow.
+/// The result of a claim of one workflow.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClaimedOne {
-    /// It belongs to the lease now, or did before; or it is settled, and was only read. As it is
-    /// stored.
+    /// The lease owns the workflow, or the workflow is settled and was read only. The stored state.
     Taken(Box<ClaimedWorkflow>),
-    /// A live process runs it, or is about to.
+    /// A live process owns it.
     Held,
-    /// There is none.
+    /// There is no such workflow.
     Unknown,
 }
 
-/// Why single workflows are given up.
+/// The reason of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
-    /// For whoever claims them next, this lease included.
+    /// Any process may claim them next, this one too.
     ForAll,
-    /// This process cannot run them: a claim does not give them to this lease again, as long as it
-    /// offers the same.
+    /// This process cannot run them: its claims skip them until its offer changes.
     ForOthers,
 }
 
-/// Who has a workflow, and what it needs; for people.
+/// The owner and the needs of a workflow, for a person.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// The lease that owns it; `None` while it waits to be claimed, or is settled.
+    /// The lease that owns it; `None` for a free or settled workflow.
     pub owner: Option<Owner>,
-    /// What a process must offer to claim it.
+    /// The methods that a process must offer to claim it.
     pub needs: Needs,
 }
 
 /// A lease that owns a workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Owner {
-    /// Its name.
+    /// The number of the lease.
     pub epoch: Epoch,
-    /// What its process calls itself.
+    /// The name of its process.
     pub name: String,
-    /// The number of the process on its machine, where it is told.
+    /// The id of the process on its machine, if known.
     pub process_id: Option<i32>,
-    /// False when the process has ended, or has not renewed its lease in time: whoever looks for
-    /// work next takes over what it owns.
+    /// False if the process has ended, or has not renewed its lease in time: the next claim takes its
+    /// workflows over.
     pub is_alive: bool,
 }
 
 /// A request to the process that runs a workflow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// About which workflow.
+    /// The workflow.
     pub workflow: WorkflowId,
-    /// What is to be done.
+    /// The command.
     pub command: Command,
 }
 
-/// Names a stored request.
+/// The key of a stored request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestKey(pub u64);
 
@@ -135,40 +122,41 @@ pub type RequestAnswer = Result<(), TaskError>;
 /// The part of a [`Store`](super::Store) that lets several processes share it.
 #[async_trait]
 pub trait LeaseStore: Send + Sync {
-    /// Takes a lease for this process. `owner` tells people and logs who holds it; `term` is how
-    /// long it is good for without being renewed, where the store goes by time.
+    /// Opens a lease for this process. `owner` names the process in status and logs; `term` is the time
+    /// until it expires without a renewal, in a store whose leases are timed.
     ///
     /// # Errors
     /// Any [`StoreError`] of writing.
     async fn open_lease(&self, owner: &str, term: Duration) -> Result<Lease, StoreError>;
 
-    /// Makes a lease good for another `term`; false when it is gone.
+    /// Renews a lease for another `term`; returns false if it is gone.
     ///
     /// # Errors
-    /// Any [`StoreError`] of writing; the lease may be renewed or not then.
+    /// Any [`StoreError`] of writing; the lease may then be renewed or not.
     async fn renew_lease(&self, epoch: Epoch, term: Duration) -> Result<bool, StoreError>;
 
-    /// Gives a lease up: what it owns and has not settled is free at once, and whoever listens
-    /// is told. A lease that is gone already is no error.
+    /// Closes a lease: frees its unsettled workflows, and notifies the engines. A lease that is gone is
+    /// no error.
     ///
     /// # Errors
     /// Any [`StoreError`] of writing.
     async fn close_lease(&self, epoch: Epoch) -> Result<(), StoreError>;
 
-    /// Ends the leases that are dead, then takes at most `limit` unsettled workflows that belong to
-    /// nobody and whose needs `offer` covers, the oldest first. No two claims take the same one. What
+    /// Expires the ended leases of others, then claims up to `limit` free unsettled workflows whose
+    /// needs `offer` covers, the oldest first. No two claims get the same workflow. A workflow that
     /// is not covered stays free.
     ///
     /// # Errors
-    /// [`StoreError::LeaseLost`] when the lease is gone; any other; then nothing was claimed.
+    /// [`StoreError::LeaseLost`] if the lease is gone, or any other; then nothing was claimed.
     async fn claim(&self, epoch: Epoch, limit: usize, offer: &Offer)
     -> Result<Claimed, StoreError>;
 
-    /// Gives up those of the workflows that the lease owns: they belong to nobody then, and whoever
-    /// listens is told. Nothing of them may be on its way to the store.
+    /// Releases those of the workflows that the lease owns: they are free then, and the engines are
+    /// notified. No write about them may be pending.
     ///
     /// # Errors
-    /// As [`claim`](Self::claim); then none was given up, or that is not known: it may be repeated.
+    /// As [`claim`](Self::claim); then none was released, or the outcome is unknown. The call may be
+    /// repeated.
     async fn release(
         &self,
         epoch: Epoch,
@@ -176,16 +164,16 @@ pub trait LeaseStore: Send + Sync {
         why: Release,
     ) -> Result<(), StoreError>;
 
-    /// Who has each of the workflows, in their order; `None` for one that is not there. May be of
-    /// the past when it is told.
+    /// The owner of each workflow, in their order; `None` for one that does not exist. The answer may
+    /// be outdated when the caller gets it.
     ///
     /// # Errors
     /// Any [`StoreError`] of reading.
     async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError>;
 
-    /// Takes one workflow, unless a live process runs it. What is settled belongs to nobody: it is
-    /// read and stays so, unless it is taken to be opened again (`reopens`), which a live process
-    /// keeps others from that has done the same.
+    /// Claims one workflow, unless a live process owns it. A settled workflow has no owner and is read
+    /// only, unless `reopens` is true: then the lease owns it, and a live process that has claimed it
+    /// so excludes others.
     ///
     /// # Errors
     /// As [`claim`](Self::claim).
@@ -196,48 +184,47 @@ pub trait LeaseStore: Send + Sync {
         reopens: bool,
     ) -> Result<ClaimedOne, StoreError>;
 
-    /// Stores a request, and tells whoever listens.
+    /// Stores a request, and notifies the engines.
     ///
     /// # Errors
-    /// Any [`StoreError`] of writing. [`StoreError::Integrity`] where there is no such workflow.
+    /// Any [`StoreError`] of writing. [`StoreError::Integrity`] if there is no such workflow.
     async fn ask(&self, request: Request) -> Result<RequestKey, StoreError>;
 
-    /// The requests about unsettled workflows of a lease that are not answered yet, oldest first.
+    /// The unanswered requests about unsettled workflows of a lease, the oldest first.
     ///
     /// # Errors
     /// Any [`StoreError`] of reading.
     async fn requests(&self, epoch: Epoch) -> Result<Vec<(RequestKey, Request)>, StoreError>;
 
-    /// Stores the answer to a request; the first one stands.
+    /// Stores the answer to a request, unless there is one.
     ///
     /// # Errors
     /// Any [`StoreError`] of writing.
     async fn answer(&self, key: RequestKey, answer: RequestAnswer) -> Result<(), StoreError>;
 
-    /// Takes the answer to a request, which is forgotten with it; `None` while there is none.
+    /// Takes the answer to a request, and deletes both; `None` before there is one.
     ///
     /// # Errors
     /// Any [`StoreError`].
     async fn take_answer(&self, key: RequestKey) -> Result<Option<RequestAnswer>, StoreError>;
 
-    /// Withdraws a request that nobody needs answered any more.
+    /// Deletes a request whose answer nobody waits for.
     ///
     /// # Errors
     /// Any [`StoreError`] of writing.
     async fn withdraw(&self, key: RequestKey) -> Result<(), StoreError>;
 
-    /// Stores a request to every process that runs workflows of this store, and tells whoever listens.
-    /// Those concerned answer as to any other request.
+    /// Stores a request to every process on this store, and notifies the engines. The processes that it
+    /// concerns answer it like any other request.
     ///
     /// # Errors
-    /// Any [`StoreError`] of writing; [`StoreError::Closed`] of a store that has no other processes.
+    /// Any [`StoreError`] of writing; [`StoreError::Closed`] in a store without other processes.
     async fn ask_all(&self, command: Command) -> Result<RequestKey, StoreError> {
         let _ = command;
         Err(StoreError::Closed)
     }
 
-    /// The requests to every process behind `after`, oldest first; true for those that somebody has
-    /// answered.
+    /// The requests to every process after `after`, the oldest first; true for the answered ones.
     ///
     /// # Errors
     /// Any [`StoreError`] of reading.
@@ -249,8 +236,8 @@ pub trait LeaseStore: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Yields whenever another process may have written something to claim, a request, or an
-    /// answer, or may have taken a lease. It may yield too often, and rings that nobody has heard yet are one.
+    /// Yields after another process may have written a free workflow, a request or an answer, or opened
+    /// a lease. It may yield too often; notifications that were not polled yet become one.
     fn notifications(&self) -> BoxStream<'static, ()>;
 
     /// True while [`notifications`](Self::notifications) yields after every commit of another

@@ -1,7 +1,7 @@
-//! A change of one workflow in smaller changes that may be written one after the other.
+//! Splits a change of one workflow into smaller ones that may be written one after the other.
 //!
-//! Asked by the engine when a store refuses a change for its content: the part that is refused names
-//! the task at fault, and the parts before it are stored.
+//! The engine splits a change that a store rejects for its content: the rejected part names the task
+//! at fault, and the parts before it are stored.
 
 use std::collections::HashMap;
 
@@ -9,9 +9,9 @@ use super::{WorkflowChange, WorkflowState};
 use crate::{id::TaskId, task::TaskRecord, workflow::WorkflowStatus};
 
 impl WorkflowChange {
-    /// Parts of at most one task each, in the order of the tasks' last events. Written in this order
-    /// they leave what the change itself leaves, and the workflow is consistent after each of them:
-    /// it is running until the last part.
+    /// Parts with at most one task each, in the order of the tasks' last events. Written in this order
+    /// they have the effect of the change, and the workflow is consistent after each of them: it is
+    /// running until the last part.
     pub fn into_parts(self) -> Vec<Self> {
         let Self { id, workflow, tasks, mut events, last_sequence, epoch } = self;
         let mut ends: HashMap<&TaskId, usize> = HashMap::new();
@@ -78,7 +78,7 @@ mod tests {
         EventData::TaskQueued { task_id: task.into(), priority: Priority::default() }
     }
 
-    /// The events of a part end with the last one of its task, and nothing is lost or turned round.
+    /// The events of a part end with the last one of its task; none is lost or out of order.
     #[test]
     fn parts_follow_the_events() {
         let new = sample::workflow("w", 3);

@@ -287,7 +287,7 @@ fn write(state: &mut State, at: usize, workflow: usize) {
 
 /// The process has learnt that its lease is gone: it drops what it runs and cancels its calls.
 fn lose(state: &mut State, at: usize) {
-    state.processes[at] = state.processes[at].anew(state.processes[at].life);
+    state.processes[at] = state.processes[at].restarted(state.processes[at].life);
 }
 
 /// Whether a process owns what it has not begun with: it inherited that.
@@ -369,7 +369,7 @@ impl Protocol {
             }
             // A write that was sent before is one that landed before, or never.
             Action::Crash(at) => {
-                state.processes[at] = state.processes[at].anew(Life::Down);
+                state.processes[at] = state.processes[at].restarted(Life::Down);
             }
             Action::Restart(at) | Action::Continue(at) => life(&mut state, at, Life::Up),
             Action::Pause(at) => life(&mut state, at, Life::Paused),

@@ -1,7 +1,7 @@
 //! What the lease protocol's database and processes look like at one moment, and which of such
 //! moments are the same one.
 //!
-//! Epochs are names: only whether two are equal matters. So they are numbered anew in each state,
+//! Epochs are names: only whether two are equal matters. So each state numbers them again,
 //! and "never reused" means that a new one is a name that nobody remembers. That, and the order of
 //! processes and workflows, which does not matter either, keeps the number of states finite
 //! however often processes crash.
@@ -63,7 +63,7 @@ impl Process {
     };
 
     /// The same program, with nothing in its memory.
-    pub(crate) fn anew(self, life: Life) -> Self {
+    pub(crate) fn restarted(self, life: Life) -> Self {
         Self { life, knows: self.knows, ..Self::NEW }
     }
 }

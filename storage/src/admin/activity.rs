@@ -10,8 +10,8 @@ use gleitzeit_domain::{store::StoreError, task::TaskStatus, workflow::WorkflowSt
 use sea_orm::{DatabaseTransaction, DbErr};
 use serde::Serialize;
 
-use super::{Place, of_read, rows};
-use crate::{StoreUrl, encode::unescape, open::Use, read};
+use super::{OpenDatabase, of_read, rows};
+use crate::{StoreUrl, encode::unescape, open::Role, read};
 
 /// What goes on in a database.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -74,14 +74,18 @@ pub async fn activity(
     now: DateTime<Utc>,
     span: Duration,
 ) -> Result<Activity, StoreError> {
-    let place = Place::open_current(url, Use::Inspect).await?;
-    let activity = inspect(&place, now, span).await.map_err(of_read);
-    place.close().await;
+    let database = OpenDatabase::open_current(url, Role::Inspect).await?;
+    let activity = inspect(&database, now, span).await.map_err(of_read);
+    database.close().await;
     activity
 }
 
-async fn inspect(place: &Place, now: DateTime<Utc>, span: Duration) -> Result<Activity, DbErr> {
-    let snapshot = read::snapshot(&place.db).await?;
+async fn inspect(
+    database: &OpenDatabase,
+    now: DateTime<Utc>,
+    span: Duration,
+) -> Result<Activity, DbErr> {
+    let snapshot = read::snapshot(&database.db).await?;
     let mut activity = Activity::default();
     open_tasks(&snapshot, &mut activity).await?;
     activity.settled = settled(&snapshot, now, span).await?;

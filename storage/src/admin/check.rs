@@ -1,8 +1,8 @@
-//! Says everything in a database that contradicts itself. Writes nothing.
+//! Finds contradictions in a database. Writes nothing.
 //!
-//! First the database's own word, then the tables against each other, then each workflow with its
-//! tasks and events, and the large payloads last. From the second on all is seen as of one moment,
-//! so that processes may work on meanwhile; on SQLite their log grows until the check is over.
+//! It runs the database's own check, then compares the tables with each other, then each workflow
+//! with its tasks and events, and the large payloads last. From the second step on it reads one
+//! snapshot, while processes work on; on SQLite their log grows until the check ends.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -14,35 +14,35 @@ use sea_orm::{
 };
 use serde::Serialize;
 
-use super::{Place, of_read, rows};
+use super::{OpenDatabase, of_read, rows};
 use crate::{
     StoreUrl,
-    assemble::shown,
     encode::{self, parse, unescape},
     leases::TO_ALL,
-    open::Use,
+    open::Role,
     read,
+    read::assemble::hash_text,
 };
 
 mod walk;
 
-/// What a finding is about.
+/// The subject of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// The database itself: pages, indexes.
     Database,
-    /// A workflow's row, its spec, and its status against those of its tasks.
+    /// A workflow's row, its spec, and its status compared with those of its tasks.
     Workflow,
     /// A task's row.
     Task,
     /// Events: numbered 1, 2, 3 … without a gap.
     Event,
-    /// Large payloads: there, what their hash says, and referred to.
+    /// Large payloads: present, matching their hash, and referred to.
     Blob,
-    /// Which process runs what.
+    /// The owners of workflows.
     Lease,
-    /// What is asked of processes.
+    /// Requests to processes.
     Request,
 }
 
@@ -60,14 +60,14 @@ impl fmt::Display for Rule {
     }
 }
 
-/// Something that contradicts itself.
+/// A contradiction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it is about.
+    /// The subject.
     pub rule: Rule,
-    /// The workflow's id, where it is about one.
+    /// The id of the workflow, if it is about one.
     pub workflow: Option<String>,
-    /// What was found.
+    /// The description.
     pub detail: String,
 }
 
@@ -80,31 +80,31 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was looked through.
+/// The counts of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Checked {
     /// Workflows.
     pub workflows: u64,
-    /// Rows of tasks: those that are not as they were submitted.
+    /// Rows of tasks; a task as it was submitted has none.
     pub tasks: u64,
     /// Events.
     pub events: u64,
     /// Large payloads.
     pub blobs: u64,
-    /// Findings, by what they are about.
+    /// Findings by subject.
     pub findings: BTreeMap<Rule, u64>,
 }
 
 impl Checked {
-    /// True when nothing was found.
-    pub fn is_sound(&self) -> bool {
+    /// True if there is no finding.
+    pub fn is_consistent(&self) -> bool {
         self.findings.is_empty()
     }
 }
 
-/// Where findings go, and what is counted.
+/// The receiver of findings, and the counts.
 struct CheckReport<'a> {
-    told: &'a mut (dyn FnMut(Finding) + Send),
+    on_finding: &'a mut (dyn FnMut(Finding) + Send),
     checked: Checked,
 }
 
@@ -113,27 +113,27 @@ impl CheckReport<'_> {
         *self.checked.findings.entry(rule).or_default() += 1;
         let finding =
             Finding { rule, workflow: workflow.map(str::to_owned), detail: detail.into() };
-        (self.told)(finding);
+        (self.on_finding)(finding);
     }
 }
 
-/// Looks through all of a database; `told` is given each finding at once.
+/// Checks a whole database; calls `on_finding` with each finding at once.
 ///
 /// # Errors
-/// [`StoreError::Open`] where there is no such database or its schema is not this program's,
-/// [`StoreError::Unavailable`], [`StoreError::Read`]. Findings are no error.
+/// [`StoreError::Open`] if there is no such database or its schema is not this program's,
+/// [`StoreError::Unavailable`], [`StoreError::Read`]. Findings are no errors.
 pub async fn check(
     url: &StoreUrl,
-    told: &mut (dyn FnMut(Finding) + Send),
+    on_finding: &mut (dyn FnMut(Finding) + Send),
 ) -> Result<Checked, StoreError> {
-    let place = Place::open_current(url, Use::Inspect).await?;
-    let mut report = CheckReport { told, checked: Checked::default() };
-    let checked = look(&place, &mut report).await;
-    place.close().await;
+    let database = OpenDatabase::open_current(url, Role::Inspect).await?;
+    let mut report = CheckReport { on_finding, checked: Checked::default() };
+    let checked = run_checks(&database, &mut report).await;
+    database.close().await;
     match checked {
         Ok(()) => Ok(report.checked),
-        // A broken file cannot be read to its end: that is a finding, too.
-        Err(error) if !report.checked.is_sound() => {
+        // A finding, not an error: the caller would otherwise lose the findings of a broken file.
+        Err(error) if !report.checked.is_consistent() => {
             report.find(Rule::Database, None, format!("the rest could not be read: {error}"));
             Ok(report.checked)
         }
@@ -141,9 +141,13 @@ pub async fn check(
     }
 }
 
-async fn look(place: &Place, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
-    database(place, report).await?;
-    let snapshot = read::snapshot(&place.db).await?;
+async fn run_checks(database: &OpenDatabase, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
+    // Before the snapshot: the check of a large file takes minutes, and an open snapshot keeps
+    // SQLite from shortening its log.
+    check_database(database, report).await?;
+    // One snapshot for all of the rest: a workflow that settles between two queries would look like
+    // a contradiction.
+    let snapshot = read::snapshot(&database.db).await?;
     strays(&snapshot, report).await?;
     leases(&snapshot, report).await?;
     requests(&snapshot, report).await?;
@@ -153,7 +157,8 @@ async fn look(place: &Place, report: &mut CheckReport<'_>) -> Result<(), DbErr> 
     snapshot.commit().await
 }
 
-/// Indexes without which the store would not work, or walk through whole tables.
+/// The indexes that the store needs: SQLite rejects a statement whose hint names a missing one, and
+/// without the others the store scans whole tables.
 const INDEXES: [&str; 5] = [
     "gleitzeit_tasks_blob",
     "gleitzeit_workflows_blob",
@@ -162,13 +167,17 @@ const INDEXES: [&str; 5] = [
     "gleitzeit_workflows_status",
 ];
 
-/// What the database says of itself.
-async fn database(place: &Place, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
-    let is_file = place.db.get_database_backend() == DbBackend::Sqlite;
+/// Runs the database's own check, and looks for missing indexes.
+async fn check_database(
+    database: &OpenDatabase,
+    report: &mut CheckReport<'_>,
+) -> Result<(), DbErr> {
+    let is_file = database.db.get_database_backend() == DbBackend::Sqlite;
     if is_file {
-        match rows(&place.db, "PRAGMA integrity_check(100)", Vec::new()).await {
-            Ok(said) => {
-                for row in said {
+        // At most 100 messages: a file with a broken page may have one for each of its rows.
+        match rows(&database.db, "PRAGMA integrity_check(100)", Vec::new()).await {
+            Ok(messages) => {
+                for row in messages {
                     let text: String = row.try_get_by_index(0)?;
                     if text != "ok" {
                         report.find(Rule::Database, None, text);
@@ -177,6 +186,7 @@ async fn database(place: &Place, report: &mut CheckReport<'_>) -> Result<(), DbE
             }
             Err(error) => {
                 report.find(Rule::Database, None, error.to_string());
+                // Ends the check: queries on such a file fail, or return wrong rows.
                 return Err(error);
             }
         }
@@ -184,20 +194,22 @@ async fn database(place: &Place, report: &mut CheckReport<'_>) -> Result<(), DbE
     let sql = if is_file {
         "SELECT name FROM sqlite_master WHERE type = 'index'"
     } else {
+        // Valid ones only: an index whose concurrent creation failed is still listed, and no query
+        // uses it.
         "SELECT c.relname::TEXT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
          WHERE i.indisvalid AND pg_table_is_visible(c.oid)"
     };
-    let mut there = Vec::new();
-    for row in rows(&place.db, sql, Vec::new()).await? {
-        there.push(row.try_get_by_index::<String>(0)?);
+    let mut present = Vec::new();
+    for row in rows(&database.db, sql, Vec::new()).await? {
+        present.push(row.try_get_by_index::<String>(0)?);
     }
-    for index in INDEXES.iter().filter(|index| !there.iter().any(|name| name == *index)) {
+    for index in INDEXES.iter().filter(|index| !present.iter().any(|name| name == *index)) {
         report.find(Rule::Database, None, format!("the index `{index}` is missing, or not valid"));
     }
     Ok(())
 }
 
-/// Runs a statement, and hands over its rows one by one.
+/// Runs a statement, and calls `row` with each of its rows.
 async fn each(
     db: &DatabaseTransaction,
     sql: &str,
@@ -205,13 +217,14 @@ async fn each(
 ) -> Result<(), DbErr> {
     let statement = Statement::from_string(ConnectionTrait::get_database_backend(db), sql);
     let mut found = db.stream_raw(statement).await?;
+    // Row by row: all rows of a table would not fit into memory.
     while let Some(next) = found.try_next().await? {
         row(next)?;
     }
     Ok(())
 }
 
-/// What belongs to a workflow that is not there.
+/// Finds rows of workflows that do not exist.
 async fn strays(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
     for (rule, table, what) in [
         (Rule::Task, "gleitzeit_tasks", "tasks"),
@@ -219,6 +232,7 @@ async fn strays(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Resul
         (Rule::Request, "gleitzeit_requests", "requests"),
     ] {
         let sql = format!(
+            // Without the requests to every process: their key is that of no workflow.
             "SELECT s.workflow_key, COUNT(*) FROM {table} s WHERE s.workflow_key <> {TO_ALL} AND \
              NOT EXISTS (SELECT 1 FROM gleitzeit_workflows w WHERE w.key = s.workflow_key) \
              GROUP BY s.workflow_key ORDER BY s.workflow_key"
@@ -226,7 +240,7 @@ async fn strays(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Resul
         each(db, &sql, |row| {
             let (key, count): (i64, i64) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
             let detail =
-                format!("{count} {what} belong to the workflow of key {key}, which is not there");
+                format!("{count} {what} belong to the workflow of key {key}, which does not exist");
             report.find(rule, None, detail);
             Ok(())
         })
@@ -235,19 +249,20 @@ async fn strays(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Resul
     Ok(())
 }
 
-/// A workflow that belongs to a lease that is gone, and has no successor, is claimed by nobody: to end a
-/// lease frees what it owns or names a successor, and here neither has happened.
+/// Finds unsettled workflows whose lease is gone without a successor: no claim would find them. The
+/// end of a lease frees its workflows or names a successor, so a transaction was only half applied.
 async fn leases(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
     let sql = "SELECT w.id, w.lease_epoch FROM gleitzeit_workflows w \
                WHERE w.status IN ('pending', 'running') AND w.lease_epoch <> 0 AND NOT EXISTS \
                (SELECT 1 FROM gleitzeit_leases l WHERE l.epoch = w.lease_epoch OR l.epoch IN \
-               (SELECT t.to_epoch FROM gleitzeit_lease_transfers t WHERE t.from_epoch = w.lease_epoch)) \
+               (SELECT t.to_epoch FROM gleitzeit_lease_transfers t \
+               WHERE t.from_epoch = w.lease_epoch)) \
                ORDER BY w.key";
     each(db, sql, |row| {
         let id = unescape(row.try_get_by_index(0)?);
         let epoch: i64 = row.try_get_by_index(1)?;
         let detail = format!(
-            "it belongs to the lease {epoch}, which is not there: nobody will run it; \
+            "it belongs to the lease {epoch}, which does not exist: nobody will run it; \
              `UPDATE gleitzeit_workflows SET lease_epoch = 0` frees it"
         );
         report.find(Rule::Lease, Some(&id), detail);
@@ -272,7 +287,7 @@ async fn requests(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Res
     .await
 }
 
-/// Results that are kept by a hash, and are not there.
+/// Finds results whose blob is missing.
 async fn missing_blobs(
     db: &DatabaseTransaction,
     report: &mut CheckReport<'_>,
@@ -285,15 +300,16 @@ async fn missing_blobs(
         let (id, task) = (unescape(row.try_get_by_index(0)?), unescape(row.try_get_by_index(1)?));
         let hash: Vec<u8> = row.try_get_by_index(2)?;
         let detail =
-            format!("the result of its task `{task}`, blob {}, is not there", shown(&hash));
+            format!("the result of its task `{task}`, blob {}, is missing", hash_text(&hash));
         report.find(Rule::Blob, Some(&id), detail);
         Ok(())
     })
     .await
 }
 
-/// Each large payload: what its hash says, JSON, and of use to someone.
+/// Checks each large payload: its hash, its JSON, and that something refers to it.
 async fn stored_blobs(db: &DatabaseTransaction, report: &mut CheckReport<'_>) -> Result<(), DbErr> {
+    // One query for hash, JSON and use: each payload is read from disk once.
     let sql = "SELECT b.hash, b.body, CASE WHEN EXISTS \
                (SELECT 1 FROM gleitzeit_tasks t WHERE t.result_blob = b.hash) OR EXISTS \
                (SELECT 1 FROM gleitzeit_workflows w WHERE w.spec_blob = b.hash) \
@@ -304,19 +320,19 @@ async fn stored_blobs(db: &DatabaseTransaction, report: &mut CheckReport<'_>) ->
         let is_used = row.try_get_by_index::<i32>(2)? != 0;
         report.checked.blobs += 1;
         for detail in faults(&hash, &body, is_used) {
-            report.find(Rule::Blob, None, format!("blob {}: {detail}", shown(&hash)));
+            report.find(Rule::Blob, None, format!("blob {}: {detail}", hash_text(&hash)));
         }
         Ok(())
     })
     .await
 }
 
-/// Everything wrong with a large payload.
+/// The faults of a large payload.
 fn faults(hash: &[u8], body: &str, is_used: bool) -> Vec<String> {
     let mut faults = Vec::new();
-    let is = blake3::hash(body.as_bytes());
-    if is.as_bytes() != hash {
-        faults.push(format!("its {} bytes have the hash {}", body.len(), is.to_hex()));
+    let actual = blake3::hash(body.as_bytes());
+    if actual.as_bytes() != hash {
+        faults.push(format!("its {} bytes have the hash {}", body.len(), actual.to_hex()));
     } else if let Err(error) = serde_json::from_str::<serde_json::Value>(body) {
         faults.push(format!("it is no JSON: {error}"));
     }
@@ -326,7 +342,7 @@ fn faults(hash: &[u8], body: &str, is_used: bool) -> Vec<String> {
     faults
 }
 
-/// What an error of reading says, without its kind.
+/// The detail of a read error, without its kind.
 fn detail_of(error: StoreError) -> String {
     match error {
         StoreError::Integrity { detail } => detail,

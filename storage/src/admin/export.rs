@@ -1,8 +1,8 @@
-//! Writes every workflow of a database to a stream of lines: see [`line`](super::line).
+//! Exports every workflow of a database as lines; for the format see [`export_format`](super::export_format).
 //!
-//! Each workflow is as of one moment. One that an engine runs meanwhile is written as it stands, and
-//! goes on in the other database from there if it is imported: whoever moves a database stops its
-//! engines first.
+//! Each workflow is read from one snapshot. A workflow that an engine runs meanwhile is exported in
+//! its current state, and would also run from there after an import: stop the engines before a
+//! move.
 
 use std::io::Write;
 
@@ -11,38 +11,43 @@ use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
 use serde::Serialize;
 
 use super::{
-    Finding, Place, Rule,
-    line::{Count, End, Header, WorkflowLine},
+    Finding, OpenDatabase, Rule,
+    export_format::{Count, End, Header, WorkflowLine},
     of_read,
     pages::Pages,
 };
 use crate::{
-    StoreUrl, encode::unescape, entity::workflow, open::Use, read, read::ReadError, read::Reader,
+    StoreUrl,
+    encode::unescape,
+    entity::workflow,
+    fault::ReadError,
+    open::Role,
+    read::{self, Reader},
 };
 
-/// What was written.
+/// The counts of an export.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Exported {
     /// Workflows.
     pub workflows: u64,
-    /// Workflows that could not be read, and were left out.
+    /// Broken workflows, which were left out.
     pub skipped: u64,
 }
 
-/// Writes every workflow, one a line. One that cannot be read is told of, and left out.
+/// Exports every workflow as a line. Calls `on_finding` for a broken one, and leaves it out.
 ///
 /// # Errors
-/// [`StoreError::Open`] where there is no such database or its schema is not this program's,
-/// [`StoreError::Unavailable`], [`StoreError::Read`]; [`StoreError::Write`] where `out` takes no
-/// more.
+/// [`StoreError::Open`] if there is no such database or its schema is not this program's,
+/// [`StoreError::Unavailable`], [`StoreError::Read`]; [`StoreError::Write`] if `out` fails.
 pub async fn export(
     url: &StoreUrl,
     out: &mut (dyn Write + Send),
-    told: &mut (dyn FnMut(Finding) + Send),
+    on_finding: &mut (dyn FnMut(Finding) + Send),
 ) -> Result<Exported, StoreError> {
-    let Place { db, .. } = Place::open_current(url, Use::Inspect).await?;
+    let OpenDatabase { db, .. } = OpenDatabase::open_current(url, Role::Inspect).await?;
+    // Without a statement timeout: a large workflow may take longer to read than a statement may.
     let reader = Reader::new(db.clone());
-    let exported = write_all(&reader, &db, out, told).await;
+    let exported = write_all(&reader, &db, out, on_finding).await;
     reader.close().await;
     exported.map_err(|ReadError(error)| error)
 }
@@ -51,7 +56,7 @@ async fn write_all(
     reader: &Reader,
     db: &sea_orm::DatabaseConnection,
     out: &mut (dyn Write + Send),
-    told: &mut (dyn FnMut(Finding) + Send),
+    on_finding: &mut (dyn FnMut(Finding) + Send),
 ) -> Result<Exported, ReadError> {
     let mut exported = Exported::default();
     write_line(out, &Header::now())?;
@@ -67,13 +72,13 @@ async fn write_all(
                     write_line(out, &line)?;
                     exported.workflows += 1;
                 }
-                // It was forgotten meanwhile.
+                // Deleted since the page was read.
                 Ok(None) => {}
                 Err((
                     Some(id),
                     ReadError(StoreError::Integrity { detail } | StoreError::Read { detail }),
                 )) => {
-                    told(Finding { rule: Rule::Workflow, workflow: Some(id), detail });
+                    on_finding(Finding { rule: Rule::Workflow, workflow: Some(id), detail });
                     exported.skipped += 1;
                 }
                 Err((_, error)) => return Err(error),
@@ -81,16 +86,19 @@ async fn write_all(
         }
     }
     write_line(out, &End { end: Count { workflows: exported.workflows } })?;
+    // Before the count is returned: the error of a buffered writer would otherwise be lost.
     out.flush().map_err(|error| cannot_write(&error))?;
     Ok(exported)
 }
 
-/// One workflow as of one moment; an error comes with its id, where that is known.
+/// One workflow from one snapshot; an error comes with its id, if that is known.
 async fn line_of(
     reader: &Reader,
     key: i64,
 ) -> Result<Option<WorkflowLine>, (Option<String>, ReadError)> {
     let failed = |error: sea_orm::DbErr| (None, ReadError(of_read(error)));
+    // A snapshot for each workflow, not one for all: a long one would keep the log of SQLite from
+    // being shortened, and rows of PostgreSQL from a vacuum.
     let snapshot = reader.snapshot().await.map_err(failed)?;
     let row = workflow::Entity::find()
         .filter(workflow::Column::Key.eq(key))

@@ -1,10 +1,10 @@
-//! Takes the workflows of an export into a database: see [`line`](super::line).
+//! Imports the workflows of an export; for the format see [`export_format`](super::export_format).
 //!
-//! What they were is kept: settled ones are there to be looked at, and the others go on where they
-//! stood, once an engine looks for work; what was executing is repeated or not, as after a crash.
+//! Every workflow keeps its state. An unsettled one continues when an engine claims it; a task that
+//! was executing is repeated or not, as after a crash.
 //!
-//! Invariant: a workflow is taken in whole, in a transaction of its own, or not at all; one that is
-//! there already stays as it is. So the same import may be repeated.
+//! Invariant: each workflow is imported in one transaction, and an existing one is not changed. So an
+//! import may be repeated.
 
 use std::{io::BufRead, time::Duration};
 
@@ -14,48 +14,48 @@ use gleitzeit_domain::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::line::{FORMAT, Header, Line};
+use super::export_format::{FORMAT, Header, Line};
 use crate::{SqlOptions, SqlStore, StoreUrl};
 
-/// How long the store may take to let go of the database.
-const CLOSING: Duration = Duration::from_secs(30);
+/// Limit on closing the store.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What was taken in.
+/// The counts of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Imported {
-    /// Workflows that are there now, and were not before.
+    /// Imported workflows.
     pub workflows: u64,
-    /// Those that were there before, and are as they were.
+    /// Workflows that existed, which were not changed.
     pub existed: u64,
 }
 
-/// Why an import stopped; what was taken in before stays.
+/// The failure of an import; the workflows before it stay imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// A line is not what it should be.
-    #[error("line {line} {what}; {} workflows before it are taken in", .before.workflows)]
+    /// A line is invalid.
+    #[error("line {line} {what}; {} workflows before it were imported", .before.workflows)]
     Line {
-        /// Its number, from 1.
+        /// The number of the line, from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The fault, as the end of a sentence about the line.
         what: String,
-        /// What was taken in before.
+        /// The counts before the failure.
         before: Imported,
     },
-    /// The database did not take it.
-    #[error("line {line}: {error}; {} workflows before it are taken in", .before.workflows)]
+    /// The store failed.
+    #[error("line {line}: {error}; {} workflows before it were imported", .before.workflows)]
     Store {
-        /// The line that was to be stored; 0 before the first one.
+        /// The number of the line; 0 before the first one.
         line: u64,
-        /// What the store said.
+        /// The error of the store.
         error: StoreError,
-        /// What was taken in before.
+        /// The counts before the failure.
         before: Imported,
     },
 }
 
-/// Takes in what [`export`](super::export) wrote. `skipped` is told each workflow that is there
-/// already. The database is made and migrated where need be.
+/// Imports the lines of an [`export`](super::export). Calls `skipped` with the id of each workflow
+/// that exists. Creates and migrates the database if needed.
 ///
 /// # Errors
 /// [`ImportError`].
@@ -66,17 +66,18 @@ pub async fn import(
     skipped: &mut (dyn FnMut(&WorkflowId) + Send),
 ) -> Result<Imported, ImportError> {
     let mut reader = Lines { input: lines, number: 0, text: Vec::new(), done: Imported::default() };
-    // Before a database is made for what is no export.
+    // Before the connection: an input that is no export must not create a database.
     reader.header()?;
     let store = SqlStore::connect(url, options).await.map_err(|error| reader.refused(error))?;
-    let imported = take_in(&store, &mut reader, skipped).await;
-    if let Err(error) = store.close(CLOSING).await {
-        tracing::warn!(%error, "the database was not closed in order");
+    let imported = import_all(&store, &mut reader, skipped).await;
+    // Also after an error: the thread of the store would otherwise outlive this call.
+    if let Err(error) = store.close(CLOSE_TIMEOUT).await {
+        tracing::warn!(%error, "store close failed after the import");
     }
     imported.map(|()| reader.done)
 }
 
-async fn take_in(
+async fn import_all(
     store: &SqlStore,
     reader: &mut Lines<'_>,
     skipped: &mut (dyn FnMut(&WorkflowId) + Send),
@@ -93,6 +94,8 @@ async fn take_in(
         let id = workflow.workflow.id.clone();
         let new = workflow.into_new();
         let new = new.map_err(|why| reader.wrong(format!("has workflow `{id}`: {why}")))?;
+        // One transaction for each workflow: an error names its line, and the lines before it are
+        // stored.
         let answers = store.submit(vec![new]).await.map_err(|error| reader.refused(error))?;
         if answers == [Submitted::Existed] {
             reader.done.existed += 1;
@@ -103,10 +106,10 @@ async fn take_in(
     }
 }
 
-/// The lines, one after the other.
+/// The lines of an export, read one by one.
 struct Lines<'a> {
     input: &'a mut (dyn BufRead + Send),
-    /// Of the line that was read last.
+    /// The number of the last line that was read.
     number: u64,
     text: Vec<u8>,
     done: Imported,
@@ -124,10 +127,10 @@ impl Lines<'_> {
         self.number += 1;
         let line = self.text.strip_suffix(b"\n").unwrap_or(&self.text);
         serde_json::from_slice(line).map(Some).map_err(|error| {
-            // The only line that it knows is this one.
-            let told = error.to_string();
-            let told = told.rsplit_once(" at line ").map_or(&*told, |(told, _)| told);
-            self.wrong(format!("is not as expected at column {}: {told}", error.column()))
+            // Without its line number, which is always 1: the parser sees this line only.
+            let text = error.to_string();
+            let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
+            self.wrong(format!("is invalid at column {}: {text}", error.column()))
         })
     }
 
@@ -138,7 +141,7 @@ impl Lines<'_> {
                 "is of format {} (gleitzeit {}), and this program reads format {FORMAT}",
                 header.gleitzeit_export, header.program
             ))),
-            None => Err(self.wrong("is missing: nothing was given")),
+            None => Err(self.wrong("is missing: the input is empty")),
         }
     }
 
@@ -150,7 +153,7 @@ impl Lines<'_> {
         }
         match self.next::<serde_json::Value>()? {
             None => Ok(()),
-            Some(_) => Err(self.wrong("stands behind the last one")),
+            Some(_) => Err(self.wrong("follows the last line of the export")),
         }
     }
 

@@ -1,9 +1,8 @@
-//! Walks through all workflows in the order of submission, some at a time.
+//! Reads all workflows in the order of submission, page by page, for [`check`](super::check) and
+//! [`export`](super::export).
 //!
-//! Asked by [`check`](super::check) and [`export`](super::export).
-//!
-//! Invariant: a page has few tasks, unless a single workflow has more: what is held in memory is
-//! bounded by the largest workflow, however many there are.
+//! Invariant: a page has few tasks, unless a single workflow has more. So the memory is bounded by
+//! the largest workflow, not by their number.
 
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, DbErr, EntityTrait as _, QueryFilter as _, QueryOrder as _,
@@ -18,7 +17,7 @@ const WORKFLOWS_MAX: u64 = 64;
 /// Tasks of a page, unless a single workflow has more.
 const TASKS_MAX: i64 = 2_000;
 
-/// How far a walk has come.
+/// The position of a scan.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
     after: i64,
@@ -30,6 +29,8 @@ impl Pages {
         &mut self,
         db: &C,
     ) -> Result<Vec<workflow::Model>, DbErr> {
+        // The sizes first, without the specs: the rows of large workflows would not fit into
+        // memory.
         let sizes: Vec<(i64, i64)> = workflow::Entity::find()
             .select_only()
             .columns([workflow::Column::Key, workflow::Column::TaskCount])
@@ -42,7 +43,7 @@ impl Pages {
         let mut tasks = 0;
         let fits = sizes.iter().take_while(|(_, count)| {
             let is_first = tasks == 0;
-            // A broken row may say any number.
+            // Saturating, and at least 1: a broken row may have any count.
             tasks = i64::saturating_add(tasks, (*count).max(1));
             is_first || tasks <= TASKS_MAX
         });

@@ -1,4 +1,4 @@
-//! One row a large payload, kept once however often it is referred to.
+//! One row for each large payload, with any number of references.
 
 use sea_orm::entity::prelude::*;
 

@@ -10,10 +10,10 @@ pub struct Model {
     /// The workflow's key.
     #[sea_orm(primary_key, auto_increment = false)]
     pub workflow_key: i64,
-    /// The sequence of the first of them.
+    /// The sequence of the first event.
     #[sea_orm(primary_key, auto_increment = false)]
     pub first_sequence: i64,
-    /// How many they are; their sequences follow each other.
+    /// The number of events; their sequences are consecutive.
     pub event_count: i64,
     /// A JSON array with `[microseconds since 1970, data]` for each.
     pub body: String,

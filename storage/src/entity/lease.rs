@@ -7,15 +7,15 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "gleitzeit_leases")]
 pub struct Model {
-    /// Its name, and the fencing token of its writes; never given twice.
+    /// The number of the lease, and the fencing token of its writes; never used twice.
     #[sea_orm(primary_key)]
     pub epoch: i64,
-    /// Who holds it, escaped.
+    /// The name of its process, escaped.
     pub owner: String,
-    /// Which process that is, for others on the same machine; may be empty.
+    /// The identity of its process, for others on the same machine; may be empty.
     pub process: String,
-    /// Until when it is good, in microseconds since 1970 (UTC) by the server's clock; absent where
-    /// it is good as long as its process lives.
+    /// The time at which it expires, in microseconds since 1970 (UTC) by the server's clock; absent if
+    /// it ends with its process.
     pub until: Option<i64>,
 }
 

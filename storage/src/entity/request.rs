@@ -7,16 +7,16 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "gleitzeit_requests")]
 pub struct Model {
-    /// The order of asking; never given twice.
+    /// The order of requests; never used twice.
     #[sea_orm(primary_key)]
     pub key: i64,
-    /// The workflow that it is about.
+    /// The key of the workflow; 0 for a request to every process.
     pub workflow_key: i64,
-    /// What is asked, as JSON.
+    /// The command, as JSON.
     pub body: String,
-    /// The answer as JSON: null, or the error; absent until it is given.
+    /// The answer as JSON: null, or the error; absent before there is one.
     pub answer: Option<String>,
-    /// When it was asked, in microseconds since 1970 (UTC).
+    /// The time of the request, in microseconds since 1970 (UTC).
     pub created_at: i64,
 }
 

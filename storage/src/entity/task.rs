@@ -1,10 +1,10 @@
-//! One row a task that is not as it was submitted: usually written once, with its outcome.
+//! One row for each task that is not as it was submitted: usually written once, with its outcome.
 
 use sea_orm::{QueryResult, entity::prelude::*};
 
-/// What became of a task. Times are microseconds since 1970 (UTC).
+/// The state of a task. Times are microseconds since 1970 (UTC).
 ///
-/// A task without a row waits, as its workflow's spec describes it.
+/// A task without a row is pending, as the spec of its workflow describes it.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "gleitzeit_tasks")]
@@ -12,41 +12,41 @@ pub struct Model {
     /// The workflow's key.
     #[sea_orm(primary_key, auto_increment = false)]
     pub workflow_key: i64,
-    /// Its place in the workflow, from 0.
+    /// The index of the task in its workflow, from 0.
     #[sea_orm(primary_key, auto_increment = false)]
     pub position: i64,
-    /// Its id, escaped.
+    /// The id of the task, escaped.
     pub id: String,
-    /// Its name for a person, escaped, where that is not the id.
+    /// The name for a person, escaped; absent if it is the id.
     pub name: Option<String>,
-    /// Its status, as `TaskStatus` names it.
+    /// The name of a `TaskStatus`.
     pub status: String,
-    /// Attempts begun so far.
+    /// Started attempts.
     pub attempts: i64,
-    /// Who ran the last attempt, escaped.
+    /// The provider of the last attempt, escaped.
     pub provider_id: Option<String>,
-    /// When the last attempt began.
+    /// The start of the last attempt.
     pub started_at: Option<i64>,
-    /// When it settled.
+    /// The time at which it settled.
     pub completed_at: Option<i64>,
-    /// When the next attempt is due.
+    /// The time of the next attempt.
     pub due_at: Option<i64>,
-    /// Seconds that the last attempt's call took.
+    /// The duration of the last attempt's call, in seconds.
     pub duration: Option<f64>,
-    /// Why it failed, as JSON.
+    /// The error, as JSON.
     pub error: Option<String>,
-    /// What it gave, as JSON; absent where it is large.
+    /// The result, as JSON; absent if it is large.
     pub result: Option<String>,
-    /// The hash of the blob with what it gave.
+    /// The hash of the blob with the result.
     pub result_blob: Option<Vec<u8>>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Model {
-    /// A row with all columns in the order of the fields. The derived way looks each of them up by its
-    /// name, which is too dear where many rows are read.
-    pub(crate) fn by_place(row: &QueryResult) -> Result<Self, DbErr> {
+    /// Reads a row whose columns have the order of the fields. The derived way looks each column up
+    /// by its name, which costs more than the rest of a large read.
+    pub(crate) fn by_position(row: &QueryResult) -> Result<Self, DbErr> {
         Ok(Self {
             workflow_key: row.try_get_by_index(0)?,
             position: row.try_get_by_index(1)?,

@@ -1,4 +1,4 @@
-//! One row a workflow, written at its submission and whenever its own state changes.
+//! One row for each workflow, written at its submission and with each change of its own state.
 
 use sea_orm::{QueryResult, entity::prelude::*};
 
@@ -7,37 +7,37 @@ use sea_orm::{QueryResult, entity::prelude::*};
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "gleitzeit_workflows")]
 pub struct Model {
-    /// The order of submission; never given twice.
+    /// The order of submission; never used twice.
     #[sea_orm(primary_key)]
     pub key: i64,
     /// The workflow's id, escaped.
     #[sea_orm(unique)]
     pub id: String,
-    /// Its name for a person, escaped.
+    /// The name for a person, escaped.
     pub name: String,
-    /// Its status, as `WorkflowStatus` names it.
+    /// The name of a `WorkflowStatus`.
     pub status: String,
-    /// When it was accepted.
+    /// The time of submission.
     pub created_at: i64,
-    /// When its first task began.
+    /// The start of its first task.
     pub started_at: Option<i64>,
-    /// When it settled.
+    /// The time at which it settled.
     pub completed_at: Option<i64>,
-    /// How many tasks it has.
+    /// The number of tasks.
     pub task_count: i64,
-    /// The number of the last event known when this row was written; events may say more.
+    /// The last sequence when this row was written; rows of events may have later ones.
     pub last_sequence: i64,
-    /// The lease that owns it, or that has ended and left it to its successor; 0 is nobody.
+    /// The lease that owns it, or the ended lease whose successor does; 0 for none.
     pub lease_epoch: i64,
-    /// Why it did not complete, as JSON.
+    /// The error, as JSON.
     pub error: Option<String>,
-    /// What was submitted, as JSON; absent where it is large.
+    /// The spec, as JSON; absent if it is large.
     pub spec: Option<String>,
-    /// The hash of the blob with what was submitted.
+    /// The hash of the blob with the spec.
     pub spec_blob: Option<Vec<u8>>,
-    /// The hash of what a process must know to run it; 0 where nobody wrote that down.
+    /// The hash of its needs; 0 if none are recorded.
     pub needs: i64,
-    /// The lease that died while it owned the workflow, where nobody gave it up in order since; else
+    /// The lease that expired while it owned the workflow, unless another has released it since; else
     /// 0. No submission sets it.
     pub left_by: i64,
 }
@@ -45,9 +45,9 @@ pub struct Model {
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Model {
-    /// A row with all columns in the order of the fields. The derived way looks each of them up by its
-    /// name, which is too dear where many rows are read.
-    pub(crate) fn by_place(row: &QueryResult) -> Result<Self, DbErr> {
+    /// Reads a row whose columns have the order of the fields. The derived way looks each column up
+    /// by its name, which costs more than the rest of a large read.
+    pub(crate) fn by_position(row: &QueryResult) -> Result<Self, DbErr> {
         Ok(Self {
             key: row.try_get_by_index(0)?,
             id: row.try_get_by_index(1)?,

@@ -1,14 +1,15 @@
-//! Holds the leases of this process on a SQLite file, and tells whether others still do.
+//! Locks the leases of this process on a SQLite file, and checks the locks of others.
 //!
-//! A lease is held by a lock on one byte, numbered by its epoch, of a file beside the database. The
-//! kernel drops the lock when the process ends, in whatever way; until then nobody can take it. A
-//! lock belongs to the open file, not to the process: two stores in one process are as separate as
-//! two processes.
+//! A lease is a lock on one byte, at the offset of its epoch, of a file beside the database. The
+//! kernel drops the lock when the process ends in any way; until then nobody can take it. A lock
+//! belongs to the open file, not to the process: two stores in one process are as separate as two
+//! processes.
 //!
-//! The file has the mode of the database, and is never a link: whoever may write in the folder could
-//! otherwise have it lead to a file of somebody else's, or lock it themselves.
+//! The file has the mode of the database, and is never a link: a user who may write in the folder
+//! could otherwise make it lead to another file, or lock it.
 //!
-//! Invariant: the lock is taken before the lease can be seen, and never again once it was dropped.
+//! Invariant: the lock is taken before the row of the lease is committed, and never again after it
+//! was dropped.
 
 use std::{
     io,
@@ -29,33 +30,33 @@ pub(super) struct FileLocks {
 }
 
 impl FileLocks {
-    /// Of the database at `path`. Touches nothing yet.
+    /// The locks of the database at `path`; opens nothing yet.
     pub(super) fn beside(path: &Path) -> Self {
         Self { locks: Locks::beside(path) }
     }
 
-    /// Holds a lease that nobody else has seen.
+    /// Locks a lease whose row is not committed yet.
     pub(super) fn hold(&mut self, epoch: Epoch) -> io::Result<()> {
         self.locks.hold(epoch)
     }
 
-    /// Lets go of a lease.
+    /// Unlocks a lease.
     pub(super) fn drop(&mut self, epoch: Epoch) {
         self.locks.drop(epoch);
     }
 
-    /// True when another process holds the lease; not to be asked about one of this store.
+    /// True if another store holds the lease; wrong for a lease of this store.
     pub(super) fn is_held(&mut self, epoch: Epoch) -> io::Result<bool> {
         self.locks.is_held(epoch)
     }
 
-    /// Why the locks of this store no longer keep anybody out; `None` while they do.
+    /// The reason why the locks of this store no longer exclude others; `None` while they do.
     pub(super) fn loss(&self) -> Option<String> {
         self.locks.loss()
     }
 }
 
-/// Bytes of one file.
+/// Locks on bytes of one file.
 #[cfg(target_os = "linux")]
 mod bytes {
     use std::{
@@ -72,17 +73,17 @@ mod bytes {
     use super::{Epoch, Path, PathBuf, io};
     use crate::database_file::{Identity, named};
 
-    /// Who may do what with a file.
+    /// The permission bits of a file.
     const RIGHTS: u32 = 0o777;
 
-    /// True for a file that members of its group may write.
+    /// The bit of a file that its group may write.
     const GROUP_WRITES: u32 = 0o020;
 
     #[derive(Debug)]
     pub(super) struct Locks {
         database: PathBuf,
         path: PathBuf,
-        /// Opened for the first lease, and never anew: with the file the locks would go.
+        /// Opened for the first lease, and kept open: its close would drop all locks.
         file: Option<(File, Identity)>,
     }
 
@@ -93,6 +94,8 @@ mod bytes {
 
         pub(super) fn hold(&mut self, epoch: Epoch) -> io::Result<()> {
             let lock = byte(libc::F_WRLCK, epoch)?;
+            // OFD: the lock belongs to this open file. A POSIX lock belongs to the process: two
+            // stores in it would not exclude each other, and any close of the file would drop it.
             fcntl(self.file()?, FcntlArg::F_OFD_SETLK(&lock))?;
             Ok(())
         }
@@ -101,7 +104,7 @@ mod bytes {
             let unlocked = byte(libc::F_UNLCK, epoch)
                 .and_then(|lock| Ok(fcntl(self.file()?, FcntlArg::F_OFD_SETLK(&lock))?));
             if let Err(error) = unlocked {
-                tracing::warn!(%epoch, %error, "lock of a lease that has ended is held on");
+                tracing::warn!(%epoch, %error, "unlock of a closed lease failed");
             }
         }
 
@@ -139,11 +142,16 @@ mod bytes {
 
         fn open(&self) -> io::Result<File> {
             let database = self.database.metadata().ok();
+            // The mode of the database: a wider one would let users lock leases who cannot read the
+            // database.
             let rights = database.as_ref().map_or(0o600, |found| found.mode() & RIGHTS);
             let mut options = OpenOptions::new();
+            // O_NOFOLLOW rejects a link. O_NONBLOCK: the open of a FIFO of this name would wait for
+            // ever.
             options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
             let file = match options.write(true).create(true).mode(rights).open(&self.path) {
-                // On a file system that cannot be written: to ask after a lock, it need not be.
+                // Read-only: a check of a lock needs no write access, and a status command must work
+                // on a read-only file system.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EROFS | libc::EACCES)) => {
                     options.write(false).create(false).open(&self.path)
                 }
@@ -155,7 +163,7 @@ mod bytes {
             })?;
             let found = file.metadata()?;
             self.check(&found, database.as_ref())?;
-            // An earlier program left it for everybody to lock.
+            // An earlier version created the file with a wider mode, which let every user lock it.
             let is_ours = found.uid() == Uid::effective().as_raw();
             if is_ours && found.mode() & RIGHTS & !rights != 0 {
                 file.set_permissions(Permissions::from_mode(found.mode() & RIGHTS & rights))?;
@@ -163,8 +171,8 @@ mod bytes {
             Ok(file)
         }
 
-        /// Refuses a file that is somebody else's: its owner could lock bytes of it, and so hold up
-        /// a takeover for ever.
+        /// Rejects a file of another user: its owner could lock bytes of it, and block a takeover for
+        /// ever.
         fn check(&self, found: &Metadata, database: Option<&Metadata>) -> io::Result<()> {
             if !found.is_file() || found.nlink() > 1 {
                 return Err(self.refused("it is no plain file of one name; remove it"));
@@ -199,7 +207,7 @@ mod bytes {
     }
 }
 
-/// A file for each lease, where the system has no locks on the bytes of an open file.
+/// A file for each lease, on systems without locks on bytes of an open file.
 #[cfg(any(test, not(target_os = "linux")))]
 mod files {
     use std::{
@@ -244,6 +252,7 @@ mod files {
             };
             match file.try_lock() {
                 Ok(()) => {
+                    // Free: its process has ended, and nobody else will remove the file.
                     self.remove(epoch);
                     Ok(false)
                 }
@@ -252,18 +261,18 @@ mod files {
             }
         }
 
-        /// Where a file that is open cannot be removed, none is lost.
+        /// Never: these systems do not remove an open file.
         #[cfg_attr(target_os = "linux", expect(dead_code, reason = "used by other systems"))]
         #[expect(clippy::unused_self, reason = "the same shape on every system")]
         pub(super) fn loss(&self) -> Option<String> {
             None
         }
 
-        /// No epoch is given twice: nobody will want the file again.
+        /// Removes the file of a lease; its epoch is never used again.
         fn remove(&self, epoch: Epoch) {
             let path = self.path_of(epoch);
             if let Err(error) = std::fs::remove_file(&path) {
-                tracing::debug!(file = %path.display(), %error, "file of a lease was left");
+                tracing::debug!(file = %path.display(), %error, "file of a lease not removed");
             }
         }
 
@@ -277,7 +286,7 @@ mod files {
 mod tests {
     use super::*;
 
-    /// All fencing on a file rests on it.
+    /// All fencing on a file depends on this.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_byte_is_held_until_it_is_dropped() {
@@ -297,7 +306,7 @@ mod tests {
         assert!(!theirs.is_held(Epoch(2)).unwrap());
     }
 
-    /// In a folder that others may write to, the name may be theirs before it is ours.
+    /// In a folder that others may write to, they may create the name first.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_link_is_not_followed() {
@@ -314,7 +323,7 @@ mod tests {
         assert!(bytes::Locks::beside(&path).hold(Epoch(1)).is_err(), "another name of a file");
     }
 
-    /// Whoever may not read the database may not lock it either.
+    /// A user who may not read the database must not lock it.
     #[cfg(target_os = "linux")]
     #[test]
     fn the_file_of_locks_has_the_mode_of_the_database() {
@@ -332,10 +341,10 @@ mod tests {
         assert_eq!(mode(), 0o600);
         set_permissions(&leases, Permissions::from_mode(0o644)).unwrap();
         bytes::Locks::beside(&path).hold(Epoch(1)).unwrap();
-        assert_eq!(mode(), 0o600, "that of an earlier program");
+        assert_eq!(mode(), 0o600, "the mode of an earlier version");
     }
 
-    /// Without it, two processes would hold the same lease.
+    /// Without this check two processes would hold the same lease.
     #[cfg(target_os = "linux")]
     #[test]
     fn the_loss_of_the_file_is_noticed() {
@@ -349,7 +358,7 @@ mod tests {
         assert!(locks.loss().unwrap().contains("a.db-leases"));
     }
 
-    /// The way of other systems, which works on this one too.
+    /// The locks of other systems, which work on this one, too.
     #[test]
     fn a_file_is_held_until_it_is_dropped() {
         let folder = tempfile::TempDir::new().unwrap();

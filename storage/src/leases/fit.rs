@@ -1,8 +1,8 @@
-//! What a lease may be given: workflows whose needs its process covers, without those that it gave
-//! back because it cannot run them after all.
+//! The workflows that a lease can run: those whose needs its process offers, without those that it
+//! released because it cannot run them after all.
 //!
-//! Part of the writer's [`lease_table`](super::lease_table). The needs of all workflows are few sets of methods,
-//! which are read once each; what is asked of the database are their hashes.
+//! Part of the writer's [`lease_table`](super::lease_table). All workflows together have few sets of
+//! needs; each is read once, and the conditions of statements have their hashes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,64 +11,65 @@ use std::{
 
 use gleitzeit_domain::needs::{Needs, Offer};
 
-/// The needs that are stored, by their hash.
+/// The stored needs, by hash.
 #[derive(Debug, Default)]
-pub(super) struct KnownNeeds {
+pub(crate) struct KnownNeeds {
     sets: BTreeMap<i64, Needs>,
-    /// What the survey of the leases said of the stored sets when these were read.
-    mark: Option<i64>,
+    /// The version of the stored sets at the survey that read these.
+    version: Option<i64>,
 }
 
 impl KnownNeeds {
-    pub(super) fn learn(&mut self, all: Vec<(i64, Needs)>) {
+    pub(crate) fn replace(&mut self, all: Vec<(i64, Needs)>) {
         self.sets = all.into_iter().collect();
-        self.mark = None;
+        self.version = None;
     }
 
-    /// The same, with the mark that a survey of the leases gave them.
-    pub(super) fn learn_as(&mut self, all: Vec<(i64, Needs)>, mark: i64) {
-        self.learn(all);
-        self.mark = Some(mark);
+    /// Replaces the sets by those of a survey with this version.
+    pub(crate) fn replace_as(&mut self, all: Vec<(i64, Needs)>, version: i64) {
+        self.replace(all);
+        self.version = Some(version);
     }
 
-    /// True if these are the sets that a survey of the leases has given this mark.
-    pub(super) fn are(&self, mark: i64) -> bool {
-        self.mark == Some(mark)
+    /// True if these are the sets of this version.
+    pub(crate) fn are(&self, version: i64) -> bool {
+        self.version == Some(version)
     }
 
-    /// Workflows bear these hashes, and no set is stored for them: whoever wrote the workflow took a
-    /// set for stored that was forgotten meanwhile. It may be tried, as what nobody wrote down.
-    pub(super) fn add_unknown(&mut self, hashes: Vec<i64>) {
+    /// Adds hashes of workflows without a stored set: a process cached the set as stored after it was
+    /// deleted. They count as empty needs, so that every process may claim the workflow.
+    pub(crate) fn add_unknown(&mut self, hashes: Vec<i64>) {
         for hash in hashes {
+            // Only if absent: needs that are stored must not become empty.
             self.sets.entry(hash).or_default();
         }
     }
 
-    pub(super) fn contains(&self, hash: i64) -> bool {
+    pub(crate) fn contains(&self, hash: i64) -> bool {
         hash == 0 || self.sets.contains_key(&hash)
     }
 
-    /// Those of a hash; nothing where nobody knows them.
-    pub(super) fn of(&self, hash: i64) -> Needs {
+    /// The needs of a hash; empty if unknown.
+    pub(crate) fn of(&self, hash: i64) -> Needs {
         self.sets.get(&hash).cloned().unwrap_or_default()
     }
 }
 
-/// What one lease may be given.
+/// The offer of one lease, and the workflows that it released.
 #[derive(Debug)]
 pub(super) struct Fit {
     offer: Offer,
-    /// Workflows that it gave back, by their keys.
+    /// The keys of workflows that it released.
     refused: BTreeSet<i64>,
 }
 
-/// What a claim asks for.
+/// The condition of a claim.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// The hashes of needs that are not covered, beside those that are; empty where all are.
-    pub(super) unfit: Vec<i64>,
+pub(crate) struct Wanted {
+    /// The hashes of needs that the offer does not cover.
+    pub(crate) unfit: Vec<i64>,
     fit: Vec<i64>,
-    /// Keys of workflows that are not to be given.
+    /// The keys of excluded workflows.
     refused: Vec<i64>,
 }
 
@@ -102,24 +103,27 @@ impl Fit {
 }
 
 impl Wanted {
-    /// True where anything is.
-    pub(super) fn is_all(&self) -> bool {
+    /// True if every free workflow is wanted.
+    pub(crate) fn is_all(&self) -> bool {
         self.unfit.is_empty() && self.refused.is_empty()
     }
 
-    /// To be added to a condition that walks along the keys; empty where anything is wanted.
+    /// The condition for a scan by key; empty if every workflow is wanted.
     pub(super) fn by_key(&self) -> String {
         let mut condition = String::new();
         if !self.unfit.is_empty() {
+            // The uncovered ones, not the covered: a workflow whose needs are not read yet passes,
+            // and is checked after the claim.
             let _ = write!(condition, " AND needs NOT IN ({})", list(&self.unfit));
         }
         self.without_refused(&mut condition);
         condition
     }
 
-    /// The same for one that walks along the needs. What is not known is taken for what does not fit:
-    /// it is read before it is claimed.
+    /// The condition for a scan by needs. Unknown needs count as not covered: they are read before the
+    /// claim.
     pub(super) fn by_needs(&self) -> String {
+        // With 0: every process may claim a workflow without recorded needs.
         let mut condition = String::from(" AND needs IN (0");
         for hash in &self.fit {
             let _ = write!(condition, ",{hash}");
@@ -136,7 +140,7 @@ impl Wanted {
     }
 }
 
-/// Numbers in the text of a statement: they are few, and change seldom.
+/// Numbers as text of a statement: few, and the same for many claims.
 pub(super) fn list(numbers: &[i64]) -> String {
     numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
@@ -149,11 +153,11 @@ mod tests {
         crate::encode::needs_of(text)
     }
 
-    /// A process that knows everything asks as if there were no needs.
+    /// A process that offers every method claims without a condition.
     #[test]
-    fn only_what_does_not_fit_costs_a_condition() {
+    fn only_uncovered_needs_add_a_condition() {
         let mut known = KnownNeeds::default();
-        known.learn(vec![(7, needs("a/v1.0:m")), (9, needs("b/v1.0:m"))]);
+        known.replace(vec![(7, needs("a/v1.0:m")), (9, needs("b/v1.0:m"))]);
         let all = Fit::new(Offer::everything()).wanted(&known);
         assert!(all.is_all());
         assert_eq!(all.by_key(), "");

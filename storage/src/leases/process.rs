@@ -1,20 +1,20 @@
-//! Tells whether the process that took a lease is gone, where it ran on this machine.
+//! Checks whether the process of a lease on a server has ended, if it ran on this machine.
 //!
-//! A lease on a server runs out by itself; to know at once that its process was killed spares the
-//! wait. Whatever is not certain counts as running.
+//! Such a lease also expires by itself; this check saves the wait for its term. A process whose end
+//! is not certain counts as running.
 
 use std::fmt;
 
-/// Names a process on this machine, now and for ever: a process id is given again, and so is a
-/// machine's name.
+/// The identity of a process. It is unique for all time: the system reuses process ids, and people
+/// reuse the names of machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Process {
-    /// Of this start of the machine.
+    /// The boot id of the machine.
     boot: String,
-    /// Process ids count within it.
+    /// The namespace of the process id.
     namespace: String,
     id: i32,
-    /// In ticks since the machine started.
+    /// The start of the process, in ticks since the boot.
     started: u64,
 }
 
@@ -25,13 +25,13 @@ impl fmt::Display for Process {
 }
 
 impl Process {
-    /// This process; `None` where the system does not say.
+    /// This process; `None` if the system does not identify it.
     #[cfg(target_os = "linux")]
     pub(super) fn this() -> Option<Self> {
         Self::of_id(i32::try_from(std::process::id()).ok()?)
     }
 
-    /// A process beside this one.
+    /// A process in the namespace of this one.
     #[cfg(target_os = "linux")]
     pub(super) fn of_id(id: i32) -> Option<Self> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
@@ -41,13 +41,13 @@ impl Process {
         Some(Self { boot, namespace, id, started: state_of(id)?.started })
     }
 
-    /// This process; `None` where the system does not say.
+    /// This process; `None` if the system does not identify it.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn this() -> Option<Self> {
         None
     }
 
-    /// As it was written.
+    /// Parses the text of a stored identity.
     fn of(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
         let mut part = || parts.next();
@@ -59,23 +59,25 @@ impl Process {
         })
     }
 
-    /// The number of the process of this name, where it ran.
+    /// The process id of a stored identity.
     pub(super) fn id_of(name: &str) -> Option<i32> {
         Self::of(name).map(|process| process.id)
     }
 
-    /// True when the process of this name ran where this one does, and certainly has ended.
+    /// True if the process of a stored identity ran on this machine, and certainly has ended.
     pub(super) fn knows_to_be_gone(&self, name: &str) -> bool {
         self.beside(name).is_some_and(|other| other.is_gone())
     }
 
-    /// True when the process of this name ran, or runs, where this one does.
+    /// True if the process of a stored identity ran on this machine.
     pub(super) fn is_beside(&self, name: &str) -> bool {
         self.beside(name).is_some()
     }
 
     fn beside(&self, name: &str) -> Option<Self> {
         let other = Self::of(name)?;
+        // Boot and namespace: a process id of another machine, boot or container may name any
+        // process here.
         let is_here = (&other.boot, &other.namespace) == (&self.boot, &self.namespace);
         is_here.then_some(other)
     }
@@ -86,7 +88,7 @@ impl Process {
 
         match state_of(self.id) {
             Some(state) => state.started != self.started || state.has_ended,
-            // What is hidden from this user is there all the same.
+            // `/proc` may hide processes of other users: only the missing id is certain.
             None => signal::kill(Pid::from_raw(self.id), None) == Err(Errno::ESRCH),
         }
     }
@@ -98,25 +100,26 @@ impl Process {
     }
 }
 
-/// What the system tells of a process.
+/// The state of a process.
 #[cfg(target_os = "linux")]
 struct State {
     started: u64,
-    /// It runs no more, and its parent has not asked for its end yet.
+    /// True for a zombie: the process has ended, and its parent has not waited for it.
     has_ended: bool,
 }
 
 #[cfg(target_os = "linux")]
 fn state_of(id: i32) -> Option<State> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The name in parentheses may hold anything. Behind it: the state as the third field of all,
-    // the number of threads as the 20th, the start as the 22nd.
-    let (_, behind) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = behind.split_ascii_whitespace().collect();
+    // Split after the last parenthesis: the name within may contain spaces and parentheses. The
+    // state is the third field of the line, the number of threads the 20th, the start the 22nd.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let threads: i64 = fields.get(17)?.parse().ok()?;
     Some(State {
         started: fields.get(19)?.parse().ok()?,
-        // Where the first thread has ended and others run, the state says the same.
+        // The number of threads, too: the state is that of the first thread, which may have ended
+        // while others run.
         has_ended: matches!(*fields.first()?, "Z" | "X") && threads <= 1,
     })
 }
@@ -127,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// To take a live process for a dead one would run its workflows twice.
+    /// A live process that counted as ended would have its workflows run twice.
     #[test]
     fn a_process_is_gone_when_it_was_killed_and_not_before() {
         let this = Process::this().unwrap();
@@ -138,7 +141,7 @@ mod tests {
         let name = other.to_string();
         assert!(!this.knows_to_be_gone(&name));
         child.kill().unwrap();
-        // Nobody has asked for its end yet; all that is left of it is its entry in the table.
+        // A zombie: nobody has waited for it yet.
         while !state_of(id).unwrap().has_ended {
             std::thread::yield_now();
         }
@@ -147,9 +150,9 @@ mod tests {
         assert!(this.knows_to_be_gone(&name));
     }
 
-    /// An id that was given again, and a process elsewhere.
+    /// A reused process id, and a process on another machine.
     #[test]
-    fn a_process_is_known_by_more_than_its_id() {
+    fn a_process_is_identified_by_more_than_its_id() {
         let this = Process::this().unwrap();
         let before = Process { started: this.started - 1, ..this.clone() };
         assert!(this.knows_to_be_gone(&before.to_string()));

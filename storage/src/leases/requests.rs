@@ -7,23 +7,23 @@ use gleitzeit_domain::{
 use sea_orm::ConnectionTrait;
 
 use super::sql::statement;
-use crate::machine_clock::machine_now;
-use crate::{encode, writer::Refusal};
+use crate::{encode, fault::RequestError, machine_clock::machine_now};
 
-/// Stands for a workflow in a request to every process: no workflow has this key.
+/// The key of a request to every process; no workflow has it.
 pub(crate) const TO_ALL: i64 = 0;
 
-/// A key as a column; one that is too large names no request.
+/// The column of a key; one above the range of the column names no request.
 pub(crate) fn column(key: RequestKey) -> i64 {
     i64::try_from(key.0).unwrap_or(i64::MAX)
 }
 
-/// Stores a request about a workflow.
-pub(super) async fn ask<C: ConnectionTrait>(
+/// Inserts a request about a workflow.
+pub(crate) async fn ask<C: ConnectionTrait>(
     db: &C,
     workflow: &WorkflowId,
     body: &str,
-) -> Result<RequestKey, Refusal> {
+) -> Result<RequestKey, RequestError> {
+    // From the row of the workflow: a request about a deleted one inserts nothing, and is rejected.
     let insert = "INSERT INTO gleitzeit_requests (workflow_key, body, created_at) \
                   SELECT key, $2, $3 FROM gleitzeit_workflows WHERE id = $1 RETURNING key";
     let values =
@@ -36,30 +36,37 @@ pub(super) async fn ask<C: ConnectionTrait>(
     Ok(RequestKey(encode::count_of(key)?))
 }
 
-/// Stores a request to every process.
-pub(super) async fn ask_all<C: ConnectionTrait>(db: &C, body: &str) -> Result<RequestKey, Refusal> {
+/// Inserts a request to every process.
+pub(crate) async fn ask_all<C: ConnectionTrait>(
+    db: &C,
+    body: &str,
+) -> Result<RequestKey, RequestError> {
     let insert = "INSERT INTO gleitzeit_requests (workflow_key, body, created_at) \
                   VALUES ($1, $2, $3) RETURNING key";
     let values = [TO_ALL.into(), body.into(), machine_now().timestamp_micros().into()];
     let row = db.query_one_raw(statement(db, insert, values)).await?;
-    let row = row.ok_or_else(|| StoreError::Integrity { detail: "no key was given".to_owned() })?;
+    let row = row.ok_or_else(|| StoreError::Integrity {
+        detail: "the database returned no key".to_owned(),
+    })?;
     let key: i64 = row.try_get_by_index(0)?;
     Ok(RequestKey(encode::count_of(key)?))
 }
 
-/// Stores an answer, unless there is one.
-pub(super) async fn answer<C: ConnectionTrait>(
+/// Stores an answer, unless there is one: a repeated one must not replace the first.
+pub(crate) async fn answer<C: ConnectionTrait>(
     db: &C,
     key: RequestKey,
     answer: &str,
-) -> Result<(), Refusal> {
+) -> Result<(), RequestError> {
+    // The first answer wins: its process has carried out the command, and a repeated one finds it
+    // done.
     let update = "UPDATE gleitzeit_requests SET answer = $2 WHERE key = $1 AND answer IS NULL";
     db.execute_raw(statement(db, update, [column(key).into(), answer.into()])).await?;
     Ok(())
 }
 
-/// Forgets a request.
-pub(super) async fn forget<C: ConnectionTrait>(
+/// Deletes a request.
+pub(crate) async fn forget<C: ConnectionTrait>(
     db: &C,
     key: RequestKey,
 ) -> Result<(), sea_orm::DbErr> {

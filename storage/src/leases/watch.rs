@@ -1,7 +1,8 @@
-//! Notices that a process of this machine has ended that held a lease on a server.
+//! Notices the end of processes of this machine that hold leases on a server, so that a takeover
+//! does not wait for the end of their terms.
 //!
-//! Asked by the [`lease_table`](super::lease_table) with every survey of the leases. The kernel is asked, and not the server; and
-//! only while another process of this machine holds a lease.
+//! The [`lease_table`](super::lease_table) sets the watched processes with every survey. A watch
+//! reads `/proc`, and queries nothing.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -9,16 +10,16 @@ use gleitzeit_domain::store::Epoch;
 use tokio::task::AbortHandle;
 
 use super::process::Process;
-use crate::notifier::Notifier;
+use crate::notify::Notifier;
 
-/// Between two looks at a process: what it left behind is taken over so long after its end.
+/// The pause between two checks of a process, and so the delay of a takeover.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The processes that are watched, by their leases.
+/// The watches, by lease.
 #[derive(Debug, Default)]
 pub(super) struct Watched(HashMap<Epoch, Watch>);
 
-/// Ends when it is dropped.
+/// A watch on one process; its drop ends it.
 #[derive(Debug)]
 struct Watch(AbortHandle);
 
@@ -29,14 +30,15 @@ impl Drop for Watch {
 }
 
 impl Watched {
-    /// Watches these, by the names of their processes, and no others; rings once for each that
-    /// ends.
+    /// Watches these processes, and no others; notifies once for each that ends.
     pub(super) fn watch(
         &mut self,
         this: &Process,
         running: Vec<(Epoch, String)>,
         notifier: &Arc<Notifier>,
     ) {
+        // First: a process that released its lease is no longer watched, and its end notifies
+        // nobody.
         self.0.retain(|epoch, _| running.iter().any(|(it, _)| it == epoch));
         for (epoch, process) in running {
             self.0.entry(epoch).or_insert_with(|| {
@@ -51,7 +53,7 @@ async fn until_end(this: Process, process: String, notifier: Arc<Notifier>) {
     while !this.knows_to_be_gone(&process) {
         tokio::time::sleep(PAUSE).await;
     }
-    notifier.ring();
+    notifier.notify_local();
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -62,19 +64,19 @@ mod tests {
 
     use super::*;
 
-    /// What a killed process ran must not wait for its lease to run out.
+    /// The workflows of a killed process must not wait for the end of its term.
     #[tokio::test]
-    async fn the_end_of_a_process_rings() {
+    async fn the_end_of_a_process_notifies() {
         let this = Process::this().unwrap();
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let name = Process::of_id(i32::try_from(child.id()).unwrap()).unwrap().to_string();
         let notifier = Arc::new(Notifier::new());
-        let mut rings = notifier.stream();
+        let mut notifications = notifier.stream();
         let mut watched = Watched::default();
         watched.watch(&this, vec![(Epoch(1), name)], &notifier);
         child.kill().unwrap();
         child.wait().unwrap();
-        let ring = tokio::time::timeout(Duration::from_mins(1), rings.next()).await;
-        assert_eq!(ring, Ok(Some(())));
+        let notified = tokio::time::timeout(Duration::from_mins(1), notifications.next()).await;
+        assert_eq!(notified, Ok(Some(())));
     }
 }

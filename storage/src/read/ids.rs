@@ -5,7 +5,11 @@ use sea_orm::{
     ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select,
 };
 
-use super::{Answer, Reader, escape, unescape, workflow};
+use super::{Answer, Reader};
+use crate::{
+    encode::{escape, unescape},
+    entity::workflow,
+};
 
 impl Reader {
     /// In the order of their bytes, at most `limit`.

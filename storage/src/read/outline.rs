@@ -1,6 +1,5 @@
-//! Workflows without their large results, and single results.
-//!
-//! Asked by the stores for a caller that has no room for all results of a workflow together.
+//! Reads workflows without their large results, and single results, for a caller whose memory does
+//! not hold all results of a workflow together.
 
 use std::sync::Arc;
 
@@ -11,18 +10,18 @@ use sea_orm::{
 };
 
 use super::{
-    super::{
-        assemble::{lacking, naming},
-        encode::{escape, parse},
-        entity::task,
-    },
     Answer, Reader,
+    assemble::{lacking, naming},
+};
+use crate::{
+    encode::{escape, parse},
+    entity::task,
 };
 
-/// Characters of a result that an outline still has.
+/// Upper limit of the characters of a result in an outline.
 const OUTLINE_MAX: usize = 1_024;
 
-/// What is read of workflows.
+/// The part of a workflow that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
     Whole,
@@ -32,15 +31,12 @@ pub(super) enum Extent {
 
 impl Reader {
     /// A workflow without its large results.
-    pub(in super::super) async fn outline(
-        &self,
-        id: &WorkflowId,
-    ) -> Answer<Option<WorkflowRecord>> {
+    pub(crate) async fn outline(&self, id: &WorkflowId) -> Answer<Option<WorkflowRecord>> {
         self.one(id, Extent::Outline).await
     }
 
     /// The result of one task.
-    pub(in super::super) async fn result(
+    pub(crate) async fn result(
         &self,
         id: &WorkflowId,
         index: u32,
@@ -49,6 +45,7 @@ impl Reader {
             DbBackend::Postgres => ["$1", "$2"],
             _ => ["?", "?"],
         };
+        // One statement for row and blob: a deletion between two would look like a lost blob.
         let text = format!(
             "SELECT t.result, t.result_blob, b.body FROM gleitzeit_workflows w \
              JOIN gleitzeit_tasks t ON t.workflow_key = w.key \
@@ -56,11 +53,12 @@ impl Reader {
              WHERE w.id = {first} AND t.position = {second}"
         );
         let values = [escape(id.as_str()).into_owned().into(), i64::from(index).into()];
-        let asked = Statement::from_sql_and_values(self.backend, text, values);
-        let Some(row) = self.db().query_one_raw(asked).await? else { return Ok(None) };
+        let select = Statement::from_sql_and_values(self.backend, text, values);
+        let Some(row) = self.db().query_one_raw(select).await? else { return Ok(None) };
         let inline: Option<String> = row.try_get_by_index(0)?;
         let hash: Option<Vec<u8>> = row.try_get_by_index(1)?;
         let body: Option<String> = row.try_get_by_index(2)?;
+        // Before the parse: the row holds a second copy of the text.
         drop(row);
         let result = match (inline.or(body), hash) {
             (Some(text), _) => parse(&text).map(|result| Some(Arc::new(result))),
@@ -71,7 +69,8 @@ impl Reader {
     }
 }
 
-/// Rows of tasks. Those of an outline come without long results, which the database need not send.
+/// Selects rows of tasks; those of an outline without long results, which the database then does not
+/// send.
 pub(super) fn tasks_of(extent: Extent) -> Select<task::Entity> {
     let whole = task::Entity::find();
     if extent == Extent::Whole {

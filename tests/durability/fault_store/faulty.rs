@@ -5,7 +5,6 @@
 //! done, the [`Audit`] looks at what is stored.
 
 use std::{
-    any::Any,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -193,10 +192,6 @@ impl Store for Faulty {
 
     fn leases(&self) -> Option<&dyn LeaseStore> {
         self.inner.leases().is_some().then_some(self as &dyn LeaseStore)
-    }
-
-    fn as_any(&self) -> Option<&dyn Any> {
-        self.inner.as_any()
     }
 
     async fn submit(&self, new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {

@@ -17,7 +17,7 @@ async fn a_sound_database_has_no_findings() {
         fill(&url).await;
         let (checked, found) = findings(&url).await;
         assert_eq!(found, []);
-        assert!(checked.is_sound());
+        assert!(checked.is_consistent());
         // Rows of tasks: three that completed, twice, and one that waits for its next attempt.
         let counts = (checked.workflows, checked.tasks, checked.events, checked.blobs);
         assert_eq!(counts, (4, 7, 5 + 3 + 1 + 5, 2));
@@ -113,7 +113,7 @@ const CASES: &[Case<'static>] = &[
         &["DELETE FROM gleitzeit_events WHERE workflow_key = 1 AND first_sequence = 1"],
         Rule::Event,
         Some("done"),
-        "its events go on with 2 where 1 belongs",
+        "its events continue with 2 instead of 1",
     ),
     (
         &["DELETE FROM gleitzeit_events WHERE workflow_key = 1 AND first_sequence = 2"],
@@ -125,7 +125,7 @@ const CASES: &[Case<'static>] = &[
         &["UPDATE gleitzeit_events SET event_count = 2 WHERE workflow_key = 3"],
         Rule::Event,
         Some("large"),
-        "its events from 1 on are 1, and not 2",
+        "its row of events from 1 on has 1 of 2",
     ),
     (
         &["UPDATE gleitzeit_events SET body = '[' WHERE workflow_key = 3"],
@@ -158,7 +158,7 @@ const CASES: &[Case<'static>] = &[
         &["UPDATE gleitzeit_workflows SET lease_epoch = 77 WHERE id = 'open'"],
         Rule::Lease,
         Some("open"),
-        "it belongs to the lease 77, which is not there",
+        "it belongs to the lease 77, which does not exist",
     ),
     (
         &["INSERT INTO gleitzeit_requests (workflow_key, body, created_at) \
@@ -284,7 +284,7 @@ async fn a_damaged_file_is_found() {
     bytes[(page - 1) * 4096..][..512].fill(0xff);
     std::fs::write(path, bytes).unwrap();
     let (checked, found) = findings(&url).await;
-    assert!(!checked.is_sound());
+    assert!(!checked.is_consistent());
     assert!(found.iter().all(|it| it.rule == Rule::Database), "{found:#?}");
 }
 

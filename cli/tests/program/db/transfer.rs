@@ -134,8 +134,8 @@ async fn a_broken_line_is_named_and_what_was_before_it_stays() {
                 "says that 7 workflows stand before it, and 4 do",
                 4,
             ),
-            (String::new(), 0, "nothing was given", 0),
-            (format!("{text}{{}}\n"), 7, "stands behind the last one", 4),
+            (String::new(), 0, "the input is empty", 0),
+            (format!("{text}{{}}\n"), 7, "follows the last line", 4),
         ];
         for (text, number, told, taken_in) in cases {
             let to = database.empty().await;

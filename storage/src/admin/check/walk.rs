@@ -1,7 +1,7 @@
-//! Each workflow with its tasks and its events.
+//! Checks each workflow with its tasks and events.
 //!
-//! The rows are read by what the store itself reads them with; large results are not loaded, for
-//! whether they are there is asked elsewhere.
+//! The rows are read by the functions of the store. Large results are not loaded; another check
+//! covers them.
 
 use std::sync::Arc;
 
@@ -20,24 +20,25 @@ use serde_json::Value;
 
 use super::{super::pages::Pages, CheckReport, Rule, detail_of};
 use crate::{
-    assemble::{record_of, shown, task_of},
     encode::{self, count_of, parse, unescape},
     entity::{blob, event, task, workflow},
+    read::assemble::{hash_text, record_of, task_of},
 };
 
-/// A workflow of the page that is looked at.
+/// A workflow of the current page.
 struct Seen {
     key: i64,
     id: String,
-    /// Without its tasks' results; `None` where it cannot be read.
+    /// The record without the results of its tasks; `None` if it cannot be read.
     record: Option<WorkflowRecord>,
     task_count: i64,
-    /// The event that its own row says was the last, and the one that was found to be.
+    /// The last sequence by the workflow's own row.
     last_sequence: i64,
+    /// The last sequence by its rows of events.
     last_found: i64,
 }
 
-/// Looks through all workflows.
+/// Checks all workflows.
 pub(super) async fn workflows(
     db: &DatabaseTransaction,
     report: &mut CheckReport<'_>,
@@ -62,7 +63,7 @@ pub(super) async fn workflows(
     }
 }
 
-/// A workflow by its own row, its tasks as they were submitted.
+/// Checks the workflow's own row; its tasks are as they were submitted.
 async fn seen(
     db: &DatabaseTransaction,
     row: workflow::Model,
@@ -84,8 +85,8 @@ async fn seen(
         });
         match record {
             Ok(record) if i64::try_from(record.tasks.len()) != Ok(seen.task_count) => {
-                let (said, is) = (seen.task_count, record.tasks.len());
-                let detail = format!("its row says {said} tasks, and its spec has {is}");
+                let (stored, found) = (seen.task_count, record.tasks.len());
+                let detail = format!("its row has the count {stored}, and its spec {found} tasks");
                 report.find(Rule::Workflow, Some(&seen.id), detail);
                 seen.record = Some(record);
             }
@@ -96,7 +97,7 @@ async fn seen(
     Ok(seen)
 }
 
-/// The JSON of what was submitted.
+/// The JSON of the spec.
 async fn spec_of(
     db: &DatabaseTransaction,
     row: &workflow::Model,
@@ -108,7 +109,7 @@ async fn spec_of(
         (None, Some(hash)) => {
             let found = blob::Entity::find_by_id(hash.clone()).one(db).await?;
             if found.is_none() {
-                let detail = format!("its spec, blob {}, is not there", shown(hash));
+                let detail = format!("its spec, blob {}, is missing", hash_text(hash));
                 report.find(Rule::Blob, Some(id), detail);
             }
             Ok(found.map(|blob| blob.body))
@@ -124,7 +125,7 @@ async fn spec_of(
     }
 }
 
-/// The one of the page with this key, which is at or behind `at`.
+/// The workflow of the page with this key, from the index `at` on.
 fn find<'a>(page: &'a mut [Seen], at: &mut usize, key: i64) -> Option<&'a mut Seen> {
     while page.get(*at).is_some_and(|it| it.key < key) {
         *at += 1;
@@ -138,8 +139,11 @@ async fn tasks(
     page: &mut [Seen],
     report: &mut CheckReport<'_>,
 ) -> Result<(), DbErr> {
+    // A stream: a page may be one workflow with any number of tasks, which would not fit into
+    // memory.
     let mut rows = task::Entity::find()
         .filter(task::Column::WorkflowKey.between(first, last))
+        // In the order of the page: `find` moves forward only, and would miss a row out of order.
         .order_by_asc(task::Column::WorkflowKey)
         .order_by_asc(task::Column::Position)
         .stream(db)
@@ -147,26 +151,26 @@ async fn tasks(
     let mut at = 0;
     while let Some(row) = rows.try_next().await? {
         report.checked.tasks += 1;
-        // Those of no workflow are told of elsewhere.
+        // Tasks without a workflow are findings of another check.
         let Some(seen) = find(page, &mut at, row.workflow_key) else { continue };
         let (position, count) = (row.position, seen.task_count);
         if !(0..count).contains(&position) {
-            let detail = format!("it has {count} tasks, and one at {position}");
+            let detail = format!("it has {count} tasks, and a row for one at {position}");
             report.find(Rule::Task, Some(&seen.id), detail);
             continue;
         }
         match task_without_result(row) {
             Ok(task) => {
                 let record = seen.record.as_mut();
-                let place = record.and_then(|it| it.tasks.get_mut(task.index as usize));
-                if let Some(place) = place {
-                    *place = task;
+                let slot = record.and_then(|it| it.tasks.get_mut(task.index as usize));
+                if let Some(slot) = slot {
+                    *slot = task;
                 }
             }
             Err(error) => {
                 let detail = format!("its task at {position}: {}", detail_of(error));
                 report.find(Rule::Task, Some(&seen.id), detail);
-                // What hangs on it cannot be judged.
+                // Without this task the status of the workflow cannot be checked.
                 seen.record = None;
             }
         }
@@ -176,6 +180,7 @@ async fn tasks(
 
 /// A task whose result, if it has one, is null.
 fn task_without_result(row: task::Model) -> Result<TaskRecord, StoreError> {
+    // Parsed and dropped: a result that is no JSON is a finding, and its value is not needed.
     let has_result = match (&row.result, &row.result_blob) {
         (Some(_), Some(_)) => return Err(encode::refused("it has its result twice".into())),
         (Some(json), None) => parse::<Value>(json).map(|_| true)?,
@@ -200,17 +205,17 @@ async fn events(
     let mut at = 0;
     while let Some(row) = rows.try_next().await? {
         let Some(seen) = find(page, &mut at, row.workflow_key) else { continue };
-        // A broken row may say any number.
+        // Saturating: a broken row may have any number.
         let (expected, begins) = (seen.last_found.saturating_add(1), row.first_sequence);
         if begins != expected {
-            let detail = format!("its events go on with {begins} where {expected} belongs");
+            let detail = format!("its events continue with {begins} instead of {expected}");
             report.find(Rule::Event, Some(&seen.id), detail);
         }
         match parse::<Vec<(i64, EventData)>>(&row.body) {
             Ok(body) if i64::try_from(body.len()) == Ok(row.event_count) => {}
             Ok(body) => {
-                let (said, is) = (row.event_count, body.len());
-                let detail = format!("its events from {begins} on are {is}, and not {said}");
+                let (stored, found) = (row.event_count, body.len());
+                let detail = format!("its row of events from {begins} on has {found} of {stored}");
                 report.find(Rule::Event, Some(&seen.id), detail);
             }
             Err(error) => {
@@ -220,12 +225,14 @@ async fn events(
         }
         let count = u64::try_from(row.event_count).unwrap_or(0);
         report.checked.events = report.checked.events.saturating_add(count);
+        // By the count of the row, not by its parsed events: a broken body must not turn every
+        // later row into a finding.
         seen.last_found = begins.saturating_add(row.event_count).saturating_sub(1);
     }
     drop(rows);
     for seen in page.iter().filter(|seen| seen.last_sequence > seen.last_found) {
-        let (said, found) = (seen.last_sequence, seen.last_found);
-        let detail = format!("its last event is {said}, and its events end with {found}");
+        let (stored, found) = (seen.last_sequence, seen.last_found);
+        let detail = format!("its last event is {stored}, and its events end with {found}");
         report.find(Rule::Event, Some(&seen.id), detail);
     }
     Ok(())

@@ -1,139 +1,54 @@
 //! Writes a group of calls within one transaction.
 //!
-//! Asked by the [`writer`](super::writer), which begins and commits; asks the database. A call that
-//! cannot be stored is left out and answered for; whatever the database refuses fails the group.
+//! The [`writer`](super) begins and commits. A call with a value that cannot be stored is left out
+//! and gets the error as its answer; an error of the database fails the whole group.
 //!
-//! Invariant: the group leaves what the calls would have left one by one, in their order.
+//! Invariant: the group leaves the rows that its calls would have left one by one, in their order.
 
 use std::collections::{HashMap, HashSet};
 
 use gleitzeit_domain::{
     id::WorkflowId,
-    store::{StoreError, Submitted, WorkflowChange, lease::ClaimedWorkflow},
+    store::{Submitted, WorkflowChange},
     workflow::WorkflowStatus,
 };
 use sea_orm::{ConnectionTrait, DbBackend, DbErr};
 
 use super::{
-    call::{Call, Write},
-    encode::{self, unescape},
     insert::{self, Inserted},
+    prune,
+};
+use crate::{
+    encode::{self, unescape},
+    key_cache::{CommitEffects, KeyCache, WorkflowKey},
     multi_row::{self, Part},
+    queue::Answer,
     rows::{self, Rows, Submissions},
     statements::Statements,
+    write_call::{Write, WriteCall},
 };
 
-/// What became of a call within a committed group; a record has no [`Submitted`] to tell.
-pub(super) type Answer = Result<Vec<Submitted>, StoreError>;
+/// Upper limit of the rows that a group sends to SQLite as one message.
+const SINGLE_MESSAGE_MAX: usize = 4;
 
-/// Where a workflow is kept.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    pub(super) key: i64,
-    pub(super) task_count: u32,
-}
-
-/// Where the workflows are that were written to of late.
-///
-/// Only what was committed is in here; a workflow leaves when it settles, for from then on another
-/// process may forget it. What is in here belongs to a lease of this store, or this store is the
-/// only one that writes to it.
-#[derive(Debug, Default)]
-pub(super) struct Places {
-    by_id: HashMap<WorkflowId, Place>,
-    /// The needs that are stored, by hash, unless another process has removed them since.
-    needs: HashSet<i64>,
-}
-
-/// Up to so many rows, all that a group writes is one message to a file.
-const FEW: usize = 4;
-
-/// Beyond this many known places, all are looked up anew: a bound on memory.
-const PLACES_MAX: usize = 200_000;
-
-/// Beyond this many known needs, all are written anew.
-const NEEDS_MAX: usize = 10_000;
-
-impl Places {
-    pub(super) fn forget_all(&mut self) {
-        self.by_id = HashMap::new();
-    }
-
-    pub(super) fn forget(&mut self, ids: &[WorkflowId]) {
-        for id in ids {
-            self.by_id.remove(id);
-        }
-    }
-
-    /// Needs may be removed: what needs them from here on writes them again.
-    pub(super) fn forget_needs(&mut self, hashes: &[i64]) {
-        for hash in hashes {
-            self.needs.remove(hash);
-        }
-    }
-
-    pub(super) fn learn(&mut self, effects: CommitEffects) {
-        // Another process may run what was ours, end it, and forget it.
-        if effects.has_lost {
-            self.forget_all();
-        }
-        if self.by_id.len() + effects.found.len() > PLACES_MAX {
-            self.forget_all();
-        }
-        self.by_id.extend(effects.found);
-        if self.needs.len() > NEEDS_MAX {
-            self.needs.clear();
-        }
-        self.needs.extend(effects.needs);
-        for id in &effects.settled {
-            self.by_id.remove(id);
-        }
-    }
-}
-
-/// What [`Places`] learns from a group once it is committed.
-#[derive(Debug, Default)]
-pub(super) struct CommitEffects {
-    found: HashMap<WorkflowId, Place>,
-    settled: Vec<WorkflowId>,
-    /// Needs that were stored.
-    needs: Vec<i64>,
-    /// How many workflows are new.
-    pub(super) came: u64,
-    /// True when a lease was lost.
-    pub(super) has_lost: bool,
-    /// True when there is something new that nobody owns.
-    pub(super) leaves_free: bool,
-}
-
-impl CommitEffects {
-    /// Where claimed workflows are, by their keys.
-    pub(super) fn of_claimed(keys: &[i64], claimed: &[ClaimedWorkflow]) -> Self {
-        let place = |(key, ClaimedWorkflow { record, .. }): (&i64, &ClaimedWorkflow)| {
-            let task_count = u32::try_from(record.tasks.len()).unwrap_or(u32::MAX);
-            (record.id.clone(), Place { key: *key, task_count })
-        };
-        Self { found: keys.iter().zip(claimed).map(place).collect(), ..Self::default() }
-    }
-}
-
-/// Writes a group of calls; an answer for each.
-pub(super) async fn write<C: ConnectionTrait>(
+/// Writes a group of calls; returns an answer for each.
+pub(crate) async fn write<C: ConnectionTrait>(
     db: &C,
     statements: &Statements,
-    places: &Places,
-    calls: &[&Call],
+    key_cache: &KeyCache,
+    calls: &[&WriteCall],
 ) -> Result<(Vec<Answer>, CommitEffects), DbErr> {
     let mut group = Group {
         db,
         statements,
-        places,
+        key_cache,
         effects: CommitEffects::default(),
         new_rows: Rows::default(),
         rows: Rows::default(),
     };
     let mut answers: Vec<Answer> = Vec::with_capacity(calls.len());
     answers.resize_with(calls.len(), || Ok(Vec::new()));
+    // Submissions first: a change in the same group finds the key of its new workflow.
     group.submit(calls, &mut answers).await?;
     gleitzeit_failpoint::failpoint!("store.write.workflows");
     group.record(calls, &mut answers).await?;
@@ -142,11 +57,11 @@ pub(super) async fn write<C: ConnectionTrait>(
     Ok((answers, group.effects))
 }
 
-/// Whether a change was written before, and its workflow has gone on under another lease since.
+/// True if a change was written before, and another lease has run its workflow since.
 ///
-/// Its own lease is there, and what a lease owns nobody else claims before it settles. So it did
-/// settle, by this change, whose commit was not confirmed: to write it again would end a second time
-/// what was reopened meanwhile.
+/// The lease of the change exists, and nobody else claims its workflows before they settle. So the
+/// workflow settled by this change, whose commit was not confirmed. Written again, the change would
+/// settle a second time what was reopened meanwhile.
 fn is_overtaken(change: &WorkflowChange, owner: i64, last_sequence: i64) -> bool {
     let Some(epoch) = change.epoch else { return false };
     match u64::try_from(owner) {
@@ -158,31 +73,32 @@ fn is_overtaken(change: &WorkflowChange, owner: i64, last_sequence: i64) -> bool
 struct Group<'a, C> {
     db: &'a C,
     statements: &'a Statements,
-    places: &'a Places,
+    key_cache: &'a KeyCache,
     effects: CommitEffects,
-    /// What is written beside the rows of new workflows.
+    /// The tasks, events and blobs of new workflows.
     new_rows: Rows,
-    /// What is written of changes.
+    /// The rows of changes.
     rows: Rows,
 }
 
 impl<C: ConnectionTrait> Group<'_, C> {
-    /// Adds the workflows that are not there yet.
-    async fn submit(&mut self, calls: &[&Call], answers: &mut [Answer]) -> Result<(), DbErr> {
+    /// Inserts the workflows that do not exist.
+    async fn submit(&mut self, calls: &[&WriteCall], answers: &mut [Answer]) -> Result<(), DbErr> {
         let mut submissions = Submissions::default();
         for (call, answer) in calls.iter().zip(&mut *answers) {
-            if let Write::Submit(news) = &call.write
-                && let Err(refused) = submissions.add(news, call.take_prepared())
+            if let Write::Submit(workflows) = &call.write
+                && let Err(rejected) = submissions.add(workflows, call.take_prepared())
             {
-                *answer = Err(refused);
+                *answer = Err(rejected);
             }
         }
         let mut created = self.add_workflows(submissions).await?;
-        self.effects.came = created.len() as u64;
+        self.effects.added = created.len() as u64;
         for (call, answer) in calls.iter().zip(answers) {
-            let (Write::Submit(news), Ok(told)) = (&call.write, answer) else { continue };
-            // The first call that names a created workflow is the one that made it.
-            told.extend(news.iter().map(|new| match created.take(&new.record.id) {
+            let (Write::Submit(workflows), Ok(answer)) = (&call.write, answer) else { continue };
+            // `take` answers `Created` once: a second call of the same id in this group gets
+            // `Existed`, as it would if it came alone.
+            answer.extend(workflows.iter().map(|new| match created.take(&new.record.id) {
                 Some(_) => {
                     self.effects.leaves_free |=
                         new.epoch.is_none() && !new.record.status.is_settled();
@@ -194,27 +110,29 @@ impl<C: ConnectionTrait> Group<'_, C> {
         Ok(())
     }
 
-    /// Inserts what is new; the ids of those that were not there before.
+    /// Inserts new workflows; returns the ids of those that did not exist.
     async fn add_workflows(
         &mut self,
         submissions: Submissions<'_>,
     ) -> Result<HashSet<WorkflowId>, DbErr> {
+        // Needs first in every group: on PostgreSQL two processes that insert the same needs and
+        // the same id in opposite orders would deadlock.
         self.add_needs(&submissions).await?;
-        let made = insert::add(self.db, self.statements, submissions).await?;
-        let mut created = HashSet::with_capacity(made.len());
-        for Inserted { id, place, rows } in made {
+        let inserted = insert::add(self.db, self.statements, submissions).await?;
+        let mut created = HashSet::with_capacity(inserted.len());
+        for Inserted { id, key, rows } in inserted {
             self.new_rows.append(rows);
-            self.effects.found.insert(id.clone(), place);
+            self.effects.found.insert(id.clone(), key);
             created.insert(id.clone());
         }
         Ok(created)
     }
 
-    /// Stores what nobody here has stored yet of what new workflows need.
+    /// Stores the needs of new workflows, without those that the cache knows as stored.
     async fn add_needs(&mut self, submissions: &Submissions<'_>) -> Result<(), DbErr> {
         let mut values = Vec::new();
         for (hash, needs) in &submissions.needs {
-            if !self.places.needs.contains(hash) {
+            if !self.key_cache.has_needs(*hash) {
                 values.extend([(*hash).into(), encode::needs_body(needs).into()]);
                 self.effects.needs.push(*hash);
             }
@@ -225,16 +143,16 @@ impl<C: ConnectionTrait> Group<'_, C> {
         Ok(())
     }
 
-    /// Takes in the changes of workflows that are there.
-    async fn record(&mut self, calls: &[&Call], answers: &mut [Answer]) -> Result<(), DbErr> {
+    /// Encodes the changes of workflows that exist.
+    async fn record(&mut self, calls: &[&WriteCall], answers: &mut [Answer]) -> Result<(), DbErr> {
         self.find_unknown(calls).await?;
         for (call, answer) in calls.iter().zip(answers) {
             let Write::Record(changes) = &call.write else { continue };
-            let place = |id: &WorkflowId| {
-                self.effects.found.get(id).or_else(|| self.places.by_id.get(id)).copied()
+            let find = |id: &WorkflowId| {
+                self.effects.found.get(id).copied().or_else(|| self.key_cache.get(id))
             };
-            match rows::of_call(changes, call.take_prepared(), place) {
-                Err(refused) => *answer = Err(refused),
+            match rows::of_call(changes, call.take_prepared(), find) {
+                Err(rejected) => *answer = Err(rejected),
                 Ok(rows) => {
                     self.rows.append(rows);
                     let settled = changes.iter().filter(|change| {
@@ -247,13 +165,13 @@ impl<C: ConnectionTrait> Group<'_, C> {
         Ok(())
     }
 
-    /// Looks up the workflows that nobody here knows the place of.
-    async fn find_unknown(&mut self, calls: &[&Call]) -> Result<(), DbErr> {
+    /// Looks up the keys that are not in the cache.
+    async fn find_unknown(&mut self, calls: &[&WriteCall]) -> Result<(), DbErr> {
         let mut unknown: HashMap<&WorkflowId, Vec<&WorkflowChange>> = HashMap::new();
         for call in calls {
             let Write::Record(changes) = &call.write else { continue };
             for change in changes {
-                let is_known = self.places.by_id.contains_key(&change.id)
+                let is_known = self.key_cache.get(&change.id).is_some()
                     || self.effects.found.contains_key(&change.id);
                 if !is_known {
                     unknown.entry(&change.id).or_default().push(change);
@@ -267,11 +185,11 @@ impl<C: ConnectionTrait> Group<'_, C> {
                 let changes = unknown.remove(&id).unwrap_or_default();
                 let (owner, last) = (row.try_get_by_index(4)?, row.try_get_by_index(5)?);
                 if changes.iter().any(|change| is_overtaken(change, owner, last)) {
-                    tracing::warn!(workflow = %id, "repeated change of a workflow that goes on elsewhere passed over");
+                    tracing::warn!(workflow = %id, "repeated change of a workflow that runs elsewhere skipped");
                     continue;
                 }
                 let task_count: i64 = row.try_get_by_index(2)?;
-                let place = Place {
+                let found = WorkflowKey {
                     key: row.try_get_by_index(1)?,
                     task_count: u32::try_from(task_count).unwrap_or(u32::MAX),
                 };
@@ -279,22 +197,24 @@ impl<C: ConnectionTrait> Group<'_, C> {
                 if WorkflowStatus::from_name(&status).is_none_or(WorkflowStatus::is_settled) {
                     self.effects.settled.push(id.clone());
                 }
-                self.effects.found.insert(id, place);
+                self.effects.found.insert(id, found);
             }
         }
         for id in unknown.into_keys() {
-            tracing::warn!(workflow = %id, "change of a workflow that is not there passed over");
+            tracing::warn!(workflow = %id, "change of a deleted workflow skipped");
         }
         Ok(())
     }
 
-    /// Writes the rows that were gathered.
+    /// Writes the collected rows.
     async fn flush(&mut self) -> Result<(), DbErr> {
         let mut new = std::mem::take(&mut self.new_rows);
         let rows = std::mem::take(&mut self.rows);
         let is_file = self.db.get_database_backend() == DbBackend::Sqlite;
-        if is_file && new.len() + rows.len() > FEW {
-            // Apart, for a change writes a row into each table, as a rule: those go together.
+        if is_file && new.len() + rows.len() > SINGLE_MESSAGE_MAX {
+            // Apart: a change usually writes one row into each table, so its statements join into
+            // one message. Mixed with submissions, the numbers of rows would differ, and no two
+            // statements would join.
             self.flush_rows(new).await?;
             return self.flush_rows(rows).await;
         }
@@ -304,12 +224,16 @@ impl<C: ConnectionTrait> Group<'_, C> {
 
     async fn flush_rows(&self, rows: Rows) -> Result<(), DbErr> {
         if !rows.blobs.is_empty() {
-            super::prune::keep_blobs(self.db).await?;
+            // Before the insert: a blob that exists already is not written, and a deletion in
+            // another process could remove it before this transaction commits its reference.
+            prune::keep_blobs(self.db).await?;
             gleitzeit_failpoint::failpoint!("store.write.blobs_kept");
         }
         let mut parts = rows.parts(self.statements);
         multi_row::join(self.db.get_database_backend(), &mut parts);
         let [blobs, tasks, events, states, sequences] = parts;
+        // Always in this order: two processes that lock rows of the same tables in another order
+        // would deadlock.
         gleitzeit_failpoint::failpoint!("store.write.rows");
         self.run(blobs).await?;
         gleitzeit_failpoint::failpoint!("store.write.blobs");

@@ -1,6 +1,6 @@
 //! Deletes single workflows by a person's word, with all that only they refer to.
 //!
-//! Asked by the [`writer`](super::writer), between groups. What is not settled stays, and so does a
+//! Asked by the [`writer`](super), between groups. What is not settled stays, and so does a
 //! workflow that a process has claimed to run it again.
 
 use std::collections::HashMap;
@@ -15,7 +15,8 @@ use sea_orm::{
     QueryFilter as _, QueryOrder as _, QuerySelect as _, sea_query::LockType,
 };
 
-use super::{encode::escape, entity::workflow, leases, notifier, prune, writer::Writer};
+use super::{Writer, prune};
+use crate::{encode::escape, entity::workflow, leases::sql, notify};
 
 /// Ids of one statement.
 const IDS_MAX: usize = 1_000;
@@ -25,7 +26,7 @@ impl Writer {
     pub(super) async fn delete(&mut self, ids: &[WorkflowId]) -> Result<Vec<Deletion>, StoreError> {
         let answers = self.transact_alone(async |db, _| Ok(delete(db, ids).await?)).await?;
         for id in ids {
-            self.forget_place(id);
+            self.forget_key(id);
         }
         self.note_removed();
         Ok(answers)
@@ -40,14 +41,14 @@ async fn delete(db: &DatabaseTransaction, ids: &[WorkflowId]) -> Result<Vec<Dele
             let status = WorkflowStatus::from_name(&status);
             let is_settled = status.is_some_and(WorkflowStatus::is_settled);
             // A lease of a settled workflow is that of a process that is about to run it again.
-            let may_go = is_settled && (epoch == 0 || !leases::is_there(db, epoch).await?);
+            let may_go = is_settled && (epoch == 0 || !sql::exists(db, epoch).await?);
             found.insert(id, may_go.then_some(key));
         }
     }
     let keys: Vec<i64> = found.values().copied().flatten().collect();
     if !keys.is_empty() {
         prune::remove(db, keys).await?;
-        notifier::announce(db).await?;
+        notify::notify_other_processes(db).await?;
     }
     let answer = |id: &String| match found.get(id) {
         None => Deletion::Unknown,

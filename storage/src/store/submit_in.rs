@@ -1,17 +1,17 @@
-//! Writes a workflow within a transaction that somebody else began.
+//! Submits a workflow within a transaction of the host.
 //!
-//! Asked by a handle, for a host that keeps tables of its own beside those of gleitzeit: what it
-//! writes and the workflow that follows from it are committed together, or neither is. The rows and
-//! the statements are the writer's.
+//! A host with tables of its own beside those of gleitzeit commits its rows and the workflow
+//! together, or neither. The rows and statements are the writer's.
 //!
-//! Invariants: what is written belongs to nobody, so that an engine takes it up when, and only when,
-//! it sees it, which is after the commit. A failure leaves the transaction as it was before.
+//! Invariants: the workflow has no lease, so that an engine claims it after the commit and not
+//! before. A failed submission leaves the transaction as it was.
 
 use std::path::Path;
 
+use async_trait::async_trait;
 use gleitzeit_domain::{
     id::WorkflowId,
-    store::{NewWorkflow, StoreError, Submitted},
+    store::{NewWorkflow, Store, StoreError, Submitted},
     workflow::WorkflowSpec,
 };
 use sea_orm::{
@@ -19,45 +19,66 @@ use sea_orm::{
     EntityTrait as _, QueryFilter as _, Statement, TransactionTrait as _,
 };
 
-use super::{
-    SqlStore,
-    call::{Call, Write},
+use super::SqlStore;
+use crate::{
     encode::{escape, parse, refused},
     entity::{blob, workflow},
     fault::Fault,
-    group::{self, Answer, Places},
+    key_cache::KeyCache,
     location::Location,
-    notifier,
+    notify,
+    queue::Answer,
     statements::Statements,
+    write_call::{Write, WriteCall},
+    writer::group,
 };
 
-impl SqlStore {
-    /// Writes a new workflow within `transaction`, which must be one in this store's database. Once
-    /// that is committed, the engines on the database hear of it.
+/// A [`Store`] that writes within a transaction of its caller.
+#[async_trait]
+pub trait SubmitIn: Store {
+    /// Writes a new workflow within `transaction`, which must be in this store's database. The
+    /// engines on the database are notified after its commit.
     ///
     /// # Errors
-    /// [`StoreError::Open`] where the transaction is in another database, as far as that can be
-    /// seen; those of writing. The transaction may go on all the same.
-    pub async fn submit_in(
+    /// [`StoreError::Open`] if the transaction is in another database, as far as the store can tell;
+    /// the errors of [`Store::submit`]. The transaction may continue after an error.
+    async fn submit_in(
+        &self,
+        transaction: &DatabaseTransaction,
+        new: NewWorkflow,
+    ) -> Result<Submitted, StoreError>;
+
+    /// The spec of a stored workflow, as the transaction sees it; `None` if there is none.
+    ///
+    /// # Errors
+    /// The errors of [`Store::workflow`].
+    async fn spec_in(
+        &self,
+        transaction: &DatabaseTransaction,
+        id: &WorkflowId,
+    ) -> Result<Option<WorkflowSpec>, StoreError>;
+}
+
+#[async_trait]
+impl SubmitIn for SqlStore {
+    async fn submit_in(
         &self,
         transaction: &DatabaseTransaction,
         new: NewWorkflow,
     ) -> Result<Submitted, StoreError> {
         self.check_open()?;
-        self.check_place(transaction).await?;
+        self.check_database(transaction).await?;
         let statements = Statements::new(transaction.get_database_backend());
-        let call = Call::new(Write::Submit(vec![NewWorkflow { epoch: None, ..new }]));
-        // Kept off the stack of the host, whose futures this one becomes a part of.
+        // Without a lease: the host may still roll back, and an engine must not start the workflow
+        // before the commit.
+        let call = WriteCall::new(Write::Submit(vec![NewWorkflow { epoch: None, ..new }]));
+        // Boxed: the future is large, and would become part of the host's futures.
         let written = Box::pin(write(transaction, &statements, &call));
         let answers = written.await.map_err(of_write)??;
         answers.first().copied().ok_or_else(|| refused("a submission was not answered".into()))
     }
 
-    /// The spec of a stored workflow, as the transaction sees it.
-    ///
-    /// # Errors
-    /// Those of reading.
-    pub async fn spec_in(
+    async fn spec_in(
         &self,
         transaction: &DatabaseTransaction,
         id: &WorkflowId,
@@ -76,9 +97,11 @@ impl SqlStore {
         };
         json.as_deref().map(parse).transpose()
     }
+}
 
-    /// Refuses a transaction in another database: what is written there nobody here would run.
-    async fn check_place(&self, transaction: &DatabaseTransaction) -> Result<(), StoreError> {
+impl SqlStore {
+    /// Rejects a transaction in another database: no engine of this store would run the workflow.
+    async fn check_database(&self, transaction: &DatabaseTransaction) -> Result<(), StoreError> {
         match (&self.location, transaction.get_database_backend()) {
             (Location::Sqlite(path), DbBackend::Sqlite) => {
                 let file = file_of(transaction).await.map_err(of_write)?;
@@ -88,22 +111,23 @@ impl SqlStore {
                 let file = if file.is_empty() { "no file" } else { &file };
                 Err(self.elsewhere(&format!("`{file}`")))
             }
+            // Not compared further: two URLs of different text may lead to one database.
             (Location::Postgres(_), DbBackend::Postgres) => Ok(()),
             (_, other) => Err(self.elsewhere(&format!("a database of another kind, {other:?}"))),
         }
     }
 
-    fn elsewhere(&self, place: &str) -> StoreError {
+    fn elsewhere(&self, database: &str) -> StoreError {
         StoreError::Open {
             detail: format!(
-                "the transaction is in {place}, and workflows are kept in `{}`; begin it there",
+                "the transaction is in {database}, and workflows are kept in `{}`; begin it there",
                 self.name
             ),
         }
     }
 }
 
-/// The file that a transaction is in.
+/// The file of a transaction's database.
 async fn file_of(transaction: &DatabaseTransaction) -> Result<String, DbErr> {
     let file = "SELECT file FROM pragma_database_list WHERE name = 'main'";
     let file = Statement::from_string(DbBackend::Sqlite, file);
@@ -113,7 +137,7 @@ async fn file_of(transaction: &DatabaseTransaction) -> Result<String, DbErr> {
     }
 }
 
-/// True where both paths lead to one file.
+/// True if both paths lead to one file.
 fn is_same(left: &Path, right: &Path) -> bool {
     match (left.canonicalize(), right.canonicalize()) {
         (Ok(left), Ok(right)) => left == right,
@@ -121,14 +145,16 @@ fn is_same(left: &Path, right: &Path) -> bool {
     }
 }
 
-/// Writes within a transaction in the transaction, so that a failure undoes this much only.
+/// Writes within a savepoint of the transaction, so that a failure undoes the submission only.
 async fn write(
     transaction: &DatabaseTransaction,
     statements: &Statements,
-    call: &Call,
+    call: &WriteCall,
 ) -> Result<Answer, DbErr> {
     let inner = transaction.begin().await?;
-    let written = group::write(&inner, statements, &Places::default(), &[call]).await;
+    // With a cache of its own: keys of a transaction that the host may roll back must not reach the
+    // cache of the writer.
+    let written = group::write(&inner, statements, &KeyCache::default(), &[call]).await;
     let (mut answers, effects) = match written {
         Ok(written) => written,
         Err(error) => {
@@ -137,8 +163,8 @@ async fn write(
         }
     };
     if effects.leaves_free {
-        // Told when the whole transaction is committed.
-        notifier::announce(&inner).await?;
+        // Delivered with the commit of the whole transaction.
+        notify::notify_other_processes(&inner).await?;
     }
     inner.commit().await?;
     Ok(answers.pop().unwrap_or_else(|| Ok(Vec::new())))

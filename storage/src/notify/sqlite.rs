@@ -1,13 +1,13 @@
-//! Sees that another process wrote to a SQLite file, by inotify.
+//! Notices the writes of other processes to a SQLite file, by inotify.
 //!
-//! Every commit writes to the log beside the file. Whether that was another process, the connection
-//! that writes can tell: `PRAGMA data_version` changes when any other one committed.
+//! Every commit writes to the log beside the file. The writer's connection knows whether another
+//! process wrote: `PRAGMA data_version` changes after a commit of any other connection.
 //!
-//! A commit is visible only after its flush, which nothing tells of: so after each write several
-//! looks are taken, with growing pauses, until none of them can be too early. Nothing happens while
-//! nobody writes.
+//! A commit becomes visible after its flush, which inotify does not report. So after each write the
+//! listener checks several times, with growing pauses, until no flush can still be pending. Without
+//! writes it does nothing.
 //!
-//! Where the system has no watch left to give, a look is taken every second instead.
+//! If the system has no inotify watch left, the listener checks every second.
 
 use std::{
     ffi::OsString,
@@ -25,16 +25,16 @@ use tokio::{
 
 use super::{Notifier, Request};
 
-/// From a write to the first look.
-const FIRST_LOOK: Duration = Duration::from_millis(5);
+/// The pause between a write and the first check.
+const FIRST_CHECK: Duration = Duration::from_millis(5);
 
-/// Between looks while there are writes, most of which may be this process's own.
+/// The pause between checks while the file is written; most writes may be this process's own.
 const BETWEEN: Duration = Duration::from_millis(25);
 
-/// The longest pause between looks after the last write: no flush takes longer.
-const LAST_LOOK: Duration = Duration::from_secs(2);
+/// The longest pause between checks after the last write: no flush takes longer.
+const LAST_CHECK: Duration = Duration::from_secs(2);
 
-/// Between looks where the file cannot be watched.
+/// The pause between checks of a file that cannot be watched.
 const UNWATCHED: Duration = Duration::from_secs(1);
 
 pub(super) async fn listen(
@@ -43,20 +43,21 @@ pub(super) async fn listen(
     writer: &mpsc::WeakUnboundedSender<Request>,
 ) {
     let watch = Watch::start(path);
-    // The first look is what later ones are compared with.
+    // After the start of the watch: the value of this check is the baseline, and a write between
+    // the two would be neither reported nor noticed.
     if has_changed(writer).await.is_none() {
         return;
     }
     let ended = match &watch {
         Ok(watch) => {
             notifier.set_complete(true);
-            notifier.ring();
-            let ended = ring_for(watch, notifier, writer).await;
+            notifier.notify_local();
+            let ended = notify_of_writes(watch, notifier, writer).await;
             notifier.set_complete(false);
             ended
         }
         Err(error) => {
-            notifier.ring();
+            notifier.notify_local();
             Err(std::io::Error::from(error.kind()))
         }
     };
@@ -65,49 +66,50 @@ pub(super) async fn listen(
     tracing::warn!(
         file = %path.display(),
         %error,
-        "file cannot be watched for what other processes write; it is looked at every second \
-         (fs.inotify.max_user_instances and max_user_watches are the limits)"
+        "file cannot be watched for writes of other processes; it is checked every second \
+         (raise fs.inotify.max_user_instances or max_user_watches)"
     );
-    look_every_second(notifier, writer).await;
+    poll_every_second(notifier, writer).await;
 }
 
-/// Until the writer is gone.
-async fn look_every_second(notifier: &Notifier, writer: &mpsc::WeakUnboundedSender<Request>) {
+/// Checks every second until the writer ends.
+async fn poll_every_second(notifier: &Notifier, writer: &mpsc::WeakUnboundedSender<Request>) {
     loop {
         tokio::time::sleep(UNWATCHED).await;
         match has_changed(writer).await {
             None => return,
-            Some(true) => notifier.ring(),
+            Some(true) => notifier.notify_local(),
             Some(false) => {}
         }
     }
 }
 
-/// Until the writer is gone, or the watch fails.
-async fn ring_for(
+/// Checks after each write until the writer ends, or the watch fails.
+async fn notify_of_writes(
     watch: &Watch,
     notifier: &Notifier,
     writer: &mpsc::WeakUnboundedSender<Request>,
 ) -> std::io::Result<()> {
     loop {
         watch.written().await?;
-        let mut pause = FIRST_LOOK;
+        let mut pause = FIRST_CHECK;
         let mut next = Instant::now() + pause;
-        while pause <= LAST_LOOK {
+        while pause <= LAST_CHECK {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 written = watch.written() => {
                     written?;
-                    pause = FIRST_LOOK;
+                    pause = FIRST_CHECK;
                     next = next.min(Instant::now() + BETWEEN);
-                    // Events that come meanwhile become one.
+                    // Collects the events of a burst: each check is a query on the writer's
+                    // connection.
                     tokio::time::sleep_until(next).await;
                 }
             }
-            if !notifier.is_unheard() {
+            if !notifier.has_no_subscriber() {
                 match has_changed(writer).await {
                     None => return Ok(()),
-                    Some(true) => notifier.ring(),
+                    Some(true) => notifier.notify_local(),
                     Some(false) => {}
                 }
             }
@@ -117,20 +119,21 @@ async fn ring_for(
     }
 }
 
-/// Whether another connection committed since it was asked before; `None` when the writer is gone.
+/// True if another connection committed since the last check; `None` after the writer has ended.
 async fn has_changed(writer: &mpsc::WeakUnboundedSender<Request>) -> Option<bool> {
-    let (answer, answered) = oneshot::channel();
-    writer.upgrade()?.send(Request::Look(answer)).ok()?;
+    let (reply, answered) = oneshot::channel();
+    writer.upgrade()?.send(Request::HasChanged(reply)).ok()?;
     answered.await.ok()
 }
 
-/// A watch on the folder of a file, for the log comes and goes.
+/// A watch on the folder of a file. A watch on the log itself would end with the log, which SQLite
+/// deletes with its last connection.
 struct Watch {
     inotify: AsyncFd<Descriptor>,
     names: [OsString; 3],
 }
 
-/// What [`AsyncFd`] can wait for.
+/// An inotify descriptor for [`AsyncFd`].
 struct Descriptor(Inotify);
 
 impl AsRawFd for Descriptor {
@@ -141,14 +144,14 @@ impl AsRawFd for Descriptor {
 
 impl Watch {
     fn start(path: &Path) -> std::io::Result<Self> {
-        // Of a link, the log lies beside the file that it leads to.
+        // The log of a link lies beside its target: a watch on the link's folder would see no write.
         let path = path.canonicalize()?;
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(std::io::Error::other("it is no file in a folder"));
         };
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        // To be moved, removed or replaced is not to be written to; an engine without work would
-        // never notice, and wait for what is written elsewhere.
+        // Also moves and deletions: an engine without work does not commit, and would not notice
+        // that the file was replaced.
         let changes = AddWatchFlags::IN_MODIFY
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
@@ -157,14 +160,14 @@ impl Watch {
         let [mut log, mut leases] = [name.to_owned(), name.to_owned()];
         log.push("-wal");
         leases.push("-leases");
-        // The descriptor is the watch's own for as long as it is waited for, which is all that the
-        // function in its place has one promise.
+        // The watch owns the descriptor for as long as it is registered, which is all that the
+        // unsafe successor of this function requires.
         #[expect(deprecated, reason = "the other one is unsafe, and this use is not")]
         let inotify = AsyncFd::new(Descriptor(inotify))?;
         Ok(Self { inotify, names: [log, name.to_owned(), leases] })
     }
 
-    /// Returns when one of the files was written to, or when that may have been missed.
+    /// Returns after a write to one of the files, or after an event that may stand for one.
     async fn written(&self) -> std::io::Result<()> {
         loop {
             let mut ready = self.inotify.readable().await?;
@@ -178,7 +181,7 @@ impl Watch {
             };
             let counts = events.iter().any(|event| match &event.name {
                 Some(name) => self.names.contains(name),
-                // More events than the queue holds, or the folder is gone.
+                // The queue overflowed, or the folder was removed: writes may have been missed.
                 None => true,
             });
             if counts {
@@ -194,26 +197,28 @@ mod tests {
 
     use super::*;
 
-    /// Where all watches of the machine are taken, an engine notices a little later, and not after
+    /// Without a free watch on the machine, an engine notices a write within a second, not after
     /// minutes.
     #[tokio::test(start_paused = true)]
-    async fn without_a_watch_a_look_is_taken_every_second() {
-        let (writer, mut asked) = mpsc::unbounded_channel();
+    async fn without_a_watch_the_file_is_checked_every_second() {
+        let (writer, mut requests) = mpsc::unbounded_channel();
         let notifier = std::sync::Arc::new(Notifier::new());
-        let mut rings = notifier.stream();
+        let mut notifications = notifier.stream();
         let (ours, weak) = (std::sync::Arc::clone(&notifier), writer.downgrade());
-        let looking = tokio::spawn(async move { look_every_second(&ours, &weak).await });
+        let polling = tokio::spawn(async move { poll_every_second(&ours, &weak).await });
         for has_changed in [false, true, false] {
             let begun = Instant::now();
-            let Some(Request::Look(answer)) = asked.recv().await else { panic!("no look") };
+            let Some(Request::HasChanged(reply)) = requests.recv().await else {
+                panic!("no check")
+            };
             assert!(begun.elapsed() <= UNWATCHED);
-            answer.send(has_changed).unwrap();
+            reply.send(has_changed).unwrap();
             tokio::task::yield_now().await;
-            assert_eq!(rings.next().now_or_never().is_some(), has_changed);
+            assert_eq!(notifications.next().now_or_never().is_some(), has_changed);
         }
         drop(writer);
-        // The answer to the look that is under way ends it.
-        drop(asked);
-        looking.await.unwrap();
+        // A check without an answer ends the poll.
+        drop(requests);
+        polling.await.unwrap();
     }
 }

@@ -3,15 +3,15 @@
 //! ```text
 //! {"gleitzeit_export":1,"program":"0.1.0","exported_at":"2026-01-01T00:00:00Z"}
 //! {"workflow":{…},"events":[[1767225600000000,{…}],…],"needs":["echo/v1.0+:echo"]}
-//!                                                           one for each workflow, by age
+//!                                       (one for each workflow, in the order of submission)
 //! {"end":{"workflows":2}}
 //! ```
 //!
-//! A workflow is as [`WorkflowRecord`] serializes, with its results in it, however large. An event
-//! is its time in microseconds since 1970 and its data; their sequences are 1, 2, 3 …
+//! A workflow has the form of [`WorkflowRecord`], with all of its results. An event is its time in
+//! microseconds since 1970 and its data; the sequences are 1, 2, 3 …
 //!
-//! Invariant: a reader knows from the first line whether it understands the rest, and from the last
-//! one that it has seen all of it.
+//! Invariant: a reader knows from the first line whether it can read the rest, and from the last one
+//! that the export is complete.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{encode::time_of, machine_clock::machine_now};
 
-/// The version of the format; another one is refused.
+/// The version of the format; an import rejects every other.
 pub(super) const FORMAT: u32 = 1;
 
 /// The first line.
@@ -48,12 +48,12 @@ impl Header {
     }
 }
 
-/// A line of a workflow.
+/// The line of a workflow.
 #[derive(Debug, Serialize)]
 pub(super) struct WorkflowLine {
     pub(super) workflow: WorkflowRecord,
     pub(super) events: Vec<(i64, EventData)>,
-    /// The methods that it calls; empty where nobody wrote them down.
+    /// The methods that it calls; empty if none are recorded.
     pub(super) needs: Vec<Arc<str>>,
 }
 
@@ -63,13 +63,13 @@ pub(super) struct End {
     pub(super) end: Count,
 }
 
-/// What stands before the last line.
+/// The content of the last line.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Count {
     pub(super) workflows: u64,
 }
 
-/// Any line but the first, as it is read: an error then names what is wrong in it.
+/// Any line but the first, in a form whose errors name the wrong field.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Any {
@@ -86,7 +86,7 @@ struct Any {
 pub(super) enum Line {
     /// A workflow.
     Workflow(Box<WorkflowLine>),
-    /// The last one.
+    /// The last line.
     End(Count),
 }
 
@@ -107,7 +107,7 @@ impl TryFrom<Any> for Line {
     }
 }
 
-/// A task that gave null has a result all the same; in JSON it looks as if it had none.
+/// Restores a null result of a completed task, which JSON does not distinguish from none.
 fn keep_null(task: &mut TaskRecord) {
     if task.status == TaskStatus::Completed {
         task.result.get_or_insert_default();
@@ -115,19 +115,20 @@ fn keep_null(task: &mut TaskRecord) {
 }
 
 impl WorkflowLine {
-    /// Of what a store holds.
+    /// The line of a stored workflow.
     ///
     /// # Errors
-    /// Says where the events have a gap.
+    /// Names a gap between the events.
     pub(super) fn new(
         workflow: WorkflowRecord,
         events: Vec<Event>,
         needs: &Needs,
     ) -> Result<Self, String> {
+        // Checked here: a line has no sequences, so that an import would close the gap unseen.
         for (event, expected) in events.iter().zip(1_u64..) {
             if event.sequence != expected {
                 let found = event.sequence;
-                return Err(format!("its events go on with {found} where {expected} belongs"));
+                return Err(format!("its events continue with {found} instead of {expected}"));
             }
         }
         let events = events.into_iter().map(|it| (it.timestamp.timestamp_micros(), it.data));
@@ -135,16 +136,16 @@ impl WorkflowLine {
         Ok(Self { workflow, events: events.collect(), needs })
     }
 
-    /// As it is to be stored: it belongs to nobody, so that whoever looks for work takes it up.
+    /// The workflow of the line, without a lease, so that any engine may claim it.
     ///
     /// # Errors
-    /// Says everything in it that contradicts itself.
+    /// Names all contradictions in it.
     pub(super) fn into_new(self) -> Result<NewWorkflow, String> {
         let Self { workflow: record, events, needs } = self;
         let mut wrong = audit::contradictions(&record);
         if record.last_sequence != events.len() as u64 {
-            let (said, is) = (record.last_sequence, events.len());
-            wrong.push(format!("its last event is {said}, and it has {is} events"));
+            let (stored, found) = (record.last_sequence, events.len());
+            wrong.push(format!("its last event is {stored}, and it has {found} events"));
         }
         let events: Result<Vec<Event>, _> = events
             .into_iter()
@@ -156,6 +157,8 @@ impl WorkflowLine {
             .collect();
         match events {
             Ok(events) if wrong.is_empty() => {
+                // Without a lease: an epoch of the other database may name the lease of another
+                // process here.
                 let needs = needs.into_iter().collect();
                 Ok(NewWorkflow { record, events, epoch: None, needs })
             }

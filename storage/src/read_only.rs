@@ -1,7 +1,7 @@
-//! A store for whoever only looks: one connection that reads, and nothing else.
+//! A store for commands that only show: one connection that reads.
 //!
-//! Asked by the commands that show what is stored. Makes no file, migrates nothing, takes no lease
-//! and waits for no lock; a database that nobody can write to can be looked at all the same.
+//! It creates no file, migrates nothing, opens no lease and waits for no lock, and it reads a
+//! database that cannot be written.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -25,17 +25,18 @@ use gleitzeit_domain::{
 };
 
 use super::{
-    SqlOptions,
-    admin::refusal,
+    StoreUrl,
+    fault::ReadError,
     leases,
     location::Location,
-    open::{Connector, Use},
-    read::{ReadError, Reader},
+    open::{Connector, Role},
+    options::SqlOptions,
+    read::Reader,
+    schema,
 };
-use crate::StoreUrl;
 
-/// A database that is only read. Unlike [`SqlStore`](super::SqlStore) it lives on the runtime of
-/// whoever asks.
+/// A database that is only read. Unlike [`SqlStore`](super::SqlStore) it runs on the caller's
+/// runtime.
 pub struct ReadOnlyStore {
     name: String,
     location: Location,
@@ -49,12 +50,11 @@ impl fmt::Debug for ReadOnlyStore {
 }
 
 impl ReadOnlyStore {
-    /// Opens a database to look at it; `None` where there is none yet: no file, or no tables of
-    /// gleitzeit in it.
+    /// Opens a database; `None` if there is none yet: no file, or no tables of gleitzeit in it.
     ///
     /// # Errors
-    /// [`StoreError::Open`] where the URL names no database, or its schema is not the one that this
-    /// program reads; [`StoreError::Unavailable`] where it cannot be reached.
+    /// [`StoreError::Open`] if the URL names no database, or its schema is not the one of this
+    /// program; [`StoreError::Unavailable`] if it cannot be reached.
     pub async fn open(url: &StoreUrl, options: SqlOptions) -> Result<Option<Self>, StoreError> {
         let location = Location::of(url)?;
         location.check_build()?;
@@ -64,20 +64,21 @@ impl ReadOnlyStore {
             return Ok(None);
         }
         let connector = Connector { location: location.clone(), options };
-        let db = connector.one(Use::Look).await?;
+        let db = connector.connect(Role::Show).await?;
         let schema = connector.schema(&db).await?;
+        // Not an error: a command that lists workflows finds none in a new database.
         if schema.version().is_none() {
             return Ok(None);
         }
-        if let Some(why) = refusal(&schema) {
+        if let Some(why) = schema::rejection(&schema) {
             return Err(StoreError::Open { detail: format!("`{url}` {why}") });
         }
         let reader = Reader::watching(db, connector);
         Ok(Some(Self { name: url.to_string(), location, reader }))
     }
 
-    fn refuse<T>(&self) -> Result<T, StoreError> {
-        Err(StoreError::Write { detail: format!("`{}` was opened to be looked at", self.name) })
+    fn reject<T>(&self) -> Result<T, StoreError> {
+        Err(StoreError::Write { detail: format!("`{}` was opened to be read only", self.name) })
     }
 }
 
@@ -92,23 +93,23 @@ impl Store for ReadOnlyStore {
     }
 
     async fn submit(&self, _new: Vec<NewWorkflow>) -> Result<Vec<Submitted>, StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn record(&self, _changes: Vec<WorkflowChange>) -> Result<(), StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn unsettled(&self) -> Result<Vec<WorkflowRecord>, StoreError> {
-        self.reader.in_time(self.reader.unsettled()).await.map_err(told)
+        self.reader.in_time(self.reader.unsettled()).await.map_err(store_error)
     }
 
     async fn workflow(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
-        self.reader.soon(self.reader.workflow(id)).await.map_err(told)
+        self.reader.soon(self.reader.workflow(id)).await.map_err(store_error)
     }
 
     async fn outline(&self, id: &WorkflowId) -> Result<Option<WorkflowRecord>, StoreError> {
-        self.reader.soon(self.reader.outline(id)).await.map_err(told)
+        self.reader.soon(self.reader.outline(id)).await.map_err(store_error)
     }
 
     async fn result(
@@ -116,15 +117,15 @@ impl Store for ReadOnlyStore {
         id: &WorkflowId,
         index: u32,
     ) -> Result<Option<Arc<serde_json::Value>>, StoreError> {
-        self.reader.soon(self.reader.result(id, index)).await.map_err(told)
+        self.reader.soon(self.reader.result(id, index)).await.map_err(store_error)
     }
 
     async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, StoreError> {
-        self.reader.soon(self.reader.list(filter)).await.map_err(told)
+        self.reader.soon(self.reader.list(filter)).await.map_err(store_error)
     }
 
     async fn ids(&self, prefix: &str, limit: usize) -> Result<Vec<WorkflowId>, StoreError> {
-        self.reader.soon(self.reader.ids(prefix, limit)).await.map_err(told)
+        self.reader.soon(self.reader.ids(prefix, limit)).await.map_err(store_error)
     }
 
     async fn events(
@@ -134,33 +135,33 @@ impl Store for ReadOnlyStore {
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
         let events = self.reader.events(id, after, limit);
-        self.reader.soon(events).await.map_err(told)
+        self.reader.soon(events).await.map_err(store_error)
     }
 
     async fn prune(&self, _before: DateTime<Utc>, _limit: usize) -> Result<usize, StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn close(&self, limit: Duration) -> Result<(), StoreError> {
-        // Nothing of it is lost where a server that is gone takes no note.
+        // Nothing is lost if the close times out: no write is pending.
         let _ = tokio::time::timeout(limit, self.reader.close()).await;
         Ok(())
     }
 }
 
-/// Who holds what can be seen; nothing of it can be changed.
+/// Reads owners and requests; rejects every change.
 #[async_trait]
 impl LeaseStore for ReadOnlyStore {
     async fn open_lease(&self, _owner: &str, _term: Duration) -> Result<Lease, StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn renew_lease(&self, _epoch: Epoch, _term: Duration) -> Result<bool, StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn close_lease(&self, _epoch: Epoch) -> Result<(), StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn claim(
@@ -169,7 +170,7 @@ impl LeaseStore for ReadOnlyStore {
         _limit: usize,
         _offer: &Offer,
     ) -> Result<Claimed, StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn release(
@@ -178,12 +179,12 @@ impl LeaseStore for ReadOnlyStore {
         _ids: &[WorkflowId],
         _why: Release,
     ) -> Result<(), StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn standings(&self, ids: &[WorkflowId]) -> Result<Vec<Option<Standing>>, StoreError> {
         let standings = leases::standings(&self.reader, &self.location, ids);
-        self.reader.soon(standings).await.map_err(told)
+        self.reader.soon(standings).await.map_err(store_error)
     }
 
     async fn claim_one(
@@ -192,27 +193,27 @@ impl LeaseStore for ReadOnlyStore {
         _id: &WorkflowId,
         _reopens: bool,
     ) -> Result<ClaimedOne, StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn ask(&self, _request: Request) -> Result<RequestKey, StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn requests(&self, epoch: Epoch) -> Result<Vec<(RequestKey, Request)>, StoreError> {
-        self.reader.soon(self.reader.requests(epoch)).await.map_err(told)
+        self.reader.soon(self.reader.requests(epoch)).await.map_err(store_error)
     }
 
     async fn answer(&self, _key: RequestKey, _answer: RequestAnswer) -> Result<(), StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn take_answer(&self, _key: RequestKey) -> Result<Option<RequestAnswer>, StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     async fn withdraw(&self, _key: RequestKey) -> Result<(), StoreError> {
-        self.refuse()
+        self.reject()
     }
 
     fn notifications(&self) -> BoxStream<'static, ()> {
@@ -220,6 +221,6 @@ impl LeaseStore for ReadOnlyStore {
     }
 }
 
-fn told(ReadError(error): ReadError) -> StoreError {
+fn store_error(ReadError(error): ReadError) -> StoreError {
     error
 }

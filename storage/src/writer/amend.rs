@@ -1,6 +1,6 @@
 //! Changes what a settled workflow was submitted with, for a retry with other inputs.
 //!
-//! Asked by the [`writer`](super::writer), between groups. The submission and the event that tells of
+//! Asked by the [`writer`](super), between groups. The submission and the event that tells of
 //! it are written together. A workflow that is not settled, or that a process has claimed to run it
 //! again, is not changed: that process has the old submission in memory.
 
@@ -13,11 +13,12 @@ use sea_orm::{
     QueryFilter as _, QuerySelect as _, Statement, Value, sea_query::LockType,
 };
 
-use super::{
+use super::{Writer, prune};
+use crate::{
     encode::{self, Blobs, escape},
     entity::workflow,
-    leases, notifier, prune,
-    writer::Writer,
+    leases::sql,
+    notify,
 };
 
 /// What is written, encoded before the transaction begins.
@@ -39,7 +40,7 @@ impl Writer {
         };
         let amended =
             self.transact_alone(async |db, _| Ok(amend(db, amendment, &encoded).await?)).await?;
-        self.forget_place(&amendment.id);
+        self.forget_key(&amendment.id);
         Ok(amended)
     }
 }
@@ -59,7 +60,7 @@ async fn amend(
     let is_settled = WorkflowStatus::from_name(&row.status).is_some_and(WorkflowStatus::is_settled);
     let is_next =
         u64::try_from(row.last_sequence).map(|last| last + 1) == Ok(amendment.event.sequence);
-    let is_claimed = row.lease_epoch != 0 && leases::is_there(db, row.lease_epoch).await?;
+    let is_claimed = row.lease_epoch != 0 && sql::exists(db, row.lease_epoch).await?;
     if !is_settled || !is_next || is_claimed {
         return Ok(false);
     }
@@ -85,11 +86,11 @@ async fn amend(
     if !old.is_empty() {
         prune::remove_unused(db, &old).await?;
     }
-    notifier::announce(db).await?;
+    notify::notify_other_processes(db).await?;
     Ok(true)
 }
 
-async fn execute(db: &DatabaseTransaction, sql: &str, values: Vec<Value>) -> Result<(), DbErr> {
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+async fn execute(db: &DatabaseTransaction, text: &str, values: Vec<Value>) -> Result<(), DbErr> {
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), text, values);
     db.execute_raw(statement).await.map(drop)
 }

@@ -1,8 +1,8 @@
-//! Hears `NOTIFY`, on a connection of its own.
+//! Listens for `NOTIFY` on a connection of its own.
 //!
-//! A connection that is gone without a word is as silent as one on which nothing happens. So after
-//! a silence the server is asked for an answer: what others wrote is heard of twice the time of
-//! `storage.statement_timeout` later at the latest.
+//! A connection that was lost without a word is as silent as one without notifications. So after a
+//! silence the listener asks the server for an answer: it notices a lost connection within twice
+//! `storage.statement_timeout`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,24 +15,24 @@ use tokio::time::timeout;
 use super::{CHANNEL, Notifier};
 use crate::server;
 
-/// How long the connection may take to come about.
+/// Limit on opening the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// To say goodbye on a connection may take so long: it may be one that nobody reads from.
-const GOODBYE: Duration = Duration::from_millis(500);
+/// Limit on closing a lost connection: nobody may read the farewell at its other end.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Pauses before a lost connection is replaced.
+/// Pauses before a lost connection is replaced; each doubles the one before.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Rings for each notification, and once for all that may have been missed while there was no
-/// connection.
+/// Notifies for each notification of the server, and once after each reconnection, for those that
+/// were missed.
 pub(super) async fn listen(url: &str, notifier: &Notifier, statement_timeout: Duration) {
     let limits = Limits { silence: statement_timeout * 3 / 2, answer: statement_timeout / 2 };
     let options = match server::read(url) {
         Ok(options) => server::trusting(options, url).application_name("gleitzeit-notifier"),
         Err(error) => {
-            tracing::error!(%error, "cannot listen for other processes");
+            tracing::error!(%error, "listener for other processes not started");
             return;
         }
     };
@@ -49,26 +49,27 @@ pub(super) async fn listen(url: &str, notifier: &Notifier, statement_timeout: Du
         });
     let mut pause = PAUSE_MIN;
     loop {
-        // A pool for each connection: nothing of a broken one is left.
+        // A new pool for each connection: an old one would hand out the broken connection again.
         let pool = pool.clone().connect_lazy_with(options.clone());
-        let Err(error) = hear(&pool, notifier, limits, &mut pause).await;
-        tracing::warn!(%error, ?pause, "lost the connection that listens for other processes");
-        let _ = timeout(GOODBYE, pool.close()).await;
+        let Err(error) = receive(&pool, notifier, limits, &mut pause).await;
+        tracing::warn!(%error, ?pause, "listener connection lost");
+        // Bounded: the close of a broken connection may wait for its other end for ever.
+        let _ = timeout(CLOSE_TIMEOUT, pool.close()).await;
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
-/// How long is waited.
+/// The limits of a connection.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// After so long without a notification the server is asked whether it is there.
+    /// The time without a notification after which the server is asked for an answer.
     silence: Duration,
-    /// The answer may take so long.
+    /// Limit on that answer.
     answer: Duration,
 }
 
-async fn hear(
+async fn receive(
     pool: &sqlx::PgPool,
     notifier: &Notifier,
     limits: Limits,
@@ -77,21 +78,23 @@ async fn hear(
     let mut listener = PgListener::connect_with(pool).await?;
     answered(limits.answer, listener.listen(CHANNEL)).await?;
     *pause = PAUSE_MIN;
-    notifier.ring();
+    // After LISTEN: a write before it is announced to nobody here.
+    notifier.notify_local();
     loop {
-        let Ok(heard) = timeout(limits.silence, listener.try_recv()).await else {
-            let question = sqlx::query("SELECT 1").persistent(false);
-            answered(limits.answer, question.execute(&mut listener)).await?;
+        let Ok(received) = timeout(limits.silence, listener.try_recv()).await else {
+            let query = sqlx::query("SELECT 1").persistent(false);
+            answered(limits.answer, query.execute(&mut listener)).await?;
             continue;
         };
-        // `None` is a connection that was lost and replaced: as good a reason to look.
-        heard?;
+        // `None` is a connection that the driver replaced: notifications may have been missed, so
+        // it counts as one.
+        received?;
         while listener.next_buffered().is_some() {}
-        notifier.ring();
+        notifier.notify_local();
     }
 }
 
-/// What the server says, unless it says nothing.
+/// The answer of the server, or an error after the limit.
 async fn answered<T>(
     limit: Duration,
     asks: impl Future<Output = Result<T, sqlx::Error>>,

@@ -1,7 +1,7 @@
-//! Records put together from rows.
+//! Assembles records from rows.
 //!
-//! Asked by whoever reads; asks nobody. Invariant: what does not fit together is refused by the name
-//! of its workflow, and nothing is made up for it.
+//! Invariant: rows that contradict each other are an error that names their workflow; no value is
+//! invented for them.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,20 +12,20 @@ use gleitzeit_domain::{
     workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus},
 };
 
-use super::{
+use crate::{
     encode::{self, Hash, count_of, parse, refused, time_of, time_of_nullable, unescape},
     entity::{task, workflow},
-    read::{Blob, Loaded, ReadError},
+    fault::ReadError,
 };
 
-/// No workflow has so many events: the number of its last one cannot be right.
+/// The last sequence of a workflow whose event numbers are out of range.
 pub(super) const NO_SEQUENCE: i64 = i64::MAX;
 
-/// Workflows that are put together in one go: a tenth of a millisecond.
-const TURN: usize = 32;
+/// Workflows assembled between two yields: a tenth of a millisecond.
+const YIELD_AFTER: usize = 32;
 
-/// A workflow from its row, and what does not stand in it.
-pub(super) fn record_of(
+/// The record of a workflow from its row, spec and tasks.
+pub(crate) fn record_of(
     row: workflow::Model,
     spec: Arc<WorkflowSpec>,
     tasks: Vec<TaskRecord>,
@@ -45,8 +45,8 @@ pub(super) fn record_of(
     })
 }
 
-/// A task from its row, and its result.
-pub(super) fn task_of(
+/// The record of a task from its row and result.
+pub(crate) fn task_of(
     index: u32,
     row: task::Model,
     result: Option<Arc<serde_json::Value>>,
@@ -69,23 +69,51 @@ pub(super) fn task_of(
     })
 }
 
-/// Rows of workflows, and what belongs to them.
+/// A payload of a blob. A result is parsed as soon as its row is read, so that the texts and values
+/// of a page are not in memory together.
+#[derive(Debug)]
+pub(super) enum Blob {
+    Text(String),
+    Result(Arc<serde_json::Value>),
+}
+
+/// Workflows that were read.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) records: Vec<WorkflowRecord>,
+    /// Their keys, in the same order.
+    pub(crate) keys: Vec<i64>,
+    /// The ids of broken workflows, and why they are broken.
+    pub(crate) broken: Vec<(String, StoreError)>,
+}
+
+impl Loaded {
+    /// The result of a query for one workflow.
+    pub(crate) fn only(mut self) -> Result<Option<WorkflowRecord>, ReadError> {
+        match self.broken.pop() {
+            Some((_, error)) => Err(ReadError(error)),
+            None => Ok(self.records.pop()),
+        }
+    }
+}
+
+/// Rows of workflows, with their tasks, blobs and last sequences.
 #[derive(Default)]
-pub(super) struct Gathered {
+pub(super) struct LoadedRows {
     pub(super) rows: Vec<workflow::Model>,
     pub(super) tasks: HashMap<i64, Vec<task::Model>>,
     pub(super) blobs: HashMap<Vec<u8>, Blob>,
     pub(super) sequences: HashMap<i64, i64>,
-    /// Workflows of which a task's row cannot be read, and why.
+    /// The keys of workflows with an unreadable row of a task, and the error.
     pub(super) unreadable: HashMap<i64, StoreError>,
 }
 
-impl Gathered {
-    /// Puts the workflows together, in the order of the rows. Whoever else is on this thread gets
-    /// its turn meanwhile: an answer of the database is to be read, and the next thing asked.
+impl LoadedRows {
+    /// Assembles the workflows, in the order of the rows. Yields in between: another task of this
+    /// thread reads the next answer of the database and sends the next query.
     pub(super) async fn complete(mut self, loaded: &mut Loaded) {
         for (count, row) in self.rows.into_iter().enumerate() {
-            if count % TURN == TURN - 1 {
+            if count % YIELD_AFTER == YIELD_AFTER - 1 {
                 tokio::task::yield_now().await;
             }
             let parts = Parts {
@@ -112,7 +140,7 @@ impl Gathered {
     }
 }
 
-/// What completes the row of a workflow.
+/// The tasks, blobs and last sequence of one workflow.
 struct Parts<'a> {
     tasks: Vec<task::Model>,
     last_sequence: i64,
@@ -121,6 +149,7 @@ struct Parts<'a> {
 
 impl Parts<'_> {
     fn complete(self, row: workflow::Model) -> Result<WorkflowRecord, StoreError> {
+        // The greater one: a change with events does not update the row of its workflow.
         let last_sequence = row.last_sequence.max(self.last_sequence);
         if last_sequence == NO_SEQUENCE {
             return Err(refused("the numbers of its events are out of range".into()));
@@ -139,11 +168,12 @@ impl Parts<'_> {
         record_of(row, spec, tasks, last_sequence)
     }
 
-    /// Tasks without a row are as the spec describes them.
+    /// The tasks of a workflow; those without a row as its spec describes them.
     fn tasks(mut self, spec: &WorkflowSpec, count: u32) -> Result<Vec<TaskRecord>, StoreError> {
+        // Sorted here: the database would sort the tasks of all workflows of a page together.
         self.tasks.sort_unstable_by_key(|row| row.position);
         let mut rows = std::mem::take(&mut self.tasks).into_iter().peekable();
-        // The count may be anything in a row that is broken.
+        // Bounded: a broken row may have any count, and the capacity would exhaust the memory.
         let mut tasks = Vec::with_capacity((count as usize).min(spec.tasks.len() + rows.len()));
         for index in 0..count {
             let row = rows.next_if(|row| row.position == i64::from(index));
@@ -155,6 +185,7 @@ impl Parts<'_> {
         }
         match rows.next() {
             None => Ok(tasks),
+            // An error: a task beyond the count would be lost without a trace.
             Some(stray) => {
                 let position = stray.position;
                 Err(refused(format!("it has {count} tasks, and one at {position}")))
@@ -179,12 +210,12 @@ impl Parts<'_> {
     }
 }
 
-/// The error about a blob that is not there.
+/// The error about a missing blob.
 pub(super) fn lacking(hash: &[u8]) -> StoreError {
-    missing(&format!("the blob {}", shown(hash)))
+    missing(&format!("the blob {}", hash_text(hash)))
 }
 
-pub(super) fn shown(hash: &[u8]) -> String {
+pub(crate) fn hash_text(hash: &[u8]) -> String {
     Hash::try_from(hash).map_or_else(
         |_| format!("of {} bytes", hash.len()),
         |hash| blake3::Hash::from(hash).to_hex().to_string(),

@@ -1,7 +1,7 @@
-//! Forgets workflows that settled long ago, a few at a time, with all that only they refer to.
+//! Deletes settled workflows in batches, with the rows and blobs that only they refer to.
 //!
-//! Asked by the [`writer`](super::writer), between groups, so that intake waits for one batch at
-//! most, which is small where little comes in.
+//! The [`writer`](super) deletes one batch between two groups, so that a submission waits for one
+//! batch at most; batches are small if few workflows are submitted.
 
 use std::collections::HashSet;
 
@@ -13,29 +13,29 @@ use sea_orm::{
     sea_query::{LockBehavior, LockType, Query},
 };
 
-use super::{
+use crate::{
     encode::unescape,
     entity::{blob, event, request, task, workflow},
 };
 
-/// Workflows of one batch, unless more than that come in between two batches.
+/// Workflows of one batch, unless more than half of that are added between two batches.
 const WORKFLOWS: u64 = 256;
 
-/// Workflows of one batch, however many come in.
+/// Upper limit of the workflows of one batch.
 const WORKFLOWS_MAX: u64 = 2_048;
 
-/// Tasks of one batch, unless a single workflow has more.
+/// Upper limit of the tasks of one batch, unless a single workflow has more.
 const TASKS_MAX: i64 = 5_000;
 
-/// Blobs of one statement, which names each of them three times.
+/// Blobs of one statement, which has three parameters for each.
 const BLOBS_MAX: usize = 1_000;
 
-/// The key of the advisory lock that orders the writing of blobs and their removal on PostgreSQL.
-/// SQLite has one writer at a time anyway.
+/// The key of the advisory lock between the insert of blobs and their deletion on PostgreSQL.
+/// SQLite needs none: it has one writer at a time.
 const BLOB_LOCK: i64 = 0x676c_6569_7462_6c6f;
 
-/// Keeps blobs from being pruned until the transaction ends: a blob that is there already, and
-/// that the transaction refers to, looks unused to everyone else until then.
+/// Keeps other processes from deleting blobs until the transaction ends: a blob that exists, and to
+/// which this transaction adds the only reference, is unused for all others until then.
 pub(super) async fn keep_blobs<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     lock_blobs(db, "pg_advisory_xact_lock_shared").await
 }
@@ -47,23 +47,25 @@ async fn lock_blobs<C: ConnectionTrait>(db: &C, lock: &str) -> Result<(), DbErr>
     Ok(())
 }
 
-/// What a batch removed.
+/// The result of one batch.
 #[derive(Debug, Default)]
 pub(super) struct Pruned {
     pub(super) ids: Vec<WorkflowId>,
-    /// True when there may be more.
+    /// True if there may be more to delete.
     pub(super) more: bool,
 }
 
-/// Removes one batch, of at most `limit` workflows. `came` is how many came in since the one
-/// before: twice as many go, so that what is to go gets fewer.
+/// Deletes one batch of at most `limit` workflows. `added` counts the workflows submitted since the
+/// last batch: a batch deletes twice as many, so that the backlog shrinks under load.
 pub(super) async fn batch<C: ConnectionTrait>(
     db: &C,
     before: Option<DateTime<Utc>>,
     limit: usize,
-    came: u64,
+    added: u64,
 ) -> Result<Pruned, DbErr> {
-    let wanted = came.saturating_mul(2).clamp(WORKFLOWS, WORKFLOWS_MAX).min(limit as u64);
+    // At least one batch of the usual size: without new workflows a backlog would otherwise never
+    // shrink.
+    let wanted = added.saturating_mul(2).clamp(WORKFLOWS, WORKFLOWS_MAX).min(limit as u64);
     let found = match before {
         Some(before) => settled_before(db, before, wanted).await?,
         None => oldest(db, wanted).await?,
@@ -72,6 +74,7 @@ pub(super) async fn batch<C: ConnectionTrait>(
     let mut keys = Vec::new();
     let mut pruned = Pruned { ids: Vec::new(), more: found.len() as u64 == wanted };
     for (key, id, task_count) in found {
+        // Not for the first one: a workflow above the limit would never be deleted.
         if !keys.is_empty() && i64::saturating_add(tasks, task_count) > TASKS_MAX {
             pruned.more = true;
             break;
@@ -87,10 +90,10 @@ pub(super) async fn batch<C: ConnectionTrait>(
     Ok(pruned)
 }
 
-/// (key, id, number of tasks) of a workflow that may go.
+/// (key, id, number of tasks) of a workflow to delete.
 type Found = (i64, String, i64);
 
-/// Those that settled before a time.
+/// Workflows that settled before a time.
 async fn settled_before<C: ConnectionTrait>(
     db: &C,
     before: DateTime<Utc>,
@@ -106,7 +109,8 @@ async fn settled_before<C: ConnectionTrait>(
     locked(db, found).into_tuple().all(db).await
 }
 
-/// Those that settled first. Each status by itself, for then the index has them in order.
+/// The workflows that settled first. One query for each status: the index on status and time then
+/// returns them in order, and nothing is sorted.
 async fn oldest<C: ConnectionTrait>(db: &C, limit: u64) -> Result<Vec<Found>, DbErr> {
     let mut all: Vec<(i64, i64, String, i64)> = Vec::new();
     for status in WorkflowStatus::ALL.into_iter().filter(|status| status.is_settled()) {
@@ -129,7 +133,8 @@ async fn oldest<C: ConnectionTrait>(db: &C, limit: u64) -> Result<Vec<Found>, Db
     Ok(all.into_iter().map(|(_, key, id, task_count)| (key, id, task_count)).collect())
 }
 
-/// On a server another process may be about to write to one of them, or to forget it too.
+/// On a server, skips the workflows that another process is writing to or deleting: to wait for its
+/// lock would delay every submission here.
 fn locked<C: ConnectionTrait>(db: &C, found: Select<workflow::Entity>) -> Select<workflow::Entity> {
     match db.get_database_backend() {
         DbBackend::Postgres => found.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked),
@@ -137,8 +142,9 @@ fn locked<C: ConnectionTrait>(db: &C, found: Select<workflow::Entity>) -> Select
     }
 }
 
-/// Removes workflows with all that only they refer to.
+/// Deletes workflows with the rows and blobs that only they refer to.
 pub(super) async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result<(), DbErr> {
+    // Before the rows that refer to them are gone.
     let blobs = blobs_of(db, &keys).await?;
     gleitzeit_failpoint::failpoint!("store.prune.referred");
     event::Entity::delete_many()
@@ -162,6 +168,7 @@ pub(super) async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result
         gleitzeit_failpoint::failpoint!("store.prune.locked");
     }
     let blobs: Vec<Vec<u8>> = blobs.into_iter().collect();
+    // In chunks: SQLite takes 32,766 parameters in a statement.
     for some in blobs.chunks(BLOBS_MAX) {
         remove_unused(db, some).await?;
         gleitzeit_failpoint::failpoint!("store.prune.blobs");
@@ -169,17 +176,18 @@ pub(super) async fn remove<C: ConnectionTrait>(db: &C, keys: Vec<i64>) -> Result
     Ok(())
 }
 
-/// Keeps everybody else from writing blobs, which may refer to one that is about to be removed.
+/// Keeps others from writing blobs until the transaction ends: they could refer to one that is about
+/// to be deleted.
 pub(super) async fn lock_unused<C: ConnectionTrait>(db: &C) -> Result<(), DbErr> {
     if db.get_database_backend() == DbBackend::Postgres {
-        // A host may take its time with a transaction that submits: to forget can wait, and what is
-        // queued after it cannot.
+        // A host may hold the shared lock for as long as its transaction takes. Without the limit,
+        // every write queued after this one would wait for that host.
         db.execute_unprepared("SET LOCAL lock_timeout = '1s'").await?;
     }
     lock_blobs(db, "pg_advisory_xact_lock").await
 }
 
-/// Removes those of the blobs that nothing refers to any more.
+/// Deletes the blobs to which nothing refers.
 pub(super) async fn remove_unused<C: ConnectionTrait>(
     db: &C,
     blobs: &[Vec<u8>],
@@ -203,7 +211,7 @@ pub(super) async fn remove_unused<C: ConnectionTrait>(
     Ok(())
 }
 
-/// The blobs that the workflows refer to.
+/// The hashes of the blobs to which the workflows refer.
 async fn blobs_of<C: ConnectionTrait>(db: &C, keys: &[i64]) -> Result<HashSet<Vec<u8>>, DbErr> {
     let specs: Vec<Vec<u8>> = workflow::Entity::find()
         .select_only()
