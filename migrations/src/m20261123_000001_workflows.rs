@@ -4,42 +4,28 @@
 //! differ in what a foreign key costs. Times are microseconds since 1970 (UTC). JSON is kept as
 //! text, not `jsonb`: `jsonb` cannot hold a NUL character in a string.
 
-use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
+use crate::{Database, Step, texts};
 
 /// The first schema.
 #[derive(Debug)]
 pub(crate) struct Migration;
 
-impl MigrationName for Migration {
+impl Step for Migration {
     fn name(&self) -> &'static str {
         "m20261123_000001_workflows"
     }
-}
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        let tables = match db.get_database_backend() {
-            DbBackend::Postgres => POSTGRES,
-            DbBackend::Sqlite => SQLITE,
-            other => {
-                return Err(DbErr::Migration(format!("{other:?} is not supported")));
-            }
+    fn up(&self, database: Database) -> Vec<String> {
+        let tables = match database {
+            Database::Postgres => POSTGRES,
+            Database::Sqlite => SQLITE,
         };
-        for statement in tables.iter().chain(INDEXES) {
-            db.execute_unprepared(statement).await?;
-        }
-        Ok(())
+        texts(tables.iter().chain(INDEXES))
     }
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for table in ["events", "tasks", "workflows", "blobs"] {
-            let drop = format!("DROP TABLE gleitzeit_{table}");
-            manager.get_connection().execute_unprepared(&drop).await?;
-        }
-        Ok(())
+    fn down(&self, _database: Database) -> Vec<String> {
+        let tables = ["events", "tasks", "workflows", "blobs"];
+        tables.iter().map(|table| format!("DROP TABLE gleitzeit_{table}")).collect()
     }
 }
 

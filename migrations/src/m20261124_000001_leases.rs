@@ -3,50 +3,30 @@
 //! A workflow has the epoch of the lease that owns it, or 0. A process renews one row for any number of
 //! workflows, so this migration removes the owner and the time of each workflow of the first schema.
 
-use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
+use crate::{Database, Step, texts};
 
 /// Leases and requests.
 #[derive(Debug)]
 pub(crate) struct Migration;
 
-impl MigrationName for Migration {
+impl Step for Migration {
     fn name(&self) -> &'static str {
         "m20261124_000001_leases"
     }
-}
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        let tables = match db.get_database_backend() {
-            DbBackend::Postgres => POSTGRES,
-            DbBackend::Sqlite => SQLITE,
-            other => {
-                return Err(DbErr::Migration(format!("{other:?} is not supported")));
-            }
+    fn up(&self, database: Database) -> Vec<String> {
+        let tables = match database {
+            Database::Postgres => POSTGRES,
+            Database::Sqlite => SQLITE,
         };
-        for statement in tables.iter().chain(BOTH) {
-            db.execute_unprepared(statement).await?;
-        }
-        Ok(())
+        texts(tables.iter().chain(BOTH))
     }
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        for statement in DOWN {
-            db.execute_unprepared(statement).await?;
-        }
-        let integer = match db.get_database_backend() {
-            DbBackend::Postgres => "BIGINT",
-            _ => "INTEGER",
-        };
-        for column in ["lease_owner TEXT".to_owned(), format!("lease_until {integer}")] {
-            let add = format!("ALTER TABLE gleitzeit_workflows ADD COLUMN {column}");
-            db.execute_unprepared(&add).await?;
-        }
-        Ok(())
+    fn down(&self, database: Database) -> Vec<String> {
+        let integer = database.integer();
+        let columns = ["lease_owner TEXT".to_owned(), format!("lease_until {integer}")];
+        let add = |column| format!("ALTER TABLE gleitzeit_workflows ADD COLUMN {column}");
+        texts(DOWN).into_iter().chain(columns.into_iter().map(add)).collect()
     }
 }
 

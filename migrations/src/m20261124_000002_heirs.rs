@@ -1,39 +1,27 @@
 //! The successors of ended leases, so that a takeover costs no write for each workflow. A later
 //! migration renames the table to `gleitzeit_lease_transfers`.
 
-use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
+use crate::{Database, Step, texts};
 
 /// Ended leases and their successors.
 #[derive(Debug)]
 pub(crate) struct Migration;
 
-impl MigrationName for Migration {
+impl Step for Migration {
     fn name(&self) -> &'static str {
         "m20261124_000002_heirs"
     }
-}
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        let table = match db.get_database_backend() {
-            DbBackend::Postgres => POSTGRES,
-            DbBackend::Sqlite => SQLITE,
-            other => {
-                return Err(DbErr::Migration(format!("{other:?} is not supported")));
-            }
+    fn up(&self, database: Database) -> Vec<String> {
+        let table = match database {
+            Database::Postgres => POSTGRES,
+            Database::Sqlite => SQLITE,
         };
-        db.execute_unprepared(table).await?;
-        Ok(())
+        vec![table.to_owned()]
     }
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for statement in DOWN {
-            manager.get_connection().execute_unprepared(statement).await?;
-        }
-        Ok(())
+    fn down(&self, _database: Database) -> Vec<String> {
+        texts(DOWN)
     }
 }
 

@@ -3,46 +3,33 @@
 //! Each distinct set of methods is one row; a workflow names it by its hash, 0 being a set that
 //! nobody wrote down. So a claim that every method of is known to costs what it did before.
 
-use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
+use crate::{Database, Step, texts};
 
 /// Sets of methods.
 #[derive(Debug)]
 pub(crate) struct Migration;
 
-impl MigrationName for Migration {
+impl Step for Migration {
     fn name(&self) -> &'static str {
         "m20261129_000001_needs"
     }
-}
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        let (table, integer) = match db.get_database_backend() {
-            DbBackend::Postgres => (POSTGRES, "BIGINT"),
-            DbBackend::Sqlite => (SQLITE, "INTEGER"),
-            other => {
-                return Err(DbErr::Migration(format!("{other:?} is not supported")));
-            }
+    fn up(&self, database: Database) -> Vec<String> {
+        let table = match database {
+            Database::Postgres => POSTGRES,
+            Database::Sqlite => SQLITE,
         };
-        db.execute_unprepared(table).await?;
-        for column in ["needs", "left_by"] {
-            let add = format!(
+        let integer = database.integer();
+        let add = |column| {
+            format!(
                 "ALTER TABLE gleitzeit_workflows ADD COLUMN {column} {integer} NOT NULL DEFAULT 0"
-            );
-            db.execute_unprepared(&add).await?;
-        }
-        db.execute_unprepared(INDEX).await?;
-        Ok(())
+            )
+        };
+        vec![table.to_owned(), add("needs"), add("left_by"), INDEX.to_owned()]
     }
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for statement in DOWN {
-            manager.get_connection().execute_unprepared(statement).await?;
-        }
-        Ok(())
+    fn down(&self, _database: Database) -> Vec<String> {
+        texts(DOWN)
     }
 }
 

@@ -4,39 +4,27 @@
 //! one of the old database; where both count from 1, the new database soon gives the same number to
 //! another process, and the writes of the first are taken for those of the second.
 
-use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
+use crate::{Database, Step, texts};
 
 /// A number of its own to count epochs from.
 #[derive(Debug)]
 pub(crate) struct Migration;
 
-impl MigrationName for Migration {
+impl Step for Migration {
     fn name(&self) -> &'static str {
         "m20261130_000001_epochs"
     }
-}
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        let statements = match db.get_database_backend() {
-            DbBackend::Postgres => POSTGRES,
-            DbBackend::Sqlite => SQLITE,
-            other => {
-                return Err(DbErr::Migration(format!("{other:?} is not supported")));
-            }
-        };
-        for statement in statements {
-            db.execute_unprepared(statement).await?;
-        }
-        Ok(())
+    fn up(&self, database: Database) -> Vec<String> {
+        texts(match database {
+            Database::Postgres => POSTGRES,
+            Database::Sqlite => SQLITE,
+        })
     }
 
     /// An epoch is never given twice: the count goes on from where it is.
-    async fn down(&self, _manager: &SchemaManager) -> Result<(), DbErr> {
-        Ok(())
+    fn down(&self, _database: Database) -> Vec<String> {
+        Vec::new()
     }
 }
 

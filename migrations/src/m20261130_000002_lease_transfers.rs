@@ -1,32 +1,23 @@
 //! Lease transfers: renames the table of ended leases and their successors, and its columns, to the
 //! names of the program.
 
-use sea_orm_migration::prelude::*;
+use crate::{Database, Step, texts};
 
 /// `gleitzeit_heirs` becomes `gleitzeit_lease_transfers`.
 #[derive(Debug)]
 pub(crate) struct Migration;
 
-impl MigrationName for Migration {
+impl Step for Migration {
     fn name(&self) -> &'static str {
         "m20261130_000002_lease_transfers"
     }
-}
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for statement in UP {
-            manager.get_connection().execute_unprepared(statement).await?;
-        }
-        Ok(())
+    fn up(&self, _database: Database) -> Vec<String> {
+        texts(UP)
     }
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for statement in DOWN {
-            manager.get_connection().execute_unprepared(statement).await?;
-        }
-        Ok(())
+    fn down(&self, _database: Database) -> Vec<String> {
+        texts(DOWN)
     }
 }
 

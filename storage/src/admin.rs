@@ -15,6 +15,7 @@ use super::{
     StoreUrl,
     fault::Fault,
     location::Location,
+    migrate::{self, Schema},
     open::{Connector, Role},
     schema::rejection,
 };
@@ -80,7 +81,7 @@ impl OpenDatabase {
     /// Opens a database whose schema is that of this program.
     async fn open_current(url: &StoreUrl, role: Role) -> Result<Self, StoreError> {
         let database = Self::open(url, role).await?;
-        let schema = gleitzeit_migrations::inspect(&database.db).await.map_err(of_read)?;
+        let schema = migrate::inspect(&database.db).await.map_err(of_read)?;
         match rejection(&schema) {
             None => Ok(database),
             Some(why) => {

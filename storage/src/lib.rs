@@ -30,6 +30,8 @@ mod location;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod machine_clock;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod migrate;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod multi_row;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod needs;

@@ -13,7 +13,6 @@ use std::{
 
 use futures_util::future::try_join;
 use gleitzeit_domain::store::StoreError;
-use gleitzeit_migrations::{MigrateError, Schema};
 use sea_orm::{
     ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbBackend, DbErr, Statement,
 };
@@ -21,6 +20,7 @@ use sea_orm::{
 use super::{
     database_file::{self, DatabaseFile},
     location::Location,
+    migrate::{self, MigrateError, Schema},
     options::SqlOptions,
     schema,
     statement_timeout::StatementTimeout,
@@ -155,7 +155,7 @@ impl Connector {
 
     /// Migrates the schema; returns the names of the applied migrations.
     async fn apply_migrations(&self, db: &DatabaseConnection) -> Result<Vec<String>, StoreError> {
-        match gleitzeit_migrations::migrate(db).await {
+        match migrate::migrate(db).await {
             Ok(applied) => {
                 if !applied.is_empty() {
                     tracing::info!(?applied, "database schema migrated");
@@ -172,7 +172,7 @@ impl Connector {
     /// Reads the schema of a database.
     pub(super) async fn schema(&self, db: &DatabaseConnection) -> Result<Schema, StoreError> {
         let timeout = self.timeout();
-        let schema = timeout.wait_for_one(gleitzeit_migrations::inspect(db)).await;
+        let schema = timeout.wait_for_one(migrate::inspect(db)).await;
         schema.flatten().map_err(|error| self.cannot_open(error))
     }
 

@@ -1,6 +1,6 @@
 //! Decides whether this program can use a database, by its applied migrations.
 
-use gleitzeit_migrations::Schema;
+use crate::migrate::Schema;
 
 /// The reason why this program rejects a database of this schema, as the end of a sentence about
 /// it; `None` if the schema is current.

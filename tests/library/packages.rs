@@ -57,7 +57,6 @@ fn a_library_is_known_only_where_it_belongs() {
         ("axum", &[]),
         // Beside the store, only a loop that the store is measured by.
         ("sea-orm", &["loadgen", "storage"]),
-        ("sea-orm-migration", &["migrations"]),
         ("awc", &["providers"]),
         ("bollard", &["sandbox"]),
         ("libc", &["sandbox"]),

@@ -123,7 +123,7 @@ async fn holder_of(database: &OpenDatabase, id: &WorkflowId) -> Result<Option<Ho
 }
 
 async fn collect(database: &OpenDatabase) -> Result<Status, DbErr> {
-    let schema = gleitzeit_migrations::inspect(&database.db).await?;
+    let schema = crate::migrate::inspect(&database.db).await?;
     // Only with a current schema: the queries name columns that an older one lacks.
     let contents = if schema.is_current() {
         let snapshot = read::snapshot(&database.db).await?;

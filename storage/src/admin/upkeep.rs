@@ -49,11 +49,11 @@ pub async fn plan_migration(url: &StoreUrl) -> Result<MigrationPlan, StoreError>
     if let Location::Sqlite(path) = &location
         && !path.exists()
     {
-        let pending = gleitzeit_migrations::names();
+        let pending = crate::migrate::names();
         return Ok(MigrationPlan { pending, makes_file: true });
     }
     let database = OpenDatabase::open(url, Role::Inspect).await?;
-    let schema = gleitzeit_migrations::inspect(&database.db).await.map_err(of_read);
+    let schema = crate::migrate::inspect(&database.db).await.map_err(of_read);
     let name = database.name.clone();
     database.close().await;
     let schema = schema?;
@@ -76,7 +76,7 @@ pub async fn migrate_existing(url: &StoreUrl) -> Result<Vec<String>, StoreError>
     let plan = plan_migration(url).await?;
     // Nothing applied means no tables of gleitzeit: this call must not create them in the database
     // of a host.
-    let is_new = plan.pending.len() == gleitzeit_migrations::names().len();
+    let is_new = plan.pending.len() == crate::migrate::names().len();
     if is_new || plan.pending.is_empty() {
         return Ok(Vec::new());
     }

@@ -75,7 +75,7 @@ mod tests {
         use sea_orm::{ConnectionTrait as _, Database, DbBackend, QueryTrait as _, Statement};
 
         let db = Database::connect("sqlite::memory:").await.unwrap();
-        gleitzeit_migrations::migrate(&db).await.unwrap();
+        crate::migrate::migrate(&db).await.unwrap();
         let select = range("0197c5e0", 11).build(DbBackend::Sqlite);
         let sql = format!("EXPLAIN QUERY PLAN {}", select.sql);
         let explain = Statement { sql, ..select };

@@ -2,14 +2,12 @@
 //!
 //! On PostgreSQL in a database of its own on the server at `GLEITZEIT_TEST_POSTGRES` (default
 //! `postgres://postgres@127.0.0.1:5432/postgres`); without one it says `SKIPPED`.
-#![cfg(any(feature = "sqlite", feature = "postgres"))]
-#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
-use gleitzeit_migrations::{Migrator, inspect, migrate, status};
-use sea_orm_migration::{
-    MigratorTrait as _,
-    sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, Statement},
+use sea_orm::{
+    ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection, DbErr, Statement,
 };
+
+use super::{begin, down, inspect, migrate, up};
 
 /// The steps after the first one.
 const LATER: [&str; 6] = [
@@ -33,12 +31,24 @@ async fn number(db: &DatabaseConnection, sql: &str) -> i64 {
     db.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
+async fn climb(db: &DatabaseConnection, count: Option<usize>) -> Result<(), DbErr> {
+    let transaction = begin(db).await?;
+    up(&transaction, count).await?;
+    transaction.commit().await
+}
+
+async fn descend(db: &DatabaseConnection, count: Option<usize>) -> Result<(), DbErr> {
+    let transaction = begin(db).await?;
+    down(&transaction, count).await?;
+    transaction.commit().await
+}
+
 /// A workflow of the first schema belongs to nobody, and can be claimed; what a step takes away its
 /// way back brings again.
 async fn leases_come_and_go(db: &DatabaseConnection) {
     let empty = inspect(db).await.unwrap();
     assert_eq!((empty.version(), empty.pending().len()), (None, 7));
-    Migrator::up(db, Some(1)).await.unwrap();
+    climb(db, Some(1)).await.unwrap();
     let first = inspect(db).await.unwrap();
     assert_eq!(first.version(), Some("m20261123_000001_workflows"));
     assert_eq!((first.pending(), first.is_current()), (LATER.to_vec(), false));
@@ -47,7 +57,7 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
                   VALUES ('a', 'a', 'running', 1, 0, 1, NULL, NULL, '{}')";
     db.execute_unprepared(insert).await.unwrap();
     assert_eq!(migrate(db).await.unwrap(), LATER);
-    assert!(status(db).await.unwrap().iter().all(|step| step.applied));
+    assert!(inspect(db).await.unwrap().steps.iter().all(|step| step.applied));
     assert!(inspect(db).await.unwrap().is_current());
     let free = "SELECT COUNT(*) FROM gleitzeit_workflows WHERE lease_epoch = 0 \
                 AND status IN ('pending', 'running')";
@@ -66,22 +76,39 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
     // Back to before the needs, over the steps that rename a table and move the count of epochs.
     let transfer = "SELECT COUNT(*) FROM gleitzeit_lease_transfers WHERE from_epoch = to_epoch";
     assert_eq!(number(db, transfer).await, 0);
-    Migrator::down(db, Some(4)).await.unwrap();
+    descend(db, Some(4)).await.unwrap();
     assert!(db.execute_unprepared(known).await.is_err());
     // What was inherited is free, once nobody knows of heirs.
     let heir = format!("INSERT INTO gleitzeit_heirs (epoch, heir) VALUES ({first}, {first} + 1)");
     db.execute_unprepared(&heir).await.unwrap();
-    Migrator::down(db, Some(1)).await.unwrap();
+    descend(db, Some(1)).await.unwrap();
     assert_eq!(number(db, free).await, 1);
     db.execute_unprepared(&take).await.unwrap();
-    Migrator::down(db, Some(1)).await.unwrap();
+    descend(db, Some(1)).await.unwrap();
     assert_eq!(number(db, gone).await, 0);
     assert!(db.execute_unprepared("SELECT * FROM gleitzeit_leases").await.is_err());
     // Its lease is gone with its table.
     assert_eq!(number(db, free).await, 1);
     assert_eq!(migrate(db).await.unwrap(), LATER);
-    Migrator::down(db, None).await.unwrap();
+    descend(db, None).await.unwrap();
     assert_eq!(migrate(db).await.unwrap().len(), 7);
+}
+
+/// An earlier version made the list with sea-orm's migrator: its form stays.
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn the_list_has_the_form_of_earlier_versions() {
+    let db = connect("sqlite::memory:").await;
+    migrate(&db).await.unwrap();
+    let sql = "SELECT sql FROM sqlite_master WHERE name = 'gleitzeit_migrations'";
+    let statement = Statement::from_string(db.get_database_backend(), sql);
+    let form: String =
+        db.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+    let expected = "CREATE TABLE \"gleitzeit_migrations\" \
+                    ( \"version\" varchar NOT NULL PRIMARY KEY, \"applied_at\" integer NOT NULL )";
+    assert_eq!(form, expected);
+    let dated = "SELECT COUNT(*) FROM gleitzeit_migrations WHERE applied_at > 1700000000";
+    assert_eq!(number(&db, dated).await, 7);
 }
 
 #[cfg(feature = "sqlite")]
