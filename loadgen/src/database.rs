@@ -16,7 +16,8 @@ use gleitzeit::{
 
 use crate::{
     baseline::Baseline,
-    commit_cost::{self, CommitCosts},
+    commit_cost::CommitCosts,
+    flush::flush,
     replay::{self, Shape},
 };
 
@@ -77,7 +78,7 @@ impl BenchDatabase {
             return Ok(costs);
         }
         if let Some(folder) = self.folder() {
-            costs.raw_flushes = commit_cost::flush(&folder)?;
+            costs.raw_flushes = flush(&folder)?;
         }
         let baseline = Baseline::open(&self.url, self.options).await?;
         for _ in 0..COMMITS {

@@ -18,6 +18,8 @@ mod database;
 mod database;
 mod drive;
 mod figures;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod flush;
 mod measure;
 mod options;
 mod output;
