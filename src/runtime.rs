@@ -16,6 +16,7 @@ mod error;
 mod local;
 mod parts;
 mod results;
+mod start;
 
 use std::{thread, time::Duration};
 

@@ -6,14 +6,14 @@ mod values;
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, builder::NonEmptyStringValueParser};
-use clap_complete::Shell;
+use clap_complete::{ArgValueCompleter, Shell};
 use gleitzeit::files::Input;
 use gleitzeit_domain::id::{ProviderId, WorkflowId};
 use serde_json::Value;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::top::Top;
-use super::{delete::Delete, global::Global, init::Init, version};
+use super::{complete, delete::Delete, global::Global, init::Init, version};
 
 pub(crate) use stored::{Cancel, Events, List, Logs, Resolve, Resume, Retry, Show};
 
@@ -324,6 +324,7 @@ pub(crate) enum Protocols {
     /// Show a protocol; with `--json` as JSON Schema.
     Show {
         /// `name/version`, or a name for its newest version.
+        #[arg(add = ArgValueCompleter::new(complete::protocols))]
         protocol: String,
         /// More protocols.
         #[command(flatten)]
@@ -332,8 +333,10 @@ pub(crate) enum Protocols {
     /// Check parameters against a method.
     Validate {
         /// `name/version`, or a name for its newest version.
+        #[arg(add = ArgValueCompleter::new(complete::protocols))]
         protocol: String,
         /// Name of the method.
+        #[arg(add = ArgValueCompleter::new(complete::methods))]
         method: String,
         /// JSON file of the parameters; `-` for standard input.
         #[arg(value_hint = ValueHint::FilePath)]

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use gleitzeit::runtime;
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
@@ -15,7 +16,7 @@ use gleitzeit_domain::{
 use serde_json::json;
 
 use super::{
-    Outcome, ids,
+    Outcome, complete, ids,
     output::{self, Exit, Failure},
     session::{Session, close},
 };
@@ -24,7 +25,7 @@ use super::{
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
     /// Ids of settled workflows: whole, at least 4 characters of their beginning, or `@last`.
-    #[arg(required = true)]
+    #[arg(required = true, add = ArgValueCompleter::new(complete::ids))]
     ids: Vec<WorkflowId>,
 }
 

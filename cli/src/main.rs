@@ -9,6 +9,7 @@ mod batch;
 mod bench;
 mod catalog;
 mod check;
+mod complete;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod db;
 mod delete;
@@ -64,6 +65,8 @@ fn main() -> ExitCode {
     // Started again as the launcher of a jail, the program is nothing else.
     #[cfg(feature = "python")]
     gleitzeit::sandbox::init();
+    // Asked by a shell with `COMPLETE` set, the program answers and ends here.
+    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
     // What goes wrong before the settings are read.
     if env::var("GLEITZEIT__LOGGING__FORMAT").is_ok_and(|format| format == "json") {
         output::write_json_lines();

@@ -205,7 +205,7 @@ fn a_takeover_that_ignores_the_lock_is_caught() {
 }
 
 fn tokens(holding: Holding) -> Tokens {
-    Tokens { holding, once: TWO, laggards_max: 1, answers_get_lost: false, ignores_tokens: false }
+    Tokens { holding, once: TWO, laggards_max: 1, answers_get_lost: false, skips_check: false }
 }
 
 /// A lease of two numbers keeps the same rules: a taker holds several leases, and a process that was
@@ -228,6 +228,6 @@ fn leases_of_two_numbers_keep_the_rules() {
 /// it by the same id.
 #[test]
 fn a_takeover_without_a_token_is_caught() {
-    let flawed = Tokens { ignores_tokens: true, ..tokens(Holding::Timed) };
+    let flawed = Tokens { skips_check: true, ..tokens(Holding::Timed) };
     token_properties::check_flaw(flawed, &[LATE, KEPT]);
 }

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "a figure that Criterion does not know")]
 
 #[path = "../src/baseline.rs"]
+#[allow(unused_imports, reason = "a bench has no test harness, so it drops the tests of the file")]
 mod baseline;
 
 use std::time::{Duration, Instant};

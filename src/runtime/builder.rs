@@ -1,14 +1,12 @@
 //! Collects what a runtime is started with.
 
-use std::{sync::Arc, thread};
+use std::sync::Arc;
 
 use gleitzeit_actors::load_balancer::WaitPolicy;
 use gleitzeit_domain::{
     balance::StrategyFactory, protocol::ProtocolSpec, provider::ProviderSpec, store::Store,
 };
-use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Runtime, blocking::BlockingRuntime, control::control_thread, error::StartError};
 use crate::{chosen_store::ChosenStore, settings::Settings};
 
 /// Collects what is added to the settings before the start.
@@ -100,33 +98,5 @@ impl RuntimeBuilder {
     pub fn without_settings_providers(mut self) -> Self {
         self.settings_providers = false;
         self
-    }
-
-    /// Starts.
-    ///
-    /// # Errors
-    /// [`StartError`]; then nothing runs.
-    pub async fn start(self) -> Result<Runtime, StartError> {
-        let (ready, is_ready) = oneshot::channel();
-        let (stop, stops) = mpsc::unbounded_channel();
-        let (fails, failed) = watch::channel(None);
-        let thread = thread::Builder::new()
-            .name("gleitzeit-actors".into())
-            .spawn(move || control_thread(self, ready, stops, &fails))?;
-        match is_ready.await {
-            Ok(Ok((handle, recovered))) => {
-                Ok(Runtime { handle, recovered, stop, failed, thread: Some(thread) })
-            }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(StartError::Died),
-        }
-    }
-
-    /// Starts from a thread without an async runtime.
-    ///
-    /// # Errors
-    /// [`StartError`]; then nothing runs.
-    pub fn start_blocking(self) -> Result<BlockingRuntime, StartError> {
-        BlockingRuntime::start(self)
     }
 }

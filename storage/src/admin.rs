@@ -15,7 +15,7 @@ use super::{
     StoreUrl,
     fault::Fault,
     location::Location,
-    migrate::{self, Schema},
+    migrate,
     open::{Connector, Role},
     schema::rejection,
 };

@@ -24,7 +24,7 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Upper limit of the bytes of JSON in a row; longer JSON becomes a blob.
 const INLINE_MAX: usize = 64 * 1024;
 
-/// Upper limit of the nesting of a stored value: serde_json stops at 128, and the record adds a few
+/// Upper limit of the nesting of a stored value: `serde_json` stops at 128, and the record adds a few
 /// levels of its own.
 const NESTING_MAX: usize = 112;
 

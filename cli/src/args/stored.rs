@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, ValueHint};
+use clap_complete::ArgValueCompleter;
 use gleitzeit::files::Input;
 use gleitzeit_domain::{
     id::{TaskId, WorkflowId},
@@ -11,13 +12,17 @@ use gleitzeit_domain::{
 };
 use serde_json::Value;
 
-use super::{super::when, ShowLogs, values};
+use super::{
+    super::{complete, when},
+    ShowLogs, values,
+};
 
 /// `gleitzeit resolve`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("verdict").required(true).args(["completed", "failed", "retry"]))]
 pub(crate) struct Resolve {
     /// Id of the workflow, at least 4 characters of its beginning, or `@last`.
+    #[arg(add = ArgValueCompleter::new(complete::ids))]
     pub(crate) id: WorkflowId,
     /// Id of the task.
     pub(crate) task: TaskId,
@@ -59,6 +64,7 @@ pub(crate) struct List {
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     /// Id of the workflow, at least 4 characters of its beginning, or `@last`.
+    #[arg(add = ArgValueCompleter::new(complete::ids))]
     pub(crate) id: WorkflowId,
     /// Show this task alone: its parameters, times, result or error.
     #[arg(long, value_name = "TASK")]
@@ -69,6 +75,7 @@ pub(crate) struct Show {
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
     /// Id of the workflow, at least 4 characters of its beginning, or `@last`.
+    #[arg(add = ArgValueCompleter::new(complete::ids))]
     pub(crate) id: WorkflowId,
     /// Only this task; its lines are printed as they are.
     pub(crate) task: Option<TaskId>,
@@ -78,6 +85,7 @@ pub(crate) struct Logs {
 #[derive(Debug, Args)]
 pub(crate) struct Retry {
     /// Id of the workflow, at least 4 characters of its beginning, or `@last`.
+    #[arg(add = ArgValueCompleter::new(complete::ids))]
     pub(crate) id: WorkflowId,
     /// Set inputs from a file, as of `run`.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -94,6 +102,7 @@ pub(crate) struct Retry {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Events {
     /// Id of the workflow, at least 4 characters of its beginning, or `@last`.
+    #[arg(add = ArgValueCompleter::new(complete::ids))]
     pub(crate) id: WorkflowId,
     /// Go on until the workflow has settled.
     #[arg(long, short)]
@@ -110,6 +119,7 @@ pub(crate) struct Events {
 #[derive(Debug, Args)]
 pub(crate) struct Cancel {
     /// Id of the workflow, at least 4 characters of its beginning, or `@last`.
+    #[arg(add = ArgValueCompleter::new(complete::ids))]
     pub(crate) id: WorkflowId,
     /// Only this task and what waits for it.
     #[arg(long)]
@@ -123,6 +133,7 @@ pub(crate) struct Cancel {
 #[derive(Debug, Args)]
 pub(crate) struct Resume {
     /// Id as of `show`; without it, every workflow that is not settled.
+    #[arg(add = ArgValueCompleter::new(complete::ids))]
     pub(crate) id: Option<WorkflowId>,
     /// Whether output is shown.
     #[command(flatten)]

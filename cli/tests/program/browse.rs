@@ -252,3 +252,31 @@ fn a_retry_may_have_other_inputs() {
     assert_eq!(out.status, 2);
     assert!(out.stderr.contains("nothing to retry"), "{}", out.stderr);
 }
+
+/// A shell gets the ids, methods and statuses that begin so; what cannot be read completes nothing.
+#[test]
+fn a_shell_completes_ids_methods_and_statuses() {
+    let place = Place::new();
+    let complete = |words: &[&str]| {
+        let mut command = place.command(&[&["--", "gleitzeit"], words].concat());
+        command.env("COMPLETE", "bash").env("_CLAP_IFS", "\n");
+        let output = command.env("_CLAP_COMPLETE_INDEX", words.len().to_string()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(complete(&["show", "al"]), "", "no store");
+    assert!(!place.path("gleitzeit.db").exists());
+    echo(&place, "alpha-1");
+    echo(&place, "beta-1");
+    assert_eq!(complete(&["show", "al"]), "alpha-1");
+    assert_eq!(complete(&["delete", "alpha-1", "b"]), "beta-1");
+    let all = complete(&["retry", ""]);
+    for id in ["alpha-1", "beta-1", "@last"] {
+        assert!(all.contains(id), "{all}");
+    }
+    assert_eq!(complete(&["protocols", "validate", "echo/v1.0", "sl"]), "sleep");
+    assert!(complete(&["protocols", "show", "ec"]).contains("echo/v1"));
+    assert_eq!(complete(&["list", "--status", "comp"]), "completed");
+    place.file("gleitzeit.toml", "[");
+    assert_eq!(complete(&["show", "al"]), "", "broken settings");
+}

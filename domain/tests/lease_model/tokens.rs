@@ -45,12 +45,12 @@ pub(crate) struct Tokens {
     pub(crate) laggards_max: usize,
     pub(crate) answers_get_lost: bool,
     /// A flaw: a write checks that its lease exists, and not its token.
-    pub(crate) ignores_tokens: bool,
+    pub(crate) skips_check: bool,
 }
 
 impl Tokens {
     fn passes(&self, state: &State, fence: Fence) -> bool {
-        state.stands(fence.id) && (fence.is_current || self.ignores_tokens)
+        state.stands(fence.id) && (fence.is_current || self.skips_check)
     }
 
     /// Whether a lease may be taken over. On a server its time may pass at any moment; a lock ends
@@ -206,7 +206,9 @@ fn write(state: &mut State, at: usize, workflow: usize) {
     };
     let was_settled = row.status == Status::Settled;
     state.overwritten |= was_settled && !is_repeated;
-    state.late_write_landed |= !(owns && row.epoch == fence.id) && !(was_settled && is_repeated);
+    let is_late = !(owns && row.epoch == fence.id);
+    let is_replay = was_settled && is_repeated;
+    state.late_write_landed |= is_late && !is_replay;
     if status == Status::Settled && !is_repeated {
         row.outcomes = (row.outcomes + 1).min(2);
     }

@@ -76,7 +76,7 @@ mod tests {
         watched.watch(&this, vec![(Epoch(1), name)], &notifier);
         child.kill().unwrap();
         child.wait().unwrap();
-        let notified = tokio::time::timeout(Duration::from_mins(1), notifications.next()).await;
-        assert_eq!(notified, Ok(Some(())));
+        let first = tokio::time::timeout(Duration::from_mins(1), notifications.next()).await;
+        assert_eq!(first, Ok(Some(())));
     }
 }
