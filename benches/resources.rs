@@ -42,7 +42,7 @@ fn leases(criterion: &mut Criterion) {
     group.bench_function("nothing_waits", |bencher| {
         bencher.iter(|| {
             let held = take(&mut idle, black_box(cores(1, 1)));
-            idle.give_back(&held)
+            idle.release(&held)
         });
     });
     for waiting in [10, 1_000, 10_000] {
@@ -55,7 +55,7 @@ fn leases(criterion: &mut Criterion) {
             bencher.iter(|| {
                 queue.request(cores(1, 1), Priority::Normal, 0).expect("below the total");
                 let back = held.pop_front().expect("eight are held");
-                held.extend(queue.give_back(&back).into_iter().map(|granted| granted.held));
+                held.extend(queue.release(&back).into_iter().map(|granted| granted.held));
             });
         });
         group.bench_function(BenchmarkId::new("nothing_fits", waiting), |bencher| {

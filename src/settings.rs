@@ -360,20 +360,20 @@ impl ProviderConfig {
     }
 
     /// The same with the values of secret keys hidden.
-    pub fn shown(&self) -> Map<String, Value> {
+    pub fn masked(&self) -> Map<String, Value> {
         secret::hide(&self.0)
     }
 }
 
 impl fmt::Debug for ProviderConfig {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.shown(), out)
+        fmt::Debug::fmt(&self.masked(), out)
     }
 }
 
 impl Serialize for ProviderConfig {
     fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        self.shown().serialize(out)
+        self.masked().serialize(out)
     }
 }
 
@@ -558,14 +558,14 @@ impl Settings {
     }
 
     /// Shown to every task, so nothing of the service's own may be in it.
-    fn check_shown(&self, wrong: &mut impl FnMut(String, String)) {
+    fn check_read_only_paths(&self, wrong: &mut impl FnMut(String, String)) {
         let guarded = self.guarded();
-        for (number, shown) in self.security.read_only_paths.iter().enumerate() {
-            if let Some(file) = guarded.seen_through(shown) {
+        for (number, path) in self.security.read_only_paths.iter().enumerate() {
+            if let Some(file) = guarded.seen_through(path) {
                 let message = format!(
                     "`{}` would show tasks `{}`, which belongs to the service; name the directories \
                      and files that tasks need, or move the database and the settings elsewhere",
-                    shown.display(),
+                    path.display(),
                     file.display()
                 );
                 wrong(format!("security.read_only_paths.{number}"), message);
@@ -574,7 +574,7 @@ impl Settings {
     }
 
     fn check_security(&self, wrong: &mut impl FnMut(String, String)) {
-        self.check_shown(wrong);
+        self.check_read_only_paths(wrong);
         if let Some(message) = self.security.weakness_of(self.security.sandbox) {
             wrong("security.sandbox".into(), message);
         }

@@ -175,7 +175,7 @@ impl Handler<Release> for ResourceManager {
     type Result = ();
 
     fn handle(&mut self, Release { held }: Release, ctx: &mut Self::Context) {
-        let granted = self.queue.give_back(&held);
+        let granted = self.queue.release(&held);
         if !granted.is_empty() {
             self.hand_out(granted, &ctx.address());
         }

@@ -214,14 +214,14 @@ mod tests {
         #[derive(Debug, Deserialize, serde::Serialize)]
         struct Span(#[serde(with = "super")] Duration);
         let read = |value| serde_json::from_value::<Span>(value);
-        for (given, written) in [(json!(5), json!(5)), (json!(0.5), json!(0.5))] {
-            assert_eq!(serde_json::to_value(read(given).unwrap()).unwrap(), written);
+        for (input, written) in [(json!(5), json!(5)), (json!(0.5), json!(0.5))] {
+            assert_eq!(serde_json::to_value(read(input).unwrap()).unwrap(), written);
         }
         assert_eq!(serde_json::to_value(read(json!("1h30m")).unwrap()).unwrap(), json!(5400));
         for wrong in [json!("5"), json!("soon"), json!(true), json!(-1), json!("5x")] {
             read(wrong).unwrap_err();
         }
-        let told = read(json!("soon")).unwrap_err().to_string();
-        assert_eq!(told, "invalid type: string \"soon\", expected f64");
+        let message = read(json!("soon")).unwrap_err().to_string();
+        assert_eq!(message, "invalid type: string \"soon\", expected f64");
     }
 }

@@ -288,8 +288,8 @@ impl<C: Callers> Engine<C> {
         run.limit_results(self.config.max_result_bytes);
         // A store in memory holds the same results, and nothing is gained by dropping them. A batch
         // whose results are written into files needs all of them at its end.
-        let place = run.plan().spec.file_access.as_ref();
-        let is_written_out = place.is_some_and(|place| place.output.is_some());
+        let file_access = run.plan().spec.file_access.as_ref();
+        let is_written_out = file_access.is_some_and(|file_access| file_access.output.is_some());
         if self.config.store.is_fallible && !is_written_out {
             run.drop_stored_results();
         }

@@ -139,8 +139,8 @@ impl<W> LeaseQueue<W> {
         Ok(Answer::Waiting(ticket))
     }
 
-    /// Gives back what a lease held; who gets it, in the order in which to answer them.
-    pub fn give_back(&mut self, held: &Resources) -> Vec<Granted<W>> {
+    /// Releases what a lease held; returns the requests that get it, in the order to answer them.
+    pub fn release(&mut self, held: &Resources) -> Vec<Granted<W>> {
         self.ledger.release(held);
         self.serve()
     }
@@ -229,12 +229,12 @@ impl<W> LeaseQueue<W> {
         Some(Granted { held: need, waiter })
     }
 
-    /// True when a newcomer would be found by a search from the head.
-    fn may_pass(&self, newcomer: Ticket) -> bool {
+    /// True when a search from the head would find a new request with this ticket.
+    fn may_pass(&self, ticket: Ticket) -> bool {
         self.reserved.is_none()
             && self.ledger.free().slots > 0
             && (self.waiting.len() < PASSED_OVER_MAX
-                || self.waiting.range(..newcomer).take(PASSED_OVER_MAX).count() < PASSED_OVER_MAX)
+                || self.waiting.range(..ticket).take(PASSED_OVER_MAX).count() < PASSED_OVER_MAX)
     }
 
     /// Counts a lease for `winner` against the head, where it stands before `winner`, and against

@@ -212,7 +212,7 @@ mod tests {
     /// A smallest file with `key: value` in the mapping of this shape.
     fn file(of: &KeySchema, key: &str, value: &Value) -> Value {
         let mut root = json!({ "name": "w", "tasks": [{ "id": "a", "method": "echo/echo" }] });
-        let place = match of.what {
+        let target = match of.what {
             what if what == keys::TASK.what => &mut root["tasks"][0],
             what if what == keys::RETRY.what => &mut root["tasks"][0]["retry"],
             what if what == keys::RESOURCES.what => &mut root["tasks"][0]["resources"],
@@ -224,17 +224,17 @@ mod tests {
                 &mut root[if is_batch { "batch" } else { "template" }]
             }
         };
-        if place.is_null() {
-            *place = json!({});
+        if target.is_null() {
+            *target = json!({});
         }
-        place[key] = value.clone();
+        target[key] = value.clone();
         root
     }
 
     fn is_unknown(file: &Value, key: &str) -> bool {
         let text = file.to_string();
-        let told = files::parse(&text, Format::Json, "w.json").err().map(|it| it.to_string());
-        told.is_some_and(|told| told.contains(&format!("unknown key `{key}`")))
+        let message = files::parse(&text, Format::Json, "w.json").err().map(|it| it.to_string());
+        message.is_some_and(|message| message.contains(&format!("unknown key `{key}`")))
     }
 
     /// Each key of the parser, and no other, is a key of the schema, with a type and a description.

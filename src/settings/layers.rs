@@ -27,8 +27,8 @@ impl TextLayer {
     pub(super) fn problem(&self) -> Option<SettingsProblem> {
         let error = DeTable::parse(&self.text).err()?;
         let message = error.message().lines().collect::<Vec<_>>().join(" ");
-        let place = self.place(error.span().map_or(0, |span| span.start));
-        Some(SettingsProblem::new("", message).origin(place))
+        let position = self.position(error.span().map_or(0, |span| span.start));
+        Some(SettingsProblem::new("", message).origin(position))
     }
 
     /// Where the key is written, if it is.
@@ -51,10 +51,10 @@ impl TextLayer {
                 _ => return None,
             }
         }
-        Some(self.place(at))
+        Some(self.position(at))
     }
 
-    fn place(&self, at: usize) -> String {
+    fn position(&self, at: usize) -> String {
         let before = self.text.get(..at).unwrap_or(&self.text);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;

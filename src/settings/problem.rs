@@ -138,7 +138,7 @@ mod tests {
 
     /// A reader of the message need not know Rust's types.
     #[test]
-    fn types_are_told_in_words() {
+    fn types_are_written_in_words() {
         assert_eq!(
             in_plain_words("invalid type: string \"x\", expected a nonzero u64"),
             "found string \"x\", expected a whole number of 1 or more"

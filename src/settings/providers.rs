@@ -35,9 +35,9 @@ impl Settings {
         id: &ProviderId,
         provider: &ProviderSettings,
     ) -> Result<ProviderSpec, Vec<SettingsProblem>> {
-        let place = format!("providers.{}", path::key(id.as_str()));
+        let key = format!("providers.{}", path::key(id.as_str()));
         let Some(kind) = self.provider_kinds.get(&provider.kind) else {
-            return Err(vec![self.unknown_kind(&place, &provider.kind)]);
+            return Err(vec![self.unknown_kind(&key, &provider.kind)]);
         };
         let guarded = self.guarded();
         let request = ProviderRequest {
@@ -48,10 +48,10 @@ impl Settings {
         };
         let mut spec = match kind.build(&request) {
             Some(built) => {
-                let at = |problem| located(&place, problem);
+                let at = |problem| located(&key, problem);
                 built.map_err(|problems| problems.into_iter().map(at).collect::<Vec<_>>())?
             }
-            None => return Err(vec![not_built(&place, kind.name())]),
+            None => return Err(vec![not_built(&key, kind.name())]),
         };
         spec.weight = provider.weight;
         if let Some(limit) = provider.max_concurrent {
@@ -63,19 +63,19 @@ impl Settings {
         Ok(spec.supervision(supervision))
     }
 
-    fn unknown_kind(&self, place: &str, kind: &str) -> SettingsProblem {
+    fn unknown_kind(&self, key: &str, kind: &str) -> SettingsProblem {
         let names: Vec<_> =
             self.provider_kinds.iter().map(|kind| format!("`{}`", kind.name())).collect();
         let error = format!("unknown variant `{kind}`, expected one of {}", names.join(", "));
-        explain(format!("{place}.kind"), &error)
+        explain(format!("{key}.kind"), &error)
     }
 }
 
 /// The same problem with its whole key.
-fn located(place: &str, problem: ConfigProblem) -> SettingsProblem {
+fn located(key: &str, problem: ConfigProblem) -> SettingsProblem {
     let at = |path: &[String]| match path {
-        [] => format!("{place}.config"),
-        path => format!("{place}.config.{}", path::written(path)),
+        [] => format!("{key}.config"),
+        path => format!("{key}.config.{}", path::written(path)),
     };
     match problem {
         ConfigProblem::Unreadable { path, message } => explain(at(&path), &message),
@@ -84,7 +84,7 @@ fn located(place: &str, problem: ConfigProblem) -> SettingsProblem {
     }
 }
 
-fn not_built(place: &str, kind: &str) -> SettingsProblem {
-    SettingsProblem::new(place, format!("this build has no providers of kind `{kind}`"))
+fn not_built(key: &str, kind: &str) -> SettingsProblem {
+    SettingsProblem::new(key, format!("this build has no providers of kind `{kind}`"))
         .help("build it with the feature, or set `enabled = false`")
 }

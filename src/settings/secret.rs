@@ -22,7 +22,7 @@ pub(super) fn hide(table: &Map<String, Value>) -> Map<String, Value> {
         .iter()
         .map(|(key, value)| {
             let lower = key.to_lowercase().replace('-', "_");
-            let shown = match value {
+            let masked = match value {
                 _ if SECRET_WORDS.iter().any(|word| lower.contains(word)) => Value::from(HIDDEN),
                 // Any header may be what a server knows its friends by.
                 Value::Object(headers) if lower == "headers" => {
@@ -30,7 +30,7 @@ pub(super) fn hide(table: &Map<String, Value>) -> Map<String, Value> {
                 }
                 value => hide_within(value),
             };
-            (key.clone(), shown)
+            (key.clone(), masked)
         })
         .collect()
 }
@@ -63,8 +63,8 @@ mod tests {
         }) else {
             unreachable!("it is an object")
         };
-        let shown = Value::Object(hide(&table));
-        assert!(!shown.to_string().contains("geheim"), "{shown}");
-        assert_eq!(shown["list"][0]["accept"], "json");
+        let masked = Value::Object(hide(&table));
+        assert!(!masked.to_string().contains("geheim"), "{masked}");
+        assert_eq!(masked["list"][0]["accept"], "json");
     }
 }

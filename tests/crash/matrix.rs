@@ -29,24 +29,24 @@ const LANES: usize = 3;
 #[test]
 fn every_failpoint_is_in_the_code_once() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut places = Vec::new();
+    let mut failpoints = Vec::new();
     for folder in ["src", "actors/src", "storage/src"] {
         for entry in walkdir::WalkDir::new(root.join(folder)) {
             let entry = entry.unwrap();
             if entry.path().extension().is_some_and(|it| it == "rs") {
                 let text = fs::read_to_string(entry.path()).unwrap();
                 let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-                places.extend(code.filter_map(|line| {
+                failpoints.extend(code.filter_map(|line| {
                     let (_, rest) = line.split_once("failpoint!(\"")?;
                     Some(rest.split_once('"')?.0.to_owned())
                 }));
             }
         }
     }
-    places.sort();
+    failpoints.sort();
     let mut names: Vec<&str> = failpoint::NAMES.to_vec();
     names.sort_unstable();
-    assert_eq!(places, names);
+    assert_eq!(failpoints, names);
     assert!(names.len() >= 60, "{}", names.len());
 }
 
@@ -62,7 +62,7 @@ enum State {
 /// One process to be killed at one place.
 #[derive(Debug, Clone)]
 struct Kill {
-    place: &'static str,
+    failpoint: &'static str,
     nth: u64,
     state: State,
 }
@@ -79,16 +79,16 @@ struct Setup {
 const SHARING: [&str; 2] = ["store.claim.shared", "store.takeover.freed"];
 
 /// Why a place need not be come to in a setup.
-fn absent(place: &str, setup: Setup) -> Option<&'static str> {
-    let (part, _) = place.rsplit_once('.')?;
+fn absent(failpoint: &str, setup: Setup) -> Option<&'static str> {
+    let (part, _) = failpoint.rsplit_once('.')?;
     match part {
-        _ if setup.kind == Kind::Sqlite && place.starts_with("store.lease.renew") => {
+        _ if setup.kind == Kind::Sqlite && failpoint.starts_with("store.lease.renew") => {
             Some("a lease on SQLite goes with its process, and is not renewed")
         }
         "store.request" | "engine.request" | "handle.request" if setup.processes == 1 => {
             Some("there is no other process to be asked")
         }
-        _ if SHARING.contains(&place) => Some("`tests/leases` has a process killed there"),
+        _ if SHARING.contains(&failpoint) => Some("`tests/leases` has a process killed there"),
         _ => None,
     }
 }
@@ -148,7 +148,7 @@ impl Setup {
             State::Empty => database.clear(),
             State::LeftOver => database.restore(),
         }
-        self.run(database, &format!("{}:{}", kill.place, kill.nth), Process::dies)?;
+        self.run(database, &format!("{}:{}", kill.failpoint, kill.nth), Process::dies)?;
         let killed = BTreeSet::from([workload::FIRST, "a"].map(str::to_owned));
         judge(&database.url, &database.folder(), &killed)
     }
@@ -193,28 +193,28 @@ impl Setup {
 fn plan(setup: Setup, passes: &[(&'static str, u64)]) -> (Vec<Kill>, Vec<String>) {
     let mut kills = Vec::new();
     let mut unmet = Vec::new();
-    for (at, (place, count)) in (1..).zip(passes) {
+    for (at, (failpoint, count)) in (1..).zip(passes) {
         if *count == 0 {
-            if absent(place, setup).is_none() {
-                unmet.push(format!("{place} is never come to"));
+            if absent(failpoint, setup).is_none() {
+                unmet.push(format!("{failpoint} is never come to"));
             }
             continue;
         }
-        if SHARING.contains(place) {
+        if SHARING.contains(failpoint) {
             continue;
         }
         // At the first time, or at a later one that comes on every run.
         let nth = 1 + at % (count / 2).max(1);
-        kills.push(Kill { place, nth, state: State::LeftOver });
-        if place.starts_with("store.open.") || place.starts_with("runtime.start.") {
-            kills.push(Kill { place, nth: 1, state: State::Empty });
+        kills.push(Kill { failpoint, nth, state: State::LeftOver });
+        if failpoint.starts_with("store.open.") || failpoint.starts_with("runtime.start.") {
+            kills.push(Kill { failpoint, nth: 1, state: State::Empty });
         }
     }
     (kills, unmet)
 }
 
 fn matrix(setup: Setup) {
-    if let Some(orders) = Orders::told() {
+    if let Some(orders) = Orders::from_env() {
         return crate::program::live(orders);
     }
     let begun = Instant::now();
@@ -239,13 +239,13 @@ fn matrix(setup: Setup) {
                 while let Some(kill) = kills.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let begun = Instant::now();
                     let verdict = setup.kill_sooner_or_later(&database, kill).map_err(|wrong| {
-                        let left = database.leave(&format!("{}-{}", kill.place, kill.nth));
+                        let left = database.leave(&format!("{}-{}", kill.failpoint, kill.nth));
                         format!("{kill:?}, left in {left}:\n{wrong}")
                     });
                     if let Err(wrong) = &verdict {
                         println!("{wrong}");
                     }
-                    results.lock().unwrap().push((begun.elapsed(), kill.place, verdict));
+                    results.lock().unwrap().push((begun.elapsed(), kill.failpoint, verdict));
                 }
             });
         }
@@ -255,10 +255,18 @@ fn matrix(setup: Setup) {
 
 type Judged = (Duration, &'static str, Result<Verdict, String>);
 
-fn report(setup: Setup, places: usize, took: Duration, results: Vec<Judged>, unmet: Vec<String>) {
+fn report(
+    setup: Setup,
+    failpoints: usize,
+    took: Duration,
+    results: Vec<Judged>,
+    unmet: Vec<String>,
+) {
     let kills = results.len();
-    let slowest =
-        results.iter().max_by_key(|(took, ..)| *took).map(|(took, place, _)| (*took, *place));
+    let slowest = results
+        .iter()
+        .max_by_key(|(took, ..)| *took)
+        .map(|(took, failpoint, _)| (*took, *failpoint));
     let mut total = Verdict::default();
     let mut wrong = unmet;
     for (_, _, verdict) in results {
@@ -268,7 +276,7 @@ fn report(setup: Setup, places: usize, took: Duration, results: Vec<Judged>, unm
         }
     }
     println!(
-        "{:?}, processes: {}; places: {places}; kills: {kills} in {took:.1?}, the slowest {slowest:?}; {total:?}",
+        "{:?}, processes: {}; places: {failpoints}; kills: {kills} in {took:.1?}, the slowest {slowest:?}; {total:?}",
         setup.kind, setup.processes
     );
     assert!(wrong.is_empty(), "{} of {kills} went wrong:\n{}", wrong.len(), wrong.join("\n"));

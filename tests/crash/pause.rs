@@ -19,13 +19,13 @@ use crate::{
 const TEST: &str = "pause::a_process_that_is_stopped_past_its_lease_is_fenced";
 
 /// The stopped process is about to store outcomes, so that its write comes after the takeover.
-const PLACE: &str = "engine.write.before:4:stop";
+const FAILPOINT: &str = "engine.write.before:4:stop";
 
 /// Each workflow ends once, though two processes ran it; the one that was taken for dead goes on
 /// with other work.
 #[test]
 fn a_process_that_is_stopped_past_its_lease_is_fenced() {
-    if let Some(orders) = Orders::told() {
+    if let Some(orders) = Orders::from_env() {
         return crate::program::live(orders);
     }
     let database = match TestDatabase::new(Kind::Postgres, "pause") {
@@ -45,7 +45,7 @@ fn a_process_that_is_stopped_past_its_lease_is_fenced() {
     };
     let mut live = start("live", None);
     live.says("started").unwrap();
-    let mut stopped = start("stopped", Some(PLACE));
+    let mut stopped = start("stopped", Some(FAILPOINT));
     stopped.stops().unwrap();
     let begun = Instant::now();
     let took = await_takeover(&database, begun);

@@ -20,7 +20,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 /// Nothing that a test waits for takes this long, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(100);
+const TIMEOUT: Duration = Duration::from_secs(100);
 
 /// What a process is told, in JSON.
 const ORDERS: &str = "GLEITZEIT_TEST_ORDERS";
@@ -60,7 +60,7 @@ pub(crate) struct Orders {
 
 impl Orders {
     /// In a process that was started by a test: its orders.
-    pub(crate) fn told() -> Option<Self> {
+    pub(crate) fn from_env() -> Option<Self> {
         Some(serde_json::from_str(&std::env::var(ORDERS).ok()?).unwrap())
     }
 }
@@ -76,7 +76,7 @@ pub(crate) fn say(word: &str) {
 /// A process; killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
-    said: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
     name: String,
     stderr: PathBuf,
 }
@@ -101,8 +101,8 @@ impl Process {
             command.env("GLEITZEIT_FAILPOINT", failpoint);
         }
         let mut child = command.spawn().unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
-        Self { child, said, name: orders.name.clone(), stderr }
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, stdout, name: orders.name.clone(), stderr }
     }
 
     #[cfg(feature = "failpoints")]
@@ -132,7 +132,7 @@ impl Process {
         let id = Pid::from_raw(self.child.id().try_into().unwrap());
         let (ended, ends) = mpsc::channel::<()>();
         let watch = thread::spawn(move || {
-            let is_late = ends.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout);
+            let is_late = ends.recv_timeout(TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout);
             is_late && kill(id, Signal::SIGKILL).is_ok()
         });
         let waited = wait(self);
@@ -157,14 +157,14 @@ impl Process {
     /// Waits until it says a word.
     pub(crate) fn says(&mut self, word: &str) -> Result<(), String> {
         let word = format!("@{word}\n");
-        let said = self.patiently(|it| {
+        let is_printed = self.patiently(|it| {
             let mut line = String::new();
-            while it.said.read_line(&mut line).unwrap() > 0 && line != word {
+            while it.stdout.read_line(&mut line).unwrap() > 0 && line != word {
                 line.clear();
             }
             line == word
         })?;
-        if said {
+        if is_printed {
             return Ok(());
         }
         let status = self.wait()?;

@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// Between two looks at a state that another process changes.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(5);
 
 /// Nothing is waited for longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between submissions that are to come while others are being written: so much in the second
 /// round, twice that in the third.
@@ -43,15 +43,15 @@ pub(crate) async fn live(orders: Orders) {
         .await
         .unwrap();
     let client = Client { handle: runtime.handle(), store, orders };
-    let mut told = told();
+    let mut input = input();
     say("started");
     match client.orders.role {
         Role::First => client.leave_behind().await,
         Role::Retries => client.leave_retries().await,
         Role::Worker => client.do_share().await,
-        Role::Helper => client.help(&mut told).await,
+        Role::Helper => client.help(&mut input).await,
         Role::Last => client.finish(&client.orders.shares).await,
-        Role::Stream => client.stream(&mut told).await,
+        Role::Stream => client.stream(&mut input).await,
     }
     let orders = client.orders.clone();
     client.write_lost_leases().await;
@@ -72,17 +72,17 @@ async fn end(runtime: Runtime, orders: &Orders) {
     }
 }
 
-/// Lines that the process is told; closed with its input.
-type Told = mpsc::UnboundedReceiver<String>;
+/// Lines that the process reads from its standard input; closed with it.
+type Input = mpsc::UnboundedReceiver<String>;
 
-fn told() -> Told {
-    let (hears, told) = mpsc::unbounded_channel();
+fn input() -> Input {
+    let (sender, input) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lines() {
-            let _ = hears.send(line.unwrap());
+            let _ = sender.send(line.unwrap());
         }
     });
-    told
+    input
 }
 
 /// How often this process has come to each failpoint, where it was asked to count.
@@ -101,9 +101,9 @@ fn write_passes(folder: &Path) {
 
 /// True for a failpoint that this process counts, and has not come to.
 #[cfg(feature = "failpoints")]
-fn is_missed(place: &str) -> bool {
+fn is_missed(failpoint: &str) -> bool {
     let passes = gleitzeit_failpoint::passes();
-    passes.iter().any(|(name, count)| *name == place && *count == 0)
+    passes.iter().any(|(name, count)| *name == failpoint && *count == 0)
 }
 
 #[cfg(not(feature = "failpoints"))]
@@ -145,7 +145,7 @@ impl Client {
 
     async fn wait(&self, id: &str) {
         let id = WorkflowId::from(id);
-        let waited = tokio::time::timeout(PATIENCE, self.handle.wait(&id)).await;
+        let waited = tokio::time::timeout(TIMEOUT, self.handle.wait(&id)).await;
         let record = waited.unwrap_or_else(|_| panic!("{id} has not settled")).unwrap();
         assert!(record.status.is_settled(), "{id}: {}", record.status);
     }
@@ -166,17 +166,17 @@ impl Client {
 
     /// Waits until a task that is stored has come to a status.
     async fn await_status(&self, workflow: &str, task: usize, status: TaskStatus) {
-        let come = async {
+        let reached = async {
             loop {
                 let record = self.store.workflow(&workflow.into()).await.unwrap();
                 if record.is_some_and(|record| record.tasks[task].status == status) {
                     return;
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL).await;
             }
         };
-        let come = tokio::time::timeout(PATIENCE, come).await;
-        come.unwrap_or_else(|_| panic!("{workflow}, task {task}: not {status}"));
+        let reached = tokio::time::timeout(TIMEOUT, reached).await;
+        reached.unwrap_or_else(|_| panic!("{workflow}, task {task}: not {status}"));
     }
 
     /// The first process: work that is half done.
@@ -190,8 +190,8 @@ impl Client {
             .into_iter()
             .partition(|spec| spec.id.as_ref().is_some_and(|id| id.as_str() == "left-retry"));
         self.submit(others).await;
-        for in_doubt in workload::IN_DOUBT {
-            self.await_status(in_doubt, 0, TaskStatus::Executing).await;
+        for unconfirmed in workload::UNCONFIRMED {
+            self.await_status(unconfirmed, 0, TaskStatus::Executing).await;
         }
         self.await_status("left-half", 0, TaskStatus::Completed).await;
         self.await_status("left-settled", 0, TaskStatus::Failed).await;
@@ -231,11 +231,11 @@ impl Client {
         let is_left = |it: &WorkflowSummary| it.id.as_str().starts_with("left-");
         let settled = async {
             while self.unsettled().await.iter().any(is_left) {
-                self.give_word().await;
-                tokio::time::sleep(LOOK).await;
+                self.resolve_all().await;
+                tokio::time::sleep(POLL).await;
             }
         };
-        tokio::time::timeout(PATIENCE, settled).await.expect("what was left over has not settled");
+        tokio::time::timeout(TIMEOUT, settled).await.expect("what was left over has not settled");
     }
 
     /// Submits a share, sees it end, and stops what would not; the neighbour stops the last one, or
@@ -303,16 +303,16 @@ impl Client {
     async fn stop_asked(&self, share: &str) {
         let asked = WorkflowId::from(workload::id(share, "asked"));
         while self.store.workflow(&asked).await.unwrap().is_none() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
         let _ = self.handle.cancel(&asked, "unwanted").await;
     }
 
     /// A person looks at what is in doubt, and gives word on each.
-    async fn give_word(&self) {
+    async fn resolve_all(&self) {
         for summary in self.store.list(ALL).await.unwrap() {
             if summary.outcome_unknown_count > 0 {
-                self.give_word_on(&summary.id).await;
+                self.resolve_tasks(&summary.id).await;
             }
         }
     }
@@ -320,10 +320,10 @@ impl Client {
     /// The word goes by the id: it is done, it is to be done again, it failed; else it need not be
     /// done any more, and the rest of `left-word` is run all the same. Somebody else may be faster:
     /// then it is an error.
-    async fn give_word_on(&self, id: &WorkflowId) {
+    async fn resolve_tasks(&self, id: &WorkflowId) {
         let Some(record) = self.handle.workflow(id).await.unwrap() else { return };
-        let in_doubt = |task: &&TaskRecord| task.status == TaskStatus::OutcomeUnknown;
-        for task in record.tasks.iter().filter(in_doubt) {
+        let unconfirmed = |task: &&TaskRecord| task.status == TaskStatus::OutcomeUnknown;
+        for task in record.tasks.iter().filter(unconfirmed) {
             journal::append(self.folder(), &Line::Word { task: format!("{id}/{}", task.id) });
             let verdict = match id.as_str() {
                 "left-done" => Resolution::Completed { result: json!({ "by": "person" }) },
@@ -349,7 +349,7 @@ impl Client {
         }
     }
 
-    async fn help(&self, told: &mut Told) {
+    async fn help(&self, input: &mut Input) {
         let work = async {
             for share in &self.orders.shares {
                 self.work_through(share).await;
@@ -358,7 +358,7 @@ impl Client {
         };
         let shares = tokio::select! {
             () = work => None,
-            shares = told.recv() => shares,
+            shares = input.recv() => shares,
         };
         if let Some(shares) = shares {
             let shares: Vec<String> = shares.split(' ').map(str::to_owned).collect();
@@ -388,17 +388,17 @@ impl Client {
                         _ => {}
                     }
                 }
-                self.give_word().await;
-                tokio::time::sleep(LOOK).await;
+                self.resolve_all().await;
+                tokio::time::sleep(POLL).await;
             }
         };
-        let is_settled = tokio::time::timeout(PATIENCE, settled).await.is_ok();
+        let is_settled = tokio::time::timeout(TIMEOUT, settled).await.is_ok();
         assert!(is_settled, "not settled: {:#?}", self.unsettled().await);
         self.check_leftovers().await;
     }
 
     /// Share after share, two at a time, until told to stop.
-    async fn stream(&self, told: &mut Told) {
+    async fn stream(&self, input: &mut Input) {
         let one = |half: &'static str| async move {
             for number in 0.. {
                 self.work_through(&format!("{}{half}{number}", self.orders.name)).await;
@@ -407,7 +407,7 @@ impl Client {
         tokio::select! {
             () = one("a") => {}
             () = one("b") => {}
-            _ = told.recv() => {}
+            _ = input.recv() => {}
         }
     }
 
@@ -421,10 +421,10 @@ impl Client {
     async fn check_leftovers(&self) {
         let empty = async {
             while self.handle.engine_counts().await.unwrap() != EngineCounts::default() {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL).await;
             }
         };
-        let is_empty = tokio::time::timeout(PATIENCE, empty).await.is_ok();
+        let is_empty = tokio::time::timeout(TIMEOUT, empty).await.is_ok();
         assert!(is_empty, "left over: {:?}", self.handle.engine_counts().await.unwrap());
     }
 }

@@ -33,7 +33,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 fn random(test: &str, kind: Kind) {
-    if let Some(orders) = Orders::told() {
+    if let Some(orders) = Orders::from_env() {
         return crate::program::live(orders);
     }
     let kills = usize::try_from(number("GLEITZEIT_KILLS").unwrap_or(50)).unwrap();

@@ -31,7 +31,7 @@ const BETWEEN: [&str; 8] = [
 /// Within a transaction.
 const WITHIN: [&str; 3] = ["store.begin.after", "store.write.rows", "store.commit.before"];
 
-fn stop_at(test: &str, place: &str) -> (TestDatabase, Process, u32) {
+fn stop_at(test: &str, failpoint: &str) -> (TestDatabase, Process, u32) {
     let database = TestDatabase::new(Kind::Sqlite, "stopped").unwrap();
     // Something to claim.
     wait_for(submit(&database, "free")).unwrap();
@@ -43,8 +43,8 @@ fn stop_at(test: &str, place: &str) -> (TestDatabase, Process, u32) {
         shares: vec!["stopped".into()],
         neighbour: None,
     };
-    let mut process = Process::start(test, &orders, Some(&format!("{place}:1:stop")));
-    process.stops().unwrap_or_else(|why| panic!("{place}: {why}"));
+    let mut process = Process::start(test, &orders, Some(&format!("{failpoint}:1:stop")));
+    process.stops().unwrap_or_else(|why| panic!("{failpoint}: {why}"));
     let id = process.id();
     (database, process, id)
 }
@@ -63,16 +63,16 @@ fn wait_for<T>(it: impl Future<Output = T>) -> T {
 
 #[test]
 fn a_stopped_process_holds_nobody_up_between_transactions() {
-    if let Some(orders) = Orders::told() {
+    if let Some(orders) = Orders::from_env() {
         return crate::program::live(orders);
     }
     let test = "stopped::a_stopped_process_holds_nobody_up_between_transactions";
     thread::scope(|scope| {
-        for place in BETWEEN {
+        for failpoint in BETWEEN {
             scope.spawn(move || {
-                let (database, _process, _) = stop_at(test, place);
+                let (database, _process, _) = stop_at(test, failpoint);
                 let answer = wait_for(submit(&database, "other"));
-                assert_eq!(answer, Ok(vec![Submitted::Created]), "{place}");
+                assert_eq!(answer, Ok(vec![Submitted::Created]), "{failpoint}");
             });
         }
     });
@@ -80,24 +80,24 @@ fn a_stopped_process_holds_nobody_up_between_transactions() {
 
 #[test]
 fn a_process_that_is_stopped_within_a_transaction_is_named() {
-    if let Some(orders) = Orders::told() {
+    if let Some(orders) = Orders::from_env() {
         return crate::program::live(orders);
     }
     let test = "stopped::a_process_that_is_stopped_within_a_transaction_is_named";
     thread::scope(|scope| {
-        for place in WITHIN {
+        for failpoint in WITHIN {
             scope.spawn(move || {
-                let (database, process, id) = stop_at(test, place);
+                let (database, process, id) = stop_at(test, failpoint);
                 let refused = wait_for(submit(&database, "early")).unwrap_err();
                 let named = format!("the process {id}, which is stopped, is writing to it");
-                assert!(refused.to_string().contains(&named), "{place}: {refused}");
+                assert!(refused.to_string().contains(&named), "{failpoint}: {refused}");
                 process.signal(Signal::SIGKILL);
                 let mut answer = wait_for(submit(&database, "late"));
                 while let Err(StoreError::Unavailable { .. }) = answer {
                     // Its end takes a moment.
                     answer = wait_for(submit(&database, "late"));
                 }
-                assert_eq!(answer, Ok(vec![Submitted::Created]), "{place}");
+                assert_eq!(answer, Ok(vec![Submitted::Created]), "{failpoint}");
             });
         }
     });

@@ -24,7 +24,7 @@ use crate::{
 const LATE: Duration = Duration::from_secs(10);
 
 fn retries(test: &str, kind: Kind) {
-    if let Some(orders) = Orders::told() {
+    if let Some(orders) = Orders::from_env() {
         return crate::program::live(orders);
     }
     let database = match TestDatabase::new(kind, "timers") {

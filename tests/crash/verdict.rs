@@ -219,12 +219,12 @@ impl Case<'_> {
 
         let name = record.id.as_str().rsplit_once('-').map_or("", |(_, shape)| shape);
         let statuses: Vec<TaskStatus> = record.tasks.iter().map(|task| task.status).collect();
-        let is_in_doubt = record.tasks.iter().any(|task| {
+        let is_unconfirmed = record.tasks.iter().any(|task| {
             let calls = self.calls.get(&format!("{}/{}", record.id, task.id));
             calls.is_some_and(|calls| !calls.words.is_empty())
         });
         let is_right = match name {
-            _ if is_in_doubt => record.status.is_settled(),
+            _ if is_unconfirmed => record.status.is_settled(),
             "broken" => {
                 record.status == WorkflowStatus::Failed
                     && statuses == [Completed, Failed, Skipped, Completed, Failed]
@@ -251,19 +251,19 @@ impl Case<'_> {
         events: &[Event],
     ) -> BTreeMap<String, usize> {
         let mut ends = BTreeMap::new();
-        let mut told: BTreeMap<String, String> = BTreeMap::new();
+        let mut reported: BTreeMap<String, String> = BTreeMap::new();
         for event in events {
             if let EventData::TaskCompleted { task_id, provider_id, .. } = &event.data {
                 let by = provider_id.as_ref().map_or("", |id| id.as_str());
                 let by = by.strip_prefix("journal-").unwrap_or(by).to_owned();
-                if told.insert(task_id.to_string(), by).is_some() {
+                if reported.insert(task_id.to_string(), by).is_some() {
                     wrong!(self, "{}/{task_id} is told as completed twice", record.id);
                 }
             }
         }
         for task in record.tasks.iter().filter(|task| task.status == TaskStatus::Completed) {
             let name = format!("{}/{}", record.id, task.id);
-            let by = told.remove(task.id.as_str()).unwrap_or_default();
+            let by = reported.remove(task.id.as_str()).unwrap_or_default();
             let result = task
                 .result
                 .as_ref()
@@ -292,8 +292,8 @@ impl Case<'_> {
                 ),
             }
         }
-        if !told.is_empty() {
-            wrong!(self, "{}: told as completed, and not stored so: {told:?}", record.id);
+        if !reported.is_empty() {
+            wrong!(self, "{}: told as completed, and not stored so: {reported:?}", record.id);
         }
         ends
     }
@@ -338,7 +338,7 @@ impl Case<'_> {
         }
         for pair in begun.windows(2) {
             let [before, after] = pair else { continue };
-            let is_said = words.iter().any(|word| (before.at..after.at).contains(word));
+            let is_resolved = words.iter().any(|word| (before.at..after.at).contains(word));
             let is_repeated = was_interrupted(before.attempt)
                 || cut_by.contains(&before.process)
                 || self.lost.contains(&before.process)
@@ -347,7 +347,7 @@ impl Case<'_> {
             let is_retry =
                 before.end.is_some_and(|(_, well)| !well) && after.attempt == before.attempt + 1;
             self.verdict.repeated += usize::from(is_repeated);
-            if !is_said && (is_once || !(is_repeated || is_retry)) {
+            if !is_resolved && (is_once || !(is_repeated || is_retry)) {
                 wrong!(self, "{name} is run twice: {before:?}, then {after:?}");
             }
         }

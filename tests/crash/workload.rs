@@ -44,7 +44,7 @@ fn number(call: &Call, name: &str) -> u64 {
 pub(crate) fn provider(folder: PathBuf, process: String) -> ProviderSpec {
     let id = format!("journal-{process}");
     // Fewer than a process runs at once, so that some calls wait for a place.
-    let places = if process == FIRST { 32 } else { 4 };
+    let concurrent_max = if process == FIRST { 32 } else { 4 };
     let run = move |call: Call| {
         let (folder, process) = (folder.clone(), process.clone());
         let key = call.idempotency_key();
@@ -79,7 +79,7 @@ pub(crate) fn provider(folder: PathBuf, process: String) -> ProviderSpec {
             Ok(json!({ "by": process, "attempt": attempt, "ballast": "x".repeat(size) }))
         }
     };
-    ProviderSpec::from_fn(id, "journal/v1.0", run).unwrap().max_concurrent(places)
+    ProviderSpec::from_fn(id, "journal/v1.0", run).unwrap().max_concurrent(concurrent_max)
 }
 
 fn task(id: &str, method: &str) -> TaskSpec {
@@ -217,7 +217,7 @@ const UNNAMED: u32 = 64;
 /// the middle of a chain, a task that waits for its second attempt.
 pub(crate) fn left_over() -> Vec<WorkflowSpec> {
     let stalls = json!({ "stalls": FIRST });
-    let mut left: Vec<WorkflowSpec> = IN_DOUBT
+    let mut left: Vec<WorkflowSpec> = UNCONFIRMED
         .iter()
         .map(|id| {
             let first = task("t1", "once").params(stalls.clone());
@@ -244,7 +244,7 @@ pub(crate) fn left_over() -> Vec<WorkflowSpec> {
 }
 
 /// Those whose first task must not run twice.
-pub(crate) const IN_DOUBT: [&str; 5] =
+pub(crate) const UNCONFIRMED: [&str; 5] =
     ["left-doubt", "left-word", "left-done", "left-again", "left-failed"];
 
 /// The process that leaves [`left_over`] behind.

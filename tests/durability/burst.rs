@@ -28,26 +28,26 @@ fn workflow(number: usize) -> WorkflowSpec {
 }
 
 /// The last sequence of each workflow that was heard of, unless one was missing before.
-type Heard = HashMap<WorkflowId, u64>;
+type Received = HashMap<WorkflowId, u64>;
 
 /// Counts the events of all workflows as they are told, up to the last workflow's end.
-async fn listen(handle: &Handle, workflows: usize) -> JoinHandle<Heard> {
+async fn listen(handle: &Handle, workflows: usize) -> JoinHandle<Received> {
     let capacity = workflows * 16;
     let subscribe = Subscribe { filter: EventFilter::default(), capacity };
     let mut listener = handle.addresses().bus.send(subscribe).await.unwrap();
     tokio::spawn(async move {
-        let mut heard = Heard::with_capacity(workflows);
+        let mut received = Received::with_capacity(workflows);
         let mut ended = 0;
         while ended < workflows {
             let delivery = within("an event", listener.next()).await.unwrap();
             let Delivery::Event(event) = delivery else { panic!("{delivery:?}") };
             let Some(id) = event.workflow_id.clone() else { continue };
-            let last = heard.entry(id).or_default();
+            let last = received.entry(id).or_default();
             assert_eq!(event.sequence, *last + 1, "{event:?}");
             *last = event.sequence;
             ended += usize::from(event.data.event_type() == "workflow:completed");
         }
-        heard
+        received
     })
 }
 
@@ -97,7 +97,7 @@ async fn burst(settings: Settings, store: Option<Arc<dyn Store>>, workflows: usi
         ids.extend(lane.unwrap());
     }
     assert_eq!(ids.len(), workflows);
-    let heard = within("the listener", listener).await.unwrap();
+    let received = within("the listener", listener).await.unwrap();
 
     check_nothing_is_left(&handle).await;
     let tasks = workflows + workflows.div_ceil(3);
@@ -107,11 +107,11 @@ async fn burst(settings: Settings, store: Option<Arc<dyn Store>>, workflows: usi
     assert_eq!(stats.tasks_succeeded, tasks as u64);
 
     // What is stored is what was told, and it is whole.
-    assert_eq!(heard.len(), workflows);
+    assert_eq!(received.len(), workflows);
     for id in &ids {
         let events = handle.events(id, 0, 100).await.unwrap();
         check_events(&events);
-        assert_eq!(heard[id], events.len() as u64, "{id}");
+        assert_eq!(received[id], events.len() as u64, "{id}");
     }
     let open = |status| ListFilter { status: Some(status), limit: 1, ..ListFilter::default() };
     for status in [WorkflowStatus::Pending, WorkflowStatus::Running] {

@@ -163,7 +163,7 @@ async fn what_is_not_settled_stays_whatever_its_size() {
 
 /// Without a size, or below it, everything stays.
 #[tokio::test(flavor = "multi_thread")]
-async fn below_the_size_nothing_goes() {
+async fn below_the_size_nothing_is_removed() {
     on_both("below", |url| async move {
         for (limit, count) in [(None, 100), (Some(100 * LIMIT), 200)] {
             let store = open(&url, limit).await;

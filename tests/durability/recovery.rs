@@ -19,7 +19,7 @@ use gleitzeit::{
 };
 use serde_json::json;
 
-use crate::support::child::{Process, say, told};
+use crate::support::child::{Process, arguments, say};
 use crate::support::whole::{check_events, event_types, within};
 
 const WORKFLOWS: usize = 6;
@@ -229,7 +229,7 @@ const POINTS: [Point; 7] = [
 /// Whatever the moment of the kill, nothing is lost and nothing that completed runs twice.
 #[test]
 fn a_killed_process_is_continued_by_the_next_one() {
-    if let Some((store, folder)) = told() {
+    if let Some((store, folder)) = arguments() {
         return doomed(&store, &folder, fans());
     }
     for point in POINTS {
@@ -243,7 +243,7 @@ fn a_killed_process_is_continued_by_the_next_one() {
 /// A machine that goes down again while it recovers loses nothing either.
 #[test]
 fn a_process_that_is_killed_again_and_again_gets_done() {
-    if let Some((store, folder)) = told() {
+    if let Some((store, folder)) = arguments() {
         return doomed(&store, &folder, fans());
     }
     let folder = tempfile::tempdir().unwrap();
@@ -260,7 +260,7 @@ fn a_process_that_is_killed_again_and_again_gets_done() {
 fn a_killed_process_is_continued_from_a_server() {
     use sea_orm::{ConnectionTrait as _, Database};
 
-    if let Some((store, folder)) = told() {
+    if let Some((store, folder)) = arguments() {
         return doomed(&store, &folder, fans());
     }
     let name = "recovery::a_killed_process_is_continued_from_a_server";
@@ -293,7 +293,7 @@ fn a_call_that_must_not_run_twice_waits_for_a_person() {
             .task(TaskSpec::new("middle", method).after("before"))
             .task(TaskSpec::new("after", "journal/append").after("middle"))
     };
-    if let Some((store, folder)) = told() {
+    if let Some((store, folder)) = arguments() {
         let both = ["again", "once"].map(|id| {
             workflow(id, if id == "once" { "journal/hold_once" } else { "journal/hold" })
         });

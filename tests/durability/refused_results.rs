@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::support::postgres;
 use crate::support::whole::within;
 
-/// Beside `give`, which gives back what it is told, `bad` and `bad_pure` give this.
+/// Beside `give`, which returns its parameter, `bad` and `bad_pure` return this.
 fn runtime(url: &StoreUrl, bad: &'static str) -> RuntimeBuilder {
     let settings = format!("storage.url = {:?}", url.expose());
     let method = |name: &str, effect| MethodSpec { effect, ..MethodSpec::new(name) };
@@ -36,7 +36,7 @@ fn runtime(url: &StoreUrl, bad: &'static str) -> RuntimeBuilder {
         .provider(provider)
 }
 
-fn give(id: &str, value: impl Into<Value>) -> TaskSpec {
+fn returning(id: &str, value: impl Into<Value>) -> TaskSpec {
     TaskSpec::new(id, "test/give").params(json!({"value": value.into()}))
 }
 
@@ -52,16 +52,18 @@ async fn the_task_fails_alone(url: &StoreUrl, bad: &'static str, words: &str) {
     let handle = started.handle();
     let spec = |method: &str| {
         WorkflowSpec::new("w")
-            .task(give("first", 0))
+            .task(returning("first", 0))
             .task(TaskSpec::new("bad", method).after("first"))
-            .task(give("after", 1).after("bad"))
-            .task(give("beside", 2).after("first"))
+            .task(returning("after", 1).after("bad"))
+            .task(returning("beside", 2).after("first"))
     };
     let ends = [Completed, Failed, Skipped, Completed];
     let others: Vec<_> = (0..20)
         .map(|_| {
             let handle = handle.clone();
-            let spec = WorkflowSpec::new("other").task(give("a", 1)).task(give("b", 2).after("a"));
+            let spec = WorkflowSpec::new("other")
+                .task(returning("a", 1))
+                .task(returning("b", 2).after("a"));
             tokio::spawn(async move { handle.run(spec).await.unwrap() })
         })
         .collect();
@@ -92,7 +94,7 @@ async fn an_early_result_fails_its_task(url: &StoreUrl, bad: &'static str) {
         .map(|_| {
             let handle = started.handle();
             let early = TaskSpec::new("bad", "test/bad_pure");
-            let spec = WorkflowSpec::new("early").task(early).task(give("b", 1).after("bad"));
+            let spec = WorkflowSpec::new("early").task(early).task(returning("b", 1).after("bad"));
             tokio::spawn(async move { handle.run(spec).await.unwrap() })
         })
         .collect();
@@ -153,7 +155,8 @@ async fn postgres_takes_what_json_can_say() {
     let url = server.database().await;
     let started = runtime(&url, "").start().await.unwrap();
     let odd = json!({"nul\0": "a\0b\u{feff}", "": 1.797_693_134_862_315_7e308, "max": u64::MAX});
-    let record = started.handle().run(WorkflowSpec::new("odd").task(give("a", odd.clone()))).await;
+    let record =
+        started.handle().run(WorkflowSpec::new("odd").task(returning("a", odd.clone()))).await;
     let stored = started.handle().workflow(&record.unwrap().id).await.unwrap().unwrap();
     assert_eq!(stored.tasks[0].result, Some(Arc::new(odd)));
     started.stop(Duration::ZERO).await;

@@ -40,7 +40,7 @@ async fn open(url: &StoreUrl) -> SqlStore {
 }
 
 /// A look at the file past the store.
-async fn look(url: &StoreUrl) -> DatabaseConnection {
+async fn raw_connection(url: &StoreUrl) -> DatabaseConnection {
     Database::connect(format!("{}?mode=rw", url.expose())).await.unwrap()
 }
 
@@ -125,7 +125,7 @@ async fn only_the_call_that_is_refused_fails() {
     let folder = TempDir::new().unwrap();
     let url = url(&folder, "a.db");
     let store = open(&url).await;
-    let db = look(&url).await;
+    let db = raw_connection(&url).await;
     let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON gleitzeit_workflows
         WHEN NEW.id = 'bad' BEGIN SELECT RAISE(ABORT, 'not this one'); END";
     db.execute_unprepared(trigger).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_database_of_a_newer_program_is_refused() {
     let folder = TempDir::new().unwrap();
     let url = url(&folder, "a.db");
     open(&url).await.close(LONG).await.unwrap();
-    let db = look(&url).await;
+    let db = raw_connection(&url).await;
     let newer = "INSERT INTO gleitzeit_migrations VALUES ('m29990101_000001_future', 0)";
     db.execute_unprepared(newer).await.unwrap();
     match SqlStore::connect(&url, SqlOptions::default()).await {
@@ -230,7 +230,7 @@ async fn a_locked_file_refuses_writes_until_it_is_free() {
     let url = url(&folder, "a.db");
     let store = open(&url).await;
     store.submit(vec![sample::workflow("before", 1)]).await.unwrap();
-    let db = look(&url).await;
+    let db = raw_connection(&url).await;
     db.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
     let refused = store.submit(vec![sample::workflow("meanwhile", 1)]).await;
     match refused {
@@ -252,18 +252,18 @@ async fn pruning_leaves_no_rows_behind() {
     let store = open(&url).await;
     let large = json!("x".repeat(100_000));
     // More than one batch of workflows, and one workflow with more tasks than a batch.
-    let mut news: Vec<_> =
+    let mut workflows: Vec<_> =
         (0..300).map(|number| sample::workflow(&format!("w{number}"), 1)).collect();
-    news.push(sample::workflow("wide", 6_000));
-    store.submit(news.clone()).await.unwrap();
-    let changes = news.iter().map(|new| WorkflowChange {
+    workflows.push(sample::workflow("wide", 6_000));
+    store.submit(workflows.clone()).await.unwrap();
+    let changes = workflows.iter().map(|new| WorkflowChange {
         tasks: new.record.tasks.iter().map(|task| sample::completed(task, large.clone())).collect(),
         events: sample::events(&new.record.id, 2, 1),
         last_sequence: 2,
         ..sample::settles(new, WorkflowStatus::Completed, sample::at(5))
     });
     store.record(changes.collect()).await.unwrap();
-    let db = look(&url).await;
+    let db = raw_connection(&url).await;
     // The large spec, and the result that all tasks share.
     assert_eq!(number(&db, "SELECT COUNT(*) FROM gleitzeit_blobs").await, 2);
     assert_eq!(number(&db, "SELECT COUNT(*) FROM gleitzeit_tasks").await, 6_300);
@@ -282,7 +282,7 @@ async fn a_task_is_written_once() {
     let store = open(&url).await;
     let new = sample::workflow("a", 1_000);
     store.submit(vec![new.clone()]).await.unwrap();
-    let db = look(&url).await;
+    let db = raw_connection(&url).await;
     assert_eq!(number(&db, "SELECT COUNT(*) FROM gleitzeit_tasks").await, 0);
     let outcome = WorkflowChange {
         tasks: vec![sample::completed(&new.record.tasks[500], Value::Null)],
@@ -411,8 +411,8 @@ async fn a_database_that_is_gone_takes_nothing_more() {
         assert!(matches!(refused, StoreError::Gone { .. }), "{what}: {refused:?}");
         assert!(refused.to_string().contains(what), "{what}: {refused}");
         assert!(!refused.is_transient(), "to try again is of no use");
-        let told = tokio::time::timeout(LONG, store.lost()).await.unwrap();
-        assert_eq!(told, refused, "a runtime hears of it");
+        let lost_error = tokio::time::timeout(LONG, store.lost()).await.unwrap();
+        assert_eq!(lost_error, refused, "a runtime hears of it");
         assert_eq!(store.record(vec![sample::change(&"before".into(), 2)]).await, Err(refused));
         store.close(LONG).await.unwrap();
     }
@@ -427,8 +427,8 @@ async fn who_only_listens_notices_that_the_database_is_gone() {
     let mut notifications = store.notifications();
     notifications.next().await.unwrap();
     std::fs::rename(folder.path().join("a.db"), folder.path().join("b.db")).unwrap();
-    let told = tokio::time::timeout(LONG, store.lost()).await.unwrap();
-    assert!(matches!(told, StoreError::Gone { .. }), "{told:?}");
+    let lost_error = tokio::time::timeout(LONG, store.lost()).await.unwrap();
+    assert!(matches!(lost_error, StoreError::Gone { .. }), "{lost_error:?}");
 }
 
 /// Two names have two logs, and destroy what they name.
@@ -475,7 +475,7 @@ async fn a_broken_row_is_left_out() {
             ..sample::change(&bad.record.id, 1)
         };
         store.record(vec![outcome]).await.unwrap();
-        look(&url).await.execute_unprepared(sql).await.unwrap();
+        raw_connection(&url).await.execute_unprepared(sql).await.unwrap();
         let others = vec![good.record.clone(), last.record.clone()];
         assert_eq!(store.unsettled().await.unwrap(), others, "{sql}");
         let listed = store.list(ListFilter::default()).await.unwrap();
@@ -498,7 +498,7 @@ async fn a_broken_row_is_left_out() {
 
 /// Whoever looks must not change what he looks at, nor wait for whoever writes.
 #[tokio::test]
-async fn to_look_makes_nothing_and_waits_for_nobody() {
+async fn a_read_only_store_makes_nothing_and_waits_for_nobody() {
     let folder = TempDir::new().unwrap();
     let url = url(&folder, "a.db");
     let options = SqlOptions::default();
@@ -506,15 +506,15 @@ async fn to_look_makes_nothing_and_waits_for_nobody() {
     assert_eq!(folder.path().read_dir().unwrap().count(), 0, "nothing was made");
     let store = open(&url).await;
     store.submit(vec![sample::workflow("a", 1)]).await.unwrap();
-    let db = look(&url).await;
+    let db = raw_connection(&url).await;
     db.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
-    let looks = ReadOnlyStore::open(&url, options).await.unwrap().unwrap();
-    assert_eq!(looks.list(ListFilter::default()).await.unwrap().len(), 1);
-    assert!(looks.workflow(&"a".into()).await.unwrap().is_some());
-    assert_eq!(looks.events(&"a".into(), 0, 10).await.unwrap().len(), 1);
-    let refused = looks.submit(vec![sample::workflow("b", 1)]).await;
+    let reader = ReadOnlyStore::open(&url, options).await.unwrap().unwrap();
+    assert_eq!(reader.list(ListFilter::default()).await.unwrap().len(), 1);
+    assert!(reader.workflow(&"a".into()).await.unwrap().is_some());
+    assert_eq!(reader.events(&"a".into(), 0, 10).await.unwrap().len(), 1);
+    let refused = reader.submit(vec![sample::workflow("b", 1)]).await;
     assert!(matches!(refused, Err(StoreError::Write { .. })), "{refused:?}");
-    looks.close(LONG).await.unwrap();
+    reader.close(LONG).await.unwrap();
     db.execute_unprepared("ROLLBACK").await.unwrap();
     let older = "DELETE FROM gleitzeit_migrations WHERE version LIKE '%_epochs'";
     db.execute_unprepared(older).await.unwrap();

@@ -301,10 +301,10 @@ async fn a_transaction_elsewhere_is_refused() {
     let other = Host::over(&url("b.db")).await;
     let in_memory = whole::echo_runtime().await;
     let transaction = other.begin().await;
-    for (handle, told) in [(host.handle(), "b.db`, and"), (in_memory.handle(), "`memory`")] {
+    for (handle, named_store) in [(host.handle(), "b.db`, and"), (in_memory.handle(), "`memory`")] {
         let refused = handle.submit_in(&transaction, named("1")).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::ConfigurationError);
-        assert!(refused.to_string().contains(told), "{refused}");
+        assert!(refused.to_string().contains(named_store), "{refused}");
     }
     transaction.commit().await.unwrap();
     in_memory.stop(Duration::from_secs(5)).await;

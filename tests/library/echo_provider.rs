@@ -60,14 +60,14 @@ async fn an_echo_is_ready_at_once() {
 #[actix::test]
 async fn an_echo_copies_nothing_that_it_owns() {
     let params = Arc::new(json!({ "text": "hello" }));
-    let given = params["text"].as_str().unwrap().as_ptr();
+    let pointer = params["text"].as_str().unwrap().as_ptr();
     let value = run(Call { params, ..call("echo", json!({}), 1) }).await.unwrap();
-    assert_eq!(value["text"].as_str().unwrap().as_ptr(), given);
+    assert_eq!(value["text"].as_str().unwrap().as_ptr(), pointer);
 }
 
 /// Tests of timeouts and of the clock rely on it.
 #[actix::test]
-async fn sleep_takes_as_long_as_told() {
+async fn sleep_takes_as_long_as_asked() {
     tokio::time::pause();
     let begun = tokio::time::Instant::now();
     let value = run(call("sleep", json!({ "seconds": 90.5 }), 1)).await.unwrap();
@@ -106,7 +106,7 @@ async fn older_methods_answer_as_they_did() {
 
 /// Tests of retries rely on it: the failing attempts are the first ones, and only those.
 #[actix::test]
-async fn fail_fails_as_often_and_as_told() {
+async fn fail_fails_as_often_and_as_asked() {
     let params = json!({ "message": "boom", "code": "CONNECTION_LOST", "times": 2 });
     for attempt in [1, 2] {
         let error = run(call("fail", params.clone(), attempt)).await.unwrap_err();

@@ -59,10 +59,11 @@ async fn a_tokio_program_runs_workflows_beside_its_own_work() {
 /// What an author of providers writes is all that is needed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_protocol_a_provider_and_a_strategy_of_ones_own_are_used() {
-    let told = custom_provider::run().await.unwrap();
-    let told: Vec<(&str, &str)> = told.iter().map(|(city, told)| (*city, told.as_str())).collect();
+    let reports = custom_provider::run().await.unwrap();
+    let reports: Vec<(&str, &str)> =
+        reports.iter().map(|(city, report)| (*city, report.as_str())).collect();
     assert_eq!(
-        told,
+        reports,
         [
             ("Atlantis", "TASK_EXECUTION_FAILED: no station in Atlantis"),
             ("Bremen", "11.5 °C, says station"),

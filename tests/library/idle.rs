@@ -21,7 +21,7 @@ use gleitzeit::{
     providers::echo,
 };
 
-use crate::support::child::{Process, say, told};
+use crate::support::child::{Process, arguments, say};
 use crate::support::whole::echo_workflow;
 
 /// Longer than the longest interval at which anything but health checks wakes up: 5 s.
@@ -148,7 +148,7 @@ fn check(test: &str, url: &str, folder: &Path, trace: impl Fn(u32) -> Trace) {
     thread::sleep(IDLE);
     let used = ticks(process.id()) - before;
     assert_eq!(trace(process.id()), seen, "statements were run while there was no work");
-    process.tell("enough");
+    process.send("enough");
     assert_eq!(process.says().unwrap(), asked, "the store was asked while there was no work");
     assert!(used <= TICKS_MAX, "{used} ticks in {IDLE:?} without work");
 }
@@ -156,7 +156,7 @@ fn check(test: &str, url: &str, folder: &Path, trace: impl Fn(u32) -> Trace) {
 /// A service that waits for work must cost nothing on a shared machine.
 #[test]
 fn an_idle_runtime_uses_no_processor_and_asks_no_store() {
-    if let Some((url, _)) = told() {
+    if let Some((url, _)) = arguments() {
         return idle(&url);
     }
     let folder = tempfile::tempdir().unwrap();
@@ -188,7 +188,7 @@ fn sleeps_of_sqlite(process: u32) -> Trace {
 #[cfg(feature = "sqlite")]
 #[test]
 fn an_idle_runtime_leaves_its_database_alone() {
-    if let Some((url, _)) = told() {
+    if let Some((url, _)) = arguments() {
         return idle(&url);
     }
     let folder = tempfile::tempdir().unwrap();
@@ -202,7 +202,7 @@ fn an_idle_runtime_leaves_its_database_alone() {
 fn an_idle_runtime_leaves_its_server_alone() {
     use sea_orm::{ConnectionTrait as _, Database, DbBackend, Statement};
 
-    if let Some((url, _)) = told() {
+    if let Some((url, _)) = arguments() {
         return idle(&url);
     }
     let test = "idle::an_idle_runtime_leaves_its_server_alone";
@@ -219,13 +219,13 @@ fn an_idle_runtime_leaves_its_server_alone() {
     let folder = tempfile::tempdir().unwrap();
     let store = format!("{}/{database}", url.rsplit_once('/').unwrap().0);
     check(test, &store, folder.path(), |_| {
-        let said = format!(
+        let query = format!(
             "SELECT pid || ' ' || query_start || ' ' || state_change || ' ' || query \
              FROM pg_stat_activity WHERE datname = '{database}' AND backend_type = \
              'client backend' ORDER BY 1"
         );
-        let said = Statement::from_string(DbBackend::Postgres, said);
-        let rows = waiter.block_on(server.query_all_raw(said)).unwrap();
+        let query = Statement::from_string(DbBackend::Postgres, query);
+        let rows = waiter.block_on(server.query_all_raw(query)).unwrap();
         assert!(!rows.is_empty(), "no connection to the database");
         rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
     });

@@ -39,7 +39,7 @@ fn defaults_are_complete() {
 
 /// What `gleitzeit config` prints is a settings file itself.
 #[test]
-fn what_is_shown_can_be_read_again() {
+fn printed_settings_can_be_read_again() {
     let settings = Settings::default();
     let text = toml::to_string(&settings).unwrap();
     let again = Settings::from_toml(&text).unwrap();
@@ -77,7 +77,7 @@ fn a_provider_is_changed_by_its_id() {
 #[cfg(feature = "ollama")]
 #[test]
 fn variables_of_a_provider_take_the_type_that_its_kind_wants() {
-    let shown = |key: &str, text: &str| {
+    let setting = |key: &str, text: &str| {
         let name = format!("GLEITZEIT__PROVIDERS__OLLAMA__CONFIG__{key}");
         let settings = Sources::nothing().with_variables([(name, text)]).load();
         let specs = settings.unwrap_or_else(|error| panic!("{text}: {error}")).provider_specs();
@@ -86,11 +86,11 @@ fn variables_of_a_provider_take_the_type_that_its_kind_wants() {
     };
     for text in ["7", "1.10", "1e5", "true", "null", "12#34", "2024-01-01", "[1]", "{a=1}", "0x1F"]
     {
-        assert_eq!(shown("DEFAULT_MODEL", text)["default_model"], text);
-        assert_eq!(shown("API_KEY", text)["api_key"], "***", "{text}");
-        assert_eq!(shown("HEADERS__X_TOKEN", text)["headers"]["x_token"], "***", "{text}");
+        assert_eq!(setting("DEFAULT_MODEL", text)["default_model"], text);
+        assert_eq!(setting("API_KEY", text)["api_key"], "***", "{text}");
+        assert_eq!(setting("HEADERS__X_TOKEN", text)["headers"]["x_token"], "***", "{text}");
     }
-    assert_eq!(shown("MAX_CONNECTIONS", "7")["max_connections"], 7);
+    assert_eq!(setting("MAX_CONNECTIONS", "7")["max_connections"], 7);
     let wrong = Sources::nothing()
         .with_variables([("GLEITZEIT__PROVIDERS__OLLAMA__CONFIG__MAX_CONNECTIONS", "1.5")]);
     let error = wrong.load().unwrap_err().to_string();
@@ -123,7 +123,7 @@ fn variables_take_the_type_of_their_key() {
 
 /// A typing error must not silently leave the default in force.
 #[test]
-fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
+fn an_unknown_key_is_refused_with_its_position_and_the_nearest_known_one() {
     let problem = only("[engine]\nseed = 1\nmax_concurrent_task = 8");
     assert_eq!(problem.path, "engine.max_concurrent_task");
     assert_eq!(problem.origin.as_deref(), Some("settings:3:1"));
@@ -143,7 +143,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
 
 /// Key, value, expectation and place, in words.
 #[test]
-fn a_wrong_type_is_told_with_value_and_expectation() {
+fn a_wrong_type_is_reported_with_value_and_expectation() {
     let problem = only("[engine]\nmax_concurrent_tasks = \"many\"");
     assert_eq!(
         problem.to_string(),
@@ -164,7 +164,7 @@ fn a_wrong_type_is_told_with_value_and_expectation() {
 
 /// A user mends a file once, not once per mistake.
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let found = refused(
         r#"
         [engine]
@@ -196,7 +196,7 @@ fn all_problems_are_told_at_once() {
 
 /// Bounds and what must fit together, with the same care as types.
 #[test]
-fn values_out_of_their_bounds_are_refused_with_their_place() {
+fn values_out_of_their_bounds_are_refused_with_their_position() {
     let found = refused(
         r#"
         [engine]
@@ -243,7 +243,7 @@ fn unreadable_files_are_named() {
 
 /// Settings are printed, logged and attached to bug reports.
 #[test]
-fn secrets_are_hidden_wherever_settings_are_shown() {
+fn secrets_are_hidden_wherever_settings_are_printed() {
     let settings = Settings::from_toml(
         r#"
         storage.url = "postgres://me:geheim@host/db"
@@ -253,13 +253,13 @@ fn secrets_are_hidden_wherever_settings_are_shown() {
         "#,
     )
     .unwrap();
-    for shown in [
+    for printed in [
         format!("{settings:?}"),
         toml::to_string(&settings).unwrap(),
         serde_json::to_string(&settings).unwrap(),
     ] {
-        assert!(!shown.contains("geheim"), "{shown}");
-        assert!(shown.contains("***"), "{shown}");
+        assert!(!printed.contains("geheim"), "{printed}");
+        assert!(printed.contains("***"), "{printed}");
     }
     assert!(settings.storage.url.expose().contains("geheim"));
     let config = &settings.providers["ollama"].config.0;
@@ -323,13 +323,21 @@ fn the_settings_of_a_kind_are_checked_as_strictly() {
         loud = true
         "#,
     );
-    let told: Vec<String> = found.iter().map(ToString::to_string).collect();
-    assert_eq!(told.len(), 4, "{told:#?}");
-    assert!(told[0].starts_with("settings:8:9: providers.echo.config.loud: no such setting"));
-    assert!(told[1].starts_with("settings:3:9: providers.ollama.config.base_ulr: "), "{}", told[1]);
-    assert!(told[1].ends_with("(did you mean `base_url`?)"), "{}", told[1]);
-    assert!(told[2].starts_with("settings:4:9: providers.ollama.config.timeout: "), "{}", told[2]);
-    assert!(told[3].starts_with("settings:6:9: providers.python.config.memory_mb: 1 is less"));
+    let messages: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(messages.len(), 4, "{messages:#?}");
+    assert!(messages[0].starts_with("settings:8:9: providers.echo.config.loud: no such setting"));
+    assert!(
+        messages[1].starts_with("settings:3:9: providers.ollama.config.base_ulr: "),
+        "{}",
+        messages[1]
+    );
+    assert!(messages[1].ends_with("(did you mean `base_url`?)"), "{}", messages[1]);
+    assert!(
+        messages[2].starts_with("settings:4:9: providers.ollama.config.timeout: "),
+        "{}",
+        messages[2]
+    );
+    assert!(messages[3].starts_with("settings:6:9: providers.python.config.memory_mb: 1 is less"));
 }
 
 /// Providers come out as their settings say, with what holds for all of them added.

@@ -62,7 +62,7 @@ fn parameters(text: &str) -> Value {
 
 /// Every good file gives the workflow that it gave when someone last looked at it.
 #[test]
-fn good_files_give_the_expected_workflows() {
+fn good_files_are_read_as_the_expected_workflows() {
     for path in corpus("good") {
         let file = files::read(&path).unwrap_or_else(|error| panic!("{error}"));
         let mut text = serde_json::to_string_pretty(&file.spec).unwrap();
@@ -85,7 +85,7 @@ fn bad_files_are_refused_with_the_expected_text() {
 
 /// A workflow means the same in every format.
 #[test]
-fn the_three_formats_give_equal_workflows() {
+fn the_three_formats_are_read_as_equal_workflows() {
     let read = |extension: &str| {
         files::read(Path::new(&format!("tests/files/same/workflow.{extension}"))).unwrap().spec
     };
@@ -106,7 +106,7 @@ fn workflows_of_files_survive_storage() {
 /// An author who mends one mistake must not be shown the next one only then: shape, methods,
 /// references, dependencies and circles are told together.
 #[test]
-fn what_is_wrong_with_shape_and_sense_is_told_together() {
+fn errors_of_shape_and_sense_are_reported_together() {
     let path = Path::new("tests/files/judged/everything.yaml");
     let catalog = ProtocolCatalog::builtin();
     let judge = |spec: &WorkflowSpec| gleitzeit_domain::plan::problems(spec, &catalog);
@@ -129,7 +129,7 @@ fn what_is_wrong_with_shape_and_sense_is_told_together() {
 
 /// A newcomer's first typing error: the key, its place, and what was meant.
 #[test]
-fn an_unknown_key_is_told_with_its_place_and_the_nearest_known_one() {
+fn an_unknown_key_is_reported_with_its_position_and_the_nearest_known_one() {
     let text = "name: report\ntasks:\n  - method: llm/chat\n    depencies: [numbers]\n";
     let error = yaml(text).unwrap_err();
     let expected = "\
@@ -173,7 +173,7 @@ fn diagnostics_are_a_list_for_programs() {
 
 /// A later check names a place in the workflow; the person is shown the place in the file.
 #[test]
-fn problems_of_later_checks_are_placed_in_the_file() {
+fn problems_of_later_checks_are_located_in_the_file() {
     let text = "\
 name: later
 tasks:
@@ -188,35 +188,35 @@ tasks:
   - method: llm/chat
 ";
     let source = yaml(text).unwrap().source;
-    let place = |pointer: &str| {
+    let position = |pointer: &str| {
         let problem = Problem::new(ErrorCode::InvalidParams, pointer, "wrong").help("mend it");
-        let placed = source.diagnostics(&[problem]);
-        let only = placed.iter().next().unwrap();
+        let diagnostics = source.diagnostics(&[problem]);
+        let only = diagnostics.iter().next().unwrap();
         assert_eq!(only.code, ErrorCode::InvalidParams);
         assert_eq!(only.help.as_deref(), Some("mend it"));
         (only.line, only.column, only.len)
     };
-    assert_eq!(place("/tasks/0/parameters/code"), (6, 7, 4));
-    assert_eq!(place("/tasks/0/parameters/odd~1key"), (8, 16, 1));
-    assert_eq!(place("/tasks/0/parameters"), (5, 5, 6));
-    assert_eq!(place("/tasks/0/dependencies/1"), (9, 21, 1));
-    assert_eq!(place("/tasks/0/retry/base_delay"), (10, 29, 1));
-    assert_eq!(place("/tasks/0/method"), (4, 13, 14));
+    assert_eq!(position("/tasks/0/parameters/code"), (6, 7, 4));
+    assert_eq!(position("/tasks/0/parameters/odd~1key"), (8, 16, 1));
+    assert_eq!(position("/tasks/0/parameters"), (5, 5, 6));
+    assert_eq!(position("/tasks/0/dependencies/1"), (9, 21, 1));
+    assert_eq!(position("/tasks/0/retry/base_delay"), (10, 29, 1));
+    assert_eq!(position("/tasks/0/method"), (4, 13, 14));
     // What the file does not say is placed at what stands above it.
-    assert_eq!(place("/tasks/0/parameters/missing"), (5, 5, 6));
-    assert_eq!(place("/tasks/1/parameters/messages"), (11, 5, 6));
-    assert_eq!(place("/tasks/9"), (2, 1, 5));
-    assert_eq!(place(""), (1, 1, 4));
-    assert_eq!(place("no pointer"), (1, 1, 4));
+    assert_eq!(position("/tasks/0/parameters/missing"), (5, 5, 6));
+    assert_eq!(position("/tasks/1/parameters/messages"), (11, 5, 6));
+    assert_eq!(position("/tasks/9"), (2, 1, 5));
+    assert_eq!(position(""), (1, 1, 4));
+    assert_eq!(position("no pointer"), (1, 1, 4));
 }
 
 /// Problems are told in the order of the file, whatever order they were found in.
 #[test]
-fn problems_are_sorted_by_place() {
+fn problems_are_sorted_by_position() {
     let source = yaml("name: x\ntimeout: 1\ntasks:\n- method: a/b\n").unwrap().source;
     let problem = |pointer: &str| Problem::new(ErrorCode::InvalidRequest, pointer, pointer);
-    let placed = source.diagnostics(&[problem("/tasks/0/method"), problem("/name")]);
-    let messages: Vec<&str> = placed.iter().map(|found| found.message.as_str()).collect();
+    let diagnostics = source.diagnostics(&[problem("/tasks/0/method"), problem("/name")]);
+    let messages: Vec<&str> = diagnostics.iter().map(|found| found.message.as_str()).collect();
     assert_eq!(messages, ["/name", "/tasks/0/method"]);
 }
 
@@ -378,7 +378,7 @@ fn the_format_is_found_by_name_or_by_text() {
 
 /// A file that is not there, is a folder or is too large is told as such.
 #[test]
-fn what_cannot_be_read_is_told_with_its_name() {
+fn a_file_that_cannot_be_read_is_reported_with_its_name() {
     let error = files::read(Path::new("tests/files/nowhere.yaml")).unwrap_err();
     assert!(matches!(error, FileError::Io { .. }));
     assert!(error.to_string().contains("cannot read `tests/files/nowhere.yaml`"), "{error}");
@@ -478,22 +478,22 @@ fn a_batch_falls_back_to_the_current_folder() {
 
 /// A problem with a task of a batch is placed in the template that all tasks come from.
 #[test]
-fn problems_of_batch_tasks_are_placed_in_the_template() {
+fn problems_of_batch_tasks_are_located_in_the_template() {
     let text = "name: b\nbatch: {directory: notes}\ntemplate:\n  method: llm/chat\n  model: 5\n  \
                 params: {stream: 7}\n";
     let file = files::parse(text, Format::Yaml, "tests/files/batch/batch.yaml").unwrap();
-    let place = |pointer: &str| {
-        let placed =
+    let position = |pointer: &str| {
+        let diagnostics =
             file.source.diagnostics(&[Problem::new(ErrorCode::InvalidParams, pointer, "wrong")]);
-        let only = placed.iter().next().unwrap();
+        let only = diagnostics.iter().next().unwrap();
         (only.line, only.column)
     };
-    assert_eq!(place("/tasks/1/parameters/model"), (5, 10));
-    assert_eq!(place("/tasks/1/parameters/stream"), (6, 20));
-    assert_eq!(place("/tasks/0/method"), (4, 11));
-    assert_eq!(place("/tasks/0/parameters/messages"), (6, 3));
-    assert_eq!(place("/tasks/0"), (3, 1));
-    assert_eq!(place("/tasks"), (2, 1));
+    assert_eq!(position("/tasks/1/parameters/model"), (5, 10));
+    assert_eq!(position("/tasks/1/parameters/stream"), (6, 20));
+    assert_eq!(position("/tasks/0/method"), (4, 11));
+    assert_eq!(position("/tasks/0/parameters/messages"), (6, 3));
+    assert_eq!(position("/tasks/0"), (3, 1));
+    assert_eq!(position("/tasks"), (2, 1));
 }
 
 /// The command line's batches: images are looked at, texts are read, scripts get the path.
@@ -719,7 +719,7 @@ proptest! {
 /// A batch works on what is put there, not on what earlier batches made of it, and its files are
 /// stored with it.
 #[test]
-fn a_batch_passes_over_results_and_what_it_is_told() {
+fn a_batch_skips_results_and_excluded_files() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().canonicalize().unwrap();
     for (name, text) in [
@@ -758,8 +758,8 @@ fn a_file_that_is_wrong_all_over_gets_few_suggestions() {
     assert_eq!(problems.len(), 20_000);
     let is_helped = |it: &&Problem| it.help.as_ref().is_some_and(|it| it.contains("did you mean"));
     assert_eq!(problems.iter().filter(is_helped).count(), 20);
-    let placed = file.source.diagnostics(&problems);
-    assert_eq!(placed.len(), 1_001);
-    let last = placed.iter().last().unwrap();
+    let diagnostics = file.source.diagnostics(&problems);
+    assert_eq!(diagnostics.len(), 1_001);
+    let last = diagnostics.iter().last().unwrap();
     assert!(last.line == 1 && last.column > 1_000, "{}", last.column);
 }

@@ -8,18 +8,18 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-/// What a process is told: the URL of its store, and a folder for everything else.
+/// The arguments of a process: the URL of its store, and a folder for everything else.
 const STORE: &str = "GLEITZEIT_TEST_CHILD_STORE";
 const FOLDER: &str = "GLEITZEIT_TEST_CHILD_FOLDER";
 
-/// In the second process: what it was told.
-pub(crate) fn told() -> Option<(String, PathBuf)> {
+/// In the second process: its arguments.
+pub(crate) fn arguments() -> Option<(String, PathBuf)> {
     let store = std::env::var(STORE).ok()?;
     Some((store, PathBuf::from(std::env::var_os(FOLDER)?)))
 }
 
-/// Has a command that runs this program again tell it so.
-pub(crate) fn tell_by_environment(command: &mut Command, store: &str, folder: &Path) {
+/// Passes the arguments to a command that runs this program again.
+pub(crate) fn pass_arguments(command: &mut Command, store: &str, folder: &Path) {
     command.env(STORE, store).env(FOLDER, folder);
 }
 
@@ -57,8 +57,8 @@ impl Process {
             .env(FOLDER, folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        if let Some(place) = failpoint {
-            command.env("GLEITZEIT_FAILPOINT", format!("{place}:1"));
+        if let Some(name) = failpoint {
+            command.env("GLEITZEIT_FAILPOINT", format!("{name}:1"));
         }
         let mut child = command.spawn().expect("a process");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
@@ -75,8 +75,8 @@ impl Process {
         lines.find_map(|line| line.strip_prefix('@').map(str::to_owned))
     }
 
-    /// Gives it a line to read.
-    pub(crate) fn tell(&mut self, line: &str) {
+    /// Sends it a line to read.
+    pub(crate) fn send(&mut self, line: &str) {
         let input = self.child.stdin.as_mut().expect("a pipe");
         input.write_all(format!("{line}\n").as_bytes()).expect("a reader");
     }

@@ -45,12 +45,12 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let server = Self { folder, programs, user, port };
-        server.give(server.folder.path());
+        server.own(server.folder.path());
         let made = server.run("initdb", &["--auth=trust", "--username=postgres", "--no-sync"]);
         if !made.status.success() {
             return Err(format!("initdb: {}", String::from_utf8_lossy(&made.stderr).trim()));
         }
-        let text = settings(&server.data(), &|file| server.give(file));
+        let text = settings(&server.data(), &|file| server.own(file));
         let file = server.data().join("postgresql.auto.conf");
         let made = fs::read_to_string(&file).unwrap();
         fs::write(&file, made + &text).unwrap();
@@ -58,7 +58,7 @@ impl Server {
         Ok(server)
     }
 
-    fn give(&self, path: &Path) {
+    fn own(&self, path: &Path) {
         chown(path, Some(self.user.uid.as_raw()), Some(self.user.gid.as_raw())).unwrap();
     }
 
@@ -88,8 +88,8 @@ impl Server {
         let log = self.folder.path().join("log");
         let log = log.to_str().unwrap();
         let started = self.run("pg_ctl", &["start", "-w", "-s", "-l", log, "-o", &options]);
-        let told = fs::read_to_string(log).unwrap_or_default();
-        assert!(started.status.success(), "{told}");
+        let log_text = fs::read_to_string(log).unwrap_or_default();
+        assert!(started.status.success(), "{log_text}");
     }
 
     /// Ends it as a crash does: nothing is written any more, and no client is told.
@@ -121,7 +121,7 @@ impl Server {
     pub(crate) async fn database_on(&self, disk: &Path) -> StoreUrl {
         let space = disk.join("space");
         fs::create_dir(&space).unwrap();
-        self.give(&space);
+        self.own(&space);
         let make = format!("CREATE TABLESPACE small LOCATION '{}'", space.display());
         self.sql(&[&make, "CREATE DATABASE there TABLESPACE small"]).await;
         self.url("there")

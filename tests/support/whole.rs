@@ -12,12 +12,12 @@ use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
 /// Nothing that a test waits for takes this long, on the slowest machine.
-const PATIENCE: Duration = Duration::from_mins(2);
+const TIMEOUT: Duration = Duration::from_mins(2);
 
 /// What the future gives, unless it hangs.
 pub(crate) async fn within<T>(what: impl Display, future: impl Future<Output = T>) -> T {
-    let waited = tokio::time::timeout(PATIENCE, future).await;
-    waited.unwrap_or_else(|_| panic!("{what}: not after {PATIENCE:?}"))
+    let waited = tokio::time::timeout(TIMEOUT, future).await;
+    waited.unwrap_or_else(|_| panic!("{what}: not after {TIMEOUT:?}"))
 }
 
 /// Settings with a store in memory, and `text` besides.
@@ -89,19 +89,19 @@ impl Gate {
     }
 }
 
-/// Tells when a call is dropped before its end.
-struct Tell(Option<(String, mpsc::UnboundedSender<String>)>);
+/// Reports a call that is dropped before its end.
+struct DropReport(Option<(String, mpsc::UnboundedSender<String>)>);
 
-impl Tell {
+impl DropReport {
     fn not_needed(&mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Tell {
+impl Drop for DropReport {
     fn drop(&mut self) {
-        if let Some((task, tell)) = self.0.take() {
-            let _ = tell.send(task);
+        if let Some((task, sender)) = self.0.take() {
+            let _ = sender.send(task);
         }
     }
 }
@@ -115,18 +115,18 @@ pub(crate) fn gate_protocol() -> ProtocolSpec {
 
 /// A provider of it, and the test's end.
 pub(crate) fn gate(id: &str) -> (ProviderSpec, Gate) {
-    let (tell_started, started) = mpsc::unbounded_channel();
-    let (tell_dropped, dropped) = mpsc::unbounded_channel();
+    let (started_sender, started) = mpsc::unbounded_channel();
+    let (dropped_sender, dropped) = mpsc::unbounded_channel();
     let open = Arc::new(Semaphore::new(0));
     let gate = Arc::clone(&open);
     let spec = ProviderSpec::from_fn(id, "gate/v1.0", move |call| {
         let task = call.task_id.to_string();
-        let mut tell = Tell(Some((task.clone(), tell_dropped.clone())));
-        let (tell_started, gate) = (tell_started.clone(), Arc::clone(&gate));
+        let mut report = DropReport(Some((task.clone(), dropped_sender.clone())));
+        let (started_sender, gate) = (started_sender.clone(), Arc::clone(&gate));
         async move {
-            let _ = tell_started.send(task);
+            let _ = started_sender.send(task);
             gate.acquire().await.expect("never closed").forget();
-            tell.not_needed();
+            report.not_needed();
             Ok(json!("through"))
         }
     });

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
-use crate::support::Place;
+use crate::support::Scratch;
 
 /// Prints what it was started with, and ends with a status of its own.
 const PROGRAM: &str = r#"#!/bin/sh
@@ -19,8 +19,8 @@ fn install(folder: &Path, name: &str) {
 }
 
 /// The program in a folder of its own, so that the real `gleitzeit-bench` is not beside it.
-fn command(place: &Place, arguments: &[&str]) -> Command {
-    let program = place.path("installed/gleitzeit");
+fn command(scratch: &Scratch, arguments: &[&str]) -> Command {
+    let program = scratch.path("installed/gleitzeit");
     if !program.exists() {
         fs::create_dir_all(program.parent().unwrap()).unwrap();
         let built = assert_cmd::cargo::cargo_bin!("gleitzeit");
@@ -30,13 +30,13 @@ fn command(place: &Place, arguments: &[&str]) -> Command {
         }
     }
     let mut command = Command::new(program);
-    command.args(arguments).env("PATH", place.path("path"));
+    command.args(arguments).env("PATH", scratch.path("path"));
     command.env_remove("GLEITZEIT_STORE").env_remove("GLEITZEIT_CONFIG");
     command
 }
 
-fn run(place: &Place, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = command(place, arguments).output().expect("the program starts");
+fn run(scratch: &Scratch, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = command(scratch, arguments).output().expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -45,8 +45,8 @@ fn run(place: &Place, arguments: &[&str]) -> (Option<i32>, String, String) {
 /// word.
 #[test]
 fn bench_passes_its_arguments_on() {
-    let place = Place::new();
-    install(&place.path("path"), "path");
+    let scratch = Scratch::new();
+    install(&scratch.path("path"), "path");
     let arguments = [
         "--store",
         "sqlite:bench",
@@ -60,15 +60,15 @@ fn bench_passes_its_arguments_on() {
         "chain",
         "--help",
     ];
-    let (status, out, _) = run(&place, &arguments);
+    let (status, out, _) = run(&scratch, &arguments);
     assert_eq!(status, Some(7), "{out}");
     let expected = "path store=sqlite:bench config=\n<--json>\n<--verbose>\n<--verbose>\n<--tasks>\n\
                     <10>\n<--store=memory>\n<--workload>\n<chain>\n<--help>\n";
     assert_eq!(out, expected);
 
-    install(&place.path("installed"), "beside");
+    install(&scratch.path("installed"), "beside");
     for option in ["--help", "--version"] {
-        let (status, out, _) = run(&place, &["--config", "a.toml", "bench", option]);
+        let (status, out, _) = run(&scratch, &["--config", "a.toml", "bench", option]);
         assert_eq!(status, Some(7), "{out}");
         assert_eq!(out, format!("beside store= config=a.toml\n<{option}>\n"));
     }
@@ -77,13 +77,13 @@ fn bench_passes_its_arguments_on() {
 /// Who has only the program learns how to get the other one.
 #[test]
 fn bench_says_how_to_get_the_load_generator() {
-    let place = Place::new();
-    let (status, out, err) = run(&place, &["bench", "--tasks", "10"]);
+    let scratch = Scratch::new();
+    let (status, out, err) = run(&scratch, &["bench", "--tasks", "10"]);
     assert_eq!((status, out.as_str()), (Some(3), ""), "{err}");
     for part in ["gleitzeit-bench", "installed", "cargo install --path loadgen"] {
         assert!(err.contains(part), "no `{part}`: {err}");
     }
-    let (status, out, _) = run(&place, &["--json", "bench"]);
+    let (status, out, _) = run(&scratch, &["--json", "bench"]);
     let answer: serde_json::Value = serde_json::from_str(&out).expect("one document");
     assert_eq!(status, Some(3));
     assert!(answer["error"]["message"].as_str().unwrap().contains("gleitzeit-loadgen"), "{out}");

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use crate::support::Place;
+use crate::support::Scratch;
 
-fn messages(told: &Value) -> Vec<String> {
-    let problems = told["error"]["data"]["problems"].as_array().expect("a list");
+fn messages(answer: &Value) -> Vec<String> {
+    let problems = answer["error"]["data"]["problems"].as_array().expect("a list");
     problems
         .iter()
         .map(|it| format!("{}: {}", it["line"], it["message"].as_str().expect("a text")))
@@ -15,18 +15,18 @@ fn messages(told: &Value) -> Vec<String> {
 /// What can be known on this machine is an error, each with its line; a sound file is valid.
 #[test]
 fn check_finds_what_can_be_known() {
-    let place = Place::new();
-    place.file("bad.py", "x = (\n");
-    place.file("good.py", "x = '${not.a.reference}'\n");
-    let file = place.file(
+    let scratch = Scratch::new();
+    scratch.file("bad.py", "x = (\n");
+    scratch.file("good.py", "x = '${not.a.reference}'\n");
+    let file = scratch.file(
         "w.yaml",
         "name: w\ntasks:\n  - {id: a, method: python/execute, params: {code: 'if x'}}\n  - {id: b, \
          method: python/execute, params: {file: bad.py}}\n  - {id: c, method: python/execute, \
          params: {file: good.py}}\n  - {id: d, method: python/execute, params: {file: gone.py}}\n  \
          - {id: e, method: echo/echo, resources: {memory_mb: 900000000}}\n",
     );
-    let told = messages(&place.json(&["check", &file, "--json"]).status(2));
-    let [code, script, gone, memory] = told.as_slice() else { panic!("{told:?}") };
+    let found = messages(&scratch.json(&["check", &file, "--json"]).status(2));
+    let [code, script, gone, memory] = found.as_slice() else { panic!("{found:?}") };
     assert!(code.starts_with("3: line 1 of the code: "), "{code}");
     assert!(script.starts_with("4: `bad.py`: line "), "{script}");
     assert!(gone.starts_with("6: `gone.py` is not there"), "{gone}");
@@ -36,14 +36,14 @@ fn check_finds_what_can_be_known() {
 /// What is probably not meant is a warning, and an error for whoever asks for that.
 #[test]
 fn check_warns_of_what_is_probably_not_meant() {
-    let place = Place::new();
-    let file = place.file(
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: w\ninputs: {city: Rome, dya: mon}\ntasks:\n  - {id: ask, method: llm/chat, params: \
          {messages: [{role: user, content: '${inputs.city}'}]}}\n  - id: use\n    method: \
          python/execute\n    params: {code: \"x = '${ask.respnse}'\"}\n",
     );
-    let checked = place.json(&["check", &file, "--json"]).success();
+    let checked = scratch.json(&["check", &file, "--json"]).success();
     let warnings = checked["warnings"].as_array().unwrap();
     let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     for (part, help) in [
@@ -55,11 +55,11 @@ fn check_warns_of_what_is_probably_not_meant() {
         assert_eq!(texts.iter().filter(is_it).count(), 1, "{part}: {texts:?}");
     }
     assert!(warnings.iter().all(|it| it["severity"] == "warning"), "{texts:?}");
-    let out = place.run(&["check", &file]);
+    let out = scratch.run(&["check", &file]);
     assert_eq!(out.status, 0, "{}", out.stderr);
     assert!(out.stdout.contains("valid") && out.stdout.contains("warnings: 3"), "{}", out.stdout);
     assert!(out.stderr.contains("warning[") && out.stderr.contains('^'), "{}", out.stderr);
-    let strict = messages(&place.json(&["check", &file, "--strict", "--json"]).status(2));
+    let strict = messages(&scratch.json(&["check", &file, "--strict", "--json"]).status(2));
     assert_eq!(strict.len(), 3, "{strict:?}");
 }
 
@@ -67,7 +67,7 @@ fn check_warns_of_what_is_probably_not_meant() {
 /// anything runs, also by those who submit for others.
 #[test]
 fn what_can_never_run_is_refused_at_submission() {
-    let place = Place::new();
+    let scratch = Scratch::new();
     let task = |text: &str| format!("name: w\ninputs: {{city: Rome}}\ntasks:\n  - {text}\n");
     for (text, part, help) in [
         (
@@ -97,44 +97,44 @@ fn what_can_never_run_is_refused_at_submission() {
             "name the task by its id",
         ),
     ] {
-        let file = place.file("w.yaml", &task(text));
+        let file = scratch.file("w.yaml", &task(text));
         for command in ["check", "run"] {
-            let out = place.run(&["--store", "memory", command, &file]);
+            let out = scratch.run(&["--store", "memory", command, &file]);
             assert_eq!(out.status, 2, "{command} {text}: {}", out.stderr);
             assert!(out.stderr.contains(part) && out.stderr.contains(help), "{}", out.stderr);
         }
     }
-    let file = place.file("w.yaml", &task("{method: echo/echo, params: {x: '${env.SECRET}'}}"));
-    let out = place.run(&["submit", &file]);
+    let file = scratch.file("w.yaml", &task("{method: echo/echo, params: {x: '${env.SECRET}'}}"));
+    let out = scratch.run(&["submit", &file]);
     assert_eq!(out.status, 0, "what a service may read is its own affair: {}", out.stderr);
 }
 
 /// Digits of an input are kept or refused, and a version reads as it was written.
 #[test]
 fn numbers_of_inputs_keep_their_digits() {
-    let place = Place::new();
-    let file = place.file(
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: w\ninputs: {v: 1.10}\ntasks:\n  - {id: a, method: echo/echo, params: {text: \
          'python-${inputs.v}', value: '${inputs.v}'}}\n",
     );
     let result = |arguments: &[&str]| {
-        let ran = place.json(&[&["run", &file, "--json"], arguments].concat()).success();
+        let ran = scratch.json(&[&["run", &file, "--json"], arguments].concat()).success();
         let result = &ran["tasks"]["a"]["result"];
         (result["text"].as_str().unwrap().to_owned(), result["value"].to_string())
     };
     assert_eq!(result(&[]), ("python-1.10".to_owned(), "1.1".to_owned()));
-    for (given, value) in
+    for (number, value) in
         [("3.20", "3.2"), ("1e5", "100000.0"), ("18446744073709551615", "18446744073709551615")]
     {
-        let told = result(&["--input", &format!("v={given}")]);
-        assert_eq!(told, (format!("python-{given}"), value.to_owned()));
+        let found = result(&["--input", &format!("v={number}")]);
+        assert_eq!(found, (format!("python-{number}"), value.to_owned()));
     }
     for arguments in [
         vec!["run", &file, "--input", "v=18446744073709551616"],
         vec!["exec", "-c", "1", "--context", "{\"n\": 12345678901234567890123}"],
     ] {
-        let out = place.run(&arguments);
+        let out = scratch.run(&arguments);
         assert_eq!(out.status, 2, "{arguments:?}: {}", out.stdout);
         assert!(out.stderr.contains("64 bits"), "{}", out.stderr);
     }

@@ -5,13 +5,13 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::support::Place;
+use crate::support::Scratch;
 
 /// The first command of the README: a fan-out, a join, a retry, references.
 #[test]
 fn the_quickstart_runs_and_its_json_has_the_promised_shape() {
-    let place = Place::new();
-    let ran = place.json(&["run", &quickstart(), "--json"]).success();
+    let scratch = Scratch::new();
+    let ran = scratch.json(&["run", &quickstart(), "--json"]).success();
     assert_eq!(keys(&ran), ["name", "status", "tasks", "workflow_id"]);
     assert_eq!(ran["status"], "completed");
     for (id, task) in ran["tasks"].as_object().unwrap() {
@@ -25,14 +25,14 @@ fn the_quickstart_runs_and_its_json_has_the_promised_shape() {
     assert_eq!(report["sorted"], json!([1, 3, 3, 4, 5, 5, 9, 9]));
 
     let id = ran["workflow_id"].as_str().unwrap();
-    assert_eq!(place.json(&["show", id, "--json"]).success(), ran, "show repeats what run said");
+    assert_eq!(scratch.json(&["show", id, "--json"]).success(), ran, "show repeats what run said");
 }
 
 /// A person sees each task's status, time and result.
 #[test]
 fn a_run_shows_a_table_to_a_person() {
-    let place = Place::new();
-    let out = place.run(&["run", &quickstart(), "--no-progress"]);
+    let scratch = Scratch::new();
+    let out = scratch.run(&["run", &quickstart(), "--no-progress"]);
     assert_eq!(out.status, 0, "{}", out.stderr);
     for part in ["numbers", "stubborn", "Write the report", "completed", "5 of 5 tasks"] {
         assert!(out.stdout.contains(part), "no `{part}` in:\n{}", out.stdout);
@@ -43,13 +43,13 @@ fn a_run_shows_a_table_to_a_person() {
 /// A failed workflow is never reported as a success, and what is behind the failure is told.
 #[test]
 fn a_failed_workflow_exits_with_1() {
-    let place = Place::new();
-    let file = place.file(
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: w\ntasks:\n  - {id: a, method: python/execute, params: {code: 1/0}}\n  - {id: b, \
          method: echo/echo, dependencies: [a], params: {text: x}}\n",
     );
-    let ran = place.json(&["run", &file, "--json"]).status(1);
+    let ran = scratch.json(&["run", &file, "--json"]).status(1);
     assert_eq!(ran["status"], "failed");
     let error = &ran["tasks"]["a"]["error"];
     assert_eq!(keys(error), ["code", "data", "message", "name"]);
@@ -57,7 +57,7 @@ fn a_failed_workflow_exits_with_1() {
     assert!(error["message"].as_str().unwrap().contains("ZeroDivisionError"), "{error}");
     assert_eq!(ran["tasks"]["b"]["status"], "skipped");
 
-    let out = place.run(&["run", &file]);
+    let out = scratch.run(&["run", &file]);
     assert_eq!(out.status, 1);
     assert!(out.stdout.contains("ZeroDivisionError"), "{}", out.stdout);
 }
@@ -65,45 +65,45 @@ fn a_failed_workflow_exits_with_1() {
 /// Inputs of the command line win over those of the file, and keep their type.
 #[test]
 fn inputs_are_set_at_the_command_line() {
-    let place = Place::new();
-    let ran = place.json(&["run", &quickstart(), "--json", "--input", "count=3"]).success();
+    let scratch = Scratch::new();
+    let ran = scratch.json(&["run", &quickstart(), "--json", "--input", "count=3"]).success();
     assert_eq!(ran["tasks"]["numbers"]["result"]["result"].as_array().unwrap().len(), 3);
 }
 
 /// Everything wrong with a file at once, each with its line and a caret; nothing is run.
 #[test]
 fn an_invalid_file_exits_with_2_and_shows_the_line() {
-    let place = Place::new();
-    let file = place.file(
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: w\ntasks:\n  - id: a\n    metod: echo/echo\n  - id: b\n    method: echo/echo\n    \
          priority: soon\n",
     );
     for command in ["run", "check", "graph"] {
-        let out = place.run(&[command, &file]);
+        let out = scratch.run(&[command, &file]);
         assert_eq!(out.status, 2, "{command}: {}", out.stderr);
         assert_eq!(out.stdout, "", "{command}");
         for part in ["w.yaml:4", "metod: echo/echo", "^", "priority: soon"] {
             assert!(out.stderr.contains(part), "{command}: no `{part}` in:\n{}", out.stderr);
         }
-        let told = place.json(&[command, &file, "--json"]).status(2);
-        let problems = told["error"]["data"]["problems"].as_array().unwrap();
-        assert!(problems.len() >= 2, "{command}: {told}");
+        let answer = scratch.json(&[command, &file, "--json"]).status(2);
+        let problems = answer["error"]["data"]["problems"].as_array().unwrap();
+        assert!(problems.len() >= 2, "{command}: {answer}");
     }
-    assert!(!place.path("gleitzeit.db").exists(), "a file that is refused leaves no trace");
+    assert!(!scratch.path("gleitzeit.db").exists(), "a file that is refused leaves no trace");
 }
 
 /// What only the protocols know is shown in the file as well.
 #[test]
-fn wrong_parameters_and_cycles_are_shown_in_the_file() {
-    let place = Place::new();
-    let file = place.file(
+fn wrong_parameters_and_cycles_are_located_in_the_file() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: w\ntasks:\n  - id: a\n    method: python/execute\n    dependencies: [b]\n    \
          params: {cod: '1'}\n  - id: b\n    method: echo/echo\n    dependencies: [a]\n    \
          params: {text: x}\n",
     );
-    let out = place.run(&["check", &file]);
+    let out = scratch.run(&["check", &file]);
     assert_eq!(out.status, 2, "{}", out.stdout);
     assert!(out.stderr.contains("cod"), "{}", out.stderr);
     assert!(out.stderr.contains("w.yaml:6") && out.stderr.contains('^'), "{}", out.stderr);
@@ -112,48 +112,49 @@ fn wrong_parameters_and_cycles_are_shown_in_the_file() {
 /// A valid file is called so, drawn in both languages, and not run.
 #[test]
 fn check_and_graph_judge_and_draw_without_running() {
-    let place = Place::new();
-    let told = place.json(&["check", &quickstart(), "--json"]).success();
-    assert_eq!(told["valid"], true);
-    assert_eq!(told["tasks"], 5);
-    let mermaid = place.run(&["graph", &quickstart()]);
+    let scratch = Scratch::new();
+    let answer = scratch.json(&["check", &quickstart(), "--json"]).success();
+    assert_eq!(answer["valid"], true);
+    assert_eq!(answer["tasks"], 5);
+    let mermaid = scratch.run(&["graph", &quickstart()]);
     assert!(mermaid.stdout.contains("numbers"), "{}", mermaid.stdout);
-    let dot = place.run(&["graph", &quickstart(), "--format", "dot"]);
+    let dot = scratch.run(&["graph", &quickstart(), "--format", "dot"]);
     assert!(dot.stdout.starts_with("digraph"), "{}", dot.stdout);
-    let drawn = place.json(&["graph", &quickstart(), "--json"]).success();
+    let drawn = scratch.json(&["graph", &quickstart(), "--json"]).success();
     assert_eq!(drawn["edges"].as_array().unwrap().len(), 6);
-    assert!(!place.path("gleitzeit.db").exists());
+    assert!(!scratch.path("gleitzeit.db").exists());
 }
 
 /// A mistake at the command line is told in the way that was asked for.
 #[test]
 fn wrong_usage_exits_with_2() {
-    let place = Place::new();
+    let scratch = Scratch::new();
     for arguments in [&["fly"][..], &["run"], &["run", "missing.yaml"], &["show", "nobody"]] {
-        let out = place.run(arguments);
+        let out = scratch.run(arguments);
         assert_eq!(out.status, 2, "{arguments:?}: {}", out.stderr);
         assert_eq!(out.stdout, "");
         assert_ne!(out.stderr, "");
         let with_json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
-        let told = place.json(&with_json).status(2);
-        assert_eq!(keys(&told["error"]), ["code", "data", "message", "name"], "{arguments:?}");
+        let answer = scratch.json(&with_json).status(2);
+        assert_eq!(keys(&answer["error"]), ["code", "data", "message", "name"], "{arguments:?}");
     }
 }
 
 /// A store that cannot be opened is nobody's mistake in the workflow.
 #[test]
 fn a_store_out_of_reach_exits_with_3() {
-    let place = Place::new();
-    let told = place.json(&["run", &quickstart(), "--json", "--store", "sqlite:/dev/null/x.db"]);
-    let told = told.status(3);
-    assert!(told["error"]["message"].as_str().unwrap().contains("/dev/null"), "{told}");
+    let scratch = Scratch::new();
+    let answer =
+        scratch.json(&["run", &quickstart(), "--json", "--store", "sqlite:/dev/null/x.db"]);
+    let answer = answer.status(3);
+    assert!(answer["error"]["message"].as_str().unwrap().contains("/dev/null"), "{answer}");
 }
 
 /// One task's result, its error, and what the code wrote, each where it belongs.
 #[test]
 fn exec_runs_code_as_one_task() {
-    let place = Place::new();
-    let result = place
+    let scratch = Scratch::new();
+    let result = scratch
         .json(&[
             "exec",
             "-c",
@@ -166,33 +167,33 @@ fn exec_runs_code_as_one_task() {
     assert_eq!(result["result"], 42);
     assert_eq!(result["stdout"], "hi\n");
 
-    let out = place.run(&["exec", "-c", "print('hi')\n[1, 2]"]);
+    let out = scratch.run(&["exec", "-c", "print('hi')\n[1, 2]"]);
     assert_eq!((out.status, out.stdout.as_str()), (0, "hi\n[\n  1,\n  2\n]\n"), "{}", out.stderr);
 
-    let error = place.json(&["exec", "-c", "print(1)\nnope", "--json"]).status(1);
+    let error = scratch.json(&["exec", "-c", "print(1)\nnope", "--json"]).status(1);
     assert_eq!(keys(&error), ["code", "data", "message", "name"]);
     assert!(error["message"].as_str().unwrap().contains("NameError"), "{error}");
 
-    let script = place.file("script.py", "result = {'file': True}");
-    let result = place.json(&["exec", &script, "--json"]).success();
+    let script = scratch.file("script.py", "result = {'file': True}");
+    let result = scratch.json(&["exec", &script, "--json"]).success();
     assert_eq!(result["result"], json!({"file": true}));
 
     let error =
-        place.json(&["exec", "-c", "while True: pass", "--timeout", "0.3", "--json"]).status(1);
+        scratch.json(&["exec", "-c", "while True: pass", "--timeout", "0.3", "--json"]).status(1);
     assert_eq!(error["name"], "TASK_TIMEOUT", "{error}");
-    assert!(!place.path("gleitzeit.db").exists(), "nothing of it is kept");
+    assert!(!scratch.path("gleitzeit.db").exists(), "nothing of it is kept");
 }
 
 /// One task a file, and the results where they were asked for.
 #[test]
 fn batch_runs_a_script_on_each_file() {
-    let place = Place::new();
-    let script = place.file("length.py", "result = len(open(context['file_path']).read())");
-    fs::create_dir(place.path("texts")).unwrap();
-    place.file("texts/a.txt", "123");
-    place.file("texts/b.txt", "12345");
-    place.file("texts/c.md", "no");
-    let ran = place
+    let scratch = Scratch::new();
+    let script = scratch.file("length.py", "result = len(open(context['file_path']).read())");
+    fs::create_dir(scratch.path("texts")).unwrap();
+    scratch.file("texts/a.txt", "123");
+    scratch.file("texts/b.txt", "12345");
+    scratch.file("texts/c.md", "no");
+    let ran = scratch
         .json(&[
             "batch",
             "texts",
@@ -214,115 +215,116 @@ fn batch_runs_a_script_on_each_file() {
     results.sort_unstable();
     assert_eq!(results, [3, 5]);
     let id = ran["workflow_id"].as_str().unwrap();
-    let json = fs::read_to_string(place.path(&format!("out/{id}.json"))).unwrap();
+    let json = fs::read_to_string(scratch.path(&format!("out/{id}.json"))).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), ran);
-    let text = fs::read_to_string(place.path(&format!("out/{id}.md"))).unwrap();
+    let text = fs::read_to_string(scratch.path(&format!("out/{id}.md"))).unwrap();
     assert!(text.contains("a.txt") && text.contains('5'), "{text}");
 
-    let out = place.run(&["batch", "texts", "--pattern", "*.pdf", "--prompt", "What is it?"]);
+    let out = scratch.run(&["batch", "texts", "--pattern", "*.pdf", "--prompt", "What is it?"]);
     assert_eq!(out.status, 2);
     assert!(out.stderr.contains("*.pdf"), "{}", out.stderr);
 }
 
 /// What was run is found again: listed, shown, its events without a gap.
 #[test]
-fn the_store_is_looked_into_without_a_runtime() {
-    let place = Place::new();
-    assert_eq!(place.json(&["list", "--json"]).success(), json!([]));
-    assert!(!place.path("gleitzeit.db").exists(), "looking makes no file");
-    let ran = place.json(&["run", &quickstart(), "--id", "first", "--json"]).success();
+fn the_store_is_read_without_a_runtime() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.json(&["list", "--json"]).success(), json!([]));
+    assert!(!scratch.path("gleitzeit.db").exists(), "looking makes no file");
+    let ran = scratch.json(&["run", &quickstart(), "--id", "first", "--json"]).success();
     assert_eq!(ran["workflow_id"], "first");
-    let list = place.json(&["list", "--status", "completed", "--json"]).success();
+    let list = scratch.json(&["list", "--status", "completed", "--json"]).success();
     assert_eq!((&list[0]["id"], &list[0]["settled_count"]), (&json!("first"), &json!(5)));
-    assert_eq!(place.json(&["list", "--status", "failed", "--json"]).success(), json!([]));
+    assert_eq!(scratch.json(&["list", "--status", "failed", "--json"]).success(), json!([]));
 
-    let events = place.json(&["events", "first", "--json"]).success();
+    let events = scratch.json(&["events", "first", "--json"]).success();
     let events = events.as_array().unwrap();
     let sequences: Vec<u64> = events.iter().map(|it| it["sequence"].as_u64().unwrap()).collect();
     assert_eq!(sequences, (1..=events.len() as u64).collect::<Vec<_>>());
     assert_eq!(events[0]["event_type"], "workflow:submitted");
     assert_eq!(events[events.len() - 1]["event_type"], "workflow:completed");
-    let followed = place.json(&["events", "first", "--follow", "--after", "2", "--json"]);
+    let followed = scratch.json(&["events", "first", "--follow", "--after", "2", "--json"]);
     assert_eq!(followed.success().as_array().unwrap().len(), events.len() - 2);
-    assert!(place.run(&["events", "first"]).stdout.contains("task:retry_scheduled"));
+    assert!(scratch.run(&["events", "first"]).stdout.contains("task:retry_scheduled"));
 }
 
 /// The same id means the same workflow: it is not run twice.
 #[test]
-fn a_workflow_that_was_run_is_shown_and_not_run_again() {
-    let place = Place::without_jail();
-    let log = place.path("log");
+fn a_workflow_that_was_run_is_printed_and_not_run_again() {
+    let scratch = Scratch::without_jail();
+    let log = scratch.path("log");
     let code = format!("open({:?}, 'a').write('x')", log.display());
-    let file = place.file(
+    let file = scratch.file(
         "w.json",
         &json!({"name": "w", "id": "once", "tasks": [
             {"id": "a", "method": "python/execute", "params": {"code": code}},
         ]})
         .to_string(),
     );
-    let first = place.json(&["run", &file, "--json"]).success();
-    let second = place.json(&["run", &file, "--json"]).success();
+    let first = scratch.json(&["run", &file, "--json"]).success();
+    let second = scratch.json(&["run", &file, "--json"]).success();
     assert_eq!(first, second);
     assert_eq!(fs::read_to_string(log).unwrap(), "x");
 }
 
 /// Tools validate parameters without a workflow.
 #[test]
-fn protocols_validate_tells_defaults_and_every_violation() {
-    let place = Place::new();
-    let good = place.file("good.json", r#"{"code": "1"}"#);
-    let told =
-        place.json(&["protocols", "validate", "python/v1.0", "execute", &good, "--json"]).success();
-    assert_eq!(keys(&told), ["params", "valid", "violations"]);
-    assert_eq!((&told["valid"], &told["violations"]), (&json!(true), &json!([])));
-    assert_eq!(told["params"]["timeout"], 30, "defaults are filled in: {told}");
+fn protocols_validate_reports_defaults_and_every_violation() {
+    let scratch = Scratch::new();
+    let good = scratch.file("good.json", r#"{"code": "1"}"#);
+    let answer = scratch
+        .json(&["protocols", "validate", "python/v1.0", "execute", &good, "--json"])
+        .success();
+    assert_eq!(keys(&answer), ["params", "valid", "violations"]);
+    assert_eq!((&answer["valid"], &answer["violations"]), (&json!(true), &json!([])));
+    assert_eq!(answer["params"]["timeout"], 30, "defaults are filled in: {answer}");
 
-    let bad = place.file("bad.json", r#"{"code": "", "timeout": 0, "imports": [1]}"#);
-    let told =
-        place.json(&["protocols", "validate", "python", "execute", &bad, "--json"]).status(2);
-    let violations = told["violations"].as_array().unwrap();
+    let bad = scratch.file("bad.json", r#"{"code": "", "timeout": 0, "imports": [1]}"#);
+    let answer =
+        scratch.json(&["protocols", "validate", "python", "execute", &bad, "--json"]).status(2);
+    let violations = answer["violations"].as_array().unwrap();
     let pointers: Vec<&str> = violations.iter().map(|it| it["pointer"].as_str().unwrap()).collect();
     assert_eq!(pointers, ["/code", "/timeout", "/imports/0"]);
     for violation in violations {
         assert_eq!(keys(violation), ["message", "pointer", "rule"]);
     }
-    place.json(&["protocols", "validate", "python", "fly", &good, "--json"]).status(2);
+    scratch.json(&["protocols", "validate", "python", "fly", &good, "--json"]).status(2);
 }
 
 /// Protocols of a file stand beside those built in.
 #[test]
-fn protocols_come_from_files_too() {
-    let place = Place::new();
-    let file = place.file(
+fn protocols_are_read_from_files_too() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "math.toml",
         "name = \"math\"\nversion = \"v1.0\"\n[methods.add.params_schema.numbers]\ntype = \
          \"array\"\nmin_length = 1\n",
     );
-    let list = place.json(&["protocols", "list", "--protocol-file", &file, "--json"]).success();
+    let list = scratch.json(&["protocols", "list", "--protocol-file", &file, "--json"]).success();
     let ids: Vec<&str> =
         list.as_array().unwrap().iter().map(|it| it["protocol_id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["echo/v1.0", "llm/v1.0", "math/v1.0", "python/v1.0"]);
-    let shown =
-        place.json(&["protocols", "show", "math", "--protocol-file", &file, "--json"]).success();
-    assert!(shown.to_string().contains("minItems"), "{shown}");
-    let params = place.file("p.json", "[[]]");
+    let answer =
+        scratch.json(&["protocols", "show", "math", "--protocol-file", &file, "--json"]).success();
+    assert!(answer.to_string().contains("minItems"), "{answer}");
+    let params = scratch.file("p.json", "[[]]");
     let arguments =
         ["protocols", "validate", "math", "add", &params, "--protocol-file", &file, "--json"];
-    let told = place.json(&arguments).status(2);
-    assert_eq!(told["violations"][0]["rule"], "min_length");
+    let answer = scratch.json(&arguments).status(2);
+    assert_eq!(answer["violations"][0]["rule"], "min_length");
 }
 
 /// Settings are shown as they are in force, and mistakes in them stop the program at once.
 #[test]
 fn config_shows_settings_and_refuses_unknown_ones() {
-    let place = Place::new();
-    let shown =
-        place.json(&["config", "--json", "--store", "postgres://me:geheim@host/db"]).success();
-    assert_eq!(shown["storage"]["url"], "postgres://me:***@host/db");
-    assert_eq!(shown["engine"]["max_concurrent_tasks"], 64);
-    assert_eq!(shown["storage"]["auto_migrate"], true, "what the settings say, not this command");
-    let file = place.file("s.toml", "[engine]\nmax_concurrent_task = 1\n");
-    let out = place.run(&["config", "--config", &file]);
+    let scratch = Scratch::new();
+    let answer =
+        scratch.json(&["config", "--json", "--store", "postgres://me:geheim@host/db"]).success();
+    assert_eq!(answer["storage"]["url"], "postgres://me:***@host/db");
+    assert_eq!(answer["engine"]["max_concurrent_tasks"], 64);
+    assert_eq!(answer["storage"]["auto_migrate"], true, "what the settings say, not this command");
+    let file = scratch.file("s.toml", "[engine]\nmax_concurrent_task = 1\n");
+    let out = scratch.run(&["config", "--config", &file]);
     assert_eq!(out.status, 2);
     assert!(out.stderr.contains("s.toml:2:1: engine.max_concurrent_task"), "{}", out.stderr);
     assert!(out.stderr.contains("did you mean `max_concurrent_tasks`?"), "{}", out.stderr);
@@ -331,9 +333,9 @@ fn config_shows_settings_and_refuses_unknown_ones() {
 /// Every shell that is offered gets a script that knows the commands.
 #[test]
 fn completions_know_the_commands() {
-    let place = Place::new();
+    let scratch = Scratch::new();
     for shell in ["bash", "zsh", "fish"] {
-        let out = place.run(&["completions", shell]);
+        let out = scratch.run(&["completions", shell]);
         assert_eq!(out.status, 0);
         assert!(out.stdout.contains("protocols"), "{shell}");
     }
@@ -354,11 +356,11 @@ fn keys(value: &Value) -> Vec<&str> {
 
 /// Says of each provider how it is, also of one whose server is down.
 #[test]
-fn providers_are_started_and_told() {
-    let place = Place::new();
+fn providers_are_started_and_reported() {
+    let scratch = Scratch::new();
     let settings =
-        place.file("s.toml", "[providers.ollama.config]\nbase_url = \"http://127.0.0.1:1\"\n");
-    let all = place.json(&["providers", "--config", &settings, "--json"]).status(1);
+        scratch.file("s.toml", "[providers.ollama.config]\nbase_url = \"http://127.0.0.1:1\"\n");
+    let all = scratch.json(&["providers", "--config", &settings, "--json"]).status(1);
     let health = |id: &str| {
         let all = all.as_array().into_iter().flatten();
         let found = all.clone().find(|it| it["provider_id"] == id);
@@ -366,32 +368,32 @@ fn providers_are_started_and_told() {
     };
     assert_eq!((health("echo"), health("python")), (json!("healthy"), json!("healthy")));
     assert_ne!(health("ollama"), "healthy");
-    let out = place.run(&["providers", "--config", &settings]);
+    let out = scratch.run(&["providers", "--config", &settings]);
     assert_eq!(out.status, 1);
     assert!(out.stdout.contains("127.0.0.1:1"), "why it is not: {}", out.stdout);
-    let without = place.file("w.toml", "[providers.ollama]\nenabled = false\n");
-    assert_eq!(place.run(&["providers", "--config", &without]).status, 0);
+    let without = scratch.file("w.toml", "[providers.ollama]\nenabled = false\n");
+    assert_eq!(scratch.run(&["providers", "--config", &without]).status, 0);
 }
 
 /// What this machine offers, the level that results for each provider, and what to do.
 #[test]
-fn doctor_tells_the_level_and_what_is_missing() {
-    let place = Place::new();
-    let told = place.json(&["doctor", "--json"]).success();
-    assert_eq!(keys(&told), ["healthy", "machine", "python"]);
+fn doctor_reports_the_level_and_what_is_missing() {
+    let scratch = Scratch::new();
+    let answer = scratch.json(&["doctor", "--json"]).success();
+    assert_eq!(keys(&answer), ["healthy", "machine", "python"]);
     let names: Vec<_> =
-        told["machine"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+        answer["machine"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
     let expected = ["kernel", "namespaces", "jail", "landlock", "seccomp", "cgroups", "docker"];
     assert_eq!(json!(names), json!(expected));
-    for finding in told["machine"].as_array().unwrap() {
+    for finding in answer["machine"].as_array().unwrap() {
         let is_there = finding["available"] == true;
         assert_eq!(is_there, finding.get("remedy").is_none(), "{finding}");
     }
-    let python = &told["python"][0];
+    let python = &answer["python"][0];
     assert_eq!((&python["provider"], &python["level"]), (&json!("python"), &json!("process")));
     let checks = python["verdict"]["checks"].as_array().unwrap();
     assert!(checks.len() >= 10 && checks.iter().all(|check| check["held"] == true), "{python}");
-    let out = place.run(&["doctor"]);
+    let out = scratch.run(&["doctor"]);
     assert_eq!(out.status, 0, "{}", out.stderr);
     for part in ["namespaces", "seccomp", "process", "ways out closed"] {
         assert!(out.stdout.contains(part), "no `{part}` in:\n{}", out.stdout);
@@ -401,14 +403,14 @@ fn doctor_tells_the_level_and_what_is_missing() {
 /// A level that cannot be had is told before anything runs, and so is one that is too weak.
 #[test]
 fn a_level_that_cannot_be_had_is_an_error_at_start() {
-    let place = Place::new();
-    let file = place.file(
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: w\ntasks:\n  - {id: a, method: python/execute, params: {code: pass}}\n",
     );
     let run = |settings: &str| {
-        let settings = place.file("s.toml", settings);
-        place.run(&["run", &file, "--config", &settings])
+        let settings = scratch.file("s.toml", settings);
+        scratch.run(&["run", &file, "--config", &settings])
     };
     let out = run("[security]\nlauncher = \"/no/such/program\"\n");
     assert_eq!(out.status, 2, "{}", out.stderr);
@@ -429,15 +431,15 @@ fn a_level_that_cannot_be_had_is_an_error_at_start() {
 /// One variable is enough where a shell works on one store; `--store` is above it.
 #[test]
 fn a_variable_names_the_store() {
-    let place = Place::new();
-    let file =
-        place.file("w.yaml", "name: w\ntasks: [{id: t, method: echo/echo, params: {text: hi}}]\n");
+    let scratch = Scratch::new();
+    let file = scratch
+        .file("w.yaml", "name: w\ntasks: [{id: t, method: echo/echo, params: {text: hi}}]\n");
     let submit = |more: &[&str]| {
-        let mut command = place.command(&[&["submit", &file][..], more].concat());
+        let mut command = scratch.command(&[&["submit", &file][..], more].concat());
         command.env("GLEITZEIT_STORE", "sqlite:named.db").output().unwrap().status.code()
     };
     assert_eq!(submit(&[]), Some(0));
-    assert!(place.path("named.db").exists());
+    assert!(scratch.path("named.db").exists());
     assert_eq!(submit(&["--store", "sqlite:other.db"]), Some(0));
-    assert!(place.path("other.db").exists() && !place.path("gleitzeit.db").exists());
+    assert!(scratch.path("other.db").exists() && !scratch.path("gleitzeit.db").exists());
 }

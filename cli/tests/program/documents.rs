@@ -16,7 +16,7 @@ use gleitzeit::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::support::Place;
+use super::support::Scratch;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -145,8 +145,8 @@ fn every_setting_is_described_with_its_default() {
             if !keys.contains(key) {
                 wrong.push(format!("{section}: there is no `{key}`"));
             }
-            let is_told = !["required", "`[security]`"].contains(&row[2].as_str());
-            if is_told && !is_default(&row[2], defaults.get(key)) {
+            let is_listed = !["required", "`[security]`"].contains(&row[2].as_str());
+            if is_listed && !is_default(&row[2], defaults.get(key)) {
                 wrong.push(format!(
                     "{section}: `{key}` is not {}: {:?}",
                     row[2],
@@ -173,8 +173,8 @@ fn every_table_of_the_settings_has_a_section() {
 fn known_keys(what: &str, text: &str) -> BTreeSet<String> {
     let error = files::parse(text, Format::Yaml, "w.yaml").expect_err("it has a wrong key");
     let error = error.to_string();
-    let mark = format!("{what} has ");
-    let list = error.split(&mark).nth(1).unwrap_or_else(|| panic!("no `{mark}` in {error}"));
+    let prefix = format!("{what} has ");
+    let list = error.split(&prefix).nth(1).unwrap_or_else(|| panic!("no `{prefix}` in {error}"));
     let list = list.lines().next().unwrap_or_default();
     list.split(", ").map(|key| key.trim().to_owned()).collect()
 }
@@ -218,14 +218,14 @@ fn every_error_code_is_described() {
 /// The workflows that people copy are valid, with nothing to warn of.
 #[test]
 fn every_workflow_of_the_documents_passes_check() {
-    let place = Place::new();
-    fs::create_dir(place.path("texts")).unwrap();
-    place.file("texts/a.txt", "a text");
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path("texts")).unwrap();
+    scratch.file("texts/a.txt", "a text");
     let mut checked = 0;
     for document in ["README.md", "docs/workflow.md", "docs/cli.md", "docs/operations.md"] {
         for text in blocks(&read(document), "yaml") {
-            let file = place.file("shown.yaml", &text);
-            let out = place.run(&["check", "--strict", &file]);
+            let file = scratch.file("shown.yaml", &text);
+            let out = scratch.run(&["check", "--strict", &file]);
             assert_eq!(out.status, 0, "{document}\n{text}\n{}", out.stderr);
             checked += 1;
         }
@@ -235,8 +235,8 @@ fn every_workflow_of_the_documents_passes_check() {
     assert!(read("README.md").contains(&order), "the README shows the file that its command runs");
     let text = read("docs/workflow.md");
     for (language, format) in [("json", Format::Json), ("toml", Format::Toml)] {
-        let [shown] = blocks(&text, language).try_into().expect("one of each");
-        assert!(files::parse(&shown, format, "shown").is_ok(), "{shown}");
+        let [block] = blocks(&text, language).try_into().expect("one of each");
+        assert!(files::parse(&block, format, "shown").is_ok(), "{block}");
     }
 }
 

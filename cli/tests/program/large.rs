@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::Place;
+use crate::support::Scratch;
 
 /// Tasks, each with a result of 1 MB of its own.
 const TASKS: usize = 192;
@@ -19,7 +19,7 @@ const PEAK_MAX: usize = TASKS * 1_000_000;
 
 /// A workflow of `echo` tasks. Each waits until the one before it is stored, because results that
 /// are not stored yet are in memory.
-fn large(place: &Place) -> String {
+fn large(scratch: &Scratch) -> String {
     let tasks: Vec<String> = (0..TASKS)
         .map(|n| {
             let after = n.checked_sub(1).map_or(String::new(), |before| format!(r#""t{before}""#));
@@ -31,7 +31,7 @@ fn large(place: &Place) -> String {
         .collect();
     let text = "x".repeat(1_000_000);
     let tasks = tasks.join(", ");
-    place.file(
+    scratch.file(
         "large.json",
         &format!(r#"{{"name": "large", "inputs": {{"text": "{text}"}}, "tasks": [{tasks}]}}"#),
     )
@@ -39,8 +39,8 @@ fn large(place: &Place) -> String {
 
 /// What the program prints, and the most memory that it takes until it has printed all but what a
 /// pipe holds: it waits for this reader.
-fn printed(place: &Place, arguments: &[&str]) -> (String, usize) {
-    let mut command = place.command(arguments);
+fn printed(scratch: &Scratch, arguments: &[&str]) -> (String, usize) {
+    let mut command = scratch.command(arguments);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut out = child.stdout.take().unwrap();
     let (mut bytes, mut peak) = (Vec::new(), 0);
@@ -66,13 +66,13 @@ fn peak_of(child: &Child) -> Option<usize> {
 /// Results of gigabytes are printed by a machine that has less memory than that.
 #[test]
 fn results_are_read_one_at_a_time_when_they_are_printed() {
-    let place = Place::new();
-    let file = large(&place);
-    let (ran, peak) = printed(&place, &["run", &file, "--id", "w", "--json"]);
+    let scratch = Scratch::new();
+    let file = large(&scratch);
+    let (ran, peak) = printed(&scratch, &["run", &file, "--id", "w", "--json"]);
     assert!(peak < PEAK_MAX, "`run` took {} MB for {TASKS} MB", peak >> 20);
-    let (shown, peak) = printed(&place, &["show", "w", "--json"]);
+    let (record, peak) = printed(&scratch, &["show", "w", "--json"]);
     assert!(peak < PEAK_MAX, "`show` took {} MB for {TASKS} MB", peak >> 20);
-    assert!(ran == shown, "both print the same");
+    assert!(ran == record, "both print the same");
     assert_eq!(ran.matches("\"status\": \"completed\"").count(), TASKS + 1);
     assert!(ran.len() > TASKS * 1_000_000, "all results are whole");
 }
@@ -80,9 +80,9 @@ fn results_are_read_one_at_a_time_when_they_are_printed() {
 /// The table of few tasks shows the beginning of each result, wherever it is stored.
 #[test]
 fn a_table_shows_the_beginnings_of_large_results() {
-    let place = Place::new();
+    let scratch = Scratch::new();
     let text = "y".repeat(100_000);
-    let file = place.file(
+    let file = scratch.file(
         "few.json",
         &format!(
             r#"{{"name": "few", "inputs": {{"text": "{text}"}}, "tasks": [
@@ -90,12 +90,12 @@ fn a_table_shows_the_beginnings_of_large_results() {
         ),
     );
     for arguments in [&["run", &file, "--id", "few"][..], &["show", "few"]] {
-        let told = place.run(arguments);
-        assert_eq!(told.status, 0, "{}", told.stderr);
-        let line = told.stdout.lines().find(|line| line.contains("completed")).unwrap();
+        let answer = scratch.run(arguments);
+        assert_eq!(answer.status, 0, "{}", answer.stderr);
+        let line = answer.stdout.lines().find(|line| line.contains("completed")).unwrap();
         assert!(line.contains("yyyy") && line.contains('…'), "{line}");
     }
-    let printed = place.run(&["show", "few", "--json"]).stdout;
+    let printed = scratch.run(&["show", "few", "--json"]).stdout;
     let document: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(document["tasks"]["a"]["result"]["message"], text);
     assert_eq!(serde_json::to_string_pretty(&document).unwrap() + "\n", printed);

@@ -12,16 +12,16 @@ mod commands;
 mod database;
 mod db;
 mod documents;
+mod file_access;
 #[cfg(target_os = "linux")]
 mod large;
-mod places;
+mod output;
 mod project;
 mod reports;
 mod resolve;
 mod resume;
 mod serve;
 mod served;
-mod shown;
 mod start;
 #[path = "../support/mod.rs"]
 mod support;

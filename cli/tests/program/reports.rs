@@ -4,20 +4,20 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::Place;
+use crate::support::Scratch;
 
 /// Each task is a case; what XML does not have is shown, and the counts are those of the cases.
 #[test]
 fn a_run_is_reported_in_junits_xml() {
-    let place = Place::new();
-    let file = place.file(
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: 'a <b> & \"c\"'\ntasks:\n  - {id: good, method: echo/echo, params: {x: 1}}\n  - {id: \
          bad, name: 'Fails & ends', method: echo/fail, params: {message: \"no\\u001b[31m <x>\\nmore ]]>\"}}\n  \
          - {id: after, method: echo/echo, params: {x: 1}, dependencies: [bad]}\n",
     );
-    assert_eq!(place.run(&["run", &file, "--junit", "report.xml"]).status, 1);
-    let xml = fs::read_to_string(place.path("report.xml")).unwrap();
+    assert_eq!(scratch.run(&["run", &file, "--junit", "report.xml"]).status, 1);
+    let xml = fs::read_to_string(scratch.path("report.xml")).unwrap();
     for part in [
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>",
         "<testsuites name=\"a &lt;b&gt; &amp; &quot;c&quot;\" tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\" time=\"",
@@ -41,12 +41,12 @@ fn a_run_is_reported_in_junits_xml() {
     // Python has a reader of XML.
     let code = "import sys, xml.dom.minidom; d = xml.dom.minidom.parse(sys.argv[1]); \
                 print(d.getElementsByTagName('failure')[0].getAttribute('type'))";
-    let path = place.path("report.xml");
+    let path = scratch.path("report.xml");
     if let Ok(read) = std::process::Command::new("python3").args(["-c", code]).arg(&path).output() {
         assert_eq!(String::from_utf8_lossy(&read.stdout).trim(), "TASK_EXECUTION_FAILED");
     }
-    let ok = place.file("ok.yaml", "name: ok\ntasks:\n  - {method: echo/echo, params: {x: 1}}\n");
-    let out = place.run(&["run", &ok, "--junit", "no/such/dir.xml"]);
+    let ok = scratch.file("ok.yaml", "name: ok\ntasks:\n  - {method: echo/echo, params: {x: 1}}\n");
+    let out = scratch.run(&["run", &ok, "--junit", "no/such/dir.xml"]);
     assert_eq!(out.status, 3);
     assert!(out.stderr.contains("report not written to `no/such/dir.xml`"), "{}", out.stderr);
 }
@@ -54,9 +54,9 @@ fn a_run_is_reported_in_junits_xml() {
 /// The schema needs no settings, and names its draft.
 #[test]
 fn the_schema_is_printed() {
-    let place = Place::new();
-    place.file("gleitzeit.toml", "[");
-    let out = place.run(&["schema"]);
+    let scratch = Scratch::new();
+    scratch.file("gleitzeit.toml", "[");
+    let out = scratch.run(&["schema"]);
     assert_eq!(out.status, 0, "{}", out.stderr);
     let schema: serde_json::Value = serde_json::from_str(&out.stdout).unwrap();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
@@ -68,22 +68,22 @@ fn the_schema_is_printed() {
 #[test]
 fn code_may_have_256_kib() {
     const MAX: usize = 256 * 1024;
-    let file = |place: &Place, len: usize| {
+    let file = |scratch: &Scratch, len: usize| {
         let end = "\nresult = len(x)\n";
         let code = format!("x = '{}'{end}", "a".repeat(len - "x = ''".len() - end.len()));
         assert_eq!(code.len(), len);
         let task = json!({"id": "t", "method": "python/execute", "params": {"code": code}});
-        place.file("w.json", &json!({"name": "w", "tasks": [task]}).to_string())
+        scratch.file("w.json", &json!({"name": "w", "tasks": [task]}).to_string())
     };
-    for place in [Place::new(), Place::without_jail()] {
-        let whole = file(&place, MAX);
-        let ran = place.json(&["--json", "run", &whole]).success();
+    for scratch in [Scratch::new(), Scratch::without_jail()] {
+        let whole = file(&scratch, MAX);
+        let ran = scratch.json(&["--json", "run", &whole]).success();
         let wanted = MAX - "x = ''\nresult = len(x)\n".len();
         assert_eq!(ran["tasks"]["t"]["result"]["result"], wanted);
-        let shown = place.json(&["--json", "show", "@last", "--task", "t"]).success();
-        assert_eq!(shown["parameters"]["code"].as_str().unwrap().len(), MAX);
-        let longer = file(&place, MAX + 1);
-        let out = place.run(&["run", &longer]);
+        let answer = scratch.json(&["--json", "show", "@last", "--task", "t"]).success();
+        assert_eq!(answer["parameters"]["code"].as_str().unwrap().len(), MAX);
+        let longer = file(&scratch, MAX + 1);
+        let out = scratch.run(&["run", &longer]);
         assert_eq!(out.status, 2);
         assert!(out.stderr.contains("262144") && out.stderr.contains("code"), "{}", out.stderr);
         assert!(out.stderr.len() < 2_000, "the code is not repeated");

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use TaskStatus::{Completed, Failed, Skipped};
 
-use crate::support::Place;
-use crate::support::child::{Process, say, told};
+use crate::support::Scratch;
+use crate::support::child::{Process, arguments, say};
 use crate::support::whole::{sqlite_settings, within};
 
 /// `bank/v1.0`: `pay` must not run twice, and holds while the process is to be killed.
-fn builder(place: &std::path::Path, holds: bool) -> RuntimeBuilder {
+fn builder(folder: &std::path::Path, holds: bool) -> RuntimeBuilder {
     let pay = MethodSpec { effect: Effect::AtMostOnce, ..MethodSpec::new("pay") };
     let bank = ProtocolSpec::new("bank", "v1.0".parse().unwrap())
         .method(pay)
@@ -29,7 +29,7 @@ fn builder(place: &std::path::Path, holds: bool) -> RuntimeBuilder {
         }
         Ok(if is_payment { json!({"paid": 2}) } else { Value::clone(&call.params) })
     };
-    Runtime::builder(sqlite_settings(&place.join("gleitzeit.db"), ""))
+    Runtime::builder(sqlite_settings(&folder.join("gleitzeit.db"), ""))
         .without_settings_providers()
         .protocol(bank)
         .provider(ProviderSpec::from_fn("bank", "bank/v1.0", run).unwrap())
@@ -47,8 +47,8 @@ fn payments() -> WorkflowSpec {
 
 /// The life of the process that is killed.
 #[tokio::main]
-async fn doomed(place: &std::path::Path) {
-    let runtime = builder(place, true).start().await.unwrap();
+async fn doomed(folder: &std::path::Path) {
+    let runtime = builder(folder, true).start().await.unwrap();
     runtime.handle().submit(payments()).await.unwrap();
     runtime.handle().wait(&"pay".into()).await.unwrap();
 }
@@ -56,11 +56,11 @@ async fn doomed(place: &std::path::Path) {
 /// Nobody but a person knows whether the money was sent.
 #[test]
 fn a_payment_cut_off_by_a_crash_is_settled_by_a_person() {
-    if let Some((_, folder)) = told() {
+    if let Some((_, folder)) = arguments() {
         return doomed(&folder);
     }
-    let place = Place::new();
-    let folder = place.path("");
+    let scratch = Scratch::new();
+    let folder = scratch.path("");
     let name = "resolve::a_payment_cut_off_by_a_crash_is_settled_by_a_person";
     let mut process = Process::start(name, "unused", &folder);
     for _ in 0..3 {
@@ -70,11 +70,11 @@ fn a_payment_cut_off_by_a_crash_is_settled_by_a_person() {
 
     // Until someone takes it up, it stands as it was. Whoever settles it finds out.
     let settle = |task: &str, word: &[&str]| {
-        place.json(&[&["resolve", "pay", task, "--json"], word].concat())
+        scratch.json(&[&["resolve", "pay", task, "--json"], word].concat())
     };
     // A result that the method cannot give is a mistake of whoever says so.
-    std::fs::create_dir_all(place.path("config/protocols")).unwrap();
-    place.file(
+    std::fs::create_dir_all(scratch.path("config/protocols")).unwrap();
+    scratch.file(
         "config/protocols/bank.toml",
         "name = \"bank\"\nversion = \"v1.0\"\n[methods.pay]\neffect = \"at_most_once\"\n\
          returns_schema = { type = \"object\" }\n[methods.tell]\nadditional_params = true\n",
@@ -82,13 +82,13 @@ fn a_payment_cut_off_by_a_crash_is_settled_by_a_person() {
     let wrong = settle("a", &["--completed", "\"yes\""]).status(2);
     assert_eq!(wrong["error"]["name"], "TASK_RESULT_INVALID", "{wrong}");
     let paid = settle("a", &["--completed", "{\"paid\": 1}"]).success();
-    let status = |shown: &Value, task: &str| shown["tasks"][task]["status"].clone();
+    let status = |record: &Value, task: &str| record["tasks"][task]["status"].clone();
     assert_eq!(status(&paid, "a"), "completed", "{paid}");
     assert_eq!(status(&paid, "b"), "outcome_unknown", "{paid}");
     assert_eq!(status(&paid, "after-a"), "pending", "nothing of it is run by whoever settles");
-    let listed = place.run(&["list"]).stdout;
+    let listed = scratch.run(&["list"]).stdout;
     assert!(listed.contains("2 unknown"), "{listed}");
-    let events = place.run(&["events", "pay"]).stdout;
+    let events = scratch.run(&["events", "pay"]).stdout;
     assert_eq!(events.matches("task:outcome_unknown").count(), 3, "{events}");
 
     let refused = settle("b", &["--failed", "no money", "--retry"]).status(2);
@@ -110,7 +110,7 @@ fn a_payment_cut_off_by_a_crash_is_settled_by_a_person() {
     assert_eq!(record.status, WorkflowStatus::Failed, "one payment failed");
     let statuses: Vec<TaskStatus> = record.tasks.iter().map(|task| task.status).collect();
     assert_eq!(statuses, [Completed, Completed, Failed, Skipped, Completed, Completed]);
-    let told = |task: usize| record.tasks[task].result.as_deref().cloned();
-    assert_eq!(told(1), Some(json!({"paid": 1})), "the person's word");
-    assert_eq!(told(5), Some(json!({"paid": 2})), "what running it again gave");
+    let result = |task: usize| record.tasks[task].result.as_deref().cloned();
+    assert_eq!(result(1), Some(json!({"paid": 1})), "the person's word");
+    assert_eq!(result(5), Some(json!({"paid": 2})), "what running it again gave");
 }

@@ -17,12 +17,12 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use crate::support::Place;
+use crate::support::Scratch;
 
 /// A chain `a` → `b` → `c`. Each writes its letter to a log; `b`, the first time that it runs,
 /// says so through one pipe and waits at another.
 struct Chain {
-    place: Place,
+    scratch: Scratch,
     file: String,
     /// A workflow of `b` alone, with the id `alone`.
     alone: String,
@@ -30,11 +30,11 @@ struct Chain {
 
 impl Chain {
     fn new() -> Self {
-        let place = Place::without_jail();
+        let scratch = Scratch::without_jail();
         for pipe in ["started", "gate"] {
-            mkfifo(&place.path(pipe), Mode::S_IRWXU).expect("a named pipe");
+            mkfifo(&scratch.path(pipe), Mode::S_IRWXU).expect("a named pipe");
         }
-        let quoted = |name: &str| json!(place.path(name)).to_string();
+        let quoted = |name: &str| json!(scratch.path(name)).to_string();
         let log = quoted("log");
         let write = |letter: &str| format!("open({log}, 'a').write('{letter}')");
         let wait = format!(
@@ -55,10 +55,10 @@ impl Chain {
             task("b", wait.clone(), &["a"]),
             task("c", write("c"), &["b"]),
         ]});
-        let file = place.file("chain.json", &workflow.to_string());
+        let file = scratch.file("chain.json", &workflow.to_string());
         let workflow = json!({"name": "alone", "id": "alone", "tasks": [task("b", wait, &[])]});
-        let alone = place.file("alone.json", &workflow.to_string());
-        Self { place, file, alone }
+        let alone = scratch.file("alone.json", &workflow.to_string());
+        Self { scratch, file, alone }
     }
 
     /// Starts the workflow; answers when `b` runs and waits.
@@ -68,14 +68,14 @@ impl Chain {
 
     fn start_file(&self, file: &str) -> Child {
         let child = self
-            .place
+            .scratch
             .command(&["run", file, "--json"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
         // Opening a pipe for reading waits until the other end is opened for writing.
-        File::open(self.place.path("started")).expect("a pipe");
+        File::open(self.scratch.path("started")).expect("a pipe");
         child
     }
 
@@ -88,11 +88,11 @@ impl Chain {
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.place.path("log")).expect("a log")
+        fs::read_to_string(self.scratch.path("log")).expect("a log")
     }
 
-    fn shown(&self) -> Value {
-        self.place.json(&["show", "chain", "--json"]).success()
+    fn show(&self) -> Value {
+        self.scratch.json(&["show", "chain", "--json"]).success()
     }
 }
 
@@ -102,7 +102,7 @@ impl Drop for Chain {
         let _ = OpenOptions::new()
             .write(true)
             .custom_flags(nix::libc::O_NONBLOCK)
-            .open(self.place.path("gate"));
+            .open(self.scratch.path("gate"));
     }
 }
 
@@ -110,12 +110,12 @@ impl Drop for Chain {
 #[test]
 fn a_killed_run_is_resumed_without_running_completed_tasks_again() {
     let chain = Chain::new().killed();
-    assert_eq!(chain.shown()["tasks"]["a"]["status"], "completed");
-    assert_ne!(chain.shown()["status"], "completed");
-    let resumed = chain.place.json(&["resume", "chain", "--json"]).success();
+    assert_eq!(chain.show()["tasks"]["a"]["status"], "completed");
+    assert_ne!(chain.show()["status"], "completed");
+    let resumed = chain.scratch.json(&["resume", "chain", "--json"]).success();
     assert_eq!(resumed["status"], "completed");
     assert_eq!(chain.log(), "abbc", "a once, the b that was cut off again, c once");
-    let again = chain.place.json(&["resume", "chain", "--json"]).status(2);
+    let again = chain.scratch.json(&["resume", "chain", "--json"]).status(2);
     assert_eq!(again["error"]["name"], "WORKFLOW_INVALID_STATE");
 }
 
@@ -123,40 +123,41 @@ fn a_killed_run_is_resumed_without_running_completed_tasks_again() {
 #[test]
 fn show_says_when_nobody_runs_a_workflow() {
     let chain = Chain::new();
-    let shown = || {
-        let output = chain.place.command(&["show", "chain"]).output().expect("the program starts");
+    let printed = || {
+        let output =
+            chain.scratch.command(&["show", "chain"]).output().expect("the program starts");
         String::from_utf8(output.stdout).expect("text")
     };
     let mut child = chain.start();
-    let while_it_runs = shown();
+    let while_it_runs = printed();
     child.kill().expect("it runs");
     child.wait().expect("it was started here");
     assert!(while_it_runs.contains("running"), "{while_it_runs}");
     assert!(!while_it_runs.contains("nobody runs it"), "{while_it_runs}");
-    let told = shown();
+    let text = printed();
     let note = "nobody runs it: its process is gone; `gleitzeit resume chain` or an engine on this \
                 store goes on with it\n";
-    assert!(told.ends_with(note), "{told}");
-    chain.place.json(&["resume", "chain", "--json"]).success();
-    assert!(!shown().contains("nobody runs it"));
+    assert!(text.ends_with(note), "{text}");
+    chain.scratch.json(&["resume", "chain", "--json"]).success();
+    assert!(!printed().contains("nobody runs it"));
 }
 
 /// Whoever does not know the id continues everything.
 #[test]
 fn resume_without_an_id_continues_all_that_is_left() {
     let chain = Chain::new().killed();
-    let resumed = chain.place.json(&["resume", "--json"]).success();
+    let resumed = chain.scratch.json(&["resume", "--json"]).success();
     assert_eq!(resumed[0]["workflow_id"], "chain");
     assert_eq!(resumed[0]["status"], "completed");
     assert_eq!(chain.log(), "abbc");
-    assert_eq!(chain.place.json(&["resume", "--json"]).success(), json!([]));
+    assert_eq!(chain.scratch.json(&["resume", "--json"]).success(), json!([]));
 }
 
 /// `run` with the same file means the same workflow.
 #[test]
 fn running_the_file_again_continues_what_was_killed() {
     let chain = Chain::new().killed();
-    let ran = chain.place.json(&["run", &chain.file, "--json"]).success();
+    let ran = chain.scratch.json(&["run", &chain.file, "--json"]).success();
     assert_eq!(ran["status"], "completed");
     assert_eq!(chain.log(), "abbc");
 }
@@ -165,11 +166,11 @@ fn running_the_file_again_continues_what_was_killed() {
 #[test]
 fn running_another_file_does_not_touch_what_was_killed() {
     let chain = Chain::new().killed();
-    let other = chain.place.file(
+    let other = chain.scratch.file(
         "other.json",
         r#"{"name": "o", "tasks": [{"id": "x", "method": "echo/echo", "params": {"text": "x"}}]}"#,
     );
-    chain.place.json(&["run", &other, "--json"]).success();
+    chain.scratch.json(&["run", &other, "--json"]).success();
     assert_eq!(chain.log(), "ab");
 }
 
@@ -177,14 +178,14 @@ fn running_another_file_does_not_touch_what_was_killed() {
 #[test]
 fn a_killed_workflow_is_cancelled_and_retried() {
     let chain = Chain::new().killed();
-    let cancelled = chain.place.json(&["cancel", "chain", "--reason", "enough", "--json"]);
+    let cancelled = chain.scratch.json(&["cancel", "chain", "--reason", "enough", "--json"]);
     let cancelled = cancelled.success();
     assert_eq!(cancelled["status"], "cancelled");
     assert_eq!(cancelled["tasks"]["a"]["status"], "completed");
     assert_eq!(cancelled["tasks"]["c"]["error"]["name"], "TASK_CANCELLED");
     assert!(cancelled["tasks"]["c"]["error"]["message"].as_str().unwrap().ends_with("enough"));
-    chain.place.json(&["cancel", "chain", "--json"]).status(2);
-    let retried = chain.place.json(&["retry", "chain", "--json"]).success();
+    chain.scratch.json(&["cancel", "chain", "--json"]).status(2);
+    let retried = chain.scratch.json(&["retry", "chain", "--json"]).success();
     assert_eq!(retried["status"], "completed");
     assert_eq!(chain.log(), "abbc");
 }
@@ -200,15 +201,15 @@ fn ctrl_c_stops_in_good_order() {
     let mut line = String::new();
     errors.read_line(&mut line).expect("a line");
     assert!(line.starts_with("stopping;"), "{line}");
-    let mut gate = OpenOptions::new().write(true).open(chain.place.path("gate")).expect("a pipe");
+    let mut gate = OpenOptions::new().write(true).open(chain.scratch.path("gate")).expect("a pipe");
     gate.write_all(b"x").expect("b waits");
     drop(gate);
     let output = child.wait_with_output().expect("it was started here");
     assert_eq!(output.status.code(), Some(130));
-    let told: Value = serde_json::from_slice(&output.stdout).expect("one document");
-    assert!(told["error"]["message"].as_str().is_some_and(|it| it.contains("resume chain")));
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert!(answer["error"]["message"].as_str().is_some_and(|it| it.contains("resume chain")));
     assert_eq!(chain.log(), "ab", "c was not begun");
-    let resumed = chain.place.json(&["resume", "chain", "--json"]).success();
+    let resumed = chain.scratch.json(&["resume", "chain", "--json"]).success();
     assert_eq!(resumed["status"], "completed");
     assert_eq!(chain.log(), "abc");
 }
@@ -224,33 +225,33 @@ fn ctrl_c_before_the_last_task_ends_is_no_interruption() {
     let mut line = String::new();
     errors.read_line(&mut line).expect("a line");
     assert!(line.starts_with("stopping;"), "{line}");
-    let mut gate = OpenOptions::new().write(true).open(chain.place.path("gate")).expect("a pipe");
+    let mut gate = OpenOptions::new().write(true).open(chain.scratch.path("gate")).expect("a pipe");
     gate.write_all(b"x").expect("b waits");
     drop(gate);
     let output = child.wait_with_output().expect("it was started here");
     assert_eq!(output.status.code(), Some(0));
-    let told: Value = serde_json::from_slice(&output.stdout).expect("one document");
-    assert_eq!(told["status"], "completed", "{told}");
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(answer["status"], "completed", "{answer}");
 }
 
 /// Advice that is followed is not refused, and there is none where nothing can be done.
 #[test]
 fn a_settled_workflow_is_neither_cancelled_nor_continued() {
-    let place = Place::new();
+    let scratch = Scratch::new();
     let file = |name: &str, method: &str| {
         let is_echo = method == "echo/echo";
         let params = if is_echo { json!({"message": "x"}) } else { json!({"code": "1/0"}) };
         let task = json!({"id": "t", "method": method, "params": params});
         let workflow = json!({"name": name, "id": name, "tasks": [task]});
-        place.file(&format!("{name}.json"), &workflow.to_string())
+        scratch.file(&format!("{name}.json"), &workflow.to_string())
     };
-    place.run(&["run", &file("good", "echo/echo")]);
-    place.run(&["run", &file("bad", "python/execute")]);
+    scratch.run(&["run", &file("good", "echo/echo")]);
+    scratch.run(&["run", &file("bad", "python/execute")]);
     for command in ["cancel", "resume", "retry"] {
-        let out = place.run(&[command, "good"]);
+        let out = scratch.run(&[command, "good"]);
         assert_eq!(out.status, 2, "{command}: {}", out.stderr);
-        let told = format!("error: workflow good is completed: there is nothing to {command}\n");
-        assert_eq!(out.stderr, told);
+        let message = format!("error: workflow good is completed: there is nothing to {command}\n");
+        assert_eq!(out.stderr, message);
     }
     for (arguments, advice) in [
         (&["cancel", "bad"][..], "is failed: there is nothing to cancel\n"),
@@ -260,25 +261,25 @@ fn a_settled_workflow_is_neither_cancelled_nor_continued() {
         (&["cancel", "bad", "--task", "x"], "has no task `x`; it has t\n"),
         (&["resolve", "bad", "x", "--retry"], "has no task `x`; it has t\n"),
     ] {
-        let out = place.run(arguments);
+        let out = scratch.run(arguments);
         assert_eq!(out.status, 2, "{arguments:?}: {}", out.stderr);
         assert!(out.stderr.contains(advice), "{arguments:?}: {}", out.stderr);
     }
-    assert_eq!(place.run(&["retry", "bad"]).status, 1, "it runs, and fails again");
+    assert_eq!(scratch.run(&["retry", "bad"]).status, 1, "it runs, and fails again");
 }
 
 /// In the wrong directory there is nothing, and a person must see that it is the wrong one.
 #[test]
-fn a_search_in_the_wrong_place_says_where_it_looked() {
-    let place = Place::new();
-    let whole = fs::canonicalize(place.path(".")).expect("a directory").join("gleitzeit.db");
+fn a_search_in_the_wrong_directory_names_the_path() {
+    let scratch = Scratch::new();
+    let whole = fs::canonicalize(scratch.path(".")).expect("a directory").join("gleitzeit.db");
     for arguments in [&["list"][..], &["resume"], &["show", "w"], &["logs", "w"]] {
-        let out = place.run(arguments);
-        let told = out.stdout + &out.stderr;
-        let place = format!("in sqlite:{}: there is no such file", whole.display());
-        assert!(told.contains(&place), "{arguments:?}: {told}");
+        let out = scratch.run(arguments);
+        let printed = out.stdout + &out.stderr;
+        let location = format!("in sqlite:{}: there is no such file", whole.display());
+        assert!(printed.contains(&location), "{arguments:?}: {printed}");
     }
-    place.run(&["exec", "-c", "1"]);
+    scratch.run(&["exec", "-c", "1"]);
     assert!(!whole.exists(), "looking makes no file");
 }
 
@@ -293,7 +294,7 @@ fn a_second_ctrl_c_ends_at_once() {
     errors.read_line(&mut String::new()).expect("a line");
     kill(pid, Signal::SIGINT).expect("it still runs");
     assert_eq!(child.wait().expect("it was started here").code(), Some(130));
-    assert_eq!(chain.shown()["tasks"]["c"]["status"], "pending");
+    assert_eq!(chain.show()["tasks"]["c"]["status"], "pending");
 }
 
 /// One task is taken out of what is left, and what waits for it is skipped.
@@ -301,11 +302,11 @@ fn a_second_ctrl_c_ends_at_once() {
 fn one_task_of_a_killed_workflow_is_cancelled() {
     let chain = Chain::new().killed();
     let arguments = ["cancel", "chain", "--task", "b", "--json"];
-    let cancelled = chain.place.json(&arguments).success();
+    let cancelled = chain.scratch.json(&arguments).success();
     assert_eq!(cancelled["tasks"]["b"]["status"], "cancelled");
     assert_eq!(cancelled["tasks"]["c"]["status"], "skipped");
     assert_eq!(chain.log(), "ab", "nothing was run");
-    let unknown = chain.place.json(&["cancel", "chain", "--task", "x", "--json"]).status(2);
+    let unknown = chain.scratch.json(&["cancel", "chain", "--task", "x", "--json"]).status(2);
     assert_ne!(unknown["error"], Value::Null);
 }
 
@@ -315,15 +316,15 @@ fn a_running_workflow_is_followed_from_another_process() {
     let chain = Chain::new();
     let runs = chain.start();
     let follows = chain
-        .place
+        .scratch
         .command(&["events", "chain", "--follow", "--json"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    let shown = chain.shown();
-    assert_eq!(shown["tasks"]["a"]["status"], "completed");
-    assert_eq!(shown["tasks"]["c"]["status"], "pending");
-    let mut gate = OpenOptions::new().write(true).open(chain.place.path("gate")).expect("a pipe");
+    let show = chain.show();
+    assert_eq!(show["tasks"]["a"]["status"], "completed");
+    assert_eq!(show["tasks"]["c"]["status"], "pending");
+    let mut gate = OpenOptions::new().write(true).open(chain.scratch.path("gate")).expect("a pipe");
     gate.write_all(b"x").expect("b waits");
     drop(gate);
     assert!(runs.wait_with_output().expect("it was started here").status.success());

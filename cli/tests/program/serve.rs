@@ -12,7 +12,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use crate::support::Place;
+use crate::support::Scratch;
 
 /// Echo alone: nothing else need be installed.
 const SETTINGS: &str = "[providers.python]\nkind = \"python\"\nenabled = false\n\
@@ -21,7 +21,7 @@ const SETTINGS: &str = "[providers.python]\nkind = \"python\"\nenabled = false\n
 
 /// A place with settings and workflow files.
 struct Site {
-    place: Place,
+    scratch: Scratch,
     config: String,
 }
 
@@ -30,16 +30,16 @@ struct Server(Option<Child>);
 
 impl Site {
     fn new(store: &str) -> Self {
-        let place = Place::new();
-        let config = place.file("serve.toml", &format!("storage.url = \"{store}\"\n{SETTINGS}"));
-        Self { place, config }
+        let scratch = Scratch::new();
+        let config = scratch.file("serve.toml", &format!("storage.url = \"{store}\"\n{SETTINGS}"));
+        Self { scratch, config }
     }
 
     /// A workflow of one task that takes so many seconds.
     fn sleeping(&self, name: &str, seconds: f64) -> String {
         let task = json!({"id": "t", "method": "echo/sleep", "params": {"seconds": seconds}});
         let workflow = json!({"name": name, "id": name, "tasks": [task]});
-        self.place.file(&format!("{name}.json"), &workflow.to_string())
+        self.scratch.file(&format!("{name}.json"), &workflow.to_string())
     }
 
     fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
@@ -48,20 +48,20 @@ impl Site {
 
     /// The one document that the program answers with success.
     fn ask(&self, arguments: &[&str]) -> Value {
-        self.place.json(&self.arguments(arguments)).success()
+        self.scratch.json(&self.arguments(arguments)).success()
     }
 
     /// Starts to serve; answers once it does.
     fn serve(&self) -> Server {
         let mut child = self
-            .place
+            .scratch
             .command(&self.arguments(&["serve", "--engine"]))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let told = BufReader::new(child.stderr.take().expect("a pipe"));
-        let mut lines = told.lines().map(|line| line.expect("UTF-8"));
+        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut lines = stderr.lines().map(|line| line.expect("UTF-8"));
         let serving = lines.find(|line| line.starts_with("serving "));
         assert!(serving.is_some(), "it ended before it served");
         // Whatever else it says must not fill the pipe.
@@ -135,8 +135,8 @@ fn one_process_cancels_what_another_runs() {
         let server = site.serve();
         site.ask(&["submit", &site.sleeping("long", 600.0)]);
         // It is claimed before it can be cancelled there; either way it is stopped once.
-        let shown = site.ask(&["cancel", "long", "--reason", "enough"]);
-        assert_eq!(shown["status"], "cancelled", "{shown}");
+        let record = site.ask(&["cancel", "long", "--reason", "enough"]);
+        assert_eq!(record["status"], "cancelled", "{record}");
         let report = server.stop();
         assert_eq!((&report["unsettled"], &report["abandoned"]), (&json!([]), &json!([])));
     });
@@ -144,7 +144,7 @@ fn one_process_cancels_what_another_runs() {
 
 /// What a killed process ran goes on in one that lives, without anybody's doing.
 #[test]
-fn what_a_killed_process_ran_goes_on_in_another() {
+fn workflows_of_a_killed_process_continue_in_another() {
     on_both("what_a_killed_process_ra", |site| {
         let (first, second) = (site.serve(), site.serve());
         let file = site.sleeping("w", 0.2);
@@ -172,12 +172,12 @@ fn a_provider_is_restarted_where_it_runs() {
         let restart = ["providers", "restart", "echo"];
         let (first, second) = (site.serve(), site.serve());
         for _ in 0..2 {
-            let told = site.ask(&restart);
-            assert_eq!(told, json!({"provider_id": "echo", "restarted": true}));
+            let answer = site.ask(&restart);
+            assert_eq!(answer, json!({"provider_id": "echo", "restarted": true}));
         }
         site.ask(&["submit", &site.sleeping("after", 0.0), "--wait"]);
         let unknown = ["providers", "restart", "nobody"];
-        let refused = site.place.json(&site.arguments(&unknown)).status(3);
+        let refused = site.scratch.json(&site.arguments(&unknown)).status(3);
         let message = refused["error"]["message"].as_str().unwrap_or_default();
         assert!(message.contains("`nobody`"), "{refused}");
         let (first, second) = (first.stop(), second.stop());
@@ -198,42 +198,42 @@ fn a_task_waits_for_a_provider_that_is_down_and_says_so() {
         [engine]\nprovider_wait = 1\n";
     let config = std::fs::read_to_string(&site.config).expect("its settings");
     let ollama = "[providers.ollama]\nkind = \"ollama\"\nenabled = false\n";
-    site.place.file("serve.toml", &config.replace(ollama, settings));
+    site.scratch.file("serve.toml", &config.replace(ollama, settings));
     let chat = json!({"id": "t", "method": "llm/chat",
                       "params": {"messages": [{"role": "user", "content": "hi"}]}});
     let workflow = json!({"name": "w", "id": "w", "tasks": [chat]}).to_string();
-    let file = site.place.file("w.json", &workflow);
+    let file = site.scratch.file("w.json", &workflow);
     let server = site.serve();
     site.ask(&["submit", &file]);
     let mut follows = site
-        .place
+        .scratch
         .command(&["events", "w", "--follow", "--config", &site.config])
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    let told = BufReader::new(follows.stdout.take().expect("a pipe"));
-    let mut lines = told.lines().map(|line| line.expect("UTF-8"));
+    let events = BufReader::new(follows.stdout.take().expect("a pipe"));
+    let mut lines = events.lines().map(|line| line.expect("UTF-8"));
     assert!(lines.any(|line| line.contains("task:waiting")), "it never waited");
     follows.kill().expect("it runs");
     follows.wait().expect("its own child");
-    let shown = site.ask(&["show", "w"]);
-    let message = shown["tasks"]["t"]["error"]["message"].as_str().unwrap_or_default();
-    assert!(message.starts_with("waits for a provider: "), "{shown}");
-    assert!(message.contains("ollama serve"), "{shown}");
-    assert_eq!(shown["tasks"]["t"]["attempts"], 0);
-    let listed = site.place.run(&["list", "--config", &site.config]);
+    let record = site.ask(&["show", "w"]);
+    let message = record["tasks"]["t"]["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("waits for a provider: "), "{record}");
+    assert!(message.contains("ollama serve"), "{record}");
+    assert_eq!(record["tasks"]["t"]["attempts"], 0);
+    let listed = site.scratch.run(&["list", "--config", &site.config]);
     assert!(listed.stdout.contains("1 waits"), "{}", listed.stdout);
-    let table = site.place.run(&["show", "w", "--config", &site.config]);
+    let table = site.scratch.run(&["show", "w", "--config", &site.config]);
     assert!(table.stdout.contains("ollama serve"), "{}", table.stdout);
     site.ask(&["cancel", "w"]);
     server.stop();
 
     // `run` does not wait for ever, and its last word is the cause.
-    let mut ran = site.place.command(&["run", &file, "--id", "r", "--config", &site.config]);
+    let mut ran = site.scratch.command(&["run", &file, "--id", "r", "--config", &site.config]);
     let ran = ran.output().expect("the program starts");
-    let told = String::from_utf8_lossy(&ran.stdout).into_owned();
-    assert_eq!(ran.status.code(), Some(1), "{told}");
-    assert!(told.contains("ollama serve"), "{told}");
+    let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert_eq!(ran.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("ollama serve"), "{printed}");
 }
 
 /// What no process knows is kept for one that does: whoever submits it is told at once, and whoever
@@ -243,34 +243,34 @@ fn a_workflow_that_no_process_knows_waits_visibly() {
     on_both("a_workflow_that_no_proc", |site| {
         let task = json!({"id": "pay", "method": "shop/v1.0/charge", "params": {"count": 1}});
         let order = json!({"name": "order", "id": "order", "tasks": [task]});
-        let file = site.place.file("order.json", &order.to_string());
-        let told = |arguments: &[&str]| {
+        let file = site.scratch.file("order.json", &order.to_string());
+        let printed = |arguments: &[&str]| {
             let arguments = [arguments, &["--config", &site.config]].concat();
-            let output = site.place.command(&arguments).output().expect("the program starts");
+            let output = site.scratch.command(&arguments).output().expect("the program starts");
             let text = |bytes| String::from_utf8(bytes).expect("text");
             text(output.stdout) + &text(output.stderr)
         };
         let waits = "waits for a process that knows shop/v1.0 (charge)";
         let server = site.serve();
-        let submitted = told(&["submit", &file]);
+        let submitted = printed(&["submit", &file]);
         assert!(submitted.contains(waits), "{submitted}");
         // The one that serves has looked at the store since.
         site.ask(&["submit", &site.sleeping("other", 0.0), "--wait"]);
-        let shown = site.ask(&["show", "order"]);
-        assert_eq!((&shown["status"], &shown["owner"]), (&json!("pending"), &Value::Null));
-        assert_eq!(shown["waits_for"], "shop/v1.0 (charge)");
+        let record = site.ask(&["show", "order"]);
+        assert_eq!((&record["status"], &record["owner"]), (&json!("pending"), &Value::Null));
+        assert_eq!(record["waits_for"], "shop/v1.0 (charge)");
         for arguments in [&["show", "order"][..], &["list"]] {
-            let text = told(arguments);
+            let text = printed(arguments);
             assert!(text.contains(waits), "{text}");
         }
-        let refused = site.place.json(&site.arguments(&["resume", "order"])).status(2);
+        let refused = site.scratch.json(&site.arguments(&["resume", "order"])).status(2);
         assert_eq!(refused["error"]["name"], "PROTOCOL_NOT_FOUND", "{refused}");
         // Here the method is a mistake in writing, for what is built in is known to all.
         let wrong = file.replace("order", "wrong");
         std::fs::write(&wrong, order.to_string().replace("shop/v1.0/charge", "echo/ehco")).unwrap();
-        site.place.json(&site.arguments(&["submit", &wrong, "--id", "wrong"])).status(2);
+        site.scratch.json(&site.arguments(&["submit", &wrong, "--id", "wrong"])).status(2);
         assert_eq!(site.ask(&["cancel", "order"])["status"], "cancelled");
-        let again = site.place.json(&site.arguments(&["cancel", "other"])).status(2);
+        let again = site.scratch.json(&site.arguments(&["cancel", "other"])).status(2);
         let message = again["error"]["message"].as_str().expect("a text");
         assert!(message.contains("nothing to cancel") && !message.contains("retry"), "{message}");
         server.stop();
@@ -284,17 +284,17 @@ fn a_long_first_task_is_seen_to_run() {
         let server = site.serve();
         site.ask(&["submit", &site.sleeping("long", 600.0)]);
         let begun = std::time::Instant::now();
-        let shown = loop {
-            let shown = site.ask(&["show", "long"]);
-            if shown["status"] == "running" {
-                break shown;
+        let record = loop {
+            let record = site.ask(&["show", "long"]);
+            if record["status"] == "running" {
+                break record;
             }
-            assert!(begun.elapsed().as_secs() < 60, "{shown}");
+            assert!(begun.elapsed().as_secs() < 60, "{record}");
         };
-        let task = &shown["tasks"]["t"];
+        let task = &record["tasks"]["t"];
         assert_eq!((&task["status"], &task["attempts"]), (&json!("executing"), &json!(1)));
-        let since = &shown["running"]["t"];
-        assert!(since.is_string() && shown["owner"]["is_alive"] == true, "{shown}");
+        let since = &record["running"]["t"];
+        assert!(since.is_string() && record["owner"]["is_alive"] == true, "{record}");
         let events = site.ask(&["events", "long"]);
         let is_start = |it: &Value| it["event_type"] == "task:started";
         assert!(events.as_array().is_some_and(|all| all.iter().any(is_start)), "{events}");
@@ -312,7 +312,7 @@ fn a_store_in_memory_is_not_served() {
     let file = site.sleeping("w", 0.0);
     for arguments in [&["serve", "--engine"][..], &["submit", &file]] {
         let arguments = [arguments, &["--store", "memory"]].concat();
-        let refused = site.place.json(&site.arguments(&arguments)).status(2);
+        let refused = site.scratch.json(&site.arguments(&arguments)).status(2);
         assert!(refused["error"]["message"].as_str().is_some_and(|it| it.contains("--store")));
     }
 }

@@ -10,11 +10,11 @@ pub(crate) mod engine;
 #[path = "../../../tests/support/old_clock.rs"]
 pub(crate) mod old_clock;
 pub(crate) mod ollama_server;
-mod place;
 #[cfg(feature = "postgres")]
 #[path = "../../../tests/support/postgres.rs"]
 pub(crate) mod postgres;
+mod scratch;
 #[path = "../../../tests/support/whole.rs"]
 pub(crate) mod whole;
 
-pub(crate) use place::{Answer, Place};
+pub(crate) use scratch::{Answer, Scratch};

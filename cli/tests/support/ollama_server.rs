@@ -19,7 +19,7 @@ use tokio::{
 };
 
 /// Longer than anything in a test takes; a test that needs it has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What came in.
 #[derive(Debug, Clone)]
@@ -163,22 +163,22 @@ impl OllamaServer {
         let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State::default()));
-        let (tell_arrived, arrived) = mpsc::unbounded_channel();
-        let (tell_gone, gone) = mpsc::unbounded_channel();
+        let (arrivals, arrived) = mpsc::unbounded_channel();
+        let (departures, gone) = mpsc::unbounded_channel();
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 // Parts are to arrive as parts.
                 let _ = stream.set_nodelay(true);
-                let (state, tell_arrived) = (Arc::clone(&shared), tell_arrived.clone());
-                let tell_gone = tell_gone.clone();
+                let (state, arrivals) = (Arc::clone(&shared), arrivals.clone());
+                let departures = departures.clone();
                 tokio::spawn(async move {
-                    let mut peer = Peer { stream, unread: Vec::new(), state, tell_arrived };
-                    peer.came();
+                    let mut peer = Peer { stream, unread: Vec::new(), state, arrivals };
+                    peer.connected();
                     // A client that hangs up is what some tests want to see.
                     let _ = peer.serve().await;
-                    peer.went();
-                    let _ = tell_gone.send(());
+                    peer.disconnected();
+                    let _ = departures.send(());
                 });
             }
         });
@@ -207,12 +207,12 @@ impl OllamaServer {
 
     /// Waits for one more request.
     pub(crate) async fn arrival(&mut self) {
-        tokio::time::timeout(PATIENCE, self.arrived.recv()).await.expect("no request came");
+        tokio::time::timeout(TIMEOUT, self.arrived.recv()).await.expect("no request came");
     }
 
     /// Waits for one more connection to be closed.
     pub(crate) async fn departure(&mut self) {
-        tokio::time::timeout(PATIENCE, self.gone.recv()).await.expect("no client went");
+        tokio::time::timeout(TIMEOUT, self.gone.recv()).await.expect("no client went");
     }
 }
 
@@ -220,18 +220,18 @@ struct Peer {
     stream: TcpStream,
     unread: Vec<u8>,
     state: Arc<Mutex<State>>,
-    tell_arrived: mpsc::UnboundedSender<()>,
+    arrivals: mpsc::UnboundedSender<()>,
 }
 
 impl Peer {
-    fn came(&self) {
+    fn connected(&self) {
         let mut state = self.state.lock().unwrap();
         state.connections += 1;
         state.connections_total += 1;
         state.connections_max = state.connections_max.max(state.connections);
     }
 
-    fn went(&self) {
+    fn disconnected(&self) {
         self.state.lock().unwrap().connections -= 1;
     }
 
@@ -239,7 +239,7 @@ impl Peer {
         while let Some(seen) = self.request().await? {
             let reply = self.reply_to(&seen.route);
             self.state.lock().unwrap().seen.push(seen);
-            let _ = self.tell_arrived.send(());
+            let _ = self.arrivals.send(());
             let hang_up = reply.cut;
             self.answer(reply).await?;
             if hang_up {

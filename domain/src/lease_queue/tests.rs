@@ -51,9 +51,9 @@ fn a_need_above_the_total_is_refused_at_once() {
 fn a_refusal_names_the_resource_and_the_setting() {
     let need = Resources { memory_mib: 8_192, ..cores(9) };
     let total = Resources { memory_mib: 4_096, ..EIGHT };
-    let told = ExceedsTotal { need, total }.to_string();
+    let message = ExceedsTotal { need, total }.to_string();
     assert_eq!(
-        told,
+        message,
         "the task needs `cpu_cores` 9 (total: 8) and `memory_mb` 8192 (total: 4096); let it ask for \
          less, or raise `resources.cpu_cores` and `resources.memory_mb`"
     );
@@ -66,7 +66,7 @@ fn every_lease_takes_a_slot() {
     let first = granted(queue.request(Resources::default(), Priority::Normal, 1)).unwrap();
     assert_eq!(first.held.slots, 1);
     ticket(queue.request(Resources::default(), Priority::Normal, 2));
-    assert_eq!(waiters(&queue.give_back(&first.held)), [2]);
+    assert_eq!(waiters(&queue.release(&first.held)), [2]);
 }
 
 /// Among equal needs, the more urgent goes first, then the older.
@@ -84,7 +84,7 @@ fn equals_are_served_by_priority_then_age() {
         ticket(queue.request(cores(1), priority, number));
     }
     for expected in 1..=5 {
-        let next = queue.give_back(&held);
+        let next = queue.release(&held);
         assert_eq!(waiters(&next), [expected]);
         held = next[0].held;
     }
@@ -97,8 +97,8 @@ fn a_small_one_passes_a_large_one_that_does_not_fit() {
     let first = granted(queue.request(cores(4), Priority::Normal, "first")).unwrap();
     ticket(queue.request(cores(8), Priority::Normal, "large"));
     let small = granted(queue.request(cores(1), Priority::Normal, "small")).unwrap();
-    assert!(queue.give_back(&first.held).is_empty());
-    assert_eq!(waiters(&queue.give_back(&small.held)), ["large"]);
+    assert!(queue.release(&first.held).is_empty());
+    assert_eq!(waiters(&queue.release(&small.held)), ["large"]);
 }
 
 /// A steady stream of small ones, always some running, passes a large one 64 times and not more;
@@ -116,7 +116,7 @@ fn a_large_one_is_overtaken_a_bounded_number_of_times() {
         for number in 0..1000 {
             let held = running.remove(0);
             ticket(queue.request(cores(1), stream, number));
-            let next = queue.give_back(&held);
+            let next = queue.release(&held);
             if waiters(&next).contains(&large) {
                 break;
             }
@@ -125,7 +125,7 @@ fn a_large_one_is_overtaken_a_bounded_number_of_times() {
         }
         assert_eq!(passed, OVERTAKES_MAX as usize, "{stream:?}");
         assert!(running.is_empty() && queue.waiting() > 0, "{stream:?}");
-        assert_eq!(queue.give_back(&cores(8)).len(), 8, "the small ones go on");
+        assert_eq!(queue.release(&cores(8)).len(), 8, "the small ones go on");
     }
 }
 
@@ -137,7 +137,7 @@ fn cancelling_the_reserved_waiter_frees_the_others() {
     let large = ticket(queue.request(cores(8), Priority::Normal, 1));
     for number in 0..OVERTAKES_MAX {
         let small = granted(queue.request(cores(1), Priority::Normal, number)).unwrap();
-        queue.give_back(&small.held);
+        queue.release(&small.held);
     }
     let blocked = ticket(queue.request(cores(1), Priority::Normal, 2));
     let (cancelled, next) = queue.cancel(large).unwrap();
@@ -146,9 +146,9 @@ fn cancelling_the_reserved_waiter_frees_the_others() {
     assert_eq!(queue.taken(), rest.held.checked_add(&next[0].held).unwrap());
 }
 
-/// A newcomer does not pass an equal that the search has not come to.
+/// A new request does not pass an equal that the search has not come to.
 #[test]
-fn the_bounded_search_is_fair_to_newcomers() {
+fn the_bounded_search_is_fair_to_new_requests() {
     let mut queue = LeaseQueue::new(EIGHT);
     let first = granted(queue.request(cores(7), Priority::Normal, 0)).unwrap();
     for _ in 0..PASSED_OVER_MAX {
@@ -156,13 +156,13 @@ fn the_bounded_search_is_fair_to_newcomers() {
     }
     ticket(queue.request(cores(1), Priority::Normal, 2));
     ticket(queue.request(cores(1), Priority::Normal, 3));
-    assert_eq!(waiters(&queue.give_back(&first.held)), [1]);
+    assert_eq!(waiters(&queue.release(&first.held)), [1]);
 }
 
 #[derive(Debug, Clone)]
 enum Step {
     Request(Resources, Priority),
-    GiveBack(usize),
+    Release(usize),
     Cancel(usize),
 }
 
@@ -175,7 +175,7 @@ fn step() -> impl Strategy<Value = Step> {
     let priority = (0..Priority::ALL.len()).prop_map(|rank| Priority::ALL[rank]);
     prop_oneof![
         5 => (need, priority).prop_map(|(need, priority)| Step::Request(need, priority)),
-        4 => any::<usize>().prop_map(Step::GiveBack),
+        4 => any::<usize>().prop_map(Step::Release),
         1 => any::<usize>().prop_map(Step::Cancel),
     ]
 }
@@ -202,15 +202,15 @@ struct Waiter {
 const FEW: u32 = 2;
 
 impl Model {
-    /// Notes a lease for `number`; a newcomer never was among the waiting.
+    /// Notes a lease for `number`; a new request never was among the waiting.
     fn grant(&mut self, number: u64, priority: Priority, held: Resources) {
-        let place = |waiter: &Waiter| (waiter.ticket.priority, waiter.number);
-        let first = self.waiting.iter().min_by_key(|waiter| place(waiter)).map(place);
+        let rank = |waiter: &Waiter| (waiter.ticket.priority, waiter.number);
+        let first = self.waiting.iter().min_by_key(|waiter| rank(waiter)).map(rank);
         let oldest = self.waiting.iter().map(|waiter| waiter.number).min();
         for waiter in &mut self.waiting {
             assert!(waiter.leases_left > 0, "{waiter:?} waits too long");
             waiter.leases_left -= 1;
-            let ahead = first == Some(place(waiter)) && place(waiter) < (priority, number);
+            let ahead = first == Some(rank(waiter)) && rank(waiter) < (priority, number);
             if waiter.number != number && (ahead || oldest == Some(waiter.number)) {
                 waiter.overtaken += 1;
             }
@@ -255,11 +255,11 @@ proptest! {
                         Err(refused) => prop_assert!(!refused.need.fits_in(&total)),
                     }
                 }
-                Step::GiveBack(pick) if !model.live.is_empty() => {
+                Step::Release(pick) if !model.live.is_empty() => {
                     let mut numbers: Vec<u64> = model.live.keys().copied().collect();
                     numbers.sort_unstable();
                     let held = model.live.remove(&numbers[pick % numbers.len()]).unwrap();
-                    model.take_granted(queue.give_back(&held));
+                    model.take_granted(queue.release(&held));
                 }
                 Step::Cancel(pick) if !model.waiting.is_empty() => {
                     let at = pick % model.waiting.len();
@@ -268,7 +268,7 @@ proptest! {
                     prop_assert_eq!(waiter.0, gone.number);
                     model.take_granted(granted);
                 }
-                Step::GiveBack(_) | Step::Cancel(_) => {}
+                Step::Release(_) | Step::Cancel(_) => {}
             }
             let sum = model.live.values().fold(Resources::default(), |sum, held| {
                 sum.checked_add(held).unwrap()
@@ -286,7 +286,7 @@ proptest! {
         }
         while let Some(number) = model.live.keys().min().copied() {
             let held = model.live.remove(&number).unwrap();
-            model.take_granted(queue.give_back(&held));
+            model.take_granted(queue.release(&held));
         }
         prop_assert!(model.waiting.is_empty() && queue.waiting() == 0);
         prop_assert_eq!(*queue.free(), total);

@@ -49,7 +49,7 @@ impl Run {
         if !has_content || !self.refused.insert((index, task.attempts)) {
             return None;
         }
-        self.give_back(left);
+        self.mark_unwritten(left);
         self.open_end();
         let why: String = why.chars().take(CAUSE_MAX).collect();
         let task = &mut self.record.tasks[index as usize];
@@ -81,7 +81,7 @@ impl Run {
     }
 
     /// Marks everything in `left` as to be written again.
-    fn give_back(&mut self, left: Vec<WorkflowChange>) {
+    fn mark_unwritten(&mut self, left: Vec<WorkflowChange>) {
         self.outstanding = false;
         self.storing.clear();
         let mut events = Vec::new();

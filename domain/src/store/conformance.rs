@@ -77,10 +77,10 @@ fn shorten(detail: String) -> String {
 /// Runs every check, each over an empty store that `fresh` returns; returns the violations.
 ///
 /// It takes some seconds over a database, and closes each store after its check.
-pub async fn check<Fresh, Given>(fresh: Fresh) -> Vec<Violation>
+pub async fn check<Fresh, Opened>(fresh: Fresh) -> Vec<Violation>
 where
-    Fresh: Fn() -> Given,
-    Given: Future<Output = Arc<dyn Store>>,
+    Fresh: Fn() -> Opened,
+    Opened: Future<Output = Arc<dyn Store>>,
 {
     let mut broken = Vec::new();
     macro_rules! run {
@@ -115,7 +115,7 @@ where
         writes::an_empty_batch_is_fine,
         writes::a_closed_store_says_so,
         events::events_are_read_in_order_and_in_parts,
-        events::events_may_come_in_any_portions,
+        events::events_may_be_written_in_any_portions,
         events::the_last_sequence_is_kept_without_events,
         lists::a_list_shows_the_newest_first,
         lists::a_list_counts_tasks,
@@ -127,7 +127,7 @@ where
         removal::a_list_is_bounded_by_times,
         removal::a_settled_workflow_may_be_amended,
         removal::settled_workflows_are_deleted,
-        leases::an_epoch_is_never_given_twice,
+        leases::an_epoch_is_never_issued_twice,
         leases::a_lost_lease_writes_nothing_more,
         leases::a_lost_lease_holds_nobody_else_up,
         leases::what_a_live_lease_owns_is_not_claimed,
@@ -136,7 +136,7 @@ where
         leases::a_settled_workflow_can_be_claimed_by_name,
         leases::what_ended_before_its_submission_belongs_to_nobody,
         leases::a_claim_takes_what_its_offer_covers,
-        leases::what_a_lease_leaves_goes_to_who_knows_it,
+        leases::orphaned_work_is_claimed_by_who_knows_it,
         leases::what_is_released_is_free,
         leases::people_see_who_has_a_workflow,
         leases::requests_reach_the_owner,

@@ -22,7 +22,7 @@ pub(crate) const CALLS_MAX: usize = 8;
 pub(crate) const INTAKE_MAX: usize = 150;
 
 /// A task whose outcome nobody knows: a person has to say.
-pub(crate) type Doubt = (WorkflowId, TaskId);
+pub(crate) type Unconfirmed = (WorkflowId, TaskId);
 
 #[derive(Debug, Default)]
 struct Notes {
@@ -44,14 +44,14 @@ struct Notes {
 #[derive(Debug)]
 pub(crate) struct Audit {
     notes: Mutex<Notes>,
-    doubts: mpsc::UnboundedSender<Doubt>,
+    unconfirmed: mpsc::UnboundedSender<Unconfirmed>,
 }
 
 impl Audit {
     /// One that looks, and the tasks that need a person.
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Doubt>) {
-        let (doubts, doubted) = mpsc::unbounded_channel();
-        (Self { notes: Mutex::default(), doubts }, doubted)
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Unconfirmed>) {
+        let (unconfirmed, receiver) = mpsc::unbounded_channel();
+        (Self { notes: Mutex::default(), unconfirmed }, receiver)
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -87,20 +87,20 @@ impl Audit {
     }
 
     /// Looks at what a write left in the store.
-    pub(crate) async fn look(&self, store: &dyn Store, ids: Vec<WorkflowId>) {
+    pub(crate) async fn inspect(&self, store: &dyn Store, ids: Vec<WorkflowId>) {
         self.notes().steps += 1;
         for id in ids {
             let record = store.workflow(&id).await.expect("the store below works");
             let events = store.events(&id, 0, usize::MAX).await.expect("the store below works");
             match record {
-                Some(record) => self.look_at(&record, &events),
+                Some(record) => self.inspect_record(&record, &events),
                 None => self.expect(false, || format!("2: {id} is gone")),
             }
         }
-        self.look_at_all(store).await;
+        self.inspect_all(store).await;
     }
 
-    async fn look_at_all(&self, store: &dyn Store) {
+    async fn inspect_all(&self, store: &dyn Store) {
         let all = ListFilter { limit: usize::MAX >> 1, ..ListFilter::default() };
         let listed = store.list(all).await.expect("the store below works");
         let there: BTreeSet<WorkflowId> = listed.into_iter().map(|summary| summary.id).collect();
@@ -111,7 +111,7 @@ impl Audit {
         self.expect(tasks <= INTAKE_MAX, || format!("6: {tasks} tasks were taken in"));
     }
 
-    fn look_at(&self, record: &WorkflowRecord, events: &[Event]) {
+    fn inspect_record(&self, record: &WorkflowRecord, events: &[Event]) {
         let id = &record.id;
         let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
         let whole: Vec<u64> = (1..=record.last_sequence).collect();
@@ -137,19 +137,19 @@ impl Audit {
                 status = step;
             }
             if task.status.is_settled() {
-                let is_told = status == task.status;
-                self.expect(is_told, || format!("8: {id}/{} is {status} by events", task.id));
-                self.look_at_end(id, &task.id, &format!("{} {:?}", task.status, task.result));
+                let is_reported = status == task.status;
+                self.expect(is_reported, || format!("8: {id}/{} is {status} by events", task.id));
+                self.inspect_end(id, &task.id, &format!("{} {:?}", task.status, task.result));
             }
             if task.status == TaskStatus::OutcomeUnknown {
                 // The test may be over.
-                let _ = self.doubts.send((id.clone(), task.id.clone()));
+                let _ = self.unconfirmed.send((id.clone(), task.id.clone()));
             }
         }
     }
 
     /// What is stored as the end of a task stays.
-    fn look_at_end(&self, id: &WorkflowId, task: &TaskId, end: &str) {
+    fn inspect_end(&self, id: &WorkflowId, task: &TaskId, end: &str) {
         let key = (id.clone(), task.clone());
         let before = self.notes().ended.entry(key).or_insert_with(|| end.to_owned()).clone();
         self.expect(before == end, || format!("2: {id}/{task} was {before}, and is {end}"));

@@ -170,7 +170,7 @@ impl Faulty {
     ) -> Result<T, StoreError> {
         let audited = async {
             let answer = call.await?;
-            self.audit.look(&*self.inner, ids).await;
+            self.audit.inspect(&*self.inner, ids).await;
             if self.writes_left.fetch_sub(1, Ordering::Relaxed) == 1 {
                 self.is_cut.send_replace(true);
             }

@@ -27,24 +27,24 @@ use proptest::{
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use audit::{Audit, CALLS_MAX, Doubt, INTAKE_MAX, MEMORY_MIB};
+use audit::{Audit, CALLS_MAX, INTAKE_MAX, MEMORY_MIB, Unconfirmed};
 use faulty::Faulty;
 use scenario::{Scenario, protocol, provider, scenarios};
 
 /// Nothing takes this long, on the slowest machine.
-const PATIENCE: Duration = Duration::from_mins(4);
+const TIMEOUT: Duration = Duration::from_mins(4);
 /// Engines of a case: all but the last one crash.
 const LIVES: u64 = 3;
 /// Cases go on until so many calls have failed.
 const FAULTS_MIN: usize = 20;
 
 /// Where the workflows of a case are kept over the lives of its engines.
-enum Place {
+enum Location {
     Memory(Arc<MemoryStore>),
     File(PathBuf),
 }
 
-impl Place {
+impl Location {
     /// The store of one life.
     async fn open(&self) -> Arc<dyn Store> {
         match self {
@@ -61,7 +61,7 @@ impl Place {
         match self {
             Self::Memory(_) => faulty.end_leases().await,
             // With it go the locks that hold its leases.
-            Self::File(_) => store.close(PATIENCE).await.expect("it closes"),
+            Self::File(_) => store.close(TIMEOUT).await.expect("it closes"),
         }
     }
 }
@@ -108,8 +108,8 @@ async fn drive(handle: Handle, audit: Arc<Audit>, number: usize, scenario: Scena
 }
 
 /// Says of every call whose outcome is unknown that it went well.
-async fn person(handle: Handle, doubts: &mut mpsc::UnboundedReceiver<Doubt>) {
-    while let Some((id, task)) = doubts.recv().await {
+async fn person(handle: Handle, unconfirmed: &mut mpsc::UnboundedReceiver<Unconfirmed>) {
+    while let Some((id, task)) = unconfirmed.recv().await {
         let verdict = Resolution::Completed { result: json!({ "index": 0 }) };
         while let Err(error) = handle.resolve(&id, &task, verdict.clone()).await {
             if error.code == gleitzeit::ErrorCode::WorkflowInvalidState {
@@ -145,8 +145,8 @@ fn writes_of(seed: u64, life: u64) -> usize {
 }
 
 /// Runs the workflows through several lives of an engine, and looks at how they ended.
-async fn go_through(place: Place, cases: Vec<Scenario>, percent: u64, seed: u64) -> Passed {
-    let (audit, mut doubts) = Audit::new();
+async fn go_through(location: Location, cases: Vec<Scenario>, percent: u64, seed: u64) -> Passed {
+    let (audit, mut unconfirmed) = Audit::new();
     let audit = Arc::new(audit);
     let mut passed = Passed { workflows: cases.len(), ..Passed::default() };
     let mut seeds = (0..).map(|at| seed * 1_000 + at);
@@ -155,10 +155,10 @@ async fn go_through(place: Place, cases: Vec<Scenario>, percent: u64, seed: u64)
         let is_last = life + 1 == LIVES;
         let writes = if is_last { usize::MAX } else { writes_of(seed, life) };
         let (store, faulty, runtime) = loop {
-            let store = place.open().await;
+            let store = location.open().await;
             // What an earlier life left in doubt is told again.
             let open = store.unsettled().await.expect("it works");
-            audit.look(&*store, open.into_iter().map(|record| record.id).collect()).await;
+            audit.inspect(&*store, open.into_iter().map(|record| record.id).collect()).await;
             let seed = seeds.next().expect("there is no end of them");
             let faulty =
                 Faulty::over(Arc::clone(&store), Arc::clone(&audit), percent, seed, writes);
@@ -168,7 +168,7 @@ async fn go_through(place: Place, cases: Vec<Scenario>, percent: u64, seed: u64)
             }
             // A process that cannot start ends, and is started again.
             passed.add(&faulty);
-            place.let_go(&*store, &faulty).await;
+            location.let_go(&*store, &faulty).await;
             audit.crashed();
         };
         let all = cases.iter().cloned().enumerate().zip(names.iter().cloned());
@@ -179,9 +179,9 @@ async fn go_through(place: Place, cases: Vec<Scenario>, percent: u64, seed: u64)
         let ended = futures_util::future::join_all(all);
         tokio::select! {
             ended = ended => ended.into_iter().for_each(|it| it.expect("it does not panic")),
-            () = person(runtime.handle(), &mut doubts) => unreachable!("the audit lives"),
+            () = person(runtime.handle(), &mut unconfirmed) => unreachable!("the audit lives"),
             () = faulty.cut() => passed.cuts += 1,
-            () = tokio::time::sleep(PATIENCE) => panic!("stuck: {:?}", runtime.handle().engine_counts().await),
+            () = tokio::time::sleep(TIMEOUT) => panic!("stuck: {:?}", runtime.handle().engine_counts().await),
         }
         if is_last {
             let resources = runtime.handle().resources().await.expect("it runs");
@@ -192,7 +192,7 @@ async fn go_through(place: Place, cases: Vec<Scenario>, percent: u64, seed: u64)
         if is_last {
             check_ends(&*store, &cases, &names).await;
         }
-        place.let_go(&*store, &faulty).await;
+        location.let_go(&*store, &faulty).await;
         audit.crashed();
     }
     (passed.steps, passed.early) = audit.verdict();
@@ -217,7 +217,7 @@ fn seed_bytes(seed: u64) -> [u8; 32] {
 
 /// Goes through so many random cases at each rate of faults; how many tasks were called before their
 /// workflow was stored.
-async fn go_through_all(name: &str, cases: u64, place: impl Fn(u64) -> Place) -> usize {
+async fn go_through_all(name: &str, cases: u64, location: impl Fn(u64) -> Location) -> usize {
     let mut early = 0;
     for percent in [1, 5, 20] {
         let mut all = Passed::default();
@@ -227,7 +227,7 @@ async fn go_through_all(name: &str, cases: u64, place: impl Fn(u64) -> Place) ->
             let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed_bytes(seed));
             let mut runner = TestRunner::new_with_rng(Config::default(), rng);
             let scenarios = scenarios().new_tree(&mut runner).expect("a case").current();
-            let passed = go_through(place(seed), scenarios, percent, seed).await;
+            let passed = go_through(location(seed), scenarios, percent, seed).await;
             case += 1;
             all.workflows += passed.workflows;
             all.steps += passed.steps;
@@ -253,14 +253,14 @@ async fn go_through_all(name: &str, cases: u64, place: impl Fn(u64) -> Place) ->
 /// Engines over a store in memory, which sees to leases as a server does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invariants_hold_over_a_faulty_store_in_memory() {
-    let place = |_| Place::Memory(Arc::new(MemoryStore::default().with_timed_leases()));
-    go_through_all("memory", 8, place).await;
+    let location = |_| Location::Memory(Arc::new(MemoryStore::default().with_timed_leases()));
+    go_through_all("memory", 8, location).await;
 }
 
 /// Engines over a file, whose leases end with their process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invariants_hold_over_a_faulty_file() {
     let folder = tempfile::tempdir().expect("a folder");
-    let place = |seed| Place::File(folder.path().join(format!("{seed}.db")));
-    assert!(go_through_all("SQLite", 6, place).await > 0, "no task was called early");
+    let location = |seed| Location::File(folder.path().join(format!("{seed}.db")));
+    assert!(go_through_all("SQLite", 6, location).await > 0, "no task was called early");
 }

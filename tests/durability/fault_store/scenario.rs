@@ -14,7 +14,7 @@ use super::audit::{Audit, MEMORY_MIB};
 
 /// How the calls of a task go.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Goes {
+enum Behaviour {
     Well,
     Badly,
     /// Fails in its first attempt.
@@ -27,7 +27,7 @@ enum Goes {
 
 #[derive(Debug, Clone)]
 struct RandomTask {
-    goes: Goes,
+    behaviour: Behaviour,
     /// Whether it depends on each of the tasks before it.
     depends: Vec<bool>,
     runs_anyway: bool,
@@ -39,16 +39,21 @@ struct RandomTask {
 pub(crate) struct Scenario(Vec<RandomTask>);
 
 fn random_task() -> impl Strategy<Value = RandomTask> {
-    let goes = prop_oneof![
-        6 => Just(Goes::Well),
-        1 => Just(Goes::Badly),
-        2 => Just(Goes::WellInTheEnd),
-        1 => Just(Goes::Panics),
-        2 => Just(Goes::Once),
+    let behaviour = prop_oneof![
+        6 => Just(Behaviour::Well),
+        1 => Just(Behaviour::Badly),
+        2 => Just(Behaviour::WellInTheEnd),
+        1 => Just(Behaviour::Panics),
+        2 => Just(Behaviour::Once),
     ];
     let depends = prop::collection::vec(prop::bool::weighted(0.3), 8);
-    (goes, depends, any::<bool>(), 0..=MEMORY_MIB / 2).prop_map(
-        |(goes, depends, runs_anyway, memory)| RandomTask { goes, depends, runs_anyway, memory },
+    (behaviour, depends, any::<bool>(), 0..=MEMORY_MIB / 2).prop_map(
+        |(behaviour, depends, runs_anyway, memory)| RandomTask {
+            behaviour,
+            depends,
+            runs_anyway,
+            memory,
+        },
     )
 }
 
@@ -61,7 +66,7 @@ pub(crate) fn scenarios() -> impl Strategy<Value = Vec<Scenario>> {
 impl RandomTask {
     /// `method` is that of a call that may be made twice.
     fn spec(&self, index: usize, method: &str) -> TaskSpec {
-        let method = if self.goes == Goes::Once { "trial/once" } else { method };
+        let method = if self.behaviour == Behaviour::Once { "trial/once" } else { method };
         let before: Vec<String> = self
             .depends
             .iter()
@@ -71,16 +76,17 @@ impl RandomTask {
             .map(|(at, _)| format!("t{at}"))
             .collect();
         // Refers to what it needs, where that has a result for certain.
-        let heard: Vec<String> = before
+        let references: Vec<String> = before
             .iter()
             .filter(|_| !self.runs_anyway)
             .map(|task| format!("${{{task}.index}}"))
             .collect();
-        let params = json!({ "goes": format!("{:?}", self.goes), "index": index, "heard": heard });
+        let params =
+            json!({ "goes": format!("{:?}", self.behaviour), "index": index, "heard": references });
         let policy =
             if self.runs_anyway { OnDependencyFailure::Run } else { OnDependencyFailure::Skip };
         let retry = RetryPolicy {
-            max_attempts: if self.goes == Goes::Badly { 1 } else { 3 },
+            max_attempts: if self.behaviour == Behaviour::Badly { 1 } else { 3 },
             backoff: Backoff::Fixed,
             base_delay: Duration::from_millis(10),
             jitter: false,
@@ -100,7 +106,7 @@ impl RandomTask {
         if !self.runs_anyway && needed.any(|(_, status)| *status != TaskStatus::Completed) {
             return TaskStatus::Skipped;
         }
-        if self.goes == Goes::Badly { TaskStatus::Failed } else { TaskStatus::Completed }
+        if self.behaviour == Behaviour::Badly { TaskStatus::Failed } else { TaskStatus::Completed }
     }
 }
 
@@ -145,12 +151,13 @@ pub(crate) fn provider(audit: Arc<Audit>, store: Arc<dyn Store>) -> ProviderSpec
         let (audit, store) = (Arc::clone(&audit), Arc::clone(&store));
         async move {
             let _running = audit.begin(&*store, &call).await;
-            let goes = call.param("goes").and_then(|it| it.as_str()).unwrap_or_default().to_owned();
-            if goes == "Panics" && call.attempt == 1 {
+            let behaviour =
+                call.param("goes").and_then(|it| it.as_str()).unwrap_or_default().to_owned();
+            if behaviour == "Panics" && call.attempt == 1 {
                 // A panic of which nobody needs to read.
                 std::panic::resume_unwind(Box::new("as the test wants it"));
             }
-            match goes.as_str() {
+            match behaviour.as_str() {
                 "Badly" => Err(TaskError::failed("as the test wants it")),
                 "WellInTheEnd" if call.attempt == 1 => Err(TaskError::new(
                     gleitzeit::ErrorCode::ConnectionLost,

@@ -67,19 +67,19 @@ fn provider() -> (ProtocolSpec, ProviderSpec, Provider) {
         .method(method("hold").param("seed", seed()))
         .method(method("pass").param("seed", seed()));
     let (calls, gate) = (Calls::default(), Arc::new(Semaphore::new(0)));
-    let (tell, started) = mpsc::unbounded_channel();
+    let (sender, started) = mpsc::unbounded_channel();
     let (counted, waits) = (Arc::clone(&calls), Arc::clone(&gate));
     let run = move |call: Call| {
         let name = format!("{}/{}", call.workflow_id, call.task_id);
         *counted.lock().unwrap().entry(name.clone()).or_default() += 1;
         let holds = call.method_name() == "hold";
         let seed = call.param("seed").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        let (tell, waits) = (tell.clone(), Arc::clone(&waits));
+        let (sender, waits) = (sender.clone(), Arc::clone(&waits));
         async move {
             if !holds {
                 return Ok(json!("passed"));
             }
-            let _ = tell.send(name);
+            let _ = sender.send(name);
             waits.acquire().await.unwrap().forget();
             Ok(json!({ "text": noise(usize::try_from(seed).unwrap(), BYTES) }))
         }
@@ -131,9 +131,9 @@ async fn read<T>(ask: impl AsyncFn() -> Result<T, TaskError>) -> T {
 
 /// The workflows that were said to be settled, each once.
 #[derive(Default)]
-struct Told(BTreeSet<WorkflowId>);
+struct Reported(BTreeSet<WorkflowId>);
 
-impl Told {
+impl Reported {
     /// Listens until all of these have settled.
     async fn hear_of(&mut self, all: &BTreeSet<WorkflowId>, listener: &mut Subscription) {
         while !all.is_subset(&self.0) {
@@ -141,8 +141,10 @@ impl Told {
         }
     }
 
-    fn hear(&mut self, heard: Option<Delivery>) {
-        let Some(Delivery::Event(event)) = heard else { panic!("{heard:?} in place of an event") };
+    fn hear(&mut self, delivery: Option<Delivery>) {
+        let Some(Delivery::Event(event)) = delivery else {
+            panic!("{delivery:?} in place of an event")
+        };
         assert!(matches!(event.data, EventData::WorkflowCompleted { .. }), "{event:?}");
         let id = event.workflow_id.clone().unwrap();
         assert!(self.0.insert(id), "told twice: {event:?}");
@@ -175,17 +177,17 @@ async fn live_through(
     provider.gate.add_permits(HELD);
     let (mut taken, code) = until_refused(&handle).await;
     assert!(refusals.contains(&code), "refused with {code}");
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     let over = tokio::time::sleep(LASTS);
     tokio::pin!(over);
     loop {
         tokio::select! {
             () = &mut over => break,
-            heard = listener.next() => told.hear(heard),
+            delivery = listener.next() => reported.hear(delivery),
         }
     }
     // What was taken in before the refusal may have been stored, and so have its outcome.
-    let early: Vec<_> = told.0.iter().filter(|id| !taken.contains(*id)).collect();
+    let early: Vec<_> = reported.0.iter().filter(|id| !taken.contains(*id)).collect();
     assert!(early.is_empty(), "told and not stored: {early:?}");
     match within("an answer", handle.workflow(&"held0".into())).await {
         Ok(record) => assert!(!record.unwrap().status.is_settled(), "said and not stored"),
@@ -204,8 +206,8 @@ async fn live_through(
     within("the end of the trouble", taken_again).await;
     taken.insert(again);
     all.extend(taken);
-    told.hear_of(&all, &mut listener).await;
-    assert_eq!(told.0, all);
+    reported.hear_of(&all, &mut listener).await;
+    assert_eq!(reported.0, all);
     for id in &all {
         let record = read(async || handle.workflow(id).await).await.unwrap();
         assert_eq!(record.status, WorkflowStatus::Completed);
@@ -252,10 +254,10 @@ async fn a_full_disk_under_a_server() {
 /// A PostgreSQL server that is killed in the middle, and comes back.
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_killed_and_comes_back() {
+async fn a_server_that_is_killed_and_restarts() {
     let server = match Server::start() {
         Ok(server) => server,
-        Err(why) => return println!("SKIPPED: a_server_that_is_killed_and_comes_back ({why})"),
+        Err(why) => return println!("SKIPPED: a_server_that_is_killed_and_restarts ({why})"),
     };
     let url = server.database().await;
     // Whether a commit that was under way took place, nobody knows at first.

@@ -67,7 +67,7 @@ fn ids(claimed: &Claimed) -> Vec<String> {
     claimed.workflows.iter().map(|it| it.record.id.to_string()).collect()
 }
 
-async fn heard(notifications: &mut BoxStream<'static, ()>) {
+async fn notified(notifications: &mut BoxStream<'static, ()>) {
     let ring = tokio::time::timeout(LONG, notifications.next()).await;
     assert_eq!(ring, Ok(Some(())), "no ring");
 }
@@ -75,7 +75,7 @@ async fn heard(notifications: &mut BoxStream<'static, ()>) {
 /// Takes the first rings of a listener, which say that it listens.
 async fn is_listening(store: &SqlStore) -> BoxStream<'static, ()> {
     let mut notifications = store.notifications();
-    heard(&mut notifications).await;
+    notified(&mut notifications).await;
     notifications
 }
 
@@ -129,7 +129,7 @@ async fn a_closed_store_hands_over_at_once(url: &StoreUrl) {
     gone.close(LONG).await.unwrap();
     let mut taken = Vec::new();
     while taken.is_empty() {
-        heard(&mut notifications).await;
+        notified(&mut notifications).await;
         taken = ids(&successor.claim(epoch, 10, &Offer::everything()).await.unwrap());
     }
     assert_eq!(taken, ["a"]);
@@ -176,8 +176,8 @@ async fn own_and_wait(url: &str) {
 async fn a_killed_process_is_taken_over_at_once(test: &str, url: &StoreUrl) {
     let folder = tempfile::TempDir::new().unwrap();
     let mut process = child::Process::start(test, url.expose(), folder.path());
-    let said = process.says().unwrap();
-    let gone = Epoch(said.strip_prefix("owns ").unwrap().parse().unwrap());
+    let line = process.says().unwrap();
+    let gone = Epoch(line.strip_prefix("owns ").unwrap().parse().unwrap());
     let store = open(url).await;
     let epoch = lease(&store).await;
     assert!(epoch > gone);
@@ -203,14 +203,14 @@ async fn a_request_crosses_and_is_answered(url: &StoreUrl) {
     let key = other.ask(request.clone()).await.unwrap();
     let mut asked = Vec::new();
     while asked.is_empty() {
-        heard(&mut at_owner).await;
+        notified(&mut at_owner).await;
         asked = owner.requests(epoch).await.unwrap();
     }
     assert_eq!(asked, [(key, request)]);
     owner.answer(key, Ok(())).await.unwrap();
     let mut answer = None;
     while answer.is_none() {
-        heard(&mut at_other).await;
+        notified(&mut at_other).await;
         answer = other.take_answer(key).await.unwrap();
     }
     assert_eq!(answer, Some(Ok(())));
@@ -230,7 +230,7 @@ async fn a_request_to_a_process_that_ends_is_done_by_who_asked(url: &StoreUrl) {
     let ends = async {
         let mut notifications = is_listening(&owner).await;
         while owner.requests(epoch).await.unwrap().is_empty() {
-            heard(&mut notifications).await;
+            notified(&mut notifications).await;
         }
         owner.close_lease(epoch).await.unwrap();
     };
@@ -251,9 +251,9 @@ async fn what_another_process_runs_is_followed(url: &StoreUrl) {
     let builder = Runtime::builder(settings).without_recovery().without_settings_providers();
     let runtime = builder.start().await.unwrap();
     let mut follow = runtime.handle().follow(&"a".into(), 0).await.unwrap();
-    let mut told = Vec::new();
-    while told.len() < new.events.len() {
-        told.push(follow.next().await.unwrap().unwrap().sequence);
+    let mut sequences = Vec::new();
+    while sequences.len() < new.events.len() {
+        sequences.push(follow.next().await.unwrap().unwrap().sequence);
     }
     let first = new.record.last_sequence + 1;
     let end = WorkflowChange {
@@ -264,18 +264,18 @@ async fn what_another_process_runs_is_followed(url: &StoreUrl) {
     };
     let rest = async {
         while let Some(event) = follow.next().await.unwrap() {
-            told.push(event.sequence);
+            sequences.push(event.sequence);
         }
     };
     let (recorded, ()) = futures_util::join!(owner.record(vec![end]), rest);
     recorded.unwrap();
-    assert_eq!(told, (1..=first + 1).collect::<Vec<u64>>());
+    assert_eq!(sequences, (1..=first + 1).collect::<Vec<u64>>());
     runtime.stop(LONG).await;
 }
 
 /// An id that was forgotten and given again names another workflow: what a store knew of the first
 /// one must not lead a write astray.
-async fn an_id_that_is_given_again_is_another_workflow(url: &StoreUrl) {
+async fn an_id_that_is_used_again_is_another_workflow(url: &StoreUrl) {
     let (ours, theirs) = (open(url).await, open(url).await);
     let short = ours.open_lease("short", Duration::ZERO).await.unwrap();
     let (gone, epoch) = (short.epoch, lease(&theirs).await);

@@ -68,8 +68,8 @@ async fn a_cut_off_engine_has_stopped_calling_when_another_one_begins() {
     assert_eq!(late, 0, "calls of the first engine after the second one had begun");
     line.stall(false);
     // It hears that its lease is gone, and of the end.
-    let heard = tokio::time::timeout(LONG, first.handle().wait(&id)).await.unwrap().unwrap();
-    assert_eq!(heard.status, WorkflowStatus::Completed);
+    let ended = tokio::time::timeout(LONG, first.handle().wait(&id)).await.unwrap().unwrap();
+    assert_eq!(ended.status, WorkflowStatus::Completed);
     first.stop(LONG).await;
     second.stop(LONG).await;
     server.drop_all().await;

@@ -29,7 +29,7 @@ async fn services_share_a_server() {
 
 #[tokio::test]
 async fn a_service_of_another_kind_takes_what_it_knows() {
-    if let Some((store, _)) = child::told() {
+    if let Some((store, _)) = child::arguments() {
         return services::own_an_order_and_wait(&store).await;
     }
     let Some(server) = Server::reach("strangers").await else { return };
@@ -70,10 +70,10 @@ async fn epochs_differ() {
 }
 
 #[tokio::test]
-async fn an_id_is_given_again() {
+async fn an_id_is_used_again() {
     let Some(server) = Server::reach("again").await else { return };
     let url = server.database().await;
-    an_id_that_is_given_again_is_another_workflow(&url).await;
+    an_id_that_is_used_again_is_another_workflow(&url).await;
     server.drop_all().await;
 }
 
@@ -109,7 +109,7 @@ async fn requests_outlive_who_was_asked() {
 /// On the same machine nobody need wait for the time to run out.
 #[tokio::test]
 async fn a_killed_process_has_no_lease() {
-    if let Some((store, _)) = child::told() {
+    if let Some((store, _)) = child::arguments() {
         return own_and_wait(&store).await;
     }
     let Some(server) = Server::reach("killed").await else { return };
@@ -120,7 +120,7 @@ async fn a_killed_process_has_no_lease() {
 
 #[tokio::test]
 async fn successors_inherit() {
-    if let Some((store, _)) = child::told() {
+    if let Some((store, _)) = child::arguments() {
         return successors::take_two_and_wait(&store).await;
     }
     let Some(server) = Server::reach("successors").await else { return };
@@ -136,7 +136,7 @@ async fn successors_inherit() {
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn successors_die_while_they_share() {
-    if let Some((store, _)) = child::told() {
+    if let Some((store, _)) = child::arguments() {
         return successors::take_two_and_wait(&store).await;
     }
     let Some(server) = Server::reach("dying").await else { return };
@@ -151,12 +151,12 @@ async fn successors_die_while_they_share() {
 
 #[tokio::test]
 async fn successors_share() {
-    if let Some((store, _)) = child::told() {
+    if let Some((store, _)) = child::arguments() {
         return successors::take_two_and_wait(&store).await;
     }
     let Some(server) = Server::reach("shared").await else { return };
     let url = server.database().await;
-    successors::an_successor_shares_with_who_comes("leases::postgres::successors_share", &url)
+    successors::a_successor_shares_with_a_new_lease("leases::postgres::successors_share", &url)
         .await;
     server.drop_all().await;
 }
@@ -164,16 +164,16 @@ async fn successors_share() {
 /// An engine that has nothing to do and knows of no other asks nothing. It must hear of a process
 /// that comes, or nobody would look when that one dies.
 #[tokio::test]
-async fn a_new_lease_is_heard_of() {
+async fn a_new_lease_is_notified() {
     let Some(server) = Server::reach("heard").await else { return };
     let url = server.database().await;
-    let (idle, comes) = (open(&url).await, open(&url).await);
+    let (idle, joining) = (open(&url).await, open(&url).await);
     let epoch = lease(&idle).await;
     let mut notifications = is_listening(&idle).await;
     while tokio::time::timeout(Duration::from_millis(500), notifications.next()).await.is_ok() {}
     assert_eq!(idle.claim(epoch, 10, &Offer::everything()).await.unwrap().ask_again_in, None);
-    let other = lease(&comes).await;
-    heard(&mut notifications).await;
+    let other = lease(&joining).await;
+    notified(&mut notifications).await;
     let claimed = idle.claim(epoch, 10, &Offer::everything()).await.unwrap();
     assert_eq!(claimed.workflows, []);
     assert!(claimed.ask_again_in.is_some_and(|pause| pause <= TERM), "{claimed:?}");
@@ -324,7 +324,7 @@ async fn notifications_arrive_across_stores_and_after_a_lost_connection() {
         theirs.submit(vec![sample::workflow(id, 1)]).await.unwrap();
         let mut taken = Vec::new();
         while taken.is_empty() {
-            heard(notifications).await;
+            notified(notifications).await;
             taken = ids(&ours.claim(epoch, 10, &Offer::everything()).await.unwrap());
         }
         assert_eq!(taken, [id]);
@@ -336,7 +336,7 @@ async fn notifications_arrive_across_stores_and_after_a_lost_connection() {
         server.name(0)
     );
     server.run(&cut).await;
-    heard(&mut notifications).await;
+    notified(&mut notifications).await;
     hear_of("b", &mut notifications).await;
     server.drop_all().await;
 }

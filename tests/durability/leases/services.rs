@@ -81,7 +81,7 @@ async fn completes(handle: &Handle, id: &str) {
 
 /// Has each service look for work after everything that was done before: it takes up something that
 /// nobody else knows.
-async fn have_looked(services: &[(&Runtime, &str)], round: &str) {
+async fn wait_for_poll(services: &[(&Runtime, &str)], round: &str) {
     for (service, method) in services {
         let id = format!("{round}-{}", method.replace('/', "-"));
         service.handle().enqueue(calls(&id, &[method])).await.unwrap();
@@ -107,7 +107,7 @@ pub(super) async fn services_run_what_they_know(url: &StoreUrl) {
         tokio::task::yield_now().await;
     }
     upgraded.stop(Duration::ZERO).await;
-    have_looked(&[(&mail, "mail/send"), (&older, "shop/count")], "first").await;
+    wait_for_poll(&[(&mail, "mail/send"), (&older, "shop/count")], "first").await;
     let handle = mail.handle();
     assert_eq!(waits_for(&handle, "order").await.as_deref(), Some("shop/v1.0 (charge, refund)"));
     let named = handle.resume(Some(&"order".into())).await.unwrap_err();
@@ -119,7 +119,7 @@ pub(super) async fn services_run_what_they_know(url: &StoreUrl) {
     assert!(strict.is_err(), "{strict:?}");
     let stray = handle.enqueue_for_others(calls("stray", &["shop/renew"])).await.unwrap();
     assert_eq!((stray.unknown.len(), &*stray.needs.to_string()), (1, "shop (renew)"));
-    have_looked(&[(&mail, "mail/send"), (&older, "shop/count")], "second").await;
+    wait_for_poll(&[(&mail, "mail/send"), (&older, "shop/count")], "second").await;
     assert!(waits_for(&handle, "stray").await.is_some());
     journal.gate.add_permits(1);
     let upgraded = service(url, "newer", "shop/v1.0", &newer, &journal).await;
@@ -130,8 +130,8 @@ pub(super) async fn services_run_what_they_know(url: &StoreUrl) {
     // What only the older one knows goes on there.
     older.stop(LONG).await;
     handle.enqueue_for_others(calls("old", &["shop/count"])).await.unwrap();
-    let looked = [(&mail, "mail/send"), (&upgraded, "shop/renew")];
-    have_looked(&looked, "third").await;
+    let polled = [(&mail, "mail/send"), (&upgraded, "shop/renew")];
+    wait_for_poll(&polled, "third").await;
     assert!(waits_for(&handle, "old").await.is_some());
     let older = service(url, "older", "shop/v1.0", &["charge", "count"], &journal).await;
     completes(&handle, "old").await;
@@ -161,8 +161,8 @@ pub(super) async fn own_an_order_and_wait(url: &str) {
 pub(super) async fn a_strangers_inheritance_is_freed(test: &str, url: &StoreUrl) {
     let folder = tempfile::TempDir::new().unwrap();
     let mut process = child::Process::start(test, url.expose(), folder.path());
-    let said = process.says().unwrap();
-    let gone = Epoch(said.strip_prefix("owns ").unwrap().parse().unwrap());
+    let line = process.says().unwrap();
+    let gone = Epoch(line.strip_prefix("owns ").unwrap().parse().unwrap());
     let stranger = open(url).await;
     let epoch = lease(&stranger).await;
     process.kill();

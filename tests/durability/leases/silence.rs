@@ -70,22 +70,22 @@ async fn a_deaf_listener_hears_again() {
     while tokio::time::timeout(LIMIT / 2, notifications.next()).await.is_ok() {}
     proxy.forget_connections();
     other.submit(vec![sample::workflow("a", 1)]).await.unwrap();
-    heard(&mut notifications).await;
+    notified(&mut notifications).await;
     server.drop_all().await;
 }
 
 /// A server that is not there is told of at once, and with its address.
 #[tokio::test]
-async fn a_refused_connection_is_told_as_such() {
+async fn a_refused_connection_is_reported_as_such() {
     // Nobody listens on a port that was free a moment ago.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url: StoreUrl = format!("postgres://me:geheim@{free}/none").parse().unwrap();
     let begun = std::time::Instant::now();
     let error = SqlStore::connect(&url, SqlOptions::default()).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }));
-    let told = error.to_string();
-    assert!(told.contains(&free.to_string()) && told.contains("refused"), "{told}");
-    assert!(!told.contains("geheim"), "{told}");
+    let message = error.to_string();
+    assert!(message.contains(&free.to_string()) && message.contains("refused"), "{message}");
+    assert!(!message.contains("geheim"), "{message}");
     assert!(begun.elapsed() < Duration::from_secs(5), "after {:?}", begun.elapsed());
 }
 
@@ -100,9 +100,9 @@ async fn a_server_that_is_read_only_is_named_as_such() {
     let error = SqlStore::connect(&url, SqlOptions::default()).await.unwrap_err();
     assert!(matches!(error, StoreError::Open { .. }), "{error:?}");
     assert!(error.to_string().contains("PostgreSQL is read-only"), "{error}");
-    let looks = ReadOnlyStore::open(&url, SqlOptions::default()).await.unwrap();
-    assert!(looks.is_some(), "it can be looked at");
-    drop(looks);
+    let reader = ReadOnlyStore::open(&url, SqlOptions::default()).await.unwrap();
+    assert!(reader.is_some(), "it can be looked at");
+    drop(reader);
     server.drop_all().await;
 }
 
@@ -116,13 +116,13 @@ async fn an_idle_lease_that_ran_out_is_left_alone() {
     let theirs = lease(&other).await;
     let mut notifications = is_listening(&other).await;
     assert_eq!(other.claim(theirs, 10, &Offer::everything()).await.unwrap().workflows, []);
-    let told = admin::status(&url).await.unwrap().contents.unwrap();
-    let holder = told.leases.iter().find(|holder| holder.epoch == epoch).unwrap();
+    let contents = admin::status(&url).await.unwrap().contents.unwrap();
+    let holder = contents.leases.iter().find(|holder| holder.epoch == epoch).unwrap();
     assert!(holder.is_alive && holder.is_idle, "{holder:?}");
     while tokio::time::timeout(Duration::from_millis(300), notifications.next()).await.is_ok() {}
     // It has work again; the others are to know that it may run out again.
     assert_eq!(idle.renew_lease(epoch, Duration::from_millis(10)).await, Ok(true));
-    heard(&mut notifications).await;
+    notified(&mut notifications).await;
     idle.submit(vec![owned("a", epoch)]).await.unwrap();
     let mut claimed = other.claim(theirs, 10, &Offer::everything()).await.unwrap();
     while let Some(pause) = claimed.ask_again_in.filter(|_| claimed.workflows.is_empty()) {
@@ -137,8 +137,8 @@ async fn an_idle_lease_that_ran_out_is_left_alone() {
 /// Who waits for work hears of the end of a process on the same machine, long before its lease
 /// runs out.
 #[tokio::test]
-async fn the_end_of_a_process_is_heard_of() {
-    if let Some((store, _)) = child::told() {
+async fn the_end_of_a_process_is_notified() {
+    if let Some((store, _)) = child::arguments() {
         return own_and_wait(&store).await;
     }
     let Some(server) = Server::reach("end_heard").await else { return };
@@ -147,7 +147,7 @@ async fn the_end_of_a_process_is_heard_of() {
     let epoch = lease(&store).await;
     let mut notifications = is_listening(&store).await;
     let folder = tempfile::TempDir::new().unwrap();
-    let test = "leases::silence::the_end_of_a_process_is_heard_of";
+    let test = "leases::silence::the_end_of_a_process_is_notified";
     let mut process = child::Process::start(test, url.expose(), folder.path());
     process.says().unwrap();
     while tokio::time::timeout(Duration::from_millis(300), notifications.next()).await.is_ok() {}
@@ -159,7 +159,7 @@ async fn the_end_of_a_process_is_heard_of() {
     process.kill();
     let mut taken = Vec::new();
     while taken.is_empty() {
-        heard(&mut notifications).await;
+        notified(&mut notifications).await;
         taken = ids(&store.claim(epoch, 10, &Offer::everything()).await.unwrap());
     }
     assert_eq!(taken, ["w0", "w1"]);

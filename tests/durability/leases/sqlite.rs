@@ -12,7 +12,7 @@ fn file(folder: &TempDir) -> StoreUrl {
 }
 
 /// A connection past the store.
-async fn look(url: &StoreUrl) -> DatabaseConnection {
+async fn raw_connection(url: &StoreUrl) -> DatabaseConnection {
     Database::connect(format!("{}?mode=rw", url.expose())).await.unwrap()
 }
 
@@ -47,10 +47,10 @@ async fn epochs_differ() {
 }
 
 #[tokio::test]
-async fn an_id_is_given_again() {
+async fn an_id_is_used_again() {
     let folder = TempDir::new().unwrap();
     let url = file(&folder);
-    an_id_that_is_given_again_is_another_workflow(&url).await;
+    an_id_that_is_used_again_is_another_workflow(&url).await;
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn other_processes_are_followed() {
 
 #[tokio::test]
 async fn a_killed_process_has_no_lease() {
-    if let Some((store, _)) = child::told() {
+    if let Some((store, _)) = child::arguments() {
         return own_and_wait(&store).await;
     }
     let folder = TempDir::new().unwrap();
@@ -89,7 +89,7 @@ async fn a_killed_process_has_no_lease() {
 
 #[tokio::test]
 async fn successors_inherit() {
-    if let Some((store, _)) = child::told() {
+    if let Some((store, _)) = child::arguments() {
         return successors::take_two_and_wait(&store).await;
     }
     let folder = TempDir::new().unwrap();
@@ -103,7 +103,7 @@ async fn successors_inherit() {
 #[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn successors_die_while_they_share() {
-    if let Some((store, _)) = child::told() {
+    if let Some((store, _)) = child::arguments() {
         return successors::take_two_and_wait(&store).await;
     }
     let folder = TempDir::new().unwrap();
@@ -117,11 +117,11 @@ async fn successors_die_while_they_share() {
 
 #[tokio::test]
 async fn successors_share() {
-    if let Some((store, _)) = child::told() {
+    if let Some((store, _)) = child::arguments() {
         return successors::take_two_and_wait(&store).await;
     }
     let folder = TempDir::new().unwrap();
-    successors::an_successor_shares_with_who_comes(
+    successors::a_successor_shares_with_a_new_lease(
         "leases::sqlite::successors_share",
         &file(&folder),
     )
@@ -164,14 +164,14 @@ async fn notifications_arrive_for_what_others_commit() {
         theirs.submit(vec![sample::workflow(&id, 1)]).await.unwrap();
         let mut taken = Vec::new();
         while taken.is_empty() {
-            heard(&mut notifications).await;
+            notified(&mut notifications).await;
             taken = ids(&ours.claim(epoch, 10, &Offer::everything()).await.unwrap());
         }
         assert_eq!(taken, [id]);
     }
-    let db = look(&url).await;
+    let db = raw_connection(&url).await;
     db.execute_unprepared("CREATE TABLE host (n INTEGER)").await.unwrap();
-    heard(&mut notifications).await;
+    notified(&mut notifications).await;
 }
 
 /// How often a thread of SQLite was given something to do, by what the kernel counts.
@@ -229,7 +229,7 @@ async fn ask_for_nothing(url: &str) {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn stores_without_work_issue_no_statement() {
-    if let Some((store, _)) = child::told() {
+    if let Some((store, _)) = child::arguments() {
         return ask_for_nothing(&store).await;
     }
     let folder = TempDir::new().unwrap();
@@ -246,7 +246,7 @@ async fn services_share_a_file() {
 
 #[tokio::test]
 async fn a_service_of_another_kind_takes_what_it_knows() {
-    if let Some((store, _)) = child::told() {
+    if let Some((store, _)) = child::arguments() {
         return services::own_an_order_and_wait(&store).await;
     }
     let folder = TempDir::new().unwrap();
@@ -262,7 +262,7 @@ async fn what_was_claimed_for_nobody_is_claimed_again() {
     let store = open(&url).await;
     let epoch = lease(&store).await;
     store.submit(vec![sample::workflow("a", 1), sample::workflow("b", 1)]).await.unwrap();
-    let db = look(&url).await;
+    let db = raw_connection(&url).await;
     db.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
     let everything = Offer::everything();
     let mut claim = Box::pin(store.claim(epoch, 1, &everything));
@@ -287,7 +287,7 @@ async fn what_is_free_is_found_by_its_index() {
     let folder = TempDir::new().unwrap();
     let url = file(&folder);
     open(&url).await.close(LONG).await.unwrap();
-    let db = look(&url).await;
+    let db = raw_connection(&url).await;
     let plan = async |sql: &str| {
         let explain = format!("EXPLAIN QUERY PLAN {sql}");
         let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, explain);

@@ -29,9 +29,9 @@ pub(super) async fn take_two_and_wait(url: &str) {
 fn take_two_and_die(test: &str, url: &StoreUrl) -> String {
     let folder = tempfile::TempDir::new().unwrap();
     let mut process = child::Process::start(test, url.expose(), folder.path());
-    let said = process.says().unwrap();
+    let line = process.says().unwrap();
     process.kill();
-    said
+    line
 }
 
 /// Who owns how many workflows, and what is wrong with the database.
@@ -74,7 +74,7 @@ pub(super) async fn what_an_successor_leaves_is_inherited_again(test: &str, url:
 }
 
 /// What is not given out when another process comes is for both.
-pub(super) async fn an_successor_shares_with_who_comes(test: &str, url: &StoreUrl) {
+pub(super) async fn a_successor_shares_with_a_new_lease(test: &str, url: &StoreUrl) {
     take_two_and_die(test, url);
     let store = open(url).await;
     let epoch = lease(&store).await;
@@ -90,20 +90,20 @@ pub(super) async fn an_successor_shares_with_who_comes(test: &str, url: &StoreUr
     })
     .await;
     drop(unheard);
-    let newcomer = open(url).await;
-    let other = lease(&newcomer).await;
+    let joining = open(url).await;
+    let other = lease(&joining).await;
     assert_eq!(
-        newcomer.claim(other, 10, &Offer::everything()).await.unwrap().workflows,
+        joining.claim(other, 10, &Offer::everything()).await.unwrap().workflows,
         [],
         "it is all owned"
     );
-    let held = newcomer.claim_one(other, &"w4".into(), false).await.unwrap();
+    let held = joining.claim_one(other, &"w4".into(), false).await.unwrap();
     assert_eq!(held, ClaimedOne::Held);
     // What was taken by its id is run by now: it is neither given out again nor shared.
     assert_eq!(ids(&store.claim(epoch, 1, &Offer::everything()).await.unwrap()).join(" "), "w2");
     assert_eq!(owners(url).await, [(epoch, 3), (other, 0)]);
     assert_eq!(
-        ids(&newcomer.claim(other, 10, &Offer::everything()).await.unwrap()).join(" "),
+        ids(&joining.claim(other, 10, &Offer::everything()).await.unwrap()).join(" "),
         "w3 w4"
     );
     assert_eq!(owners(url).await, [(epoch, 3), (other, 2)]);
@@ -133,14 +133,15 @@ async fn claim_five(store: &SqlStore, epoch: Epoch) -> String {
 #[cfg(feature = "failpoints")]
 pub(super) async fn a_kill_while_sharing_loses_nothing(test: &str, url: &StoreUrl) {
     let folder = tempfile::TempDir::new().unwrap();
-    let start = |place| child::Process::start_to_die(test, url.expose(), folder.path(), place);
+    let start =
+        |failpoint| child::Process::start_to_die(test, url.expose(), folder.path(), failpoint);
     let all = "w0 w1 w2 w3 w4";
     take_two_and_die(test, url);
     let mut successor = start(Some("store.claim.shared"));
     assert_eq!(successor.says().as_deref(), Some("took w0 w1"));
     let store = open(url).await;
     let epoch = lease(&store).await;
-    successor.tell("again");
+    successor.send("again");
     assert_eq!(successor.says(), None, "it came past the place");
     assert_eq!(claim_five(&store, epoch).await, all);
     assert_eq!(owners(url).await, [(epoch, 5)]);
@@ -148,7 +149,7 @@ pub(super) async fn a_kill_while_sharing_loses_nothing(test: &str, url: &StoreUr
     store.close(LONG).await.unwrap();
     let mut gone = start(None);
     assert_eq!(gone.says().as_deref(), Some("took w0 w1"));
-    gone.tell("again");
+    gone.send("again");
     assert_eq!(gone.says().as_deref(), Some("took w2 w3"));
     let store = open(url).await;
     let epoch = lease(&store).await;

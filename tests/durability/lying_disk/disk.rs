@@ -41,7 +41,7 @@ impl Disk {
                 }
             }
             Done::Remove { file } => drop(self.0.remove(file)),
-            Done::Said(_) => {}
+            Done::Printed(_) => {}
         }
     }
 

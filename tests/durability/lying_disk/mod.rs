@@ -26,7 +26,7 @@ use gleitzeit::{
 use serde_json::json;
 
 use crate::support::{
-    child::{self, say, told},
+    child::{self, arguments, say},
     whole::echo_builder,
 };
 use disk::{Disk, Lost};
@@ -76,7 +76,7 @@ fn watch(name: &str, folder: &Path) -> Result<Vec<Done>, String> {
     strace.args(["-f", "-y", "-xx", "-s", "1000000", "-e", &traced, "-o"]).arg(&log);
     strace.arg(std::env::current_exe().expect("its own path"));
     strace.args([name, "--exact", "--nocapture", "--test-threads=1"]);
-    child::tell_by_environment(&mut strace, &database(folder), folder);
+    child::pass_arguments(&mut strace, &database(folder), folder);
     let output = strace.stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("no strace ({error})"))?;
     let text = fs::read_to_string(&log).unwrap_or_default();
@@ -145,14 +145,16 @@ struct Seen {
 
 /// Lets the power go at many points, and looks at what the store has then.
 async fn power_off_at_many(done: &[Done], durability: Durability) -> Seen {
-    let open = done.iter().position(|it| *it == Done::Said("@open".into())).expect("it opened");
+    let open = done.iter().position(|it| *it == Done::Printed("@open".into())).expect("it opened");
     let stride = ((done.len() - open) / POINTS).max(1);
     let mut disk = Disk::default();
     let (mut seen, mut acknowledged, mut kept_before) = (Seen::default(), 0, 0);
     for (at, step) in done.iter().enumerate() {
         disk.apply(step);
         match step {
-            Done::Said(line) if line == "@submitted" || line == "@completed" => acknowledged += 1,
+            Done::Printed(line) if line == "@submitted" || line == "@completed" => {
+                acknowledged += 1;
+            }
             Done::Flush { file } if file.ends_with("/g.db") && at > open => seen.write_backs += 1,
             _ => {}
         }
@@ -182,7 +184,7 @@ async fn power_off_at_many(done: &[Done], durability: Durability) -> Seen {
 }
 
 fn survives(name: &str, durability: Durability) -> Option<Seen> {
-    if let Some((store, _)) = told() {
+    if let Some((store, _)) = arguments() {
         watched(&store, durability);
         return None;
     }

@@ -24,7 +24,7 @@ pub(crate) enum Done {
         file: String,
     },
     /// A line of standard output.
-    Said(String),
+    Printed(String),
 }
 
 /// The system calls that [`read`] understands.
@@ -53,7 +53,7 @@ pub(crate) fn read(text: &str, is_one: impl Fn(&str) -> bool) -> Vec<Done> {
             _ => rest,
         };
         done.extend(parse(call).filter(|it| match it {
-            Done::Said(_) => true,
+            Done::Printed(_) => true,
             Done::Write { file, .. }
             | Done::Truncate { file, .. }
             | Done::Flush { file }
@@ -76,8 +76,8 @@ fn parse(call: &str) -> Option<Done> {
     let file = |at: usize| Some(text(args.get(at)?.split_once('<')?.1.strip_suffix('>')?));
     Some(match name {
         "write" => {
-            let said = text(args.get(1)?.trim_matches('"'));
-            return args[0].starts_with("1<").then(|| Done::Said(said.trim().to_owned()));
+            let line = text(args.get(1)?.trim_matches('"'));
+            return args[0].starts_with("1<").then(|| Done::Printed(line.trim().to_owned()));
         }
         "pwrite64" => Done::Write {
             file: file(0)?,
@@ -97,9 +97,9 @@ fn parse(call: &str) -> Option<Done> {
 }
 
 /// What `-xx` shows as `"\x41\x42"`; with `-y`, paths are so shown as well.
-fn bytes(shown: &str) -> Vec<u8> {
-    assert!(!shown.ends_with("..."), "strace cut off what was written: -s is too small");
-    let digits = shown.trim_matches('"').as_bytes();
+fn bytes(written: &str) -> Vec<u8> {
+    assert!(!written.ends_with("..."), "strace cut off what was written: -s is too small");
+    let digits = written.trim_matches('"').as_bytes();
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => byte - b'0',
         _ => byte - b'a' + 10,
@@ -107,9 +107,9 @@ fn bytes(shown: &str) -> Vec<u8> {
     digits.chunks_exact(4).map(|it| (digit(it[2]) << 4) | digit(it[3])).collect()
 }
 
-fn text(shown: &str) -> String {
-    if shown.starts_with("\\x") {
-        return String::from_utf8_lossy(&bytes(shown)).into_owned();
+fn text(written: &str) -> String {
+    if written.starts_with("\\x") {
+        return String::from_utf8_lossy(&bytes(written)).into_owned();
     }
-    shown.to_owned()
+    written.to_owned()
 }

@@ -19,7 +19,7 @@ use super::{open, refusal};
 use crate::support::own_server::Server;
 
 /// Where Debian has it, beside the folders of `PATH`.
-const PLACES: [&str; 3] = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
+const PATHS: [&str; 3] = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
 
 /// A pooler before a server; it ends when it is dropped.
 struct Pooler {
@@ -80,7 +80,7 @@ impl Drop for Pooler {
 }
 
 fn program() -> Option<PathBuf> {
-    PLACES.iter().map(PathBuf::from).find(|path| path.exists())
+    PATHS.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
 /// However it is set up, the words name it; nobody finds out later, by a statement that fails now and

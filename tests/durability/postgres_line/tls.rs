@@ -58,12 +58,12 @@ fn certificates(folder: &Path) -> Result<(), String> {
 
 fn start(folder: &Path) -> Result<Server, String> {
     certificates(folder)?;
-    Server::start_with(|data, give| {
+    Server::start_with(|data, own| {
         for name in ["server.pem", "server.key"] {
             let file = data.join(name);
             fs::copy(folder.join(name), &file).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-            give(&file);
+            own(&file);
         }
         // Nobody gets in without it.
         let rules = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n\
@@ -89,10 +89,10 @@ fn open_with(url: &StoreUrl, variables: &[(&str, PathBuf)]) -> Output {
     process.output().unwrap()
 }
 
-const TEST: &str = "postgres_line::tls::a_private_authority_is_trusted_by_whoever_names_it";
+const TEST: &str = "postgres_line::tls::a_private_authority_is_trusted_if_it_is_named";
 
 #[tokio::test]
-async fn a_private_authority_is_trusted_by_whoever_names_it() {
+async fn a_private_authority_is_trusted_if_it_is_named() {
     if let Ok(url) = std::env::var(URL) {
         return open(&url.parse().unwrap()).await.unwrap();
     }
@@ -120,9 +120,9 @@ async fn a_private_authority_is_trusted_by_whoever_names_it() {
         assert!(trusted.status.success(), "{}", String::from_utf8_lossy(&trusted.stderr));
         for variables in [&[][..], &[("SSL_CERT_FILE", file("other.pem"))]] {
             let refused = open_with(&checked, variables);
-            let told = String::from_utf8_lossy(&refused.stderr);
-            assert!(!refused.status.success(), "{told}");
-            assert!(told.contains("SSL_CERT_FILE"), "{told}");
+            let stderr = String::from_utf8_lossy(&refused.stderr);
+            assert!(!refused.status.success(), "{stderr}");
+            assert!(stderr.contains("SSL_CERT_FILE"), "{stderr}");
         }
         // By a setting.
         let text = format!(

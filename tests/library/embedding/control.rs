@@ -38,7 +38,7 @@ async fn history(handle: &Handle, id: &gleitzeit::WorkflowId) -> Vec<&'static st
 
 /// What is told of a workflow is what is stored of it, at any time of its life.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_workflow_can_be_looked_at_while_it_runs() {
+async fn a_workflow_can_be_inspected_while_it_runs() {
     let (runtime, mut gate) = gated().await;
     let handle = runtime.handle();
     assert_eq!(handle.workflow(&"w".into()).await.unwrap(), None);
@@ -80,7 +80,7 @@ async fn the_same_id_submitted_again_is_the_same_workflow() {
 
 /// A failure is an end like any other: it is in the record.
 #[tokio::test]
-async fn a_failed_workflow_is_told_in_its_record() {
+async fn a_failed_workflow_is_recorded_with_its_error() {
     let runtime = echo_runtime().await;
     let fail = TaskSpec::new("f", "echo/fail").params(json!({ "message": "out of milk" }));
     let workflow = WorkflowSpec::new("w").task(fail).task(echo_task("b").after("f"));
@@ -266,7 +266,7 @@ async fn lists_show_the_newest_first_by_status_and_name() {
 
 /// Everything wrong is told before anything runs.
 #[tokio::test]
-async fn a_check_tells_everything_wrong_and_runs_nothing() {
+async fn a_check_reports_everything_wrong_and_runs_nothing() {
     let runtime = echo_runtime().await;
     let handle = runtime.handle();
     let wrong = WorkflowSpec::new("w")
@@ -274,15 +274,15 @@ async fn a_check_tells_everything_wrong_and_runs_nothing() {
         .task(TaskSpec::new("b", "nowhere/at-all"))
         .task(echo_task("c").after("nobody"));
     let Err(SubmitError::Invalid(problems)) = handle.check(wrong).await else { panic!("sound?") };
-    let mut places: Vec<&str> = problems.iter().map(|problem| &*problem.pointer).collect();
-    places.sort_unstable();
+    let mut pointers: Vec<&str> = problems.iter().map(|problem| &*problem.pointer).collect();
+    pointers.sort_unstable();
     let wrong = ["/tasks/0/method", "/tasks/1/method", "/tasks/2/dependencies/0"];
-    assert_eq!(places, wrong, "{problems:#?}");
-    let sound = WorkflowSpec::new("w")
+    assert_eq!(pointers, wrong, "{problems:#?}");
+    let valid = WorkflowSpec::new("w")
         .task(echo_task("a"))
         .task(TaskSpec::new("b", "echo/echo").params(json!({ "text": "${a.text}" })))
         .task(echo_task("c").after("a").after("b"));
-    let checked = handle.check(sound).await.unwrap();
+    let checked = handle.check(valid).await.unwrap();
     assert_eq!(checked.levels, [vec![0], vec![1], vec![2]]);
     assert_eq!(checked.edges(), [(1, 0), (2, 0), (2, 1)]);
     assert_eq!(handle.stats().await.unwrap().workflows_submitted, 0);
@@ -313,7 +313,7 @@ async fn a_full_intake_refuses_and_takes_in_again() {
 
 /// Files are submitted as they are checked: what is wrong is shown in its place.
 #[tokio::test]
-async fn a_workflow_file_is_submitted_or_told_what_is_wrong_with_it() {
+async fn a_workflow_file_is_submitted_or_refused_with_its_errors() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);

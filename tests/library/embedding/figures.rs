@@ -44,7 +44,7 @@ async fn stats_count_what_became_of_workflows_and_tasks() {
 
 /// The summary of a method is that of its calls, and of no others.
 #[tokio::test]
-async fn the_profile_tells_each_methods_times() {
+async fn the_profile_reports_each_methods_times() {
     let runtime = echo_runtime().await;
     let handle = runtime.handle();
     let sleep = |id: &str| TaskSpec::new(id, "echo/sleep").params(json!({ "seconds": 0.02 }));
@@ -64,7 +64,7 @@ async fn the_profile_tells_each_methods_times() {
 
 /// `_profiling` is in the result of the task that asked for it, and in no other.
 #[tokio::test]
-async fn a_result_tells_its_profile_on_request_only() {
+async fn a_result_has_its_profile_on_request_only() {
     let runtime = echo_runtime().await;
     let asked = TaskSpec { profile: true, ..echo_task("asked") };
     let workflow = WorkflowSpec::new("w").task(asked).task(echo_task("not"));
@@ -98,7 +98,7 @@ async fn metrics_are_collected_at_the_interval_of_the_settings() {
 
 /// What is asked for is what is held while the call runs, and nothing is held afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn resources_tell_what_is_leased_and_who_waits() {
+async fn resources_report_leases_and_waiting_tasks() {
     let (provider, mut gate) = gate("gate");
     let settings = settings("[resources]\ncpu_cores = 2\nmemory_mb = 100");
     let builder = echo_builder(settings).protocol(gate_protocol()).provider(provider);

@@ -80,7 +80,7 @@ async fn a_subscription_gets_only_the_types_that_it_asks_for() {
 
 /// Who comes in the middle gets the beginning too, and nothing twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_that_comes_late_misses_nothing() {
+async fn a_follower_that_starts_late_misses_nothing() {
     let (runtime, mut gate) = gated().await;
     let handle = runtime.handle();
     let workflow = WorkflowSpec::new("w")
@@ -150,7 +150,7 @@ async fn a_follower_that_falls_behind_reads_the_rest_from_the_store() {
 
 /// A workflow that is opened again has one history, with two ends.
 #[tokio::test]
-async fn a_follower_goes_on_when_a_workflow_is_opened_again() {
+async fn a_follower_continues_when_a_workflow_is_opened_again() {
     let runtime = echo_runtime().await;
     let handle = runtime.handle();
     let fail = TaskSpec::new("f", "echo/fail").params(json!({ "message": "no" }));

@@ -33,7 +33,7 @@ fn with_store(url: &str) -> gleitzeit::RuntimeBuilder {
 /// A path whose folder cannot be made, whoever runs this.
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn a_path_that_cannot_be_written_is_told() {
+async fn a_path_that_cannot_be_written_is_reported() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let url = format!("sqlite:{}/gleitzeit.db", file.path().display());
     let (code, text, _) = failure(with_store(&url)).await;
@@ -44,7 +44,7 @@ async fn a_path_that_cannot_be_written_is_told() {
 /// Somebody else's file is not overwritten.
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn a_file_that_is_no_database_is_told_and_kept() {
+async fn a_file_that_is_no_database_is_reported_and_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notes.txt");
     let notes = "these are notes, and no database ".repeat(200);
@@ -59,7 +59,7 @@ async fn a_file_that_is_no_database_is_told_and_kept() {
 /// A server that is not there is told without the password that would open it.
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn a_server_that_does_not_answer_is_told_without_the_password() {
+async fn a_server_that_does_not_answer_is_reported_without_the_password() {
     let url = "postgres://me:geheim@127.0.0.1:1/gleitzeit";
     let (code, text, _) = failure(with_store(url)).await;
     assert_eq!(code, ErrorCode::PersistenceConnectionFailed, "{text}");
@@ -69,7 +69,7 @@ async fn a_server_that_does_not_answer_is_told_without_the_password() {
 
 /// Settings that were loaded cannot be of a kind that no build knows; the place is told.
 #[test]
-fn an_unknown_kind_of_store_is_told_when_settings_are_read() {
+fn an_unknown_kind_of_store_is_reported_when_settings_are_read() {
     let error = Settings::from_toml("[storage]\nurl = \"mysql://host/name\"").unwrap_err();
     let text = error.to_string();
     assert!(text.contains("storage.url") && text.contains("mysql"), "{text}");
@@ -78,7 +78,7 @@ fn an_unknown_kind_of_store_is_told_when_settings_are_read() {
 
 /// What the program could have meant is told; and a store that was opened is closed again.
 #[tokio::test]
-async fn an_unknown_strategy_is_told_with_those_that_are_there() {
+async fn an_unknown_strategy_is_reported_with_the_known_ones() {
     let store = Arc::new(MemoryStore::default());
     let settings = settings("[balancing]\ndefault = \"fastest\"");
     let builder = echo_builder(settings).store(store.clone());
@@ -94,7 +94,7 @@ async fn an_unknown_strategy_is_told_with_those_that_are_there() {
 
 /// A typing error in a strategy of one protocol counts as much.
 #[tokio::test]
-async fn an_unknown_strategy_of_one_protocol_is_told() {
+async fn an_unknown_strategy_of_one_protocol_is_reported() {
     let settings = settings("[balancing.protocols]\n\"echo/v1.0\" = \"peek_ewma\"");
     let (code, text, _) = failure(echo_builder(settings)).await;
     assert_eq!(code, ErrorCode::ConfigurationError);
@@ -120,7 +120,7 @@ async fn every_strategy_that_the_settings_file_names_is_there() {
 /// Settings that a program changed are checked like those that were read.
 #[cfg(feature = "python")]
 #[tokio::test]
-async fn a_wrong_provider_config_is_told_with_its_key() {
+async fn a_wrong_provider_config_is_reported_with_its_key() {
     let mut settings = settings("");
     let python = settings.providers.get_mut("python").unwrap();
     python.config = ProviderConfig(json!({ "interpeter": "x" }).as_object().unwrap().clone());
@@ -132,7 +132,7 @@ async fn a_wrong_provider_config_is_told_with_its_key() {
 
 /// A provider of a protocol that nobody registered would never be called.
 #[tokio::test]
-async fn a_provider_of_an_unknown_protocol_is_told() {
+async fn a_provider_of_an_unknown_protocol_is_reported() {
     let spec = ProviderSpec::from_fn("lost", "nowhere/v1.0", |_| async { Ok(json!(null)) });
     let (code, text, error) = failure(echo_builder(settings("")).provider(spec.unwrap())).await;
     assert_eq!(code, ErrorCode::ConfigurationError);
@@ -142,7 +142,7 @@ async fn a_provider_of_an_unknown_protocol_is_told() {
 
 /// Two providers with one id could not be told apart.
 #[tokio::test]
-async fn two_providers_of_one_id_are_told() {
+async fn two_providers_of_one_id_are_reported() {
     let (code, text, _) = failure(echo_builder(settings("")).provider(echo::spec("echo"))).await;
     assert_eq!(code, ErrorCode::ConfigurationError);
     assert!(text.contains("`echo`") && text.contains("another id"), "{text}");
@@ -150,7 +150,7 @@ async fn two_providers_of_one_id_are_told() {
 
 /// Everything that is wrong with the protocols is told at once.
 #[tokio::test]
-async fn wrong_protocols_are_told_together() {
+async fn wrong_protocols_are_reported_together() {
     let version = || "v1.0".parse().unwrap();
     let mut orphan = ProtocolSpec::new("orphan", version()).method(MethodSpec::new("a"));
     orphan.extends = Some("nobody/v1.0".parse().unwrap());

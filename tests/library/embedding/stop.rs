@@ -64,7 +64,7 @@ async fn a_stop_cuts_off_what_runs_beyond_the_deadline() {
 /// What a stop cut off is run at the next start; what had ended is not run again.
 #[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_stop_cut_off_goes_on_at_the_next_start() {
+async fn tasks_cut_off_by_a_stop_continue_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let settings = || crate::support::whole::sqlite_settings(&folder.path().join("g.db"), "");
     let (runtime, mut gate) = gated(settings()).await;
@@ -184,7 +184,7 @@ async fn every_question_after_the_stop_is_answered_with_system_shutdown() {
 
 /// The same while the stop is under way, which is when most hosts meet it.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_for_a_workflow_is_told_that_the_runtime_stopped() {
+async fn waiters_of_a_workflow_are_notified_that_the_runtime_stopped() {
     let (runtime, mut gate) = gated(settings("")).await;
     let handle = runtime.handle();
     let id = handle.submit(WorkflowSpec::new("w").task(gate_task("a"))).await.unwrap();

@@ -62,14 +62,14 @@ async fn parameters_reach_the_handler_as_its_type() {
 #[tokio::test]
 async fn a_workflow_with_a_wrong_parameter_is_refused_at_its_submission() {
     let runtime = start(calculator()).await;
-    for (params, told) in [
+    for (params, message) in [
         (json!({ "left": "x" }), "/left"),
         (json!({ "left": 3_000_000_000_u32 }), "maximum"),
         (json!({ "left": 1, "rihgt": 2 }), "rihgt"),
     ] {
         let error = runtime.handle().submit(one("calc/add", params)).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::InvalidParams);
-        assert!(error.to_string().contains(told), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
     }
     stop(runtime).await;
 }
@@ -181,7 +181,7 @@ struct Seen {
 
 /// What a call knew before, a typed handler knows.
 #[tokio::test]
-async fn the_context_tells_what_the_call_knows() {
+async fn the_context_has_what_the_call_knows() {
     let handler = |(): (), call: CallContext| async move {
         assert_eq!(call.call().method_name(), "look");
         assert!(call.deadline().is_some());

@@ -66,8 +66,11 @@ async fn a_result_that_cannot_be_read_says_why() {
     assert!(error.to_string().starts_with("result of task `two` is not a `alloc::vec::Vec<u8>`: "));
     assert_eq!(error.code(), ErrorCode::TaskResultInvalid);
     let error = ended.task("bad").unwrap().result::<Sum>().unwrap_err();
-    let told = "task `bad` has no result: it is failed: TASK_EXECUTION_FAILED: no";
-    assert_eq!((error.to_string().as_str(), error.code()), (told, ErrorCode::TaskExecutionFailed));
+    let message = "task `bad` has no result: it is failed: TASK_EXECUTION_FAILED: no";
+    assert_eq!(
+        (error.to_string().as_str(), error.code()),
+        (message, ErrorCode::TaskExecutionFailed)
+    );
     assert!(matches!(error, ResultError::NotCompleted { status: TaskStatus::Failed, .. }));
     let error = ended.output::<Sum>().unwrap_err();
     assert_eq!(

@@ -32,8 +32,8 @@ async fn the_span_of_the_submission_is_that_of_the_calls() {
         let workflow = one(&format!("voice/{method}"), json!({})).id(method);
         let ended = within("it", handle.run(workflow).instrument(request)).await.unwrap();
         assert_eq!(ended.error, None);
-        for said in ["said", "said_again"] {
-            let line = log::wait_for(&["handler", &format!("{said}=\"{method}\"")]);
+        for field in ["said", "said_again"] {
+            let line = log::wait_for(&["handler", &format!("{field}=\"{method}\"")]);
             let (_, spans) = line.split_once("in ").unwrap();
             assert!(spans.starts_with("task{workflow="), "{line}");
             assert!(spans.contains(&format!("method={method} ")), "{line}");

@@ -71,15 +71,15 @@ async fn a_blocking_method_holds_up_no_other() {
 /// Code that cannot be interrupted sees that nobody waits for it any more.
 #[tokio::test]
 async fn a_cancelled_call_is_seen_wherever_it_runs() {
-    let (told, mut tells) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
     let spin = move |(): (), call: CallContext| {
-        let told = told.clone();
+        let sender = sender.clone();
         async move {
-            told.send("began").unwrap();
+            sender.send("began").unwrap();
             while !call.is_cancelled() {
                 thread::yield_now();
             }
-            told.send("saw it").unwrap();
+            sender.send("saw it").unwrap();
             Ok::<_, HandlerError>(())
         }
     };
@@ -89,9 +89,9 @@ async fn a_cancelled_call_is_seen_wherever_it_runs() {
     let handle = runtime.handle();
     for method in ["spin/on", "spin/pool"] {
         let id = handle.submit(one(method, json!({}))).await.unwrap();
-        assert_eq!(within("the call", tells.recv()).await, Some("began"));
+        assert_eq!(within("the call", received.recv()).await, Some("began"));
         handle.cancel(&id, "enough").await.unwrap();
-        assert_eq!(within("its end", tells.recv()).await, Some("saw it"));
+        assert_eq!(within("its end", received.recv()).await, Some("saw it"));
     }
     stop(runtime).await;
 }

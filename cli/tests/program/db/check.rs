@@ -186,19 +186,21 @@ const CASES: &[Case<'static>] = &[
 #[tokio::test]
 async fn each_kind_of_damage_is_found() {
     for database in TestDatabase::all("damage").await {
-        let sound = database.empty().await;
-        fill(&sound).await;
+        let intact = database.empty().await;
+        fill(&intact).await;
         assert_eq!(
-            number(&sound, "SELECT key FROM gleitzeit_workflows WHERE id = 'done'").await,
+            number(&intact, "SELECT key FROM gleitzeit_workflows WHERE id = 'done'").await,
             1
         );
-        for (statements, rule, workflow, told) in CASES {
-            let url = database.copy_of(&sound).await;
+        for (statements, rule, workflow, detail) in CASES {
+            let url = database.copy_of(&intact).await;
             alter(&url, statements).await;
             let before = fingerprint(&url).await;
             let (checked, found) = findings(&url).await;
             let is_it = found.iter().any(|it| {
-                it.rule == *rule && it.workflow.as_deref() == *workflow && it.detail.contains(told)
+                it.rule == *rule
+                    && it.workflow.as_deref() == *workflow
+                    && it.detail.contains(detail)
             });
             assert!(is_it, "{statements:?}: {found:#?}");
             assert!(checked.findings.contains_key(rule));
@@ -259,13 +261,14 @@ async fn a_dependency_on_nothing_is_found() {
         let url = database.empty().await;
         fill(&url).await;
         let task = |id: &str, after: &[&str]| json!({"id": id, "method": "echo/echo", "dependencies": after});
-        for (first, told) in [("gone", "no task has the id or name `gone`"), ("t1", "t0 → t1 → t0")]
+        for (first, detail) in
+            [("gone", "no task has the id or name `gone`"), ("t1", "t0 → t1 → t0")]
         {
             let spec = json!({"name": "name of open", "tasks": [task("t0", &[first]), task("t1", &["t0"])]});
             let set = format!("UPDATE gleitzeit_workflows SET spec = '{spec}' WHERE id = 'open'");
             alter(&url, &[&set]).await;
             let (_, found) = findings(&url).await;
-            assert!(matches!(&*found, [one] if one.detail.contains(told)), "{found:#?}");
+            assert!(matches!(&*found, [one] if one.detail.contains(detail)), "{found:#?}");
         }
         database.leave().await;
     }

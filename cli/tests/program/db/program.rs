@@ -6,17 +6,17 @@ use gleitzeit::settings::StoreUrl;
 use serde_json::{Value, json};
 
 use super::database::{TestDatabase, alter, fill, number};
-use crate::support::{Answer, Place};
+use crate::support::{Answer, Scratch};
 
 /// A directory, and a database that is named on the command line.
 struct Site<'a> {
-    place: Place,
+    scratch: Scratch,
     url: &'a StoreUrl,
 }
 
 impl<'a> Site<'a> {
     fn over(url: &'a StoreUrl) -> Self {
-        Self { place: Place::new(), url }
+        Self { scratch: Scratch::new(), url }
     }
 
     fn arguments<'b>(&'b self, arguments: &[&'b str]) -> Vec<&'b str> {
@@ -24,12 +24,12 @@ impl<'a> Site<'a> {
     }
 
     fn run(&self, arguments: &[&str]) -> Answer {
-        self.place.run(&self.arguments(arguments))
+        self.scratch.run(&self.arguments(arguments))
     }
 
     fn ask(&self, arguments: &[&str], status: i32) -> Value {
         let arguments = [arguments, &["--json"]].concat();
-        self.place.json(&self.arguments(&arguments)).status(status)
+        self.scratch.json(&self.arguments(&arguments)).status(status)
     }
 }
 
@@ -41,7 +41,7 @@ async fn a_schema_is_brought_up_once() {
         let site = Site::over(&url);
         let start = || {
             let arguments = site.arguments(&["migrate", "--json"]);
-            site.place.command(&arguments).stdout(Stdio::piped()).spawn().unwrap()
+            site.scratch.command(&arguments).stdout(Stdio::piped()).spawn().unwrap()
         };
         let mut applied = Vec::new();
         for child in [start(), start(), start()] {
@@ -84,28 +84,28 @@ async fn a_check_ends_with_1_where_something_is_wrong() {
         let url = database.empty().await;
         fill(&url).await;
         let site = Site::over(&url);
-        let sound = site.ask(&["check"], 0);
-        assert_eq!((&sound["sound"], &sound["findings"]), (&json!(true), &json!([])));
+        let report = site.ask(&["check"], 0);
+        assert_eq!((&report["sound"], &report["findings"]), (&json!(true), &json!([])));
         alter(&url, &["UPDATE gleitzeit_workflows SET lease_epoch = 77 WHERE id = 'open'"]).await;
         let broken = site.ask(&["check"], 1);
         assert_eq!(broken["checked"]["findings"], json!({"lease": 1}));
         assert_eq!(broken["findings"][0]["workflow"], "open");
-        let told = site.run(&["check"]);
-        assert_eq!(told.status, 1);
-        assert!(told.stdout.starts_with("lease: workflow `open`: it belongs to the lease 77"));
-        let told = site.run(&["status"]);
-        assert!(told.stdout.contains("1 completed, 1 pending, 2 running"), "{}", told.stdout);
-        assert!(told.stdout.contains("no process holds a lease"), "{}", told.stdout);
+        let answer = site.run(&["check"]);
+        assert_eq!(answer.status, 1);
+        assert!(answer.stdout.starts_with("lease: workflow `open`: it belongs to the lease 77"));
+        let answer = site.run(&["status"]);
+        assert!(answer.stdout.contains("1 completed, 1 pending, 2 running"), "{}", answer.stdout);
+        assert!(answer.stdout.contains("no process holds a lease"), "{}", answer.stdout);
         database.leave().await;
     }
 }
 
 /// A damaged row is an error, and does not hide the events that can be read.
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_a_damaged_workflow_are_shown_as_far_as_they_can_be_read() {
+async fn readable_events_of_a_damaged_workflow_are_printed() {
     for database in TestDatabase::all("damaged_events").await {
-        let sound = database.empty().await;
-        fill(&sound).await;
+        let intact = database.empty().await;
+        fill(&intact).await;
         let of_done = "(SELECT key FROM gleitzeit_workflows WHERE id = 'done')";
         let row = |first: u64| {
             format!(
@@ -118,15 +118,15 @@ async fn events_of_a_damaged_workflow_are_shown_as_far_as_they_can_be_read() {
             (row(1), 2..=5),
             (row(2), 1..=1),
         ] {
-            let url = database.copy_of(&sound).await;
+            let url = database.copy_of(&intact).await;
             alter(&url, &[&damage]).await;
-            let place = Place::new();
+            let scratch = Scratch::new();
             let ask = ["events", "done", "--store", url.expose(), "--json"];
             for options in [&[][..], &["--follow"]] {
-                let told = place.run(&[&ask, options].concat());
-                assert_eq!(told.status, 3, "{damage}: {}", told.stderr);
-                assert!(told.stderr.contains("workflow `done`"), "{damage}: {}", told.stderr);
-                let document: Value = serde_json::from_str(&told.stdout).unwrap();
+                let answer = scratch.run(&[&ask, options].concat());
+                assert_eq!(answer.status, 3, "{damage}: {}", answer.stderr);
+                assert!(answer.stderr.contains("workflow `done`"), "{damage}: {}", answer.stderr);
+                let document: Value = serde_json::from_str(&answer.stdout).unwrap();
                 let events = document.as_array().unwrap().iter();
                 let seen: Vec<u64> =
                     events.map(|event| event["sequence"].as_u64().unwrap()).collect();
@@ -139,7 +139,7 @@ async fn events_of_a_damaged_workflow_are_shown_as_far_as_they_can_be_read() {
 
 /// What was forgotten takes no room any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vacuum_gives_room_back() {
+async fn a_vacuum_frees_disk_space() {
     for database in TestDatabase::all("vacuum").await {
         let url = database.empty().await;
         fill(&url).await;
@@ -179,11 +179,11 @@ async fn all_workflows_move_from_one_database_to_another() {
     let from = grounds[0].empty().await;
     fill(&from).await;
     let site = Site::over(&from);
-    let file = site.place.path("all.jsonl").display().to_string();
+    let file = site.scratch.path("all.jsonl").display().to_string();
     assert_eq!(site.ask(&["export", &file], 0), json!({"workflows": 4, "skipped": 0}));
     let refused = site.ask(&["export", &file], 2);
     assert!(refused["error"]["message"].as_str().unwrap().contains("is there already"));
-    assert!(!site.place.path("all.jsonl.unfinished").exists());
+    assert!(!site.scratch.path("all.jsonl.unfinished").exists());
     let piped = site.run(&["export", "-"]).stdout;
     assert_eq!(piped.lines().skip(1).count(), 5);
     site.ask(&["export", "-"], 2);
@@ -195,7 +195,7 @@ async fn all_workflows_move_from_one_database_to_another() {
         assert!(again.stderr.contains("workflow open is there already"), "{}", again.stderr);
         assert!(again.stdout.contains("0 workflows taken in, 4 were there already"));
         site.ask(&["check"], 0);
-        let broken = site.place.file("broken.jsonl", &piped.replacen("\"spec\"", "\"spek\"", 1));
+        let broken = site.scratch.file("broken.jsonl", &piped.replacen("\"spec\"", "\"spek\"", 1));
         let refused = site.ask(&["import", &broken], 2);
         assert_eq!(refused["error"]["data"]["line"], 2);
         assert_eq!(refused["error"]["name"], "PARSE_ERROR");
@@ -208,6 +208,6 @@ async fn all_workflows_move_from_one_database_to_another() {
 /// There is nothing to be done about a store that goes with its process.
 #[test]
 fn a_store_in_memory_is_no_database() {
-    let refused = Place::new().json(&["db", "status", "--store", "memory", "--json"]).status(2);
+    let refused = Scratch::new().json(&["db", "status", "--store", "memory", "--json"]).status(2);
     assert!(refused["error"]["message"].as_str().unwrap().contains("--store"));
 }

@@ -27,18 +27,18 @@ async fn everything_is_counted() {
     for database in TestDatabase::all("counted").await {
         let url = database.empty().await;
         fill(&url).await;
-        let told = status(&url).await;
-        assert_eq!(told.url, url.to_string());
-        assert_eq!(told.schema.version.as_deref(), Some("m20261130_000003_id_order"));
-        assert_eq!((told.schema.pending.len(), told.schema.newer.len()), (0, 0));
-        assert!(told.size.bytes > 10_000, "{:?}", told.size);
+        let report = status(&url).await;
+        assert_eq!(report.url, url.to_string());
+        assert_eq!(report.schema.version.as_deref(), Some("m20261130_000003_id_order"));
+        assert_eq!((report.schema.pending.len(), report.schema.newer.len()), (0, 0));
+        assert!(report.size.bytes > 10_000, "{:?}", report.size);
         let is_file = url.sqlite_path().is_some();
-        assert_eq!(told.database.starts_with("SQLite 3."), is_file, "{}", told.database);
+        assert_eq!(report.database.starts_with("SQLite 3."), is_file, "{}", report.database);
         assert_eq!(
-            (told.size.log_bytes.is_some(), told.size.tables.len()),
+            (report.size.log_bytes.is_some(), report.size.tables.len()),
             (is_file, if is_file { 0 } else { 8 })
         );
-        let contents = contents(told);
+        let contents = contents(report);
         let count = |status: &str| contents.workflows[status];
         assert_eq!(
             (count("completed"), count("running"), count("pending"), count("failed")),
@@ -57,7 +57,7 @@ async fn everything_is_counted() {
 
 /// Who works on it, and whose work is about to be taken over.
 #[tokio::test]
-async fn the_living_are_told_from_the_dead() {
+async fn living_leases_are_distinguished_from_dead_ones() {
     for database in TestDatabase::all("living").await {
         let url = database.empty().await;
         fill(&url).await;
@@ -72,9 +72,9 @@ async fn the_living_are_told_from_the_dead() {
         )
         .await;
         let seen = contents(status(&url).await);
-        let told: Vec<_> =
+        let leases: Vec<_> =
             seen.leases.iter().map(|it| (&*it.owner, it.is_alive, it.workflows)).collect();
-        assert_eq!(told, [("me", true, 2), ("gone", false, 1)]);
+        assert_eq!(leases, [("me", true, 2), ("gone", false, 1)]);
         let me = &seen.leases[0];
         if url.sqlite_path().is_none() {
             assert_eq!(me.process_id, i32::try_from(std::process::id()).ok());
@@ -91,7 +91,7 @@ async fn the_living_are_told_from_the_dead() {
 
 /// Of a database that this program cannot read, as much is told as can be.
 #[tokio::test]
-async fn a_newer_or_an_empty_schema_is_told() {
+async fn a_newer_or_an_empty_schema_is_reported() {
     for database in TestDatabase::all("told").await {
         let url = database.empty().await;
         if url.sqlite_path().is_none() {
@@ -102,10 +102,10 @@ async fn a_newer_or_an_empty_schema_is_told() {
         fill(&url).await;
         let newer = "INSERT INTO gleitzeit_migrations VALUES ('m29990101_000001_future', 0)";
         alter(&url, &[newer]).await;
-        let told = status(&url).await;
-        assert_eq!(told.schema.newer, ["m29990101_000001_future"]);
-        assert_eq!(told.schema.version.as_deref(), Some("m29990101_000001_future"));
-        assert!(told.contents.is_none());
+        let report = status(&url).await;
+        assert_eq!(report.schema.newer, ["m29990101_000001_future"]);
+        assert_eq!(report.schema.version.as_deref(), Some("m29990101_000001_future"));
+        assert!(report.contents.is_none());
         database.leave().await;
     }
 }

@@ -28,8 +28,8 @@ async fn export(url: &StoreUrl) -> String {
 async fn import(url: &StoreUrl, text: &str) -> (Result<Imported, ImportError>, Vec<String>) {
     let mut skipped = Vec::new();
     let options = SqlOptions::default();
-    let mut told = |id: &gleitzeit::WorkflowId| skipped.push(id.to_string());
-    let imported = admin::import(url, options, &mut text.as_bytes(), &mut told).await;
+    let mut skip = |id: &gleitzeit::WorkflowId| skipped.push(id.to_string());
+    let imported = admin::import(url, options, &mut text.as_bytes(), &mut skip).await;
     (imported, skipped)
 }
 
@@ -137,20 +137,20 @@ async fn a_broken_line_is_named_and_what_was_before_it_stays() {
             (String::new(), 0, "the input is empty", 0),
             (format!("{text}{{}}\n"), 7, "follows the last line", 4),
         ];
-        for (text, number, told, taken_in) in cases {
+        for (text, number, message, taken_in) in cases {
             let to = database.empty().await;
             match import(&to, &text).await.0 {
                 Err(ImportError::Line { line, what, before }) => {
                     assert_eq!((line, before.workflows), (number, taken_in), "{what}");
-                    assert!(what.contains(told), "{what}, and not {told}");
+                    assert!(what.contains(message), "{what}, and not {message}");
                 }
-                other => panic!("{told}: {other:?}"),
+                other => panic!("{message}: {other:?}"),
             }
             if taken_in > 0 {
                 assert_eq!(findings(&to).await.0.workflows, taken_in);
             } else if let Some(path) = to.sqlite_path() {
                 // A file is made for an export only, not for anything else.
-                assert_eq!(path.exists(), number > 1, "{told}");
+                assert_eq!(path.exists(), number > 1, "{message}");
             }
         }
         database.leave().await;
@@ -169,11 +169,11 @@ async fn what_cannot_be_read_is_left_out_and_named() {
             &["DELETE FROM gleitzeit_events WHERE workflow_key = 1 AND first_sequence = 1"],
         )
         .await;
-        let (mut lines, mut told) = (Vec::new(), Vec::new());
-        let exported = admin::export(&url, &mut lines, &mut |it| told.push(it)).await.unwrap();
+        let (mut lines, mut skipped) = (Vec::new(), Vec::new());
+        let exported = admin::export(&url, &mut lines, &mut |it| skipped.push(it)).await.unwrap();
         assert_eq!(exported, Exported { workflows: 2, skipped: 2 });
-        let told: Vec<_> = told.iter().filter_map(|it| it.workflow.as_deref()).collect();
-        assert_eq!(told, ["done", "open"]);
+        let skipped: Vec<_> = skipped.iter().filter_map(|it| it.workflow.as_deref()).collect();
+        assert_eq!(skipped, ["done", "open"]);
         let to = database.empty().await;
         let text = String::from_utf8(lines).unwrap();
         assert_eq!(import(&to, &text).await.0.unwrap().workflows, 2);
@@ -184,7 +184,7 @@ async fn what_cannot_be_read_is_left_out_and_named() {
 /// What a process was running in one database goes on in the other: what completed is not run
 /// again, and what was executing is.
 #[tokio::test]
-async fn an_imported_workflow_goes_on_where_it_stood() {
+async fn an_imported_workflow_continues_where_it_stood() {
     for database in TestDatabase::all("goes_on").await {
         let (from, to) = (database.empty().await, database.empty().await);
         let store = open(&from).await;

@@ -6,14 +6,14 @@ use gleitzeit::providers::ollama::{self, OllamaConfig};
 use gleitzeit_domain::health::HealthStatus;
 use serde_json::{Value, json};
 
-use super::{call, chat, config, last, piece, provider, run, said, streamed_chat};
+use super::{call, chat, chat_reply, config, last, piece, provider, run, streamed_chat};
 use crate::support::ollama_server::{OllamaServer, Reply};
 
 /// The whole contract of a chat: what the server is asked, and what the task gets.
 #[actix_rt::test]
 async fn a_chat_is_asked_and_answered() {
     let server = OllamaServer::start().await;
-    server.on("POST /api/chat", Reply::json(&said("Hello.")));
+    server.on("POST /api/chat", Reply::json(&chat_reply("Hello.")));
     let call = call(
         "chat",
         json!({ "messages": [{ "role": "user", "content": "hi" }], "max_tokens": 99 }),
@@ -91,7 +91,7 @@ async fn vision_sends_pictures_from_files_and_from_data() {
     }
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let server = OllamaServer::start().await;
-    server.on("POST /api/chat", Reply::json(&said("A cat.")));
+    server.on("POST /api/chat", Reply::json(&chat_reply("A cat.")));
     let config = OllamaConfig { file_roots: vec![folder.path().to_owned()], ..config(&server) };
     let call = call(
         "vision",
@@ -115,7 +115,7 @@ async fn a_path_that_reads_as_base64_is_a_path() {
     fs::write(folder.path().join("photos01"), b"abc").unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let server = OllamaServer::start().await;
-    server.on("POST /api/chat", Reply::json(&said("A cat.")));
+    server.on("POST /api/chat", Reply::json(&chat_reply("A cat.")));
     let config = OllamaConfig { file_roots: vec![folder.path().to_owned()], ..config(&server) };
     let provider = provider(config);
     let asked = |image: String| call("vision", json!({ "prompt": "?", "images": [image] }));
@@ -128,9 +128,9 @@ async fn a_path_that_reads_as_base64_is_a_path() {
 
 /// What the settings say stands above the protocol's defaults and below what a task gives.
 #[actix_rt::test]
-async fn options_come_from_the_task_then_the_settings_then_the_protocol() {
+async fn options_are_read_from_the_task_then_the_settings_then_the_protocol() {
     let server = OllamaServer::start().await;
-    server.on("POST /api/chat", Reply::json(&said("x")));
+    server.on("POST /api/chat", Reply::json(&chat_reply("x")));
     let config: OllamaConfig = serde_json::from_value(json!({
         "base_url": server.url, "keep_alive": "5m",
         "options": { "temperature": 0.0, "num_ctx": 4096 },
@@ -146,14 +146,14 @@ async fn options_come_from_the_task_then_the_settings_then_the_protocol() {
     run(&*set, with(json!({ "temperature": 0.7, "num_ctx": 9 }))).await.unwrap();
     run(&*set, with(json!({ "options": { "temperature": 1 }, "keep_alive": 0 }))).await.unwrap();
     run(&*provider(super::config(&server)), with(json!({ "format": "json" }))).await.unwrap();
-    let told: Vec<Value> = server.seen().into_iter().map(|seen| seen.body).collect();
-    assert_eq!(told[0]["options"], json!({ "temperature": 0.0, "num_ctx": 4096 }));
-    assert_eq!(told[1]["options"], json!({ "temperature": 0.7, "num_ctx": 9 }));
-    assert_eq!(told[2]["options"], json!({ "temperature": 1, "num_ctx": 4096 }));
-    assert_eq!(told[3]["options"], json!({ "temperature": 0.7 }));
-    let kept: Vec<&Value> = told.iter().map(|body| &body["keep_alive"]).collect();
+    let bodies: Vec<Value> = server.seen().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(bodies[0]["options"], json!({ "temperature": 0.0, "num_ctx": 4096 }));
+    assert_eq!(bodies[1]["options"], json!({ "temperature": 0.7, "num_ctx": 9 }));
+    assert_eq!(bodies[2]["options"], json!({ "temperature": 1, "num_ctx": 4096 }));
+    assert_eq!(bodies[3]["options"], json!({ "temperature": 0.7 }));
+    let kept: Vec<&Value> = bodies.iter().map(|body| &body["keep_alive"]).collect();
     assert_eq!(kept, [&json!("5m"), &json!("5m"), &json!(0), &Value::Null]);
-    assert_eq!(told[3]["format"], "json");
+    assert_eq!(bodies[3]["format"], "json");
 }
 
 /// A completion takes a system text, and a file behind its prompt.
@@ -186,7 +186,7 @@ async fn generate_sends_prompt_system_and_file() {
 
 /// Today's servers embed at one address; older ones at another, which is then remembered.
 #[actix_rt::test]
-async fn embeddings_come_from_new_and_old_servers() {
+async fn embeddings_are_read_from_new_and_old_servers() {
     let new = OllamaServer::start().await;
     new.on(
         "POST /api/embed",
@@ -216,9 +216,9 @@ async fn embeddings_come_from_new_and_old_servers() {
 
 /// The settings' model replaces the protocol's default, and not the task's own choice.
 #[actix_rt::test]
-async fn the_settings_model_gives_way_to_the_tasks() {
+async fn the_model_of_the_task_overrides_that_of_the_settings() {
     let server = OllamaServer::start().await;
-    server.on("POST /api/chat", Reply::json(&said("x")));
+    server.on("POST /api/chat", Reply::json(&chat_reply("x")));
     server.on("POST /api/embed", Reply::json(&json!({ "embeddings": [[1.0]] })));
     let settings = OllamaConfig { default_model: Some("phi4".to_owned()), ..config(&server) };
     let provider = provider(settings);
@@ -235,7 +235,7 @@ async fn the_settings_model_gives_way_to_the_tasks() {
 
 /// The key is sent, and shown nowhere.
 #[actix_rt::test]
-async fn keys_are_sent_and_not_shown() {
+async fn keys_are_sent_and_not_printed() {
     let server = OllamaServer::start().await;
     let settings: OllamaConfig = serde_json::from_value(json!({
         "base_url": format!("{}/", server.url), "api_key": "hunter2", "headers": { "X-Team": "hunter2" },
@@ -248,8 +248,8 @@ async fn keys_are_sent_and_not_shown() {
     assert_eq!(asked.route, "GET /api/version");
     assert_eq!(asked.headers["authorization"], "Bearer hunter2");
     assert_eq!(asked.headers["x-team"], "hunter2");
-    let shown = format!("{spec:?} {:?}", spec.config);
-    assert!(shown.contains("api_key") && !shown.contains("hunter2"), "{shown}");
+    let printed = format!("{spec:?} {:?}", spec.config);
+    assert!(printed.contains("api_key") && !printed.contains("hunter2"), "{printed}");
 }
 
 /// Healthy is told with the version; slow is told apart from dead.

@@ -48,7 +48,7 @@ async fn a_cut_line_is_a_lost_connection() {
 
 /// Text that is not what Ollama sends is shown, for whoever has to find out who sent it.
 #[actix_rt::test]
-async fn broken_json_is_shown() {
+async fn broken_json_is_quoted() {
     let lines = Reply::chunks([format!("{}\n", piece("a")), "{\"message\": oops}\n".to_owned()]);
     let error = failing(streamed_chat(), lines).await;
     assert_eq!(error.code, ErrorCode::ParseError, "{error}");
@@ -75,7 +75,7 @@ async fn an_error_in_the_stream_is_the_calls_error() {
 
 /// The server's own words reach the user, cut to a readable length.
 #[actix_rt::test]
-async fn error_bodies_are_shown() {
+async fn error_bodies_are_quoted() {
     let error = failing(chat(), Reply::text(500, r#"{"error":"out of memory"}"#)).await;
     assert_eq!(error.code, ErrorCode::TaskExecutionFailed);
     assert!(error.is_retryable(), "a server's own failure may pass");
@@ -95,7 +95,7 @@ async fn error_bodies_are_shown() {
 
 /// The commonest mistake gets the command that mends it, for embeddings too.
 #[actix_rt::test]
-async fn a_missing_model_is_told_with_its_remedy() {
+async fn a_missing_model_is_reported_with_its_remedy() {
     let missing =
         || Reply::text(404, r#"{"error":"model \"llama3.2\" not found, try pulling it first"}"#);
     let error = failing(chat(), missing()).await;
@@ -163,10 +163,10 @@ async fn compressed_answers_are_named() {
 
 /// A server that is not there is told so at the start, and found when it comes.
 #[actix_rt::test]
-async fn a_dead_server_is_told_and_found_again() {
-    let place = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = place.local_addr().unwrap();
-    drop(place);
+async fn a_dead_server_is_reported_and_found_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
     let base_url = format!("http://{address}");
     let provider = provider(OllamaConfig { base_url, ..OllamaConfig::default() });
     for error in

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{chat, config, last, piece, provider, run, said, streamed_chat};
+use super::{chat, chat_reply, config, last, piece, provider, run, streamed_chat};
 use crate::support::ollama_server::{OllamaServer, Reply};
 
 /// Short enough to be waited for, long enough not to pass by chance before the server is silent.
@@ -45,7 +45,7 @@ async fn silences_are_bounded() {
     assert!(error.message.contains("(`timeout`)"), "{error}");
 
     let mut server = OllamaServer::start().await;
-    server.on("POST /api/chat", Reply::json(&said("late")).never_begins());
+    server.on("POST /api/chat", Reply::json(&chat_reply("late")).never_begins());
     let settings = OllamaConfig { first_byte_timeout: SHORT, ..config(&server) };
     let error = out_of_time(settings, &mut server, chat()).await;
     assert!(error.message.contains("(`first_byte_timeout`)"), "{error}");
@@ -84,7 +84,7 @@ async fn connecting_is_bounded() {
 #[actix_rt::test]
 async fn dropping_a_call_hangs_up() {
     let mut server = OllamaServer::start().await;
-    server.on("POST /api/chat", Reply::json(&said("x")).never_begins());
+    server.on("POST /api/chat", Reply::json(&chat_reply("x")).never_begins());
     server.on("POST /api/chat", Reply::lines([piece("Hel")]).then_stalls());
     let provider = provider(config(&server));
     for call in [chat(), streamed_chat()] {
@@ -102,7 +102,7 @@ async fn dropping_a_call_hangs_up() {
 async fn connections_are_bounded() {
     let mut server = OllamaServer::start().await;
     let gate = Arc::new(Semaphore::new(0));
-    server.on("POST /api/chat", Reply::json(&said("x")).waits_for(&gate));
+    server.on("POST /api/chat", Reply::json(&chat_reply("x")).waits_for(&gate));
     let provider = provider(OllamaConfig { max_connections: 2, ..config(&server) });
     let calls = join_all((0..7).map(|_| run(&*provider, chat())));
     let watch = async {
@@ -120,8 +120,8 @@ async fn connections_are_bounded() {
 #[actix_rt::test]
 async fn waiting_for_a_connection_is_not_the_servers_silence() {
     let server = OllamaServer::start().await;
-    server.on("POST /api/chat", Reply::json(&said("x")).never_begins());
-    server.on("POST /api/chat", Reply::json(&said("quick")));
+    server.on("POST /api/chat", Reply::json(&chat_reply("x")).never_begins());
+    server.on("POST /api/chat", Reply::json(&chat_reply("quick")));
     let first_byte_timeout = 3 * SHORT;
     let provider =
         provider(OllamaConfig { max_connections: 1, first_byte_timeout, ..config(&server) });
@@ -136,7 +136,7 @@ async fn waiting_for_a_connection_is_not_the_servers_silence() {
 async fn health_checks_do_not_wait_for_calls() {
     let mut server = OllamaServer::start().await;
     let gate = Arc::new(Semaphore::new(0));
-    server.on("POST /api/chat", Reply::json(&said("x")).waits_for(&gate));
+    server.on("POST /api/chat", Reply::json(&chat_reply("x")).waits_for(&gate));
     let provider = provider(OllamaConfig { max_connections: 1, ..config(&server) });
     let checked = async {
         server.arrival().await;
@@ -157,7 +157,7 @@ async fn answers_are_bounded_where_the_settings_say() {
     let text = "x".repeat(5 << 20);
     let long_line = || Reply::lines([piece(&text), last()]);
     for _ in 0..2 {
-        server.on("POST /api/chat", Reply::json(&said(&text)));
+        server.on("POST /api/chat", Reply::json(&chat_reply(&text)));
         server.on("POST /api/chat", long_line());
     }
     // A body that does not say how long it is.

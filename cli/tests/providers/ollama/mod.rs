@@ -58,7 +58,7 @@ async fn run(provider: &dyn Provider, call: Call) -> Result<Value, TaskError> {
 }
 
 /// What the server says to a chat, in one piece.
-fn said(text: &str) -> Value {
+fn chat_reply(text: &str) -> Value {
     json!({
         "model": "llama3.2", "message": { "role": "assistant", "content": text },
         "done": true, "done_reason": "stop", "prompt_eval_count": 26, "eval_count": 10,
@@ -83,7 +83,7 @@ fn last() -> Value {
 #[actix_rt::test]
 async fn ollama_conforms() {
     let server = OllamaServer::start().await;
-    server.on("POST /api/chat", Reply::json(&said("from chat")));
+    server.on("POST /api/chat", Reply::json(&chat_reply("from chat")));
     server.on(
         "POST /api/generate",
         Reply::lines([json!({ "response": "from generate", "done": true })]),

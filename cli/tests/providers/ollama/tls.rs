@@ -18,7 +18,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
-use super::{chat, provider, run, said};
+use super::{chat, chat_reply, provider, run};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/providers/ollama/tls").join(name)
@@ -66,7 +66,8 @@ fn serve(stream: StreamOwned<ServerConnection, std::net::TcpStream>) -> io::Resu
         }
         stream.read_exact(&mut vec![0; length])?;
         let version = r#"{"version":"0.9.1"}"#.to_owned();
-        let body = if first.starts_with("GET") { version } else { said("over TLS").to_string() };
+        let body =
+            if first.starts_with("GET") { version } else { chat_reply("over TLS").to_string() };
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
         stream.get_mut().write_all(&[head.as_bytes(), body.as_bytes()].concat())?;
     }
@@ -116,6 +117,6 @@ fn the_machines_own_authorities_are_trusted() {
     assert!(String::from_utf8_lossy(&trusted.stdout).contains("over TLS"));
     let refused = ran(false);
     assert_eq!(refused.status.code(), Some(1));
-    let told = [refused.stdout, refused.stderr].concat();
-    assert!(String::from_utf8_lossy(&told).contains("SSL_CERT_FILE"));
+    let printed = [refused.stdout, refused.stderr].concat();
+    assert!(String::from_utf8_lossy(&printed).contains("SSL_CERT_FILE"));
 }

@@ -2,12 +2,12 @@
 
 use gleitzeit_domain::error::ErrorCode;
 
-use super::{chat, config, last, piece, provider, run, said, streamed_chat};
+use super::{chat, chat_reply, config, last, piece, provider, run, streamed_chat};
 use crate::support::ollama_server::{OllamaServer, Reply};
 
 /// A head, and the answer to a chat behind it; `{}` in the head is the answer's length.
 fn behind(head: &str, text: &str) -> Vec<u8> {
-    let body = said(text).to_string();
+    let body = chat_reply(text).to_string();
     let head = head.replace("{}", &body.len().to_string());
     [head.into_bytes(), b"\r\n\r\n".to_vec(), body.into_bytes()].concat()
 }
@@ -66,7 +66,7 @@ async fn a_stream_without_a_length_is_read_to_its_end() {
 async fn a_request_over_a_connection_that_was_closed_is_sent_again() {
     let server = OllamaServer::start().await;
     let provider = provider(config(&server));
-    let (good, closes) = (|| Reply::json(&said("x")), || Reply::raw("").cut());
+    let (good, closes) = (|| Reply::json(&chat_reply("x")), || Reply::raw("").cut());
     for reply in [good(), closes(), good(), good().cut(), good(), closes(), good()] {
         server.on("POST /api/chat", reply);
     }
@@ -78,7 +78,7 @@ async fn a_request_over_a_connection_that_was_closed_is_sent_again() {
 
 /// What a server may have begun to do is not asked of it twice behind the user's back.
 #[actix_rt::test]
-async fn a_request_is_not_sent_again_where_it_may_have_been_heard() {
+async fn a_request_is_not_sent_again_if_it_may_have_been_received() {
     // Over a new connection; behind half a head; behind a word that it goes on.
     for (before, reply) in [
         (None, ""),
@@ -89,10 +89,10 @@ async fn a_request_is_not_sent_again_where_it_may_have_been_heard() {
         let server = OllamaServer::start().await;
         let provider = provider(config(&server));
         if let Some(text) = before {
-            server.on("POST /api/chat", Reply::json(&said(text)));
+            server.on("POST /api/chat", Reply::json(&chat_reply(text)));
         }
         server.on("POST /api/chat", Reply::raw(reply).cut());
-        server.on("POST /api/chat", Reply::json(&said("a second answer")));
+        server.on("POST /api/chat", Reply::json(&chat_reply("a second answer")));
         if before.is_some() {
             run(&*provider, chat()).await.unwrap();
         }

@@ -55,9 +55,9 @@ async fn runtime(config: PythonConfig) -> Result<Runtime, StartError> {
 #[actix_rt::test]
 async fn python_in_containers_conforms() {
     let Some(docker) = containers().await else { return };
-    let gives = |result: Value| {
-        move |told: &Value| match &told["result"] {
-            given if *given == result => Ok(()),
+    let returns = |result: Value| {
+        move |value: &Value| match &value["result"] {
+            actual if *actual == result => Ok(()),
             _ => Err(format!("expected {result}")),
         }
     };
@@ -83,7 +83,7 @@ async fn a_workflow_runs_in_containers() {
         .task(code("two", "result = ${one.result.n} + [2]").after("one"));
     let ended = within("the workflow", runtime.handle().run(workflow)).await.unwrap();
     assert_eq!(ended.status, WorkflowStatus::Completed, "{:?}", ended.error);
-    let told = ended.tasks[0].result.as_deref().unwrap();
+    let result = ended.tasks[0].result.as_deref().unwrap();
     for (field, value) in [
         ("result", json!({"n": [1]})),
         ("result_type", json!("json")),
@@ -97,10 +97,10 @@ async fn a_workflow_runs_in_containers() {
         ("truncated", json!(false)),
         ("sandbox", json!("docker")),
     ] {
-        assert_eq!(told[field], value, "{field}");
+        assert_eq!(result[field], value, "{field}");
     }
     for field in ["execution_time", "cpu_time", "max_rss_bytes"] {
-        assert!(told[field].as_f64().unwrap() > 0.0, "{field}: {told}");
+        assert!(result[field].as_f64().unwrap() > 0.0, "{field}: {result}");
     }
     assert_eq!(ended.tasks[1].result.as_deref().unwrap()["result"], json!([1, 2]));
     let with = |id: &str, memory_mb: u64| {
@@ -144,7 +144,7 @@ async fn without_an_engine_there_is_a_clear_error_at_the_start() {
 /// An engine that goes away is told with a code, by the call and by the health check; the provider
 /// is well again when it is back. A method that demands containers is content with them.
 #[actix_rt::test]
-async fn an_engine_that_goes_away_makes_the_provider_unhealthy() {
+async fn an_engine_that_disappears_makes_the_provider_unhealthy() {
     let Some(docker) = containers().await else { return };
     let mut way = engine::Way::to(docker.host.as_deref().unwrap());
     let docker = DockerConfig { host: Some(way.address()), ..docker };
@@ -194,11 +194,11 @@ async fn an_engine_that_goes_away_makes_the_provider_unhealthy() {
 
 /// From a settings file with the strictest minimum, and `doctor` tells what it found.
 #[tokio::test]
-async fn the_program_reads_the_settings_and_doctor_tells_them() {
+async fn the_program_reads_the_settings_and_doctor_reports_them() {
     let Some(docker) = containers().await else { return };
-    let place = crate::support::Place::new();
+    let scratch = crate::support::Scratch::new();
     let write = |name: &str, image: &str| {
-        place.file(
+        scratch.file(
             name,
             &format!(
                 "[security]\nsandbox = \"docker\"\nsandbox_minimum = \"docker\"\n\
@@ -209,17 +209,18 @@ async fn the_program_reads_the_settings_and_doctor_tells_them() {
         )
     };
     let good = write("good.toml", &docker.image);
-    let told = place.json(&["exec", "-c", "result = 42", "--json", "--config", &good]).success();
-    assert!(told.to_string().contains("\"sandbox\":\"docker\""), "{told}");
-    let told = place.json(&["doctor", "--json", "--config", &good]).success();
-    let found = told["machine"].as_array().unwrap().iter().find(|it| it["name"] == "docker");
+    let answer =
+        scratch.json(&["exec", "-c", "result = 42", "--json", "--config", &good]).success();
+    assert!(answer.to_string().contains("\"sandbox\":\"docker\""), "{answer}");
+    let answer = scratch.json(&["doctor", "--json", "--config", &good]).success();
+    let found = answer["machine"].as_array().unwrap().iter().find(|it| it["name"] == "docker");
     let detail = found.unwrap()["detail"].as_str().unwrap();
     assert!(detail.contains(&docker.image) && detail.ends_with("is there"), "{detail}");
-    let python = &told["python"][0];
+    let python = &answer["python"][0];
     assert_eq!(python["level"], "docker", "{python}");
     assert_eq!(python["verdict"]["engine"]["image"], json!(docker.image), "{python}");
     let bad = write("bad.toml", "gleitzeit-test:missing");
-    let told = place.json(&["doctor", "--json", "--config", &bad]).status(3);
-    let error = told["python"][0]["error"].as_str().unwrap();
+    let answer = scratch.json(&["doctor", "--json", "--config", &bad]).status(3);
+    let error = answer["python"][0]["error"].as_str().unwrap();
     assert!(error.contains("image `gleitzeit-test:missing` is not at"), "{error}");
 }

@@ -61,15 +61,15 @@ fn data(error: &TaskError) -> &Value {
 /// What every provider must hold to.
 #[actix_rt::test]
 async fn python_conforms() {
-    let gives = |result: Value| {
-        move |told: &Value| match &told["result"] {
-            given if *given == result => Ok(()),
+    let returns = |result: Value| {
+        move |value: &Value| match &value["result"] {
+            actual if *actual == result => Ok(()),
             _ => Err(format!("expected {result}")),
         }
     };
     let samples = [
-        sample("execute", json!({"code": "result = 1"})).accepting(gives(json!(1))),
-        sample("execute", json!({"code": "print('two')"})).accepting(gives(json!("two\n"))),
+        sample("execute", json!({"code": "result = 1"})).accepting(returns(json!(1))),
+        sample("execute", json!({"code": "print('two')"})).accepting(returns(json!("two\n"))),
         sample("validate", json!({"code": "x = 1"}))
             .returning(json!({"is_valid": true, "errors": [], "diagnostics": []})),
     ];
@@ -80,7 +80,7 @@ async fn python_conforms() {
 #[actix_rt::test]
 async fn a_result_has_every_field() {
     let outcome = outcome(call(json!({"code": "print('x')\nresult = {'n': [1]}"}))).await.unwrap();
-    let told = outcome.value;
+    let result = outcome.value;
     for (field, value) in [
         ("result", json!({"n": [1]})),
         ("result_type", json!("json")),
@@ -94,25 +94,25 @@ async fn a_result_has_every_field() {
         ("truncated", json!(false)),
         ("sandbox", json!("process")),
     ] {
-        assert_eq!(told[field], value, "{field}");
+        assert_eq!(result[field], value, "{field}");
     }
-    assert!(told["execution_time"].as_f64().unwrap() > 0.0);
-    assert!(told["cpu_time"].as_f64().unwrap() > 0.0);
-    assert_eq!(told["max_rss_bytes"].as_u64(), outcome.memory_bytes);
+    assert!(result["execution_time"].as_f64().unwrap() > 0.0);
+    assert!(result["cpu_time"].as_f64().unwrap() > 0.0);
+    assert_eq!(result["max_rss_bytes"].as_u64(), outcome.memory_bytes);
     assert!(outcome.memory_bytes.unwrap() > 1 << 20);
 }
 
 /// The example of the protocol gives what it says.
 #[actix_rt::test]
 async fn the_example_of_the_protocol_holds() {
-    let told = run(json!({"code": "print('Hello, World!')", "timeout": 10})).await.unwrap();
+    let result = run(json!({"code": "print('Hello, World!')", "timeout": 10})).await.unwrap();
     for (field, value) in [
         ("result", json!("Hello, World!\n")),
         ("stdout", json!("Hello, World!\n")),
         ("stderr", json!("")),
         ("exit_code", json!(0)),
     ] {
-        assert_eq!(told[field], value, "{field}");
+        assert_eq!(result[field], value, "{field}");
     }
 }
 
@@ -126,13 +126,13 @@ async fn parameters_reach_the_code() {
         "environment": {"N": 5, "B": true},
     });
     let call = Call { attempt: 3, ..call(params) };
-    let told = outcome(call).await.unwrap().value;
+    let result = outcome(call).await.unwrap().value;
     let context = json!({"file_path": "a.txt", "deep": [{"x": null}]});
-    assert_eq!(told["result"], json!([context, 3, 2, "5", "true"]));
+    assert_eq!(result["result"], json!([context, 3, 2, "5", "true"]));
     assert_eq!(run(json!({"code": "context"})).await.unwrap()["result"], json!({}));
     let read = "import sys\nsys.stdin.read()";
-    let told = run(json!({"code": read, "stdin": "line\n"})).await.unwrap();
-    assert_eq!(told["result"], "line\n");
+    let result = run(json!({"code": read, "stdin": "line\n"})).await.unwrap();
+    assert_eq!(result["result"], "line\n");
     assert_eq!(run(json!({"code": read})).await.unwrap()["result"], "");
 }
 
@@ -172,9 +172,9 @@ async fn a_timeout_is_retryable_and_keeps_the_output() {
     let error = run(json!({"code": code, "timeout": 2})).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::TaskTimeout);
     assert!(error.is_retryable() && error.message.contains("after 2s"), "{error}");
-    let told = data(&error);
-    assert_eq!((&told["stdout"], &told["exit_code"]), (&json!("begun\n"), &json!(-1)));
-    assert_eq!(told["status"], "timeout");
+    let details = data(&error);
+    assert_eq!((&details["stdout"], &details["exit_code"]), (&json!("begun\n"), &json!(-1)));
+    assert_eq!(details["status"], "timeout");
     assert!((2.0..12.0).contains(&begin.elapsed().as_secs_f64()));
     // The limit of the call counts, which the parameter's default of 30 s says nothing about.
     let short = Call { timeout: Duration::from_secs(2), ..call(json!({"code": code})) };
@@ -185,7 +185,7 @@ async fn a_timeout_is_retryable_and_keeps_the_output() {
 
 /// A module that is not there may be one that the interpreter lacks: the error says where tasks look.
 #[actix_rt::test]
-async fn a_missing_module_comes_with_what_to_do() {
+async fn a_missing_module_is_reported_with_what_to_do() {
     let error = run(json!({"code": "import nosuchmodule"})).await.unwrap_err();
     assert!(error.message.contains("No module named 'nosuchmodule'"), "{error}");
     assert!(error.message.contains("set `virtual_env`"), "{error}");
@@ -194,19 +194,19 @@ async fn a_missing_module_comes_with_what_to_do() {
 /// The text of a result is given where it is asked for, and code may begin with a byte order mark.
 #[actix_rt::test]
 async fn a_result_is_json_unless_its_text_is_asked_for() {
-    let told =
+    let result =
         run(json!({"code": "\u{feff}result = {1: b'x'}", "result_type": "repr"})).await.unwrap();
-    assert_eq!((&told["result"], &told["result_type"]), (&json!("{1: b'x'}"), &json!("repr")));
+    assert_eq!((&result["result"], &result["result_type"]), (&json!("{1: b'x'}"), &json!("repr")));
     let error = run(json!({"code": "result = {1: b'x'}"})).await.unwrap_err();
     assert!(error.message.contains("ResultNotJson: result[1] is of type bytes"), "{error}");
 }
 
 /// The growth of memory is that of the code, without what the interpreter has anyway.
 #[actix_rt::test]
-async fn the_growth_of_memory_is_told() {
-    let told = outcome(call(json!({"code": "x = bytearray(32 << 20)\nresult = len(x)"}))).await;
-    let told = told.unwrap();
-    let (peak, grown) = (told.memory_bytes.unwrap(), told.memory_delta_bytes.unwrap());
+async fn the_growth_of_memory_is_reported() {
+    let outcome = outcome(call(json!({"code": "x = bytearray(32 << 20)\nresult = len(x)"}))).await;
+    let outcome = outcome.unwrap();
+    let (peak, grown) = (outcome.memory_bytes.unwrap(), outcome.memory_delta_bytes.unwrap());
     assert!(grown >= 32 << 20 && grown < peak, "{grown} of {peak}");
     let small = outcome(call(json!({"code": "1"}))).await.unwrap();
     assert!(small.memory_delta_bytes.unwrap() < 16 << 20);
@@ -217,8 +217,8 @@ async fn the_growth_of_memory_is_told() {
 #[actix_rt::test]
 async fn code_gets_all_of_its_time() {
     let code = "import time\ntime.sleep(0.9)\nresult = 'slept'";
-    let told = outcome(Call { timeout: Duration::from_secs(1), ..call(json!({"code": code})) });
-    assert_eq!(told.await.unwrap().value["result"], "slept");
+    let outcome = outcome(Call { timeout: Duration::from_secs(1), ..call(json!({"code": code})) });
+    assert_eq!(outcome.await.unwrap().value["result"], "slept");
 }
 
 /// What a task leased is what it gets.
@@ -247,8 +247,8 @@ async fn scripts_are_run_below_the_roots_only() {
     let config = PythonConfig { file_roots: vec![dir.path().into()], ..settings() };
     let provider = provider(config).await;
     let run = async |params| provider.execute(call(params)).await.map(|outcome| outcome.value);
-    let told = run(json!({"file": "a.py", "context": {"n": 1}})).await.unwrap();
-    assert_eq!(told["result"], json!([1, "a.py", ["a.py"]]));
+    let result = run(json!({"file": "a.py", "context": {"n": 1}})).await.unwrap();
+    assert_eq!(result["result"], json!([1, "a.py", ["a.py"]]));
     assert_eq!(run(json!({"file": "latin.py"})).await.unwrap()["result"], "ä");
     let error = run(json!({"file": "bad.py"})).await.unwrap_err();
     let traceback = data(&error)["error"]["traceback"].as_str().unwrap().to_owned();
@@ -292,8 +292,8 @@ async fn a_policy_violation_is_a_refusal() {
     let error = provider.execute(call(json!({"code": "import socket"}))).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::TaskValidationFailed);
     let validate = sample("validate", json!({"code": "eval('1')"})).call("task");
-    let told = provider.execute(validate).await.unwrap().value;
-    assert_eq!(told["errors"], json!(["1:1: a call of `eval` is blocked by the policy"]));
+    let report = provider.execute(validate).await.unwrap().value;
+    assert_eq!(report["errors"], json!(["1:1: a call of `eval` is blocked by the policy"]));
 }
 
 /// A method's own demands are met or refused, never overlooked.
@@ -328,16 +328,16 @@ async fn a_methods_security_requirements_count() {
 
 /// Findings have their place, as text and as data; the code does not run.
 #[actix_rt::test]
-async fn validate_tells_places() {
+async fn validate_reports_positions() {
     let provider = provider(settings()).await;
     let validate = async |code: &str| {
         let call = sample("validate", json!({"code": code})).call("task");
         provider.execute(call).await.unwrap().value
     };
-    let told = validate("print('x')\ndef f(:\n    pass").await;
-    assert_eq!(told["is_valid"], false);
-    assert!(told["errors"][0].as_str().unwrap().starts_with("2:7: "), "{told}");
-    let found = &told["diagnostics"][0];
+    let report = validate("print('x')\ndef f(:\n    pass").await;
+    assert_eq!(report["is_valid"], false);
+    assert!(report["errors"][0].as_str().unwrap().starts_with("2:7: "), "{report}");
+    let found = &report["diagnostics"][0];
     assert_eq!(
         (&found["line"], &found["column"], &found["rule"]),
         (&json!(2), &json!(7), &json!("syntax"))
@@ -405,7 +405,7 @@ async fn until(mut holds: impl FnMut() -> bool) {
 
 /// What a supervisor and a person are told before the provider exists.
 #[actix_rt::test]
-async fn the_spec_tells_what_it_is() {
+async fn the_spec_describes_the_provider() {
     let spec = python::spec("python", settings()).unwrap();
     assert_eq!((&*spec.kind, spec.placement), ("python", Placement::Worker));
     assert!(spec.max_concurrent.unwrap() >= 1);
@@ -419,8 +419,8 @@ async fn the_spec_tells_what_it_is() {
 #[actix_rt::test]
 async fn a_task_without_a_jail_says_so() {
     let provider = provider(unjailed()).await;
-    let told = provider.execute(call(json!({"code": "1"}))).await.unwrap().value;
-    assert_eq!((&told["sandbox"], &told["result"]), (&json!("none"), &json!(1)));
+    let result = provider.execute(call(json!({"code": "1"}))).await.unwrap().value;
+    assert_eq!((&result["sandbox"], &result["result"]), (&json!("none"), &json!(1)));
 }
 
 /// A jail that cannot be had is an error, and no task runs without it.
@@ -463,8 +463,8 @@ async fn a_virtual_environment_brings_its_packages() {
          result = [answer.ANSWER, left]",
         package.to_str().unwrap()
     );
-    let told = provider.execute(call(json!({"code": code}))).await.unwrap().value;
-    assert_eq!(told["result"], json!([42, false]));
+    let result = provider.execute(call(json!({"code": code}))).await.unwrap().value;
+    assert_eq!(result["result"], json!([42, false]));
 }
 
 /// Providers with different interpreters run side by side, each with its own.
@@ -491,8 +491,8 @@ async fn interpreters_run_side_by_side() {
         let config = PythonConfig { interpreter, max_workers: Some(1), ..settings() };
         let provider = provider(config).await;
         let code = "import asyncio, sys\nresult = ['%d.%d' % sys.version_info[:2], asyncio.run(asyncio.sleep(0, 1))]";
-        let told = provider.execute(call(json!({"code": code}))).await.unwrap().value;
-        assert_eq!(told["result"], json!([version, 1]), "{told}");
+        let result = provider.execute(call(json!({"code": code}))).await.unwrap().value;
+        assert_eq!(result["result"], json!([version, 1]), "{result}");
         let error = provider.execute(call(json!({"code": "x = 1\n1 / 0"}))).await.unwrap_err();
         assert!(error.message.contains("ZeroDivisionError: division by zero (line 2)"), "{error}");
         provider.shutdown().await;
@@ -519,8 +519,8 @@ async fn network_is_an_opt_in() {
     near.shutdown().await;
     let network_allow = vec![format!("127.0.0.1:{port}").parse().unwrap()];
     let named = provider(PythonConfig { network_allow, ..open }).await;
-    let told = named.execute(call(json!({"code": code}))).await.unwrap().value;
-    assert_eq!(told["result"], "connected");
+    let result = named.execute(call(json!({"code": code}))).await.unwrap().value;
+    assert_eq!(result["result"], "connected");
 }
 
 /// Tasks that take long do not make their provider ill.

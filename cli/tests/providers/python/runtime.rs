@@ -87,7 +87,7 @@ async fn echoes(handle: &gleitzeit::Handle, more: impl Fn(usize) -> bool) -> [Du
 /// Tasks that crash, hang, print without end or eat memory hold up nothing but themselves. What an
 /// echo takes meanwhile is printed.
 #[tokio::test]
-async fn other_work_goes_on_beside_hostile_tasks() {
+async fn other_work_continues_beside_hostile_tasks() {
     const HOSTILE: [&str; 4] = [
         "import os\nos.abort()",
         "while True: pass",
@@ -125,7 +125,7 @@ async fn other_work_goes_on_beside_hostile_tasks() {
 
 /// A service that is no launcher and names none is told so when it starts its runtime.
 #[tokio::test]
-async fn a_service_without_a_launcher_is_told_at_its_start() {
+async fn a_missing_launcher_is_reported_at_the_start_of_a_service() {
     let error = runtime(PythonConfig { launcher: None, ..config() }).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ConfigurationError);
     let text = error.to_string();

@@ -20,8 +20,8 @@ pub(super) async fn events_are_read_in_order_and_in_parts(store: &dyn Store) -> 
                 .filter(|event| event.sequence > after)
                 .take(limit)
                 .collect();
-            let told = store.events(&id, after, limit).await?;
-            same!(told, expected, "events after {after}, at most {limit}");
+            let events_read = store.events(&id, after, limit).await?;
+            same!(events_read, expected, "events after {after}, at most {limit}");
         }
     }
     same!(store.events(&id, u64::MAX, 10).await?, [], "events after the last one there can be");
@@ -32,7 +32,7 @@ pub(super) async fn events_are_read_in_order_and_in_parts(store: &dyn Store) -> 
     Ok(())
 }
 
-pub(super) async fn events_may_come_in_any_portions(store: &dyn Store) -> Outcome {
+pub(super) async fn events_may_be_written_in_any_portions(store: &dyn Store) -> Outcome {
     let new = workflow("portions", 1);
     let id = new.record.id.clone();
     store.submit(vec![new]).await?;
@@ -47,8 +47,8 @@ pub(super) async fn events_may_come_in_any_portions(store: &dyn Store) -> Outcom
     }
     same!(store.events(&id, 0, 10_000).await?, events(&id, 1, last), "the history");
     for after in [1, 5, last - 1, last] {
-        let told = store.events(&id, after, 10_000).await?;
-        same!(told, events(&id, after + 1, last - after), "the history after {after}");
+        let events_read = store.events(&id, after, 10_000).await?;
+        same!(events_read, events(&id, after + 1, last - after), "the history after {after}");
     }
     Ok(())
 }

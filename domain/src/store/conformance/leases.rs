@@ -88,7 +88,7 @@ async fn claim_with(
     Ok(claimed.workflows.into_iter().map(|it| it.record.id.to_string()).collect())
 }
 
-pub(super) async fn an_epoch_is_never_given_twice(store: &dyn Store) -> Outcome {
+pub(super) async fn an_epoch_is_never_issued_twice(store: &dyn Store) -> Outcome {
     let leases = leases_of!(store);
     let mut last = Epoch(0);
     for round in 0..3 {
@@ -164,10 +164,10 @@ pub(super) async fn what_a_live_lease_owns_is_not_claimed(store: &dyn Store) -> 
 pub(super) async fn what_is_free_is_claimed_once(store: &dyn Store) -> Outcome {
     let leases = leases_of!(store);
     let (first, second) = (open(leases, "a").await?, open(leases, "b").await?);
-    let news: Vec<NewWorkflow> =
+    let workflows: Vec<NewWorkflow> =
         (0..40).map(|number| workflow(&format!("w{number:02}"), 1)).collect();
-    store.submit(news.clone()).await?;
-    let settled = settles(&news[7], WorkflowStatus::Completed, at(5));
+    store.submit(workflows.clone()).await?;
+    let settled = settles(&workflows[7], WorkflowStatus::Completed, at(5));
     store.record(vec![settled]).await?;
     let drain = async |epoch: Epoch| -> Result<Vec<String>, StoreError> {
         let mut all = Vec::new();
@@ -295,7 +295,7 @@ pub(super) async fn a_claim_takes_what_its_offer_covers(store: &dyn Store) -> Ou
     Ok(())
 }
 
-pub(super) async fn what_a_lease_leaves_goes_to_who_knows_it(store: &dyn Store) -> Outcome {
+pub(super) async fn orphaned_work_is_claimed_by_who_knows_it(store: &dyn Store) -> Outcome {
     let leases = leases_of!(store);
     let gone = open(leases, "a").await?;
     let shop = NewWorkflow { epoch: Some(gone), ..needing("shop", &["shop/v1.0:charge"]) };

@@ -85,12 +85,12 @@ pub(super) async fn a_list_counts_tasks(store: &dyn Store) -> Outcome {
     same!(store.list(ListFilter::default()).await?[0].waiting_count, 1, "waiting for a provider");
     settle(store, "a", WorkflowStatus::Cancelled).await?;
     let summaries = store.list(ListFilter::default()).await?;
-    let shown: Vec<_> = summaries
+    let listed: Vec<_> = summaries
         .iter()
         .map(|it| (it.status, it.created_at, it.completed_at, it.settled_count, &*it.name))
         .collect();
     let expected = (WorkflowStatus::Cancelled, at(1), Some(at(5)), 5, "name of a");
-    same!(shown, [expected], "a settled workflow");
+    same!(listed, [expected], "a settled workflow");
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::Place;
+use crate::support::Scratch;
 
 /// Sets a title, moves the cursor, writes the clipboard, goes back to the start of the line, and
 /// changes the order in which a line is read.
@@ -32,8 +32,8 @@ const COLOURS: [&str; 12] = [
 ];
 
 /// A place with a workflow file in which everything that comes from outside is [`EVIL`].
-fn evil_place() -> (Place, String) {
-    let place = Place::new();
+fn evil_scratch() -> (Scratch, String) {
+    let scratch = Scratch::new();
     let code = |text: &str| serde_json::to_string(text).expect("JSON");
     let quoted = code(EVIL);
     let raises = format!("print({quoted})\nraise ValueError({quoted} + '\\r\\nforged')");
@@ -54,9 +54,9 @@ fn evil_place() -> (Place, String) {
         ),
         format!(r#"{{"id": "d", "method": "echo/echo", "params": {{"message": {quoted}}}}}"#),
     ];
-    let file = place
+    let file = scratch
         .file("evil.json", &format!(r#"{{"name": {quoted}, "tasks": [{}]}}"#, tasks.join(", ")));
-    (place, file)
+    (scratch, file)
 }
 
 /// Everything that a command wrote holds text and the program's own colours, nothing else.
@@ -91,15 +91,15 @@ fn assert_harmless(command: &mut Command, with_colours: bool) {
 /// and without, to a person and to a program.
 #[test]
 fn nothing_from_outside_drives_the_terminal() {
-    let (place, file) = evil_place();
-    let evil_file = place.file(&format!("{}.yaml", EVIL.replace('/', "")), "name: [");
-    let toml = place.file("p.toml", &format!("name = {EVIL:?}"));
-    let params = place.file("params.json", &format!("{{{EVIL:?}: 1}}"));
+    let (scratch, file) = evil_scratch();
+    let evil_file = scratch.file(&format!("{}.yaml", EVIL.replace('/', "")), "name: [");
+    let toml = scratch.file("p.toml", &format!("name = {EVIL:?}"));
+    let params = scratch.file("params.json", &format!("{{{EVIL:?}: 1}}"));
     let quoted = serde_json::to_string(EVIL).unwrap();
     let code = format!("print({quoted})\nraise ValueError({quoted})");
-    fs::create_dir(place.path("texts")).unwrap();
-    place.file(&format!("texts/{}", EVIL.replace('/', "")), "x");
-    let script = place.file("s.py", &code);
+    fs::create_dir(scratch.path("texts")).unwrap();
+    scratch.file(&format!("texts/{}", EVIL.replace('/', "")), "x");
+    let script = scratch.file("s.py", &code);
     let commands: [&[&str]; 24] = [
         &["run", &file, "--id", "w"],
         &["run", &file, "--id", "w2", "--logs"],
@@ -127,25 +127,25 @@ fn nothing_from_outside_drives_the_terminal() {
         &[EVIL],
     ];
     for arguments in commands {
-        assert_harmless(&mut place.command(arguments), false);
-        assert_harmless(place.command(arguments).env("FORCE_COLOR", "1"), true);
+        assert_harmless(&mut scratch.command(arguments), false);
+        assert_harmless(scratch.command(arguments).env("FORCE_COLOR", "1"), true);
         if arguments[0] != "db" {
-            let mut with_json = place.command(arguments);
+            let mut with_json = scratch.command(arguments);
             assert_harmless(with_json.arg("--json"), false);
         }
-        let mut logged = place.command(arguments);
+        let mut logged = scratch.command(arguments);
         logged.arg("-vv").env("GLEITZEIT__LOGGING__FORMAT", "json");
         assert_harmless(&mut logged, false);
     }
-    let shown = place.run(&["show", "w"]).stdout;
-    assert!(shown.contains("\\u001b[31mEVIL"), "it is text: {shown}");
+    let printed = scratch.run(&["show", "w"]).stdout;
+    assert!(printed.contains("\\u001b[31mEVIL"), "it is text: {printed}");
 }
 
 /// A program reads from `--json` what the task gave, to the character.
 #[test]
 fn json_keeps_every_character_as_an_escape() {
-    let (place, file) = evil_place();
-    let ran = place.json(&["run", &file, "--json"]).status(1);
+    let (scratch, file) = evil_scratch();
+    let ran = scratch.json(&["run", &file, "--json"]).status(1);
     assert_eq!(ran["tasks"]["a"]["result"]["result"], EVIL);
     assert_eq!(ran["tasks"]["a"]["name"], EVIL);
 }
@@ -153,12 +153,12 @@ fn json_keeps_every_character_as_an_escape() {
 /// A result that cannot be written is lost, and whoever looks at the exit status must know.
 #[test]
 fn an_output_that_cannot_be_written_is_a_failure() {
-    let place = Place::new();
-    let file = place.file(
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: w\ntasks:\n  - {id: t, method: echo/echo, params: {message: hello}}\n",
     );
-    place.json(&["run", &file, "--id", "w", "--json"]).success();
+    scratch.json(&["run", &file, "--id", "w", "--json"]).success();
     let commands: [&[&str]; 15] = [
         &["run", &file],
         &["run", &file, "--json"],
@@ -178,10 +178,10 @@ fn an_output_that_cannot_be_written_is_a_failure() {
     ];
     for arguments in commands {
         let full = File::options().write(true).open("/dev/full").expect("a full device");
-        let output = place.command(arguments).stdout(full).output().expect("the program starts");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {told}");
-        assert!(told.contains("No space left"), "{arguments:?}: {told}");
+        let output = scratch.command(arguments).stdout(full).output().expect("the program starts");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {printed}");
+        assert!(printed.contains("No space left"), "{arguments:?}: {printed}");
     }
 }
 
@@ -189,19 +189,19 @@ fn an_output_that_cannot_be_written_is_a_failure() {
 /// minutes; and no command makes a noise about a reader that left.
 #[test]
 fn a_command_ends_with_its_reader() {
-    let place = Place::new();
-    let file = place.file(
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: w\ntasks:\n  - {id: t, method: echo/sleep, params: {seconds: 600}}\n",
     );
-    let mut runs = place
+    let mut runs = scratch
         .command(&["run", &file, "--id", "w", "--json"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("the program starts");
-    while place.run(&["show", "w"]).status != 0 {}
-    let mut follows = place
+    while scratch.run(&["show", "w"]).status != 0 {}
+    let mut follows = scratch
         .command(&["events", "w", "--follow"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -217,7 +217,7 @@ fn a_command_ends_with_its_reader() {
     assert!(ended.status.success(), "{:?}", ended.status);
     for arguments in [&["show", "w"][..], &["list", "--json"], &["db", "export", "-"], &["--help"]]
     {
-        let mut child = place
+        let mut child = scratch
             .command(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -225,8 +225,11 @@ fn a_command_ends_with_its_reader() {
             .expect("the program starts");
         drop(child.stdout.take());
         let ended = child.wait_with_output().expect("its own child");
-        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
-        assert!(!told.contains("error") && !told.contains("panic"), "{arguments:?}: {told}");
+        let printed = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(
+            !printed.contains("error") && !printed.contains("panic"),
+            "{arguments:?}: {printed}"
+        );
     }
     runs.kill().expect("it runs");
     runs.wait().expect("its own child");
@@ -235,13 +238,13 @@ fn a_command_ends_with_its_reader() {
 /// In a log that nobody watches, each task that ends is a line, and the id stands at the start.
 #[test]
 fn a_run_that_nobody_watches_says_how_far_it_is() {
-    let place = Place::new();
-    let file = place.file(
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: w\ntasks:\n  - {id: a, method: echo/echo, params: {message: x}}\n  - {id: b, \
          method: python/execute, params: {code: 1/0}}\n",
     );
-    let out = place.run(&["run", &file, "--id", "w"]);
+    let out = scratch.run(&["run", &file, "--id", "w"]);
     assert_eq!(out.status, 1);
     let mut lines = out.stderr.lines();
     assert_eq!(lines.next(), Some("workflow w `w`, tasks: 2"), "{}", out.stderr);
@@ -250,38 +253,38 @@ fn a_run_that_nobody_watches_says_how_far_it_is() {
     let both = out.stderr + &out.stdout;
     assert_eq!(both.matches("TASK_EXECUTION_FAILED").count(), 1, "once: {both}");
     for quiet in ["--no-progress", "--json"] {
-        assert_eq!(place.run(&["run", &file, quiet]).stderr, "", "{quiet}");
+        assert_eq!(scratch.run(&["run", &file, quiet]).stderr, "", "{quiet}");
     }
 }
 
 /// What a failing task wrote is cut to its end; `logs` has all of it, also of successful tasks.
 #[test]
 fn the_output_of_tasks_is_cut_and_kept() {
-    let place = Place::new();
-    let file = place.file(
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: w\ntasks:\n  - {id: good, method: python/execute, params: {code: \
          \"print('noise')\"}}\n  - {id: bad, method: python/execute, params: {code: \"for n in \
          range(1100): print('line', n)\\nraise ValueError('no')\"}}\n",
     );
-    let out = place.run(&["run", &file, "--id", "w"]);
+    let out = scratch.run(&["run", &file, "--id", "w"]);
     assert!(!out.stdout.contains("    noise"), "{}", out.stdout);
     assert!(out.stdout.contains("    line 1099\n"), "{}", out.stdout);
     assert!(out.stdout.lines().count() < 40, "{}", out.stdout);
     assert!(out.stdout.contains("gleitzeit logs w bad"), "{}", out.stdout);
 
-    let all = place.run(&["logs", "w"]).stdout;
+    let all = scratch.run(&["logs", "w"]).stdout;
     assert!(all.starts_with("good | noise\nbad  | line 0\n"), "{all}");
-    let one = place.run(&["logs", "w", "bad"]).stdout;
+    let one = scratch.run(&["logs", "w", "bad"]).stdout;
     assert!(one.starts_with("line 0\nline 1\n"), "{one}");
     assert!(one.contains("line 1099\n"), "{one}");
-    let told = place.json(&["logs", "w", "good", "--json"]).success();
-    assert_eq!(told["good"]["stdout"], "noise\n");
-    let unknown = place.run(&["logs", "w", "ugly"]);
+    let printed = scratch.json(&["logs", "w", "good", "--json"]).success();
+    assert_eq!(printed["good"]["stdout"], "noise\n");
+    let unknown = scratch.run(&["logs", "w", "ugly"]);
     assert_eq!(unknown.status, 2);
     assert!(unknown.stderr.contains("good, bad"), "{}", unknown.stderr);
 
-    let live = place.run(&["run", &file, "--id", "live", "--logs"]);
+    let live = scratch.run(&["run", &file, "--id", "live", "--logs"]);
     assert!(live.stderr.contains("good | noise\n"), "{}", live.stderr);
     assert!(live.stderr.contains("bad | line 0\n"), "{}", live.stderr);
 }
@@ -289,12 +292,12 @@ fn the_output_of_tasks_is_cut_and_kept() {
 /// With `logging.format = "json"` a machine reads standard error line by line.
 #[test]
 fn every_line_on_standard_error_is_json_where_the_log_is() {
-    let place = Place::new();
-    let file = place.file(
+    let scratch = Scratch::new();
+    let file = scratch.file(
         "w.yaml",
         "name: w\ntasks:\n  - {id: a, method: python/execute, params: {code: 1/0}}\n",
     );
-    let broken = place.file("broken.yaml", "name: w\ntasks:\n  - {id: a, metod: echo/echo}\n");
+    let broken = scratch.file("broken.yaml", "name: w\ntasks:\n  - {id: a, metod: echo/echo}\n");
     let commands: [&[&str]; 5] = [
         &["run", &file, "--id", "w", "--logs", "-vv"],
         &["run", &file, "--id", "w"],
@@ -303,14 +306,14 @@ fn every_line_on_standard_error_is_json_where_the_log_is() {
         &["fly"],
     ];
     for arguments in commands {
-        let output = place
+        let output = scratch
             .command(arguments)
             .env("GLEITZEIT__LOGGING__FORMAT", "json")
             .output()
             .expect("the program starts");
-        let told = String::from_utf8(output.stderr).expect("UTF-8");
-        assert_ne!(told, "", "{arguments:?}");
-        for line in told.lines() {
+        let printed = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_ne!(printed, "", "{arguments:?}");
+        for line in printed.lines() {
             let event: Value = serde_json::from_str(line)
                 .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {line}"));
             for key in ["timestamp", "level", "target"] {
@@ -323,39 +326,39 @@ fn every_line_on_standard_error_is_json_where_the_log_is() {
 
 /// Colour is for terminals, and for whoever insists.
 #[test]
-fn colours_are_shown_where_they_are_wanted() {
-    let place = Place::new();
-    let file = place
+fn colours_are_printed_if_they_are_wanted() {
+    let scratch = Scratch::new();
+    let file = scratch
         .file("w.yaml", "name: w\ntasks:\n  - {id: a, method: echo/echo, params: {message: x}}\n");
-    place.run(&["run", &file, "--id", "w"]);
-    let shown = |variables: &[(&str, &str)]| {
-        let mut command = place.command(&["show", "w"]);
+    scratch.run(&["run", &file, "--id", "w"]);
+    let printed = |variables: &[(&str, &str)]| {
+        let mut command = scratch.command(&["show", "w"]);
         command.env_remove("NO_COLOR").env_remove("FORCE_COLOR");
         command.envs(variables.iter().copied());
         String::from_utf8(command.output().expect("the program starts").stdout).expect("UTF-8")
     };
-    assert!(!shown(&[]).contains('\u{1b}'), "a pipe is no terminal");
-    assert!(shown(&[("FORCE_COLOR", "1")]).contains("\u{1b}[32m✓"));
-    assert!(!shown(&[("FORCE_COLOR", "0")]).contains('\u{1b}'));
+    assert!(!printed(&[]).contains('\u{1b}'), "a pipe is no terminal");
+    assert!(printed(&[("FORCE_COLOR", "1")]).contains("\u{1b}[32m✓"));
+    assert!(!printed(&[("FORCE_COLOR", "0")]).contains('\u{1b}'));
 }
 
 /// Tables fill the terminal and no more; the id, which is copied, stays whole.
 #[test]
 fn tables_are_as_wide_as_the_terminal() {
-    let place = Place::new();
+    let scratch = Scratch::new();
     let long = "x".repeat(300);
-    let file = place.file(
+    let file = scratch.file(
         "w.yaml",
         &format!(
             "name: {}\ntasks:\n  - {{id: a, method: echo/echo, params: {{message: {long}}}}}\n",
             "n".repeat(60)
         ),
     );
-    let ran = place.json(&["run", &file, "--json"]).success();
+    let ran = scratch.json(&["run", &file, "--json"]).success();
     let id = ran["workflow_id"].as_str().unwrap();
     for columns in ["80", "200"] {
         let out = |arguments: &[&str]| {
-            let output = place.command(arguments).env("COLUMNS", columns).output();
+            let output = scratch.command(arguments).env("COLUMNS", columns).output();
             String::from_utf8(output.expect("the program starts").stdout).expect("UTF-8")
         };
         let width: usize = columns.parse().unwrap();

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A directory of its own, so that nothing of the repository is read by chance.
-pub(crate) struct Place {
+pub(crate) struct Scratch {
     dir: TempDir,
     is_jailed: bool,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Answer {
 /// What it answered to `--json`.
 pub(crate) struct JsonAnswer(Answer);
 
-impl Place {
+impl Scratch {
     pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("a temporary directory"), is_jailed: true }
     }
