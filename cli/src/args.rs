@@ -1,4 +1,4 @@
-//! What can be said at the command line.
+//! The commands and options of the command line.
 
 mod stored;
 mod values;

@@ -1,7 +1,7 @@
 //! `batch`: one task for each file of a directory, the results in JSON and Markdown.
 //!
-//! The files, the script and the directory of the results are stored with the workflow: whoever
-//! resumes it reads the same files and writes to the same place.
+//! The files, the script and the directory of the results are stored with the workflow: a
+//! process that resumes it reads the same files and writes to the same directory.
 
 use std::{
     fs,
@@ -13,11 +13,7 @@ use gleitzeit::files::{BatchWork, batch_spec_without};
 use gleitzeit_domain::{file_access::FileAccess, id::WorkflowId};
 
 use super::{
-    Outcome,
-    args::Batch,
-    drive::RunSession,
-    output::Failure,
-    run::{finish, text_of},
+    Outcome, args::Batch, finish::finish, output::Failure, run_session::RunSession,
     session::Session,
 };
 
@@ -37,8 +33,8 @@ pub(crate) async fn batch(session: Session, batch: Batch) -> Outcome {
     spec.id = Some(WorkflowId::generate());
     let file_access = spec.file_access.get_or_insert_with(|| Arc::new(FileAccess::default()));
     Arc::make_mut(file_access).output = Some(made(&batch.output)?);
-    let drive = RunSession::new(&session, session.start_for([&spec]).await?).await?;
-    let record = drive.submit(spec, Failure::from).await?;
+    let run_session = RunSession::new(&session, session.start_for([&spec]).await?).await?;
+    let record = run_session.submit(spec, Failure::from).await?;
     finish(&session, &record).await
 }
 
@@ -53,4 +49,10 @@ fn made(directory: &Path) -> Result<String, Failure> {
     let cannot = |error| Failure::usage(format!("cannot make {}: {error}", directory.display()));
     fs::create_dir_all(directory).map_err(cannot)?;
     text_of(&absolute(directory).and_then(|it| it.canonicalize()).map_err(cannot)?)
+}
+
+/// A path as text, which is all that can be stored.
+fn text_of(path: &Path) -> Result<String, Failure> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| Failure::usage(format!("the path {} is not UTF-8", path.display())))
 }

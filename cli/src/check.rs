@@ -15,9 +15,8 @@ use super::{
     Outcome,
     args::{Check, Drawing, Graph},
     output::{self, Exit, Failure},
-    run::{invalid, shown_in_file},
     session::Session,
-    source::read,
+    source::{diagnostics_failure, invalid, read},
 };
 
 /// Says everything that is wrong with a workflow file, and what probably is.
@@ -40,7 +39,7 @@ pub(crate) async fn check(session: &Session, Check { workflow, strict }: &Check)
     }
     if !errors.is_empty() {
         errors.append(&mut warnings);
-        return Err(shown_in_file(&file.source.diagnostics(&errors)));
+        return Err(diagnostics_failure(&file.source.diagnostics(&errors)));
     }
     let warnings = file.source.diagnostics(&warnings).as_warnings();
     let (name, tasks) = (&file.spec.name, file.spec.tasks.len());

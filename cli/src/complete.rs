@@ -1,6 +1,6 @@
 //! Completions that a shell asks the program for: ids of stored workflows, protocols and methods.
 //!
-//! A shell shows no errors here: settings or a store that cannot be read complete nothing.
+//! A shell prints no errors here: settings or a store that cannot be read complete nothing.
 
 use std::{env, ffi::OsStr};
 
@@ -13,7 +13,7 @@ use gleitzeit_domain::{printable, protocol::catalog::ProtocolCatalog, store::Lis
 
 use super::{ids::LAST, project};
 
-/// Candidates that are shown at most.
+/// The most candidates that are returned.
 const CANDIDATES_MAX: usize = 50;
 
 /// The settings in force, without the options of the command line that is being written.

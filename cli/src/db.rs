@@ -1,7 +1,7 @@
-//! `db`: looks into the database itself, and cares for it.
+//! `db`: inspects and maintains the database itself.
 
+mod display;
 mod move_all;
-mod report;
 
 use gleitzeit::storage::admin::{self, Checked, Finding, MigrationPlan};
 use serde_json::json;
@@ -39,7 +39,7 @@ async fn status(session: &Session) -> Outcome {
     if session.json {
         output::document(&status);
     } else {
-        output::text(report::status(&status));
+        output::text(display::status(&status));
     }
     Ok(Exit::Success)
 }
@@ -47,14 +47,14 @@ async fn status(session: &Session) -> Outcome {
 async fn check(session: &Session) -> Outcome {
     let mut findings = Vec::new();
     let json = session.json;
-    let mut tell = |finding: Finding| {
+    let mut on_finding = |finding: Finding| {
         if !json {
             output::text(&finding);
         } else if findings.len() < FINDINGS_MAX {
             findings.push(finding);
         }
     };
-    let checked = admin::check(&session.settings.storage.url, &mut tell).await?;
+    let checked = admin::check(&session.settings.storage.url, &mut on_finding).await?;
     let Checked { workflows, tasks, events, blobs, .. } = &checked;
     let count: u64 = checked.findings.values().sum();
     if json {
@@ -104,7 +104,7 @@ async fn vacuum(session: &Session) -> Outcome {
     if session.json {
         output::document(&vacuumed);
     } else {
-        let (before, after) = (report::size(&vacuumed.before), report::size(&vacuumed.after));
+        let (before, after) = (display::size(&vacuumed.before), display::size(&vacuumed.after));
         output::text(format_args!("{url}: {before} before, {after} after"));
     }
     Ok(Exit::Success)

@@ -67,7 +67,7 @@ pub(crate) async fn delete(session: &Session, Delete { ids: given }: Delete) -> 
     }
     match refused {
         // Standard output holds its one document already.
-        Some(failure) if session.json => Ok(failure.tell(false)),
+        Some(failure) if session.json => Ok(failure.print(false)),
         Some(failure) => Err(failure),
         None => Ok(Exit::Success),
     }

@@ -28,7 +28,7 @@ struct Report {
     python: Vec<Diagnosis>,
 }
 
-/// Looks, tries every provider's sandbox out, and tells.
+/// Inspects the machine, tries every provider's sandbox out, and prints a report.
 ///
 /// # Errors
 /// Everything wrong with the settings.
@@ -60,12 +60,12 @@ pub(crate) async fn doctor(session: &Session) -> Outcome {
     if session.json {
         output::document(&report);
     } else {
-        tell(&report);
+        print_report(&report);
     }
     Ok(exit)
 }
 
-fn tell(report: &Report) {
+fn print_report(report: &Report) {
     match report.settings.as_slice() {
         [] => output::text("settings: the defaults; no file was found"),
         files => {

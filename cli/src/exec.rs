@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::{
     Outcome,
     args::Exec,
-    drive::RunSession,
     output::{self, Exit, Failure},
+    run_session::RunSession,
     session::Session,
 };
 
@@ -58,10 +58,10 @@ pub(crate) async fn exec(session: &Session, exec: Exec) -> Outcome {
         task = task.timeout(Duration::from_secs_f64(seconds));
     }
     let spec = WorkflowSpec::new(TASK).task(task.params(parameters));
-    let drive = RunSession::new(&session, session.start_for([&spec]).await?).await?;
-    let record = drive.submit(spec, Failure::from).await?;
+    let run_session = RunSession::new(&session, session.start_for([&spec]).await?).await?;
+    let record = run_session.submit(spec, Failure::from).await?;
     match record.tasks.first() {
-        Some(task) => Ok(tell(&session, task)),
+        Some(task) => Ok(print_task(&session, task)),
         None => Err(Failure::infrastructure("the task has gone")),
     }
 }
@@ -71,7 +71,7 @@ fn set(parameters: &mut Map<String, Value>, name: &str, value: impl Into<Value>)
 }
 
 /// Prints what the code wrote and what it gave, or why it failed.
-fn tell(session: &Session, task: &TaskRecord) -> Exit {
+fn print_task(session: &Session, task: &TaskRecord) -> Exit {
     let exit = if task.status == TaskStatus::Completed { Exit::Success } else { Exit::Failed };
     let unknown = TaskError::new(ErrorCode::InternalError, "the task has no result and no error");
     match (&task.result, &task.error) {
@@ -103,7 +103,7 @@ fn written(outcome: &Value) {
     }
 }
 
-/// The value that the code left. Where it left none, its value is what it wrote, shown already.
+/// The value that the code left. Without one, its value is what it wrote, printed already.
 fn show_value(result: &Value) {
     match (result.get("result"), result.get("stdout")) {
         (Some(value), stdout) if Some(value) != stdout => match value {

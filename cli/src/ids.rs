@@ -35,7 +35,7 @@ pub(crate) async fn resolve(session: &Session, text: &WorkflowId) -> Result<Work
     let found = lookup(&*store, text).await;
     close(store).await?;
     found?.ok_or_else(|| {
-        let message = format!("there is no workflow in {} yet", session.place());
+        let message = format!("there is no workflow in {} yet", session.store_location());
         TaskError::new(ErrorCode::WorkflowNotFound, message).into()
     })
 }

@@ -122,7 +122,7 @@ fn attribute(text: &str) -> String {
     escape(text, true)
 }
 
-/// XML 1.0 has no way to write most control characters: they are shown as `\u001b`.
+/// XML 1.0 has no way to write most control characters: they are written as `\u001b`.
 fn escape(text: &str, in_attribute: bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -17,8 +17,9 @@ mod delete;
 mod doctor;
 #[cfg(test)]
 mod documents;
-mod drive;
 mod exec;
+mod find;
+mod finish;
 mod global;
 mod ids;
 mod init;
@@ -32,6 +33,7 @@ mod query;
 mod report;
 mod restart;
 mod run;
+mod run_session;
 mod serve;
 mod session;
 mod show;
@@ -67,7 +69,7 @@ fn main() -> ExitCode {
     gleitzeit::sandbox::init();
     // Asked by a shell with `COMPLETE` set, the program answers and ends here.
     clap_complete::CompleteEnv::with_factory(Cli::command).complete();
-    // What goes wrong before the settings are read.
+    // For errors before the settings are read.
     if env::var("GLEITZEIT__LOGGING__FORMAT").is_ok_and(|format| format == "json") {
         output::write_json_lines();
     }
@@ -78,15 +80,14 @@ fn main() -> ExitCode {
     let json = cli.global.json;
     let exit = match start(cli) {
         Ok(exit) => exit,
-        // Whoever read the output has seen enough, and a command that could not go on writing has
-        // not failed.
+        // The reader closed the output, and a command that could not write more has not failed.
         Err(_) if output::is_reader_gone() => Exit::Success,
-        Err(failure) => failure.tell(json),
+        Err(failure) => failure.print(json),
     };
     output::finish(exit).into()
 }
 
-/// Help and version go to standard output; a mistake is told in the way asked for.
+/// Prints help and version to standard output, and a usage error to standard error.
 fn not_understood(error: &clap::Error) -> ExitCode {
     let rendered = error.render();
     if !error.use_stderr() {
@@ -98,15 +99,15 @@ fn not_understood(error: &clap::Error) -> ExitCode {
         return output::finish(Exit::Success).into();
     }
     let message = rendered.to_string().trim_end().to_owned();
-    let told = Failure::usage(message.as_str()).text(printable::block(&message));
-    let exit = told.tell(false);
+    let failure = Failure::usage(message.as_str()).text(printable::block(&message));
+    let exit = failure.print(false);
     if env::args_os().any(|argument| argument == "--json") {
         let kind = error.kind().to_string();
         output::document(&json!({
             "error": {
-                "code": told.error.code.number(),
-                "name": told.error.code.name(),
-                "message": told.error.message,
+                "code": failure.error.code.number(),
+                "name": failure.error.code.name(),
+                "message": failure.error.message,
                 "data": { "kind": kind },
             },
         }));
@@ -151,7 +152,7 @@ fn start(cli: Cli) -> Outcome {
         .build()
         .map_err(|error| Failure::infrastructure(format!("no runtime could be made: {error}")))?;
     let outcome = threads.block_on(dispatch(session, command));
-    threads.block_on(drive::stopped());
+    threads.block_on(run_session::stopped());
     outcome
 }
 

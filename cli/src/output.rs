@@ -94,16 +94,16 @@ impl Failure {
         self
     }
 
-    /// Says it, in the way that was asked for.
-    pub(crate) fn tell(&self, json: bool) -> Exit {
+    /// Prints the failure: as a JSON document too if `json`; returns the exit status.
+    pub(crate) fn print(&self, json: bool) -> Exit {
         let message = self.error.message.trim_end();
-        let shown = if let Some(text) = &self.text {
+        let rendered = if let Some(text) = &self.text {
             text.trim_end().to_owned()
         } else {
             let title = Style::Bad.paint("error:", style::errors_are_coloured());
             format!("{title} {}", printable::block(message).replace('\n', "\n  "))
         };
-        stream::remark("ERROR", message, &shown);
+        stream::remark("ERROR", message, &rendered);
         if json {
             document(&json!({ "error": error_json(&self.error) }));
         }
@@ -122,9 +122,9 @@ impl From<SettingsError> for Failure {
                 })
             })
             .collect();
-        let told = TaskError::new(ErrorCode::ConfigurationError, error.to_string())
+        let task_error = TaskError::new(ErrorCode::ConfigurationError, error.to_string())
             .with_data(json!({ "problems": problems }));
-        Self::new(Exit::Usage, told)
+        Self::new(Exit::Usage, task_error)
     }
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn text(text: impl Display) {
 
 /// Writes text without a line end of its own.
 pub(crate) fn raw(text: &str) {
-    // A failure is remembered, and told when the program ends.
+    // A failed write is remembered, and reported when the program ends.
     let _ = stream::put(&stream::cleaned(text, false));
 }
 

@@ -34,9 +34,9 @@ const FAILURES: usize = 20;
 /// Between two lines that count.
 const COUNTING: Duration = Duration::from_secs(10);
 
-/// How progress is shown.
+/// How progress is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shown {
+pub(crate) enum ProgressMode {
     /// Not at all.
     Nothing,
     /// As lines that follow one another.
@@ -45,14 +45,14 @@ pub(crate) enum Shown {
     Drawing,
 }
 
-/// What is shown of some workflows.
+/// The progress of some workflows.
 pub(crate) struct Progress {
     view: View,
     total: usize,
     settled: usize,
-    /// Tasks whose end was shown, where each one's is.
-    told: HashSet<(WorkflowId, TaskId)>,
-    /// What ended before was shown by an earlier command.
+    /// Tasks whose end was printed, if each end is printed.
+    reported: HashSet<(WorkflowId, TaskId)>,
+    /// An earlier command printed the ends before this.
     since: DateTime<Utc>,
 }
 
@@ -71,17 +71,17 @@ struct Drawing {
 
 impl Progress {
     /// `settled` of `total` tasks were settled before.
-    pub(crate) fn new(shown: Shown, total: usize, settled: usize) -> Self {
-        let view = match shown {
-            Shown::Nothing => View::Nothing,
-            Shown::Lines => View::Lines { failures: 0, counted: Instant::now() },
-            Shown::Drawing => View::Drawing(Drawing::new(total, settled)),
+    pub(crate) fn new(mode: ProgressMode, total: usize, settled: usize) -> Self {
+        let view = match mode {
+            ProgressMode::Nothing => View::Nothing,
+            ProgressMode::Lines => View::Lines { failures: 0, counted: Instant::now() },
+            ProgressMode::Drawing => View::Drawing(Drawing::new(total, settled)),
         };
         Self {
             view,
             total,
             settled,
-            told: HashSet::new(),
+            reported: HashSet::new(),
             since: gleitzeit_actors::clock::utc_now(),
         }
     }
@@ -105,7 +105,7 @@ impl Progress {
             | EventData::TaskCancelled { task_id, .. }
             | EventData::TaskSkipped { task_id, .. } = &event.data
         {
-            self.told.insert((id.clone(), task_id.clone()));
+            self.reported.insert((id.clone(), task_id.clone()));
         }
         match &event.data {
             EventData::TaskStarted { task_id, attempt, .. } => {
@@ -142,7 +142,7 @@ impl Progress {
         }
     }
 
-    /// Shows the ends that no event told of before the workflow's own.
+    /// Prints the ends that no event reported before that of the workflow.
     pub(crate) fn rest(&mut self, record: &WorkflowRecord) {
         if self.total > LINES {
             return;
@@ -150,7 +150,7 @@ impl Progress {
         for task in &record.tasks {
             let is_new = task.completed_at.is_some_and(|at| at >= self.since);
             let key = (record.id.clone(), task.id.clone());
-            if is_new && task.status.is_settled() && self.told.insert(key) {
+            if is_new && task.status.is_settled() && self.reported.insert(key) {
                 let what = match task.duration {
                     Some(duration) if task.status == TaskStatus::Completed => {
                         format!("completed in {}", seconds(duration))
@@ -196,12 +196,12 @@ impl Progress {
             View::Nothing => {}
             View::Drawing(drawing) => drawing.say(task, status, what),
             View::Lines { failures, .. } => {
-                let is_shown = self.total <= LINES
+                let is_visible = self.total <= LINES
                     || status == TaskStatus::Failed && {
                         *failures += 1;
                         *failures <= FAILURES
                     };
-                if is_shown {
+                if is_visible {
                     let (settled, total) = (self.settled, self.total);
                     let line = format!("[{settled}/{total}] {task} {what}");
                     output::note(printable::line(&line));

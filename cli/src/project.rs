@@ -35,10 +35,10 @@ pub(crate) fn find() -> Result<Option<ProjectFile>, Failure> {
         return Ok(None);
     };
     let text = read(&path).map_err(|why| {
-        let shown = path.display();
+        let file = path.display();
         Failure::usage(format!(
-            "project file `{shown}` is not used: {why}; if you trust it, name it with \
-             `--config {shown}`; to run without it, `--config /dev/null`"
+            "project file `{file}` is not used: {why}; if you trust it, name it with \
+             `--config {file}`; to run without it, `--config /dev/null`"
         ))
     })?;
     Ok(Some(ProjectFile { path, text }))

@@ -1,4 +1,4 @@
-//! `list`, `events`, `logs` and `providers`: looks without touching.
+//! `list`, `events`, `logs` and `providers`: commands that only read.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,19 +18,19 @@ use serde_json::Value;
 use super::{
     Outcome,
     args::{Events, List, Logs},
-    drive::STOPPING,
+    find::{find_whole, refuse_unknown},
     interrupt::Interrupts,
     output::{self, Exit, Failure},
     report,
-    run::{find_whole, refuse_unknown},
+    run_session::STOPPING,
     session::{Session, close},
-    standing::{self, LOOK_PAUSE, Watch},
+    standing::{self, POLL_INTERVAL, Watch},
 };
 
 /// Events asked for at once.
 const PAGE: usize = 1000;
 
-/// After so many events that cannot be read, one after the other, the rest is not looked for.
+/// After so many events that cannot be read, one after the other, the rest is not searched.
 const MISSED_MAX: u32 = 1_000;
 
 /// Providers have this long to be checked for the first time.
@@ -64,7 +64,7 @@ pub(crate) async fn list(session: &Session, list: List) -> Outcome {
         output::document(&all.map(|(it, at)| with(it, at.as_ref())).collect::<Vec<_>>());
     } else if found.is_empty() {
         let what = if is_narrowed { "no such workflows" } else { "no workflows" };
-        output::text(format_args!("{what} in {}", session.place()));
+        output::text(format_args!("{what} in {}", session.store_location()));
     } else {
         output::painted(&report::list_text(&found, session.view()));
         let waiting = standing::waiting(&found, &standings);
@@ -84,7 +84,7 @@ fn with(document: &impl Serialize, standing: Option<&Standing>) -> Value {
     value
 }
 
-/// Shows what happened in a workflow, and goes on where it is asked to.
+/// Prints the events of a workflow, and the later ones with `--follow`.
 pub(crate) async fn events(session: &Session, asked: &Events) -> Outcome {
     let store = session.store_of(&asked.id).await?;
     let record = store.workflow(&asked.id).await;
@@ -93,35 +93,36 @@ pub(crate) async fn events(session: &Session, asked: &Events) -> Outcome {
         return Err(session.no_workflow(&asked.id));
     }
     let mut out = EventWriter::new(session.json);
-    let shown = if record.as_ref().is_err_and(is_damage) {
+    let result = if record.as_ref().is_err_and(is_damage) {
         readable(&*store, asked, u64::MAX, &mut out)
             .await
             .and(record.map(drop).map_err(Failure::from))
     } else if asked.follow {
         let mut interrupts = Interrupts::listen()?;
         tokio::select! {
-            shown = pages(&store, asked, &mut out) => shown,
+            result = pages(&store, asked, &mut out) => result,
             () = interrupts.next() => Ok(()),
         }
     } else {
         pages(&store, asked, &mut out).await
     };
-    if shown.is_ok() || out.written > 0 {
+    if result.is_ok() || out.written > 0 {
         out.end();
     }
-    if out.written == 0 && shown.is_ok() && !session.json {
+    if out.written == 0 && result.is_ok() && !session.json {
         output::note(format_args!("workflow {} has no events after {}", asked.id, asked.after));
     }
     close(store).await?;
-    match shown {
+    match result {
         Ok(()) => Ok(Exit::Success),
         // Standard output holds its one document already.
-        Err(failure) if out.written > 0 => Ok(failure.tell(false)),
+        Err(failure) if out.written > 0 => Ok(failure.print(false)),
         Err(failure) => Err(failure),
     }
 }
 
-/// Writes page after page; with `follow` until the workflow has settled and all is told.
+/// Writes page after page; with `follow` until the workflow has settled and all its events are
+/// written.
 async fn pages(
     store: &Arc<dyn Store>,
     asked: &Events,
@@ -134,7 +135,7 @@ async fn pages(
     let mut after = asked.after;
     let mut left = asked.limit.unwrap_or(usize::MAX);
     while left > 0 {
-        // Asked first: what settles after this is told by the next round.
+        // Read before the events: the next round writes the events of a later end.
         let record = store.workflow(&asked.id).await?;
         let over = record.as_ref().is_none_or(|record| record.status.is_settled());
         let page = match store.events(&asked.id, after, left.min(PAGE)).await {
@@ -176,8 +177,8 @@ async fn changed(
     id: &WorkflowId,
 ) -> Result<(), Failure> {
     loop {
-        watch.look(store, id).await?;
-        match tokio::time::timeout(LOOK_PAUSE, changes.next()).await {
+        watch.check(store, id).await?;
+        match tokio::time::timeout(POLL_INTERVAL, changes.next()).await {
             Err(_) => {}
             Ok(Some(Change::Failed(error))) => return Err(error.into()),
             Ok(Some(Change::State { record: Some(record), .. }))
@@ -223,7 +224,7 @@ async fn readable(
     Ok(())
 }
 
-/// Writes events as they come: lines, or the items of one JSON array.
+/// Writes events one by one: lines, or the items of one JSON array.
 struct EventWriter {
     json: bool,
     written: usize,
@@ -252,8 +253,8 @@ impl EventWriter {
     }
 }
 
-/// Prints what the code of a workflow's tasks wrote, as far as it is stored: a task's output comes
-/// with its outcome, that of an attempt which was retried is gone.
+/// Prints what the code of a workflow's tasks wrote, as far as it is stored: a task's output is
+/// stored with its outcome, that of an attempt which was retried is gone.
 pub(crate) async fn logs(session: &Session, Logs { id, task }: &Logs) -> Outcome {
     let record = find_whole(session, id).await?;
     if let Some(task) = task {
@@ -279,18 +280,18 @@ pub(crate) async fn logs(session: &Session, Logs { id, task }: &Logs) -> Outcome
 pub(crate) async fn providers(session: &Session) -> Outcome {
     let runtime = session.in_memory().start().await?;
     let handle = runtime.handle();
-    let mut news = handle.subscribe(provider_news()).await?;
-    let told = tokio::time::timeout(FIRST_CHECKS, async {
+    let mut events = handle.subscribe(provider_events()).await?;
+    let checked = tokio::time::timeout(FIRST_CHECKS, async {
         loop {
             let all = handle.providers().await?;
-            if all.iter().all(is_known) || news.next().await.is_none() {
+            if all.iter().all(is_known) || events.next().await.is_none() {
                 return Ok::<_, TaskError>(all);
             }
         }
     });
-    let all = match told.await {
+    let all = match checked.await {
         Ok(all) => all?,
-        // Whoever has not answered by now is told as it stands.
+        // A provider without an answer by now is printed as it stands.
         Err(_) => handle.providers().await?,
     };
     runtime.stop(STOPPING).await;
@@ -313,7 +314,7 @@ pub(crate) async fn providers(session: &Session) -> Outcome {
     Ok(exit)
 }
 
-fn provider_news() -> EventFilter {
+fn provider_events() -> EventFilter {
     EventFilter { workflow_id: None, types: vec!["provider:*".to_owned()] }
 }
 

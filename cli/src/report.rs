@@ -32,7 +32,7 @@ pub(crate) const fn mark(status: TaskStatus) -> &'static str {
     }
 }
 
-/// How a status looks.
+/// The style of a status.
 pub(crate) const fn style(status: TaskStatus) -> Style {
     match status {
         TaskStatus::Completed => Style::Good,
@@ -178,7 +178,7 @@ mod tests {
         }
     }
 
-    /// Tools read this shape; no key of it may go or come.
+    /// Tools read this shape; no key of it may be removed or added.
     #[test]
     fn the_json_of_a_workflow_has_the_promised_shape() {
         assert_eq!(
@@ -217,10 +217,10 @@ mod tests {
     const VIEW: View =
         View { width: 80, is_coloured: false, is_kept: true, now: DateTime::UNIX_EPOCH };
 
-    /// The end of what a failing task wrote is what a person looks for; a successful one's output
-    /// is not shown at all.
+    /// A person needs the end of what a failing task wrote; a successful one's output is not
+    /// printed at all.
     #[test]
-    fn the_last_lines_of_a_failing_task_are_shown() {
+    fn the_last_lines_of_a_failing_task_are_printed() {
         let mut record = record();
         let lines = |name: &str| {
             let lines: Vec<String> = (1..=1_100).map(|n| format!("{name} {n}\n")).collect();
@@ -235,7 +235,7 @@ mod tests {
         assert!(!text.contains("out 1081\n") && !text.contains("noise"), "{text}");
     }
 
-    /// What a task waits for is what a person looks for while nothing happens.
+    /// A person needs to know what a task waits for while nothing happens.
     #[test]
     fn waiting_tasks_say_for_what() {
         let mut record = record();
@@ -259,7 +259,7 @@ mod tests {
         assert!(waits(&record).contains("waits for a provider: llm"), "{}", waits(&record));
     }
 
-    /// Of many tasks only those that need a look have a line; the others are counted.
+    /// Of many tasks only those that need attention have a line; the others are counted.
     #[test]
     fn many_tasks_are_summed_up() {
         let mut record = record();
@@ -305,7 +305,7 @@ mod tests {
 
     /// Three digits that mean something.
     #[test]
-    fn spans_are_told_in_the_unit_that_fits() {
+    fn spans_are_printed_in_the_unit_that_fits() {
         assert_eq!(seconds(0.000_012), "12 µs");
         assert_eq!(seconds(0.0123), "12 ms");
         assert_eq!(seconds(0.9999), "1.00 s");

@@ -22,7 +22,7 @@ use super::{
 /// A serving process answers within this: the store notifies it of the request.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-/// Between two looks for the answer.
+/// Time between two polls for the answer.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Once one process has answered, the others have this long to read the request, too.

@@ -1,36 +1,33 @@
 //! `run`, `resume`, `retry` and `cancel`: workflows are brought to their end, from a file or from
 //! the store.
 
-use std::{borrow::Cow, path::Path, process, sync::Arc};
+use std::{process, sync::Arc};
 
-use gleitzeit::{
-    RetryError,
-    files::{Diagnostics, WorkflowFile},
-    results::{self, ResultFiles},
-};
+use gleitzeit::{RetryError, results::ResultFiles};
 use gleitzeit_actors::follower::Follower;
 use gleitzeit_domain::{
     difference::difference,
     error::{ErrorCode, TaskError},
-    id::{TaskId, WorkflowId},
+    id::WorkflowId,
     problem::SubmitError,
     store::{Store, lease::Resolution},
-    task::{TaskRecord, TaskStatus},
+    task::TaskStatus,
     workflow::{WorkflowRecord, WorkflowSpec, WorkflowStatus},
 };
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::{
     Outcome,
     args::{Cancel, Resolve, Resume, Retry, Run},
-    drive::{RunSession, STOPPING, settled},
+    find::{find, refuse_unknown},
+    finish::{finish, print_workflow, report_results},
     interrupt::Interrupts,
-    junit,
     output::{self, Exit, Failure},
     report,
+    run_session::{RunSession, STOPPING, settled},
     session::{Session, close},
-    source::{self, read},
-    standing::{self, LOOK_PAUSE},
+    source::{self, invalid, read},
+    standing::{self, POLL_INTERVAL},
     stored::StoredResults,
 };
 
@@ -46,8 +43,8 @@ pub(crate) async fn run(mut session: Session, run: Run) -> Outcome {
     if let Some(record) = left_behind(&session, &file.spec).await? {
         return again(&session, record).await;
     }
-    let drive = RunSession::new(&session, session.start_for([&file.spec]).await?).await?;
-    match drive.submit(file.spec.clone(), |error| invalid(&file, error)).await {
+    let run_session = RunSession::new(&session, session.start_for([&file.spec]).await?).await?;
+    match run_session.submit(file.spec.clone(), |error| invalid(&file, error)).await {
         Ok(record) => finish(&session, &record).await,
         // Somebody else submitted the same id in this very moment.
         Err(failure) if failure.error.code == ErrorCode::WorkflowInvalidState => {
@@ -79,8 +76,8 @@ async fn left_behind(
     Ok(found)
 }
 
-/// The same id again means the same workflow: it is shown as it ended, awaited where another
-/// process runs it, or continued.
+/// The same id again means the same workflow: a settled one is printed, one that another process
+/// runs is awaited, any other is continued.
 async fn again(session: &Session, record: WorkflowRecord) -> Outcome {
     let id = &record.id;
     if record.status.is_settled() {
@@ -126,7 +123,7 @@ async fn settled_elsewhere(
 ) -> Result<Option<WorkflowRecord>, Failure> {
     let follower = Follower::new(Arc::clone(store));
     loop {
-        let ended = standing::settled_within(LOOK_PAUSE, &follower, session, id).await?;
+        let ended = standing::settled_within(POLL_INTERVAL, &follower, session, id).await?;
         if ended.is_some() || !is_run_elsewhere(session, id).await? {
             return Ok(ended);
         }
@@ -157,7 +154,7 @@ pub(crate) async fn resume(mut session: Session, Resume { id, logs }: Resume) ->
     let Some(id) = id else { return resume_all(&session).await };
     let record = find(&session, &id).await?;
     if record.status.is_settled() && ResultFiles::of(&record).is_some_and(|it| !it.are_there()) {
-        // It ended, and who ran it did not come to write them.
+        // It ended, and its process stopped before it wrote them.
         return finish(&session, &record).await;
     }
     refuse_settled(&record, "resume")?;
@@ -179,30 +176,13 @@ fn refuse_settled(record: &WorkflowRecord, what: &str) -> Result<(), Failure> {
     Err(TaskError::new(ErrorCode::WorkflowInvalidState, message).into())
 }
 
-/// A task that the workflow does not have.
-///
-/// # Errors
-/// If it is so; the message names some that it has.
-pub(crate) fn refuse_unknown(record: &WorkflowRecord, task: &TaskId) -> Result<(), Failure> {
-    if record.tasks.iter().any(|it| it.id == *task) {
-        return Ok(());
-    }
-    let mut known: Vec<&str> = record.tasks.iter().take(20).map(|it| it.id.as_str()).collect();
-    if known.len() < record.tasks.len() {
-        known.push("…");
-    }
-    let message =
-        format!("workflow `{}` has no task `{task}`; it has {}", record.id, known.join(", "));
-    Err(TaskError::new(ErrorCode::TaskNotFound, message).into())
-}
-
 async fn continue_one(session: &Session, record: &WorkflowRecord) -> Outcome {
-    let drive = RunSession::new(session, session.start_for([&*record.spec]).await?).await?;
-    if let Err(error) = drive.handle().resume(Some(&record.id)).await {
-        drive.stop().await;
+    let run_session = RunSession::new(session, session.start_for([&*record.spec]).await?).await?;
+    if let Err(error) = run_session.handle().resume(Some(&record.id)).await {
+        run_session.stop().await;
         return Err(error.into());
     }
-    let ended = drive.follow_one(&record.id, record.tasks.len(), settled(record)).await?;
+    let ended = run_session.follow_one(&record.id, record.tasks.len(), settled(record)).await?;
     finish(session, &ended).await
 }
 
@@ -216,7 +196,7 @@ async fn resume_all(session: &Session) -> Outcome {
         }
     };
     if left.is_empty() {
-        output::note(format_args!("nothing to resume in {}", session.place()));
+        output::note(format_args!("nothing to resume in {}", session.store_location()));
         if session.json {
             output::document(&json!([]));
         }
@@ -226,12 +206,12 @@ async fn resume_all(session: &Session) -> Outcome {
     let total = left.iter().map(|record| record.tasks.len()).sum();
     let done = left.iter().map(settled).sum();
     let runtime = session.start_for(left.iter().map(|record| &*record.spec)).await?;
-    let drive = RunSession::new(session, runtime).await?;
-    if let Err(error) = drive.handle().resume(None).await {
-        drive.stop().await;
+    let run_session = RunSession::new(session, runtime).await?;
+    if let Err(error) = run_session.handle().resume(None).await {
+        run_session.stop().await;
         return Err(error.into());
     }
-    let ended = drive.follow_those_here(&ids, total, done).await?;
+    let ended = run_session.follow_those_here(&ids, total, done).await?;
     if ended.len() < ids.len() {
         let others = ids.len() - ended.len();
         output::note(format_args!(
@@ -243,13 +223,13 @@ async fn resume_all(session: &Session) -> Outcome {
         results.print_list(&ended).await?;
     } else {
         for record in &ended {
-            let shown = results.for_table(record).await?;
-            output::painted(&report::workflow_text(&shown, session.view()));
+            let displayed = results.for_table(record).await?;
+            output::painted(&report::workflow_text(&displayed, session.view()));
         }
     }
     results.close().await?;
     for record in &ended {
-        tell_results(session, record).await?;
+        report_results(session, record).await?;
     }
     let mut exits = ended.iter().map(|record| Exit::from(record.status));
     Ok(exits.find(|exit| *exit != Exit::Success).unwrap_or(Exit::Success))
@@ -265,16 +245,16 @@ pub(crate) async fn retry(mut session: Session, retry: &Retry) -> Outcome {
         let message = format!("workflow {id} is completed: there is nothing to retry");
         return Err(TaskError::new(ErrorCode::WorkflowInvalidState, message).into());
     }
-    let drive = RunSession::new(&session, session.start_for([&*record.spec]).await?).await?;
-    if let Err(error) = drive.handle().retry_with_inputs(id, &inputs).await {
-        drive.stop().await;
+    let run_session = RunSession::new(&session, session.start_for([&*record.spec]).await?).await?;
+    if let Err(error) = run_session.handle().retry_with_inputs(id, &inputs).await {
+        run_session.stop().await;
         return Err(match error {
             RetryError::Submit(error) => error.into(),
             RetryError::Task(error) => error.into(),
         });
     }
     let done = record.tasks.iter().filter(|it| it.status == TaskStatus::Completed).count();
-    let ended = drive.follow_one(id, record.tasks.len(), done).await?;
+    let ended = run_session.follow_one(id, record.tasks.len(), done).await?;
     finish(&session, &ended).await
 }
 
@@ -295,7 +275,7 @@ pub(crate) async fn cancel(session: &Session, Cancel { id, task, reason }: Cance
     };
     runtime.stop(STOPPING).await;
     cancelled?;
-    tell(session, &find(session, &id).await?).await?;
+    print_workflow(session, &find(session, &id).await?).await?;
     Ok(Exit::Success)
 }
 
@@ -319,105 +299,11 @@ pub(crate) async fn resolve(session: &Session, resolve: Resolve) -> Outcome {
         _ => error.into(),
     })?;
     let record = find(session, &id).await?;
-    tell(session, &record).await?;
+    print_workflow(session, &record).await?;
     if !record.status.is_settled() {
         output::note(format_args!(
             "a process that serves goes on with it; else: gleitzeit resume {id}"
         ));
     }
     Ok(Exit::Success)
-}
-
-/// A workflow as it stands in the store, without its large results.
-///
-/// # Errors
-/// When it is not there.
-pub(crate) async fn find(session: &Session, id: &WorkflowId) -> Result<WorkflowRecord, Failure> {
-    let store = session.store_of(id).await?;
-    let found = store.outline(id).await;
-    close(store).await?;
-    found?.ok_or_else(|| session.no_workflow(id))
-}
-
-/// The same with all results.
-///
-/// # Errors
-/// When it is not there.
-pub(crate) async fn find_whole(
-    session: &Session,
-    id: &WorkflowId,
-) -> Result<WorkflowRecord, Failure> {
-    let store = session.store_of(id).await?;
-    let found = store.workflow(id).await;
-    close(store).await?;
-    found?.ok_or_else(|| session.no_workflow(id))
-}
-
-/// What the runtime finds wrong with a workflow, shown in its file.
-pub(crate) fn invalid(file: &WorkflowFile, error: SubmitError) -> Failure {
-    let SubmitError::Invalid(problems) = &error else { return error.into() };
-    shown_in_file(&file.source.diagnostics(problems))
-}
-
-/// What is wrong with a file: for a person with the lines and carets, for a program as a list.
-pub(crate) fn shown_in_file(found: &Diagnostics) -> Failure {
-    let messages: Vec<String> = found
-        .iter()
-        .map(|it| format!("{}:{}:{}: {}", it.file, it.line, it.column, it.message))
-        .collect();
-    let told =
-        TaskError::new(found.code(), messages.join("; ")).with_data(json!({ "problems": found }));
-    Failure::new(Exit::Usage, told).text(found.render(output::errors_are_coloured()))
-}
-
-/// Prints a settled workflow, and sees that its results are where it asks for them.
-///
-/// # Errors
-/// When they cannot be written.
-pub(crate) async fn finish(session: &Session, record: &WorkflowRecord) -> Outcome {
-    let exit = tell(session, record).await?;
-    tell_results(session, record).await?;
-    if let Some(file) = &session.junit {
-        junit::write(file, record)?;
-    }
-    Ok(exit)
-}
-
-/// Writes the results where the runtime did not, and says where they are.
-async fn tell_results(session: &Session, record: &WorkflowRecord) -> Result<(), Failure> {
-    let Some(files) = ResultFiles::of(record) else { return Ok(()) };
-    if !files.are_there() {
-        let whole = if record.tasks.iter().any(TaskRecord::is_result_left_out) {
-            Cow::Owned(find_whole(session, &record.id).await?)
-        } else {
-            Cow::Borrowed(record)
-        };
-        results::write(&whole, &session.settings)
-            .map_err(|error| Failure::infrastructure(error.to_string()))?;
-    }
-    let (json, markdown) = (files.json.display(), files.markdown.display());
-    output::note(format_args!("results: {json} and {markdown}"));
-    Ok(())
-}
-
-/// A path as text, which is all that can be stored.
-pub(crate) fn text_of(path: &Path) -> Result<String, Failure> {
-    let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| Failure::usage(format!("the path {} is not UTF-8", path.display())))
-}
-
-/// Prints a settled workflow.
-///
-/// # Errors
-/// Those of the store, which may have its results.
-pub(crate) async fn tell(session: &Session, record: &WorkflowRecord) -> Outcome {
-    let results = StoredResults::of(session, [record]).await?;
-    if session.json {
-        results.print_document(record, &Map::new()).await?;
-    } else {
-        let shown = results.for_table(record).await?;
-        output::painted(&report::workflow_text(&shown, session.view()));
-    }
-    results.close().await?;
-    Ok(record.status.into())
 }

@@ -14,20 +14,20 @@ use tokio::signal::unix::SignalKind;
 use super::{
     Outcome,
     args::{Serve, Submit},
-    drive::STOPPING,
+    finish::print_workflow,
     interrupt::{Interrupts, wait_for},
     output::{self, Exit, Failure},
-    run::{invalid, tell},
+    run_session::STOPPING,
     session::{Session, close},
-    source::read_for_others,
-    standing::{self, LOOK_PAUSE, Watch},
+    source::{invalid, read_for_others},
+    standing::{self, POLL_INTERVAL, Watch},
 };
 use systemd::Notice;
 
 /// Runs what the store has and what comes into it, until someone stops it.
 pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
     let mut interrupts = Interrupts::listen()?;
-    // A server goes on when the terminal that it was started from is closed.
+    // A server keeps running when the terminal that it was started from is closed.
     let _hangups = wait_for(SignalKind::hangup())?;
     let url = &session.settings.storage.url;
     if url.is_memory() {
@@ -55,13 +55,13 @@ pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
         "serving {url}; {} unfinished workflows go on; Ctrl-C stops",
         runtime.recovered().workflows
     ));
-    systemd::tell(Notice::Ready);
+    systemd::notify(Notice::Ready);
     tokio::select! {
         () = interrupts.next() => {}
         never = systemd::watchdog(&handle) => match never {},
         error = runtime.failed() => return Err(error.into()),
     }
-    systemd::tell(Notice::Stopping);
+    systemd::notify(Notice::Stopping);
     let deadline = session.settings.engine.shutdown_deadline;
     output::note(format_args!(
         "stopping; running tasks have {} s to end; Ctrl-C again stops at once",
@@ -88,7 +88,7 @@ pub(crate) async fn serve(session: &Session, serve: &Serve) -> Outcome {
     Ok(Exit::Success)
 }
 
-/// Stores a workflow for whoever serves; waits for its end where asked to.
+/// Stores a workflow for a process that serves; waits for its end with `--wait`.
 pub(crate) async fn submit(session: &Session, Submit { workflow, id, wait }: Submit) -> Outcome {
     if session.settings.storage.url.is_memory() {
         return Err(Failure::usage(
@@ -110,15 +110,15 @@ pub(crate) async fn submit(session: &Session, Submit { workflow, id, wait }: Sub
         ));
     }
     if wait {
-        return tell(session, &await_end(session, &id).await?).await;
+        return print_workflow(session, &await_end(session, &id).await?).await;
     }
     if session.json {
         let unknown: Vec<&str> = unknown.iter().map(|it| it.message.as_str()).collect();
-        let mut told = json!({ "workflow_id": id });
+        let mut document = json!({ "workflow_id": id });
         if !unknown.is_empty() {
-            told["unknown_here"] = json!(unknown);
+            document["unknown_here"] = json!(unknown);
         }
-        output::document(&told);
+        output::document(&document);
     } else {
         output::text(id);
     }
@@ -148,8 +148,10 @@ async fn settled(
     let follower = Follower::new(Arc::clone(store));
     let mut watch = Watch::default();
     loop {
-        watch.look(&**store, id).await?;
-        if let Some(record) = standing::settled_within(LOOK_PAUSE, &follower, session, id).await? {
+        watch.check(&**store, id).await?;
+        if let Some(record) =
+            standing::settled_within(POLL_INTERVAL, &follower, session, id).await?
+        {
             return Ok(record);
         }
     }

@@ -25,7 +25,7 @@ use super::{
     catalog,
     global::Global,
     output::{self, Exit, Failure, Says},
-    progress::Shown,
+    progress::ProgressMode,
     project,
     report::View,
 };
@@ -34,7 +34,7 @@ use super::{
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Single files that jails show from the start; each takes a mount and a descriptor.
-const SHOWN_MAX: usize = 256;
+const READ_ONLY_FILES_MAX: usize = 256;
 
 /// What every command starts from.
 #[derive(Debug, Clone)]
@@ -43,8 +43,8 @@ pub(crate) struct Session {
     pub(crate) settings: Settings,
     /// True prints one JSON document.
     pub(crate) json: bool,
-    /// How progress is shown.
-    pub(crate) progress: Shown,
+    /// How progress is printed.
+    pub(crate) progress: ProgressMode,
     /// True shows what tasks wrote when they end.
     pub(crate) logs: bool,
     /// The file that the end of a workflow is reported to.
@@ -65,7 +65,8 @@ impl Session {
             sources = sources.with_project_file(file.path, file.text);
         }
         if let Some(store) = store {
-            // Read as the variable would be, so that what is shown to tasks is held against it.
+            // Read as the variable would be, so that the paths that tasks may read are checked
+            // against it.
             sources = sources.with_variables([("GLEITZEIT__STORAGE__URL", store.expose())]);
         }
         let mut settings = sources.load()?;
@@ -75,11 +76,11 @@ impl Session {
             output::warn(warning);
         }
         let progress = if json || no_progress {
-            Shown::Nothing
+            ProgressMode::Nothing
         } else if output::can_move() && !output::writes_json_lines() {
-            Shown::Drawing
+            ProgressMode::Drawing
         } else {
-            Shown::Lines
+            ProgressMode::Lines
         };
         Ok(Self { settings, json, progress, logs: false, junit: None })
     }
@@ -119,7 +120,7 @@ impl Session {
 
     /// Where workflows are kept, as a person finds it: a file by its whole path, and whether it is
     /// there.
-    pub(crate) fn place(&self) -> String {
+    pub(crate) fn store_location(&self) -> String {
         let url = &self.settings.storage.url;
         let Some(path) = url.sqlite_path() else { return url.to_string() };
         let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -134,7 +135,7 @@ impl Session {
         }
     }
 
-    /// How a report of one of its workflows looks.
+    /// The view of a report of one of its workflows.
     pub(crate) fn view(&self) -> View {
         View::new(self.is_kept())
     }
@@ -151,8 +152,8 @@ impl Session {
         let mut session = self.clone();
         session.settings.storage.url = StoreUrl::memory();
         // Nothing of it is kept, so that there is no workflow to name.
-        if session.progress == Shown::Lines {
-            session.progress = Shown::Nothing;
+        if session.progress == ProgressMode::Lines {
+            session.progress = ProgressMode::Nothing;
         }
         session
     }
@@ -162,7 +163,7 @@ impl Session {
         self.settings.security.file_roots.push(directory.to_owned());
     }
 
-    /// A runtime that takes up only what it is told to.
+    /// A runtime that recovers nothing by itself.
     ///
     /// # Errors
     /// Whatever keeps it from starting.
@@ -196,7 +197,7 @@ impl Session {
         let called: HashSet<&str> = tasks.map(protocol_of).collect();
         let mut settings = self.settings.clone();
         if called.contains("python") {
-            settings.security.read_only_paths.extend(self.shown_from_the_start(&workflows));
+            settings.security.read_only_paths.extend(self.initial_read_only_paths(&workflows));
         }
         let mut builder = Runtime::builder(self.settings.clone())
             .without_recovery()
@@ -214,9 +215,11 @@ impl Session {
 
     /// The files of the only workflow, where they are few: its tasks see them in the jails that are
     /// started anyway. Files of several workflows are kept apart by the provider.
-    fn shown_from_the_start(&self, workflows: &[&WorkflowSpec]) -> Vec<PathBuf> {
+    fn initial_read_only_paths(&self, workflows: &[&WorkflowSpec]) -> Vec<PathBuf> {
         match workflows {
-            [WorkflowSpec { file_access: Some(access), .. }] if access.files.len() <= SHOWN_MAX => {
+            [WorkflowSpec { file_access: Some(access), .. }]
+                if access.files.len() <= READ_ONLY_FILES_MAX =>
+            {
                 self.settings.permitted(access)
             }
             _ => Vec::new(),
@@ -236,8 +239,8 @@ impl Session {
         self.settings.storage.url.sqlite_path().is_none_or(Path::exists)
     }
 
-    /// The store, to look at it, without a runtime over it. `None` where there is none yet: to
-    /// look into a store must not make one.
+    /// The store, to read it, without a runtime over it. `None` if there is none yet: a read must
+    /// not make one.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -270,7 +273,7 @@ impl Session {
     pub(crate) fn no_workflow(&self, id: &WorkflowId) -> Failure {
         let message = format!(
             "no workflow `{id}` in {}{}",
-            self.place(),
+            self.store_location(),
             if self.store_is_there() {
                 "; `gleitzeit list` shows those that are there"
             } else {

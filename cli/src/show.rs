@@ -14,19 +14,20 @@ use serde_json::{Map, Value, json};
 use super::{
     Outcome,
     args::Show,
+    find::{find, refuse_unknown},
+    finish::print_workflow,
     output::{self, Exit},
     report,
-    run::{find, refuse_unknown, tell},
     session::{Session, close},
     standing,
     stored::StoredResults,
 };
 
-/// Tasks whose times and parameters are shown with their workflow.
+/// The most tasks whose times and parameters are printed with their workflow.
 const TASKS_MAX: usize = 50;
 
 /// Characters of parameters that a line shows.
-const PARAMETERS_SHOWN: usize = 200;
+const PARAMETERS_CHARS_MAX: usize = 200;
 
 /// Shows a workflow and its tasks, whatever its status.
 pub(crate) async fn show(session: &Session, Show { id, task }: &Show) -> Outcome {
@@ -57,7 +58,7 @@ pub(crate) async fn show(session: &Session, Show { id, task }: &Show) -> Outcome
         results.close().await?;
         return Ok(Exit::Success);
     }
-    tell(session, &record).await?;
+    print_workflow(session, &record).await?;
     output::text(report::times(&record));
     // The record is what was stored last: a task that is `executing` may be one that a process had
     // begun before it died.
@@ -106,7 +107,7 @@ fn details(record: &WorkflowRecord, task: &TaskRecord) -> String {
     }
     let mut text = printable::line(&text).into_owned() + "\n";
     if !is_empty(&spec.parameters) {
-        let parameters = report::shortened(&spec.parameters.to_string(), PARAMETERS_SHOWN);
+        let parameters = report::shortened(&spec.parameters.to_string(), PARAMETERS_CHARS_MAX);
         let _ = writeln!(text, "    {}", printable::line(&parameters));
     }
     text

@@ -9,14 +9,23 @@ use std::{
 };
 
 use gleitzeit::{
-    files::{self, FILE_BYTES_MAX, FileError, Input, WorkflowFile},
+    files::{self, Diagnostics, FILE_BYTES_MAX, FileError, Input, WorkflowFile},
     runtime,
 };
 use gleitzeit_domain::{
-    plan, problem::Problem, protocol::catalog::ProtocolCatalog, workflow::WorkflowSpec,
+    error::TaskError,
+    plan,
+    problem::{Problem, SubmitError},
+    protocol::catalog::ProtocolCatalog,
+    workflow::WorkflowSpec,
 };
+use serde_json::json;
 
-use super::{args::FileAndInputs, output::Failure, run::shown_in_file, session::Session};
+use super::{
+    args::FileAndInputs,
+    output::{self, Exit, Failure},
+    session::Session,
+};
 
 /// Names standard input, as a file.
 const STDIN: &str = "-";
@@ -91,9 +100,26 @@ pub(crate) fn inputs(
     Ok(inputs)
 }
 
+/// The failure of a rejected workflow, with its problems at their lines of the file.
+pub(crate) fn invalid(file: &WorkflowFile, error: SubmitError) -> Failure {
+    let SubmitError::Invalid(problems) = &error else { return error.into() };
+    diagnostics_failure(&file.source.diagnostics(problems))
+}
+
+/// The failure of an invalid file: for a person with lines and carets, for a program as a list.
+pub(crate) fn diagnostics_failure(found: &Diagnostics) -> Failure {
+    let messages: Vec<String> = found
+        .iter()
+        .map(|it| format!("{}:{}:{}: {}", it.file, it.line, it.column, it.message))
+        .collect();
+    let task_error =
+        TaskError::new(found.code(), messages.join("; ")).with_data(json!({ "problems": found }));
+    Failure::new(Exit::Usage, task_error).text(found.render(output::errors_are_coloured()))
+}
+
 fn unread(error: FileError) -> Failure {
     match error {
-        FileError::Invalid(found) => shown_in_file(&found),
+        FileError::Invalid(found) => diagnostics_failure(&found),
         other => Failure::usage(other.to_string()),
     }
 }
@@ -109,7 +135,7 @@ fn bytes(file: &Path) -> Result<Vec<u8>, Failure> {
         .map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", file.display())))
 }
 
-/// As much as a file may have, and a byte more that tells that it has more.
+/// At most the size limit of a file and one byte more, which shows that the file exceeds it.
 fn limited(from: impl io::Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;

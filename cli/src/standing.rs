@@ -28,13 +28,13 @@ use super::{
 /// An engine that is there takes up what is free within this.
 const SERVED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Between two looks at who runs a workflow.
-pub(crate) const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two polls of the owner of a workflow.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Workflows that are named of those that wait for the same.
 const NAMED_MAX: usize = 3;
 
-/// Who has a workflow; `None` where the store cannot tell.
+/// The owner of a workflow; `None` if the store keeps no leases.
 pub(crate) async fn of(store: &dyn Store, id: &WorkflowId) -> Result<Option<Standing>, Failure> {
     let Some(leases) = store.leases() else { return Ok(None) };
     Ok(leases.standings(std::slice::from_ref(id)).await?.pop().flatten())
@@ -47,7 +47,7 @@ pub(crate) async fn of_all(
 ) -> Result<Vec<Option<Standing>>, Failure> {
     let mut standings = vec![None; workflows.len()];
     let Some(leases) = store.leases() else { return Ok(standings) };
-    let (places, ids): (Vec<usize>, Vec<WorkflowId>) = workflows
+    let (indexes, ids): (Vec<usize>, Vec<WorkflowId>) = workflows
         .iter()
         .enumerate()
         .filter(|(_, it)| !it.status.is_settled())
@@ -56,7 +56,7 @@ pub(crate) async fn of_all(
     if ids.is_empty() {
         return Ok(standings);
     }
-    for (at, standing) in places.into_iter().zip(leases.standings(&ids).await?) {
+    for (at, standing) in indexes.into_iter().zip(leases.standings(&ids).await?) {
         standings[at] = standing;
     }
     Ok(standings)
@@ -102,7 +102,7 @@ pub(crate) fn line(record: &WorkflowRecord, standing: &Standing) -> String {
              with it"
         );
     }
-    let mut text = standing.owner.as_ref().map_or_else(String::new, place);
+    let mut text = standing.owner.as_ref().map_or_else(String::new, location);
     for task in record.tasks.iter().filter(|task| task.status == TaskStatus::Executing) {
         if let Some(since) = task.started_at {
             let _ = write!(text, "; task {} since {}", task.id, since.format("%F %T UTC"));
@@ -111,7 +111,7 @@ pub(crate) fn line(record: &WorkflowRecord, standing: &Standing) -> String {
     text
 }
 
-fn place(owner: &Owner) -> String {
+fn location(owner: &Owner) -> String {
     let process = owner.process_id.map_or_else(String::new, |id| format!("process {id}, "));
     format!("runs in {} ({process}lease {})", owner.name, owner.epoch)
 }
@@ -153,38 +153,42 @@ pub(crate) fn waiting(workflows: &[WorkflowSummary], standings: &[Option<Standin
     text
 }
 
-/// Tells whoever waits for a workflow that nobody runs it, once for each reason.
+/// Reports to a waiting user that nobody runs the workflow, once for each reason.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    looked: Option<Instant>,
+    checked_at: Option<Instant>,
     /// Why nobody runs it, and since when that is so.
     unserved: Option<(String, Instant)>,
-    told: Option<String>,
+    reported: Option<String>,
 }
 
 impl Watch {
-    /// Looks, if it is time to.
-    pub(crate) async fn look(&mut self, store: &dyn Store, id: &WorkflowId) -> Result<(), Failure> {
-        if self.looked.is_some_and(|at| at.elapsed() < LOOK_PAUSE) {
+    /// Reads the owner, if the last check is [`POLL_INTERVAL`] ago.
+    pub(crate) async fn check(
+        &mut self,
+        store: &dyn Store,
+        id: &WorkflowId,
+    ) -> Result<(), Failure> {
+        if self.checked_at.is_some_and(|at| at.elapsed() < POLL_INTERVAL) {
             return Ok(());
         }
-        self.looked = Some(Instant::now());
+        self.checked_at = Some(Instant::now());
         let why = of(store, id).await?.as_ref().and_then(unserved);
         let Some(why) = why else {
-            (self.unserved, self.told) = (None, None);
+            (self.unserved, self.reported) = (None, None);
             return Ok(());
         };
         let since = match &self.unserved {
             Some((before, since)) if *before == why => *since,
             _ => Instant::now(),
         };
-        let is_time = since.elapsed() >= SERVED_WITHIN && self.told.as_ref() != Some(&why);
+        let is_time = since.elapsed() >= SERVED_WITHIN && self.reported.as_ref() != Some(&why);
         if is_time {
             output::note(format_args!(
                 "nobody runs workflow {id}: {why}; start `gleitzeit serve` on this store, or \
                  `gleitzeit resume {id}`; waiting, Ctrl-C stops"
             ));
-            self.told = Some(why.clone());
+            self.reported = Some(why.clone());
         }
         self.unserved = Some((why, since));
         Ok(())

@@ -1,6 +1,6 @@
-//! Results that are read from the store one at a time, when they are shown.
+//! Results that are read from the store one at a time, when they are printed.
 //!
-//! Asked by whatever prints a workflow. Records come without their large results
+//! Used by every command that prints a workflow. Records come without their large results
 //! ([`Store::outline`]), because all of them together may be larger than the memory.
 
 use std::{
@@ -87,8 +87,8 @@ impl StoredResults {
         if self.store.is_none() || !report::shows_results(record) {
             return Ok(Cow::Borrowed(record));
         }
-        let mut shown = record.clone();
-        for task in &mut shown.tasks {
+        let mut displayed = record.clone();
+        for task in &mut displayed.tasks {
             let whole = match self.with_result(&record.id, task).await? {
                 Cow::Owned(whole) => whole,
                 Cow::Borrowed(_) => continue,
@@ -96,7 +96,7 @@ impl StoredResults {
             let essence = whole.result.as_deref().map(report::essence);
             task.result = essence.map(|essence| Arc::new(essence.into()));
         }
-        Ok(Cow::Owned(shown))
+        Ok(Cow::Owned(displayed))
     }
 
     /// Writes one JSON document, of one workflow with `more` fields.

@@ -103,7 +103,7 @@ pub(crate) async fn top(session: &Session, top: &Top) -> Outcome {
     }
 }
 
-/// Workflows that run come before those that have not begun.
+/// Running workflows are above those that have not begun.
 async fn sample(session: &Session, limit: usize) -> Result<Sample, Failure> {
     let empty =
         || Sample { activity: Activity::default(), workflows: Vec::new(), standings: Vec::new() };
@@ -135,7 +135,7 @@ fn text(session: &Session, sample: &Sample) -> String {
     let Activity { tasks, settled, providers, .. } = activity;
     let mut text = format!(
         "{}  {}\nworkflows: {} open\ntasks: {} executing, {} waiting, {} to be retried, {} settled",
-        session.place(),
+        session.store_location(),
         report::moment(view.now),
         activity.workflows,
         tasks.executing,

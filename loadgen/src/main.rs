@@ -10,13 +10,13 @@
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod baseline;
+mod bench_report;
 mod commit_cost;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod database;
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
 #[path = "no_database.rs"]
 mod database;
-mod drive;
 mod figures;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod flush;
@@ -30,7 +30,7 @@ mod python;
 mod python;
 mod recovery;
 mod replay;
-mod report;
+mod runner;
 mod settings;
 mod sustained;
 mod work;

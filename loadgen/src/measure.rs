@@ -14,14 +14,14 @@ use std::{
 use gleitzeit::{Handle, Runtime, Settings, Store, providers::echo};
 
 use crate::{
+    bench_report::Report,
     commit_cost::CommitCosts,
     database::BenchDatabase,
-    drive::{self, Measurement},
     figures::{Spread, each, median, percentile, rate},
     options::{BenchArgs, Workload},
     python,
     replay::Shape,
-    report::Report,
+    runner::{self, Measurement},
     settings, sustained, work,
 };
 
@@ -46,7 +46,7 @@ pub(crate) async fn measure(args: BenchArgs, settings: &Settings) -> anyhow::Res
     let handle = runtime.handle();
     // The start of the provider is not part of the figures.
     if args.workload == Workload::Python {
-        drive::run(&handle, work::python()).await?;
+        runner::run(&handle, work::python()).await?;
     }
     let reference = match args.workload {
         Workload::Python => Some(python::Reference::find(settings).await?),
@@ -60,7 +60,7 @@ pub(crate) async fn measure(args: BenchArgs, settings: &Settings) -> anyhow::Res
             let mut costs = Box::pin(database.costs()).await?;
             let before = database.commits();
             let run = if let Some(reference) = &reference {
-                let (run, figures) = reference.drive(&args, &handle).await?;
+                let (run, figures) = reference.run_workload(&args, &handle).await?;
                 report.python = Some(figures);
                 run
             } else if args.workload == Workload::Sustained {
@@ -69,7 +69,7 @@ pub(crate) async fn measure(args: BenchArgs, settings: &Settings) -> anyhow::Res
                 (report.tenths, report.ratios.last_to_first) = (done.tenths, done.last_to_first);
                 Measurement { elapsed: done.elapsed, latencies: done.latencies, sample: None }
             } else {
-                drive(&args, &handle).await?
+                run_workload(&args, &handle).await?
             };
             let commits = database.commits().zip(before).map(|(after, before)| after - before);
             costs.add(Box::pin(database.costs()).await?);
@@ -155,14 +155,14 @@ async fn start(
 }
 
 /// Runs the workload once.
-async fn drive(args: &BenchArgs, handle: &Handle) -> anyhow::Result<Measurement> {
+async fn run_workload(args: &BenchArgs, handle: &Handle) -> anyhow::Result<Measurement> {
     let effect = args.effect;
     let in_flight = if args.workload == Workload::Workflows { args.in_flight } else { 1 };
     match args.workload {
-        Workload::BurnDown => drive::one(handle, effect.burn_down(args.tasks)).await,
-        Workload::Chain => drive::chain(handle, effect.chain(args.tasks)).await,
-        Workload::FanOut => drive::one(handle, effect.fan_out(args.tasks)).await,
-        _ => drive::many(handle, args.tasks, in_flight, move || effect.single()).await,
+        Workload::BurnDown => runner::one(handle, effect.burn_down(args.tasks)).await,
+        Workload::Chain => runner::chain(handle, effect.chain(args.tasks)).await,
+        Workload::FanOut => runner::one(handle, effect.fan_out(args.tasks)).await,
+        _ => runner::many(handle, args.tasks, in_flight, move || effect.single()).await,
     }
 }
 

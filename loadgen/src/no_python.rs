@@ -6,7 +6,7 @@ use anyhow::bail;
 use gleitzeit::{Handle, Settings};
 use serde::Serialize;
 
-use crate::{drive::Measurement, options::BenchArgs};
+use crate::{options::BenchArgs, runner::Measurement};
 
 /// There are none.
 #[derive(Debug, Serialize)]
@@ -39,8 +39,8 @@ impl Reference {
         Ok(Self)
     }
 
-    #[expect(clippy::unused_async, reason = "that with the feature drives")]
-    pub(crate) async fn drive(
+    #[expect(clippy::unused_async, reason = "that with the feature waits")]
+    pub(crate) async fn run_workload(
         &self,
         _: &BenchArgs,
         _: &Handle,

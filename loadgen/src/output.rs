@@ -22,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 /// The first error of a write to standard output.
 static BROKEN: Mutex<Option<io::Error>> = Mutex::new(None);
 
-/// A failure, with the exit status that it gives the program.
+/// A failure, with the exit status of the program.
 #[derive(Debug)]
 pub(crate) struct Failure {
     status: u8,

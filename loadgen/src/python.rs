@@ -17,9 +17,9 @@ use serde_json::json;
 use tokio::process::Command;
 
 use crate::{
-    drive::{self, Measurement},
     figures::{each, percentile, rate},
     options::BenchArgs,
+    runner::{self, Measurement},
     work,
 };
 
@@ -115,7 +115,7 @@ impl Reference {
     ///
     /// # Errors
     /// When a task does not complete, or an interpreter does not start.
-    pub(crate) async fn drive(
+    pub(crate) async fn run_workload(
         &self,
         args: &BenchArgs,
         handle: &Handle,
@@ -132,7 +132,7 @@ impl Reference {
             let before = seconds_below() + own_seconds();
             for _ in 0..step.min(args.tasks - done) {
                 let begun = Instant::now();
-                driven.sample = Some(drive::run(handle, work::python()).await?);
+                driven.sample = Some(runner::run(handle, work::python()).await?);
                 driven.latencies.push(begun.elapsed());
                 done += 1;
             }
@@ -153,7 +153,7 @@ impl Reference {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
         let most = if self.containers.is_some() { CONTAINERS_MAX } else { u64::MAX };
         let count = args.tasks.min(most);
-        let side_by_side = drive::many(handle, count, parallel, work::python).await?;
+        let side_by_side = runner::many(handle, count, parallel, work::python).await?;
         let mut tasks = driven.latencies.clone();
         let p50 = pair(&mut tasks).map_or(0.0, |[p50, _]| p50);
         let (cold, docker_run) = (pair(&mut cold), pair(&mut docker_run));

@@ -26,12 +26,12 @@ use tokio::{
 };
 
 use crate::{
+    bench_report::{Recovery, Report},
     commit_cost::CommitCosts,
     database::BenchDatabase,
     figures::{Spread, median, ms, rate},
     options::{BenchArgs, Workload},
     output,
-    report::{Recovery, Report},
 };
 
 /// The line by which the process to be killed reports that it is ready.

@@ -11,7 +11,7 @@ use std::{
 use gleitzeit::{Handle, Store, telemetry};
 use tokio::task::JoinSet;
 
-use crate::{database::BenchDatabase, drive, figures, options::BenchArgs, report::Slice};
+use crate::{bench_report::Slice, database::BenchDatabase, figures, options::BenchArgs, runner};
 
 /// Paces that the figure of a tenth is the median of.
 const PACES: u64 = 10;
@@ -75,7 +75,7 @@ async fn run(
             let take = |left: u64| left.checked_sub(1);
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
                 let begun = Instant::now();
-                drive::run(&handle, effect.single()).await?;
+                runner::run(&handle, effect.single()).await?;
                 let now = Instant::now();
                 let _ = ends.send((now, now - begun));
             }

@@ -56,7 +56,7 @@ pub(super) fn missing_files(
                 continue;
             }
             let pointer = format!("/tasks/{index}/parameters/{name}");
-            let message = format!("`{path}` is not there{}", looked_in(spec, path));
+            let message = format!("`{path}` is not there{}", searched_in(spec, path));
             let problem = Problem::new(ErrorCode::TaskParameterError, pointer, message);
             if is_python { errors.push(problem) } else { warnings.push(problem) }
         }
@@ -84,7 +84,7 @@ pub(super) fn find(spec: &WorkflowSpec, path: &str) -> Option<PathBuf> {
     candidates.into_iter().find(|candidate| candidate.is_file())
 }
 
-fn looked_in(spec: &WorkflowSpec, path: &str) -> String {
+fn searched_in(spec: &WorkflowSpec, path: &str) -> String {
     let directories: Vec<String> = spec
         .file_access
         .iter()

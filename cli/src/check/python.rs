@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        drive::STOPPING,
         output::{self, Failure},
+        run_session::STOPPING,
         session::Session,
     },
     known::{find, is_python, text},
@@ -41,7 +41,7 @@ struct Code {
 /// Everything that the interpreter and the policy refuse.
 ///
 /// # Errors
-/// When the settings are wrong. Where no interpreter can be had, that is said, and nothing is found.
+/// When the settings are wrong. Without an interpreter, a note says so and nothing is found.
 pub(super) async fn problems(
     session: &Session,
     spec: &WorkflowSpec,
@@ -76,7 +76,7 @@ pub(super) async fn problems(
     }
 }
 
-/// What looks like a reference in a script is Python.
+/// Escapes references: in a script they are Python.
 fn escaped(code: &str) -> String {
     gleitzeit_domain::reference::escape(code).into_owned()
 }
@@ -85,20 +85,20 @@ fn codes(spec: &WorkflowSpec, catalog: &ProtocolCatalog) -> Vec<Code> {
     let mut codes: Vec<Code> = Vec::new();
     for (index, task) in spec.tasks.iter().enumerate().filter(|(_, task)| is_python(task, catalog))
     {
-        let place = |name: &str| format!("/tasks/{index}/parameters/{name}");
+        let pointer = |name: &str| format!("/tasks/{index}/parameters/{name}");
         if let Some(code) = text(task, "code") {
-            codes.push(Code { pointer: place("code"), file: None, text: code.to_owned() });
+            codes.push(Code { pointer: pointer("code"), file: None, text: code.to_owned() });
         } else if let Some(file) = text(task, "file")
             && !codes.iter().any(|code| code.file.as_deref() == Some(file))
             && let Some(text) = script(spec, file)
         {
-            codes.push(Code { pointer: place("file"), file: Some(file.to_owned()), text });
+            codes.push(Code { pointer: pointer("file"), file: Some(file.to_owned()), text });
         }
     }
     codes
 }
 
-/// The text of a script, where it is one; what else is wrong with it is told elsewhere.
+/// The text of a script, where it is one; another check reports its other problems.
 fn script(spec: &WorkflowSpec, file: &str) -> Option<String> {
     let path = find(spec, file)?;
     let is_fit = fs::metadata(&path).is_ok_and(|it| it.len() <= SCRIPT_MAX_BYTES);
@@ -120,9 +120,9 @@ fn refused((code, task): (&Code, &TaskRecord)) -> Vec<Problem> {
     }
     let found = task.result.as_deref().and_then(|result| result.get("diagnostics"));
     let found = found.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let told = |diagnostic: &Value| {
+    let to_problem = |diagnostic: &Value| {
         let message = diagnostic["message"].as_str().unwrap_or("it is not valid");
         problem(format!("line {} of the code: {message}", diagnostic["line"]))
     };
-    found.iter().map(told).collect()
+    found.iter().map(to_problem).collect()
 }

@@ -83,7 +83,7 @@ async fn to_file(session: &Session, file: &Path) -> Result<Exported, Failure> {
     let exported = match write(session, &mut out).await {
         Ok(exported) => exported,
         Err(failure) => {
-            // What went wrong is told; a part of an export is of no use.
+            // The failure is reported; a part of an export is of no use.
             let _ = fs::remove_file(&unfinished);
             return Err(failure);
         }
@@ -95,8 +95,8 @@ async fn to_file(session: &Session, file: &Path) -> Result<Exported, Failure> {
 }
 
 async fn write(session: &Session, out: &mut (impl Write + Send)) -> Result<Exported, Failure> {
-    let mut told = |finding: Finding| output::note(format_args!("left out: {finding}"));
-    Ok(admin::export(&session.settings.storage.url, out, &mut told).await?)
+    let mut on_finding = |finding: Finding| output::note(format_args!("left out: {finding}"));
+    Ok(admin::export(&session.settings.storage.url, out, &mut on_finding).await?)
 }
 
 /// Where a file is until it is whole.
@@ -144,8 +144,8 @@ fn failure(file: &Path, error: &ImportError) -> Failure {
             (Exit::Infrastructure, error.code(), line, before)
         }
     };
-    let told = TaskError::new(code, format!("{}: {error}", file.display()));
-    Failure::new(exit, told.with_data(json!({ "line": line, "imported": before })))
+    let task_error = TaskError::new(code, format!("{}: {error}", file.display()));
+    Failure::new(exit, task_error.with_data(json!({ "line": line, "imported": before })))
 }
 
 fn is_standard(file: &Path) -> bool {

@@ -53,7 +53,7 @@ pub(crate) fn start_log(
     let filter = EnvFilter::try_new(level).map_err(|error| {
         Failure::usage(format!("logging.level: `{level}` is not understood: {error}"))
     })?;
-    // An error is told once; a machine that reads the log does not read the report.
+    // An error is printed once; a machine that reads the log does not read the report.
     let filter = match OUTCOMES.parse() {
         Ok(directive) if says == Says::Outcomes && verbose == 0 && !is_json => {
             filter.add_directive(directive)
@@ -67,7 +67,7 @@ pub(crate) fn start_log(
     if is_json {
         stream::write_json_lines();
     }
-    panic::set_hook(Box::new(tell_panic));
+    panic::set_hook(Box::new(report_panic));
     let subscriber = tracing_subscriber::fmt()
         .with_writer(|| LogOut)
         .with_ansi(style::errors_are_coloured() && !is_json)
@@ -80,8 +80,8 @@ pub(crate) fn start_log(
     Ok(())
 }
 
-/// Its message may hold what a task or a server said.
-fn tell_panic(panic: &panic::PanicHookInfo<'_>) {
+/// Reports a panic; its message may hold text of a task or of a server.
+fn report_panic(panic: &panic::PanicHookInfo<'_>) {
     let name = thread::current().name().unwrap_or("without a name").to_owned();
     let mut message = format!(
         "thread {name} panicked at {}: {}",

@@ -1,5 +1,5 @@
-//! The last place before standard output and standard error: whatever is shown passes through
-//! here, is cleaned, and is written whole.
+//! Standard output and standard error: all text that the program prints is cleaned here and written
+//! whole.
 //!
 //! Invariants: a control character or a bidirectional one reaches neither stream, except line
 //! ends, tabs and the colours of [`style`](super::style). A write to standard output that failed is
@@ -99,14 +99,14 @@ pub(crate) fn is_reader_gone() -> bool {
     broken.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Writes a remark to standard error: `shown` to a person, or `message` as a line of JSON.
+/// Writes a remark to standard error: `text` to a person, or `message` as a line of JSON.
 ///
-/// Its errors go unnoticed: there is no other place to report them.
-pub(super) fn remark(level: &str, message: &str, shown: &str) {
+/// Its errors go unnoticed: there is no other stream to report them.
+pub(super) fn remark(level: &str, message: &str, text: &str) {
     let line = if writes_json_lines() {
         json_line(level, message)
     } else {
-        cleaned(shown, style::errors_are_coloured()).into_owned() + "\n"
+        cleaned(text, style::errors_are_coloured()).into_owned() + "\n"
     };
     let mut out = io::stderr().lock();
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
@@ -123,25 +123,25 @@ fn json_line(level: &str, message: &str) -> String {
     printable::json(&line.to_string()).into_owned() + "\n"
 }
 
-/// The text as it may be shown; `with_colours` lets those of [`style`](super::style) pass.
+/// The text as it may be printed; `with_colours` lets those of [`style`](super::style) pass.
 pub(super) fn cleaned(text: &str, with_colours: bool) -> Cow<'_, str> {
     if !with_colours || !text.contains('\u{1b}') {
         return printable::block(text);
     }
-    let mut shown = String::with_capacity(text.len());
+    let mut output = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('\u{1b}') {
-        shown.push_str(&printable::block(&rest[..at]));
+        output.push_str(&printable::block(&rest[..at]));
         rest = &rest[at..];
         let kept = style::prefix(rest).map_or(0, str::len);
-        shown.push_str(&rest[..kept]);
+        output.push_str(&rest[..kept]);
         if kept == 0 {
-            printable::escape('\u{1b}', &mut shown);
+            printable::escape('\u{1b}', &mut output);
         }
         rest = &rest[kept.max(1)..];
     }
-    shown.push_str(&printable::block(rest));
-    Cow::Owned(shown)
+    output.push_str(&printable::block(rest));
+    Cow::Owned(output)
 }
 
 /// Standard output for JSON that is written in parts, such as an export.
@@ -182,14 +182,14 @@ impl Write for LogOut {
     /// The log writes each line at once.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
-        let shown = if writes_json_lines() {
+        let output = if writes_json_lines() {
             printable::json(&text)
         } else {
-            // A message of several lines must not look like several messages.
+            // A message of several lines must not pass for several messages.
             let line = text.trim_end_matches('\n').replace('\n', "\n  ") + "\n";
             Cow::Owned(cleaned(&line, style::errors_are_coloured()).into_owned())
         };
-        io::stderr().lock().write_all(shown.as_bytes())?;
+        io::stderr().lock().write_all(output.as_bytes())?;
         Ok(bytes.len())
     }
 

@@ -35,7 +35,7 @@ const SEQUENCES: [&str; 17] = [
     "\u{1b}[39m",
 ];
 
-/// How a piece of text looks.
+/// The style of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
     /// As everything else.
@@ -44,7 +44,7 @@ pub(crate) enum Style {
     Good,
     /// It failed.
     Bad,
-    /// Someone should look.
+    /// Needs attention.
     Odd,
     /// It is under way.
     Busy,

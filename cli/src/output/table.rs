@@ -1,7 +1,7 @@
 //! Tables of one line a row, as wide as the terminal at most.
 //!
-//! The columns that hold ids, states and times keep their width; those that may be long give way,
-//! the widest one first, and end with `…`. So a row can be found by `grep` at any width.
+//! The columns that hold ids, states and times keep their width; those that may be long are
+//! shortened, the widest one first, and end with `…`. So a row can be found by `grep` at any width.
 
 use console::{measure_text_width, truncate_str};
 use gleitzeit_domain::printable;
@@ -10,10 +10,10 @@ use super::style::Style;
 
 /// Columns between two cells.
 const GAP: usize = 2;
-/// A column that gives way keeps this many columns.
+/// A flexible column keeps this many columns of the terminal.
 const SHORTEST: usize = 10;
 
-/// A cell: its text, and how it looks.
+/// A cell: its text and its style.
 #[derive(Debug, Clone)]
 pub(crate) struct Cell {
     text: String,
@@ -37,15 +37,15 @@ impl<T: AsRef<str>> From<T> for Cell {
 #[derive(Debug)]
 pub(crate) struct Lines<const N: usize> {
     rows: Vec<[Cell; N]>,
-    gives_way: [bool; N],
+    is_flexible: [bool; N],
 }
 
 impl<const N: usize> Lines<N> {
-    /// With these titles; a column whose title begins with `~` gives way.
+    /// With these titles; a column whose title begins with `~` is flexible.
     pub(crate) fn new(titles: [&str; N]) -> Self {
-        let gives_way = titles.map(|title| title.starts_with('~'));
+        let is_flexible = titles.map(|title| title.starts_with('~'));
         let titles = titles.map(|title| Cell::new(title.trim_start_matches('~'), Style::Faint));
-        Self { rows: vec![titles], gives_way }
+        Self { rows: vec![titles], is_flexible }
     }
 
     /// Adds a row.
@@ -70,9 +70,10 @@ impl<const N: usize> Lines<N> {
         }
         let mut over = (widths.iter().sum::<usize>() + GAP * (N - 1)).saturating_sub(width);
         while over > 0 {
-            let mut givers = widths.iter_mut().zip(self.gives_way).filter(|(_, gives)| *gives);
+            let mut flexible =
+                widths.iter_mut().zip(self.is_flexible).filter(|(_, is_flexible)| *is_flexible);
             // Of two that are as wide, the last one.
-            let widest = givers.by_ref().map(|(column, _)| column).max();
+            let widest = flexible.by_ref().map(|(column, _)| column).max();
             let Some(widest) = widest.filter(|column| **column > SHORTEST) else { break };
             *widest -= 1;
             over -= 1;
@@ -107,9 +108,9 @@ mod tests {
         table
     }
 
-    /// Ids stay whole; the widest column gives way first.
+    /// Ids stay whole; the widest flexible column is shortened first.
     #[test]
-    fn long_cells_give_way() {
+    fn long_cells_are_shortened() {
         let wide = table().render(200, false);
         assert!(wide.contains(&"x".repeat(50)), "{wide}");
         for width in [80, 60, 40] {
@@ -122,7 +123,7 @@ mod tests {
         assert!(table().render(60, false).contains("a name of a workflow"));
     }
 
-    /// Columns begin at the same place whatever the characters' widths, and no cell drives the
+    /// Columns begin at the same position whatever the characters' widths, and no cell drives the
     /// terminal.
     #[test]
     fn columns_are_aligned() {

@@ -19,12 +19,12 @@ use super::{
 
 /// Tasks that have a line of their own; of more, only those that did not complete.
 const LINES: usize = 50;
-/// Errors that are shown in full.
+/// The most errors that are printed in full.
 const ERRORS: usize = 20;
-/// Characters of a result that are looked at.
-const RESULT_SHOWN: usize = 1_000;
+/// The most characters of a result that are printed.
+const RESULT_CHARS_MAX: usize = 1_000;
 
-/// What a report may look like, and what it may point to.
+/// The layout of a report, and whether it may name the workflow to other commands.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View {
     /// Columns.
@@ -51,14 +51,14 @@ impl View {
 
 /// The workflow as a table, with every error in full below it.
 pub(crate) fn workflow_text(record: &WorkflowRecord, view: View) -> String {
-    let shown = shown(record);
+    let visible = visible(record);
     let mut text = String::new();
-    if shown.len() < record.tasks.len() {
+    if visible.len() < record.tasks.len() {
         text.push_str(&counts(record));
         text.push('\n');
     }
-    if !shown.is_empty() {
-        text.push_str(&table(record, &shown, view));
+    if !visible.is_empty() {
+        text.push_str(&table(record, &visible, view));
         text.push('\n');
     }
     text.push_str(&errors(record, view));
@@ -69,8 +69,8 @@ pub(crate) fn workflow_text(record: &WorkflowRecord, view: View) -> String {
     text
 }
 
-/// The tasks that have a line: all, or, of many, those that a person may have to look at.
-fn shown(record: &WorkflowRecord) -> Vec<&TaskRecord> {
+/// The tasks that have a line: all, or, of many, those that a person may have to act on.
+fn visible(record: &WorkflowRecord) -> Vec<&TaskRecord> {
     if record.tasks.len() <= LINES {
         return record.tasks.iter().collect();
     }
@@ -189,14 +189,14 @@ impl Waits {
     }
 }
 
-/// The part of a provider's result that a person looks for; that of an essence is the same.
+/// The part of a provider's result that a person reads first; the essence of an essence is itself.
 pub(crate) fn essence(result: &Value) -> String {
     let inner = ["result", "response", "embedding"].iter().find_map(|key| result.get(key));
     let text = match inner.unwrap_or(result) {
         Value::String(text) => text.trim_end().to_owned(),
         other => other.to_string(),
     };
-    super::shortened(&text, RESULT_SHOWN)
+    super::shortened(&text, RESULT_CHARS_MAX)
 }
 
 /// The error of each failed task, with the last lines that its code wrote.
@@ -207,15 +207,15 @@ fn errors(record: &WorkflowRecord, view: View) -> String {
     for task in failed.clone().take(ERRORS) {
         let Some(error) = &task.error else { continue };
         let title = Style::Bad.paint(&format!("{} failed:", task.id), view.is_coloured);
-        let told = printable::block(&error.to_string()).trim_end().replace('\n', "\n  ");
-        let _ = write!(text, "\n{title} {told}{}\n", written::tail(task, kept_as));
+        let message = printable::block(&error.to_string()).trim_end().replace('\n', "\n  ");
+        let _ = write!(text, "\n{title} {message}{}\n", written::tail(task, kept_as));
     }
     // The cause stands at the end of what the table cuts off.
     let waiting = record.tasks.iter().filter(|task| task.waits_for_provider().is_some());
     for task in waiting.take(ERRORS) {
         let Some(error) = &task.error else { continue };
-        let told = printable::line(&error.message);
-        let _ = write!(text, "\n{} {told}\n", printable::line(task.id.as_str()));
+        let message = printable::line(&error.message);
+        let _ = write!(text, "\n{} {message}\n", printable::line(task.id.as_str()));
     }
     let more = failed.count().saturating_sub(ERRORS);
     if more > 0 {
@@ -248,10 +248,10 @@ fn summary(record: &WorkflowRecord, view: View) -> String {
         let _ = write!(line, " in {}", seconds(spent.as_secs_f64()));
     }
     // That of a failed task is above already.
-    let is_told = record.status == WorkflowStatus::Failed
+    let is_reported = record.status == WorkflowStatus::Failed
         && record.tasks.iter().any(|task| task.status == TaskStatus::Failed);
     if record.status != WorkflowStatus::Completed
-        && !is_told
+        && !is_reported
         && let Some(error) = &record.error
     {
         let _ = write!(line, "\n{}", printable::block(&error.to_string()).replace('\n', "\n  "));

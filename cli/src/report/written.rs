@@ -98,7 +98,7 @@ pub(crate) fn logs_json(tasks: &[&TaskRecord]) -> Value {
     Value::Object(tasks)
 }
 
-/// Why a task has no output that could be shown, if it has none.
+/// The reason why a task has no output to print, if it has none.
 pub(crate) fn why_nothing(task: &TaskRecord) -> &'static str {
     match task.status {
         TaskStatus::Pending | TaskStatus::Queued => "has not started",

@@ -1,7 +1,7 @@
-//! Tells a service manager READY=1, STOPPING=1 and WATCHDOG=1, as `sd_notify(3)` has it.
+//! Notifies a service manager: READY=1, STOPPING=1 and WATCHDOG=1, as `sd_notify(3)` has it.
 //!
 //! Written here because the crate `sd-notify` knows no abstract sockets, which containers and older
-//! managers use. Without `NOTIFY_SOCKET` nothing is told; a failure is logged and nothing else,
+//! managers use. Without `NOTIFY_SOCKET` nothing is sent; a failure is logged and nothing else,
 //! because a manager's absence must not stop the server.
 
 use std::{
@@ -16,7 +16,7 @@ use std::{
 
 use gleitzeit::{EngineState, Handle};
 
-/// What a service manager is told.
+/// A notification for a service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
     /// The server runs workflows from now on.
@@ -27,8 +27,8 @@ pub(super) enum Notice {
     Watchdog,
 }
 
-/// Tells it, if someone wants to know.
-pub(super) fn tell(notice: Notice) {
+/// Notifies the service manager, if there is one.
+pub(super) fn notify(notice: Notice) {
     let Some(socket) = env::var_os("NOTIFY_SOCKET") else { return };
     let text = match notice {
         Notice::Ready => "READY=1\n",
@@ -74,7 +74,7 @@ pub(super) async fn watchdog(handle: &Handle) -> Infallible {
     };
     loop {
         if matches!(handle.health().await.engine, EngineState::Ok | EngineState::Stopping) {
-            tell(Notice::Watchdog);
+            notify(Notice::Watchdog);
         }
         tokio::time::sleep(period / 2).await;
     }

@@ -7,7 +7,7 @@ use gleitzeit::storage::admin::{Contents, Holder, Size, Span, Status};
 
 use super::output;
 
-/// Everything that `status` tells.
+/// The text of `db status`.
 pub(super) fn status(status: &Status) -> String {
     let Status { url, database, schema, size: bytes, contents } = status;
     let mut table = output::table(["database", url]);

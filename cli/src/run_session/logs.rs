@@ -1,6 +1,6 @@
 //! `--logs`: what the code of each task wrote, on standard error, as soon as the task has ended.
 //!
-//! A task's output comes with its outcome, so that there is nothing to show before.
+//! A task's output is stored with its outcome, so that nothing can be printed before.
 
 use std::{collections::HashSet, future, time::Duration};
 
@@ -21,13 +21,13 @@ use super::super::{
 /// Tasks that end within this are asked for together.
 const GATHERING: Duration = Duration::from_millis(100);
 
-/// Tasks that have ended, and whose output is still to be shown.
+/// Tasks that have ended, and whose output is not printed yet.
 pub(super) struct Logs {
     is_wanted: bool,
     ended: Vec<(WorkflowId, TaskId)>,
-    shown: HashSet<(WorkflowId, TaskId)>,
+    printed: HashSet<(WorkflowId, TaskId)>,
     due: Option<Instant>,
-    /// A task that ended before this was shown by an earlier command.
+    /// An earlier command printed the tasks that ended before this.
     since: DateTime<Utc>,
 }
 
@@ -36,7 +36,7 @@ impl Logs {
         Self {
             is_wanted,
             ended: Vec::new(),
-            shown: HashSet::new(),
+            printed: HashSet::new(),
             due: None,
             since: gleitzeit_actors::clock::utc_now(),
         }
@@ -65,15 +65,15 @@ impl Logs {
     }
 
     /// Shows what the tasks wrote that have ended since.
-    pub(super) async fn tell(&mut self, handle: &Handle, progress: &Progress) {
+    pub(super) async fn print(&mut self, handle: &Handle, progress: &Progress) {
         self.due = None;
         self.ended.sort_unstable();
         let ended = std::mem::take(&mut self.ended);
         for group in ended.chunk_by(|a, b| a.0 == b.0) {
-            // What cannot be asked for now is shown with the rest.
+            // A workflow that cannot be read now is printed with the rest.
             let Ok(Some(record)) = handle.outline(&group[0].0).await else { continue };
             let tasks: HashSet<&TaskId> = group.iter().map(|(_, task)| task).collect();
-            for task in self.unshown(&record, |task| tasks.contains(&task.id)) {
+            for task in self.unprinted(&record, |task| tasks.contains(&task.id)) {
                 let mut task = task.clone();
                 if task.is_result_left_out() {
                     match handle.result(&record.id, task.index).await {
@@ -86,11 +86,11 @@ impl Logs {
         }
     }
 
-    /// Shows what has not been shown of workflows that have settled.
+    /// Prints the output not printed yet of workflows that have settled.
     ///
     /// # Errors
     /// Those of the store, which has the output of some.
-    pub(super) async fn tell_rest<'r>(
+    pub(super) async fn print_rest<'r>(
         &mut self,
         session: &Session,
         ended: impl Iterator<Item = &'r WorkflowRecord> + Clone,
@@ -102,7 +102,7 @@ impl Logs {
         let results = StoredResults::of(session, ended.clone()).await?;
         let since = self.since;
         for record in ended {
-            for task in self.unshown(record, |it| it.completed_at.is_some_and(|at| at >= since)) {
+            for task in self.unprinted(record, |it| it.completed_at.is_some_and(|at| at >= since)) {
                 let task = results.with_result(&record.id, task).await?;
                 self.show(&record.id, &task, progress);
             }
@@ -110,20 +110,20 @@ impl Logs {
         results.close().await
     }
 
-    /// Settled tasks that are asked for and have not been shown.
-    fn unshown<'r>(
+    /// Settled tasks that are asked for and not printed yet.
+    fn unprinted<'r>(
         &self,
         record: &'r WorkflowRecord,
         is_asked: impl Fn(&TaskRecord) -> bool,
     ) -> Vec<&'r TaskRecord> {
-        let is_shown =
-            |task: &TaskRecord| self.shown.contains(&(record.id.clone(), task.id.clone()));
+        let is_printed =
+            |task: &TaskRecord| self.printed.contains(&(record.id.clone(), task.id.clone()));
         let settled = record.tasks.iter().filter(|task| task.status.is_settled());
-        settled.filter(|task| is_asked(task) && !is_shown(task)).collect()
+        settled.filter(|task| is_asked(task) && !is_printed(task)).collect()
     }
 
     fn show(&mut self, id: &WorkflowId, task: &TaskRecord, progress: &Progress) {
-        if self.shown.insert((id.clone(), task.id.clone())) {
+        if self.printed.insert((id.clone(), task.id.clone())) {
             progress.say_lines(&report::logs_text(&[task], false));
         }
     }

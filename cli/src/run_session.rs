@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use super::{
     interrupt::Interrupts,
     output::{self, Exit, Failure},
-    progress::{Progress, Shown},
+    progress::{Progress, ProgressMode},
     session::Session,
 };
 use logs::Logs;
@@ -46,7 +46,7 @@ pub(crate) struct RunSession<'s> {
     session: &'s Session,
     runtime: Runtime,
     interrupts: Interrupts,
-    /// Only where progress is shown: nobody makes events that nobody looks at.
+    /// `None` if nothing is printed from events: without a subscriber they cost nothing.
     events: Option<Subscription>,
 }
 
@@ -57,7 +57,7 @@ impl<'s> RunSession<'s> {
     /// When signals cannot be waited for.
     pub(crate) async fn new(session: &'s Session, runtime: Runtime) -> Result<Self, Failure> {
         let interrupts = Interrupts::listen()?;
-        let events = if session.progress != Shown::Nothing || session.logs {
+        let events = if session.progress != ProgressMode::Nothing || session.logs {
             Some(runtime.handle().subscribe(tasks_only()).await?)
         } else {
             None
@@ -70,7 +70,7 @@ impl<'s> RunSession<'s> {
         self.runtime.handle()
     }
 
-    /// Submits a workflow and follows it. `refused` tells what is wrong with it.
+    /// Submits a workflow and follows it. `refused` makes the failure of a rejected one.
     ///
     /// # Errors
     /// What is wrong with it, what the store says, or that someone interrupted.
@@ -84,7 +84,7 @@ impl<'s> RunSession<'s> {
         match self.handle().submit(spec).await {
             Ok(id) => {
                 // A workflow in memory cannot be named to another command.
-                if self.session.progress != Shown::Nothing && self.session.is_kept() {
+                if self.session.progress != ProgressMode::Nothing && self.session.is_kept() {
                     output::note(format_args!("workflow {id} `{name}`, tasks: {total}"));
                 }
                 self.follow_one(&id, total, 0).await
@@ -162,7 +162,7 @@ impl<'s> RunSession<'s> {
                     }
                     Delivery::Lagged { .. } => progress.set_settled(count(&handle, ids).await),
                 },
-                () = logs.due() => logs.tell(&handle, &progress).await,
+                () = logs.due() => logs.print(&handle, &progress).await,
                 () = self.interrupts.next() => break None,
             }
         };
@@ -183,7 +183,7 @@ impl<'s> RunSession<'s> {
             progress.rest(record);
         }
         let ended = records.iter().flatten().map(|record| &**record);
-        logs.tell_rest(session, ended, &progress).await?;
+        logs.print_rest(session, ended, &progress).await?;
         drop(progress);
         Ok(records)
     }
@@ -249,7 +249,7 @@ static STOPS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 pub(crate) async fn stopped() {
     let stops = std::mem::take(&mut *STOPS.lock().unwrap_or_else(PoisonError::into_inner));
     for stop in stops {
-        // A panic there has been told by whoever panicked.
+        // The panic hook has reported a panic there.
         let _ = stop.await;
     }
 }
@@ -258,7 +258,7 @@ fn tasks_only() -> EventFilter {
     EventFilter { workflow_id: None, types: vec!["task:*".to_owned()] }
 }
 
-/// The next delivery; never, where nobody listens or nothing more comes.
+/// The next delivery; never returns without a subscription or after its end.
 async fn next(events: &mut Option<Subscription>) -> Delivery {
     if let Some(listening) = events
         && let Some(delivery) = listening.next().await
