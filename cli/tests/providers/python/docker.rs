@@ -62,7 +62,7 @@ async fn python_in_containers_conforms() {
         }
     };
     let samples = [
-        sample("execute", json!({"code": "result = 1"})).accepting(gives(json!(1))),
+        sample("execute", json!({"code": "result = 1"})).accepting(returns(json!(1))),
         sample("validate", json!({"code": "x = 1"}))
             .returning(json!({"is_valid": true, "errors": [], "diagnostics": []})),
     ];
