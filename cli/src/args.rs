@@ -72,14 +72,14 @@ pub(crate) enum Command {
     Retry(Retry),
     /// Delete settled workflows with their tasks, results and events.
     Delete(Delete),
-    /// Look into the database itself, and care for it.
+    /// Inspect and maintain the database.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     #[command(subcommand)]
     Db(Db),
-    /// What can be called.
+    /// List, show and check protocols and their methods.
     #[command(subcommand)]
     Protocols(Protocols),
-    /// Start the providers and say how they are; exit status 1 where one is down.
+    /// Start the providers and report their health; exit status 1 if one is down.
     Providers {
         /// Instead of that.
         #[command(subcommand)]

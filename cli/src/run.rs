@@ -215,7 +215,7 @@ async fn resume_all(session: &Session) -> Outcome {
     if ended.len() < ids.len() {
         let others = ids.len() - ended.len();
         output::note(format_args!(
-            "{others} more are left to other processes; `gleitzeit list` tells what they wait for"
+            "{others} more are left to other processes; `gleitzeit list` shows what they wait for"
         ));
     }
     let results = StoredResults::of(session, ended.iter().map(|it| &**it)).await?;

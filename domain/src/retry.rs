@@ -44,7 +44,8 @@ pub struct RetryPolicy {
     /// True draws the pause from between half of it and all of it ("equal jitter" of the AWS
     /// Architecture Blog), so that failed tasks do not all retry at once.
     pub jitter: bool,
-    /// Codes that are repeated besides those retryable by themselves; `any` for all.
+    /// The errors that are retried: by default those that are marked as retryable, `any` for all, or only
+    /// the listed codes.
     #[serde(skip_serializing_if = "RetryOn::is_default")]
     pub retry_on: RetryOn,
 }

@@ -35,7 +35,7 @@ pub enum RetryError {
 
 impl Handle {
     /// Runs again what did not complete in a settled workflow, with other inputs, which are checked as at
-    /// a submission. The workflow's events tell of the change.
+    /// a submission. The event `workflow:inputs_changed` records the change.
     ///
     /// # Errors
     /// [`RetryError::Submit`]; those of [`retry`](Self::retry); `WORKFLOW_INVALID_STATE` also when a task
@@ -90,7 +90,7 @@ impl Handle {
             return Ok(());
         }
         let message = format!(
-            "workflow `{id}` was retried or deleted by another process meanwhile; look at it and try again"
+            "workflow `{id}` was retried or deleted by another process meanwhile; check its state and try again"
         );
         Err(refused(ErrorCode::WorkflowInvalidState, message))
     }

@@ -26,7 +26,7 @@ pub(super) fn pass(step: Step) {
         Step::ForgetBegun => failpoint!("engine.forget.before"),
         Step::ForgetAnswered => failpoint!("engine.forget.answered"),
         Step::TimerSet => failpoint!("engine.timer.set"),
-        Step::TimerRang => failpoint!("engine.timer.rang"),
+        Step::TimerFired => failpoint!("engine.timer.rang"),
         Step::RetryDue => failpoint!("engine.timer.retries"),
         Step::TaskLimitDue => failpoint!("engine.timer.task_limit"),
         Step::WorkflowLimitDue => failpoint!("engine.timer.workflow_limit"),

@@ -10,12 +10,13 @@ pub(super) const WAIT_MAX: Duration = Duration::from_hours(24 * 365 * 30);
 /// How long calls wait for providers that are down, if their method does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WaitPolicy {
-    /// Each attempt waits `provider_wait`.
+    /// Each attempt waits as long as [`provider_wait`](BalancerSettings::provider_wait)
+    /// (`engine.provider_wait_timeout`).
     #[default]
     EachAttempt,
-    /// As above, but calls wait only once for a provider that has never served: when
-    /// `provider_wait` has passed since the first call, further calls are refused at once. For a
-    /// process that runs one workflow and ends.
+    /// As above, but calls wait only once for a provider that has never served: when this time
+    /// has passed since the first call, further calls are refused at once. For a process that runs
+    /// one workflow and ends.
     OnceForAbsent,
     /// Without a limit: the limits of the task and of its workflow hold. For a process that serves.
     Unlimited,

@@ -95,6 +95,6 @@ fn searched_in(spec: &WorkflowSpec, path: &str) -> String {
     if directories.is_empty() {
         String::new()
     } else {
-        format!("; looked for in {}", directories.join(" and "))
+        format!("; searched in {}", directories.join(" and "))
     }
 }

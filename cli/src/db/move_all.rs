@@ -63,7 +63,7 @@ pub(super) async fn export(session: &Session, file: &Path) -> Outcome {
         output::note(format_args!("{workflows} workflows written to {}", file.display()));
     }
     if skipped > 0 {
-        output::note(format_args!("{skipped} were left out; `gleitzeit db check` tells more"));
+        output::note(format_args!("{skipped} were left out; `gleitzeit db check` reports why"));
     }
     Ok(if skipped == 0 { Exit::Success } else { Exit::Failed })
 }

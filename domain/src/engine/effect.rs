@@ -240,7 +240,7 @@ pub enum Step {
     ForgetBegun,
     ForgetAnswered,
     TimerSet,
-    TimerRang,
+    TimerFired,
     RetryDue,
     TaskLimitDue,
     WorkflowLimitDue,

@@ -80,7 +80,7 @@ pub fn check_settled(record: &WorkflowRecord, options: RecoverOptions) -> Result
     }
     let hint = match record.status {
         _ if options.reopen => "it is running or can be resumed",
-        _ if options.hold => "there is nothing to stop or to settle",
+        _ if options.hold => "there is nothing to cancel or to resolve",
         WorkflowStatus::Completed => "there is nothing left to run",
         _ => "`gleitzeit retry` runs again what did not complete",
     };

@@ -13,7 +13,7 @@ impl<C: Callers> Engine<C> {
     pub fn timer_due(&mut self, now: Now) {
         self.timers.fired();
         while let Some(kind) = self.timers.next_due(now.moment) {
-            self.step(Step::TimerRang);
+            self.step(Step::TimerFired);
             self.on_timer(kind, now);
         }
         self.arm_timer();

@@ -38,7 +38,7 @@ impl Run {
         let task = self.task(index);
         if task.status != TaskStatus::OutcomeUnknown {
             let message = format!(
-                "task `{}` is {}; only a task that is outcome_unknown can be settled",
+                "task `{}` is {}; only a task that is outcome_unknown can be resolved",
                 task.id, task.status
             );
             return Err(TaskError::new(ErrorCode::WorkflowInvalidState, message));
