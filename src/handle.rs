@@ -182,7 +182,7 @@ impl Handle {
     /// status.
     ///
     /// # Errors
-    /// Those of the submission, as a [`TaskError`] with the code of the error table.
+    /// The errors of the submission, as a [`TaskError`] with the code of the error table.
     pub async fn run(&self, spec: WorkflowSpec) -> Result<Arc<WorkflowRecord>, TaskError> {
         let draft = self.draft(spec).await?;
         self.run_draft(draft).await
@@ -240,7 +240,7 @@ impl Handle {
     /// The current state of a workflow; `None` if no workflow has the id.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub async fn workflow(
         &self,
         id: &WorkflowId,
@@ -255,7 +255,7 @@ impl Handle {
     /// without a result here has one in the store ([`TaskRecord::is_result_left_out`]).
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     ///
     /// [`TaskRecord::is_result_left_out`]: gleitzeit_domain::task::TaskRecord::is_result_left_out
     pub async fn outline(&self, id: &WorkflowId) -> Result<Option<Arc<WorkflowRecord>>, TaskError> {
@@ -268,7 +268,7 @@ impl Handle {
     /// The stored result of the task with this index in its workflow; `None` if there is none.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub async fn result(
         &self,
         id: &WorkflowId,
@@ -287,7 +287,7 @@ impl Handle {
     /// Lists workflows, the newest first.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub async fn list(&self, filter: ListFilter) -> Result<Vec<WorkflowSummary>, TaskError> {
         Ok(self.store.list(filter).await?)
     }
@@ -295,7 +295,7 @@ impl Handle {
     /// A workflow's stored events with a sequence above `after`, in order, at most `limit`.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub async fn events(
         &self,
         id: &WorkflowId,

@@ -58,9 +58,9 @@ pub use problem::{SettingsError, SettingsProblem};
 pub struct Settings {
     /// How much is done at once, and for how long.
     pub engine: EngineSettings,
-    /// What all tasks share.
+    /// The resources that all tasks share.
     pub resources: ResourceSettings,
-    /// Where workflows are kept.
+    /// The store of workflows.
     pub storage: StorageSettings,
     /// Which provider serves a call.
     pub balancing: BalancingSettings,
@@ -68,21 +68,21 @@ pub struct Settings {
     pub supervision: SupervisionSettings,
     /// The providers, by id.
     pub providers: BTreeMap<ProviderId, ProviderSettings>,
-    /// Where protocols come from.
+    /// The protocols that are read from files.
     pub protocols: ProtocolSettings,
     /// How often is measured.
     pub monitoring: MonitoringSettings,
-    /// What is logged, and how.
+    /// Logging: level and format.
     pub logging: LoggingSettings,
-    /// What `gleitzeit serve` offers to whoever watches it.
+    /// The health endpoint of `gleitzeit serve`.
     #[serde(default)]
     pub server: ServerSettings,
-    /// What code that tasks bring along may do.
+    /// The rights of code that tasks bring along.
     pub security: SecuritySettings,
     /// The files that these were read from.
     #[serde(skip)]
     pub read_from: Vec<PathBuf>,
-    /// What is not wrong, and yet to be mended: keys by an old name.
+    /// Keys by an older name, which count and are to be renamed.
     #[serde(skip)]
     pub warnings: Vec<SettingsProblem>,
     /// The kinds that a provider may be of.
@@ -169,7 +169,7 @@ impl ResourceSettings {
 pub struct StorageSettings {
     /// Which store.
     pub url: StoreUrl,
-    /// What a commit survives.
+    /// The failures that a commit survives.
     pub durability: Durability,
     /// Settled workflows are forgotten after so many days; 0 keeps them.
     pub retention_days: u32,
@@ -182,8 +182,8 @@ pub struct StorageSettings {
     /// lease. On SQLite it is at once, when the process has ended. In files: seconds.
     #[serde(with = "duration")]
     pub lease_ttl: Duration,
-    /// What runs or stores workflows makes the database and brings its schema up to date; false
-    /// leaves that to `gleitzeit db migrate`.
+    /// True lets each process that runs or stores workflows make the database and bring its schema
+    /// up to date; false leaves that to `gleitzeit db migrate`.
     pub auto_migrate: bool,
     /// On PostgreSQL: a statement that was not answered by then is given up, and its connection
     /// replaced. In files: seconds.
@@ -321,7 +321,7 @@ impl SupervisionSettings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProviderSettings {
-    /// Its kind, by the name that [`provider_kinds`](Settings::provider_kinds) has.
+    /// The kind, by the name that [`provider_kinds`](Settings::provider_kinds) has.
     pub kind: String,
     /// False leaves it out.
     #[serde(default = "yes")]
@@ -329,13 +329,13 @@ pub struct ProviderSettings {
     /// Calls in flight at once; the kind's own bound where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrent: Option<NonZeroU32>,
-    /// Its share under the weighted strategy; 0 gets nothing while another is there.
+    /// The share under the weighted strategy; 0 gets nothing while another is there.
     #[serde(default = "one")]
     pub weight: f64,
     /// How it is watched, where it differs from `[supervision]`.
     #[serde(default, skip_serializing_if = "SupervisionSettings::is_empty")]
     pub supervision: SupervisionSettings,
-    /// What its kind asks for.
+    /// The keys of the kind.
     #[serde(default, skip_serializing_if = "ProviderConfig::is_empty")]
     pub config: ProviderConfig,
 }
@@ -381,7 +381,7 @@ impl Serialize for ProviderConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProtocolSettings {
-    /// Its `*.toml` files are registered at start, where it exists.
+    /// The `*.toml` files in this directory are registered at start, if it exists.
     pub directory: PathBuf,
 }
 
@@ -425,7 +425,7 @@ pub struct ServerSettings {
 }
 
 impl Default for Settings {
-    /// Those of `config/default.toml`.
+    /// The defaults of `config/default.toml`.
     fn default() -> Self {
         let sources = Sources::nothing();
         sources.load().expect("config/default.toml is compiled in, and a test reads it")
@@ -459,7 +459,7 @@ impl Settings {
         self.providers.iter().filter(|(_, provider)| provider.enabled)
     }
 
-    /// What no type can say: bounds, and what must fit together.
+    /// Checks bounds, and settings that must fit together: no type can express them.
     ///
     /// # Errors
     /// [`SettingsError`] with everything that is wrong.

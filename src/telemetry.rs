@@ -1,6 +1,6 @@
-//! What is told of this process to those who watch it.
+//! Measurements of this process for monitoring.
 
-/// Resident memory of this process in MiB, where the system tells it.
+/// Resident memory of this process in MiB, if the system reports it.
 pub fn process_memory_mib() -> Option<f64> {
     // Kept by the kernel in memory: reading it does not block.
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -1,4 +1,4 @@
-//! What a person or a program may have done to what runs: one form for the handle, for the engine,
+//! The commands of a person or a program about what runs: one form for the handle, for the engine,
 //! and for a request that is stored for another process.
 //!
 //! The stored form keeps the names of its first version, so that rows of an older process are read.
@@ -31,7 +31,7 @@ pub enum Command {
     Resolve {
         /// The task.
         task: TaskId,
-        /// What became of it.
+        /// The outcome of its call.
         #[serde(rename = "verdict")]
         resolution: Resolution,
     },
@@ -44,7 +44,7 @@ pub enum Command {
     },
 }
 
-/// What became of a task whose outcome is unknown, as a person says.
+/// The outcome of a task that is `outcome_unknown`, as a person states it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "as")]
 pub enum Resolution {

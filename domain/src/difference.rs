@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(difference(&described, &spec()), None);
     }
 
-    /// What differs is named, with both values where they are short.
+    /// A difference is named, with both values if they are short.
     #[test]
     fn what_differs_is_named() {
         let text = |after: WorkflowSpec| difference(&spec(), &after).unwrap();

@@ -88,7 +88,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
 /// Writes seconds, as a whole number if possible.
 ///
 /// # Errors
-/// Those of the serializer.
+/// The errors of the serializer.
 pub fn serialize<S: Serializer>(span: &Duration, out: S) -> Result<S::Ok, S::Error> {
     if span.subsec_nanos() == 0 {
         out.serialize_u64(span.as_secs())

@@ -121,13 +121,13 @@ pub struct EngineConfig {
     pub takes_over: bool,
     /// The longest time between two polls for something to claim.
     pub sweep: Duration,
-    /// What the store can do.
+    /// The abilities of the store.
     pub store: StoreTraits,
     /// True to report [`Step`]s, for tests that end the process at them.
     pub reports_steps: bool,
 }
 
-/// What the engine needs to know of its store.
+/// The properties of the store that the engine decides by.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreTraits {
     /// Several processes share it by leases.

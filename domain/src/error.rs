@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(retryable, expected);
     }
 
-    /// What was stored is read back as it was.
+    /// A stored error is read back as it was.
     #[test]
     fn errors_survive_json() {
         let error = TaskError::new(ErrorCode::ProviderOverloaded, "busy")

@@ -319,7 +319,7 @@ mod tests {
         );
     }
 
-    /// What a store keeps is read back as it was.
+    /// A stored event is read back as it was.
     #[test]
     fn stored_form_is_reversible() {
         let data = EventData::ProviderHealth {

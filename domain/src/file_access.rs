@@ -54,7 +54,7 @@ mod tests {
         assert!(written.get("place").is_none(), "{written}");
     }
 
-    /// What a place does not know is left out, and read back as it was.
+    /// Keys that a version does not know are left out, and the rest is read back as it was.
     #[test]
     fn file_access_is_stored_without_its_empty_parts() {
         let file_access =

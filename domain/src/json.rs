@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(read(b"\xef\xbb\xbf {\"a\": null} ", WIDE), Ok(json!({"a": null})));
     }
 
-    /// What is no JSON is refused with its place, and a budget that holds is not blamed.
+    /// A text that is no JSON is refused with its place, and a budget that holds is not blamed.
     #[test]
     fn broken_text_is_refused_with_a_reason() {
         assert!(invalid(b"").contains("EOF"));

@@ -161,12 +161,12 @@ impl<W> LeaseQueue<W> {
         self.ledger.total()
     }
 
-    /// What is free now.
+    /// The free amounts.
     pub const fn free(&self) -> &Resources {
         self.ledger.free()
     }
 
-    /// What is taken now.
+    /// The amounts that leases hold.
     pub fn taken(&self) -> Resources {
         self.ledger.taken()
     }

@@ -73,7 +73,7 @@ pub struct ExecutionStats {
     pub fenced_writes: u64,
 }
 
-/// What was measured of one call.
+/// The measurements of one call.
 #[derive(Debug, Clone)]
 pub struct CallSample {
     /// The method that was called.

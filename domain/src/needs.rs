@@ -236,7 +236,7 @@ mod tests {
         }
     }
 
-    /// What was stored before needs were written down is still run.
+    /// A workflow that was stored before needs were recorded still runs.
     #[test]
     fn unknown_needs_may_be_tried() {
         assert!(offer(&[]).covers(&Needs::default()));

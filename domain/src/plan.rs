@@ -57,11 +57,11 @@ impl Default for PlanDefaults {
 /// A workflow that can run.
 #[derive(Debug)]
 pub struct Plan {
-    /// Its id.
+    /// The id.
     pub id: WorkflowId,
     /// True when the id was made up: nothing else can have it.
     pub has_new_id: bool,
-    /// Its name for a person.
+    /// The name for a person.
     pub name: Arc<str>,
     /// The spec as submitted.
     pub spec: Arc<WorkflowSpec>,

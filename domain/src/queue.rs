@@ -231,7 +231,7 @@ mod tests {
         assert!(queue.lanes.iter().map(VecDeque::capacity).sum::<usize>() <= 2 * CAPACITY_KEPT);
     }
 
-    /// What may not be picked now keeps its place, and its age among all others.
+    /// A task that may not be picked now keeps its place, and its age among all others.
     #[test]
     fn an_effect_that_must_wait_is_passed_by_and_keeps_its_position() {
         use Priority::{High, Normal};

@@ -125,7 +125,7 @@ pub struct Amendment {
     pub id: WorkflowId,
     /// The new submission; its tasks are those of the old one.
     pub spec: Arc<WorkflowSpec>,
-    /// Its sequence is the one after the workflow's last.
+    /// The event of the change; its sequence is the one after the workflow's last.
     pub event: Event,
 }
 

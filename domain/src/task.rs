@@ -40,7 +40,7 @@ pub enum TaskStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a task that is {from} cannot become {to}")]
 pub struct ImpossibleTransition {
-    /// Where it stands.
+    /// The present status.
     pub from: TaskStatus,
     /// The requested status.
     pub to: TaskStatus,

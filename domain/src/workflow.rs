@@ -316,11 +316,11 @@ impl fmt::Display for WorkflowStatus {
 /// The record of one workflow, as stores keep it and queries return it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkflowRecord {
-    /// Its id.
+    /// The id.
     pub id: WorkflowId,
-    /// Its name for a person.
+    /// The name for a person.
     pub name: Arc<str>,
-    /// Where it stands.
+    /// The status.
     pub status: WorkflowStatus,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,

@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(*tasks[1].parameters, json!({"image_path": "1.png", "prompt": "p"}));
     }
 
-    /// What is no list of files of a language model is somebody's own parameter.
+    /// A parameter that is no list of files of a language model is left as it is.
     #[test]
     fn other_parameters_of_that_name_stay() {
         for (method, parameters) in

@@ -178,7 +178,7 @@ mod tests {
         }
     }
 
-    /// What JSON cannot hold is told, not bent.
+    /// A number that JSON cannot hold is reported, not changed.
     #[test]
     fn numbers_beyond_json_are_reported() {
         for text in [".inf", "-.INF", ".nan", "18446744073709551616", "1e999"] {

@@ -88,7 +88,7 @@ impl Handle {
     /// workflow has the id, or if one process at a time uses the store.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub async fn standing(&self, id: &WorkflowId) -> Result<Option<Standing>, TaskError> {
         let Some(leases) = self.store.leases() else { return Ok(None) };
         Ok(leases.standings(std::slice::from_ref(id)).await?.pop().flatten())

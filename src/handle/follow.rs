@@ -43,7 +43,7 @@ pub struct Follow {
     is_over: bool,
 }
 
-/// What arrived while nothing was left to return.
+/// An arrival while nothing was left to return.
 enum Arrival {
     Local(Option<Delivery>),
     Remote(Option<Change>),

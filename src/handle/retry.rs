@@ -67,7 +67,7 @@ impl Handle {
     /// Files of results stay.
     ///
     /// # Errors
-    /// Those of the store; then none was deleted, or that is not known: it may be repeated.
+    /// The errors of the store; then none was deleted, or that is not known: it may be repeated.
     pub async fn delete(&self, ids: &[WorkflowId]) -> Result<Vec<Deletion>, TaskError> {
         Ok(self.store.delete(ids).await?)
     }

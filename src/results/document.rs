@@ -27,7 +27,7 @@ impl<'w, W: Write> DocumentWriter<'w, W> {
     /// Writes all that stands before the tasks. `in_list` indents it as an element of a list.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// The errors of `out`.
     pub fn begin(out: &'w mut W, record: &WorkflowRecord, in_list: bool) -> io::Result<Self> {
         let margin = if in_list { "  " } else { "" };
         write!(out, "{margin}{{")?;
@@ -44,7 +44,7 @@ impl<'w, W: Write> DocumentWriter<'w, W> {
     /// Writes a task with the result that it has.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// The errors of `out`.
     pub fn task(&mut self, task: &TaskRecord) -> io::Result<()> {
         if std::mem::replace(&mut self.has_task, true) {
             write!(self.out, ",")?;

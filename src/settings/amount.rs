@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 pub enum Amount {
     /// So much.
     Exactly(f64),
-    /// What the machine, or the container, has; unlimited where that cannot be told.
+    /// The amount of the machine, or of the container; unlimited if it is not known.
     Detect,
     /// More than anyone asks for.
     Unlimited,

@@ -14,7 +14,7 @@ pub(super) const PREFIX: &str = "GLEITZEIT__";
 /// A file, or a text that stands for one.
 #[derive(Debug, Clone)]
 pub(super) struct TextLayer {
-    /// Its name for a person.
+    /// The name for a person.
     pub(super) name: String,
     /// TOML.
     pub(super) text: String,
@@ -23,7 +23,7 @@ pub(super) struct TextLayer {
 }
 
 impl TextLayer {
-    /// What keeps it from being read at all.
+    /// The error that keeps it from being read at all.
     pub(super) fn problem(&self) -> Option<SettingsProblem> {
         let error = DeTable::parse(&self.text).err()?;
         let message = error.message().lines().collect::<Vec<_>>().join(" ");
@@ -31,7 +31,7 @@ impl TextLayer {
         Some(SettingsProblem::new("", message).origin(position))
     }
 
-    /// Where the key is written, if it is.
+    /// The place of the key, if it is there.
     pub(super) fn find(&self, path: &[String]) -> Option<String> {
         let table = DeTable::parse(&self.text).ok()?;
         let (first, rest) = path.split_first()?;
@@ -65,11 +65,11 @@ impl TextLayer {
 /// One variable: the key that it sets and its text.
 #[derive(Debug, Clone)]
 pub(super) struct Variable {
-    /// Its name, as the environment has it.
+    /// The name, as the environment has it.
     pub(super) name: String,
     /// The path of the key, in lower case.
     pub(super) path: Vec<String>,
-    /// Its text.
+    /// The text.
     pub(super) text: String,
 }
 

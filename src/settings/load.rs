@@ -29,7 +29,7 @@ use super::{
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// Where settings come from, besides the defaults.
+/// The sources of settings, besides the defaults.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// The directory of environments' files, and the one that is read.

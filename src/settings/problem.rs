@@ -1,4 +1,4 @@
-//! What is wrong with the settings: everything at once, each with its key and its place.
+//! Problems of the settings: all at once, each with its key and its place.
 
 use std::fmt;
 
@@ -9,11 +9,11 @@ use super::secret;
 pub struct SettingsProblem {
     /// The key, such as `engine.max_concurrent_tasks`; empty where it is about a whole file.
     pub path: String,
-    /// Where it was written, such as `config/production.toml:3:24` or the name of a variable.
+    /// The place of the value, such as `config/production.toml:3:24`, or the name of a variable.
     pub origin: Option<String>,
     /// The value that was found, and what was expected.
     pub message: String,
-    /// What to do, where there is more to say.
+    /// The remedy, if there is more to say.
     pub help: Option<String>,
 }
 
@@ -67,7 +67,7 @@ fn list(problems: &[SettingsProblem]) -> String {
     lines.concat()
 }
 
-/// What a deserializer's error at a key means.
+/// The meaning of a deserializer's error at a key.
 pub(super) fn explain(path: String, error: &str) -> SettingsProblem {
     let mut problem = SettingsProblem::new(path, in_plain_words(error));
     if secret::is_secret(&problem.path)

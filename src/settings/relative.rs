@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// What is no relative path stays as it is written.
+    /// A text that is no relative path stays as it is written.
     #[test]
     fn relative_paths_begin_at_the_directory() {
         let mut tree = json!({

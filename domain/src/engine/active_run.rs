@@ -18,7 +18,7 @@ pub(super) struct ActiveRun<C: Callers> {
     pub(super) replies: Replies<C>,
     /// Callers that the write under way answers.
     pub(super) attached: Attached<C>,
-    /// Its entries among the timers.
+    /// The run's entries among the timers.
     pub(super) timers: RunTimers,
     /// When its time limit began.
     pub(super) started_at: DateTime<Utc>,

@@ -76,7 +76,7 @@ pub struct TaskEnd {
     pub attempt: u32,
     /// The method that was called; `None` when the attempt was lost before that was known.
     pub method: Option<MethodRef>,
-    /// What the call returned, or why there is nothing.
+    /// The result of the call, or the reason why there is none.
     pub outcome: Result<Outcome, TaskError>,
     /// How long the call ran; `None` when it did not begin.
     pub duration: Option<Duration>,

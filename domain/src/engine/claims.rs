@@ -1,11 +1,11 @@
-//! What is asked and answered when stored workflows are loaded to be run here.
+//! The questions and answers by which stored workflows are loaded to be run here.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::{Callers, Engine};
 use crate::{id::WorkflowId, plan::Plan, store::Epoch, workflow::WorkflowRecord};
 
-/// What may be claimed next.
+/// The room for the next claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimBudget {
     /// A part, for this lease.
@@ -16,7 +16,7 @@ pub enum ClaimBudget {
     NoRoom,
 }
 
-/// What is asked of a recovery.
+/// The purpose of a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RecoverOptions {
     /// Runs again what did not complete in a settled workflow.
@@ -30,7 +30,7 @@ pub struct RecoverOptions {
 pub struct StoredWorkflow {
     /// The plan.
     pub plan: Arc<Plan>,
-    /// What is stored.
+    /// The stored record.
     pub record: WorkflowRecord,
     /// The expired lease that owned it.
     pub left_by: Option<Epoch>,

@@ -13,7 +13,7 @@ use crate::{
     store::lease::Resolution,
 };
 
-/// What it means if the caller of a command is dropped.
+/// The meaning of a dropped caller of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ack {
     /// The workflow was never stored.

@@ -16,7 +16,7 @@ use crate::{
     task::TaskStatus,
 };
 
-/// What may be dispatched now.
+/// The tasks that may be dispatched now.
 #[derive(Debug)]
 pub struct DispatchBudget {
     /// How many tasks.
@@ -84,8 +84,8 @@ impl<C: Callers> Engine<C> {
         );
     }
 
-    /// What may be dispatched now; `has_lease` while no other process can have taken over. `None` if
-    /// nothing may, or nothing waits.
+    /// The tasks that may be dispatched now; `has_lease` while no other process can have taken
+    /// over. `None` if none may, or none waits.
     pub fn dispatch_budget(&self, has_lease: bool) -> Option<DispatchBudget> {
         let is_running = self.phase == Phase::Running && !self.ready.is_empty();
         if !is_running || self.budget.is_memory_full() {

@@ -1,4 +1,4 @@
-//! What the engine decided: carried out by the actor, in order.
+//! The decisions of the engine, which the actor carries out in order.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -105,7 +105,7 @@ pub enum Effect<C: Callers> {
 /// An answer to a caller.
 #[derive(Debug)]
 pub enum Reply<C: Callers> {
-    /// What was changed is stored.
+    /// The change is stored.
     Stored(C::OnStored),
     /// The state; `None` if the caller is to read the store.
     State(C::OnState, Option<Arc<WorkflowRecord>>),
@@ -122,11 +122,11 @@ pub enum Reply<C: Callers> {
 pub struct Existed<C: Callers> {
     /// The id.
     pub id: WorkflowId,
-    /// What was submitted, if the id was chosen by the caller.
+    /// The submission, if the id was chosen by the caller.
     pub spec: Option<Arc<WorkflowSpec>>,
-    /// Those that wait until it is accepted.
+    /// Callers that wait until it is accepted.
     pub accepted: Vec<C::OnAccepted>,
-    /// Those that wait for its end.
+    /// Callers that wait for its end.
     pub ended: Vec<Waiter<C::OnEnd>>,
     /// True if it belongs to this engine's lease, and is to be run here.
     pub is_claimed: bool,
@@ -143,12 +143,12 @@ pub struct Settled {
     pub outcome: TaskOutcome,
 }
 
-/// What other tasks can refer to of a settled task.
+/// The fields of a settled task that other tasks can refer to.
 #[derive(Debug, Clone)]
 pub struct TaskOutcome {
-    /// Its final status.
+    /// The final status.
     pub status: TaskStatus,
-    /// Its result.
+    /// The result.
     pub result: Option<Arc<serde_json::Value>>,
     /// Why it failed.
     pub error: Option<Arc<TaskError>>,

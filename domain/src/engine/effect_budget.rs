@@ -51,7 +51,7 @@ impl EffectBudget {
         self.limits.is_full(self.unstored)
     }
 
-    /// What may be dispatched, and how many calls with an effect, while `running` calls run.
+    /// The tasks that may be dispatched, and how many with an effect, while `running` calls run.
     pub(super) fn pick(&self, running: usize, may_begin: bool) -> (Pick, u64) {
         let room = self.limits.room_for_effects(self.unstored, running as u64);
         if !may_begin || room == 0 { (Pick::PureOnly, 0) } else { (Pick::Any, room) }

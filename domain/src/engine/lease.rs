@@ -63,7 +63,7 @@ enum PollState {
     PollingAndAgain,
 }
 
-/// What is known of the lease, and of polls.
+/// The known state of the lease, and of polls.
 #[expect(clippy::struct_excessive_bools, reason = "facts that do not exclude each other")]
 #[derive(Debug, Default)]
 pub(super) struct Ownership {

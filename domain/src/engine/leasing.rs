@@ -43,7 +43,7 @@ impl<C: Callers> Engine<C> {
         self.lease_now(now).ok()
     }
 
-    /// What may be claimed next, beside so many tasks that are about to be loaded.
+    /// The room for the next claim, beside so many tasks that are about to be loaded.
     pub fn claim_budget(&mut self, epoch: Option<Epoch>, besides: u64) -> ClaimBudget {
         let has_room = self.load + besides < self.config.max_queued_tasks;
         match epoch {
@@ -203,8 +203,8 @@ impl<C: Callers> Engine<C> {
         self.effects.push_back(Effect::Poll { epoch, claims });
     }
 
-    /// What this process can run has changed: there may be something to claim that it could not
-    /// before.
+    /// The methods that this process can run have changed: workflows may be claimed that it could
+    /// not run before.
     pub fn offer_changed(&mut self) {
         // Before the start has claimed what is stored, it is about to.
         if self.ownership.has_begun() {

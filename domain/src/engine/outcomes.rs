@@ -146,7 +146,7 @@ impl<C: Callers> Engine<C> {
         self.wake();
     }
 
-    /// What follows from settled tasks; `asked` has one entry for each of them.
+    /// Applies the settlements of settled tasks; `asked` has one entry for each of them.
     pub fn dependents_resolved(
         &mut self,
         asked: Vec<RunKey>,

@@ -1,6 +1,6 @@
-//! Stored workflows that go on here: after a crash, after a stop, or by a command.
+//! Stored workflows that continue here: after a crash, after a stop, or by a command.
 //!
-//! What was settled stays as it was and is not run again. What was executing runs again, unless
+//! A settled task stays as it was and is not run again. A call that was cut off runs again, unless
 //! its method must not run twice and its start was stored: then its outcome is unknown, and a person
 //! has to resolve it.
 

@@ -14,7 +14,7 @@ pub(super) enum Removal<'a> {
     Released,
     /// It can no longer be stored.
     Abandoned(&'a TaskError),
-    /// Its submission is not stored here; its callers are those of the submission.
+    /// The submission is not stored here; the callers are those of the submission.
     Discarded,
 }
 

@@ -15,10 +15,10 @@ use crate::{
     store::{Epoch, StoreError, WorkflowChange},
 };
 
-/// What the store answered to a write.
+/// The store's answer to a write.
 #[derive(Debug, Default)]
 pub struct WriteOutcome {
-    /// What was not written, and why; writing it again may succeed.
+    /// The changes that were not written, and why; writing them again may succeed.
     pub again: Option<(StoreError, Vec<WorkflowChange>)>,
     /// Workflows of which something can never be stored.
     pub rejected: Vec<RejectedChange>,
@@ -31,11 +31,11 @@ pub struct RejectedChange {
     pub id: WorkflowId,
     /// Why.
     pub error: StoreError,
-    /// What is not stored: first the change that is refused, which has one task at most.
+    /// The changes that are not stored: first the one that is refused, which has one task at most.
     pub left: Vec<WorkflowChange>,
 }
 
-/// What the answer to a whole write means.
+/// The meaning of the answer to a whole write.
 #[derive(Debug)]
 pub enum AfterWrite {
     /// All is known.
@@ -44,7 +44,7 @@ pub enum AfterWrite {
     Split(SplitWrite),
 }
 
-/// What follows from the answer to the write of `changes`.
+/// Decides by the answer to the write of `changes`.
 pub fn after_write(answer: Result<(), StoreError>, changes: Vec<WorkflowChange>) -> AfterWrite {
     match answer {
         Ok(()) => AfterWrite::Known(WriteOutcome::default()),
@@ -65,7 +65,7 @@ fn is_retryable(error: &StoreError) -> bool {
     error.is_transient() || *error == StoreError::Closed
 }
 
-/// What a part must wait for, because one before it is not stored.
+/// The reason why a part must wait: one before it is not stored.
 #[derive(Debug, Clone, Copy)]
 enum After {
     /// The rejected change of this number.
@@ -146,7 +146,7 @@ impl SplitWrite {
         }
     }
 
-    /// What became of all parts.
+    /// The outcome of all parts.
     pub fn finish(self) -> WriteOutcome {
         self.outcome
     }

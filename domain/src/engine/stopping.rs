@@ -31,7 +31,7 @@ pub struct EngineCounts {
     pub unstored_bytes: u64,
 }
 
-/// What an engine left when it stopped. The store remembers all of it.
+/// The work that an engine left when it stopped. The store remembers all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct StopReport {
     /// Tasks whose call was cut off.

@@ -19,9 +19,9 @@ use crate::{
 /// A stored workflow, to be planned again.
 #[derive(Debug)]
 pub struct StoredDraft {
-    /// What was submitted.
+    /// The submission.
     pub draft: Draft,
-    /// What it needs, as it was determined at its submission.
+    /// The methods that it needs, as determined at its submission.
     pub needs: Needs,
     /// The tasks that are settled, by their index.
     pub settled: Vec<bool>,
@@ -30,7 +30,7 @@ pub struct StoredDraft {
 /// Stored workflows as drafts.
 #[derive(Debug, Default)]
 pub struct StoredDrafts {
-    /// Those that make sense.
+    /// The workflows that can be read.
     pub drafts: Vec<StoredDraft>,
     /// The records of the drafts, each with the expired lease that owned it.
     pub records: Vec<(WorkflowRecord, Option<Epoch>)>,
@@ -89,7 +89,7 @@ pub fn check_settled(record: &WorkflowRecord, options: RecoverOptions) -> Result
     Err(TaskError::new(ErrorCode::WorkflowInvalidState, message))
 }
 
-/// What was recovered.
+/// The counts of a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Recovered {
     /// Workflows that go on.
@@ -98,16 +98,16 @@ pub struct Recovered {
     pub tasks: u64,
     /// Stored workflows that could not be read; the log says why.
     pub unreadable: u64,
-    /// Those asked for by name that another process runs.
+    /// Workflows that were asked for by name and that another process runs.
     pub held: u64,
-    /// Those that this process cannot run, and left to others.
+    /// Workflows that this process cannot run, and left to others.
     pub unfit: u64,
 }
 
 /// How far a recovery is.
 #[derive(Debug, Default)]
 pub struct RecoveryProgress {
-    /// What was recovered so far.
+    /// The counts so far.
     pub recovered: Recovered,
     /// Why the last workflow that does not go on here does not.
     pub rejected: Option<ResumeError>,
@@ -116,7 +116,7 @@ pub struct RecoveryProgress {
 }
 
 impl RecoveryProgress {
-    /// Those of the replanned workflows that can go on here; the others are added to `unfit`.
+    /// Selects the replanned workflows that can continue here; the others are added to `unfit`.
     pub fn select(
         &mut self,
         plans: Vec<Replanned>,
@@ -150,7 +150,7 @@ impl RecoveryProgress {
         }
     }
 
-    /// What became of the recovery of one workflow.
+    /// The result of the recovery of one workflow.
     ///
     /// # Errors
     /// Why this process cannot run it.
@@ -165,7 +165,7 @@ impl RecoveryProgress {
     }
 }
 
-/// What became of a retry.
+/// The result of a retry.
 ///
 /// # Errors
 /// `WORKFLOW_INVALID_STATE`, or `PERSISTENCE_INTEGRITY_ERROR` if it cannot be read.

@@ -101,11 +101,11 @@ impl<C: Callers> Submissions<C> {
 #[derive(Debug)]
 struct PendingSubmission<C: Callers> {
     id: WorkflowId,
-    /// What was submitted under an id that the caller chose: the same id may be submitted again.
+    /// The submission under an id that the caller chose: the same id may be submitted again.
     spec: Option<Arc<WorkflowSpec>>,
     tasks: u64,
     accepted: Vec<C::OnAccepted>,
-    /// Those of its end, and those that wait until its cancellation is stored.
+    /// Callers that wait for the end, or until the cancellation is stored.
     replies: Replies<C>,
     /// Why it is to be stopped once it is stored.
     cancelled: Option<Arc<str>>,

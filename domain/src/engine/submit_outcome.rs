@@ -1,4 +1,4 @@
-//! What the answers of the store to new workflows mean.
+//! The meaning of the store's answers to new workflows.
 //!
 //! The answer to a commit may be lost. The same is then written again a few times, while the caller
 //! waits; after that the submission is unconfirmed.
@@ -38,7 +38,7 @@ pub enum NotStored {
     },
 }
 
-/// What became of each workflow of a batch.
+/// The outcome of each workflow of a batch.
 pub type SubmitOutcomes = Vec<Result<Submitted, NotStored>>;
 
 /// The tries of one batch that the store did not confirm.
@@ -64,7 +64,7 @@ impl SubmitRetries {
         Some(UNKNOWN_PAUSE * (1 << (self.tries - 1)))
     }
 
-    /// What the last answer means for each workflow.
+    /// Applies the last answer to each workflow.
     pub fn finish(self, error: &StoreError, new: Vec<NewWorkflow>) -> AfterSubmit {
         let is_unconfirmed = self.is_unconfirmed;
         let of_each = |outcome: &dyn Fn(NewWorkflow) -> NotStored| {
@@ -93,7 +93,7 @@ impl SubmitRetries {
     }
 }
 
-/// What follows from the last answer to a batch.
+/// The consequence of the last answer to a batch.
 #[derive(Debug)]
 pub enum AfterSubmit {
     /// All is known.

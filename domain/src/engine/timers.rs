@@ -14,7 +14,7 @@ const KEYS_KEPT: usize = 16;
 /// Names an entry: when it is due, and a number of its own.
 pub(super) type TimerKey = (Moment, u64);
 
-/// What to do when a timer is due.
+/// The action when a timer is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimerKind {
     /// Queue a task again.

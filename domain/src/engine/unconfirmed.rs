@@ -24,7 +24,7 @@ pub const CONFIRM_PAUSE: Duration = Duration::from_secs(1);
 /// A submission that is not confirmed.
 #[derive(Debug)]
 pub struct Unconfirmed {
-    /// What was submitted.
+    /// The submission.
     pub new: NewWorkflow,
     /// Why it is to be stopped once it runs.
     pub cancelled: Option<Arc<str>>,
@@ -36,10 +36,10 @@ pub const fn is_unconfirmable(error: &StoreError) -> bool {
     !error.is_transient() && !matches!(error, StoreError::LeaseLost { .. })
 }
 
-/// What became of submissions that were asked about.
+/// The store's answers about submissions.
 #[derive(Debug, Default)]
 pub struct Confirmations {
-    /// Those that are still unconfirmed.
+    /// Submissions that are still unconfirmed.
     pub left: Vec<Unconfirmed>,
     /// Tasks of those that are not.
     pub settled_tasks: u64,
@@ -51,7 +51,7 @@ pub struct Confirmations {
 #[derive(Debug, Default)]
 pub(super) struct UnconfirmedSubmissions {
     open: Vec<Unconfirmed>,
-    /// Those that the store is asked about now.
+    /// Submissions that the store is asked about now.
     asked: Vec<WorkflowId>,
     is_armed: bool,
 }
@@ -83,7 +83,7 @@ impl UnconfirmedSubmissions {
         self.asked.is_empty()
     }
 
-    /// Those to ask the store about, under the lease that is held now.
+    /// Submissions to ask the store about, under the lease that is held now.
     pub(super) fn ask(&mut self, epoch: Option<Epoch>) -> Vec<Unconfirmed> {
         let mut open = std::mem::take(&mut self.open);
         for unconfirmed in &mut open {

@@ -1,6 +1,6 @@
-//! What goes into one write of changes, and what follows when it is stored, refused or fails.
+//! The content of one write of changes, and the consequence when it is stored, refused or fails.
 //!
-//! At most one write is under way. What changes meanwhile forms the next one, so that a single
+//! At most one write is under way. Changes that occur meanwhile form the next one, so that a single
 //! change never waits for others, and under load many share the cost of a commit.
 //!
 //! Invariant: a task becomes ready only after the write that holds what made it ready.
@@ -22,7 +22,7 @@ const GROUP_MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Tasks of a run that become ready together.
 pub(super) type ReadyTasks = (RunKey, Vec<u32>);
 
-/// What waits to be written, and what is being written.
+/// The changes that wait to be written, and those of the write under way.
 #[derive(Debug, Default)]
 pub(super) struct WriteBatcher {
     /// Runs that changed since their last write.
@@ -114,7 +114,7 @@ impl WriteBatcher {
         (std::mem::take(&mut self.writing), std::mem::take(&mut self.unstored))
     }
 
-    /// What became ready by the write that was stored last.
+    /// The tasks that became ready by the write that was stored last.
     pub(super) fn take_ready(&mut self) -> Vec<ReadyTasks> {
         std::mem::take(&mut self.writing_ready)
     }

@@ -127,7 +127,7 @@ mod tests {
         assert!(text.contains("`${ask.text}`") && text.contains("context"), "{text}");
     }
 
-    /// What a method says of its result is most probably all there is.
+    /// The declared fields of a method's result are most probably all there are.
     #[test]
     fn a_field_that_is_not_declared_is_reported_with_the_nearest() {
         let ask = TaskSpec::new("ask", "llm/chat")

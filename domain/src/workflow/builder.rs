@@ -223,7 +223,7 @@ mod tests {
         }
     }
 
-    /// What the handle sets is what the spec's own methods set.
+    /// The handle sets the same as the spec's own methods.
     #[test]
     fn a_handle_builds_the_task_that_a_spec_would() {
         let wf = WorkflowBuilder::from(WorkflowSpec::new("w").id("1"));

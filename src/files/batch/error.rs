@@ -16,7 +16,7 @@ pub enum BatchError {
     /// There is no such folder.
     #[error("`{}` is no folder", directory.display())]
     NoDirectory {
-        /// Where it was looked for.
+        /// The directory that was searched.
         directory: PathBuf,
     },
     /// The folder cannot be listed.

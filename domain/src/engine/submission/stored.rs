@@ -1,4 +1,4 @@
-//! What the answer of the store means for a submission.
+//! The meaning of the store's answer for a submission.
 
 use super::{
     super::{
@@ -15,7 +15,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// What follows from a batch that was stored.
+/// The consequence of a batch that was stored.
 #[derive(Debug, Default)]
 struct StoredEffects {
     events: Vec<Event>,

@@ -1,4 +1,4 @@
-//! What was written is read back, whatever it is.
+//! Every written value is read back as it was.
 
 use std::{sync::Arc, time::Duration};
 

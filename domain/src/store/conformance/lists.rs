@@ -1,4 +1,4 @@
-//! What is shown, what is loaded at a start, and what is forgotten.
+//! Lists, loading at a start, and retention.
 
 use std::sync::Arc;
 

@@ -141,7 +141,7 @@ pub fn settles(
     }
 }
 
-/// What a record becomes by a change: the rule that stores are held to.
+/// Applies a change to a record: the rule that stores are held to.
 pub fn apply(record: &mut WorkflowRecord, change: &WorkflowChange) {
     for task in &change.tasks {
         record.tasks[task.index as usize] = task.clone();

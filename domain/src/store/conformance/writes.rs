@@ -1,4 +1,4 @@
-//! What a write does, alone and among others.
+//! The effect of a write, alone and among others.
 
 use futures_util::future::join_all;
 use serde_json::json;
