@@ -400,11 +400,11 @@ pub struct MonitoringSettings {
 pub struct LoggingSettings {
     /// A level, or directives such as `info,gleitzeit=debug`.
     pub level: String,
-    /// How a line looks.
+    /// The form of a line.
     pub format: LogFormat,
 }
 
-/// How a line of the log looks.
+/// The form of a line of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {

@@ -66,7 +66,7 @@ pub(crate) enum Command {
     /// Say what became of a task whose outcome is unknown.
     #[command(alias = "settle")]
     Resolve(Resolve),
-    /// Continue workflows that a stopped or killed process left behind.
+    /// Continue workflows that a stopped or killed process left.
     Resume(Resume),
     /// Run the failed, skipped and cancelled tasks of a workflow again.
     Retry(Retry),
@@ -154,7 +154,7 @@ pub(crate) struct FileAndInputs {
     /// Set inputs from a file in YAML, JSON or TOML, `-` for standard input; `--input` is above it.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) input_file: Option<PathBuf>,
-    /// Set `${inputs.NAME}`; the value is JSON where it is some, else text.
+    /// Set `${inputs.NAME}`; the value is JSON if it can be read as JSON, else text.
     #[arg(long = "input", value_name = "NAME=VALUE", value_parser = values::input)]
     pub(crate) inputs: Vec<(String, Input)>,
 }
@@ -261,7 +261,7 @@ pub(crate) struct Batch {
     /// Which files, as a glob; `**` crosses directories.
     #[arg(long, default_value = "*")]
     pub(crate) pattern: String,
-    /// Ask a language model this about each file; one with eyes where it is an image.
+    /// Ask a language model this about each file; a vision model if it is an image.
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: Option<String>,
     /// Run this Python file on each file; it sees `context["file_path"]`.
@@ -292,9 +292,9 @@ pub(crate) struct ShowLogs {
 pub(crate) enum Db {
     /// Say what is in it: its schema, how many of what, its size, which processes work on it.
     Status,
-    /// Say everything in it that contradicts itself; exit status 1 where there is something.
+    /// Report rows that contradict each other; exit status 1 if there are any.
     Check,
-    /// Make the database where there is none, and bring its schema up to date.
+    /// Make the database if there is none, and bring its schema up to date.
     Migrate {
         /// Only say what would be done.
         #[arg(long)]

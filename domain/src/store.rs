@@ -118,7 +118,7 @@ impl ListFilter {
     }
 }
 
-/// Another submission of a settled workflow, and the event that tells of it.
+/// Another submission of a settled workflow, and the event that records it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Amendment {
     /// The workflow.

@@ -38,7 +38,7 @@ pub struct Sources {
     /// The project's file with its text.
     project: Option<(PathBuf, String)>,
     variables: Vec<Variable>,
-    /// Names of variables that set nothing, and look as if they should.
+    /// Names of variables that set nothing, but resemble those that do.
     near_misses: Vec<String>,
     texts: Vec<TextLayer>,
     kinds: ProviderKinds,

@@ -208,7 +208,7 @@ impl<C: Callers> Engine<C> {
     }
 
     /// A workflow that can no longer be stored is not run on: nothing of it could be published. The
-    /// store has it as it was before, and the next start goes on with that.
+    /// store has it as it was before, and the next start continues from that.
     pub(super) fn abandon_run(&mut self, key: RunKey, error: &TaskError) {
         self.remove_run(key, Removal::Abandoned(error));
         self.effects.push_back(Effect::RemoveGraphs(vec![key]));

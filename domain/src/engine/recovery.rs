@@ -111,7 +111,7 @@ impl<C: Callers> Engine<C> {
         self.runs.get(&key).map(|active| active.run.record().tasks.clone()).unwrap_or_default()
     }
 
-    /// Graphs were restored, or cannot be: their runs go on.
+    /// Graphs were restored, or cannot be: their runs continue.
     pub fn graphs_restored(
         &mut self,
         graphs: Vec<(RunKey, Result<Settlement, SubmitError>)>,

@@ -36,7 +36,7 @@ pub struct EngineCounts {
 pub struct StopReport {
     /// Tasks whose call was cut off.
     pub abandoned: Vec<(WorkflowId, TaskId)>,
-    /// Workflows that are not settled; the next start goes on with them.
+    /// Workflows that are not settled; the next start continues them.
     pub unsettled: Vec<WorkflowId>,
     /// False when something could not be written in time.
     pub stored: bool,

@@ -92,7 +92,7 @@ pub fn check_settled(record: &WorkflowRecord, options: RecoverOptions) -> Result
 /// The counts of a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Recovered {
-    /// Workflows that go on.
+    /// Workflows that continue.
     pub workflows: u64,
     /// Tasks of them that are not settled.
     pub tasks: u64,
@@ -109,7 +109,7 @@ pub struct Recovered {
 pub struct RecoveryProgress {
     /// The counts so far.
     pub recovered: Recovered,
-    /// Why the last workflow that does not go on here does not.
+    /// Why the last workflow that does not continue here does not.
     pub rejected: Option<ResumeError>,
     /// The first that this process cannot run, and why.
     pub unfit: Option<(WorkflowId, Problem)>,

@@ -101,7 +101,7 @@ impl<C: Callers> Engine<C> {
         self.runs.get(&key).is_some_and(|active| !active.is_bare && active.run.has_outcomes())
     }
 
-    /// A stored workflow begins, or goes on, or has ended by now.
+    /// A stored workflow begins, or continues, or has ended by now.
     fn activate(&mut self, key: RunKey, stored: &mut StoredEffects, now: Now) {
         self.stats.workflows_submitted += 1;
         self.step(Step::SubmissionActivated);
