@@ -23,7 +23,7 @@ pub use subscription::{Delivery, Subscription};
 
 /// Publishes events, in the order in which they happened.
 ///
-/// If events are costly to make, ask [`Audience::is_empty`] first.
+/// If events are costly to make, ask [`SubscriberCount::is_empty`] first.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Publish {

@@ -6,11 +6,11 @@
 //!
 //! | part | decides |
 //! |---|---|
-//! | [`Slots`](slots::Slots), [`EffectBudget`](effect_budget::EffectBudget) | which tasks may be queued and dispatched |
-//! | [`WriteBatcher`](write_batch::WriteBatcher), [`SplitWrite`] | what is written together, and again |
+//! | `Slots`, `EffectBudget` | which tasks may be queued and dispatched |
+//! | `WriteBatcher`, [`SplitWrite`] | what is written together, and again |
 //! | [`Replies`] | which caller is answered by which write |
-//! | [`Ownership`](lease::Ownership), [`UnconfirmedSubmissions`](unconfirmed::UnconfirmedSubmissions) | what this process may run |
-//! | [`Timers`](timers::Timers), [`LongStarts`](long_starts::LongStarts) | what is due when |
+//! | `Ownership`, `UnconfirmedSubmissions` | what this process may run |
+//! | `Timers`, `LongStarts` | what is due when |
 //!
 //! Invariants: intake is bounded here and nowhere else; an outcome is published, and its dependents
 //! start, only after it is stored; at most one write of new workflows and one of changes is under
