@@ -38,7 +38,7 @@ async fn a_path_that_cannot_be_written_is_reported() {
     let url = format!("sqlite:{}/gleitzeit.db", file.path().display());
     let (code, text, _) = failure(with_store(&url)).await;
     assert_eq!(code, ErrorCode::ConfigurationError, "{text}");
-    assert!(text.contains(&url) && text.contains("cannot make the folder"), "{text}");
+    assert!(text.contains(&url) && text.contains("cannot create the folder"), "{text}");
 }
 
 /// Somebody else's file is not overwritten.
