@@ -37,7 +37,7 @@ async fn held() -> Harness {
     harness
 }
 
-fn is_untold<T>(receiver: &mut Receiver<T>) -> bool {
+fn is_unanswered<T>(receiver: &mut Receiver<T>) -> bool {
     matches!(receiver.try_recv(), Err(TryRecvError::Empty))
 }
 
@@ -56,7 +56,7 @@ async fn a_pure_first_task_does_not_wait_for_the_store() {
     let (mut accepted, mut settled) = harness.send_draft(draft);
     run_until_idle().await;
     assert_eq!(harness.made(), ["a"]);
-    assert!(is_untold(&mut accepted) && is_untold(&mut settled));
+    assert!(is_unanswered(&mut accepted) && is_unanswered(&mut settled));
     harness.store.let_through(1);
     run_until_idle().await;
     assert_eq!(accepted.await.unwrap().unwrap(), id);
@@ -118,25 +118,25 @@ async fn what_ended_before_the_write_is_written_with_the_workflow() {
     assert_eq!(types, whole);
     assert_eq!(accepted.try_recv().unwrap().unwrap(), id);
     assert_eq!(harness.made(), ["a", "b", "first", "c"], "what follows begins at once");
-    assert!(is_untold(&mut settled), "its end is not stored");
+    assert!(is_unanswered(&mut settled), "its end is not stored");
     harness.store.release();
     assert_eq!(settled.await.unwrap().unwrap().status, WorkflowStatus::Completed);
 }
 
 /// Whoever asks what has become of it is told once that is stored.
 #[actix::test]
-async fn a_state_that_is_not_stored_is_not_told() {
+async fn a_state_that_is_not_stored_is_not_reported() {
     let harness = held().await;
     let draft = unnamed([pure("a", json!({}))]);
     let id = draft.id.clone();
     let (_accepted, _settled) = harness.send_draft(draft);
     run_until_idle().await;
-    let (answer, mut told) = tokio::sync::oneshot::channel();
+    let (answer, mut reported) = tokio::sync::oneshot::channel();
     harness.actors.addresses.engine.do_send(GetWorkflow { id: id.clone(), answer });
     run_until_idle().await;
-    assert!(is_untold(&mut told));
+    assert!(is_unanswered(&mut reported));
     harness.store.release();
-    let record = told.await.unwrap().unwrap();
+    let record = reported.await.unwrap().unwrap();
     assert_eq!(record.status, WorkflowStatus::Completed);
     assert_eq!(stored(&harness, &id).await, *record);
 }
@@ -250,5 +250,5 @@ async fn a_stop_says_nothing_of_what_is_not_stored() {
     let report = harness.actors.addresses.engine.send(Shutdown { deadline }).await.unwrap();
     assert_eq!(report.unsettled, []);
     assert_eq!(report.abandoned, []);
-    assert!(is_untold(&mut accepted));
+    assert!(is_unanswered(&mut accepted));
 }
