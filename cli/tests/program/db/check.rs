@@ -41,7 +41,7 @@ const CASES: &[Case<'static>] = &[
         &["UPDATE gleitzeit_workflows SET task_count = 4 WHERE id = 'done'"],
         Rule::Workflow,
         Some("done"),
-        "its row says 4 tasks, and its spec has 3",
+        "its row has the count 4, and its spec 3 tasks",
     ),
     (
         &["UPDATE gleitzeit_workflows SET status = 'odd' WHERE id = 'done'"],
@@ -89,7 +89,7 @@ const CASES: &[Case<'static>] = &[
         &["UPDATE gleitzeit_tasks SET position = 9 WHERE id = 't0' AND workflow_key = 2"],
         Rule::Task,
         Some("open"),
-        "it has 2 tasks, and one at 9",
+        "it has 2 tasks, and a row for one at 9",
     ),
     (
         &["UPDATE gleitzeit_tasks SET error = '{' WHERE workflow_key = 2"],
