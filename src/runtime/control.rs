@@ -6,9 +6,10 @@ use gleitzeit_actors::{
     execution_engine::{Recover, Recovered, StopReport},
     system::{self, Actors},
 };
+#[cfg(feature = "typed")]
+use gleitzeit_domain::protocol::ProtocolSpec;
 use gleitzeit_domain::{
     error::{ErrorCode, TaskError},
-    protocol::ProtocolSpec,
     provider::{Placement, ProviderSpec},
     store::Store,
 };

@@ -265,6 +265,7 @@ impl Connector {
     }
 
     /// Fails at once if nobody listens: a pool would try again until its limit.
+    #[cfg(feature = "postgres")]
     async fn check_reachable(&self) -> Result<(), StoreError> {
         match &self.location {
             Location::Sqlite(_) => Ok(()),

@@ -4,7 +4,9 @@ use std::{path::Path, time::Duration};
 
 use sea_orm::ConnectOptions;
 
-use super::{CONNECT_TIMEOUT, Connector, IDLE_IN_TX_TIMEOUT, Role};
+#[cfg(feature = "postgres")]
+use super::IDLE_IN_TX_TIMEOUT;
+use super::{CONNECT_TIMEOUT, Connector, Role};
 use crate::{Durability, location::Location};
 
 /// Connections that read.
