@@ -43,7 +43,7 @@ pub(crate) fn load(options: &Options) -> Result<Settings, Failure> {
 ///
 /// # Errors
 /// Invalid settings of a provider.
-#[cfg_attr(not(feature = "python"), expect(dead_code, reason = "for the workload `python` alone"))]
+#[cfg_attr(not(feature = "python"), allow(dead_code, reason = "for the workload `python` alone"))]
 pub(crate) fn builder_for(settings: &Settings, protocol: &str) -> anyhow::Result<RuntimeBuilder> {
     let mut builder = Runtime::builder(settings.clone())
         .without_recovery()

@@ -29,6 +29,7 @@ pub(super) struct Rules {
 #[derive(Debug)]
 pub(super) enum Unreachable {
     /// The file does not exist in the directories that the call may read.
+    #[cfg_attr(not(feature = "ollama"), allow(dead_code, reason = "Python names no cause"))]
     Missing(io::Error),
     /// It is somewhere else, or would be.
     Outside,
@@ -115,6 +116,7 @@ impl FileReach<'_> {
 
     /// The files of the workflow that the code of a task may see: real files that are not guarded,
     /// below a root that the settings permit. The others are left out.
+    #[cfg_attr(not(feature = "python"), allow(dead_code, reason = "Python alone mounts files"))]
     pub(super) fn readable<'p>(&self, files: &[&'p str]) -> Vec<&'p str> {
         self.rules.guarded.fit(files, &self.rules.workflow_file_roots)
     }
