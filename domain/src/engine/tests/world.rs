@@ -247,10 +247,12 @@ impl World {
                 Effect::StartEarly(keys) => self.engine.start_before_commit(keys, self.now()),
                 Effect::Settle(settled) => self.settle(&settled),
                 Effect::LoseResult(lost) => {
-                    let graph = self.graphs.get_mut(&lost.task.run).unwrap();
-                    let follows = graph.lose_result(lost.task.index);
+                    // As the resolver: a run whose graph is gone has no dependents left to decide.
                     let run = lost.task.run;
-                    self.answers.push_back(Answer::Followed(vec![run], vec![(run, follows)]));
+                    let graph = self.graphs.get_mut(&run);
+                    let follows = graph.map(|it| (run, it.lose_result(lost.task.index)));
+                    self.answers
+                        .push_back(Answer::Followed(vec![run], follows.into_iter().collect()));
                 }
                 Effect::RemoveGraphs(keys) => {
                     for key in keys {
