@@ -7,7 +7,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::Place;
+use support::Scratch;
 
 /// The keys of every workload.
 const COMMON: [&str; 14] = [
@@ -34,9 +34,9 @@ fn keys(value: &Value) -> Vec<&str> {
     keys
 }
 
-fn bench(place: &Place, workload: &str, more: &[&str]) -> Value {
+fn bench(scratch: &Scratch, workload: &str, more: &[&str]) -> Value {
     let arguments = ["--workload", workload, "--tasks", "20", "--json"];
-    place.json(&[&arguments[..], more].concat(), 0)
+    scratch.json(&[&arguments[..], more].concat(), 0)
 }
 
 fn is_positive(figure: &Value) -> bool {
@@ -46,14 +46,14 @@ fn is_positive(figure: &Value) -> bool {
 /// Figures in one document, counted at the provider. A store in memory has no price.
 #[test]
 fn the_real_engine_is_driven() {
-    let place = Place::new();
+    let scratch = Scratch::new();
     for workload in ["burn-down", "workflows", "chain", "latency"] {
-        let report = bench(&place, workload, &[]);
+        let report = bench(&scratch, workload, &[]);
         assert_eq!(keys(&report), COMMON, "{workload}");
         assert_eq!((&report["workload"], &report["executed"]), (&json!(workload), &json!(20)));
         assert_eq!((&report["durability"], &report["price"]), (&json!("none"), &Value::Null));
     }
-    let report = bench(&place, "fan-out", &["--rounds", "3"]);
+    let report = bench(&scratch, "fan-out", &["--rounds", "3"]);
     let counts = (&report["tasks"], &report["rounds"], &report["executed"]);
     assert_eq!(counts, (&json!(22), &json!(3), &json!(66)));
     let [least, greatest] = [0, 1].map(|at| report["per_second_range"][at].as_f64().unwrap());
@@ -64,7 +64,7 @@ fn the_real_engine_is_driven() {
 /// Each figure stands beside the price of a flush, as a ratio that means the same on every disk.
 #[test]
 fn each_figure_has_the_cost_of_a_flush_beside_it() {
-    let place = Place::new();
+    let scratch = Scratch::new();
     for (number, (workload, ratios)) in [
         ("chain", &["flushes_per_hop", "hop_in_bare_commits"][..]),
         ("latency", &["p50_in_bare_commits"]),
@@ -75,7 +75,7 @@ fn each_figure_has_the_cost_of_a_flush_beside_it() {
     .into_iter()
     .enumerate()
     {
-        let report = bench(&place, workload, &["--store", &format!("sqlite:{number}.db")]);
+        let report = bench(&scratch, workload, &["--store", &format!("sqlite:{number}.db")]);
         let mut expected = [&COMMON[..], ratios].concat();
         expected.sort_unstable();
         assert_eq!(keys(&report), expected, "{workload}");
@@ -87,7 +87,7 @@ fn each_figure_has_the_cost_of_a_flush_beside_it() {
             assert!(is_positive(&report[*ratio]["median"]), "{workload}: {report}");
         }
     }
-    let out = place.text(&["--workload", "chain", "--tasks", "20", "--store", "sqlite:p.db"]);
+    let out = scratch.text(&["--workload", "chain", "--tasks", "20", "--store", "sqlite:p.db"]);
     for part in ["bare commit", "raw flush", "flushes", "load"] {
         assert!(out.contains(part), "no `{part}` in:\n{out}");
     }
@@ -96,9 +96,9 @@ fn each_figure_has_the_cost_of_a_flush_beside_it() {
 /// Group commit, counted: a hop of a chain costs one transaction, and the submission one for all.
 #[test]
 fn a_hop_of_a_chain_costs_one_commit() {
-    let place = Place::new();
+    let scratch = Scratch::new();
     let arguments = ["--workload", "chain", "--tasks", "200", "--json", "--store", "sqlite:c.db"];
-    let report = place.json(&arguments, 0);
+    let report = scratch.json(&arguments, 0);
     // One for the submission, and one for the lease.
     assert!(report["commits"].as_f64().unwrap() <= 202.0, "{report}");
     assert!(report["flushes_per_hop"]["median"].as_f64().unwrap() <= 1.05, "{report}");
@@ -107,21 +107,21 @@ fn a_hop_of_a_chain_costs_one_commit() {
 /// What a long run and a killed process leave: tenths with sizes, and every task once.
 #[test]
 fn a_long_run_keeps_its_size_and_a_killed_one_is_recovered() {
-    let place = Place::new();
+    let scratch = Scratch::new();
     for (workload, workflows) in [("recovery", 500), ("recovery-one", 1)] {
         let store = format!("sqlite:{workload}.db");
         let arguments = ["--workload", workload, "--tasks", "500", "--json", "--store", &store];
-        let report = place.json(&arguments, 0);
+        let report = scratch.json(&arguments, 0);
         assert_eq!(report["executed"], 500, "{report}");
         assert_eq!(report["recovery"]["workflows"], workflows, "{report}");
         assert!(is_positive(&report["recovery"]["taken_up"]["median"]), "{report}");
     }
-    let report = place.json(&["--workload", "recovery", "--tasks", "5", "--json"], 3);
+    let report = scratch.json(&["--workload", "recovery", "--tasks", "5", "--json"], 3);
     assert!(report["error"]["message"].as_str().unwrap().contains("--store"), "{report}");
 
     let arguments = ["--workload", "sustained", "--tasks", "1000", "--keep", "0.1"];
     let store = ["--json", "--store", "sqlite:s.db"];
-    let report = place.json(&[&store[..], &arguments].concat(), 0);
+    let report = scratch.json(&[&store[..], &arguments].concat(), 0);
     let tenths = report["tenths"].as_array().unwrap();
     assert_eq!((tenths.len(), &report["executed"]), (10, &json!(1000)));
     for tenth in tenths {
@@ -134,7 +134,7 @@ fn a_long_run_keeps_its_size_and_a_killed_one_is_recovered() {
 #[cfg(feature = "python")]
 #[test]
 fn python_tasks_are_compared_with_a_cold_interpreter() {
-    let report = bench(&Place::new(), "python", &[]);
+    let report = bench(&Scratch::new(), "python", &[]);
     let python = &report["python"];
     assert_eq!((&report["tasks"], &python["sandbox"]), (&json!(20), &json!("process")), "{report}");
     for figure in ["share_of_cold", "cpu_ms_per_task", "parallel_per_second", "parallel"] {
@@ -153,10 +153,10 @@ async fn containers_are_compared_with_docker_run() {
     let python = std::env::var("GLEITZEIT_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let engine = support::engine::connect(&address).await;
     let image = support::engine::image(&engine, &python).await;
-    let place = Place::new();
+    let scratch = Scratch::new();
     let arguments = ["--workload", "python", "--tasks", "4", "--sandbox", "docker"];
     let arguments = [&arguments[..], &["--docker-image", &image, "--json"]].concat();
-    let mut command = place.command(&arguments);
+    let mut command = scratch.command(&arguments);
     let report = support::json(command.env("DOCKER_HOST", address), 0);
     let python = &report["python"];
     assert_eq!((&report["tasks"], &python["sandbox"]), (&json!(4), &json!("docker")), "{report}");
@@ -171,7 +171,7 @@ async fn containers_are_compared_with_docker_run() {
 #[tokio::test]
 async fn a_server_is_driven_like_a_file() {
     let Some(server) = support::postgres::Server::reach("bench").await else { return };
-    let place = Place::new();
+    let scratch = Scratch::new();
     let url = server.database().await;
     for (workload, tasks) in [
         ("burn-down", 20),
@@ -183,7 +183,7 @@ async fn a_server_is_driven_like_a_file() {
         ("recovery-one", 20),
         ("sustained", 20),
     ] {
-        let report = bench(&place, workload, &["--store", url.expose()]);
+        let report = bench(&scratch, workload, &["--store", url.expose()]);
         assert_eq!((&report["tasks"], &report["executed"]), (&json!(tasks), &json!(tasks)));
         assert!(is_positive(&report["price"]["bare_commit_ms"]), "{report}");
         assert_eq!(report["price"]["raw_flush_ms"], Value::Null, "{report}");
@@ -191,7 +191,7 @@ async fn a_server_is_driven_like_a_file() {
         assert_eq!(is_positive(&report["share_of_plain"]["median"]), is_compared, "{report}");
     }
     let arguments = ["--store", url.expose(), "--effect", "at-least-once", "--in-flight", "4"];
-    let report = bench(&place, "workflows", &arguments);
+    let report = bench(&scratch, "workflows", &arguments);
     assert!(is_positive(&report["share_of_plain"]["median"]), "{report}");
     server.drop_all().await;
 }
@@ -200,7 +200,7 @@ async fn a_server_is_driven_like_a_file() {
 #[test]
 fn calls_with_an_effect_are_compared_with_a_plain_loop() {
     let arguments = ["--store", "sqlite:e.db", "--effect", "at-least-once", "--in-flight", "4"];
-    let report = bench(&Place::new(), "workflows", &arguments);
+    let report = bench(&Scratch::new(), "workflows", &arguments);
     assert_eq!((&report["effect"], &report["executed"]), (&json!("at-least-once"), &json!(20)));
     assert!(is_positive(&report["share_of_plain"]["median"]), "{report}");
 }
@@ -209,18 +209,19 @@ fn calls_with_an_effect_are_compared_with_a_plain_loop() {
 /// that is not there as of any other failure.
 #[test]
 fn a_failure_is_one_document() {
-    let place = Place::new();
-    let report = place.json(&["--json", "--workload", "nothing"], 2);
+    let scratch = Scratch::new();
+    let report = scratch.json(&["--json", "--workload", "nothing"], 2);
     assert_eq!(report["error"]["name"], "INVALID_REQUEST", "{report}");
-    std::fs::write(place.path().join("bad.toml"), "[engine]\nmax_concurrent_tasks = 0\n").unwrap();
-    let report = place.json(&["--json", "--config", "bad.toml"], 2);
+    std::fs::write(scratch.path().join("bad.toml"), "[engine]\nmax_concurrent_tasks = 0\n")
+        .unwrap();
+    let report = scratch.json(&["--json", "--config", "bad.toml"], 2);
     assert_eq!(report["error"]["name"], "CONFIGURATION_ERROR", "{report}");
     assert!(report["error"]["data"]["problems"].is_array(), "{report}");
-    std::fs::create_dir(place.path().join("folder")).unwrap();
-    let report = place.json(&["--json", "--store", "sqlite:folder"], 3);
+    std::fs::create_dir(scratch.path().join("folder")).unwrap();
+    let report = scratch.json(&["--json", "--store", "sqlite:folder"], 3);
     assert!(report["error"]["message"].as_str().unwrap().contains("folder"), "{report}");
     // The variable names a store as well.
-    let mut command = place.command(&["--json", "--tasks", "3"]);
+    let mut command = scratch.command(&["--json", "--tasks", "3"]);
     let report = support::json(command.env("GLEITZEIT_STORE", "sqlite:folder"), 3);
     assert!(report["error"]["message"].as_str().unwrap().contains("folder"), "{report}");
 }
@@ -229,9 +230,9 @@ fn a_failure_is_one_document() {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
 fn a_clock_before_1970_changes_nothing() {
-    let place = Place::new();
-    let shim = support::old_clock::build(place.path());
-    let mut command = place.command(&["--json", "--tasks", "10", "--workload", "latency"]);
+    let scratch = Scratch::new();
+    let shim = support::old_clock::build(scratch.path());
+    let mut command = scratch.command(&["--json", "--tasks", "10", "--workload", "latency"]);
     command.env("LD_PRELOAD", shim).env("GLEITZEIT__PROVIDERS__PYTHON__ENABLED", "false");
     assert_eq!(support::json(&mut command, 0)["executed"], 10);
 }

@@ -16,11 +16,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A folder of its own, so that nothing of the repository is read by chance.
-pub(crate) struct Place {
+pub(crate) struct Scratch {
     folder: TempDir,
 }
 
-impl Place {
+impl Scratch {
     pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a temporary directory") }
     }
