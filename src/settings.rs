@@ -414,7 +414,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[server]`: what `gleitzeit serve` offers to whoever watches it. Only the program reads it.
+/// `[server]`: the address at which `gleitzeit serve` reports its health. Only the program reads it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {

@@ -157,7 +157,7 @@ fn cancelled() -> TaskError {
     TaskError::new(ErrorCode::TaskCancelled, "the task was cancelled while it waited")
 }
 
-/// Leases; whoever must wait for one goes on alone.
+/// Acquires a lease for each task. A task that must wait for its lease continues on its own.
 async fn acquire(
     route: &Rc<Route>,
     checked: Vec<ValidatedTask>,
@@ -184,7 +184,8 @@ async fn acquire(
     leased
 }
 
-/// Providers; whoever must wait for one gives its lease back and goes on alone.
+/// Picks a provider for each task. A task that must wait for one releases its lease, and continues
+/// on its own.
 async fn pick(
     route: &Rc<Route>,
     leased: Vec<TaskWithResources>,

@@ -130,7 +130,7 @@ const POSTGRES: &[&str] = &[
 ];
 
 /// By status: what recovery loads, what pruning finds, what a list of one status shows. The two on
-/// blobs cost nothing for rows without one; they tell whether a blob is still in use.
+/// blobs cost nothing for rows without one; they say whether a blob is still in use.
 const INDEXES: &[&str] = &[
     "CREATE INDEX gleitzeit_workflows_status ON gleitzeit_workflows (status, completed_at)",
     "CREATE INDEX gleitzeit_workflows_name ON gleitzeit_workflows (name, key)",

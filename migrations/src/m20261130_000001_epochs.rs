@@ -1,6 +1,6 @@
 //! Epochs that no other database gives: each database counts from a number of its own.
 //!
-//! An epoch is the fencing token of a lease. A process whose database was made anew under it holds
+//! An epoch is the fencing token of a lease. A process whose database was replaced under it holds
 //! one of the old database; where both count from 1, the new database soon gives the same number to
 //! another process, and the writes of the first are taken for those of the second.
 

@@ -5,7 +5,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `launcher`, `spec` | the program that becomes the interpreter, and what it is told |
+//! | `launcher`, `spec` | the program that becomes the interpreter, and its orders |
 //! | `namespaces`, `mounts`, `layout` | what the jail sees of the machine |
 //! | `filter`, `bpf`, `landlock`, `cgroup` | what a task may do and take in it |
 //! | `attendant`, `connect`, `address` | what the launcher does for a task: locks, connections |

@@ -7,7 +7,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`job`], [`outcome`] | what is asked, what is answered |
-//! | [`policy`] | what the code may import and call, told to honest users with line and column |
+//! | [`policy`] | what the code may import and call, reported to honest users with line and column |
 //! | [`interpreter`] | which Python there is, what it needs, and the harness compiled for it |
 //! | `sandbox` | one interpreter at one level of isolation |
 //! | `process`, `workdir` | without a jail: a fresh process a job, and the directory it starts in |

@@ -225,7 +225,7 @@ mod tests {
         }
     }
 
-    /// A program that is no launcher of its own is told so, before anything is tried.
+    /// A program that is no launcher of its own gets an error, before anything is tried.
     #[tokio::test]
     async fn a_jail_without_a_launcher_is_not_available() {
         let finding = jail(&JailSettings::default()).await;

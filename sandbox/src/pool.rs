@@ -163,7 +163,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// The queue has an end, and whoever is sent away takes no place in it.
+    /// The queue is bounded, and a rejected task takes no slot of it.
     #[tokio::test]
     async fn too_many_are_sent_away() {
         let pool = WorkerPool::<()>::new(1);
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(pool.waiting.load(Ordering::Relaxed), 0);
     }
 
-    /// Whoever waits is told when it is in vain.
+    /// A waiting task is rejected when no slot can come.
     #[tokio::test]
     async fn waiting_ends_when_no_worker_is_left() {
         let pool = WorkerPool::<()>::new(8);

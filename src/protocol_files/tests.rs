@@ -92,7 +92,7 @@ max_attempt = 2
     );
 }
 
-/// What registration would refuse is told with its line, while the file is at hand.
+/// What registration would refuse is reported with its line, while the file is at hand.
 #[test]
 fn wrong_schemas_are_reported_with_their_line() {
     let text = "\

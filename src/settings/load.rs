@@ -2,7 +2,7 @@
 //! one that was named ← variables.
 //!
 //! The `config` crate merges the layers; what came out is read strictly, key by key, so that
-//! everything wrong is told at once: a key that cannot be read is noted, its default is put in
+//! every problem is reported at once: a key that cannot be read is noted, its default is put in
 //! its place, and the reading begins again.
 
 use std::{

@@ -2,7 +2,7 @@
 //! nothing that was accepted, runs nothing again that had ended, and begins no call twice that must
 //! not be.
 //!
-//! What was run is told by no part of gleitzeit, but by a [`journal`] to which each call appends a
+//! What was run is not reported by gleitzeit itself, but by a [`journal`] to which each call appends a
 //! line; the [`verdict`] compares it with what the database says in the end.
 #![cfg(all(feature = "sqlite", unix))]
 #![expect(

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 /// Nothing that a test waits for takes this long, on the slowest machine.
 const TIMEOUT: Duration = Duration::from_secs(100);
 
-/// What a process is told, in JSON.
+/// The arguments of a process, in JSON.
 const ORDERS: &str = "GLEITZEIT_TEST_ORDERS";
 
 /// What a process is to do.

@@ -30,7 +30,7 @@ fn workflow(number: usize) -> WorkflowSpec {
 /// The last sequence of each workflow that was heard of, unless one was missing before.
 type Received = HashMap<WorkflowId, u64>;
 
-/// Counts the events of all workflows as they are told, up to the last workflow's end.
+/// Counts the events of all workflows as they are reported, up to the last workflow's end.
 async fn listen(handle: &Handle, workflows: usize) -> JoinHandle<Received> {
     let capacity = workflows * 16;
     let subscribe = Subscribe { filter: EventFilter::default(), capacity };
@@ -106,7 +106,7 @@ async fn burst(settings: Settings, store: Option<Arc<dyn Store>>, workflows: usi
     assert_eq!(stats.workflows_completed, workflows as u64);
     assert_eq!(stats.tasks_succeeded, tasks as u64);
 
-    // What is stored is what was told, and it is whole.
+    // What is stored is what was reported, and it is whole.
     assert_eq!(received.len(), workflows);
     for id in &ids {
         let events = handle.events(id, 0, 100).await.unwrap();

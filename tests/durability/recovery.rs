@@ -1,7 +1,7 @@
 //! A process that is killed in the middle of its work: the next one goes on, loses nothing that was
 //! accepted, and runs nothing again that had completed.
 //!
-//! What was run is told by no part of gleitzeit, but by a file to which each call appends a line.
+//! What was run is not reported by gleitzeit itself, but by a file to which each call appends a line.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -119,7 +119,7 @@ enum Point {
     Running(usize),
 }
 
-/// Runs the test `name` as a process and kills it at `point`; the ids that it was told.
+/// Runs the test `name` as a process and kills it at `point`; the ids that it got.
 fn killed(name: &str, store: &str, folder: &Path, point: Point) -> BTreeSet<String> {
     let mut process = Process::start(name, store, folder);
     let mut accepted = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! The echo provider does what it is told, and nothing costs less.
+//! The echo provider does what its parameters say, and nothing costs less.
 
 use std::{
     sync::{Arc, atomic::Ordering},

@@ -226,7 +226,7 @@ fn values_out_of_their_bounds_are_refused_with_their_position() {
     assert!(found[3].origin.as_deref().unwrap().starts_with("config/default.toml:"));
 }
 
-/// What cannot be read at all is told with its line; what is not there, with its path.
+/// What cannot be read at all is reported with its line; what is not there, with its path.
 #[test]
 fn unreadable_files_are_named() {
     let problem = only("[engine\nseed = 1");
@@ -308,7 +308,7 @@ fn the_shipped_environments_are_valid() {
     }
 }
 
-/// A mistake in what only a provider's kind understands is told when settings are read, not when
+/// A mistake in what only a provider's kind understands is reported when settings are read, not when
 /// the first task fails.
 #[test]
 fn the_settings_of_a_kind_are_checked_as_strictly() {

@@ -1,4 +1,4 @@
-//! Workflow files: what is read, and what is told about those that are wrong.
+//! Workflow files: what is read, and what is reported about those that are wrong.
 //!
 //! `tests/files/good` has files with the workflow each must give (`.spec.json`), `tests/files/bad`
 //! files with the text that each must be refused with (`.txt`). `GLEITZEIT_UPDATE=1` writes the
@@ -104,7 +104,7 @@ fn workflows_of_files_survive_storage() {
 }
 
 /// An author who mends one mistake must not be shown the next one only then: shape, methods,
-/// references, dependencies and circles are told together.
+/// references, dependencies and circles are reported together.
 #[test]
 fn errors_of_shape_and_sense_are_reported_together() {
     let path = Path::new("tests/files/judged/everything.yaml");
@@ -210,7 +210,7 @@ tasks:
     assert_eq!(position("no pointer"), (1, 1, 4));
 }
 
-/// Problems are told in the order of the file, whatever order they were found in.
+/// Problems are reported in the order of the file, whatever order they were found in.
 #[test]
 fn problems_are_sorted_by_position() {
     let source = yaml("name: x\ntimeout: 1\ntasks:\n- method: a/b\n").unwrap().source;
@@ -376,7 +376,7 @@ fn the_format_is_found_by_name_or_by_text() {
     }
 }
 
-/// A file that is not there, is a folder or is too large is told as such.
+/// A file that is not there, is a folder or is too large is reported as such.
 #[test]
 fn a_file_that_cannot_be_read_is_reported_with_its_name() {
     let error = files::read(Path::new("tests/files/nowhere.yaml")).unwrap_err();

@@ -92,7 +92,7 @@ impl Server {
         assert!(started.status.success(), "{log_text}");
     }
 
-    /// Ends it as a crash does: nothing is written any more, and no client is told.
+    /// Ends it as a crash does: nothing is written any more, and no client is notified.
     pub(crate) fn kill(&self) {
         let killed = self.run("pg_ctl", &["stop", "-s", "-m", "immediate"]);
         assert!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));

@@ -163,7 +163,7 @@ async fn a_full_queue_refuses_and_recovers() {
     fits.end().await;
     harness.run(wide("d", 10)).await;
     let published = harness.events.iter().filter(|event| event.data.event_type() == "queue:full");
-    assert_eq!(published.count(), 1, "one period of refusals is told once");
+    assert_eq!(published.count(), 1, "one period of refusals is reported once");
     harness.finish().await;
 }
 

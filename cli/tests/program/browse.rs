@@ -203,7 +203,7 @@ fn what_runs_is_counted_by_task_and_provider() {
     assert_eq!(scratch.run(&["top", "--store", "memory"]).status, 2);
 }
 
-/// A retry with other inputs is checked like a submission, is told by an event, and is what every
+/// A retry with other inputs is checked like a submission, is recorded by an event, and is what every
 /// process sees from then on. What completed does not run again, so its inputs stay.
 #[test]
 fn a_retry_may_have_other_inputs() {

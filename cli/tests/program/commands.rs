@@ -40,7 +40,7 @@ fn a_run_shows_a_table_to_a_person() {
     assert_eq!(out.stderr, "");
 }
 
-/// A failed workflow is never reported as a success, and what is behind the failure is told.
+/// A failed workflow is never reported as a success, and what is behind the failure is reported.
 #[test]
 fn a_failed_workflow_exits_with_1() {
     let scratch = Scratch::new();
@@ -125,7 +125,7 @@ fn check_and_graph_judge_and_draw_without_running() {
     assert!(!scratch.path("gleitzeit.db").exists());
 }
 
-/// A mistake at the command line is told in the way that was asked for.
+/// A mistake at the command line is reported in the way that was asked for.
 #[test]
 fn wrong_usage_exits_with_2() {
     let scratch = Scratch::new();
@@ -400,7 +400,7 @@ fn doctor_reports_the_level_and_what_is_missing() {
     }
 }
 
-/// A level that cannot be had is told before anything runs, and so is one that is too weak.
+/// A level that cannot be had is reported before anything runs, and so is one that is too weak.
 #[test]
 fn a_level_that_cannot_be_had_is_an_error_at_start() {
     let scratch = Scratch::new();

@@ -96,7 +96,7 @@ fn a_named_file_replaces_the_projects_and_that_is_above_the_environments() {
     assert_eq!(settings(&[], &seed).0, 9);
 }
 
-/// A mistake is told with the file's whole path, the line and the column.
+/// A mistake is reported with the file's whole path, the line and the column.
 #[test]
 fn a_broken_project_file_names_itself_and_the_line() {
     let scratch = Scratch::new();

@@ -214,7 +214,7 @@ fn ctrl_c_stops_in_good_order() {
     assert_eq!(chain.log(), "abc");
 }
 
-/// What ends after Ctrl-C, but in time, is told as it ended: nothing is left to be continued.
+/// What ends after Ctrl-C, but in time, is reported as it ended: nothing is left to be continued.
 #[test]
 fn ctrl_c_before_the_last_task_ends_is_no_interruption() {
     let chain = Chain::new();

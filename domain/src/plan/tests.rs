@@ -202,7 +202,7 @@ fn references_are_dependencies() {
     assert_eq!(Draft::new(workflow([task("a").after("a")])).unwrap().edges, [(0, 0)]);
 }
 
-/// A method that is not there is told with its place; so is every parameter that does not fit,
+/// A method that is not there is reported with its place; so is every parameter that does not fit,
 /// as far as it is known before the references are resolved.
 #[test]
 fn methods_and_parameters_are_checked_at_once() {

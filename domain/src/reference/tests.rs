@@ -1,4 +1,4 @@
-//! What references promise: the table of the format row by row, and what a mistake is told as.
+//! What references promise: the table of the format row by row, and what a mistake is reported as.
 //! Claims about any text are in `properties`.
 
 mod properties;
@@ -315,7 +315,7 @@ fn references_report_their_pointer_and_their_needs() {
     assert_eq!(home.references().next().unwrap().env_name(), Some("HOME"));
 }
 
-/// Each way to write a reference wrongly is told as what it is.
+/// Each way to write a reference wrongly is reported as what it is.
 #[test]
 fn malformed_references_are_distinguished() {
     use ReferenceFault as Fault;

@@ -122,7 +122,7 @@ fn a_pending_retry_is_written_with_its_time() {
     assert_eq!(run.task(0).due_at, None);
 }
 
-/// Attempts that were used up are told as such, also where the policy repeats what would not
+/// Attempts that were used up are reported as such, also where the policy repeats what would not
 /// repeat itself; a single attempt fails with its own error.
 #[test]
 fn used_up_attempts_are_reported_with_the_last_error() {

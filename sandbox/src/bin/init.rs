@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-#[expect(clippy::print_stderr, reason = "a person started it by mistake, and is told")]
+#[expect(clippy::print_stderr, reason = "a person who started it by mistake reads it")]
 fn main() -> ExitCode {
     gleitzeit_sandbox::init();
     eprintln!("this program is started by a sandbox, with `{}`", gleitzeit_sandbox::INIT_COMMAND);

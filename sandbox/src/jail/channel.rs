@@ -132,7 +132,7 @@ mod tests {
         assert!(channel.receive().await.unwrap().is_none());
     }
 
-    /// Whoever is at the other end cannot make us take more than we expect.
+    /// The other end cannot make this process accept more than it expects.
     #[tokio::test]
     async fn what_is_too_long_is_an_error() {
         let (ours, theirs) = pair().unwrap();

@@ -95,7 +95,7 @@ fn set_attributes(
     how: libc::c_int,
     attributes: &MountAttr,
 ) -> io::Result<()> {
-    // SAFETY: `path` and `attributes` outlive the call, and the size told is that of `attributes`.
+    // SAFETY: `path` and `attributes` outlive the call, and the size passed is that of `attributes`.
     checked(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -121,7 +121,7 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
 
 /// Closes every descriptor from `first` on.
 pub(crate) fn close_from(first: u32) -> io::Result<()> {
-    // SAFETY: numbers only; whoever owned one of those descriptors is about to be replaced.
+    // SAFETY: numbers only; the owner of those descriptors is about to be replaced.
     checked(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 

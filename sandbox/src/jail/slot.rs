@@ -245,7 +245,7 @@ impl ZygoteSlot {
     /// Takes in what became of a child that was offered.
     fn note(&mut self, note: Note) {
         match note {
-            // The user of the child has told the zygote already, which forks the next child
+            // The user of the child has notified the zygote already, which forks the next child
             // meanwhile.
             Note::Taken(pid) => {
                 if let Some(current) = self.current.as_mut().filter(|current| current.pid == pid) {

@@ -247,7 +247,7 @@ async fn exits_keep_their_status() {
     assert_eq!(kept.result, json!(5));
 }
 
-/// A crash is told by its signal.
+/// A crash is reported by its signal.
 #[tokio::test]
 async fn a_signal_is_the_negative_exit_code() {
     let Some(bench) = Bench::open().await else { return };
@@ -404,7 +404,7 @@ result = [asyncio.run(main()), sum(squares)]";
     assert_eq!(outcome.result, json!([[0, 1, 2], 2470]), "{outcome:?}");
 }
 
-/// Times and memory are told, and are of the right size.
+/// Times and memory are reported, and are of the right size.
 #[tokio::test]
 async fn usage_is_measured() {
     let Some(bench) = Bench::open().await else { return };
@@ -424,7 +424,7 @@ async fn code_may_be_long() {
     assert_eq!(bench.execute(&code).await.result, json!(3 << 20));
 }
 
-/// A policy is told with line and column, and nothing has run by then.
+/// A policy is reported with line and column, and nothing has run by then.
 #[tokio::test]
 async fn a_policy_violation_stops_the_code_before_it_runs() {
     let Some(bench) = Bench::open().await else { return };

@@ -95,7 +95,7 @@ os._exit(3)";
     assert_eq!((outcome.exit_code, outcome.status), (3, Status::Error), "{outcome:?}");
 }
 
-/// What was printed and spent by then is told, and the end is the kill's.
+/// What was printed and spent by then is reported, and the end is the kill's.
 #[tokio::test]
 async fn a_timeout_kills_and_keeps_the_output() {
     let Some(bench) = Bench::open().await else { return };
@@ -226,7 +226,7 @@ async fn the_self_test_reports_what_holds() {
     assert!(text.contains("runtime runc, image gleitzeit-test:"), "{text}");
 }
 
-/// What is missing is told, with where and what to do, and nothing is pulled or replaced.
+/// What is missing is reported, with where and what to do, and nothing is pulled or replaced.
 #[tokio::test]
 async fn a_missing_engine_is_reported_at_the_start() {
     let nowhere = DockerSettings {

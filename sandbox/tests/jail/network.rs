@@ -112,7 +112,7 @@ async def main(): return await asyncio.gather(*(one(n) for n in range(20)))
 result = asyncio.run(main())";
     let outcome = run(&bench, code, port).await;
     assert_eq!(outcome.result, json!(vec![true; 20]), "{outcome:?}");
-    // A refusal of the other side is told as such.
+    // A refusal of the other side is reported as such.
     let unused = { TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap().port() };
     let code = "
 import errno, socket

@@ -89,7 +89,7 @@ async fn an_abort_is_an_abort_and_leaves_no_core() {
     assert_eq!(bench.execute("import os\nos.listdir()").await.result, json!([]));
 }
 
-/// What was printed and spent by then is told, and the end is the kill's, not a courtesy's.
+/// What was printed and spent by then is reported, and the end is the kill's, not a courtesy's.
 #[tokio::test]
 async fn a_timeout_kills_at_once_and_keeps_the_output() {
     let bench = Bench::new().await;

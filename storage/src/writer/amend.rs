@@ -1,6 +1,6 @@
 //! Changes what a settled workflow was submitted with, for a retry with other inputs.
 //!
-//! Asked by the [`writer`](super), between groups. The submission and the event that tells of
+//! Asked by the [`writer`](super), between groups. The submission and the event that records
 //! it are written together. A workflow that is not settled, or that a process has claimed to run it
 //! again, is not changed: that process has the old submission in memory.
 

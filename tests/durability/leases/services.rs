@@ -114,7 +114,7 @@ pub(super) async fn services_run_what_they_know(url: &StoreUrl) {
     assert!(named.message.contains("cannot be run by this process"), "{named}");
     assert!(waits_for(&handle, "order").await.is_some(), "it was given back");
     // One more direction: what the older one stores for all, the newer one may run, too; and what a
-    // process stores that knows none of it is told at once, and kept.
+    // process stores that knows none of it is reported at once, and kept.
     let strict = handle.enqueue(calls("stray", &["shop/renew"])).await;
     assert!(strict.is_err(), "{strict:?}");
     let stray = handle.enqueue_for_others(calls("stray", &["shop/renew"])).await.unwrap();

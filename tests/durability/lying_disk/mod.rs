@@ -1,7 +1,7 @@
 //! The power goes, and with it whatever was written and not flushed: with durability `full` nothing
 //! that was acknowledged is lost, with `normal` only the last moments, and never in between.
 //!
-//! A process runs workflows one after the other and says what it was told. `strace` writes down, in
+//! A process runs workflows one after the other and prints the answers it got. `strace` writes down, in
 //! one order, what it says and what it does to its files. From that, the files are made anew as a
 //! disk holds them that took every flush seriously and nothing else, at many moments; the store is
 //! opened on them, and what it has is held against what the process had said by then.

@@ -264,7 +264,7 @@ async fn lists_show_the_newest_first_by_status_and_name() {
     runtime.stop(Duration::ZERO).await;
 }
 
-/// Everything wrong is told before anything runs.
+/// Everything wrong is reported before anything runs.
 #[tokio::test]
 async fn a_check_reports_everything_wrong_and_runs_nothing() {
     let runtime = echo_runtime().await;
@@ -289,7 +289,7 @@ async fn a_check_reports_everything_wrong_and_runs_nothing() {
     runtime.stop(Duration::ZERO).await;
 }
 
-/// The bound of intake is told with its figures, and is no end for ever.
+/// The bound of intake is reported with its figures, and is no end for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_intake_refuses_and_takes_in_again() {
     let (provider, mut gate) = gate("gate");

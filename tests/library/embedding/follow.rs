@@ -89,7 +89,7 @@ async fn a_follower_that_starts_late_misses_nothing() {
         .task(echo_task("c").after("b"));
     let id = handle.submit(workflow).await.unwrap();
     assert_eq!(gate.entered().await, "a");
-    // `a` has started, which is told before it is stored.
+    // `a` has started, which is reported before it is stored.
     let early = handle.follow(&id, 0).await.unwrap();
     gate.let_through(1);
     assert_eq!(gate.entered().await, "b");

@@ -67,7 +67,7 @@ async fn a_server_that_does_not_answer_is_reported_without_the_password() {
     assert!(!text.contains("geheim"), "{text}");
 }
 
-/// Settings that were loaded cannot be of a kind that no build knows; the place is told.
+/// Settings that were loaded cannot be of a kind that no build knows; the place is reported.
 #[test]
 fn an_unknown_kind_of_store_is_reported_when_settings_are_read() {
     let error = Settings::from_toml("[storage]\nurl = \"mysql://host/name\"").unwrap_err();
@@ -148,7 +148,7 @@ async fn two_providers_of_one_id_are_reported() {
     assert!(text.contains("`echo`") && text.contains("another id"), "{text}");
 }
 
-/// Everything that is wrong with the protocols is told at once.
+/// Everything that is wrong with the protocols is reported at once.
 #[tokio::test]
 async fn wrong_protocols_are_reported_together() {
     let version = || "v1.0".parse().unwrap();

@@ -1,4 +1,4 @@
-//! The end of a runtime: what may end ends, what is cut off is told, and nobody waits for ever.
+//! The end of a runtime: what may end ends, what is cut off is reported, and nobody waits for ever.
 
 use std::{cell::RefCell, time::Duration};
 

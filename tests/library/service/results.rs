@@ -1,4 +1,4 @@
-//! Results are read as types, and what keeps them from it is told with its name.
+//! Results are read as types, and what keeps them from it is reported with its name.
 
 use gleitzeit::{
     ErrorCode, ResultError, TaskSpec, TaskStatus, WorkflowBuilder, WorkflowSpec,

@@ -45,7 +45,7 @@ async fn stored(harness: &Harness, id: &WorkflowId) -> gleitzeit_domain::workflo
     harness.store.workflow(id).await.unwrap().unwrap()
 }
 
-/// What it gave is told, and what needs it begins, only after that is stored.
+/// What it gave is reported, and what needs it begins, only after that is stored.
 #[actix::test]
 async fn a_pure_first_task_does_not_wait_for_the_store() {
     let harness = Harness::new().await;

@@ -141,7 +141,7 @@ async fn without_an_engine_there_is_a_clear_error_at_the_start() {
     assert!(text.contains("image `gleitzeit-test:missing`") && text.contains("pull"), "{text}");
 }
 
-/// An engine that goes away is told with a code, by the call and by the health check; the provider
+/// An engine that goes away is reported with a code, by the call and by the health check; the provider
 /// is well again when it is back. A method that demands containers is content with them.
 #[actix_rt::test]
 async fn an_engine_that_disappears_makes_the_provider_unhealthy() {

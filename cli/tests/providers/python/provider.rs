@@ -276,7 +276,7 @@ async fn bad_parameters_are_refused_by_name() {
     }
 }
 
-/// A policy is told with its place, before anything runs.
+/// A policy is reported with its place, before anything runs.
 #[actix_rt::test]
 async fn a_policy_violation_is_a_refusal() {
     let config = PythonConfig {

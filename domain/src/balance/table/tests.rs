@@ -107,7 +107,7 @@ fn strategies_are_chosen_per_protocol() {
     assert_eq!(strategy("echo/v1"), None);
 }
 
-/// A misspelt strategy is told with the ones that are there.
+/// A misspelt strategy is reported with the ones that are there.
 #[test]
 fn an_unknown_strategy_is_refused_with_the_known_ones() {
     let config = BalanceConfig { strategy: "robin".to_owned(), ..BalanceConfig::default() };

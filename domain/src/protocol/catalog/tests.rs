@@ -229,7 +229,7 @@ fn methods_are_found_by_every_way_of_writing() {
     assert!(catalog.newest("ll").is_none());
 }
 
-/// What is not known is told with what was probably meant, and a code of its own.
+/// What is not known is reported with what was probably meant, and a code of its own.
 #[test]
 fn unknown_methods_are_reported_with_the_nearest() {
     let catalog = ProtocolCatalog::builtin();
@@ -326,7 +326,7 @@ fn a_protocol_in_use_may_grow() {
     assert_eq!(reasons(old, new), [""; 0]);
 }
 
-/// Whatever could refuse a task that was fine before is told, with its place.
+/// Whatever could refuse a task that was fine before is reported, with its place.
 #[test]
 fn a_protocol_in_use_may_not_accept_less() {
     let point = |spec: ParameterSpec| ParameterSpec::object([("x", spec)]);

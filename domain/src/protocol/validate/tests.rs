@@ -132,7 +132,7 @@ fn integers_are_numbers_without_a_fraction() {
     assert_eq!(messages(&bounded, &json!(9_007_199_254_740_992_u64)), [""; 0]);
 }
 
-/// `null` is allowed where the type says so; elsewhere the cure is told.
+/// `null` is allowed where the type says so; elsewhere the error names the remedy.
 #[test]
 fn null_is_a_value_of_its_own() {
     let maybe = ParameterSpec::union([ParameterType::String, ParameterType::Null]);
@@ -394,7 +394,7 @@ fn violations_are_written_with_snake_case_rules() {
     assert_eq!(serde_json::to_value(Rule::TooManyPositional).unwrap(), "too_many_positional");
 }
 
-/// Files write one type or several; a wrong name is told, not swallowed.
+/// Files write one type or several; a wrong name is reported, not swallowed.
 #[test]
 fn types_are_read_alone_or_in_a_list() {
     let read = |kind: Value| {

@@ -61,7 +61,7 @@ fn a_stop_settles_everything_that_is_open() {
         run.queue(3, at(2)).unwrap();
         let epoch = run.signal().epoch();
         assert!(run.stop(&cause, at(9)));
-        assert!(run.signal().epoch() > epoch, "attempts under way are told");
+        assert!(run.signal().epoch() > epoch, "attempts under way are notified");
         assert!(!run.stop(&cause, at(10)), "it stops once");
         assert_eq!(statuses(&run), [Completed, Cancelled, Cancelled, Cancelled]);
         assert_eq!((run.record().status, run.unsettled()), (status, 0));

@@ -40,7 +40,7 @@ fn what_became_of_a_new_run_is_written_with_it() {
     assert_eq!(sequences, (1..=new.record.last_sequence).collect::<Vec<_>>());
     let stored = |index: usize| (new.record.tasks[index].status, new.record.tasks[index].attempts);
     assert_eq!(stored(0), (Completed, 1));
-    assert_eq!(stored(1), (Pending, 0), "a first attempt begins anew after a crash");
+    assert_eq!(stored(1), (Pending, 0), "a first attempt starts over after a crash");
     assert_eq!(stored(2), (TaskStatus::Executing, 2), "the one before it counts");
     assert_eq!(event_types(&mut run), [""; 0], "it is being written");
     run.committed();
