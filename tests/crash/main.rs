@@ -25,3 +25,8 @@ mod stopped;
 mod timers;
 mod verdict;
 mod workload;
+
+/// True for `scripts/test --quick`, which kills at fewer moments.
+fn is_quick() -> bool {
+    std::env::var_os("GLEITZEIT_TEST_QUICK").is_some()
+}

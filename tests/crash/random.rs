@@ -1,7 +1,7 @@
 //! Processes killed at any moment, under a load that does not end: one to three of them at a time on
 //! one database, each killed one replaced.
 //!
-//! `GLEITZEIT_KILLS` says how many kills (50), `GLEITZEIT_SEED` which (any; it is printed).
+//! `GLEITZEIT_KILLS` says how many kills (50; 10 in a quick run), `GLEITZEIT_SEED` which (any; it is printed).
 
 use std::{
     collections::BTreeSet,
@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     database::{Kind, TestDatabase},
+    is_quick,
     process::{Orders, Process, Role},
     verdict::{Verdict, judge},
 };
@@ -36,7 +37,8 @@ fn random(test: &str, kind: Kind) {
     if let Some(orders) = Orders::from_env() {
         return crate::program::live(orders);
     }
-    let kills = usize::try_from(number("GLEITZEIT_KILLS").unwrap_or(50)).unwrap();
+    let default = if is_quick() { 10 } else { 50 };
+    let kills = usize::try_from(number("GLEITZEIT_KILLS").unwrap_or(default)).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let seed = number("GLEITZEIT_SEED").unwrap_or(now);
     println!("{test}: kills: {kills}, GLEITZEIT_SEED={seed}");

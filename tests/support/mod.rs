@@ -12,3 +12,8 @@ pub(crate) mod proxy;
 #[cfg(feature = "postgres")]
 pub(crate) mod stalling_line;
 pub(crate) mod whole;
+
+/// A quarter of a full run's cases in `scripts/test --quick`.
+pub(crate) fn fewer_if_quick(cases: usize) -> usize {
+    if std::env::var_os("GLEITZEIT_TEST_QUICK").is_some() { cases.div_ceil(4) } else { cases }
+}

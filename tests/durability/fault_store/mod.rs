@@ -27,6 +27,7 @@ use proptest::{
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use crate::support::fewer_if_quick;
 use audit::{Audit, CALLS_MAX, INTAKE_MAX, MEMORY_MIB, Unconfirmed};
 use faulty::Faulty;
 use scenario::{Scenario, protocol, provider, scenarios};
@@ -217,7 +218,8 @@ fn seed_bytes(seed: u64) -> [u8; 32] {
 
 /// Goes through so many random cases at each rate of faults; how many tasks were called before their
 /// workflow was stored.
-async fn go_through_all(name: &str, cases: u64, location: impl Fn(u64) -> Location) -> usize {
+async fn go_through_all(name: &str, cases: usize, location: impl Fn(u64) -> Location) -> usize {
+    let cases = fewer_if_quick(cases) as u64;
     let mut early = 0;
     for percent in [1, 5, 20] {
         let mut all = Passed::default();

@@ -27,6 +27,7 @@ use serde_json::json;
 
 use crate::support::{
     child::{self, arguments, say},
+    fewer_if_quick,
     whole::echo_builder,
 };
 use disk::{Disk, Lost};
@@ -146,7 +147,7 @@ struct Seen {
 /// Lets the power go at many points, and looks at what the store has then.
 async fn power_off_at_many(done: &[Done], durability: Durability) -> Seen {
     let open = done.iter().position(|it| *it == Done::Printed("@open".into())).expect("it opened");
-    let stride = ((done.len() - open) / POINTS).max(1);
+    let stride = ((done.len() - open) / fewer_if_quick(POINTS)).max(1);
     let mut disk = Disk::default();
     let (mut seen, mut acknowledged, mut kept_before) = (Seen::default(), 0, 0);
     for (at, step) in done.iter().enumerate() {
@@ -211,7 +212,7 @@ fn survives(name: &str, durability: Durability) -> Option<Seen> {
         2 * WORKFLOWS,
         begun.elapsed().as_secs_f64(),
     );
-    assert!(seen.points >= 200 && seen.write_backs > 0, "{seen:?}");
+    assert!(seen.points >= fewer_if_quick(200) && seen.write_backs > 0, "{seen:?}");
     Some(seen)
 }
 
