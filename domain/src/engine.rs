@@ -142,6 +142,8 @@ enum Phase {
     Running,
     /// No intake, no dispatch; running tasks end.
     Draining,
+    /// The deadline has passed: calls were cut off, and what ended before it is still written.
+    Flushing,
     Stopped,
 }
 

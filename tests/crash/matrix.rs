@@ -104,10 +104,10 @@ fn absent(failpoint: &str, setup: Setup) -> Option<&'static str> {
 }
 
 /// The setup that kills at a failpoint in a quick run: the setups that pass it take turns.
-fn quick_setup(at: usize, failpoint: &str) -> Option<Setup> {
+fn quick_setup(at: u64, failpoint: &str) -> Option<Setup> {
     let able: Vec<Setup> =
         SETUPS.iter().copied().filter(|setup| absent(failpoint, *setup).is_none()).collect();
-    able.get(at % able.len().max(1)).copied()
+    able.get(usize::try_from(at).unwrap() % able.len().max(1)).copied()
 }
 
 impl Setup {

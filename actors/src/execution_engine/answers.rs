@@ -1,6 +1,6 @@
 //! The messages of a runtime's handle, each with its answer.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix::{WeakAddr, prelude::*};
 use futures_util::StreamExt as _;
@@ -28,6 +28,9 @@ use super::{
 use crate::{
     load_balancer::RestartProvider, monitor::GetStats, pipeline::Route, store_writes::close_lease,
 };
+
+/// The time that a store has for the last writes after the deadline of a stop.
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
 /// Asks for the lease in order to close it; it is held no more.
 #[derive(Debug, Message)]
@@ -226,6 +229,10 @@ impl Handler<Shutdown> for ExecutionEngine {
         ctx.run_later(deadline, |engine, ctx| {
             engine.core.stop_due();
             engine.run_effects(ctx);
+            ctx.run_later(FLUSH_LIMIT, |engine, ctx| {
+                engine.core.flush_due();
+                engine.run_effects(ctx);
+            });
         });
         let store = Arc::clone(&self.store);
         let engine = ctx.address();

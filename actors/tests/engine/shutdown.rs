@@ -17,7 +17,9 @@ use gleitzeit_domain::{
 };
 use serde_json::json;
 
-use crate::support::{Ending, Harness, Setup, assert_at, of, quick, secs, task, within};
+use crate::support::{
+    Ending, FlakyStore, Harness, Setup, assert_at, of, quick, secs, task, within,
+};
 
 /// Executing tasks end within the deadline, and their outcomes are stored; nothing else starts.
 #[actix::test]
@@ -127,4 +129,48 @@ async fn an_idle_engine_stops_at_once() {
     let report = harness.actors.stop(secs(100)).await;
     assert_eq!(report, StopReport { stored: true, ..StopReport::default() });
     assert_at(harness.script.now(), secs(0));
+}
+
+/// A workflow of which one task has ended, and its outcome is not stored, and another still runs.
+async fn with_an_unstored_outcome(store: &Arc<FlakyStore>) -> Harness {
+    let setup = Setup { store: Arc::<FlakyStore>::clone(store), ..Setup::default() };
+    let mut harness = setup.open().await;
+    store.pass_submits(1);
+    let spec = WorkflowSpec::new("slow")
+        .id("w")
+        .task(quick("ends"))
+        .task(task("runs", json!({"sleep": 200})));
+    harness.submit(spec).await.unwrap();
+    harness.catch_up().await;
+    harness
+}
+
+/// A call that ended before the deadline is stored after it: a slow disk must not have it made again.
+#[actix::test]
+async fn a_slow_write_outlives_the_deadline() {
+    let store = FlakyStore::gated();
+    let harness = with_an_unstored_outcome(&store).await;
+    let shutdown = harness.actors.addresses.engine.send(Shutdown { deadline: secs(1) });
+    let opened = async {
+        tokio::time::sleep(secs(4)).await;
+        store.open();
+    };
+    let (report, ()) = futures_util::join!(within(shutdown), opened);
+    let report = report.unwrap();
+    assert_at(harness.script.now(), secs(4));
+    assert_eq!((report.stored, report.abandoned), (true, vec![("w".into(), "runs".into())]));
+    assert_eq!(of(&harness.stored(&"w".into()).await, "ends").status, Completed);
+    assert_eq!(harness.script.calls_of("runs")[0].ending, Ending::Dropped);
+}
+
+/// A store that does not answer at all keeps no process.
+#[actix::test]
+async fn a_write_without_an_answer_ends_a_stop_in_time() {
+    let store = FlakyStore::gated();
+    let harness = with_an_unstored_outcome(&store).await;
+    let shutdown = harness.actors.addresses.engine.send(Shutdown { deadline: secs(1) });
+    let report = within(shutdown).await.unwrap();
+    assert_at(harness.script.now(), secs(11));
+    assert_eq!((report.stored, report.abandoned.len()), (false, 1), "{report:?}");
+    store.open();
 }

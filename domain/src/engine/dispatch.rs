@@ -237,7 +237,7 @@ impl<C: Callers> Engine<C> {
 
     /// Which dispatched attempts are still to run.
     pub fn still_scheduled(&self, tasks: &[(TaskKey, u32)]) -> Vec<bool> {
-        if self.phase == Phase::Stopped {
+        if matches!(self.phase, Phase::Flushing | Phase::Stopped) {
             return vec![false; tasks.len()];
         }
         // What has not begun when the engine stops is left to the next start.

@@ -41,7 +41,8 @@ impl<C: Callers> Engine<C> {
         let mut settled = Vec::with_capacity(ends.len());
         for end in ends {
             self.in_flight = self.in_flight.saturating_sub(1);
-            if self.phase == Phase::Stopped {
+            // It ended after the deadline: the report names it as cut off.
+            if matches!(self.phase, Phase::Flushing | Phase::Stopped) {
                 continue;
             }
             samples.extend(sample(&end));

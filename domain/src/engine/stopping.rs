@@ -72,15 +72,38 @@ impl<C: Callers> Engine<C> {
         true
     }
 
-    /// The deadline of a stop has passed: it ends with what is still under way.
+    /// The deadline of a stop has passed: calls are cut off. Outcomes that ended before it are still
+    /// written, or a slow disk would have those calls made again.
     pub fn stop_due(&mut self) {
-        if self.phase == Phase::Draining {
+        if self.phase != Phase::Draining {
+            return;
+        }
+        self.phase = Phase::Flushing;
+        let mut running = Vec::new();
+        for (key, active) in &self.runs {
+            active.run.interrupt();
+            running.extend(under_way_of(*key, &active.run));
+        }
+        self.end_calls(running);
+        self.check_drained();
+    }
+
+    /// The store had its time for the last writes: the stop ends without them.
+    pub fn flush_due(&mut self) {
+        if self.phase == Phase::Flushing {
             self.halt();
         }
     }
 
-    /// Ends a drain once nothing is under way.
+    /// Ends a drain once nothing is under way, and a flush once all is written or the store refuses.
     pub(super) fn check_drained(&mut self) {
+        if self.phase == Phase::Flushing {
+            let is_written = self.settling == 0 && self.batcher.is_idle();
+            if is_written || self.batcher.is_failing() {
+                self.halt();
+            }
+            return;
+        }
         if self.phase != Phase::Draining {
             return;
         }

@@ -70,6 +70,7 @@ impl<C: Callers> Engine<C> {
         self.log(Notice::WriteFailed(error, changes.len(), pause));
         self.redirect_reads_to_store();
         self.effects.push_back(Effect::RecordAfter(pause, changes));
+        self.check_drained();
     }
 
     /// It is not known how long the store refuses writes: readers get what it has.
