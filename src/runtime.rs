@@ -111,7 +111,8 @@ impl Runtime {
     }
 
     /// Accepts no new work, lets running tasks end within `deadline`, stops everything and waits
-    /// for it. The report lists interrupted tasks.
+    /// for it. What ended by then is written, for which a slow store has 10 s more; with a deadline
+    /// of zero it has none. The report lists interrupted tasks.
     pub async fn stop(mut self, deadline: Duration) -> StopReport {
         let (report, reported) = oneshot::channel();
         let _ = self.stop.send(StopRequest { deadline, report: Some(report) });

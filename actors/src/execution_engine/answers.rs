@@ -226,10 +226,12 @@ impl Handler<Shutdown> for ExecutionEngine {
         self.run_effects(ctx);
         // After the deadline the stop ends with what still runs: a call that hangs must not keep
         // the process.
-        ctx.run_later(deadline, |engine, ctx| {
+        ctx.run_later(deadline, move |engine, ctx| {
             engine.core.stop_due();
             engine.run_effects(ctx);
-            ctx.run_later(FLUSH_LIMIT, |engine, ctx| {
+            // A stop at once waits for the store no more than for calls.
+            let flush = if deadline.is_zero() { deadline } else { FLUSH_LIMIT };
+            ctx.run_later(flush, |engine, ctx| {
                 engine.core.flush_due();
                 engine.run_effects(ctx);
             });
