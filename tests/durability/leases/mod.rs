@@ -16,6 +16,7 @@ mod successors;
 
 use std::{collections::BTreeSet, io::Read as _, time::Duration};
 
+use chrono::Utc;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use gleitzeit::{
     Runtime, Settings,
@@ -256,11 +257,12 @@ async fn what_another_process_runs_is_followed(url: &StoreUrl) {
         sequences.push(follow.next().await.unwrap().unwrap().sequence);
     }
     let first = new.record.last_sequence + 1;
+    // Settled long ago, it would be deleted by age while it is followed.
     let end = WorkflowChange {
         events: sample::events(&new.record.id, first, 2),
         last_sequence: first + 1,
         epoch: Some(epoch),
-        ..sample::settles(&new, WorkflowStatus::Completed, sample::at(5))
+        ..sample::settles(&new, WorkflowStatus::Completed, Utc::now())
     };
     let rest = async {
         while let Some(event) = follow.next().await.unwrap() {
