@@ -17,6 +17,7 @@
 //! ```
 
 mod batch;
+mod conditions;
 mod context;
 mod decode;
 mod diagnostic;

@@ -7,13 +7,18 @@
 //! policy demands. This state is the truth about order, so the actor is not restarted after a panic:
 //! the system stops and recovers from the store.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use actix::prelude::*;
 pub use gleitzeit_domain::engine::{Settled, TaskOutcome};
 use gleitzeit_domain::{
+    decision::Decision,
     error::{ErrorCode, TaskError},
-    graph::{Graph, Settlement},
+    expression::{Named, TaskValue, ValueScope},
+    graph::{Graph, Settlement, StoredEnd},
     plan::Plan,
     problem::SubmitError,
     reference::{EnvValue, Scope, TaskView},
@@ -23,12 +28,12 @@ use gleitzeit_domain::{
 use rustc_hash::FxHashMap;
 use serde_json::{Map, Value};
 
-/// Adds workflows; returns the tasks of each that are ready at once.
+/// Adds workflows; returns the tasks of each that are ready at once, and those that are decided.
 ///
 /// # Errors
 /// Each workflow has its own: [`SubmitError::Invalid`] with the circle.
 #[derive(Debug, Message)]
-#[rtype(result = "Vec<Result<Vec<u32>, SubmitError>>")]
+#[rtype(result = "Vec<Result<Settlement, SubmitError>>")]
 pub struct AddWorkflows(pub Vec<(RunKey, Arc<Plan>)>);
 
 /// Adds stored workflows; returns the tasks of each that may run, and those that the outcomes of
@@ -128,6 +133,86 @@ impl Known {
     }
 }
 
+impl Known {
+    /// Releases what the tasks of a settlement needed that never run.
+    fn release_decided(&mut self, settlement: &Settlement) {
+        let Settlement { upstream_failed, skipped, failed, .. } = settlement;
+        for (decided, _) in upstream_failed.iter().chain(skipped).chain(failed) {
+            self.release(*decided);
+        }
+        if !self.plan.has_decisions() {
+            return;
+        }
+        // A condition may ask how any task ended.
+        let ends = [
+            (upstream_failed, TaskStatus::UpstreamFailed),
+            (skipped, TaskStatus::Skipped),
+            (failed, TaskStatus::Failed),
+        ];
+        for (tasks, status) in ends {
+            for (task, _) in tasks {
+                self.keep(*task, TaskOutcome::decided(status, None, None));
+            }
+        }
+    }
+
+    /// Decides ready tasks that have a condition or need no call, and those that become ready by
+    /// that. What is left as ready is to be called.
+    fn decide_ready(&mut self, env: &HashMap<String, Option<String>>, settlement: &mut Settlement) {
+        if !self.plan.has_decisions() {
+            return;
+        }
+        let plan = Arc::clone(&self.plan);
+        let mut called = Vec::with_capacity(settlement.ready.len());
+        // A list and not a recursion: a chain of values may be as long as the workflow.
+        let mut waiting: VecDeque<u32> = settlement.ready.drain(..).collect();
+        while let Some(task) = waiting.pop_front() {
+            let decider = plan.tasks[task as usize].decider.as_ref();
+            let Some(decision) = decider.and_then(|it| it.decide(&RunScope { known: self, env }))
+            else {
+                called.push(task);
+                continue;
+            };
+            let mut follows = Settlement::default();
+            let outcome = match &decision {
+                Decision::Completed(value) => {
+                    self.graph.settle_into(task, true, &mut follows);
+                    TaskOutcome::decided(TaskStatus::Completed, Some(Arc::clone(value)), None)
+                }
+                Decision::Failed(error) => {
+                    self.graph.settle_into(task, false, &mut follows);
+                    TaskOutcome::decided(TaskStatus::Failed, None, Some(Arc::new(error.clone())))
+                }
+                Decision::Skipped(_) => {
+                    self.graph.skip_into(task, &mut follows);
+                    TaskOutcome::decided(TaskStatus::Skipped, None, None)
+                }
+            };
+            self.release(task);
+            self.release_decided(&follows);
+            self.keep(task, outcome);
+            waiting.extend(follows.ready);
+            settlement.upstream_failed.extend(follows.upstream_failed);
+            settlement.skipped.extend(follows.skipped);
+            settlement.failed.extend(follows.failed);
+            settlement.decided.push((task, decision));
+        }
+        settlement.ready = called;
+    }
+}
+
+/// How a task ended, for the graph.
+fn stored_end(task: &TaskRecord) -> StoredEnd {
+    let because = task.error.as_ref().map(|error| error.code);
+    match task.status {
+        TaskStatus::Completed => StoredEnd::Completed,
+        TaskStatus::Skipped => StoredEnd::Skipped,
+        TaskStatus::UpstreamFailed => StoredEnd::UpstreamFailed,
+        _ if because == Some(ErrorCode::TaskDependencyFailed) => StoredEnd::DependencyFailed,
+        _ => StoredEnd::Failed,
+    }
+}
+
 impl DependencyResolver {
     /// A resolver without workflows. `env` holds the variables that `${env.X}` may read; a name
     /// without a value is listed in the settings, but not set.
@@ -141,22 +226,16 @@ impl DependencyResolver {
     ) -> Result<Settlement, SubmitError> {
         let mut graph = plan.graph()?;
         let settled = || tasks.iter().filter(|task| task.status.is_settled());
-        // A task that was decided by others is decided again by them: restored as settled by itself,
-        // it would count twice, and its dependents would get another cause.
-        let by_itself = |task: &&TaskRecord| {
-            let because = task.error.as_ref().map(|error| error.code);
-            task.status != TaskStatus::Skipped && because != Some(ErrorCode::TaskDependencyFailed)
-        };
-        let flags: Vec<(u32, bool)> = settled()
-            .filter(by_itself)
-            .map(|task| (task.index, task.status == TaskStatus::Completed))
-            .collect();
-        let settlement = graph.restore(&flags);
+        let ends: Vec<(u32, StoredEnd)> =
+            settled().map(|task| (task.index, stored_end(task))).collect();
+        let mut settlement = graph.restore(&ends);
         let mut known = Known { plan, graph, outcomes: FxHashMap::default() };
         // After the graph is restored: the count of dependents leaves out those that are settled.
         for task in settled() {
             known.keep(task.index, TaskOutcome::from(task));
         }
+        // Decided before the crash as well: the same data give the same decision.
+        known.decide_ready(&self.env, &mut settlement);
         self.runs.insert(run, known);
         Ok(settlement)
     }
@@ -212,6 +291,27 @@ impl Scope for RunScope<'_> {
     }
 }
 
+impl ValueScope for RunScope<'_> {
+    fn name(&self, name: &str) -> Option<Named<'_>> {
+        let plan = &self.known.plan;
+        match name {
+            "inputs" => Some(Named::Fields(&plan.spec.inputs)),
+            "workflow" => Some(Named::Texts(vec![("id", plan.id.as_str()), ("name", &plan.name)])),
+            _ => None,
+        }
+    }
+
+    fn task(&self, index: u32) -> Option<TaskValue<'_>> {
+        self.known.outcomes.get(&index).map(|Kept { outcome, .. }| TaskValue {
+            status: outcome.status,
+            result: outcome.result.as_deref(),
+            // Of a task that never ran it names what failed, which is not kept here: a decision must
+            // be the same before a crash and after it.
+            error: outcome.error.as_deref().filter(|it| it.code != ErrorCode::TaskDependencyFailed),
+        })
+    }
+}
+
 impl Actor for DependencyResolver {
     type Context = Context<Self>;
 
@@ -228,9 +328,11 @@ impl Handler<AddWorkflows> for DependencyResolver {
     fn handle(&mut self, AddWorkflows(new): AddWorkflows, _: &mut Self::Context) -> Self::Result {
         let add = |(run, plan): (RunKey, Arc<Plan>)| {
             let graph = plan.graph()?;
-            let ready = graph.ready();
-            self.runs.insert(run, Known { plan, graph, outcomes: FxHashMap::default() });
-            Ok(ready)
+            let mut settlement = Settlement { ready: graph.ready(), ..Settlement::default() };
+            let mut known = Known { plan, graph, outcomes: FxHashMap::default() };
+            known.decide_ready(&self.env, &mut settlement);
+            self.runs.insert(run, known);
+            Ok(settlement)
         };
         MessageResult(new.into_iter().map(add).collect())
     }
@@ -260,14 +362,13 @@ impl Handler<SettleTasks> for DependencyResolver {
             if known.graph.is_settled(task.index) {
                 return Some((task.run, Settlement::default()));
             }
-            let settlement = known.graph.settle(task.index, completed);
+            let mut settlement = known.graph.settle(task.index, completed);
             known.release(task.index);
-            for (decided, _) in settlement.skipped.iter().chain(&settlement.failed) {
-                known.release(*decided);
-            }
+            known.release_decided(&settlement);
             // After the consequences: a dependent that they have settled never refers to it, and the
             // count would never reach zero.
             known.keep(task.index, outcome);
+            known.decide_ready(&self.env, &mut settlement);
             Some((task.run, settlement))
         };
         MessageResult(settled.into_iter().filter_map(settle).collect())
@@ -280,13 +381,12 @@ impl Handler<LoseResults> for DependencyResolver {
     fn handle(&mut self, LoseResults(lost): LoseResults, _: &mut Self::Context) -> Self::Result {
         let forget = |Settled { task, outcome }: Settled| {
             let known = self.runs.get_mut(&task.run)?;
-            let settlement = known.graph.lose_result(task.index);
+            let mut settlement = known.graph.lose_result(task.index);
             // The rejected result must not reach a dependent that runs in spite of the failure.
             known.outcomes.remove(&task.index);
-            for (decided, _) in settlement.skipped.iter().chain(&settlement.failed) {
-                known.release(*decided);
-            }
+            known.release_decided(&settlement);
             known.keep(task.index, outcome);
+            known.decide_ready(&self.env, &mut settlement);
             Some((task.run, settlement))
         };
         MessageResult(lost.into_iter().filter_map(forget).collect())

@@ -68,7 +68,7 @@ pub(crate) enum Command {
     Resolve(Resolve),
     /// Continue workflows that a stopped or killed process left.
     Resume(Resume),
-    /// Run the failed, skipped and cancelled tasks of a workflow again.
+    /// Run the failed and cancelled tasks, and those that wait for them, of a workflow again.
     Retry(Retry),
     /// Delete settled workflows with their tasks, results and events.
     Delete(Delete),

@@ -55,7 +55,7 @@ fn xml(record: &WorkflowRecord) -> String {
 }
 
 const fn is_skipped(status: TaskStatus) -> bool {
-    matches!(status, TaskStatus::Skipped | TaskStatus::Cancelled)
+    matches!(status, TaskStatus::Skipped | TaskStatus::UpstreamFailed | TaskStatus::Cancelled)
 }
 
 /// From the start to the end of the workflow.

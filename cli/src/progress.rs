@@ -103,7 +103,8 @@ impl Progress {
             && let EventData::TaskCompleted { task_id, .. }
             | EventData::TaskFailed { task_id, .. }
             | EventData::TaskCancelled { task_id, .. }
-            | EventData::TaskSkipped { task_id, .. } = &event.data
+            | EventData::TaskSkipped { task_id, .. }
+            | EventData::TaskUpstreamFailed { task_id, .. } = &event.data
         {
             self.reported.insert((id.clone(), task_id.clone()));
         }
@@ -123,9 +124,17 @@ impl Progress {
             EventData::TaskCancelled { task_id, reason } => {
                 self.settle(task_id, TaskStatus::Cancelled, &format!("cancelled: {reason}"));
             }
-            EventData::TaskSkipped { task_id, failed_task_id } => {
-                let what = format!("skipped, because {failed_task_id} did not complete");
+            EventData::TaskSkipped { task_id, because, condition } => {
+                let what = if because == task_id {
+                    format!("skipped, because `{condition}` does not hold")
+                } else {
+                    format!("skipped, because {because} was: `{condition}` does not hold")
+                };
                 self.settle(task_id, TaskStatus::Skipped, &what);
+            }
+            EventData::TaskUpstreamFailed { task_id, failed_task_id } => {
+                let what = format!("never ran, because {failed_task_id} did not complete");
+                self.settle(task_id, TaskStatus::UpstreamFailed, &what);
             }
             EventData::TaskRetryScheduled {
                 task_id, delay, error_message, attempt_count, ..

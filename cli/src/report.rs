@@ -25,7 +25,8 @@ pub(crate) const fn mark(status: TaskStatus) -> &'static str {
         TaskStatus::Completed => "✓",
         TaskStatus::Failed => "✗",
         TaskStatus::Cancelled => "■",
-        TaskStatus::Skipped => "-",
+        TaskStatus::Skipped => "○",
+        TaskStatus::UpstreamFailed => "-",
         TaskStatus::OutcomeUnknown => "?",
         TaskStatus::Executing => "▶",
         TaskStatus::Pending | TaskStatus::Queued | TaskStatus::RetryPending => "·",
@@ -39,7 +40,10 @@ pub(crate) const fn style(status: TaskStatus) -> Style {
         TaskStatus::Failed => Style::Bad,
         TaskStatus::Cancelled | TaskStatus::OutcomeUnknown | TaskStatus::RetryPending => Style::Odd,
         TaskStatus::Executing => Style::Busy,
-        TaskStatus::Skipped | TaskStatus::Pending | TaskStatus::Queued => Style::Faint,
+        TaskStatus::Skipped
+        | TaskStatus::UpstreamFailed
+        | TaskStatus::Pending
+        | TaskStatus::Queued => Style::Faint,
     }
 }
 

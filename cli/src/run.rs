@@ -235,7 +235,7 @@ async fn resume_all(session: &Session) -> Outcome {
     Ok(exits.find(|exit| *exit != Exit::Success).unwrap_or(Exit::Success))
 }
 
-/// Runs the failed, skipped and cancelled tasks of a workflow again.
+/// Runs the failed and cancelled tasks, and those that wait for them, of a workflow again.
 pub(crate) async fn retry(mut session: Session, retry: &Retry) -> Outcome {
     let Retry { id, input_file, inputs, logs } = retry;
     session.logs = logs.logs;

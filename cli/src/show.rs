@@ -78,6 +78,12 @@ fn spec_of<'r>(record: &'r WorkflowRecord, task: &TaskRecord) -> Option<&'r Task
 
 /// `python/v1.0:execute`, or the method alone if it names its protocol.
 fn method(spec: &TaskSpec) -> String {
+    if let Some(value) = &spec.value {
+        return format!("= {value}");
+    }
+    if !spec.switch.is_empty() {
+        return "switch".to_owned();
+    }
     match &spec.protocol {
         Some(protocol) => format!("{protocol}:{}", spec.method),
         None => spec.method.clone(),
@@ -172,7 +178,11 @@ fn document(record: &WorkflowRecord, task: &TaskRecord, spec: Option<&TaskSpec>)
         "workflow_id": record.id,
         "id": task.id,
         "protocol": spec.and_then(|spec| spec.protocol.as_ref()),
-        "method": spec.map(|spec| &spec.method),
+        "method": spec.map(|spec| &spec.method).filter(|method| !method.is_empty()),
+        "when": spec.and_then(|spec| spec.when.as_ref()),
+        "in": spec.map(|spec| &spec.branches).filter(|branches| !branches.is_empty()),
+        "value": spec.and_then(|spec| spec.value.as_ref()),
+        "switch": spec.map(|spec| &spec.switch).filter(|switch| !switch.is_empty()),
         "dependencies": spec.map(|spec| &spec.dependencies),
         "parameters": spec.map(|spec| &*spec.parameters),
         "started_at": task.started_at,
@@ -180,7 +190,8 @@ fn document(record: &WorkflowRecord, task: &TaskRecord, spec: Option<&TaskSpec>)
         "due_at": task.due_at,
     });
     if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {
-        fields.extend(more);
+        let is_rare = |key: &str| matches!(key, "when" | "in" | "value" | "switch");
+        fields.extend(more.into_iter().filter(|(key, value)| !(is_rare(key) && value.is_null())));
     }
     fields
 }

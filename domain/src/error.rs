@@ -66,6 +66,8 @@ codes! {
     TaskResultInvalid = -29007, "TASK_RESULT_INVALID", false, "The result breaks the method's schema.";
     TaskRetryExhausted = -29008, "TASK_RETRY_EXHAUSTED", false, "Every allowed attempt failed.";
     TaskNotFound = -29009, "TASK_NOT_FOUND", false, "The workflow has no such task.";
+    TaskConditionError = -29010, "TASK_CONDITION_ERROR", false, "A condition or a value of the task cannot be evaluated.";
+    TaskSkipped = -29014, "TASK_SKIPPED", false, "A condition left the task out.";
     WorkflowValidationFailed = -28001, "WORKFLOW_VALIDATION_FAILED", false, "The workflow cannot be accepted as it is.";
     WorkflowNotFound = -28002, "WORKFLOW_NOT_FOUND", false, "No such workflow.";
     WorkflowExecutionFailed = -28003, "WORKFLOW_EXECUTION_FAILED", false, "A task of the workflow failed.";

@@ -152,8 +152,14 @@ pub enum EventData {
     },
     /// `task:cancelled`
     TaskCancelled { task_id: TaskId, reason: Arc<str> },
-    /// `task:skipped`; `failed_task_id` is the task that did not complete
-    TaskSkipped { task_id: TaskId, failed_task_id: TaskId },
+    /// `task:skipped`; `condition` is the expression that left out `because`, which is the task
+    /// itself or one whose result it needs
+    #[serde(rename = "TaskLeftOut")]
+    TaskSkipped { task_id: TaskId, because: TaskId, condition: Arc<str> },
+    /// `task:upstream_failed`; `failed_task_id` is the task that did not complete
+    // Earlier versions stored it by its former name, which now has another meaning.
+    #[serde(rename = "TaskSkipped")]
+    TaskUpstreamFailed { task_id: TaskId, failed_task_id: TaskId },
     /// `task:timeout`; `limit` in seconds, `scope` is `attempt`, `task` or `workflow`
     TaskTimeout { task_id: TaskId, scope: Arc<str>, limit: f64, attempt_count: u32 },
     /// `task:interrupted`: the process that ran it died during the attempt, which counts
@@ -200,6 +206,7 @@ impl EventData {
             Self::TaskRetryScheduled { .. } => "task:retry_scheduled",
             Self::TaskCancelled { .. } => "task:cancelled",
             Self::TaskSkipped { .. } => "task:skipped",
+            Self::TaskUpstreamFailed { .. } => "task:upstream_failed",
             Self::TaskTimeout { .. } => "task:timeout",
             Self::TaskInterrupted { .. } => "task:interrupted",
             Self::TaskOutcomeUnknown { .. } => "task:outcome_unknown",
@@ -224,7 +231,7 @@ impl EventData {
             Self::TaskRetryScheduled { .. }
             | Self::TaskWaiting { .. }
             | Self::TaskTimeout { .. }
-            | Self::TaskSkipped { .. }
+            | Self::TaskUpstreamFailed { .. }
             | Self::TaskCancelled { .. }
             | Self::TaskInterrupted { .. }
             | Self::WorkflowCancelled { .. }
@@ -250,6 +257,7 @@ impl EventData {
             | Self::TaskRetryScheduled { task_id, .. }
             | Self::TaskCancelled { task_id, .. }
             | Self::TaskSkipped { task_id, .. }
+            | Self::TaskUpstreamFailed { task_id, .. }
             | Self::TaskTimeout { task_id, .. }
             | Self::TaskInterrupted { task_id, .. }
             | Self::TaskOutcomeUnknown { task_id, .. } => Some(task_id),

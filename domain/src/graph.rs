@@ -8,13 +8,16 @@
 //! ```text
 //! Waiting ──all dependencies settled──> Ready ──settle──> Completed | Failed
 //!    │ └──settle, as when cancelled──────────────────────────────────────┘
-//!    └──a dependency did not complete──> Skipped | DependencyFailed      (as its policy says)
+//!    └──a dependency did not complete──> UpstreamFailed | DependencyFailed   (as its policy says)
 //! ```
 //!
 //! - A task becomes ready once all its dependencies have settled, whatever level they stand on.
 //! - With the policies `skip` and `fail` a task is decided as soon as *one* dependency did not
 //!   complete: it has only one possible end, and it never becomes ready after that. Its dependents
 //!   are decided in the same step, and the reported cause is the task that failed by itself.
+//! - What a dependency that did not complete means depends on the edge as well ([`EdgeKind`]): an edge
+//!   that asks only how a task ended is satisfied by any end, and a task that is skipped by a
+//!   condition skips those that need its result, and satisfies all others.
 //! - With `run`, a dependency that did not complete counts as satisfied.
 //!
 //! Invariant: `open` of a task is the number of its dependencies that have not settled; each task
@@ -26,7 +29,9 @@ mod reopen;
 #[cfg(test)]
 mod tests;
 
-use crate::task::OnDependencyFailure;
+use rustc_hash::FxHashMap;
+
+use crate::{decision::Decision, task::OnDependencyFailure};
 use adjacency::Adjacency;
 pub use adjacency::Cycle;
 pub use reopen::Reopened;
@@ -42,8 +47,10 @@ pub enum NodeState {
     Completed,
     /// Settled by itself without a result: failed, cancelled, timed out.
     Failed,
-    /// Settled because of a dependency, by the policy `skip`.
+    /// Left out by a condition, its own or that of a task whose result it needs.
     Skipped,
+    /// Settled because of a dependency, by the policy `skip`.
+    UpstreamFailed,
     /// Settled because of a dependency, by the policy `fail`.
     DependencyFailed,
 }
@@ -56,31 +63,81 @@ impl NodeState {
 
     /// True for a task that was decided by another one's failure and never ran.
     pub const fn is_by_dependency(self) -> bool {
-        matches!(self, Self::Skipped | Self::DependencyFailed)
+        matches!(self, Self::UpstreamFailed | Self::DependencyFailed)
     }
 
     const fn is_without_result(self) -> bool {
-        matches!(self, Self::Failed | Self::Skipped | Self::DependencyFailed)
+        matches!(self, Self::Failed | Self::UpstreamFailed | Self::DependencyFailed)
     }
 }
 
 /// The effects of settling a task. An empty list is not allocated.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settlement {
     /// Tasks that may run now.
     pub ready: Vec<u32>,
     /// Tasks that never will, by the policy `skip`, each with the task that failed by itself.
+    pub upstream_failed: Vec<(u32, u32)>,
+    /// Tasks that need the result of one that a condition left out, each with that one.
     pub skipped: Vec<(u32, u32)>,
     /// Tasks that fail, by the policy `fail`, each with the task that failed by itself.
     pub failed: Vec<(u32, u32)>,
+    /// Tasks that were decided without a call, in order. The graph itself decides none.
+    pub decided: Vec<(u32, Decision)>,
 }
 
 impl Settlement {
     /// Empties it, and keeps its memory.
     pub fn clear(&mut self) {
         self.ready.clear();
+        self.upstream_failed.clear();
         self.skipped.clear();
+        self.decided.clear();
         self.failed.clear();
+    }
+}
+
+/// What an edge asks of the task that it leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EdgeKind {
+    /// How it ended, however that was.
+    End,
+    /// The order only: a task that was skipped satisfies it.
+    After,
+    /// Its result.
+    Value,
+}
+
+/// How a stored task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredEnd {
+    /// With a result.
+    Completed,
+    /// By itself without one.
+    Failed,
+    /// Left out by a condition.
+    Skipped,
+    /// By a dependency, and the policy `skip`.
+    UpstreamFailed,
+    /// By a dependency, and the policy `fail`.
+    DependencyFailed,
+}
+
+impl From<bool> for StoredEnd {
+    fn from(completed: bool) -> Self {
+        if completed { Self::Completed } else { Self::Failed }
+    }
+}
+
+impl From<StoredEnd> for NodeState {
+    fn from(end: StoredEnd) -> Self {
+        match end {
+            StoredEnd::Completed => Self::Completed,
+            StoredEnd::Failed => Self::Failed,
+            StoredEnd::Skipped => Self::Skipped,
+            StoredEnd::UpstreamFailed => Self::UpstreamFailed,
+            StoredEnd::DependencyFailed => Self::DependencyFailed,
+        }
     }
 }
 
@@ -99,6 +156,9 @@ pub struct Graph {
     dependencies: Adjacency,
     dependents: Adjacency,
     unsettled: u32,
+    /// The kinds of edges that are not [`EdgeKind::After`], by task and dependency. Absent in a
+    /// workflow without conditions, where none of them matters.
+    kinds: Option<Box<FxHashMap<(u32, u32), EdgeKind>>>,
 }
 
 impl Graph {
@@ -125,7 +185,21 @@ impl Graph {
         };
         let nodes: Box<[TaskNode]> = (0..).zip(policies).map(node).collect();
         let unsettled = dependencies.len();
-        Ok(Self { nodes, dependencies, dependents, unsettled })
+        Ok(Self { nodes, dependencies, dependents, unsettled, kinds: None })
+    }
+
+    /// Says what edges ask, `(task, depends on, kind)`; the strongest of several counts. An edge that is
+    /// not among them asks for the order.
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: &[(u32, u32, EdgeKind)]) -> Self {
+        let mut strongest = FxHashMap::default();
+        for &(task, on, kind) in kinds {
+            let known = strongest.entry((task, on)).or_insert(kind);
+            *known = (*known).max(kind);
+        }
+        strongest.retain(|_, kind| *kind != EdgeKind::After);
+        self.kinds = (!strongest.is_empty()).then(|| Box::new(strongest));
+        self
     }
 
     /// How many tasks there are.
@@ -227,18 +301,25 @@ impl Graph {
         }
     }
 
-    /// Restores a newly built graph to an earlier state. `settled` lists, in any order, the tasks
-    /// that settled by themselves; true for those with a result. Tasks that were decided by a
-    /// dependency are not listed, because they follow. Returns everything that follows: all ready
-    /// tasks and all decided ones, whether the caller's store knows them or not.
+    /// Leaves a task out by its condition, and those that need its result with it.
+    pub fn skip_into(&mut self, task: u32, settlement: &mut Settlement) {
+        if self.set_ended(task, NodeState::Skipped) {
+            self.follow_failure(vec![task], task, settlement);
+        }
+    }
+
+    /// Restores a newly built graph to an earlier state. `settled` lists, in any order, the tasks that
+    /// settled. Those that were decided by a dependency follow, and need not be listed. Returns
+    /// everything that follows: all ready tasks and all decided ones that are not listed.
     #[must_use = "ready tasks are handed out once"]
-    pub fn restore(&mut self, settled: &[(u32, bool)]) -> Settlement {
+    pub fn restore<E: Copy + Into<StoredEnd>>(&mut self, settled: &[(u32, E)]) -> Settlement {
         // All are marked before any of it is followed, or a task that settled by itself could be
         // decided by a dependency that failed later.
         let mut fresh = Vec::with_capacity(settled.len());
-        for &(task, completed) in settled {
-            if self.set_settled(task, completed) {
-                fresh.push((task, completed));
+        for &(task, end) in settled {
+            let end: StoredEnd = end.into();
+            if self.set_ended(task, end.into()) {
+                fresh.push((task, end == StoredEnd::Completed));
             }
         }
         let mut settlement = Settlement::default();
@@ -251,11 +332,15 @@ impl Graph {
 
     /// Marks a task as settled by itself; false if it had settled before.
     fn set_settled(&mut self, task: u32, completed: bool) -> bool {
+        self.set_ended(task, if completed { NodeState::Completed } else { NodeState::Failed })
+    }
+
+    fn set_ended(&mut self, task: u32, state: NodeState) -> bool {
         let node = &mut self.nodes[task as usize];
         if node.state.is_settled() {
             return false;
         }
-        node.state = if completed { NodeState::Completed } else { NodeState::Failed };
+        node.state = state;
         self.unsettled -= 1;
         true
     }
@@ -283,15 +368,31 @@ impl Graph {
         cause: u32,
         settlement: &mut Settlement,
     ) {
-        let Self { nodes, dependents, unsettled, .. } = self;
+        let Self { nodes, dependents, unsettled, kinds, .. } = self;
         // A list and not a recursion: a chain may be as long as the workflow.
         let mut at = 0;
         while let Some(&task) = without_result.get(at) {
             at += 1;
+            let is_skipped = nodes[task as usize].state == NodeState::Skipped;
             for &behind in dependents.of(task) {
+                let kind = kind_of(kinds.as_deref(), behind, task);
                 let node = &mut nodes[behind as usize];
                 node.open -= 1;
                 if node.state != NodeState::Waiting {
+                    continue;
+                }
+                if is_skipped && kind == EdgeKind::Value {
+                    node.state = NodeState::Skipped;
+                    settlement.skipped.push((behind, cause));
+                    *unsettled -= 1;
+                    without_result.push(behind);
+                    continue;
+                }
+                if is_skipped || kind == EdgeKind::End {
+                    if node.open == 0 {
+                        node.state = NodeState::Ready;
+                        settlement.ready.push(behind);
+                    }
                     continue;
                 }
                 match node.policy {
@@ -302,8 +403,8 @@ impl Graph {
                         continue;
                     }
                     OnDependencyFailure::Skip => {
-                        node.state = NodeState::Skipped;
-                        settlement.skipped.push((behind, cause));
+                        node.state = NodeState::UpstreamFailed;
+                        settlement.upstream_failed.push((behind, cause));
                     }
                     OnDependencyFailure::Fail => {
                         node.state = NodeState::DependencyFailed;
@@ -315,4 +416,9 @@ impl Graph {
             }
         }
     }
+}
+
+/// What the edge from `task` to `on` asks.
+fn kind_of(kinds: Option<&FxHashMap<(u32, u32), EdgeKind>>, task: u32, on: u32) -> EdgeKind {
+    kinds.and_then(|kinds| kinds.get(&(task, on)).copied()).unwrap_or(EdgeKind::After)
 }

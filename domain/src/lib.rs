@@ -25,12 +25,14 @@
 
 pub mod balance;
 pub mod command;
+pub mod decision;
 pub mod difference;
 pub mod duration;
 pub mod engine;
 pub mod epoch;
 pub mod error;
 pub mod event;
+pub mod expression;
 pub mod file_access;
 pub mod graph;
 pub mod health;

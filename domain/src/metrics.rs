@@ -47,8 +47,11 @@ pub struct ExecutionStats {
     pub tasks_failed: u64,
     /// Tasks cancelled.
     pub tasks_cancelled: u64,
-    /// Tasks skipped.
+    /// Tasks left out by a condition.
     pub tasks_skipped: u64,
+    /// Tasks that never ran, because one that they need did not complete.
+    #[serde(default)]
+    pub tasks_upstream_failed: u64,
     /// Attempts repeated.
     pub tasks_retried: u64,
     /// Mean seconds of a call.

@@ -7,6 +7,7 @@
 
 mod advice;
 mod check;
+mod conditions;
 mod draft;
 mod limit;
 mod names;
@@ -18,8 +19,9 @@ mod tests;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use crate::{
+    decision::Decider,
     error::{ErrorCode, TaskError},
-    graph::Graph,
+    graph::{EdgeKind, Graph},
     id::{Capability, ProtocolId, TaskId, Version, WorkflowId},
     needs::Needs,
     problem::{Problem, SubmitError},
@@ -69,6 +71,10 @@ pub struct Plan {
     pub tasks: Vec<PlannedTask>,
     /// `(task, depends on)`.
     pub edges: Vec<(u32, u32)>,
+    /// What edges ask; empty where no task has a condition.
+    pub kinds: Vec<(u32, u32, EdgeKind)>,
+    /// Some task has a condition, or is decided without a call.
+    has_decisions: bool,
     /// The methods that the process that runs it must know.
     pub needs: Needs,
 }
@@ -91,6 +97,8 @@ pub struct PlannedTask {
     pub name: Arc<str>,
     /// The method that it calls; an error if a stored workflow's method no longer exists.
     pub method: Result<MethodRef, Arc<TaskError>>,
+    /// What is decided about it without a call.
+    pub decider: Option<Box<Decider>>,
     /// The parameters.
     pub template: Template,
     /// The limit of one attempt.
@@ -124,7 +132,8 @@ impl Plan {
     /// because no other submission has the same id. More than `EARLY_MAX` tasks wait: their
     /// outcomes in one write would delay the writes of others.
     pub fn may_begin_early(&self, tasks: &[u32]) -> bool {
-        if !self.has_new_id || tasks.len() > EARLY_MAX {
+        // A decision that is not stored yet may follow from what has not begun.
+        if !self.has_new_id || tasks.len() > EARLY_MAX || self.has_decisions() {
             return false;
         }
         let is_pure = |index: &u32| {
@@ -139,7 +148,14 @@ impl Plan {
     /// # Errors
     /// [`SubmitError::Invalid`] with the tasks that wait for each other in a circle.
     pub fn graph(&self) -> Result<Graph, SubmitError> {
-        graph(&self.spec, &self.edges).map_err(|problem| SubmitError::Invalid(vec![problem]))
+        let graph = graph(&self.spec, &self.edges);
+        let graph = graph.map_err(|problem| SubmitError::Invalid(vec![problem]))?;
+        Ok(if self.has_decisions() { graph.with_kinds(&self.kinds) } else { graph })
+    }
+
+    /// True if some task has a condition, or is decided without a call.
+    pub fn has_decisions(&self) -> bool {
+        self.has_decisions
     }
 }
 

@@ -7,6 +7,7 @@
 //! that it is stored.
 
 mod changes;
+mod decided;
 mod ending;
 mod failure;
 mod interruption;
@@ -38,6 +39,7 @@ use crate::{
     workflow::{WorkflowRecord, WorkflowStatus},
 };
 
+pub use decided::DecidedCounts;
 pub use failure::Interruption;
 pub use measure::NESTING_MAX;
 pub use refusal::Refused;

@@ -30,8 +30,10 @@ pub enum TaskStatus {
     Failed,
     /// Stopped by someone.
     Cancelled,
-    /// Never ran, because a task that it needs did not complete.
+    /// Left out by a condition, its own or that of a task whose result it needs. Harmless.
     Skipped,
+    /// Never ran, because a task that it needs did not complete.
+    UpstreamFailed,
     /// Was executing at a crash and must not run twice; waits for a person's word.
     OutcomeUnknown,
 }
@@ -48,7 +50,7 @@ pub struct ImpossibleTransition {
 
 impl TaskStatus {
     /// Every status.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Pending,
         Self::Queued,
         Self::Executing,
@@ -57,22 +59,29 @@ impl TaskStatus {
         Self::Failed,
         Self::Cancelled,
         Self::Skipped,
+        Self::UpstreamFailed,
         Self::OutcomeUnknown,
     ];
 
     /// True when nothing more will happen to it.
     pub const fn is_settled(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::Skipped)
+        matches!(
+            self,
+            Self::Completed | Self::Failed | Self::Cancelled | Self::Skipped | Self::UpstreamFailed
+        )
     }
 
     /// True if the table allows the transition.
     pub const fn can_become(self, to: Self) -> bool {
         use TaskStatus::{
             Cancelled, Completed, Executing, Failed, OutcomeUnknown, Pending, Queued, RetryPending,
-            Skipped,
+            Skipped, UpstreamFailed,
         };
         match self {
-            Pending => matches!(to, Queued | Skipped | Failed | Cancelled),
+            // Completed: a value, which no provider makes.
+            Pending => {
+                matches!(to, Queued | Completed | Skipped | UpstreamFailed | Failed | Cancelled)
+            }
             Queued => matches!(to, Executing | Failed | Cancelled | RetryPending),
             Executing => {
                 // Queued again: its call was interrupted, or did not begin, because the lease
@@ -84,8 +93,8 @@ impl TaskStatus {
             }
             RetryPending => matches!(to, Queued | Failed | Cancelled),
             OutcomeUnknown => matches!(to, Completed | Failed | Cancelled | Queued),
-            // A person may run again what failed, was skipped or was cancelled.
-            Failed | Skipped | Cancelled => matches!(to, Pending),
+            // A person may run again what failed, never ran or was cancelled.
+            Failed | Skipped | UpstreamFailed | Cancelled => matches!(to, Pending),
             Completed => false,
         }
     }
@@ -109,6 +118,7 @@ impl TaskStatus {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Skipped => "skipped",
+            Self::UpstreamFailed => "upstream_failed",
             Self::OutcomeUnknown => "outcome_unknown",
         }
     }
@@ -166,7 +176,7 @@ impl Priority {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDependencyFailure {
-    /// The task and all its dependents are skipped.
+    /// The task and all its dependents are `upstream_failed`.
     #[default]
     Skip,
     /// It fails with `TASK_DEPENDENCY_FAILED`.
@@ -248,7 +258,7 @@ mod tests {
         /// No walk along allowed steps leaves a completed task, and a settled one moves only to
         /// `pending`, by a person's word.
         #[test]
-        fn settled_tasks_stay_settled(walk in prop::collection::vec(0..9_usize, 0..50)) {
+        fn settled_tasks_stay_settled(walk in prop::collection::vec(0..10_usize, 0..50)) {
             let mut status = TaskStatus::Pending;
             for to in walk.into_iter().map(|at| TaskStatus::ALL[at]) {
                 let step = status.step(to);

@@ -128,8 +128,21 @@ pub struct TaskSpec {
     /// The protocol, with or without a version; else it stands in `method`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
-    /// A bare method, or `protocol/method`.
+    /// A bare method, or `protocol/method`; empty in a task with `value` or `switch`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub method: String,
+    /// An expression whose value is the result, instead of a call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Branches of which the first that holds is chosen, instead of a call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub switch: Vec<Branch>,
+    /// The condition of the task, an expression: it is skipped where it does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Branches of switches, `switch.branch`, in one of which the task is. In files: `in`.
+    #[serde(rename = "in", default, skip_serializing_if = "Vec::is_empty")]
+    pub branches: Vec<String>,
     /// The parameters: an object by name, or an array by position.
     #[serde(default, skip_serializing_if = "is_null")]
     pub parameters: Arc<Value>,
@@ -167,6 +180,10 @@ impl TaskSpec {
             name: None,
             protocol: None,
             method: method.into(),
+            value: None,
+            switch: Vec::new(),
+            when: None,
+            branches: Vec::new(),
             parameters: Arc::default(),
             dependencies: Vec::new(),
             priority: Priority::default(),
@@ -177,6 +194,43 @@ impl TaskSpec {
             on_dependency_failure: OnDependencyFailure::default(),
             profile: false,
         }
+    }
+
+    /// A task whose result is the value of an expression, such as `size(list.items) * 2`.
+    pub fn value(id: impl Into<String>, expression: impl Into<String>) -> Self {
+        Self { value: Some(expression.into()), ..Self::new(id, "") }
+    }
+
+    /// A task that chooses the first branch that holds; its result is `{"to": "<branch>"}`.
+    pub fn switch(id: impl Into<String>, branches: impl IntoIterator<Item = Branch>) -> Self {
+        Self { switch: branches.into_iter().collect(), ..Self::new(id, "") }
+    }
+
+    /// Skips the task where the expression does not hold, such as `inputs.mode != "dry"`.
+    #[must_use]
+    pub fn when(mut self, condition: impl Into<String>) -> Self {
+        self.when = Some(condition.into());
+        self
+    }
+
+    /// Puts the task into a branch, written `switch.branch`. It runs if one of its branches is chosen.
+    #[must_use]
+    pub fn in_branch(mut self, branch: impl Into<String>) -> Self {
+        self.branches.push(branch.into());
+        self
+    }
+
+    /// True if it calls no method: it has a value, or is a switch.
+    pub fn is_decided(&self) -> bool {
+        self.value.is_some() || !self.switch.is_empty()
+    }
+
+    /// True with a condition, or where it is decided without a call.
+    pub fn has_decision(&self) -> bool {
+        self.when.is_some()
+            || self.value.is_some()
+            || !self.switch.is_empty()
+            || !self.branches.is_empty()
     }
 
     /// Sets the parameters.
@@ -247,6 +301,28 @@ impl TaskSpec {
     pub fn on_dependency_failure(mut self, policy: OnDependencyFailure) -> Self {
         self.on_dependency_failure = policy;
         self
+    }
+}
+
+/// A branch of a switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// The name.
+    pub to: String,
+    /// The condition; `None` always holds. In files: `else: true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+}
+
+impl Branch {
+    /// A branch with a condition.
+    pub fn new(to: impl Into<String>, when: impl Into<String>) -> Self {
+        Self { to: to.into(), when: Some(when.into()) }
+    }
+
+    /// The branch that is chosen if no other is.
+    pub fn otherwise(to: impl Into<String>) -> Self {
+        Self { to: to.into(), when: None }
     }
 }
 

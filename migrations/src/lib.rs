@@ -11,6 +11,7 @@ mod m20261129_000001_needs;
 mod m20261130_000001_epochs;
 mod m20261130_000002_lease_transfers;
 mod m20261130_000003_id_order;
+mod m20261201_000001_statuses;
 
 /// The table of applied steps.
 pub const APPLIED: &str = "gleitzeit_migrations";
@@ -59,6 +60,7 @@ pub fn steps() -> Vec<Box<dyn Step>> {
         Box::new(m20261130_000001_epochs::Migration),
         Box::new(m20261130_000002_lease_transfers::Migration),
         Box::new(m20261130_000003_id_order::Migration),
+        Box::new(m20261201_000001_statuses::Migration),
     ]
 }
 

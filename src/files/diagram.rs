@@ -18,7 +18,9 @@ pub fn mermaid(spec: &WorkflowSpec, edges: &[(usize, usize)]) -> String {
         let _ = writeln!(text, "    t{index}[\"{name}<br/>{}\"]", mermaid_text(&call(task)));
     }
     for (from, to) in edges {
-        let _ = writeln!(text, "    t{from} --> t{to}");
+        let label = edge_label(spec, *from, *to);
+        let label = label.map(|it| format!("|\"{}\"|", mermaid_text(&it))).unwrap_or_default();
+        let _ = writeln!(text, "    t{from} -->{label} t{to}");
     }
     text
 }
@@ -33,7 +35,9 @@ pub fn dot(spec: &WorkflowSpec, edges: &[(usize, usize)]) -> String {
         let _ = writeln!(text, "    t{index} [label=\"{name}\\n{call}\"];");
     }
     for (from, to) in edges {
-        let _ = writeln!(text, "    t{from} -> t{to};");
+        let label = edge_label(spec, *from, *to);
+        let label = label.map(|it| format!(" [label=\"{}\"]", dot_text(&it))).unwrap_or_default();
+        let _ = writeln!(text, "    t{from} -> t{to}{label};");
     }
     text.push_str("}\n");
     text
@@ -43,7 +47,28 @@ fn title(task: &TaskSpec) -> &str {
     task.name.as_deref().unwrap_or(&task.id)
 }
 
+/// The branches of a switch that lead to a task.
+fn edge_label(spec: &WorkflowSpec, from: usize, to: usize) -> Option<String> {
+    let switch = spec.tasks.get(from)?;
+    let names: Vec<&str> = spec
+        .tasks
+        .get(to)?
+        .branches
+        .iter()
+        .filter_map(|branch| branch.rsplit_once('.'))
+        .filter(|(of, _)| *of == switch.id || Some(*of) == switch.name.as_deref())
+        .map(|(_, name)| name)
+        .collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 fn call(task: &TaskSpec) -> String {
+    if let Some(value) = &task.value {
+        return format!("= {value}");
+    }
+    if !task.switch.is_empty() {
+        return "switch".to_owned();
+    }
     match &task.protocol {
         Some(protocol) => {
             let bare = task.method.rsplit('/').next().unwrap_or(&task.method);

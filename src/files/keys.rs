@@ -83,8 +83,20 @@ pub(super) const TASK: KeySchema = KeySchema {
         key("resources"),
         key("on_dependency_failure"),
         key("profile"),
+        key("when"),
+        key("in"),
+        key("value"),
+        key("switch"),
     ],
     ignored: &IGNORED_OF_TASK,
+    open: false,
+};
+
+/// A branch of a task's `switch`.
+pub(super) const BRANCH: KeySchema = KeySchema {
+    what: "a branch",
+    keys: &[key("to"), key("when"), key("else")],
+    ignored: &[],
     open: false,
 };
 

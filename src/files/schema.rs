@@ -26,7 +26,8 @@ pub fn json_schema() -> Value {
             ] },
         ],
         "$defs": {
-            "task": with_required(mapping(&keys::TASK), "method"),
+            "task": with_one_of(mapping(&keys::TASK), &["method", "value", "switch"]),
+            "branch": with_required(mapping(&keys::BRANCH), "to"),
             "retry": mapping(&keys::RETRY),
             "resources": mapping(&keys::RESOURCES),
             "batch": mapping(&keys::BATCH),
@@ -37,6 +38,12 @@ pub fn json_schema() -> Value {
         root.extend(more);
     }
     root
+}
+
+fn with_one_of(mut schema: Value, keys: &[&str]) -> Value {
+    let required = |key: &&str| json!({ "required": [key] });
+    schema["anyOf"] = keys.iter().map(required).collect();
+    schema
 }
 
 fn with_required(mut schema: Value, key: &str) -> Value {
@@ -117,10 +124,26 @@ fn typed(of: &KeySchema, name: &str) -> (Value, &'static str) {
         "on_dependency_failure" => {
             (words(&["skip", "fail", "run"]), "If a dependency did not complete.")
         }
+        "when" => (expression(), "The condition, an expression: without it the task is skipped."),
+        "else" => (flag(), "Chosen if no other branch is."),
+        "to" => (text(), "The name of the branch."),
+        "value" => (expression(), "An expression whose value is the result, instead of a call."),
+        "in" => {
+            (json!({ "type": ["string", "array"] }), "The branches, `switch.branch`, it is in.")
+        }
+        "switch" => (
+            json!({ "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/branch" } }),
+            "Branches, the first of which that holds is chosen.",
+        ),
         "profile" => (flag(), "Measures the task."),
         // A test refuses a key that nobody described.
         _ => (Value::Null, ""),
     }
+}
+
+/// The text of an expression; `true` and `1` are some, too.
+fn expression() -> Value {
+    text()
 }
 
 /// A text; numbers and booleans are read as they are written.
@@ -200,7 +223,8 @@ mod tests {
         jsonschema::draft202012::new(&json_schema()).expect("a schema")
     }
 
-    const ALL: [&KeySchema; 6] = [
+    const ALL: [&KeySchema; 7] = [
+        &keys::BRANCH,
         &keys::WORKFLOW,
         &keys::TASK,
         &keys::RETRY,
@@ -214,6 +238,10 @@ mod tests {
         let mut root = json!({ "name": "w", "tasks": [{ "id": "a", "method": "echo/echo" }] });
         let target = match of.what {
             what if what == keys::TASK.what => &mut root["tasks"][0],
+            what if what == keys::BRANCH.what => {
+                root["tasks"][0] = json!({ "id": "a", "switch": [{ "to": "b", "else": true }] });
+                &mut root["tasks"][0]["switch"][0]
+            }
             what if what == keys::RETRY.what => &mut root["tasks"][0]["retry"],
             what if what == keys::RESOURCES.what => &mut root["tasks"][0]["resources"],
             what if what == keys::WORKFLOW.what => &mut root,

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::{
     batch::file as batch,
+    conditions,
     context::FileContext,
     decode,
     findings::Findings,
@@ -118,8 +119,10 @@ fn task(node: &Node, number: usize, findings: &mut Findings) -> TaskSpec {
     }
     task.name = fields.get("name").and_then(|entry| decode::text(entry, findings));
     task.protocol = fields.get("protocol").and_then(|entry| decode::text(entry, findings));
+    conditions::read(&fields, &mut task, findings);
     match fields.entry("method") {
         Some(entry) => task.method = decode::text(entry, findings).unwrap_or_default(),
+        None if conditions::stands_for_method(&fields) => {}
         None => missing(&fields, "a task", "method", "method: <protocol>/<method>", findings),
     }
     // A method without a protocol was one of Python's.

@@ -215,7 +215,7 @@ impl Case<'_> {
 
     /// What must have become of a workflow of its shape.
     fn shape(&mut self, record: &WorkflowRecord) {
-        use TaskStatus::{Cancelled, Completed, Failed, Skipped};
+        use TaskStatus::{Cancelled, Completed, Failed, UpstreamFailed};
 
         let name = record.id.as_str().rsplit_once('-').map_or("", |(_, shape)| shape);
         let statuses: Vec<TaskStatus> = record.tasks.iter().map(|task| task.status).collect();
@@ -227,7 +227,7 @@ impl Case<'_> {
             _ if is_unconfirmed => record.status.is_settled(),
             "broken" => {
                 record.status == WorkflowStatus::Failed
-                    && statuses == [Completed, Failed, Skipped, Completed, Failed]
+                    && statuses == [Completed, Failed, UpstreamFailed, Completed, Failed]
             }
             "limited" => record.status == WorkflowStatus::Failed && statuses == [Failed],
             "late" => record.status == WorkflowStatus::TimedOut && statuses == [Cancelled],

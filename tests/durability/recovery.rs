@@ -308,7 +308,7 @@ fn a_call_that_must_not_run_twice_waits_for_a_person() {
 }
 
 async fn resolve_by_hand(store: &str, folder: &Path) {
-    use TaskStatus::{Cancelled, Completed, OutcomeUnknown, Pending, Skipped};
+    use TaskStatus::{Cancelled, Completed, OutcomeUnknown, Pending, UpstreamFailed};
 
     let runtime = builder(store, folder, Life::Last).start().await.unwrap();
     assert_eq!(runtime.recovered().workflows, 2);
@@ -332,7 +332,7 @@ async fn resolve_by_hand(store: &str, folder: &Path) {
     handle.cancel_task(&once, &"middle".into(), "never arrived").await.unwrap();
     let ended = within("the end", handle.wait(&once)).await.unwrap();
     let statuses: Vec<TaskStatus> = ended.tasks.iter().map(|task| task.status).collect();
-    assert_eq!(statuses, [Completed, Cancelled, Skipped]);
+    assert_eq!(statuses, [Completed, Cancelled, UpstreamFailed]);
     let events = handle.events(&once, 0, 1_000).await.unwrap();
     check_events(&events);
     assert!(event_types(&events).contains(&"task:outcome_unknown"));

@@ -46,7 +46,7 @@ fn statuses(record: &WorkflowRecord) -> Vec<TaskStatus> {
 
 /// `bad` is in no result that this database takes; `words` are what it says of it.
 async fn the_task_fails_alone(url: &StoreUrl, bad: &'static str, words: &str) {
-    use TaskStatus::{Completed, Failed, Skipped};
+    use TaskStatus::{Completed, Failed, UpstreamFailed};
 
     let started = runtime(url, bad).start().await.unwrap();
     let handle = started.handle();
@@ -57,7 +57,7 @@ async fn the_task_fails_alone(url: &StoreUrl, bad: &'static str, words: &str) {
             .task(returning("after", 1).after("bad"))
             .task(returning("beside", 2).after("first"))
     };
-    let ends = [Completed, Failed, Skipped, Completed];
+    let ends = [Completed, Failed, UpstreamFailed, Completed];
     let others: Vec<_> = (0..20)
         .map(|_| {
             let handle = handle.clone();
@@ -100,7 +100,7 @@ async fn an_early_result_fails_its_task(url: &StoreUrl, bad: &'static str) {
         .collect();
     for one in many {
         let record = within("an end", one).await.unwrap();
-        assert_eq!(statuses(&record), [TaskStatus::Failed, TaskStatus::Skipped]);
+        assert_eq!(statuses(&record), [TaskStatus::Failed, TaskStatus::UpstreamFailed]);
     }
     started.stop(Duration::from_secs(5)).await;
 }

@@ -156,7 +156,7 @@ fn diagnostics_are_a_list_for_programs() {
             "line": 3, "column": 3, "len": 3,
             "message": "unknown key `odd`",
             "help": "a task has id, name, protocol, method, parameters, dependencies, priority, \
-                     timeout, total_timeout, retry, resources, on_dependency_failure, profile"
+                     timeout, total_timeout, retry, resources, on_dependency_failure, profile, when, in, value, switch"
         },
         {
             "severity": "error", "code": -28001, "name": "WORKFLOW_VALIDATION_FAILED",
@@ -610,6 +610,9 @@ fn task_problems(spec: &WorkflowSpec, index: usize, catalog: &ProtocolCatalog) -
     };
     let bound = template.bind(&mut |name| position(name), std::iter::empty);
     let unbound = bound.err().unwrap_or_default().into_iter();
+    if task.is_decided() {
+        return unbound.map(|error| error.to_problem(&base)).collect();
+    }
     let method = catalog.resolve(task.protocol.as_deref(), &task.method).unwrap();
     let violations = method.params.check_open(&task.parameters, &reference::has_reference);
     let misfit = violations.into_iter().map(|violation| {

@@ -8,7 +8,7 @@ use super::*;
 
 /// Event number `sequence` of a workflow, or of none.
 fn event(workflow: Option<&str>, sequence: u64) -> Event {
-    let data = EventData::TaskSkipped { task_id: "a".into(), failed_task_id: "b".into() };
+    let data = EventData::TaskUpstreamFailed { task_id: "a".into(), failed_task_id: "b".into() };
     Event { timestamp: DateTime::UNIX_EPOCH, workflow_id: workflow.map(Into::into), sequence, data }
 }
 

@@ -4,7 +4,7 @@ use gleitzeit_domain::{
     error::ErrorCode,
     resources::{ResourceRequirements, Resources},
     retry::Backoff::Fixed,
-    task::TaskStatus::{self, Cancelled, Completed, Skipped},
+    task::TaskStatus::{self, Cancelled, Completed, UpstreamFailed},
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
 };
 use serde_json::json;
@@ -31,7 +31,7 @@ async fn a_cancelled_task_stops_its_call_and_its_branch() {
     assert_eq!(call.ending, Ending::Dropped);
     assert_at(call.ended.unwrap(), secs(10));
     let record = sent.end().await;
-    assert_eq!(statuses(&record), [Cancelled, Skipped, Completed, Completed]);
+    assert_eq!(statuses(&record), [Cancelled, UpstreamFailed, Completed, Completed]);
     assert_eq!(code(&record, "stop"), Some(ErrorCode::TaskCancelled));
     assert!(of(&record, "stop").error.as_ref().unwrap().message.contains("enough"));
     assert_eq!(record.status, WorkflowStatus::Failed);

@@ -17,7 +17,7 @@ use gleitzeit_domain::{
     provider::Placement,
     retry::Backoff::Fixed,
     store::{LeaseStore as _, NewWorkflow, Store as _, conformance::sample},
-    task::TaskStatus::{Cancelled, Completed, Executing, Failed, Pending, Skipped},
+    task::TaskStatus::{Cancelled, Completed, Executing, Failed, Pending, UpstreamFailed},
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
 };
 use serde_json::json;
@@ -206,7 +206,7 @@ async fn who_only_changes_a_workflow_does_not_keep_it() {
     .await;
     assert!(changer.script.now() < secs(1), "{:?}", changer.script.now());
     let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
-    assert_eq!(statuses(&record), [Pending, Cancelled, Skipped, Pending]);
+    assert_eq!(statuses(&record), [Pending, Cancelled, UpstreamFailed, Pending]);
     // It may be changed once more, and is released once more, also if the command fails.
     let hold = || Recover { id: Some("w".into()), hold: true };
     within(changer.actors.addresses.engine.send(hold())).await.unwrap().unwrap();
@@ -219,7 +219,7 @@ async fn who_only_changes_a_workflow_does_not_keep_it() {
     harness.recover().await;
     assert_eq!(settled(&memory, "w").await, WorkflowStatus::Failed);
     let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
-    assert_eq!(statuses(&record), [Completed, Cancelled, Skipped, Completed]);
+    assert_eq!(statuses(&record), [Completed, Cancelled, UpstreamFailed, Completed]);
     assert_eq!(harness.script.order(), ["a", "b"]);
     harness.finish().await;
     changer.finish().await;
@@ -287,7 +287,7 @@ async fn a_task_that_kills_its_process_uses_up_its_attempts() {
         harness.catch_up().await;
         let record = memory.workflow(&"w".into()).await.unwrap().unwrap();
         if record.status.is_settled() {
-            assert_eq!(statuses(&record), [Failed, Skipped]);
+            assert_eq!(statuses(&record), [Failed, UpstreamFailed]);
             assert_eq!(code(&record, "kills"), Some(ErrorCode::TaskRetryExhausted));
             assert_eq!(of(&record, "kills").attempts, 3);
             harness.finish().await;

@@ -4,7 +4,7 @@ use gleitzeit_domain::{
     error::ErrorCode::{self, TaskDependencyFailed},
     task::{
         OnDependencyFailure::{self, Fail, Run, Skip},
-        TaskStatus::{self, Cancelled, Completed, Failed, Skipped},
+        TaskStatus::{self, Cancelled, Completed, Failed, UpstreamFailed},
     },
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
 };
@@ -117,9 +117,13 @@ async fn dependents_follow_their_policy_whatever_went_wrong() {
     for bad in endings {
         let dependency = Some(TaskDependencyFailed);
         let skipped = behind(&mut harness, bad.clone(), Skip).await;
-        assert_eq!(skipped, (vec![Skipped, Skipped, Completed], [dependency; 2]), "{bad:?}");
+        assert_eq!(
+            skipped,
+            (vec![UpstreamFailed, UpstreamFailed, Completed], [dependency; 2]),
+            "{bad:?}"
+        );
         let failed = behind(&mut harness, bad.clone(), Fail).await;
-        assert_eq!(failed, (vec![Failed, Skipped, Completed], [dependency; 2]), "{bad:?}");
+        assert_eq!(failed, (vec![Failed, UpstreamFailed, Completed], [dependency; 2]), "{bad:?}");
         let ran = behind(&mut harness, bad.clone(), Run).await;
         assert_eq!(ran, (vec![Completed, Completed, Completed], [None; 2]), "{bad:?}");
     }
@@ -138,7 +142,7 @@ async fn a_skipped_dependency_follows_the_policy_too() {
         .task(quick("fail").after("skipped").on_dependency_failure(Fail))
         .task(quick("run").after("skipped").on_dependency_failure(Run));
     let record = harness.run(spec).await;
-    assert_eq!(statuses(&record), [Failed, Skipped, Skipped, Failed, Completed]);
+    assert_eq!(statuses(&record), [Failed, UpstreamFailed, UpstreamFailed, Failed, Completed]);
     for id in ["skipped", "skip", "fail"] {
         let error = of(&record, id).error.as_ref().unwrap();
         assert_eq!(error.code, TaskDependencyFailed);
@@ -163,7 +167,7 @@ async fn a_task_cancelled_before_its_turn_decides_its_dependents() {
     harness.cancel_task(&sent.id, "mid").await.unwrap();
     harness.script.open("g");
     let record = sent.end().await;
-    assert_eq!(statuses(&record), [Completed, Cancelled, Skipped, Completed]);
+    assert_eq!(statuses(&record), [Completed, Cancelled, UpstreamFailed, Completed]);
     assert_eq!(record.status, WorkflowStatus::Failed);
     harness.finish().await;
 }

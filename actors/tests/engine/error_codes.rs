@@ -23,6 +23,8 @@ use crate::support::{FlakyStore, Harness, Setup, code, failing, quick, retries, 
 
 /// Codes that arise in actors and domain while workflows are submitted and run.
 const ENGINE: &[ErrorCode] = &[
+    ErrorCode::TaskConditionError,
+    ErrorCode::TaskSkipped,
     ErrorCode::MethodNotFound,
     ErrorCode::InvalidParams,
     ErrorCode::SystemShutdown,
@@ -134,6 +136,8 @@ async fn failures(seen: &mut Seen, harness: &mut Harness) {
         .task(never("late").timeout(secs(1)))
         .task(task("missing", json!({"x": "${made.nothing}"})))
         .task(quick("made"))
+        .task(quick("left-out").when("1 > 2"))
+        .task(TaskSpec::value("undecided", "made.nothing"))
         .task(TaskSpec::new("odd", "test/typed").params(json!({"value": 1})))
         .task(task("tries", json!({"fail": "CONNECTION_LOST"})).retry(retries(2, Fixed, secs(1))));
     seen.record(&*harness.run(spec).await);

@@ -10,6 +10,7 @@ mod cancellation;
 mod claims;
 #[cfg(test)]
 mod clocks;
+mod conditions;
 #[cfg(test)]
 mod dependencies;
 #[cfg(test)]

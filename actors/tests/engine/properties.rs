@@ -9,7 +9,7 @@ use gleitzeit_domain::{
     task::{
         OnDependencyFailure::{self, Fail, Run, Skip},
         Priority,
-        TaskStatus::{self, Cancelled, Completed, Failed, Skipped},
+        TaskStatus::{self, Cancelled, Completed, Failed, UpstreamFailed},
     },
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
 };
@@ -138,7 +138,7 @@ impl RandomTask {
             self.depends.iter().take(index).zip(before).filter(|(depends, _)| **depends);
         let unmet = needed.any(|(_, (status, _))| *status != Completed);
         match (self.kind, self.policy) {
-            (_, Skip) if unmet => (Skipped, 0),
+            (_, Skip) if unmet => (UpstreamFailed, 0),
             (_, Fail) if unmet => (Failed, 0),
             (Kind::Works, _) => (Completed, 1),
             // The outcome behind a cut connection is unknown: such a call is not repeated.
@@ -246,7 +246,8 @@ async fn survives(scenario: Scenario, troubles: Vec<(usize, Trouble)>, limit: Op
         assert!(record.status.is_settled());
         assert!(record.tasks.iter().all(|task| task.status.is_settled()));
         if record.status == WorkflowStatus::Cancelled {
-            let at_the_end = |status| matches!(status, Cancelled | Completed | Failed | Skipped);
+            let at_the_end =
+                |status| matches!(status, Cancelled | Completed | Failed | UpstreamFailed);
             assert!(record.tasks.iter().all(|task| at_the_end(task.status)));
         }
         assert_eq!(of(&record, "t0").index, 0);

@@ -11,7 +11,7 @@ use gleitzeit_domain::{
     retry::Backoff::Fixed,
     store::{Store as _, conformance::sample},
     task::TaskStatus::{
-        Cancelled, Completed, Executing, Failed, OutcomeUnknown, RetryPending, Skipped,
+        Cancelled, Completed, Executing, Failed, OutcomeUnknown, RetryPending, UpstreamFailed,
     },
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
 };
@@ -23,7 +23,7 @@ use crate::support::{
 };
 
 /// A first engine over a store that a second one finds.
-async fn first(memory: &Arc<MemoryStore>) -> (Harness, Arc<FlakyStore>) {
+pub(crate) async fn first(memory: &Arc<MemoryStore>) -> (Harness, Arc<FlakyStore>) {
     let store = FlakyStore::over_shared(Arc::clone(memory));
     let harness =
         Setup { store: Arc::<FlakyStore>::clone(&store), ..Setup::default() }.open().await;
@@ -31,13 +31,13 @@ async fn first(memory: &Arc<MemoryStore>) -> (Harness, Arc<FlakyStore>) {
 }
 
 /// A second one, after the first has lost its store as in a crash.
-async fn second(memory: &Arc<MemoryStore>) -> Harness {
+pub(crate) async fn second(memory: &Arc<MemoryStore>) -> Harness {
     let setup = Setup { store: Arc::<MemoryStore>::clone(memory), ..Setup::default() };
     setup.open_again().await
 }
 
 /// A crash: from here on, nothing that the first engine writes arrives; its calls are cut off.
-async fn crash(harness: Harness, store: &FlakyStore) -> Script {
+pub(crate) async fn crash(harness: Harness, store: &FlakyStore) -> Script {
     store.cut();
     let report =
         harness.actors.addresses.engine.send(Shutdown { deadline: secs(0) }).await.unwrap();
@@ -68,7 +68,7 @@ async fn an_engine_continues_the_work_of_another() {
         );
     harness.submit(spec).await.unwrap();
     harness.until_task("task:started", "runs").await;
-    harness.until_task("task:skipped", "skipped").await;
+    harness.until_task("task:upstream_failed", "skipped").await;
     harness.catch_up().await;
     crash(harness, &store).await;
 
@@ -77,7 +77,10 @@ async fn an_engine_continues_the_work_of_another() {
     assert_eq!(recovered, Recovered { workflows: 1, tasks: 3, unreadable: 0, held: 0, unfit: 0 });
     harness.script.open("g");
     let record = harness.wait(&"cut".into()).await.unwrap();
-    assert_eq!(statuses(&record), [Completed, Failed, Skipped, Completed, Completed, Completed]);
+    assert_eq!(
+        statuses(&record),
+        [Completed, Failed, UpstreamFailed, Completed, Completed, Completed]
+    );
     assert_eq!(result(&record, "last")[0], 1);
     let mut order = harness.script.order();
     order[1..].sort();
@@ -141,7 +144,7 @@ async fn a_call_that_must_not_repeat_is_left_to_a_person() {
     assert_eq!(harness.script.order(), ["repeats"]);
     harness.cancel_task(&"o".into(), "began").await.unwrap();
     let record = harness.wait(&"o".into()).await.unwrap();
-    assert_eq!(statuses(&record), [Cancelled, Skipped, Completed]);
+    assert_eq!(statuses(&record), [Cancelled, UpstreamFailed, Completed]);
     harness.finish().await;
 }
 
@@ -202,7 +205,7 @@ async fn a_failed_workflow_can_be_run_again() {
     let sent = harness.submit(spec).await.unwrap();
     harness.script.let_one_pass("g");
     let record = sent.end().await;
-    assert_eq!(statuses(&record), [Completed, Failed, Skipped, Completed]);
+    assert_eq!(statuses(&record), [Completed, Failed, UpstreamFailed, Completed]);
     tokio::time::sleep(secs(200)).await;
     let reopened = harness.reopen(&"again".into()).await.unwrap();
     assert_eq!(reopened, Recovered { workflows: 1, tasks: 2, unreadable: 0, held: 0, unfit: 0 });

@@ -10,7 +10,7 @@ use gleitzeit_domain::{
     store::StoreError,
     task::{
         OnDependencyFailure,
-        TaskStatus::{Completed, Failed, Skipped},
+        TaskStatus::{Completed, Failed, UpstreamFailed},
     },
     workflow::{TaskSpec, WorkflowSpec, WorkflowStatus},
 };
@@ -52,7 +52,16 @@ async fn a_refused_result_fails_its_own_task() {
     assert_eq!(record.status, WorkflowStatus::Failed);
     assert_eq!(
         statuses(&record),
-        [Completed, Failed, Completed, Skipped, Failed, Completed, Skipped, Completed]
+        [
+            Completed,
+            Failed,
+            Completed,
+            UpstreamFailed,
+            Failed,
+            Completed,
+            UpstreamFailed,
+            Completed
+        ]
     );
     assert_eq!(code(&record, "bad"), Some(ErrorCode::TaskResultInvalid));
     let error = of(&record, "bad").error.clone().unwrap();
@@ -156,7 +165,7 @@ async fn a_refused_early_result_fails_its_task_and_not_the_submission() {
         .task(quick("after").after("good"))
         .task(quick("never").after("bad"));
     let record = harness.run(spec).await;
-    assert_eq!(statuses(&record), [Completed, Failed, Completed, Skipped]);
+    assert_eq!(statuses(&record), [Completed, Failed, Completed, UpstreamFailed]);
     assert_eq!(*record, harness.stored(&record.id).await);
     harness.finish().await;
 }

@@ -4,7 +4,7 @@ use gleitzeit_domain::{
     error::ErrorCode,
     event::EventData,
     retry::Backoff::Fixed,
-    task::TaskStatus::{Cancelled, Completed, Failed, Skipped},
+    task::TaskStatus::{Cancelled, Completed, Failed, UpstreamFailed},
     workflow::{WorkflowSpec, WorkflowStatus},
 };
 use serde_json::json;
@@ -68,7 +68,7 @@ async fn a_task_ends_at_its_total_limit() {
         .task(task("pausing", fails).retry(many).total_timeout(secs(35)))
         .task(quick("behind").after("pausing"));
     let record = harness.run(spec).await;
-    assert_eq!(statuses(&record), [Failed, Failed, Skipped]);
+    assert_eq!(statuses(&record), [Failed, Failed, UpstreamFailed]);
     for (id, limit, attempts, last) in
         [("calling", 45, 3, Ending::Dropped), ("pausing", 35, 2, Ending::Done)]
     {

@@ -152,7 +152,9 @@ fn what(task: &TaskRecord, waits: &Waits, now: DateTime<Utc>) -> String {
             Some(_) => error().to_owned(),
             None => waits.for_what(task),
         },
-        TaskStatus::Cancelled | TaskStatus::Skipped => error().to_owned(),
+        TaskStatus::Cancelled | TaskStatus::Skipped | TaskStatus::UpstreamFailed => {
+            error().to_owned()
+        }
     }
 }
 

@@ -103,7 +103,8 @@ pub(crate) fn why_nothing(task: &TaskRecord) -> &'static str {
     match task.status {
         TaskStatus::Pending | TaskStatus::Queued => "has not started",
         TaskStatus::Executing => "is running; its output is stored when it ends",
-        TaskStatus::Skipped => "was skipped",
+        TaskStatus::Skipped => "was left out by a condition",
+        TaskStatus::UpstreamFailed => "never ran, because a task that it needs did not complete",
         _ => "wrote nothing",
     }
 }

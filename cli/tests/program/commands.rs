@@ -55,7 +55,7 @@ fn a_failed_workflow_exits_with_1() {
     assert_eq!(keys(error), ["code", "data", "message", "name"]);
     assert_eq!((&error["code"], &error["name"]), (&json!(-29002), &json!("TASK_EXECUTION_FAILED")));
     assert!(error["message"].as_str().unwrap().contains("ZeroDivisionError"), "{error}");
-    assert_eq!(ran["tasks"]["b"]["status"], "skipped");
+    assert_eq!(ran["tasks"]["b"]["status"], "upstream_failed");
 
     let out = scratch.run(&["run", &file]);
     assert_eq!(out.status, 1);

@@ -53,7 +53,7 @@ fn only_what_brings_work_makes_a_database() {
     let plan = scratch.json(&["db", "migrate", "--plan", "--json"]).success();
     assert_eq!(
         (plan["makes_file"].clone(), plan["pending"].as_array().unwrap().len()),
-        (json!(true), 7)
+        (json!(true), 8)
     );
     assert!(!scratch.path("gleitzeit.db").exists());
     let file = scratch.file("w.yaml", WORKFLOW);

@@ -9,6 +9,7 @@ mod checks;
 #[cfg(all(feature = "ollama", target_os = "linux", target_env = "gnu"))]
 mod clock;
 mod commands;
+mod conditions;
 mod database;
 mod db;
 mod documents;

@@ -9,7 +9,7 @@ use gleitzeit::{
 };
 use serde_json::{Value, json};
 
-use TaskStatus::{Completed, Failed, Skipped};
+use TaskStatus::{Completed, Failed, UpstreamFailed};
 
 use crate::support::Scratch;
 use crate::support::child::{Process, arguments, say};
@@ -109,7 +109,7 @@ fn a_payment_cut_off_by_a_crash_is_settled_by_a_person() {
     });
     assert_eq!(record.status, WorkflowStatus::Failed, "one payment failed");
     let statuses: Vec<TaskStatus> = record.tasks.iter().map(|task| task.status).collect();
-    assert_eq!(statuses, [Completed, Completed, Failed, Skipped, Completed, Completed]);
+    assert_eq!(statuses, [Completed, Completed, Failed, UpstreamFailed, Completed, Completed]);
     let result = |task: usize| record.tasks[task].result.as_deref().cloned();
     assert_eq!(result(1), Some(json!({"paid": 1})), "the person's word");
     assert_eq!(result(5), Some(json!({"paid": 2})), "what running it again gave");

@@ -304,7 +304,7 @@ fn one_task_of_a_killed_workflow_is_cancelled() {
     let arguments = ["cancel", "chain", "--task", "b", "--json"];
     let cancelled = chain.scratch.json(&arguments).success();
     assert_eq!(cancelled["tasks"]["b"]["status"], "cancelled");
-    assert_eq!(cancelled["tasks"]["c"]["status"], "skipped");
+    assert_eq!(cancelled["tasks"]["c"]["status"], "upstream_failed");
     assert_eq!(chain.log(), "ab", "nothing was run");
     let unknown = chain.scratch.json(&["cancel", "chain", "--task", "x", "--json"]).status(2);
     assert_ne!(unknown["error"], Value::Null);

@@ -163,10 +163,22 @@ impl From<&TaskRecord> for TaskOutcome {
         Self {
             status: task.status,
             result: task.result.clone(),
-            error: task.error.clone(),
+            // What a skipped task is stored with says why; it is no error for those that ask.
+            error: task.error.clone().filter(|_| task.status != TaskStatus::Skipped),
             duration: task.duration,
             provider_id: task.provider_id.clone(),
         }
+    }
+}
+
+impl TaskOutcome {
+    /// The outcome of a task that was decided without a call.
+    pub fn decided(
+        status: TaskStatus,
+        result: Option<Arc<serde_json::Value>>,
+        error: Option<Arc<TaskError>>,
+    ) -> Self {
+        Self { status, result, error, duration: None, provider_id: None }
     }
 }
 

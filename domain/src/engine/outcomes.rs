@@ -177,14 +177,8 @@ impl<C: Callers> Engine<C> {
 
     fn apply_settlement(&mut self, key: RunKey, settlement: Settlement, now: Now) {
         let Some(active) = self.runs.get_mut(&key) else { return };
-        for (index, because) in &settlement.skipped {
-            active.run.skip(*index, *because, now.wall);
-        }
-        for (index, because) in &settlement.failed {
-            active.run.fail_dependency(*index, *because, now.wall);
-        }
-        self.stats.tasks_skipped += settlement.skipped.len() as u64;
-        self.stats.tasks_failed += settlement.failed.len() as u64;
+        let counts = active.run.apply(&settlement, now.wall);
+        self.stats += counts;
         if active.is_new {
             active.next_tasks.extend(settlement.ready);
         } else {

@@ -151,12 +151,7 @@ impl<C: Callers> Engine<C> {
         // The resolver has what dependents need of them.
         active.run.shed_stored_results();
         // Decided before the crash, but perhaps not stored with what decided it.
-        for (index, because) in settlement.skipped {
-            active.run.skip(index, because, now.wall);
-        }
-        for (index, because) in settlement.failed {
-            active.run.fail_dependency(index, because, now.wall);
-        }
+        active.run.apply(&settlement, now.wall);
         active.run.conclude(now.wall);
         if active.is_inherited {
             // Any of them may have been under way as the process died.

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     difference::difference,
     event::EventData,
+    graph::Settlement,
     id::WorkflowId,
     plan::{Draft, Plan},
     problem::SubmitError,
@@ -44,8 +45,8 @@ pub struct Submission<C: Callers> {
     pub span: C::Span,
 }
 
-/// A workflow with the tasks that are ready at once.
-pub type PlannedWorkflow = (Arc<Plan>, Vec<u32>);
+/// A workflow with the tasks that are ready at once, and those that are decided.
+pub type PlannedWorkflow = (Arc<Plan>, Settlement);
 
 /// Submissions between their arrival and their commit.
 #[derive(Debug)]
@@ -218,11 +219,11 @@ impl<C: Callers> Engine<C> {
         let mut early = Vec::new();
         for (key, answer) in answers {
             match answer {
-                Ok((plan, ready)) => {
-                    if plan.may_begin_early(&ready) {
+                Ok((plan, settlement)) => {
+                    if plan.may_begin_early(&settlement.ready) {
                         early.push(key);
                     }
-                    self.register_run(key, plan, ready, now);
+                    self.register_run(key, plan, settlement, now);
                 }
                 Err(error) => self.reject_submission(key, &error),
             }
@@ -236,9 +237,15 @@ impl<C: Callers> Engine<C> {
     }
 
     /// A planned workflow is to be stored next.
-    fn register_run(&mut self, key: RunKey, plan: Arc<Plan>, ready: Vec<u32>, now: Now) {
+    fn register_run(&mut self, key: RunKey, plan: Arc<Plan>, settlement: Settlement, now: Now) {
         let mut run = Box::new(Run::new(plan, self.subscribers.clone(), now.wall));
         self.bound_memory(&mut run);
+        if run.plan().has_decisions() {
+            // Written with the submission: a reader never sees what has ended as pending.
+            self.stats += run.apply(&settlement, now.wall);
+            run.conclude(now.wall);
+        }
+        let ready = settlement.ready;
         for index in &ready {
             // A new task is pending, and may become queued.
             run.queue(*index, now.wall).expect("a new task can be queued");

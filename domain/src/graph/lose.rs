@@ -1,6 +1,6 @@
 //! Takes the result of a completed task back, when no store will hold it.
 
-use super::{Graph, NodeState, Settlement};
+use super::{EdgeKind, Graph, NodeState, Settlement, kind_of};
 use crate::task::OnDependencyFailure;
 
 impl Graph {
@@ -15,13 +15,20 @@ impl Graph {
         }
         self.nodes[task as usize].state = NodeState::Failed;
         let mut decided = Vec::new();
-        let Self { nodes, dependents, unsettled, .. } = self;
+        let Self { nodes, dependents, unsettled, kinds, .. } = self;
         for &behind in dependents.of(task) {
             let node = &mut nodes[behind as usize];
             if node.state.is_settled() {
                 continue;
             }
+            let asks = kind_of(kinds.as_deref(), behind, task);
             match node.policy {
+                _ if asks == EdgeKind::End => {
+                    if node.state == NodeState::Ready {
+                        settlement.ready.push(behind);
+                    }
+                    continue;
+                }
                 OnDependencyFailure::Run => {
                     if node.state == NodeState::Ready {
                         settlement.ready.push(behind);
@@ -29,8 +36,8 @@ impl Graph {
                     continue;
                 }
                 OnDependencyFailure::Skip => {
-                    node.state = NodeState::Skipped;
-                    settlement.skipped.push((behind, task));
+                    node.state = NodeState::UpstreamFailed;
+                    settlement.upstream_failed.push((behind, task));
                 }
                 OnDependencyFailure::Fail => {
                     node.state = NodeState::DependencyFailed;

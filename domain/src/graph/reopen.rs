@@ -67,7 +67,7 @@ impl Graph {
         }
         let decided = match self.nodes[task as usize].policy {
             OnDependencyFailure::Run => return true,
-            OnDependencyFailure::Skip => NodeState::Skipped,
+            OnDependencyFailure::Skip => NodeState::UpstreamFailed,
             OnDependencyFailure::Fail => NodeState::DependencyFailed,
         };
         let by_dependency = self.count_deciding(task) > 0;
@@ -89,7 +89,10 @@ impl Graph {
     }
 
     fn count_deciding(&self, task: u32) -> u32 {
-        let decides = |before: &&u32| self.state(**before).is_without_result();
+        let decides = |before: &&u32| {
+            let asks = super::kind_of(self.kinds.as_deref(), task, **before);
+            self.state(**before).is_without_result() && asks != super::EdgeKind::End
+        };
         let count = self.dependencies(task).iter().filter(decides).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }

@@ -65,7 +65,7 @@ fn run(graph: &mut Graph, dice: &[u8]) -> Done {
         let settlement = graph.settle(task, completed);
         done.settled.push((task, completed));
         done.ends[task as usize].push("ran");
-        for (skipped, cause) in &settlement.skipped {
+        for (skipped, cause) in &settlement.upstream_failed {
             assert_eq!(*cause, task);
             done.ends[*skipped as usize].push("skipped");
         }
@@ -191,7 +191,7 @@ proptest! {
             let tasks = (0..).zip(&done.ends);
             tasks.filter(|(_, ends)| ends.contains(&kind)).map(|(task, _)| task).collect()
         };
-        for (list, kind) in [(&settlement.skipped, "skipped"), (&settlement.failed, "failed")] {
+        for (list, kind) in [(&settlement.upstream_failed, "skipped"), (&settlement.failed, "failed")] {
             let mut tasks: Vec<u32> = list.iter().map(|(task, _)| *task).collect();
             tasks.sort_unstable();
             prop_assert_eq!(tasks, listed(kind));
@@ -254,7 +254,7 @@ fn a_long_chain_does_not_overflow_the_stack() {
             let mut graph = chain(Skip);
             assert_eq!(graph.levels().len(), LONG as usize);
             let settlement = graph.settle(0, false);
-            assert_eq!(settlement.skipped.len(), LONG as usize - 1);
+            assert_eq!(settlement.upstream_failed.len(), LONG as usize - 1);
             assert!(graph.all_settled());
             assert_eq!(graph.cause(LONG - 1), Some(0));
             let reopened = graph.reopen(&[0]);
@@ -307,7 +307,7 @@ fn the_task_that_failed_by_itself_is_named_behind_others() {
     let mut graph = Graph::build(&policies, [(1, 0), (2, 1), (3, 2)]).unwrap();
     let settlement = graph.settle(0, false);
     assert_eq!(settlement.failed, [(1, 0)]);
-    assert_eq!(settlement.skipped, [(2, 0)]);
+    assert_eq!(settlement.upstream_failed, [(2, 0)]);
     assert_eq!(settlement.ready, [3]);
 }
 
@@ -348,7 +348,7 @@ fn a_cancelled_task_is_not_reopened_before_its_dependency() {
     let _ = graph.settle(1, false);
     let _ = graph.settle(0, false);
     assert_eq!(graph.reopen(&[1]), Reopened::default());
-    assert_eq!((graph.state(1), graph.cause(1)), (NodeState::Skipped, Some(0)));
+    assert_eq!((graph.state(1), graph.cause(1)), (NodeState::UpstreamFailed, Some(0)));
     assert_eq!(graph.reopen(&[0]), Reopened { tasks: vec![0, 1, 2], ready: vec![0] });
 }
 
@@ -356,7 +356,7 @@ fn a_cancelled_task_is_not_reopened_before_its_dependency() {
 #[test]
 fn a_waiting_task_can_be_settled() {
     let mut graph = Graph::build(&[Skip; 3], [(1, 0), (2, 1)]).unwrap();
-    assert_eq!(graph.settle(1, false).skipped, [(2, 1)]);
+    assert_eq!(graph.settle(1, false).upstream_failed, [(2, 1)]);
     assert_eq!(graph.settle(0, true), Settlement::default());
     assert!(graph.all_settled());
 }
@@ -382,11 +382,54 @@ proptest! {
             prop_assert_eq!(&lost, &failed);
             for settlement in [&mut after, &mut expected] {
                 settlement.ready.sort_unstable();
-                settlement.skipped.sort_unstable();
+                settlement.upstream_failed.sort_unstable();
                 settlement.failed.sort_unstable();
             }
             prop_assert_eq!(after, expected);
             prop_assert_eq!(lost.lose_result(task), Settlement::default());
         }
     }
+}
+
+/// The table of the format: what the end of a dependency means over each kind of edge.
+#[test]
+fn an_end_means_what_the_edge_asks() {
+    use EdgeKind::{After, End, Value};
+    let policies = [Skip; 4];
+    let edges = [(1, 0), (2, 0), (3, 0)];
+    let kinds = [(1, 0, Value), (2, 0, After), (3, 0, End)];
+    let graph = || Graph::build(&policies, edges).unwrap().with_kinds(&kinds);
+    assert_eq!(graph().settle(0, true).ready, [1, 2, 3]);
+    let failed = graph().settle(0, false);
+    assert_eq!((failed.ready, failed.upstream_failed), (vec![3], vec![(1, 0), (2, 0)]));
+    let mut skipped = Settlement::default();
+    graph().skip_into(0, &mut skipped);
+    assert_eq!((skipped.ready, skipped.skipped), (vec![2, 3], vec![(1, 0)]));
+}
+
+/// The need of a value passes a skip on, with its cause; the order does not.
+#[test]
+fn a_skip_passes_along_values_only() {
+    let edges = [(1, 0), (2, 1), (3, 2), (4, 0)];
+    let kinds = [(1, 0, EdgeKind::Value), (2, 1, EdgeKind::Value), (4, 0, EdgeKind::End)];
+    let mut graph = Graph::build(&[Skip; 5], edges).unwrap().with_kinds(&kinds);
+    let mut settlement = Settlement::default();
+    graph.skip_into(0, &mut settlement);
+    assert_eq!(settlement.skipped, [(1, 0), (2, 0)]);
+    assert_eq!(settlement.ready, [4, 3]);
+    // Restored from what is stored, nothing is decided again, and the same tasks are ready.
+    let mut restored = Graph::build(&[Skip; 5], edges).unwrap().with_kinds(&kinds);
+    let skipped = [0, 1, 2].map(|task| (task, StoredEnd::Skipped));
+    assert_eq!(
+        restored.restore(&skipped),
+        Settlement { ready: vec![3, 4], ..Settlement::default() }
+    );
+}
+
+/// The strongest of several edges between two tasks counts.
+#[test]
+fn the_strongest_edge_counts() {
+    let kinds = [(1, 0, EdgeKind::End), (1, 0, EdgeKind::After)];
+    let mut graph = Graph::build(&[Skip; 2], [(1, 0), (1, 0)]).unwrap().with_kinds(&kinds);
+    assert_eq!(graph.settle(0, false).upstream_failed, [(1, 0)]);
 }

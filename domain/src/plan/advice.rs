@@ -10,7 +10,7 @@ use crate::{
     problem::{Problem, push_pointer},
     protocol::{MethodRef, catalog::ProtocolCatalog},
     reference::{Reference, Root},
-    workflow::WorkflowSpec,
+    workflow::{TaskSpec, WorkflowSpec},
 };
 
 /// The probable mistakes of a workflow: references that are pasted into code, fields that a method
@@ -82,6 +82,12 @@ fn undeclared(
 }
 
 /// Inputs that no task reads.
+/// The sources of the expressions of a task.
+fn expressions(task: &TaskSpec) -> impl Iterator<Item = &str> {
+    let branches = task.switch.iter().filter_map(|branch| branch.when.as_deref());
+    task.when.as_deref().into_iter().chain(task.value.as_deref()).chain(branches)
+}
+
 fn unread(draft: &Draft, advice: &mut Vec<Problem>) {
     let mut read = HashSet::new();
     for reference in draft.tasks.iter().flat_map(|task| task.template.references()) {
@@ -93,7 +99,11 @@ fn unread(draft: &Draft, advice: &mut Vec<Problem>) {
             }
         }
     }
-    for name in draft.spec.inputs.keys().filter(|name| !read.contains(name.as_str())) {
+    let expressions: Vec<&str> = draft.spec.tasks.iter().flat_map(expressions).collect();
+    // By their text: to call a name unread that an expression builds would be wrong.
+    let is_read =
+        |name: &str| read.contains(name) || expressions.iter().any(|source| source.contains(name));
+    for name in draft.spec.inputs.keys().filter(|name| !is_read(name)) {
         let mut pointer = "/inputs".to_owned();
         push_pointer(&mut pointer, name);
         let message = format!("input `{name}` is read by no task");
@@ -105,8 +115,6 @@ fn unread(draft: &Draft, advice: &mut Vec<Problem>) {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-
-    use crate::workflow::TaskSpec;
 
     use super::*;
 

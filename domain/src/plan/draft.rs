@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use super::{
-    graph,
+    conditions, graph,
     names::Names,
     pointer::{at, invalid},
 };
 use crate::{
+    decision::Decider,
+    graph::EdgeKind,
     id::{TaskId, WorkflowId},
     problem::{Problem, SubmitError, push_pointer},
-    reference::{ReferenceError, ReferenceFault, Template},
+    reference::{ReferenceError, ReferenceFault, Root, Template},
     workflow::WorkflowSpec,
 };
 
@@ -33,6 +35,8 @@ pub struct Draft {
     pub tasks: Vec<DraftTask>,
     /// `(task, depends on)`, explicit and implied by references.
     pub edges: Vec<(u32, u32)>,
+    /// What edges ask; empty where no task has a condition.
+    pub kinds: Vec<(u32, u32, EdgeKind)>,
 }
 
 /// One task of a [`Draft`].
@@ -44,6 +48,8 @@ pub struct DraftTask {
     pub name: Arc<str>,
     /// The parameters, with references found and bound.
     pub template: Template,
+    /// What is decided about it without a call.
+    pub decider: Option<Box<Decider>>,
 }
 
 impl Draft {
@@ -70,21 +76,48 @@ impl Draft {
         let names = Names::new(&spec, &mut problems);
         let mut tasks = Vec::with_capacity(spec.tasks.len());
         let mut edges = Vec::new();
+        let (mut kinds, has_conditions) = (Vec::new(), conditions::has_any(&spec));
+        let mut decided = Vec::new();
         for index in 0..spec.tasks.len() {
             check_task(&spec, index, &mut problems);
-            depend(&spec, index, &names, &mut edges, &mut problems);
-            tasks.push(draft_task(&spec, index, &names, &mut edges, &mut problems));
+            let asked = has_conditions.then_some(&mut kinds);
+            depend(&spec, index, &names, &mut edges, asked, &mut problems);
+            let mut task = draft_task(&spec, index, &names, &mut edges, &mut problems);
+            task.decider = conditions::read(&spec, index, &names, &mut decided, &mut problems);
+            if has_conditions {
+                let this = u32::try_from(index).unwrap_or(u32::MAX);
+                edges.extend(decided.iter().map(|(on, _)| (this, *on)));
+                kinds.extend(decided.drain(..).map(|(on, kind)| (this, on, kind)));
+                kinds.extend(reference_kinds(this, &task.template));
+            }
+            tasks.push(task);
         }
         let has_new_id = spec.id.is_none();
         let id = spec.id.get_or_insert_with(WorkflowId::generate).clone();
         let runs_elsewhere = false;
-        (Self { id, has_new_id, runs_elsewhere, spec: Arc::new(spec), tasks, edges }, problems)
+        (
+            Self { id, has_new_id, runs_elsewhere, spec: Arc::new(spec), tasks, edges, kinds },
+            problems,
+        )
     }
 
     /// Tasks that wait for each other in a circle.
     pub(crate) fn circle(&self) -> Option<Problem> {
         graph(&self.spec, &self.edges).err()
     }
+}
+
+/// What the references of a task ask: its result, unless there is a fallback for that.
+fn reference_kinds(
+    this: u32,
+    template: &Template,
+) -> impl Iterator<Item = (u32, u32, EdgeKind)> + '_ {
+    template.references().filter_map(move |reference| {
+        let needs_value =
+            matches!(reference.root(), Root::Result(_)) && reference.fallback().is_none();
+        let kind = if needs_value { EdgeKind::Value } else { EdgeKind::After };
+        Some((this, reference.task()?, kind))
+    })
 }
 
 fn check_workflow(spec: &WorkflowSpec, problems: &mut Vec<Problem>) {
@@ -132,12 +165,16 @@ fn depend(
     index: usize,
     names: &Names<'_>,
     edges: &mut Vec<(u32, u32)>,
+    mut kinds: Option<&mut Vec<(u32, u32, EdgeKind)>>,
     problems: &mut Vec<Problem>,
 ) {
     let this = u32::try_from(index).unwrap_or(u32::MAX);
     for (nth, wanted) in spec.tasks[index].dependencies.iter().enumerate() {
         if let Some(target) = names.find(wanted) {
             edges.push((this, target));
+            if let Some(kinds) = &mut kinds {
+                kinds.push((this, target, EdgeKind::After));
+            }
         } else {
             let mut pointer = at(index, "dependencies");
             push_pointer(&mut pointer, &nth.to_string());
@@ -191,5 +228,5 @@ fn draft_task(
         Some(name) => name.as_str().into(),
         None => id.shared(),
     };
-    DraftTask { id, name, template }
+    DraftTask { id, name, template, decider: None }
 }

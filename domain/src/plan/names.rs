@@ -38,6 +38,11 @@ impl<'a> Names<'a> {
         Self { spec, by_id, by_name }
     }
 
+    /// The ids of all tasks.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &'a str> {
+        self.spec.tasks.iter().map(|task| task.id.as_str())
+    }
+
     pub(super) fn find(&self, text: &str) -> Option<u32> {
         let by_id = match &self.by_id {
             Some(by_id) => by_id.get(text).copied(),

@@ -1,6 +1,9 @@
 //! The second step: looks up the methods of a draft, and makes its plan.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+};
 
 use super::{Plan, PlanDefaults, PlannedTask, Replanned, draft::Draft, limit, pointer::at};
 use crate::{
@@ -72,7 +75,10 @@ impl Draft {
         let methods = self.resolve_methods(catalog, &mut problems);
         let mut elsewhere = HashSet::new();
         for (index, (task, method)) in self.spec.tasks.iter().zip(&methods).enumerate() {
-            if method.is_none() && unknown_need(task.protocol.as_deref(), &task.method).is_some() {
+            if method.is_none()
+                && !task.is_decided()
+                && unknown_need(task.protocol.as_deref(), &task.method).is_some()
+            {
                 elsewhere.insert(at(index, "method"));
             }
         }
@@ -89,6 +95,10 @@ impl Draft {
     ) -> Vec<Option<MethodRef>> {
         let mut methods = Vec::with_capacity(self.tasks.len());
         for (index, spec) in self.spec.tasks.iter().enumerate() {
+            if spec.is_decided() {
+                methods.push(None);
+                continue;
+            }
             match catalog.resolve(spec.protocol.as_deref(), &spec.method) {
                 Ok(method) => {
                     self.check_parameters(index, &method, problems);
@@ -104,6 +114,7 @@ impl Draft {
         }
         self.check_references(&methods, problems);
         self.check_inputs(problems);
+        self.check_decisions(&methods, problems);
         methods
     }
 
@@ -122,6 +133,10 @@ impl Draft {
         let mut same: Option<(usize, bool)> = None;
         let mut must_check = false;
         for (index, task) in self.spec.tasks.iter().enumerate() {
+            if task.is_decided() {
+                methods.push(Err(no_call()));
+                continue;
+            }
             // Tasks that follow each other mostly call one method: it is looked up once.
             let known = same.filter(|(of, _)| {
                 let of = &self.spec.tasks[*of];
@@ -202,6 +217,7 @@ impl Draft {
                 id: draft.id,
                 name: draft.name,
                 method,
+                decider: draft.decider,
                 template: draft.template,
                 timeout,
                 retry,
@@ -215,6 +231,8 @@ impl Draft {
             name: self.spec.name.as_str().into(),
             tasks,
             edges: self.edges,
+            kinds: self.kinds,
+            has_decisions: super::conditions::has_any(&self.spec),
             needs: Needs::new(needs),
             spec: self.spec,
         }
@@ -227,8 +245,19 @@ fn found(method: Option<MethodRef>) -> Result<MethodRef, Arc<TaskError>> {
     method.ok_or_else(|| Arc::new(unknown()))
 }
 
+/// In the place of the method of a task that calls none.
+fn no_call() -> Arc<TaskError> {
+    static NO_CALL: LazyLock<Arc<TaskError>> = LazyLock::new(|| {
+        Arc::new(TaskError::new(ErrorCode::MethodNotFound, "the task calls no method"))
+    });
+    Arc::clone(&NO_CALL)
+}
+
 /// The need of a task.
 fn need(task: &TaskSpec, method: Option<&Method>) -> Option<Arc<str>> {
+    if task.is_decided() {
+        return None;
+    }
     let protocol = task.protocol.as_deref();
     match method {
         Some(method) if names_version(protocol, &task.method) => Some(Arc::clone(&method.need)),

@@ -20,8 +20,8 @@ impl Run {
             return false;
         }
         let failure = self.first_failure.or_else(|| {
-            let skipped = |task: &&TaskRecord| task.status == TaskStatus::Skipped;
-            self.record.tasks.iter().find(skipped).map(|task| task.index)
+            let never_ran = |task: &&TaskRecord| task.status == TaskStatus::UpstreamFailed;
+            self.record.tasks.iter().find(never_ran).map(|task| task.index)
         });
         let duration = self.close(now);
         let event = match failure {
@@ -104,6 +104,13 @@ impl Run {
     ///
     /// True when there was such a task.
     pub fn reopen(&mut self) -> bool {
+        // What conditions left out is decided again with the rest, and is nothing to run by itself.
+        let is_open = |task: &TaskRecord| {
+            task.status.can_become(TaskStatus::Pending) && task.status != TaskStatus::Skipped
+        };
+        if !self.record.tasks.iter().any(is_open) {
+            return false;
+        }
         let mut reopened = 0;
         for task in &mut self.record.tasks {
             if task.status.can_become(TaskStatus::Pending) {

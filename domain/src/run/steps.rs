@@ -222,17 +222,17 @@ impl Run {
         self.signal.raise();
     }
 
-    /// A task is skipped because task `because` did not complete.
-    pub fn skip(&mut self, index: u32, because: u32, now: DateTime<Utc>) {
+    /// A task never runs, because task `because` did not complete.
+    pub fn upstream_failed(&mut self, index: u32, because: u32, now: DateTime<Utc>) {
         if self.record.tasks[index as usize].status.is_settled() {
             return;
         }
         let failed_task_id = self.record.tasks[because as usize].id.clone();
         let error = self.dependency_error(because);
         let task = &mut self.record.tasks[index as usize];
-        let event = EventData::TaskSkipped { task_id: task.id.clone(), failed_task_id };
+        let event = EventData::TaskUpstreamFailed { task_id: task.id.clone(), failed_task_id };
         task.error = Some(Arc::new(error));
-        self.settle(index, TaskStatus::Skipped, now);
+        self.settle(index, TaskStatus::UpstreamFailed, now);
         self.log(now, event);
     }
 
@@ -243,7 +243,15 @@ impl Run {
     }
 
     pub(super) fn dependency_error(&self, because: u32) -> TaskError {
-        let task = &self.record.tasks[because as usize];
+        let mut task = &self.record.tasks[because as usize];
+        // After a crash the cause may be one that was itself decided: the person who reads this wants
+        // the task that failed.
+        let data = task.error.as_ref().filter(|it| it.code == ErrorCode::TaskDependencyFailed);
+        let root = data.and_then(|error| error.data.as_deref()?["failed_task_id"].as_str());
+        if let Some(root) = root {
+            let found = self.record.tasks.iter().find(|task| task.id.as_str() == root);
+            task = found.unwrap_or(task);
+        }
         TaskError::new(
             ErrorCode::TaskDependencyFailed,
             format!("needs task `{}`, which is {}", task.id, task.status),

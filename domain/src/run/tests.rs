@@ -12,7 +12,7 @@ use crate::{
     protocol::{Effect, MethodSpec, ProtocolSpec, catalog::ProtocolCatalog},
     retry::{AnyError, Backoff, RetryOn, RetryPolicy},
     store::NewWorkflow,
-    task::TaskStatus::{Cancelled, Completed, Failed, Pending, Skipped},
+    task::TaskStatus::{Cancelled, Completed, Failed, Pending, UpstreamFailed},
     workflow::{TaskSpec, WorkflowSpec},
 };
 
@@ -262,7 +262,7 @@ fn take(run: &mut Run, step: Step) {
         }
         // Only what has not begun is decided by another task.
         Step::Skip(index, because) if run.task(index).status == TaskStatus::Pending => {
-            run.skip(index, because, at(1));
+            run.upstream_failed(index, because, at(1));
         }
         Step::Cancel(index) => drop(run.cancel_task(index, &"enough".into(), at(1))),
         Step::TimeOut(index) if !run.task(index).status.is_settled() => {
@@ -318,7 +318,7 @@ proptest! {
                 prop_assert_eq!(event.sequence, expected);
                 let is_outcome = matches!(
                     event.data.event_type(),
-                    "task:completed" | "task:failed" | "task:cancelled" | "task:skipped"
+                    "task:completed" | "task:failed" | "task:cancelled" | "task:upstream_failed"
                         | "workflow:completed" | "workflow:failed" | "workflow:cancelled"
                 );
                 prop_assert!(!is_outcome || event.sequence <= stored, "{:?}", event);

@@ -66,7 +66,10 @@ fn missing(task: &TaskRecord) -> Option<&'static str> {
     match task.status {
         status if status.is_settled() && task.completed_at.is_none() => Some("time of its end"),
         TaskStatus::Completed if task.result.is_none() => Some("result"),
-        TaskStatus::Failed | TaskStatus::Skipped | TaskStatus::Cancelled
+        TaskStatus::Failed
+        | TaskStatus::Skipped
+        | TaskStatus::UpstreamFailed
+        | TaskStatus::Cancelled
             if task.error.is_none() =>
         {
             Some("error")
@@ -166,7 +169,7 @@ mod tests {
         let breaks: [(&str, Break); 9] = [
             ("`t1` is executing", |it| it.tasks[1].status = TaskStatus::Executing),
             ("not all of its tasks are", |it| {
-                it.tasks[1].status = TaskStatus::Skipped;
+                it.tasks[1].status = TaskStatus::UpstreamFailed;
                 it.tasks[1].error = Some(std::sync::Arc::new(sample::failure()));
             }),
             ("all of its tasks are completed", |it| it.status = WorkflowStatus::Failed),

@@ -1,7 +1,7 @@
 //! The lines of an export: JSON, one value a line.
 //!
 //! ```text
-//! {"gleitzeit_export":1,"program":"0.1.0","exported_at":"2026-01-01T00:00:00Z"}
+//! {"gleitzeit_export":2,"program":"0.1.0","exported_at":"2026-01-01T00:00:00Z"}
 //! {"workflow":{…},"events":[[1767225600000000,{…}],…],"needs":["echo/v1.0+:echo"]}
 //!                                       (one for each workflow, in the order of submission)
 //! {"end":{"workflows":2}}
@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use gleitzeit_domain::{
+    error::ErrorCode,
     event::{Event, EventData},
     needs::Needs,
     store::{NewWorkflow, audit},
@@ -27,8 +28,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{encode::time_of, machine_clock::machine_now};
 
-/// The version of the format; an import rejects every other.
-pub(super) const FORMAT: u32 = 1;
+/// The version of the format. An import reads those before it, and rejects every later one. Version 1
+/// has `skipped` for tasks that are `upstream_failed`.
+pub(super) const FORMAT: u32 = 2;
 
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,6 +99,7 @@ impl TryFrom<Any> for Line {
         match line {
             Any { workflow: Some(mut workflow), events: Some(events), needs, end: None } => {
                 workflow.tasks.iter_mut().for_each(keep_null);
+                workflow.tasks.iter_mut().for_each(rename_skipped);
                 Ok(Self::Workflow(Box::new(WorkflowLine { workflow, events, needs })))
             }
             Any { workflow: None, events: None, end: Some(end), needs } if needs.is_empty() => {
@@ -111,6 +114,14 @@ impl TryFrom<Any> for Line {
 fn keep_null(task: &mut TaskRecord) {
     if task.status == TaskStatus::Completed {
         task.result.get_or_insert_default();
+    }
+}
+
+/// Version 1 of the format had one status for what never ran.
+fn rename_skipped(task: &mut TaskRecord) {
+    let because = task.error.as_ref().map(|error| error.code);
+    if task.status == TaskStatus::Skipped && because == Some(ErrorCode::TaskDependencyFailed) {
+        task.status = TaskStatus::UpstreamFailed;
     }
 }
 

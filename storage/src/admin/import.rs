@@ -136,9 +136,9 @@ impl Lines<'_> {
 
     fn header(&mut self) -> Result<(), ImportError> {
         match self.next::<Header>()? {
-            Some(header) if header.gleitzeit_export == FORMAT => Ok(()),
+            Some(header) if (1..=FORMAT).contains(&header.gleitzeit_export) => Ok(()),
             Some(header) => Err(self.wrong(format!(
-                "is of format {} (gleitzeit {}), and this program reads format {FORMAT}",
+                "is of format {} (gleitzeit {}), and this program reads formats up to {FORMAT}",
                 header.gleitzeit_export, header.program
             ))),
             None => Err(self.wrong("is missing: the input is empty")),

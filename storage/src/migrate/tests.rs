@@ -10,13 +10,14 @@ use sea_orm::{
 use super::{begin, down, inspect, migrate, up};
 
 /// The steps after the first one.
-const LATER: [&str; 6] = [
+const LATER: [&str; 7] = [
     "m20261124_000001_leases",
     "m20261124_000002_heirs",
     "m20261129_000001_needs",
     "m20261130_000001_epochs",
     "m20261130_000002_lease_transfers",
     "m20261130_000003_id_order",
+    "m20261201_000001_statuses",
 ];
 
 async fn connect(url: &str) -> DatabaseConnection {
@@ -47,7 +48,7 @@ async fn descend(db: &DatabaseConnection, count: Option<usize>) -> Result<(), Db
 /// way back brings again.
 async fn leases_come_and_go(db: &DatabaseConnection) {
     let empty = inspect(db).await.unwrap();
-    assert_eq!((empty.version(), empty.pending().len()), (None, 7));
+    assert_eq!((empty.version(), empty.pending().len()), (None, 8));
     climb(db, Some(1)).await.unwrap();
     let first = inspect(db).await.unwrap();
     assert_eq!(first.version(), Some("m20261123_000001_workflows"));
@@ -56,9 +57,15 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
                   last_sequence, lease_owner, lease_until, spec) \
                   VALUES ('a', 'a', 'running', 1, 0, 1, NULL, NULL, '{}')";
     db.execute_unprepared(insert).await.unwrap();
+    let never_ran = "INSERT INTO gleitzeit_tasks (workflow_key, position, id, status, attempts) \
+                     SELECT key, 0, 't', 'skipped', 0 FROM gleitzeit_workflows";
+    db.execute_unprepared(never_ran).await.unwrap();
     assert_eq!(migrate(db).await.unwrap(), LATER);
     assert!(inspect(db).await.unwrap().steps.iter().all(|step| step.applied));
     assert!(inspect(db).await.unwrap().is_current());
+    // A status of the first schema that has another meaning since.
+    let renamed = "SELECT COUNT(*) FROM gleitzeit_tasks WHERE status = 'upstream_failed'";
+    assert_eq!(number(db, renamed).await, 1);
     let free = "SELECT COUNT(*) FROM gleitzeit_workflows WHERE lease_epoch = 0 \
                 AND status IN ('pending', 'running')";
     assert_eq!(number(db, free).await, 1);
@@ -76,7 +83,7 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
     // Back to before the needs, over the steps that rename a table and move the count of epochs.
     let transfer = "SELECT COUNT(*) FROM gleitzeit_lease_transfers WHERE from_epoch = to_epoch";
     assert_eq!(number(db, transfer).await, 0);
-    descend(db, Some(4)).await.unwrap();
+    descend(db, Some(5)).await.unwrap();
     assert!(db.execute_unprepared(known).await.is_err());
     // What was inherited is free, once nobody knows of heirs.
     let heir = format!("INSERT INTO gleitzeit_heirs (epoch, heir) VALUES ({first}, {first} + 1)");
@@ -91,7 +98,7 @@ async fn leases_come_and_go(db: &DatabaseConnection) {
     assert_eq!(number(db, free).await, 1);
     assert_eq!(migrate(db).await.unwrap(), LATER);
     descend(db, None).await.unwrap();
-    assert_eq!(migrate(db).await.unwrap().len(), 7);
+    assert_eq!(migrate(db).await.unwrap().len(), 8);
 }
 
 /// An earlier version made the list with sea-orm's migrator: its form stays.
@@ -108,7 +115,7 @@ async fn the_list_has_the_form_of_earlier_versions() {
                     ( \"version\" varchar NOT NULL PRIMARY KEY, \"applied_at\" integer NOT NULL )";
     assert_eq!(form, expected);
     let dated = "SELECT COUNT(*) FROM gleitzeit_migrations WHERE applied_at > 1700000000";
-    assert_eq!(number(&db, dated).await, 7);
+    assert_eq!(number(&db, dated).await, 8);
 }
 
 #[cfg(feature = "sqlite")]

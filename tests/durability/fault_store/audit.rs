@@ -237,7 +237,7 @@ fn steps_of(id: &TaskId, events: &[Event]) -> Vec<TaskStatus> {
                 EventData::TaskFailed { .. } => TaskStatus::Failed,
                 EventData::TaskRetryScheduled { .. } => TaskStatus::RetryPending,
                 EventData::TaskCancelled { .. } => TaskStatus::Cancelled,
-                EventData::TaskSkipped { .. } => TaskStatus::Skipped,
+                EventData::TaskUpstreamFailed { .. } => TaskStatus::UpstreamFailed,
                 EventData::TaskOutcomeUnknown { .. } => TaskStatus::OutcomeUnknown,
                 _ => return None,
             })

@@ -104,7 +104,7 @@ impl RandomTask {
     fn end(&self, index: usize, before: &[TaskStatus]) -> TaskStatus {
         let mut needed = self.depends.iter().take(index).zip(before).filter(|(needs, _)| **needs);
         if !self.runs_anyway && needed.any(|(_, status)| *status != TaskStatus::Completed) {
-            return TaskStatus::Skipped;
+            return TaskStatus::UpstreamFailed;
         }
         if self.behaviour == Behaviour::Badly { TaskStatus::Failed } else { TaskStatus::Completed }
     }

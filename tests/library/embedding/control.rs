@@ -89,7 +89,7 @@ async fn a_failed_workflow_is_recorded_with_its_error() {
     let error = ended.error.as_deref().unwrap();
     assert_eq!(error.code, ErrorCode::WorkflowExecutionFailed);
     assert!(error.message.contains("out of milk"), "{error}");
-    assert_eq!(statuses(&ended.tasks), [TaskStatus::Failed, TaskStatus::Skipped]);
+    assert_eq!(statuses(&ended.tasks), [TaskStatus::Failed, TaskStatus::UpstreamFailed]);
     runtime.stop(Duration::ZERO).await;
 }
 
@@ -132,7 +132,7 @@ async fn a_cancelled_task_takes_its_branch_along_and_no_other() {
     handle.cancel_task(&id, &"a".into(), "too slow").await.unwrap();
     assert_eq!(gate.cut_off().await, "a");
     let ended = within("the end", handle.wait(&id)).await.unwrap();
-    let expected = [TaskStatus::Cancelled, TaskStatus::Skipped, TaskStatus::Completed];
+    let expected = [TaskStatus::Cancelled, TaskStatus::UpstreamFailed, TaskStatus::Completed];
     assert_eq!(statuses(&ended.tasks), expected);
     assert_eq!(ended.status, WorkflowStatus::Failed);
     let settled = handle.cancel_task(&id, &"c".into(), "late").await.unwrap_err();

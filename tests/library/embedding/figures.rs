@@ -34,7 +34,10 @@ async fn stats_count_what_became_of_workflows_and_tasks() {
     let stats = handle.stats().await.unwrap();
     assert_eq!(stats.tasks_processed, 4);
     assert_eq!((stats.tasks_succeeded, stats.tasks_failed), (3, 1));
-    assert_eq!((stats.tasks_skipped, stats.tasks_retried, stats.tasks_cancelled), (1, 1, 0));
+    assert_eq!(
+        (stats.tasks_upstream_failed, stats.tasks_retried, stats.tasks_cancelled),
+        (1, 1, 0)
+    );
     assert_eq!((stats.workflows_submitted, stats.workflows_active), (2, 0));
     assert_eq!((stats.workflows_completed, stats.workflows_failed), (1, 1));
     assert_eq!((stats.tasks_queued, stats.tasks_in_flight), (0, 0));

@@ -72,6 +72,7 @@ fn status_after(data: &EventData) -> Option<TaskStatus> {
         EventData::TaskRetryScheduled { .. } => TaskStatus::RetryPending,
         EventData::TaskCancelled { .. } => TaskStatus::Cancelled,
         EventData::TaskSkipped { .. } => TaskStatus::Skipped,
+        EventData::TaskUpstreamFailed { .. } => TaskStatus::UpstreamFailed,
         EventData::TaskOutcomeUnknown { .. } => TaskStatus::OutcomeUnknown,
         _ => return None,
     })
@@ -92,7 +93,8 @@ fn check_dependencies(record: &WorkflowRecord, task: &TaskId, walks: &HashMap<&T
     let runs_anyway = spec.on_dependency_failure == OnDependencyFailure::Run;
     for before in &spec.dependencies {
         let status = walks[&TaskId::from(before.as_str())].status;
-        let satisfied = status == TaskStatus::Completed || (runs_anyway && status.is_settled());
+        let satisfied = matches!(status, TaskStatus::Completed | TaskStatus::Skipped)
+            || (runs_anyway && status.is_settled());
         assert!(satisfied, "{task} starts while {before} is {status}");
     }
 }

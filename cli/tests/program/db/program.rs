@@ -60,6 +60,7 @@ async fn a_schema_is_brought_up_once() {
                 "m20261130_000001_epochs",
                 "m20261130_000002_lease_transfers",
                 "m20261130_000003_id_order",
+                "m20261201_000001_statuses",
             ]
         );
         let again = site.run(&["migrate"]);

@@ -29,7 +29,7 @@ async fn everything_is_counted() {
         fill(&url).await;
         let report = status(&url).await;
         assert_eq!(report.url, url.to_string());
-        assert_eq!(report.schema.version.as_deref(), Some("m20261130_000003_id_order"));
+        assert_eq!(report.schema.version.as_deref(), Some("m20261201_000001_statuses"));
         assert_eq!((report.schema.pending.len(), report.schema.newer.len()), (0, 0));
         assert!(report.size.bytes > 10_000, "{:?}", report.size);
         let is_file = url.sqlite_path().is_some();
@@ -96,7 +96,7 @@ async fn a_newer_or_an_empty_schema_is_reported() {
         let url = database.empty().await;
         if url.sqlite_path().is_none() {
             let empty = status(&url).await;
-            assert_eq!((empty.schema.version, empty.schema.pending.len()), (None, 7));
+            assert_eq!((empty.schema.version, empty.schema.pending.len()), (None, 8));
             assert!(empty.contents.is_none());
         }
         fill(&url).await;

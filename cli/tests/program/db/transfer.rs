@@ -120,10 +120,10 @@ async fn a_broken_line_is_named_and_what_was_before_it_stays() {
             (
                 with(
                     1,
-                    "{\"gleitzeit_export\":2,\"program\":\"9.0\",\"exported_at\":\"2026-01-01T00:00:00Z\"}",
+                    "{\"gleitzeit_export\":3,\"program\":\"9.0\",\"exported_at\":\"2026-01-01T00:00:00Z\"}",
                 ),
                 1,
-                "is of format 2 (gleitzeit 9.0), and this program reads format 1",
+                "is of format 3 (gleitzeit 9.0), and this program reads formats up to 2",
                 0,
             ),
             (with(1, lines[1]), 1, "missing field `gleitzeit_export`", 0),

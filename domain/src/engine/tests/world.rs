@@ -273,11 +273,11 @@ impl World {
     ) -> (RunKey, Result<PlannedWorkflow, crate::problem::SubmitError>) {
         let plan = draft.plan(&self.catalog, &PlanDefaults::default()).unwrap();
         let graph = plan.graph().unwrap();
-        let ready = graph.ready();
+        let settlement = Settlement { ready: graph.ready(), ..Settlement::default() };
         self.graphs.insert(key, graph);
         self.ids.insert(key, plan.id.clone());
         let plan: Arc<Plan> = Arc::new(plan);
-        (key, Ok((plan, ready)))
+        (key, Ok((plan, settlement)))
     }
 
     fn store_new(&mut self, new: Vec<NewWorkflow>) {

@@ -8,9 +8,9 @@ fn tasks_that_never_ran_name_their_cause() {
     let mut run = run_of([task("a"), task("b"), task("c")]);
     begin(&mut run, 0);
     run.finish(0, 1, Err(TaskError::failed("bad")), None, at(3), 0.0);
-    run.skip(1, 0, at(3));
+    run.upstream_failed(1, 0, at(3));
     run.fail_dependency(2, 0, at(3));
-    assert_eq!(statuses(&run), [Failed, Skipped, Failed]);
+    assert_eq!(statuses(&run), [Failed, UpstreamFailed, Failed]);
     for index in [1, 2] {
         let error = run.task(index).error.clone().unwrap();
         assert_eq!(error.code, ErrorCode::TaskDependencyFailed);
@@ -18,7 +18,7 @@ fn tasks_that_never_ran_name_their_cause() {
     }
     // Told a second time, as after a restart: nothing happens.
     let before = run.record().last_sequence;
-    run.skip(1, 0, at(4));
+    run.upstream_failed(1, 0, at(4));
     run.fail_dependency(2, 0, at(4));
     assert_eq!((run.record().last_sequence, run.unsettled()), (before, 0));
 }
@@ -97,7 +97,7 @@ fn a_reopened_workflow_keeps_what_completed() {
     complete(&mut run, 0);
     begin(&mut run, 1);
     run.finish(1, 1, Err(TaskError::failed("bad")), None, at(3), 0.0);
-    run.skip(2, 1, at(3));
+    run.upstream_failed(2, 1, at(3));
     run.conclude(at(4));
     run.take_change().unwrap();
     run.committed();

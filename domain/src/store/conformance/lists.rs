@@ -61,10 +61,15 @@ pub(super) async fn a_list_counts_tasks(store: &dyn Store) -> Outcome {
     store.submit(vec![new]).await?;
     let mut unknown = tasks[1].clone();
     unknown.status = TaskStatus::OutcomeUnknown;
-    let mut skipped = tasks[2].clone();
-    skipped.status = TaskStatus::Skipped;
+    let mut upstream_failed = tasks[2].clone();
+    upstream_failed.status = TaskStatus::UpstreamFailed;
     let step = WorkflowChange {
-        tasks: vec![completed(&tasks[0], json!(1)), unknown, skipped, retry_pending(&tasks[3])],
+        tasks: vec![
+            completed(&tasks[0], json!(1)),
+            unknown,
+            upstream_failed,
+            retry_pending(&tasks[3]),
+        ],
         workflow: Some(state(WorkflowStatus::Running)),
         ..change(&id, 1)
     };
