@@ -220,6 +220,12 @@ impl TaskSpec {
         self
     }
 
+    /// The sources of its expressions.
+    pub fn expressions(&self) -> impl Iterator<Item = &str> {
+        let branches = self.switch.iter().filter_map(|branch| branch.when.as_deref());
+        self.when.as_deref().into_iter().chain(self.value.as_deref()).chain(branches)
+    }
+
     /// True if it calls no method: it has a value, or is a switch.
     pub fn is_decided(&self) -> bool {
         self.value.is_some() || !self.switch.is_empty()

@@ -125,10 +125,18 @@ fn refuse_stale(
 ) -> Result<(), TaskError> {
     let reads = |index: u32| {
         let task = &plan.tasks[index as usize];
+        // By the text of an expression: refused once too often rather than once too seldom.
+        let mut sources = record.spec.tasks[index as usize].expressions();
+        let by_expression = sources.find_map(|source| {
+            let mut names = changed.keys().filter(|_| source.contains("inputs"));
+            names.find(|name| source.contains(name.as_str())).cloned()
+        });
         let mut inputs = task.template.references().filter(|it| it.root() == Root::Inputs);
-        inputs.find_map(|reference| match reference.path().next() {
-            Some(name) => changed.contains_key(name).then(|| name.to_owned()),
-            None => changed.keys().next().cloned(),
+        by_expression.or_else(|| {
+            inputs.find_map(|reference| match reference.path().next() {
+                Some(name) => changed.contains_key(name).then(|| name.to_owned()),
+                None => changed.keys().next().cloned(),
+            })
         })
     };
     let mut completed = record.tasks.iter().filter(|task| task.status == TaskStatus::Completed);

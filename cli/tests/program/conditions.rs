@@ -80,3 +80,44 @@ fn wrong_conditions_are_refused_at_their_place() {
         assert!(all.contains("w.yaml:6:"), "{line}: {all}");
     }
 }
+
+/// What conditions left out is no contradiction: a check finds nothing, and another database takes it.
+#[test]
+fn a_database_with_skipped_tasks_is_sound() {
+    let scratch = Scratch::new();
+    let url = |name: &str| format!("sqlite:{}", scratch.path(name).display());
+    let (store, other) = (url("a.db"), url("b.db"));
+    let values =
+        "name: values\ntasks:\n  - {id: a, value: 1 + 1}\n  - {id: b, when: a > 5, value: a}\n";
+    let values = scratch.file("values.yaml", values);
+    for file in [example("conditions.yaml"), example("switch.yaml"), values] {
+        let ran = scratch.json(&["run", &file, "--store", &store, "--json"]).success();
+        assert_eq!(ran["status"], "completed", "{ran}");
+    }
+    let lines = scratch.path("all.jsonl").display().to_string();
+    for (command, store) in [
+        (&["db", "check"][..], &store),
+        (&["db", "export", &lines], &store),
+        (&["db", "import", &lines], &other),
+        (&["db", "check"], &other),
+    ] {
+        let arguments = [command, &["--store", store]].concat();
+        let out = scratch.run(&arguments);
+        assert_eq!(out.status, 0, "{command:?}: {}{}", out.stdout, out.stderr);
+    }
+}
+
+/// A value that was made of an input is not made again, so the input cannot change.
+#[test]
+fn a_retry_keeps_the_inputs_of_values() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
+        "w.yaml",
+        "name: w\nid: kept\ninputs: {n: 1}\ntasks:\n  - {id: a, value: inputs.n + 1}\n  - {id: b, \
+         method: echo/fail, params: {message: no}, retry: {max_attempts: 1}}\n",
+    );
+    scratch.json(&["run", &file, "--json"]).status(1);
+    let refused = scratch.json(&["retry", "kept", "--input", "n=2", "--json"]).status(2);
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(message.contains("task `a` completed with the old one"), "{message}");
+}

@@ -82,12 +82,6 @@ fn undeclared(
 }
 
 /// Inputs that no task reads.
-/// The sources of the expressions of a task.
-fn expressions(task: &TaskSpec) -> impl Iterator<Item = &str> {
-    let branches = task.switch.iter().filter_map(|branch| branch.when.as_deref());
-    task.when.as_deref().into_iter().chain(task.value.as_deref()).chain(branches)
-}
-
 fn unread(draft: &Draft, advice: &mut Vec<Problem>) {
     let mut read = HashSet::new();
     for reference in draft.tasks.iter().flat_map(|task| task.template.references()) {
@@ -99,7 +93,7 @@ fn unread(draft: &Draft, advice: &mut Vec<Problem>) {
             }
         }
     }
-    let expressions: Vec<&str> = draft.spec.tasks.iter().flat_map(expressions).collect();
+    let expressions: Vec<&str> = draft.spec.tasks.iter().flat_map(TaskSpec::expressions).collect();
     // By their text: to call a name unread that an expression builds would be wrong.
     let is_read =
         |name: &str| read.contains(name) || expressions.iter().any(|source| source.contains(name));
