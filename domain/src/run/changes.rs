@@ -43,7 +43,8 @@ impl Run {
     /// status is not worth a row.
     pub fn take_new(&mut self) -> NewWorkflow {
         self.outstanding = true;
-        self.storing = std::mem::take(&mut self.dirty);
+        let tasks = std::mem::take(&mut self.dirty);
+        self.note_stored_results(&tasks);
         self.workflow_dirty = false;
         self.begun = false;
         let mut record = self.record.clone();
@@ -66,6 +67,18 @@ impl Run {
         }
     }
 
+    /// Notes which results the write that is taken now holds. A task that completes during the write
+    /// is not among them: dropped at its commit, its result would be in no write at all.
+    fn note_stored_results(&mut self, tasks: &[u32]) {
+        self.storing.clear();
+        if self.results == Results::Here {
+            return;
+        }
+        let all = &self.record.tasks;
+        let is_completed = |at: &&u32| all[**at as usize].status == TaskStatus::Completed;
+        self.storing.extend(tasks.iter().filter(is_completed));
+    }
+
     /// The record from [`take_new`](Self::take_new) was not stored and will be taken again.
     pub fn was_not_stored(&mut self, mut events: Vec<Event>) {
         events.append(&mut self.unsaved);
@@ -82,7 +95,7 @@ impl Run {
         let mut tasks = std::mem::take(&mut self.dirty);
         tasks.sort_unstable();
         tasks.dedup();
-        self.storing.clone_from(&tasks);
+        self.note_stored_results(&tasks);
         let tasks = tasks.iter().map(|at| self.record.tasks[*at as usize].clone()).collect();
         // The start alone is not worth a write, but its event must not be published a second time
         // after a crash.

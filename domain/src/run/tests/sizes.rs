@@ -62,6 +62,32 @@ fn large_results_are_dropped_once_they_are_stored() {
     assert!(run.task(2).result.is_some(), "it has ended");
 }
 
+/// Its start was being written as a call ended: that write does not hold the result, so the result
+/// must reach the next one.
+#[test]
+fn a_result_is_kept_until_a_write_holds_it() {
+    let large = || json!(vec!["x".repeat(9_000); 2]);
+    for is_new in [false, true] {
+        let mut run = if is_new { new_run_of } else { run_of }([task("a"), task("b")]);
+        run.drop_stored_results();
+        begin(&mut run, 0);
+        run.record_start(0);
+        if is_new {
+            run.take_new();
+        } else {
+            assert_eq!(run.take_change().unwrap().tasks[0].status, TaskStatus::Executing);
+        }
+        run.finish(0, 1, Ok(large().into()), None, at(3), 0.0);
+        run.committed();
+        assert!(!run.is_lean(), "no write holds the result");
+        let change = run.take_change().unwrap();
+        assert_eq!(change.tasks[0].status, Completed);
+        assert_eq!(change.tasks[0].result.as_deref(), Some(&large()));
+        run.committed();
+        assert!(run.task(0).result.is_none() && run.is_lean());
+    }
+}
+
 fn nested(depth: u32) -> Value {
     (0..depth).fold(json!(1), |inner, _| json!([inner]))
 }
