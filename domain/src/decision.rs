@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     error::{ErrorCode, TaskError},
     expression::{EvaluationError, Expression, TaskValue, ValueScope},
+    run::check_value,
 };
 
 /// What was decided about a task without a call.
@@ -50,6 +51,11 @@ impl Decider {
     /// The decision; `None` if the task is to be called.
     pub fn decide(&self, scope: &dyn ValueScope) -> Option<Decision> {
         match self.try_decide(scope) {
+            // Checked here and not where it is applied: by then others were decided by it.
+            Ok(Some(Decision::Completed(value))) => Some(match check_value(&value) {
+                Ok(()) => Decision::Completed(value),
+                Err(error) => Decision::Failed(error),
+            }),
             Ok(decision) => decision,
             Err((field, source, error)) => Some(Decision::Failed(failed(field, source, &error))),
         }

@@ -42,6 +42,7 @@ use crate::{
 pub use decided::DecidedCounts;
 pub use failure::Interruption;
 pub use measure::NESTING_MAX;
+pub(crate) use measure::check_value;
 pub use refusal::Refused;
 pub use resolution::Resolved;
 pub use unstored::{Unstored, UnstoredLimits};

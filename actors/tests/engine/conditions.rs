@@ -109,6 +109,24 @@ async fn an_undecidable_condition_fails_its_task() {
     harness.finish().await;
 }
 
+/// A value that no store could read back fails its task before anything else is decided by it.
+#[actix::test]
+async fn a_value_that_is_no_result_fails_for_all() {
+    let mut harness = Harness::open().await;
+    let deep = (0..99).fold(json!(1), |inner, _| json!([inner]));
+    let spec = WorkflowSpec::new("w")
+        .task(task("a", json!({ "value": deep })))
+        .task(TaskSpec::value("v", "[[a]]"))
+        .task(TaskSpec::value("seen", "status(v)"))
+        .task(quick("behind").after("v"));
+    let record = harness.run(spec).await;
+    assert_eq!(statuses(&record), [Completed, Failed, Completed, UpstreamFailed]);
+    assert_eq!(code(&record, "v"), Some(ErrorCode::TaskResultInvalid));
+    assert_eq!(result(&record, "seen"), &json!("failed"));
+    assert_eq!(harness.script.order(), ["a"]);
+    harness.finish().await;
+}
+
 /// A process that dies after a decision is followed by one that decides the same.
 #[actix::test]
 async fn decisions_outlive_a_crash() {

@@ -41,6 +41,15 @@ pub(super) fn result_size(value: &Value, limit: u64) -> Result<u64, NotAResult> 
     if bytes > limit { Err(NotAResult::TooLong { bytes, limit }) } else { Ok(bytes) }
 }
 
+/// Whether the value of an expression can be a result. Its size is bounded by the evaluation, below
+/// what any setting allows.
+///
+/// # Errors
+/// `TASK_RESULT_INVALID` if it is nested too deeply.
+pub(crate) fn check_value(value: &Value) -> Result<(), TaskError> {
+    result_size(value, u64::MAX).map(drop).map_err(NotAResult::into_error)
+}
+
 /// Data that cannot be stored is removed; the message says so.
 pub(super) fn storable(mut error: TaskError, limit: u64) -> TaskError {
     if error.data.as_ref().is_some_and(|data| result_size(data, limit).is_err()) {
