@@ -1,7 +1,7 @@
 //! Expressions: the core of CEL, over the results of tasks and the inputs of a workflow.
 //!
-//! Used by plans for `when`, `switch`, `value` and `${= …}`: read and bound to tasks once
-//! ([`Expression::parse`], [`Expression::bind`]), typed against the schemas of methods
+//! Used by plans for `when`, `switch` and `value`: read and bound to tasks once
+//! ([`Expression::parse`]), typed against the schemas of methods
 //! ([`Expression::check`]), evaluated when a task is decided ([`Expression::evaluate`]).
 //!
 //! | part | forms |
