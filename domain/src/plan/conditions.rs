@@ -1,6 +1,6 @@
 //! Conditions, switches and values: read with the draft, typed against the methods.
 
-use std::borrow::Cow;
+use std::collections::HashSet;
 
 use indexmap::IndexMap;
 
@@ -61,10 +61,10 @@ pub(super) fn read(
     problems: &mut Vec<Problem>,
 ) -> Option<Box<Decider>> {
     let task = &spec.tasks[index];
-    check_shape(task, index, problems);
     if !task.has_decision() {
         return None;
     }
+    check_shape(task, index, problems);
     let mut reader = Reader { names, edges, problems };
     let mut decider = Decider::default();
     for (nth, branch) in task.branches.iter().enumerate() {
@@ -201,7 +201,6 @@ fn located(source: &str, span: expression::Span, message: &str) -> String {
     if part.is_empty() || part == source.trim() || message.contains(part) {
         return message.to_owned();
     }
-    let Cow::Borrowed(part) = Cow::from(part) else { return message.to_owned() };
     format!("`{part}`: {message}")
 }
 
@@ -255,20 +254,26 @@ impl Draft {
 
     /// A branch that no task is in is a mistake: of its name, or a task is missing.
     fn check_branches(&self, problems: &mut Vec<Problem>) {
-        let used: Vec<(u32, &str)> = self
+        let used: HashSet<(u32, &str)> = self
             .tasks
             .iter()
             .filter_map(|task| task.decider.as_ref())
             .flat_map(|decider| &decider.branches)
             .filter_map(|(switch, text)| Some((*switch, text.rsplit_once('.')?.1)))
             .collect();
+        // A switch that expressions read need not have tasks in all of its branches. Collected once: looked
+        // for at each task, they would cost the square of a large workflow.
+        let is_reader = |of: u32| {
+            let decider = self.tasks[of as usize].decider.as_ref();
+            decider.is_none_or(|it| it.branches.is_empty())
+        };
+        let read = self.kinds.iter().filter(|(of, ..)| is_reader(*of)).map(|(_, on, _)| *on);
+        let read: HashSet<u32> = read.collect();
         for (task, index) in self.spec.tasks.iter().zip(0_u32..) {
-            // A switch that expressions read need not have tasks in all of its branches.
-            let is_read = self.kinds.iter().any(|(of, on, _)| {
-                let decider = self.tasks[*of as usize].decider.as_ref();
-                *on == index && decider.is_none_or(|it| it.branches.is_empty())
-            });
-            for (nth, branch) in task.switch.iter().enumerate().filter(|_| !is_read) {
+            for (nth, branch) in task.switch.iter().enumerate() {
+                if read.contains(&index) {
+                    break;
+                }
                 if !used.contains(&(index, branch.to.as_str())) {
                     let pointer = format!("{}/{nth}/to", at(index as usize, "switch"));
                     let message = format!("no task is in the branch `{}`", branch.to);
